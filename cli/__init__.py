@@ -1,0 +1,1 @@
+"""The command line; installed as gandiag.cli. One file per command."""

@@ -1,0 +1,49 @@
+"""gandiag tells you whether your generator has mode-collapsed.
+
+    record = gandiag.audit("generator.pt", real="photos/")
+    print(record)
+
+Names are resolved on first use, so that importing gandiag costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "audit": "gandiag.api",
+    "load": "gandiag.api",
+    "AuditConfig": "gandiag.config",
+    "ExitCode": "gandiag.errors",
+    "GandiagError": "gandiag.errors",
+    "Record": "gandiag.record",
+}
+
+__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Record", "audit", "load"]
+
+if TYPE_CHECKING:
+    from gandiag.api import audit as audit
+    from gandiag.api import load as load
+    from gandiag.config import AuditConfig as AuditConfig
+    from gandiag.errors import ExitCode as ExitCode
+    from gandiag.errors import GandiagError as GandiagError
+    from gandiag.record import Record as Record
+
+# In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "cli" / "main.py").is_file() and (_ROOT / "pyproject.toml").is_file():
+    __path__.append(str(_ROOT))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'gandiag' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,196 @@
+"""Every knob of an audit, once: name, type, default, bounds and help. Options, environment and TOML derive from here.
+
+Precedence: flag > GANDIAG_<NAME> > gandiag.toml or [tool.gandiag] > budget preset > default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gandiag.errors import ConfigError, near
+
+SCALES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
+
+# Samples a side. On a GPU "standard" is 10,000.
+BUDGETS: dict[str, dict[str, int]] = {
+    "quick": {"cpu": 1_000, "gpu": 1_000},
+    "standard": {"cpu": 2_000, "gpu": 10_000},
+    "thorough": {"cpu": 50_000, "gpu": 50_000},
+}
+
+
+def knob(default: Any, help: str, *, group: str = "audit", choices: tuple[str, ...] = (), low: float | None = None,
+         high: float | None = None, many: bool = False) -> Any:
+    """A dataclass field that carries what command line, environment and TOML need to know about it."""
+    meta = {"help": help, "group": group, "choices": choices, "low": low, "high": high, "many": many}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """The settings of one audit; frozen and checked on construction. Unset (None) means: inferred, and said."""
+
+    # what to measure
+    real: str | None = knob(None, "real data: image folder (class sub-folders are matched class by class), zip, .npy or .npz")
+    budget: str = knob("standard", "samples a side: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000", choices=tuple(BUDGETS))
+    n: int | None = knob(None, "generated samples, in place of the budget's", low=2)
+    scales: tuple[float, ...] = knob(SCALES, "latent scales of the sweep, comma-separated", many=True, low=0.0)
+    seed: int = knob(0, "seed of every draw", low=0)
+    features: str | None = knob(None, "imagenet (images), identity (vectors), series, pixels, imagenet@224, or one of torch-fidelity's extractors")
+    metrics: tuple[str, ...] = knob((), "extra metrics by name, comma-separated (fid, is: Inception weights are needed)", many=True)
+    limit: float = knob(0.15, "collapse score at which the verdict is collapsed", low=0.0, high=1.0)
+    exhibits: bool = knob(True, "keep sample sheets and curves in the record")
+    # how to run
+    device: str = knob("auto", "where to sample", group="run", choices=("auto", "cpu", "cuda", "mps"))
+    batch_size: int | None = knob(None, "generator batch (default: automatic, halved when memory runs out)", group="run", low=1)
+    download: bool = knob(False, "allow the download of extractor weights", group="run")
+    inception_weights: str | None = knob(None, "torch-fidelity's Inception weights on this disk", group="run")
+    # how to read the file
+    key: str | None = knob(None, "path of the generator inside the file, as a.b.c", group="load")
+    weights: str = knob("ema", "which weights, where the file holds both", group="load", choices=("ema", "raw"))
+    model: str | None = knob(None, "pkg.mod:factory that builds the network for these weights", group="load")
+    init: tuple[str, ...] = knob((), "k=v argument of the factory (repeatable)", group="load", many=True)
+    trust: bool = knob(False, "run the code in this file (TorchScript, pickled modules)", group="load")
+    strict: bool = knob(False, "turn every assumption into an error", group="load")
+    npz_key: str | None = knob(None, "array inside an .npz file of samples", group="load")
+    # what the file cannot say
+    latent_dim: int | None = knob(None, "size of the latent vector, labels not counted", group="latent", low=1)
+    prior: str | None = knob(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "truncated", "sphere"))
+    scale: float = knob(1.0, "latent scale sampled at", group="latent", low=0.0)
+    classes: int | None = knob(None, "number of classes of a conditional generator", group="latent", low=1)
+    condition: str | None = knob(None, "how the class is passed", group="latent", choices=("index", "onehot", "concat"))
+    class_: int | None = knob(None, "sample this class only", group="latent", low=0)
+    image_size: int | None = knob(None, "side of the image in pixels", group="output", low=1)
+    channels: int | None = knob(None, "channels of the image", group="output", low=1)
+    activation: str | None = knob(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
+    output_range: tuple[float, ...] | None = knob(None, "range of the output, as -1,1 or 0,1", group="output", many=True)
+    bn: str = knob("eval", "batch norm: stored statistics, the batch's, or re-estimated", group="output", choices=("eval", "batch", "standing"))
+    bn_eps: float | None = knob(None, "eps of batch norm (1e-5; some popular code uses 0.8)", group="output", low=0.0)
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            check(entry, getattr(self, entry.name))
+        if self.output_range is not None and (len(self.output_range) != 2 or not self.output_range[0] < self.output_range[1]):
+            raise ConfigError(f"--output-range is {self.output_range}", "give two numbers, low then high: --output-range -1,1")
+
+    def samples(self, device: str) -> int:
+        """Generated samples: `n`, else the budget's for this device."""
+        return self.n or BUDGETS[self.budget]["cpu" if device == "cpu" else "gpu"]
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a knob: `latent_dim` -> --latent-dim, `class_` -> --class."""
+    return "--" + name.strip("_").replace("_", "-")
+
+
+def check(entry: dataclasses.Field[Any], value: Any) -> None:
+    """Choices and bounds of one knob. ConfigError names the flag, the value and what is allowed."""
+    if value is None:
+        return
+    rules, name = entry.metadata, flag(entry.name)
+    if rules["choices"] and value not in rules["choices"]:
+        raise ConfigError(f"{name} is {value!r}", near(str(value), rules["choices"]))
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str):
+            continue
+        # Negated comparisons, so that NaN fails too.
+        if rules["low"] is not None and not number >= rules["low"]:
+            raise ConfigError(f"{name} is {number}", f"give a number of at least {rules['low']:g}")
+        if rules["high"] is not None and not number <= rules["high"]:
+            raise ConfigError(f"{name} is {number}", f"give a number of at most {rules['high']:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A configuration and where each value came from: "flag", "environment", the TOML file, or "default"."""
+
+    config: AuditConfig
+    sources: Mapping[str, str]
+
+
+def resolve(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Resolved:
+    """Put flags over environment over TOML over defaults. Unknown names are errors with the nearest match."""
+    environ = os.environ if environ is None else environ
+    known = {entry.name: entry for entry in dataclasses.fields(AuditConfig)}
+    values: dict[str, Any] = {}
+    sources = {name: "default" for name in known}
+    for name, value, source in [*_from_toml(folder or Path.cwd(), known), *_from_environ(environ, known)]:
+        values[name], sources[name] = value, source
+    for name, value in flags.items():
+        if name not in known:
+            raise ConfigError(f"there is no setting called {name!r}", near(name, list(known)))
+        if value is not None:
+            values[name], sources[name] = value, "flag"
+    return Resolved(AuditConfig(**values), sources)
+
+
+def _from_environ(environ: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    found = []
+    for name, entry in known.items():
+        variable = "GANDIAG_" + name.strip("_").upper()
+        if variable in environ:
+            found.append((name, _parse(entry, environ[variable], variable), f"environment ({variable})"))
+    return found
+
+
+def _from_toml(folder: Path, known: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    """The [audit] table of gandiag.toml, or [tool.gandiag.audit] of pyproject.toml; the first file that has one wins."""
+    for name, path in (("gandiag.toml", ()), ("pyproject.toml", ("tool", "gandiag"))):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+            raise ConfigError(f"{name} is not valid TOML: {broken}", "correct the file") from None
+        for part in path:
+            table = table.get(part, {})
+        if "audit" in table:
+            return [_toml_row(key, value, known, name) for key, value in table["audit"].items()]
+    return []
+
+
+def _toml_row(key: str, value: Any, known: Mapping[str, Any], file: str) -> tuple[str, Any, str]:
+    name = {"class": "class_"}.get(key, key.replace("-", "_"))
+    if name not in known:
+        raise ConfigError(f"{file} sets {key!r}, which is no setting", near(key, list(known)))
+    return name, tuple(value) if isinstance(value, list) else _parse(known[name], value, f"{file}: {key}"), file
+
+
+def _parse(entry: dataclasses.Field[Any], text: Any, where: str) -> Any:
+    """A string from the environment to the knob's type; other types pass unchanged."""
+    if not isinstance(text, str):
+        return text
+    annotation = str(entry.type)
+    try:
+        if annotation.startswith("bool"):
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if annotation.startswith("int"):
+            return int(text)
+        if annotation.startswith("float"):
+            return float(text)
+        if annotation.startswith("tuple[float"):
+            return numbers(text)
+        if annotation.startswith("tuple[str"):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+    except (ValueError, KeyError):
+        raise ConfigError(f"{where} is {text!r}", f"give a value of type {annotation.split(' ')[0]}") from None
+    return text
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """"0.5, 1,2" -> (0.5, 1.0, 2.0). ValueError for anything else."""
+    return tuple(float(part) for part in text.split(",") if part.strip())
+
+
+def suggest(name: str, known: list[str]) -> str | None:
+    """The nearest known name, or None."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
+    return close[0] if close else None

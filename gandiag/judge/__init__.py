@@ -1,0 +1,1 @@
+"""From facts to a verdict, kinds, findings and advice. Torch-free."""

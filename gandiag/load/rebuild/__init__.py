@@ -1,0 +1,1 @@
+"""State dict to module, one file per family."""

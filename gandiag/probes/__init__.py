@@ -1,0 +1,1 @@
+"""What must call the generator itself."""

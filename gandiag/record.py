@@ -1,0 +1,210 @@
+"""The Record: everything an audit found, as one JSON document (schema `gandiag.audit/1`).
+
+It is the only thing that crosses from measuring to judging and reporting. Torch-free; no host or user names in it;
+undefined numbers are null with a status and a reason, never NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gandiag.errors import RecordError, VerdictError
+
+SCHEMA = "gandiag.audit/1"
+Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate"]
+Status = Literal["ok", "not_measured", "error"]
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number as it must be shown: with interval, floor, n and direction.
+
+    `floor`: the same statistic, real against real at the same n; null without real data (`reason` says so) or for facts.
+    `status` "not_measured" and "error" carry null numbers and a `reason` of one sentence.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+    unit: str = ""
+    better: Better = "neither"
+    n: int = 0
+    status: Status = "ok"
+    reason: str | None = None
+
+    @classmethod
+    def missing(cls, reason: str, status: Status = "not_measured") -> Measurement:
+        """A measurement that was not made, and why."""
+        return cls(value=None, status=status, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The collapse score with its interval. 0: all the variety of the reference; 1: none.
+
+    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone.
+    `power`: the smallest share of lost variety that this n would have detected with probability .95.
+    `replicates`: the score on each replicate, in an order fixed by seed and n (records with equal seed, n and data pair up).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    limit: float = 0.15
+    basis: Literal["referenced", "degeneracy"] = "referenced"
+    power: float | None = None
+    n_fake: int = 0
+    n_real: int = 0
+    replicates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """Something to look at. image: {"png": base64, "columns", "rows", "tile"}; series: {"x", "lines": {name: [..]}}; histogram: {"edges", "counts": {name: [..]}}."""
+
+    id: str
+    kind: Literal["image", "series", "histogram"]
+    caption: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a reader should know. `remedies`: ranked, each {key, title, why, source, price}."""
+
+    rule: str
+    level: Literal["error", "warning", "note"]
+    text: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    remedies: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one audit. Keys and meaning: the field names; see README, "The record"."""
+
+    verdict: Verdict
+    kinds: tuple[str, ...]
+    score: Score
+    subject: Mapping[str, Any]
+    measurements: Mapping[str, Measurement]
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    aspects: Mapping[str, Any] = field(default_factory=dict)
+    modes: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[Mapping[str, Any], ...] = ()
+    response: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] | None = None
+    exhibits: tuple[Exhibit, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    schema: str = SCHEMA
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """The record as JSON text: sorted keys, no NaN, numbers in full precision."""
+        return json.dumps(plain(self), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """Read a record back. Raises RecordError for anything that is not one of this schema."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as broken:
+            raise RecordError(f"this is not JSON ({broken.msg} at line {broken.lineno})", "pass a file written by `gandiag audit -o`") from None
+        found = document.get("schema") if isinstance(document, dict) else None
+        if found != SCHEMA:
+            raise RecordError(f"the schema is {found!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version")
+        try:
+            return cls(**{**document, **_revive(document)})
+        except (TypeError, KeyError, ValueError) as wrong:
+            raise RecordError(f"the record is damaged: {wrong}", "write it again with `gandiag audit -o`") from None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Record:
+        """A record from a file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else "not text"
+            raise RecordError(f"{path} cannot be read: {why}", "pass a file written by `gandiag audit -o`") from None
+        return cls.from_json(text)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write atomically: the file is the whole record or is not touched."""
+        write_atomically(path, self.to_json() + "\n")
+
+    def scalars(self, prefix: str = "gandiag/") -> dict[str, float]:
+        """Flat numbers for a logger: the score, its interval, the profile, every measurement that has a value."""
+        found = {"score": self.score.value, "score_low": self.score.low, "score_high": self.score.high}
+        found |= {f"profile_{name}": entry.get("value") for name, entry in self.profile.items()}
+        found |= {name: entry.value for name, entry in self.measurements.items()}
+        return {prefix + name: float(value) for name, value in found.items() if value is not None}
+
+    def raise_for_verdict(self, accept: tuple[str, ...] = ("healthy", "not_degenerate")) -> None:
+        """Raise VerdictError unless the verdict is one of `accept`."""
+        if self.verdict not in accept:
+            first = self.findings[0].text if self.findings else ""
+            raise VerdictError(f"verdict {self.verdict}: {first}".rstrip(": "), "print(record) shows the evidence", record=self)
+
+    def __str__(self) -> str:
+        from gandiag.report.terminal import render_text
+
+        return render_text(self)
+
+    def _repr_html_(self) -> str:
+        from gandiag.report.html import render_fragment
+
+        return render_fragment(self)
+
+
+def _revive(document: Mapping[str, Any]) -> dict[str, Any]:
+    score = dict(document["score"])
+    score["replicates"] = tuple(score.get("replicates", ()))
+    return {
+        "kinds": tuple(document["kinds"]),
+        "score": Score(**score),
+        "measurements": {key: Measurement(**entry) for key, entry in document["measurements"].items()},
+        "classes": tuple(document.get("classes", ())),
+        "exhibits": tuple(Exhibit(**entry) for entry in document.get("exhibits", ())),
+        "findings": tuple(
+            Finding(**{**entry, "remedies": tuple(entry.get("remedies", ()))}) for entry in document.get("findings", ())
+        ),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and numpy scalars to JSON types; a number that is not finite becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` beside `path`, then move it into place. RecordError if the place cannot be written."""
+    target = Path(path)
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, target)
+    except OSError as problem:
+        raise RecordError(f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space") from None
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,72 @@
+"""Names to objects: built in, from entry points, or written as `module:attr`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterator
+from typing import Any
+
+from gandiag.errors import PluginError, near
+
+
+class Registry:
+    """A lazy table of named objects of one kind.
+
+    Targets are strings "module:attr", imported when first asked for, so that listing costs nothing. Third parties add
+    names through the entry-point group `gandiag.<kind>`; those are looked at only when a built-in name is not found or a
+    listing is asked for.
+    """
+
+    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self._targets: dict[str, Any] = dict(builtin)
+
+    def __repr__(self) -> str:
+        return f"Registry({self.kind!r}: {', '.join(sorted(self._targets))})"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._targets, *self._plugins()}))
+
+    def origin(self, name: str) -> str:
+        """Where a name comes from: "gandiag", "registered", or the distribution of a plug-in."""
+        if name in self._targets:
+            return "gandiag" if isinstance(self._targets[name], str) else "registered"
+        plugin = self._plugins().get(name)
+        return plugin.dist.name if plugin is not None and plugin.dist is not None else "unknown"
+
+    def register(self, name: str, target: Any) -> None:
+        """Add an object (or "module:attr") under a new name. Names cannot be taken twice."""
+        if name in self._targets:
+            raise PluginError(f"the {self.kind} name {name!r} is taken", "choose another name")
+        self._targets[name] = target
+
+    def get(self, name: str) -> Any:
+        """The object called `name`, or reached by `module:attr`."""
+        if name in self._targets:
+            return _resolve(self._targets[name], self.kind)
+        if ":" in name:
+            return _resolve(name, self.kind)
+        plugins = self._plugins()
+        if name in plugins:
+            try:
+                return plugins[name].load()
+            except Exception as broken:
+                raise PluginError(f"the {self.kind} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it") from broken
+        raise PluginError(f"there is no {self.kind} called {name!r}", near(name, [*self._targets, *plugins]))
+
+    def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
+        return {point.name: point for point in importlib.metadata.entry_points(group=f"gandiag.{self.kind}")}
+
+
+def _resolve(target: Any, kind: str) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attr = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attr.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as missing:
+        raise PluginError(f"the {kind} {target!r} cannot be imported: {missing}", "check the spelling, and that it is installed") from missing
+    return found

@@ -1,0 +1,1 @@
+"""A Record as text, page or data. Torch-free."""

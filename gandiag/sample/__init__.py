@@ -1,0 +1,1 @@
+"""Latents from seed and index; streams of batches from generators, folders, archives and datasets."""

@@ -1,0 +1,1 @@
+"""Streaming accumulators and the geometry shared by the metrics."""
