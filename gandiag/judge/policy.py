@@ -1,0 +1,67 @@
+"""The policy embedded in a Record, and the verdict that it gives. Torch-free.
+
+    referenced:   collapsed if low >= limit, healthy if high < limit, else inconclusive
+    degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
+
+"Could not measure" is never "passed": a missing number, a NaN or a doubt about the loading gives inconclusive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gandiag.errors import ExitCode
+from gandiag.record import Record, Score, Verdict
+
+# A rebuilt network whose batch-norm inputs are this far from the stored statistics may be a loading error (mean over layers
+# of |difference of means| / sigma + |log variance ratio|; correct rebuilds stay below .15, wrong ones measured .2 to 2).
+BN_MISMATCH_LIMIT = 0.5
+
+# The statuses of these measurements are part of the verdict: if one failed, nothing can be called healthy.
+ESSENTIAL = ("score",)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a record is judged by. `limit`: collapse score; `doubts_are_inconclusive`: doubt about the evidence sets the verdict."""
+
+    limit: float = 0.15
+    bn_mismatch: float = BN_MISMATCH_LIMIT
+
+
+def verdict_of(record: Record, policy: Policy) -> Verdict:
+    """The verdict of the record's facts under a policy."""
+    if loading_doubt(record, policy) or record.provenance.get("doubts"):
+        return "inconclusive"
+    if any(record.measurements[key].status == "error" for key in ESSENTIAL if key in record.measurements):
+        return "inconclusive"
+    return verdict_of_score(record.score, policy.limit)
+
+
+def verdict_of_score(score: Score, limit: float) -> Verdict:
+    """The verdict of an interval against a limit. Comparisons are written so that a missing or NaN bound never passes."""
+    if score.low is None or score.high is None:
+        return "inconclusive"
+    if score.low >= limit:
+        return "collapsed"
+    if not score.high < limit:
+        return "inconclusive"
+    return "healthy" if score.basis == "referenced" else "not_degenerate"
+
+
+def loading_doubt(record: Record, policy: Policy) -> float | None:
+    """The batch-norm mismatch, if it is too large to tell a loading error from collapse; else None."""
+    mismatch = record.measurements.get("bn_mismatch")
+    if mismatch is None or mismatch.value is None or mismatch.value < policy.bn_mismatch:
+        return None
+    return mismatch.value
+
+
+def exit_code(record: Record) -> ExitCode:
+    """The shell's view of a verdict. A wrong latent scale alone is no collapse: 0, with an error-level finding."""
+    return {
+        "collapsed": ExitCode.COLLAPSED,
+        "inconclusive": ExitCode.INSUFFICIENT,
+        "healthy": ExitCode.OK,
+        "not_degenerate": ExitCode.OK,
+    }[record.verdict]

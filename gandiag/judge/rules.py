@@ -1,0 +1,213 @@
+"""The rules: from a record's facts to findings with codes. Each rule is a function of the Record that returns a Finding or None.
+
+    GD1xx  which kind of collapse      GD2xx  the latent      GD3xx  fidelity and memory
+    GD4xx  trust in the loading        GD5xx  strength of the evidence      GD9xx  broken output
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gandiag.judge.facts import entry, measured, percent, span, trained_scale, value, wrong_scale
+from gandiag.judge.policy import Policy, loading_doubt
+from gandiag.record import Finding, Record
+
+Rule = Callable[[Record, Policy], Finding | None]
+
+# A factor of the profile is a finding of its own when its lower bound passes this.
+FACTOR = 0.08
+# Mean pairwise distance below this share of the real one: one output, for every purpose.
+ONE_OUTPUT = 0.1
+
+
+def collapsed(record: Record) -> bool:
+    """Whether the verdict is collapse."""
+    return record.verdict == "collapsed"
+
+
+def complete(record: Record, policy: Policy) -> Finding | None:
+    """GD101: every latent gives the same output."""
+    if not collapsed(record) or not is_complete(record):
+        return None
+    distance, spread = measured(record, "pairwise_distance"), value(record, "degeneracy_spread")
+    evidence: dict[str, float | None] = {"score": record.score.value, "near_duplicates": value(record, "near_duplicates")}
+    if distance is not None and distance.floor:
+        evidence |= {"pairwise_distance": distance.value, "real": distance.floor}
+        text = f"Complete collapse: the outputs lie {percent((distance.value or 0) / distance.floor)} as far apart as real samples do: one output for every latent."
+    else:
+        evidence |= {"spread": spread}
+        text = "Complete collapse: every latent gives the same output."
+    return Finding("GD101", "error", text, evidence)
+
+
+def is_complete(record: Record) -> bool:
+    """One output: hardly any distance between samples, or (without real data) all of them near-duplicates."""
+    distance = measured(record, "pairwise_distance")
+    if distance is not None and distance.floor:
+        return (distance.value or 0.0) < ONE_OUTPUT * distance.floor
+    return record.score.low is not None and record.score.low >= 0.95
+
+
+def mode_dropping(record: Record, policy: Policy) -> Finding | None:
+    """GD103: regions of the data that the generator never produces."""
+    share, low, high = entry(record.profile, "missing")
+    if not collapsed(record) or is_complete(record) or low < FACTOR:
+        return None
+    missed = record.modes.get("missed") or []
+    text = f"Mode dropping: {percent(share)} {span(low, high)} of the real data has no counterpart among the samples"
+    if missed:
+        text += f"; {len(missed)} of {record.modes.get('found')} clusters are missing or starved"
+    return Finding("GD103", "error", text + ".", {"missing": share, "modes_missed": len(missed)})
+
+
+def _factor(code: str, name: str, text: str) -> Rule:
+    def rule(record: Record, policy: Policy) -> Finding | None:
+        share, low, high = entry(record.profile, name)
+        if not collapsed(record) or is_complete(record) or low < FACTOR:
+            return None
+        return Finding(code, "error", text.format(share=percent(share), span=span(low, high)), {name: share})
+
+    rule.__doc__ = f"{code}: {name}."
+    return rule
+
+
+thin_modes = _factor("GD104", "narrowed", "Thin modes: within its modes the generator has lost {share} {span} of the real width.")
+recycled = _factor("GD105", "duplicated", "Recycled outputs: {share} {span} of the variety is lost to repeats of the same outputs from different latents.")
+skewed = _factor("GD106", "skewed", "Skewed modes: {share} {span} of the mass sits in other modes than in the real data.")
+
+
+def same_aspect(record: Record, policy: Policy) -> Finding | None:
+    """GD102: partial collapse in the sense of practitioners: same colour, same texture, same structure."""
+    lost = {name: entry(record.aspects, name) for name in record.aspects}
+    named = {name: part for name, part in lost.items() if part[1] >= policy.limit}
+    if not collapsed(record) or is_complete(record) or not named:
+        return None
+    parts = ", ".join(f"{name} {percent(part[0])}" for name, part in sorted(named.items(), key=lambda item: -item[1][0]))
+    return Finding("GD102", "error", f"Partial collapse, same {' and '.join(sorted(named))}: share of the real variety missing by aspect: {parts}.",
+                   {name: part[0] for name, part in lost.items()})
+
+
+def degenerate(record: Record, policy: Policy) -> Finding | None:
+    """GD108: without real data: outputs repeat, or do not follow z."""
+    if not collapsed(record) or record.score.basis != "degeneracy" or is_complete(record):
+        return None
+    share = record.score.value or 0.0
+    return Finding("GD108", "error", f"Degenerate: at least {percent(share)} of the variety is lost to outputs that repeat.", {"score": share})
+
+
+def conditional(record: Record, policy: Policy) -> Finding | None:
+    """GD107: classes whose outputs hardly vary although the mixture does."""
+    bad = [row for row in record.classes if (row.get("low") or 0.0) >= policy.limit]
+    if not bad:
+        return None
+    names = ", ".join(str(row["label"]) for row in bad[:5])
+    level = "error" if collapsed(record) else "warning"
+    text = f"Conditional collapse: {len(bad)} of {len(record.classes)} classes have lost variety, worst first: {names}."
+    return Finding("GD107", level, text, {"classes": len(bad), "worst": bad[0].get("score")})  # type: ignore[arg-type]
+
+
+def wrong_latent_scale(record: Record, policy: Policy) -> Finding | None:
+    """GD201: trained at one latent scale, sampled at another."""
+    trained = trained_scale(record)
+    if trained is None or not wrong_scale(record):
+        return None
+    sampled = record.subject["latent"]["scale"]
+    other = measured(record, f"score@{sampled:g}")
+    text = f"Wrong latent scale, not collapse: trained at σ ≈ {trained['value']:.3g}, sampled at σ = {sampled:g}."
+    if collapsed(record):
+        text = f"Wrong latent scale: trained at σ ≈ {trained['value']:.3g}, sampled at σ = {sampled:g}; it is collapsed at the trained scale too."
+    if other is not None:
+        text += f" At σ = {sampled:g} the score is {other.value:.2f} {span(other.low, other.high)}, at the trained scale {record.score.value:.2f} {span(record.score.low, record.score.high)}."
+    text += f" Sample with z × {trained['value']:.3g} (--scale {trained['value']:.3g})."
+    return Finding("GD201", "error", text, {"trained": trained["value"], "low": trained["low"], "high": trained["high"], "sampled": sampled})
+
+
+def no_reaction(record: Record, policy: Policy) -> Finding | None:
+    """GD203: the output does not change when z is scaled."""
+    if record.response.get("axis") is not None or not record.response.get("reason"):
+        return None
+    return Finding("GD203", "note", f"No scale sweep: {record.response['reason']}.".replace("..", "."), {})
+
+
+def off_distribution(record: Record, policy: Policy) -> Finding | None:
+    """GD301: samples where no real data is: a fidelity problem, which is not collapse."""
+    share, low, high = entry(record.profile, "off_manifold")
+    if low < 0.1:
+        return None
+    level = "note" if collapsed(record) else "warning"
+    return Finding("GD301", level, f"Off the data's manifold: {percent(share)} {span(low, high)} of the samples; this is fidelity, and does not raise the score.",  # type: ignore[arg-type]
+                   {"off_manifold": share})
+
+
+def memorised(record: Record, policy: Policy) -> Finding | None:
+    """GD302: outputs that are copies of the real data given."""
+    copies = measured(record, "memorised")
+    if copies is None or (copies.low or 0.0) < 0.05 + (copies.floor or 0.0):
+        return None
+    return Finding("GD302", "warning", f"{percent(copies.value or 0)} of the samples copy a real sample more closely than real samples resemble each other.",
+                   {"memorised": copies.value, "floor": copies.floor})
+
+
+def loading(record: Record, policy: Policy) -> Finding | None:
+    """GD401: a mis-rebuilt generator looks exactly like a collapsed one."""
+    mismatch = loading_doubt(record, policy)
+    if mismatch is None:
+        return None
+    text = (f"Cannot separate a loading error from collapse: the rebuilt network disagrees with the checkpoint's own batch-norm statistics "
+            f"(mismatch {mismatch:.2g}, a correct rebuild stays below 0.15). Check --activation, --bn-eps, --prior and --image-size.")
+    return Finding("GD401", "error", text, {"bn_mismatch": mismatch})
+
+
+def code_not_run(record: Record, policy: Policy) -> Finding | None:
+    """GD402: the file carries code beside its weights."""
+    notes = record.subject.get("notes") or ()
+    return Finding("GD402", "note", " ".join(f"{note}." if not note.endswith(".") else note for note in notes), {}) if notes else None
+
+
+def doubts(record: Record, policy: Policy) -> Finding | None:
+    """GD501: the evidence is too weak for a verdict, and why."""
+    reasons = record.provenance.get("doubts") or ()
+    if record.verdict != "inconclusive" or not reasons:
+        return None
+    return Finding("GD501", "error", "Inconclusive: " + "; ".join(reasons) + ".", {})
+
+
+def straddles(record: Record, policy: Policy) -> Finding | None:
+    """GD502: the interval contains the limit."""
+    score = record.score
+    if record.verdict != "inconclusive" or score.low is None or score.high is None or not score.low < policy.limit <= score.high:
+        return None
+    text = f"The interval {span(score.low, score.high)} contains the limit {policy.limit:g}: more samples are needed (-n, and as many real ones twice over)."
+    return Finding("GD502", "warning", text, {"low": score.low, "high": score.high, "n": score.n_fake})
+
+
+def no_real_data(record: Record, policy: Policy) -> Finding | None:
+    """GD503: without real data, missing modes cannot be seen."""
+    if record.score.basis != "degeneracy":
+        return None
+    return Finding("GD503", "note", "No real data: only repeats and insensitivity to z can be seen. Missing modes cannot: give --real.", {})
+
+
+def failed_metrics(record: Record, policy: Policy) -> Finding | None:
+    """GD504: metrics that raised."""
+    broken: Mapping[str, str | None] = {key: item.reason for key, item in record.measurements.items() if item.status == "error"}
+    if not broken:
+        return None
+    return Finding("GD504", "warning", "Not computed: " + "; ".join(f"{key} ({reason})" for key, reason in broken.items()) + ".", {"metrics": len(broken)})
+
+
+def constant_channels(record: Record, policy: Policy) -> Finding | None:
+    """GD902: a channel that never changes."""
+    found = value(record, "constant_channels")
+    return None if not found else Finding("GD902", "warning", f"{found:.0f} output channels have the same value everywhere.", {"constant_channels": found})
+
+
+RULES: tuple[Rule, ...] = (
+    loading, doubts, wrong_latent_scale, complete, same_aspect, mode_dropping, thin_modes, recycled, skewed, degenerate, conditional,
+    straddles, off_distribution, memorised, constant_channels, failed_metrics, no_reaction, no_real_data, code_not_run,
+)
+
+KIND_OF = {
+    "GD101": "complete", "GD103": "mode_dropping", "GD104": "thin_modes", "GD105": "recycled", "GD106": "skewed", "GD107": "conditional",
+    "GD201": "wrong_scale", "GD301": "off_distribution",
+}
