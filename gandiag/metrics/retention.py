@@ -1,0 +1,186 @@
+"""What a generator keeps of the reference's variety: mass · cover · width · distinct outputs, each given the ones before.
+
+The chain is built so that no loss is counted twice. Copies are weighted down first, and everything after counts distinct
+outputs. *Mass* compares the shares of the modes; *width* compares the spread inside a mode; *cover* is then asked of samples
+whose width has been put right, against as many reference rows a mode as there are samples, so that neither thin modes, nor
+skewed ones, nor junk, nor copies can show in it: only a part of a mode that is never generated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gandiag.stats.cells import find_modes
+from gandiag.stats.matching import distances, expected_cover, nearest_within, radii
+from gandiag.stats.shortfall import distinct_share, shortfall
+
+LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
+EDGE = 0.99  # of the held-out reference counts as on the manifold
+COPY = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
+THINNEST = 0.05  # width ratios below this are not put right: what is left of such a mode is a point
+ABSENT = 0.1  # a mode with less than this part of its share is missing, else skewed
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Everything that is worked out once: rows, modes and distances of reference A, held-out reference B and generated F, n rows each."""
+
+    rows: tuple[Tensor, Tensor, Tensor]  # A, B, F: (n, D)
+    modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row: (n,)
+    count: int
+    near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
+    held: Tensor  # (n, n) distances B → A
+    raw: Tensor  # (n, n) distances F → A
+    mended: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
+    copies: tuple[Tensor, Tensor]  # pairs (P, 2) that are copies of each other, in B and in F
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Shares of the variety that are kept. Noise can carry them a little above 1; `off_manifold`, `on` and `blur` are about fidelity."""
+
+    mass: float
+    present: float  # the part of `mass` not lost to modes that are altogether absent
+    cover: float
+    width: float
+    distinct: float
+    off_manifold: float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
+    on: float  # share of the samples that count
+    blur: float  # how many times coarser one must look before the samples pass for real
+
+    @property
+    def lost(self) -> float:
+        """1 − everything kept: the score, not yet clipped to [0, 1]."""
+        return 1 - max(self.mass, 0.0) * self.cover * max(self.width, 0.0) * self.distinct
+
+
+def survey(reference: Tensor, held: Tensor, fake: Tensor, *, seed: int) -> Field:
+    """Modes, widths and distances. Costs four n × n × D products and holds three n × n float32 matrices."""
+    parts = find_modes(reference, held, seed=seed)
+    near = nearest_within(distances(reference, reference))
+    held_far, raw = distances(held, reference), distances(fake, reference)
+    everyone = torch.arange(len(reference))
+    need, held_need = (far.div(radii(near, everyone)).amin(1) for far in (raw, held_far))
+    on = need <= held_need.quantile(EDGE) * _blur(need, held_need)
+    labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
+    mended, ratio = _mend((reference, held, fake), labels, on.float(), parts.count)
+    limit = COPY * near[0][:, 0].median()
+    copies = (_copies(held, limit.expand(len(held))), _copies(fake, limit * ratio.clamp(max=1)))
+    return Field((reference, held, fake), labels, parts.count, near, held_far, raw, distances(mended, reference), copies)
+
+
+def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
+    """What is kept, judged by the picked rows of A, B and F alone (indices); the partition and the widths put right stay as surveyed."""
+    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
+    radius = radii(field.near, picked[0]).clamp(min=1e-12)
+    held_need, need = (far[rows][:, picked[0]].div_(radius).amin(1) for far, rows in ((field.held, picked[1]), (field.raw, picked[2])))
+    edge = held_need.quantile(EDGE)
+    on = need <= edge * _blur(need, held_need)
+    copies = _count(field.copies[1], picked[2][on], len(field.rows[2]))
+    weight = torch.zeros(len(f))
+    weight[on] = 1 / copies
+    held_copies = _count(field.copies[0], picked[1], len(field.rows[1]))
+    real, fake = _totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), _totals(f, weight, field.count)
+    share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
+    mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
+    cover = _cover(field, picked, weight, radius, torch.minimum(share, shown))
+    width = _width(field, picked, weight)
+    distinct = distinct_share(copies) / max(distinct_share(held_copies), 1e-9)
+    off = 1 - float((need <= edge).float().mean()) / EDGE
+    return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need))
+
+
+def _blur(need: Tensor, held_need: Tensor) -> float:
+    """How many times farther from the reference the generator's good samples lie than real rows do, at least 1."""
+    return max(1.0, float(need.quantile(LOW) / held_need.quantile(LOW).clamp(min=1e-12)))
+
+
+def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[float, float]:
+    """1 − total variation of the mode shares (K,), free of its bias; and 1 − the share of the modes that are absent."""
+    if len(share) == 1:
+        return 1.0, 1.0
+    error = (share * (1 - share) / n_real + shown * (1 - shown) / max(n_fake, 1.0)).sqrt()
+    return 1 - float(shortfall(share - shown, error).sum()), 1 - float(share[shown < ABSENT * share].sum())
+
+
+def _cover(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, radius: Tensor, kept: Tensor) -> float:
+    """Reference rows with a sample in their ball over those with a held-out row in it, at equal numbers in every mode."""
+    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
+    held = field.held[picked[1]][:, picked[0]].div_(radius)  # (n, n)
+    fake = field.mended[picked[2]][:, picked[0]].div_(radius)  # (n, n)
+    on = weight > 0
+    blur = _blur(fake[on].amin(1), held.amin(1)) if on.any() else 1.0
+    hits = weight @ (fake <= blur).float()  # (n,)
+    held_hits = (held <= 1).sum(0).float()  # (n,)
+    have, held_have = _totals(f, weight, field.count), _totals(b, torch.ones(len(b)), field.count)
+    want = torch.minimum(have, held_have)[a]
+    size = _totals(a, torch.ones(len(a)), field.count).clamp(min=1)
+    sums = [
+        float((kept / size * _totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count)).sum()) for h, n in ((hits, have), (held_hits, held_have))
+    ]
+    return sums[0] / sums[1] if sums[1] else 0.0
+
+
+def _width(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor) -> float:
+    """Mean over the samples of min(1, rms width of their mode over the reference's), free of its bias."""
+    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
+    real = torch.cat([field.rows[0][picked[0]], field.rows[1][picked[1]]])
+    wide, doubt, _, _ = _spread(real, torch.cat([a, b]), torch.ones(len(real)), field.count)
+    thin, fake_doubt, have, _ = _spread(field.rows[2][picked[2]], f, weight, field.count)
+    ratio = thin / wide.clamp(min=1e-12)
+    share = torch.where(have >= 1.5, _totals(f, weight, field.count), torch.zeros(()))
+    if not share.any():
+        return 0.0
+    return 1 - float((shortfall(1 - ratio, ratio * (doubt + fake_doubt).sqrt()) * share).sum() / share.sum())
+
+
+def _mend(rows: tuple[Tensor, ...], mode: tuple[Tensor, ...], weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """F with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
+
+    A mode is scaled about its own mean, which stays as far from the reference's as noise does not explain: a mode of few and noisy
+    samples has a mean that is off by more than the reference is wide, and that is no loss of variety.
+    """
+    real = torch.cat([rows[0], rows[1]])
+    wide, _, whole, home = _spread(real, torch.cat([mode[0], mode[1]]), torch.ones(len(real)), count)
+    thin, _, have, middle = _spread(rows[2], mode[2], weight, count)
+    enough = have >= 5
+    ratio = thin / wide.clamp(min=1e-12)
+    usual = float((have * ratio)[enough].sum() / have[enough].sum()) if enough.any() else 1.0
+    ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=THINNEST)[mode[2]]  # (n,)
+    by_chance = thin.square() / have.clamp(min=1) + wide.square() / whole.clamp(min=1)  # (K,)
+    astray = (middle - home).square().sum(1).clamp(min=1e-30)
+    centre = home + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (middle - home)  # (K, D)
+    return centre[mode[2]] + (rows[2] - middle[mode[2]]) / ratio[:, None], ratio
+
+
+def _spread(rows: Tensor, mode: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each mode: rms width (K,), the squared relative error of that (K,), effective rows (K,), mean (K, D)."""
+    total = _totals(mode, weight, count).clamp(min=1e-12)
+    have = total.square() / _totals(mode, weight.square(), count).clamp(min=1e-12)
+    middle = torch.zeros(count, rows.shape[1]).index_add_(0, mode, rows * weight[:, None]) / total[:, None]
+    square = (rows - middle[mode]).square().sum(1)  # (N,)
+    second, fourth = (_totals(mode, weight * square**power, count) / total for power in (1, 2))
+    variance = torch.where(have > 1.5, second * have / (have - 1).clamp(min=1e-9), torch.zeros(()))
+    error = (fourth / second.square().clamp(min=1e-30) - 1).clamp(min=0) / (4 * have.clamp(min=1))
+    return variance.sqrt(), error, have, middle
+
+
+def _totals(mode: Tensor, weight: Tensor, count: int) -> Tensor:
+    return torch.zeros(count).index_add_(0, mode, weight)  # (K,)
+
+
+def _copies(rows: Tensor, limit: Tensor) -> Tensor:
+    """Ordered pairs (i, j) with j within i's limit, itself included, (P, 2)."""
+    far = distances(rows, rows).fill_diagonal_(0)
+    return (far <= limit[:, None]).nonzero()
+
+
+def _count(pairs: Tensor, picked: Tensor, n: int) -> Tensor:
+    """How many of the picked rows are copies of each picked row, itself included, (n,) ≥ 1."""
+    inside = torch.zeros(n, dtype=torch.bool)
+    inside[picked] = True
+    both = pairs[inside[pairs[:, 0]] & inside[pairs[:, 1]]]
+    return torch.bincount(both[:, 0], minlength=n)[picked].clamp(min=1).float()

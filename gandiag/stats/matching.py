@@ -1,0 +1,55 @@
+"""Who lies near whom: distances in float32 tiles, neighbour radii that survive subsampling, and coverage by equal numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TILE = 1024
+K = 5  # a reference row's ball reaches to its K-th neighbour among the reference
+SPARE = 4 * K  # neighbours kept, so that a random half of the rows still holds K of them
+
+
+def distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances, (N, M) float32. One matrix product a tile, the differences of near pairs done again exactly.
+
+    |a|² + |b|² − 2ab loses what is small beside |a|²: centre the rows first, and pairs nearer than 1 % of their norms are recomputed.
+    """
+    middle = others.mean(0)
+    a, b = rows - middle, others - middle
+    a2, b2 = a.square().sum(1), b.square().sum(1)
+    out = torch.empty(len(a), len(b))  # (N, M)
+    for start in range(0, len(a), TILE):
+        part = slice(start, start + TILE)
+        square = torch.addmm(a2[part, None] + b2[None], a[part], b.T, alpha=-2).clamp_(min=0)  # (tile, M)
+        near = (square < 1e-4 * (a2[part, None] + b2[None])).nonzero()
+        for first in range(0, len(near), 1 << 14):
+            i, j = near[first : first + (1 << 14)].T
+            square[i, j] = (a[start + i] - b[j]).square().sum(1)
+        out[part] = square.sqrt_()
+    return out
+
+
+def nearest_within(among: Tensor) -> tuple[Tensor, Tensor]:
+    """The SPARE nearest other rows of each row, from a square distance matrix that is used up: distances and indices, (N, SPARE)."""
+    among.fill_diagonal_(float("inf"))
+    near = among.topk(min(SPARE, len(among) - 1), largest=False)
+    return near.values, near.indices
+
+
+def radii(near: tuple[Tensor, Tensor], kept: Tensor) -> Tensor:
+    """Distance of each kept row to its K-th neighbour among the kept rows, (n,). `kept` (n,) indices."""
+    present = torch.zeros(len(near[0]), dtype=torch.bool)
+    present[kept] = True
+    rank = present[near[1][kept]].cumsum(1)  # (n, SPARE): kept neighbours so far
+    found = (rank >= K).int().argmax(1)
+    found[rank[:, -1] < K] = near[0].shape[1] - 1
+    return near[0][kept].gather(1, found[:, None]).squeeze(1)
+
+
+def expected_cover(hits: Tensor, have: Tensor, want: Tensor) -> Tensor:
+    """Chance that a ball with `hits` of the `have` rows in it keeps one of them when only `want` are kept, in [0, 1].
+
+    1 − (1 − want/have)^hits, the sampling with replacement form: within 1/have of the hypergeometric one.
+    """
+    return 1 - (1 - (want / have).clamp(max=1)).pow(hits)
