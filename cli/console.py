@@ -1,0 +1,146 @@
+"""Everything that gandiag prints goes through here: results on stdout, the rest on stderr.
+
+    result · show            stdout, silent under -qq
+    note · detail            stderr; notes vanish under -q, details need -v
+    complain · apologise     stderr: "error: … / hint: …"
+    interrupted              stderr: one line after Ctrl-C
+    progress                 a bar with the time left on a terminal, a line every 30 s in a log; nothing under -q
+
+Color: `NO_COLOR` (any value) turns it off, `FORCE_COLOR` turns it on, otherwise a terminal decides. click reads neither.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from gandiag.errors import GandiagError
+from gandiag.report import words
+
+if TYPE_CHECKING:
+    from gandiag.record import Record
+
+from .progress import Progress
+
+__all__ = ["Progress", "apologise", "colored", "complain", "configure", "detail", "interrupted", "note", "progress", "result", "show", "warn"]
+
+WIDEST = 100
+
+
+@dataclass(slots=True)
+class _Settings:
+    quiet: int = 0
+    verbose: int = 0
+    debug: bool = False
+
+
+settings = _Settings()
+
+
+def configure(*, quiet: int = 0, verbose: int = 0, debug: bool = False) -> None:
+    """Set once by `main`: -q and -qq, -v, --debug."""
+    settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
+
+
+def colored(stream: TextIO) -> bool:
+    """Whether this stream gets ANSI colors. NO_COLOR beats FORCE_COLOR; empty values count as unset."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def width(stream: TextIO) -> int:
+    """Columns to fill: the terminal's, at most 100; 80 in a file or pipe."""
+    return min(shutil.get_terminal_size((80, 24)).columns, WIDEST) if stream.isatty() else 80
+
+
+def result(text: str) -> None:
+    """Print a result on stdout, exactly as it is, with a newline at its end."""
+    if settings.quiet < 2:
+        _write(sys.stdout, text)
+
+
+def show(record: Record, paths: Sequence[str] = (), verbose: int | None = None) -> None:
+    """Print a Record as text, fitted to the terminal. `paths`: what was written, for the last line. `verbose`: as -v, else what was configured."""
+    from gandiag.report.terminal import render_text
+
+    more = settings.verbose if verbose is None else verbose
+    if settings.quiet < 2:
+        result(render_text(record, width=width(sys.stdout), color=colored(sys.stdout), paths=paths, verbose=more > 0))
+
+
+def progress() -> Progress:
+    """A context manager that gives the callback `on_progress(stage, done, total)`."""
+    return Progress(quiet=settings.quiet > 0)
+
+
+def note(text: str) -> None:
+    """Something good to know; gone under -q."""
+    if settings.quiet < 1:
+        _write(sys.stderr, words.clean(text))
+
+
+def detail(text: str) -> None:
+    """Something for those who asked with -v."""
+    if settings.verbose > 0 and settings.quiet < 1:
+        _write(sys.stderr, words.clean(text))
+
+
+def warn(text: str) -> None:
+    """Something that may spoil the result; shown under -q too."""
+    if settings.quiet < 2:
+        _write(sys.stderr, f"{_styled('warning:', '33')} {words.clean(text)}")
+
+
+def complain(error: GandiagError) -> None:
+    """What went wrong, in one sentence, and what to do about it. The traceback with --debug."""
+    if settings.quiet >= 2:
+        return
+    if settings.debug:
+        _trace(error)
+    _write(sys.stderr, f"{_styled('error:', '1;31')} {words.clean(error.what)}")
+    if error.hint:
+        _write(sys.stderr, f"{_styled('hint:', '36')}  {words.clean(error.hint)}")
+
+
+def apologise(bug: BaseException) -> None:
+    """One line for a bug of ours; the traceback with --debug."""
+    if settings.quiet >= 2:
+        return
+    if settings.debug:
+        _trace(bug)
+    told = words.clean(f"{type(bug).__name__}: {bug}".rstrip(": "))
+    _write(sys.stderr, f"{_styled('error:', '1;31')} this is a bug in gandiag: {told}")
+    if not settings.debug:
+        _write(sys.stderr, f"{_styled('hint:', '36')}  run it again with --debug, and report what it prints")
+
+
+def interrupted() -> None:
+    """One line after Ctrl-C."""
+    if settings.quiet < 2:
+        _write(sys.stderr, "interrupted")
+
+
+def _trace(error: BaseException) -> None:
+    lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+    _write(sys.stderr, "\n".join(words.clean(line) for line in lines))
+
+
+def _styled(word: str, code: str) -> str:
+    return f"\x1b[{code}m{word}\x1b[0m" if colored(sys.stderr) else word
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a text and flush. What the stream's encoding lacks is replaced; a reader that left (`| head`) is no error."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write((text if text.endswith("\n") else text + "\n").encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        # Python flushes again on its way out; give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,88 @@
+"""Progress of a run on stderr: a bar with the time left on a terminal, a heartbeat line in a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from gandiag.report import words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+HEARTBEAT = 30.0  # seconds
+
+
+class Progress:
+    """A callback `on_progress(stage, done, total)` that shows how far a run is; a context manager.
+
+    On a terminal: one bar a stage, with the time left. Elsewhere: "sampled 4,096 / 10,000, 38 s left" every `every`
+    seconds, also while nothing is reported, so that a log shows that the run is alive. `quiet`: nothing at all.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, every: float = HEARTBEAT) -> None:
+        self.stream = sys.stderr if stream is None else stream
+        self.quiet = quiet
+        self.every = every
+        self._bar: Bar | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._stage: tuple[str, int, int, float] | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if not self.quiet and self.stream.isatty():
+            self._bar = _bar(self.stream)
+            self._bar.start()
+        elif not self.quiet:
+            self._thread = threading.Thread(target=self._beat, name="gandiag-heartbeat", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._over.set()
+        if self._bar is not None:
+            self._bar.stop()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Stage `stage` has finished `done` of `total` units; total 0 where it is not known."""
+        with self._lock:
+            started = self._stage[3] if self._stage is not None and self._stage[0] == stage else time.monotonic()
+            self._stage = (stage, done, total, started)
+        if self._bar is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bar.add_task(words.name(stage), total=total or None)
+            self._bar.update(self._tasks[stage], completed=done, total=total or None)
+
+    def _beat(self) -> None:
+        while not self._over.wait(self.every):
+            with self._lock:
+                stage = self._stage
+            if stage is not None:
+                self.stream.write(heartbeat(*stage[:3], time.monotonic() - stage[3]) + "\n")
+                self.stream.flush()
+
+
+def heartbeat(stage: str, done: int, total: int, seconds: float) -> str:
+    """One line for a log: "sample 4,096 / 10,000, 38 s left"."""
+    told = f"{words.name(stage)} {done:,}" + (f" / {total:,}" if total else "")
+    if total and 0 < done < total:
+        return f"{told}, {words.duration(seconds * (total - done) / done)} left"
+    return f"{told}, {words.duration(seconds)} so far"
+
+
+def _bar(stream: TextIO) -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from . import console
+
+    page = Console(file=stream, no_color=not console.colored(stream), markup=False, emoji=False, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=page, transient=True)

@@ -1,0 +1,35 @@
+"""`gandiag report`: shows a Record again, as text, page or JSON. Never imports torch; matplotlib only for pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gandiag.record import Record, write_atomically
+from gandiag.report.formats import FORMATS, guess
+
+from . import console
+
+
+@click.command("report", short_help="Show a record as text, page or JSON.")
+@click.argument("record", type=click.Path(path_type=Path))
+@click.option("-f", "--format", "form", metavar="FORMAT", help="text, html, json, or a plug-in's. Default: what the suffix of -o says, else text.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
+def report(record: Path, form: str | None, output: Path | None) -> None:
+    """Show RECORD, a file written by `gandiag audit -o`.
+
+    \b
+    gandiag report audit.json                    the text that the audit printed
+    gandiag report audit.json -o report.html     one self-contained page
+    """
+    found, form = Record.read(record), form or guess(output)
+    if form == "text" and output is None:
+        console.show(found, paths=(f"record {record}",))
+        return
+    text = FORMATS.get(form)(found)
+    if output is None:
+        console.result(text)
+    else:
+        write_atomically(output, text)
+        console.note(f"wrote {output}")

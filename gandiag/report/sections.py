@@ -1,0 +1,210 @@
+"""The tables and bars of the terminal report: profile, aspects, modes, classes, response, measurements, provenance.
+
+Each function gives the renderables of one section, or an empty list where the Record has nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gandiag.record import Measurement, Record, Score
+from gandiag.report import words
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BAR = 20
+DIAL = 40
+ROWS = 10
+SPARKS = "▁▂▃▄▅▆▇█"
+POINT_COLUMNS = 5
+
+
+def all_of(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
+    """(title, renderables) of every section that this Record has something for, in reading order."""
+    entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
+        ("Where the variety went", _profile), ("Which aspect", _aspects), ("Modes", _modes), ("Classes, worst first", _classes),
+        ("Reaction to the latent scale", _response), ("Training", _training), ("Measurements", _measurements), ("The generator", _generator),
+        ("Assumed", _assumed), ("How it was measured", _provenance),
+    )
+    for title, build in entries:
+        body = build(record)
+        if body:
+            yield title, body
+    seconds = record.provenance.get("seconds")
+    if verbose and isinstance(seconds, Mapping):
+        yield "Seconds per stage", _pairs([(words.name(stage), words.number(took)) for stage, took in seconds.items()])
+
+
+def bar(value: float | None, low: float | None, high: float | None, size: int = BAR, limit: float | None = None) -> str:
+    """A share in [0, 1] as text: █ up to the lower end, ▒ the interval, · the rest, | the limit."""
+    if value is None:
+        return ""
+    low, high = value if low is None else low, value if high is None else high
+    solid, soft = (round(min(max(end, 0.0), 1.0) * size) for end in (low, high))
+    soft = max(soft, round(min(max(value, 0.0), 1.0) * size))
+    cells = list("█" * solid + "▒" * (soft - solid) + "·" * (size - soft))
+    if limit is None:
+        return "".join(cells)
+    cells.insert(round(min(max(limit, 0.0), 1.0) * size), "|")
+    return "".join(cells)
+
+
+def dial(score: Score) -> str:
+    """The score on its scale, with interval and limit."""
+    if score.value is None:
+        return ""
+    return f"all variety {bar(score.value, score.low, score.high, DIAL, score.limit)} none   limit {words.score2(score.limit)}"
+
+
+def grid(*columns: str, header: Sequence[str] = ()) -> Table:
+    """A table without lines; columns are "left" or "right"."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=bool(header), padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for place, side in enumerate(columns):
+        table.add_column(header[place] if header else "", justify="right" if side == "right" else "left", overflow="fold")
+    return table
+
+
+def _shares(entries: Mapping[str, Any], meaning: Mapping[str, str]) -> list[Any]:
+    if not entries:
+        return []
+    table = grid("left", "left", "left", "left")
+    for key in words.known_first(entries, meaning):
+        entry = entries[key] or {}
+        strip = bar(entry.get("value"), entry.get("low"), entry.get("high"))
+        table.add_row(words.name(key), words.estimate(entry), strip, meaning.get(key, ""))
+    return [table]
+
+
+def _profile(record: Record) -> list[Any]:
+    return _shares(record.profile, words.PROFILE)
+
+
+def _aspects(record: Record) -> list[Any]:
+    return _shares(record.aspects, words.ASPECTS)
+
+
+def _modes(record: Record) -> list[Any]:
+    modes = record.modes
+    if not modes:
+        return []
+    counts = {"covered", "found"} <= modes.keys()
+    facts = [f"{words.shown(modes['covered'])} of {words.shown(modes['found'])} modes of the real data are covered"] if counts else []
+    facts += [f"{key} {words.shown(modes[key])}" for key in ("effective", "stability") if modes.get(key) is not None]
+    missed = list(modes.get("missed") or ())
+    if not missed:
+        return [" · ".join(facts)]
+    table = grid("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
+    for entry in missed[:ROWS]:
+        table.add_row(words.shown(entry.get("mode")), _percent(entry.get("share_real")), _percent(entry.get("share_fake")))
+    return [" · ".join(facts), table, *_rest(missed, "missed modes")]
+
+
+def _percent(share: float | None) -> str:
+    return words.NONE if share is None else f"{100 * share:.1f} %"
+
+
+def _rest(rows: Sequence[Any], what: str) -> list[str]:
+    return [f"and {len(rows) - ROWS} more {what}, in the record"] if len(rows) > ROWS else []
+
+
+def _classes(record: Record) -> list[Any]:
+    if not record.classes:
+        return []
+    table = grid("left", "left", "left")
+    for entry in record.classes[:ROWS]:
+        score = entry.get("score")
+        spread = score if isinstance(score, Mapping) else {**entry, "value": score}
+        table.add_row(words.shown(entry.get("label")), words.estimate(spread), bar(spread.get("value"), spread.get("low"), spread.get("high")))
+    return [table, *_rest(record.classes, "classes")]
+
+
+def _response(record: Record) -> list[Any]:
+    points = [point for point in record.response.get("points") or () if isinstance(point, Mapping)]
+    axis = record.response.get("axis") or "scale"
+    if not points:
+        return [words.clean(record.response["reason"])] if record.response.get("reason") else []
+    numbers = (key for key, entry in points[0].items() if key != axis and not isinstance(entry, (Mapping, list, str)))
+    keys = sorted(numbers, key=lambda key: (key != "spread", key))[:POINT_COLUMNS]
+    table = grid("right", *("right" for _ in keys), "left", header=(words.name(axis), *(words.name(key) for key in keys), ""))
+    for point in points:
+        table.add_row(words.scale(point.get(axis)), *(words.number(point.get(key)) for key in keys), _mark(record, point.get(axis)))
+    spark = sparkline([point.get("spread") for point in points])
+    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at scale 1)" if spark else ""
+    return [table, *([caption] if caption else [])]
+
+
+def _mark(record: Record, at: Any) -> str:
+    latent = record.subject.get("latent") or {}
+    scale, found = latent.get("scale"), latent.get("trained_scale") or {}
+    marks = ["sampled here"] if scale is not None and scale == at else []
+    low, high = found.get("low"), found.get("high")
+    marks += ["trained here"] if at is not None and low is not None and high is not None and low <= at <= high else []
+    return "◂ " + ", ".join(marks) if marks else ""
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Values as one line of blocks, from 0 to the largest; nothing for fewer than three."""
+    known = [value for value in values if value is not None]
+    if len(known) < 3 or not max(known) > 0:
+        return ""
+    top = max(known)
+    return "".join(" " if value is None else SPARKS[min(int(max(value, 0.0) / top * len(SPARKS)), len(SPARKS) - 1)] for value in values)
+
+
+def _training(record: Record) -> list[Any]:
+    losses = record.training
+    if not losses:
+        return []
+    rows = [f"losses: {words.name(losses.get('verdict') or 'not judged')}"]
+    rows += [f"oscillation: {words.evidence(losses['oscillation'])}"] if losses.get("oscillation") else []
+    events = list(losses.get("events") or ())
+    rows += [f"step {words.shown(event.get('step'))}: {words.name(event.get('kind'))} ({words.shown(event.get('evidence'))})" for event in events[:ROWS]]
+    return [*rows, *_rest(events, "events")]
+
+
+def _measurements(record: Record) -> list[Any]:
+    rows = [(key, entry) for key, entry in sorted(record.measurements.items()) if entry.status == "ok"]
+    if not rows:
+        return []
+    table = grid("left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better"))
+    for key, entry in rows:
+        table.add_row(words.clean(key), *cells(entry))
+    floors = any(entry.floor is not None for _, entry in rows)
+    return [table, *(["floor: the same number between two parts of the real data"] if floors else [])]
+
+
+def cells(entry: Measurement) -> tuple[str, str, str, str, str]:
+    """value, interval, floor, n, direction as text."""
+    unit = f" {words.clean(entry.unit)}" if entry.unit and entry.unit not in ("1", "share") else ""
+    return (
+        words.number(entry.value) + unit, words.interval(entry.low, entry.high), words.number(entry.floor), f"{entry.n:,}" if entry.n else words.NONE,
+        words.BETTER[entry.better],
+    )
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> list[Any]:
+    table = grid("left", "left")
+    for left, right in rows:
+        table.add_row(left, right)
+    return [table] if rows else []
+
+
+def _generator(record: Record) -> list[Any]:
+    about, line = record.subject, words.model(record)
+    rows = [("file", words.subject(record))]
+    rows += [("model", line)] if line else []
+    rows += [(key, words.shown(about[key])) for key in ("loader", "sha256") if about.get(key)]
+    return _pairs(rows)
+
+
+def _assumed(record: Record) -> list[Any]:
+    entries = record.subject.get("assumptions") or ()
+    return [f"{words.shown(entry.get('what'))}: {words.shown(entry.get('value'))} ({words.shown(entry.get('source'))})" for entry in entries]
+
+
+def _provenance(record: Record) -> list[Any]:
+    return _pairs(words.circumstances(record))

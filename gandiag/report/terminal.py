@@ -1,0 +1,132 @@
+"""A Record for a terminal, a log file or a pipe: verdict first, failing findings before passing ones, paths last.
+
+Nothing is said in color alone, nothing needs more than 80 columns, and no string of a checkpoint reaches the terminal
+unescaped: every one goes through `words.clean` and is set as plain text, never as rich markup.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gandiag.record import Finding, Record
+from gandiag.report import sections, words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLORS = {"healthy": "green", "collapsed": "red", "inconclusive": "yellow", "not_degenerate": "cyan"}
+LEVEL_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
+REMEDIES = 3
+
+
+def render_text(record: Record, *, width: int = 80, color: bool = False, paths: Sequence[str] = (), verbose: bool = False) -> str:
+    """The whole report as text that ends with a newline.
+
+    `width`: columns, at least 40. `color`: ANSI colors; without, there is no control character in it but the newline.
+    `paths`: what was written, as "record audit.json", shown on the last line.
+    `verbose`: every remedy, and the seconds of every stage.
+    """
+    page = _console(max(width, 40), color)
+    _head(page, record)
+    _findings(page, record, None if verbose else REMEDIES)
+    for title, body in sections.all_of(record, verbose):
+        _section(page, title, body)
+    _foot(page, record, paths)
+    written = page.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
+
+
+def _console(width: int, color: bool) -> Console:
+    from rich.console import Console
+
+    # An empty environment: what is printed depends on the arguments alone.
+    return Console(
+        file=io.StringIO(), width=width, height=100, color_system="standard" if color else None, force_terminal=color, no_color=not color,
+        markup=False, emoji=False, highlight=False, force_jupyter=False, legacy_windows=False, _environ={},
+    )
+
+
+def _head(page: Console, record: Record) -> None:
+    from rich.text import Text
+
+    color, word, beside = COLORS.get(record.verdict, "white"), words.verdict(record), words.caveat(record)
+    room = page.width - len(word) - 2 - (len(beside) + 4 if beside else 0)
+    path = words.subject(record)
+    fits = room >= min(len(path), 12)
+    first = Text(word, style=f"bold {color}")
+    if fits:
+        first.append(f"  {words.shorten(path, room)}", style="bold")
+    if beside:
+        first.append(f"  ({beside})" if fits else f"  {beside}", style="not bold")
+    page.print(first)
+    page.print(words.sentence(record))
+    page.print()
+    if record.score.value is not None:
+        page.print(f"  {sections.dial(record.score)}", style=color)
+    rows = [row for row in (*words.kinds(record), words.samples(record)) if row]
+    rows += [trained] if (trained := words.trained(record)) else []
+    rows += [] if fits and len(path) <= room else [path]
+    for row in rows:
+        _indented(page, row)
+
+
+def _indented(page: Console, line: Any, by: int = 2, **style: Any) -> None:
+    from rich.padding import Padding
+
+    page.print(Padding(line, (0, 0, 0, by)), **style)
+
+
+def _section(page: Console, title: str, body: Sequence[Any]) -> None:
+    page.print()
+    page.print(title, style="bold")
+    for part in body:
+        _indented(page, part)
+
+
+def _findings(page: Console, record: Record, most: int | None) -> None:
+    found = words.findings(record)
+    if found:
+        page.print()
+        page.print("Findings", style="bold")
+    for finding in found:
+        _finding(page, finding, most)
+
+
+def _finding(page: Console, finding: Finding, most: int | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1), expand=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    level = Text(words.LEVELS.get(finding.level, words.clean(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
+    body = Text(words.clean(finding.rule), style="bold").append(f"  {words.clean(finding.text)}", style="not bold")
+    grid.add_row(level, body)
+    if finding.evidence:
+        grid.add_row("", Text(words.evidence(finding.evidence), style="dim"))
+    for rank, remedy in enumerate(finding.remedies[:most], start=1):
+        grid.add_row("", Text(_remedy(rank, remedy)))
+    if most is not None and len(finding.remedies) > most:
+        grid.add_row("", Text(f"and {len(finding.remedies) - most} more: gandiag explain {words.clean(finding.rule)}", style="dim"))
+    _indented(page, grid)
+
+
+def _remedy(rank: int, remedy: Mapping[str, Any]) -> str:
+    told = f"try {rank}: {words.shown(remedy.get('title') or remedy.get('key'))}"
+    told += f". {words.capital(words.shown(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
+    told += f". Price: {words.shown(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
+    return told + (f" [{words.shown(remedy['source'])}]" if remedy.get("source") else ".")
+
+
+def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
+    missing = words.unmeasured(record)
+    rows = [f"{keys}: {reason}" for keys, reason in missing] or ["nothing that was asked for is left out"]
+    _section(page, "Not measured", rows)
+    if record.exhibits and not any(".html" in path for path in paths):
+        page.print()
+        page.print(f"{len(record.exhibits)} exhibits to look at: gandiag report RECORD -f html -o report.html", style="dim")
+    if paths:
+        page.print()
+        page.print("   ".join(words.clean(path) for path in paths))

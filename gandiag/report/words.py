@@ -1,0 +1,272 @@
+"""How a Record is put into words: numbers, intervals, the sentence a person can read aloud, and safe strings.
+
+Everything that shows a Record (terminal, page, markdown) speaks through here, so that it says the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gandiag.record import Finding, Record
+
+NO_REAL = "missing modes cannot be seen without --real"
+NONE = "–"
+LEVELS = {"error": "FAIL", "warning": "WARN", "note": "note"}
+
+VERDICTS = {"healthy": "HEALTHY", "collapsed": "COLLAPSED", "inconclusive": "INCONCLUSIVE", "not_degenerate": "NOT DEGENERATE"}
+
+KINDS = {
+    "complete": "complete collapse: nearly every sample is the same",
+    "partial": "partial collapse: part of the variety is left",
+    "mode_dropping": "mode dropping: whole kinds of sample are never made",
+    "thin_modes": "thin modes: every kind is there, with less variety inside",
+    "recycled": "recycled: the same samples come again and again",
+    "skewed": "skewed: some kinds are made far too often",
+    "conditional": "conditional: some classes have collapsed, others have not",
+    "wrong_scale": "wrong scale: sampled at another latent scale than it was trained with",
+    "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
+}
+
+# Short enough to stand behind a bar at 80 columns.
+PROFILE = {
+    "missing": "regions never visited",
+    "skewed": "wrong proportions",
+    "narrowed": "too little spread",
+    "duplicated": "repeated samples",
+    "off_manifold": "fidelity, not scored",
+}
+
+ASPECTS = {"color": "color and brightness", "texture": "fine structure", "layout": "where things are", "semantics": "what is shown"}
+
+BETTER = {"higher": "↑ higher", "lower": "↓ lower", "neither": NONE}
+BETTER_ALOUD = {"higher": "higher is better", "lower": "lower is better", "neither": "no direction"}
+
+_FRACTIONS = (
+    (0.0, "none"), (0.05, "a twentieth"), (0.1, "a tenth"), (0.2, "a fifth"), (0.25, "a quarter"), (1 / 3, "a third"), (0.4, "two fifths"), (0.5, "half"),
+    (0.6, "three fifths"), (2 / 3, "two thirds"), (0.75, "three quarters"), (0.8, "four fifths"), (0.9, "nine tenths"), (1.0, "all"),
+)
+
+
+def clean(text: Any) -> str:
+    """Text that is safe on a terminal: whatever is not printable is shown as its escape. Checkpoint strings are attacker text."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode("ascii") for mark in str(text))
+
+
+def shorten(text: str, room: int) -> str:
+    """At most `room` characters; the tail, which tells files apart, is kept."""
+    return text if len(text) <= room else "…" + text[len(text) - max(room, 2) + 1 :]
+
+
+def score2(value: float | None) -> str:
+    """A share with two decimals; never "-0.00"."""
+    return NONE if value is None else f"{round(value, 2) + 0.0:.2f}"
+
+
+def number(value: Any) -> str:
+    """A number with the digits that matter: 1,234 · 12.3 · 0.48 · 0.0012 · 1.2e-07."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or value == 0:
+        return f"{int(value):,}"
+    size = abs(value)
+    if size < 1e-4 or size >= 1e9:
+        return f"{value:.2g}"
+    if size >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
+def scale(value: Any) -> str:
+    """A latent scale as it is typed: 0.02 · 1 · 2.5."""
+    return f"{value:.3g}" if isinstance(value, (int, float)) else shown(value)
+
+
+def interval(low: float | None, high: float | None, form: Any = number) -> str:
+    """"[0.44, 0.52]", or nothing where it is not known."""
+    return "" if low is None or high is None else f"[{form(low)}, {form(high)}]"
+
+
+def estimate(entry: Any, form: Any = score2) -> str:
+    """{value, low, high} as "0.48 [0.44, 0.52]"."""
+    if not isinstance(entry, Mapping):
+        return shown(entry)
+    return f"{form(entry.get('value'))} {interval(entry.get('low'), entry.get('high'), form)}".rstrip()
+
+
+def shown(value: Any) -> str:
+    """Any JSON value on one line, in words and safe."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return number(value)
+    if isinstance(value, Mapping):
+        if "value" in value:
+            return estimate(value, number)
+        return ", ".join(f"{name(key)} {shown(entry)}" for key, entry in ordered(value))
+    if isinstance(value, (list, tuple)):
+        rest = f" … ({len(value)})" if len(value) > 8 else ""
+        return ", ".join(shown(entry) for entry in value[:8]) + rest
+    return clean(value)
+
+
+def ordered(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Entries by key, as the JSON has them, so that a record read back is shown as it was; gandiag's own version first."""
+    return sorted(entries.items(), key=lambda entry: (entry[0] != "gandiag", entry[0]))
+
+
+def known_first(entries: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Keys in the order of `known`, then the others by name."""
+    order = list(known)
+    return sorted(entries, key=lambda key: (order.index(key) if key in order else len(order), key))
+
+
+def name(key: Any) -> str:
+    """A key as words: near_duplicates -> near duplicates."""
+    return clean(key).replace("_", " ")
+
+
+def capital(text: str) -> str:
+    """The first letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def verdict(record: Record) -> str:
+    """The verdict as a word, in capitals."""
+    return VERDICTS.get(record.verdict, clean(record.verdict).upper())
+
+
+def subject(record: Record) -> str:
+    """The path or name of what was audited, safe to show."""
+    return clean(record.subject.get("path") or record.subject.get("family") or "generator")
+
+
+def caveat(record: Record) -> str:
+    """What stands beside the verdict on the first line, where something must."""
+    if record.score.basis == "degeneracy":
+        return NO_REAL
+    return "wrong scale, not collapse" if "wrong_scale" in record.kinds and record.verdict != "collapsed" else ""
+
+
+def fraction(value: float) -> str:
+    """A share as people say it: .48 -> "about half"."""
+    if value < 0.025:
+        return "next to none"
+    near = min(_FRACTIONS, key=lambda entry: abs(entry[0] - value))[1]
+    return "nearly all" if near == "all" and value < 0.99 else near if near == "all" else f"about {near}"
+
+
+def sentence(record: Record) -> str:
+    """The result as a person would read it aloud, number first."""
+    score = record.score
+    if score.value is None:
+        return "There is no score: the evidence is not sufficient."
+    told = f"{estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
+    if score.basis == "degeneracy":
+        return told + _degeneracy(score.value)
+    told += f"{fraction(score.value)} of the real variety is missing"
+    if record.verdict == "inconclusive":
+        return told + _doubt(record)
+    return told + "."
+
+
+def _degeneracy(value: float) -> str:
+    if value < 0.025:
+        return "samples do not repeat and follow the latent. Whether kinds of sample are missing is unknown."
+    return f"at least {fraction(value).removeprefix('about ')} of the variety is lost to repeats, measured on the generator alone."
+
+
+def _doubt(record: Record) -> str:
+    score = record.score
+    if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
+        return f", give or take: the interval straddles the limit of {score2(score.limit)}. More samples would decide."
+    return ", but the evidence is not sufficient for a verdict."
+
+
+def samples(record: Record) -> str:
+    """How much was looked at, and what it could have shown."""
+    score = record.score
+    if not score.n_fake:
+        return ""
+    told = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+    return told + (f"; a loss of {score2(score.power)} would have been seen with probability 0.95" if score.power is not None else "")
+
+
+def kinds(record: Record) -> list[str]:
+    """Each kind with what it means."""
+    return [KINDS.get(kind, name(kind)) for kind in record.kinds]
+
+
+def findings(record: Record) -> list[Finding]:
+    """Failing before passing, otherwise in the judge's order."""
+    order = list(LEVELS)
+    return sorted(record.findings, key=lambda found: order.index(found.level) if found.level in order else len(order))
+
+
+def evidence(entries: Mapping[str, Any]) -> str:
+    """Evidence on one line."""
+    return " · ".join(f"{name(key)} {shown(value)}" for key, value in ordered(entries) if value is not None)
+
+
+def unmeasured(record: Record) -> list[tuple[str, str]]:
+    """What was not measured, and why; errors first. Reasons that several share stand once."""
+    reasons: dict[str, list[str]] = {}
+    entries = sorted(record.measurements.items(), key=lambda entry: (entry[1].status != "error", entry[0]))
+    for key, entry in entries:
+        if entry.status != "ok":
+            reason = clean(entry.reason or "no reason given")
+            reasons.setdefault(f"error: {reason}" if entry.status == "error" else reason, []).append(clean(key))
+    if record.response and not record.response.get("points") and record.response.get("reason"):
+        reasons.setdefault(clean(record.response["reason"]), []).append("latent response")
+    return [(", ".join(keys), reason) for reason, keys in reasons.items()]
+
+
+def trained(record: Record) -> str:
+    """The trained latent scale against the one sampled, or nothing."""
+    latent = record.subject.get("latent") or {}
+    found = latent.get("trained_scale")
+    if not found:
+        return ""
+    source = f" (from {clean(found['source'])})" if found.get("source") else ""
+    return f"trained at latent scale {estimate(found, scale)}{source}; sampled at {scale(latent.get('scale', 1.0))}"
+
+
+def model(record: Record) -> str:
+    """What the generator is, on one line."""
+    about, latent, output = record.subject, record.subject.get("latent") or {}, record.subject.get("output") or {}
+    parts = [clean(about["family"])] if about.get("family") else []
+    parts += [f"{number(about['parameters'])} parameters"] if about.get("parameters") else []
+    parts += [f"latent {number(latent['dim'])} {clean(latent.get('prior') or '')}".rstrip()] if latent.get("dim") else []
+    parts += [f"{clean(output['kind'])} {times(output.get('shape') or ())}".rstrip()] if output.get("kind") else []
+    parts += [f"{number(about['classes'])} classes"] if about.get("classes") else []
+    parts += [f"{clean(about['weights'])} weights"] if about.get("weights") else []
+    return " · ".join(parts)
+
+
+def times(shape: Iterable[Any]) -> str:
+    """(3, 64, 64) -> 3×64×64."""
+    return "×".join(clean(side) for side in shape)
+
+
+def duration(seconds: float) -> str:
+    """0.4 s · 41 s · 3 min 20 s · 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def circumstances(record: Record) -> list[tuple[str, str]]:
+    """Provenance in a few rows: features, device, seed, time, versions."""
+    about = record.provenance
+    seconds = about.get("seconds")
+    rows = [(key, shown(about[key])) for key in ("features", "device", "seed") if about.get(key) is not None]
+    if isinstance(seconds, Mapping):
+        slow = sorted(((float(took), name(stage)) for stage, took in seconds.items() if took), reverse=True)
+        stages = ", ".join(f"{stage} {duration(took)}" for took, stage in slow[:4])
+        rows.append(("time", f"{duration(sum(took for took, _ in slow))} ({stages})" if slow else NONE))
+    elif seconds is not None:
+        rows.append(("time", duration(float(seconds))))
+    return rows + ([("versions", shown(about["versions"]))] if about.get("versions") else [])
