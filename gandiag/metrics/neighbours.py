@@ -1,0 +1,169 @@
+"""Precision, recall, density and coverage: who lies in whose neighbourhood."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gandiag.contracts import Needs, Outcome
+from gandiag.errors import SourceError
+from gandiag.metrics.entry import NO_REAL, entry, missing, share
+from gandiag.stats.distances import Cloud, Tile, distance_matrix, neighbours
+from gandiag.stats.rows import row_pair
+from gandiag.stats.spread import half_widths, pool
+from gandiag.stats.trio import Trio, trio_needs, trio_of
+
+K = 5
+CROWDED = 64  # a tile with more than one pair in so many at a threshold is multiplied again in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """`precision`, `recall`, `coverage` in [0, 1], `density` in [0, inf); 1 is as good as real data, but see each function."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+KEYS = ("precision", "recall", "density", "coverage")
+
+
+def prdc(real: Any, fake: Any, k: int = K) -> Neighbourhood:
+    """All four at the cost of one, on (N, D) real and (M, D) generated rows, tensors or arrays.
+
+    The same numbers as the `prdc` package: the radius of a row is the distance to its k-th nearest *other* row of its own
+    set, and a row lies in a ball when its distance is *smaller* than the radius. Cost 2·N·M·D, memory N + M and one tile.
+    All four depend on n, k and the features: compare with real against real at the same n.
+
+    SourceError with fewer than k + 1 rows a side. Sources: Kynkäänniemi et al. 2019 (eq. 2, 3), Naeem et al. 2020 (eq. 4, 5).
+    """
+    left, right = row_pair(real, fake)
+    return within(left, right, neighbours(left, k=k).distance[:, -1], neighbours(right, k=k).distance[:, -1], k)
+
+
+def precision(real: Any, fake: Any, k: int = K) -> float:
+    """Share of generated rows inside some real ball, in [0, 1], higher is better. Fidelity: one good point repeated scores 1. See `prdc`."""
+    return prdc(real, fake, k).precision
+
+
+def recall(real: Any, fake: Any, k: int = K) -> float:
+    """Share of real rows inside some generated ball, in [0, 1], higher is better. Reads high when far-off samples have huge balls. See `prdc`."""
+    return prdc(real, fake, k).recall
+
+
+def density(real: Any, fake: Any, k: int = K) -> float:
+    """Mean number of real balls around a generated row, over k; 1 for real data, well above 1 when modes are thin. See `prdc`."""
+    return prdc(real, fake, k).density
+
+
+def coverage(real: Any, fake: Any, k: int = K) -> float:
+    """Share of real balls that hold a generated row, in [0, 1], higher is better; at most about 1 - 2^-k in expectation at equal n. See `prdc`."""
+    return prdc(real, fake, k).coverage
+
+
+def within(real: Tensor, fake: Tensor, real_radius: Tensor, fake_radius: Tensor, k: int) -> Neighbourhood:
+    """The four numbers from rows (N, D), (M, D) and their radii (N,), (M,) float64."""
+    cloud = Cloud(real, fake)
+    holds = torch.zeros(len(real), dtype=torch.int64)  # generated rows in the ball of each real one
+    held = torch.zeros(len(fake), dtype=torch.int64)  # real balls around each generated row
+    reached = torch.zeros(len(real), dtype=torch.bool)  # real rows inside some generated ball
+    precise: Cloud | None = None
+    for tile in cloud.tiles():
+        inside = _inside(cloud, tile, real_radius[tile.rows, None])
+        around = None if inside is None else _inside(cloud, tile, fake_radius[None, tile.columns])
+        if inside is None or around is None:
+            precise = precise or Cloud(real, fake, precise=True)
+            distance = precise.tile(tile.rows, tile.columns).squared.sqrt_().to(real.dtype)  # (I, J)
+            inside = distance < real_radius[tile.rows, None].to(real.dtype)
+            around = distance < fake_radius[None, tile.columns].to(real.dtype)
+        holds[tile.rows] += inside.sum(1)
+        held[tile.columns] += inside.sum(0)
+        reached[tile.rows] |= around.any(1)
+    return _four(held > 0, reached, held.double() / k, holds > 0)
+
+
+def _four(*columns: Tensor) -> Neighbourhood:
+    return Neighbourhood(*(float(column.double().mean()) for column in columns))
+
+
+def _inside(cloud: Cloud, tile: Tile, radius: Tensor) -> Tensor | None:
+    """Which distances of a tile are below a radius, (I, J) bool; pairs at the edge are measured exactly. None if there are too many of them."""
+    square = radius.square()
+    sure = tile.squared < (square - tile.doubt[:, None].double()).to(tile.squared.dtype)  # (I, J)
+    perhaps = tile.squared <= (square + tile.doubt[:, None].double()).to(tile.squared.dtype)
+    edge = perhaps ^ sure
+    if not bool(edge.any()):
+        return sure
+    i, j = torch.nonzero(edge, as_tuple=True)
+    if len(i) > edge.numel() // CROWDED and cloud.left.dtype == torch.float32:
+        return None
+    limit = radius.expand(edge.shape)[i, j]
+    distance = cloud.exact(i + tile.rows.start, j + tile.columns.start)
+    sure[i, j] = distance.to(cloud.x.dtype) < limit.to(cloud.x.dtype)
+    return sure
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Precision, recall, density and coverage of one view, with those of real against real as the floor."""
+
+    view: str
+    n: int
+    seed: int = 0
+    referenced: bool = True
+    k: int = K
+    most: int = 10_000
+
+    @property
+    def key(self) -> str:
+        return "neighbours"
+
+    def needs(self) -> Needs:
+        return trio_needs(self.view, self.n) if self.referenced else {}
+
+    def measure(self, results: Any) -> Outcome:
+        sets = trio_of(results, self.view, self.n) if self.referenced else None
+        if sets is None:
+            return Outcome(missing(KEYS, NO_REAL))
+        if sets.n <= self.k + 1:
+            return Outcome(missing(KEYS, f"{sets.n} samples a side are too few for {self.k} neighbours"))
+        return Outcome(self._measurements(sets))
+
+    def _measurements(self, sets: Trio) -> dict[str, Any]:
+        n = min(sets.n, self.most)
+        a, b, f = (part.flatten(1)[pool(sets.n, n, self.seed)] for part in (sets.a, sets.b, sets.f))  # (n, D) each
+        radius = [neighbours(part, k=self.k).distance[:, -1] for part in (a, b, f)]
+        found, floor = asdict(within(a, f, radius[0], radius[2], self.k)), asdict(within(a, b, radius[0], radius[1], self.k))
+        width = dict(zip(KEYS, self._half_widths(a, f).tolist(), strict=True))
+        out = {key: share(found[key], width[key], n=n, floor=floor[key], better="higher", unit=unit)
+               for key, unit in (("precision", "share of generated samples"), ("recall", "share of real samples"), ("coverage", "share of real samples"))}
+        out["density"] = entry(found["density"], width["density"], n=n, floor=floor["density"], better="neither", unit="real balls per k", bounds=(0, float("inf")))
+        return {key: out[key] for key in KEYS}
+
+    def _half_widths(self, a: Tensor, f: Tensor) -> Tensor:
+        """From one set of distance matrices: a half-sample is a choice of rows and columns."""
+        real, fake = a[pool(len(a), seed=self.seed)], f[pool(len(f), seed=self.seed)]
+        among, beside, cross = distance_matrix(real), distance_matrix(fake), distance_matrix(real, fake)
+
+        def four(i: Tensor, j: Tensor) -> Tensor:
+            # A row's distance to itself, 0, is the first of its k + 1 smallest.
+            reach_i = among[i[:, None], i].kthvalue(self.k + 1, dim=1).values  # (p/2,)
+            reach_j = beside[j[:, None], j].kthvalue(self.k + 1, dim=1).values
+            part = cross[i[:, None], j]  # (p/2, p/2)
+            inside = part < reach_i[:, None]
+            return torch.tensor(list(asdict(_four(inside.any(0), (part < reach_j).any(1), inside.sum(0) / self.k, inside.any(1))).values()))
+
+        if len(real) // 2 <= self.k:
+            return torch.full((4,), float("nan"))
+        return half_widths(four, (len(real), len(fake)), len(a), seed=self.seed)
+
+
+def require(real: Tensor, fake: Tensor, least: int) -> None:
+    """SourceError unless both sides have `least` rows."""
+    if min(len(real), len(fake)) < least:
+        raise SourceError(f"there are {len(real)} real and {len(fake)} generated samples", f"pass at least {least} of each")

@@ -1,0 +1,81 @@
+"""Mean and covariance in one pass, merged batch by batch in float64.
+
+Chan, Golub and LeVeque (1979): raw second moments lose the variance exactly when a generator has collapsed, because
+it is then the small difference of two large numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gandiag.contracts import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """`n` samples with `mean` (D,) and unbiased covariance `cov` (D, D), float64; `cov` is zero for n < 2."""
+
+    n: int
+    mean: Tensor
+    cov: Tensor
+
+
+def gaussian(rows: Tensor) -> Gaussian:
+    """The moments of (N, D) rows that are all at hand."""
+    state = MomentsState(Moments(""))
+    state.add(rows)
+    return state.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and covariance of one view: the spec. Result: Gaussian. Memory: D² float64, whatever n."""
+
+    view: str
+
+    def start(self) -> MomentsState:
+        return MomentsState(self)
+
+
+class MomentsState:
+    """Chan merging: the same to 1e-6 relative under any batching, order and sharding."""
+
+    def __init__(self, spec: Moments) -> None:
+        self.spec = spec
+        self._n = 0
+        self._mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def update(self, batch: Batch) -> None:
+        values = batch.samples if self.spec.view == "samples" else batch.views[self.spec.view]
+        self.add(values.flatten(1))
+
+    def add(self, rows: Tensor) -> None:
+        """Take in (B, D) rows of any float type."""
+        if len(rows) == 0:
+            return
+        block = rows.detach().cpu().double()  # (B, D)
+        mean = block.mean(0)  # (D,)
+        block = block - mean
+        mean = mean + block.mean(0)  # a second pass takes out the rounding of the first
+        self._combine(len(block), mean, block.T @ block)
+
+    def merge(self, other: MomentsState) -> None:
+        if other._n:
+            self._combine(other._n, other._mean, other._scatter)
+
+    def result(self) -> Gaussian:
+        return Gaussian(self._n, self._mean.clone(), self._scatter / max(1, self._n - 1))
+
+    def _combine(self, n: int, mean: Tensor, scatter: Tensor) -> None:
+        if self._n == 0:
+            self._n, self._mean, self._scatter = n, mean.clone(), scatter.clone()
+            return
+        total = self._n + n
+        shift = mean - self._mean  # (D,)
+        self._scatter = self._scatter + scatter + torch.outer(shift, shift) * (self._n * n / total)
+        self._mean = self._mean + shift * (n / total)
+        self._n = total
