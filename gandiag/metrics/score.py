@@ -1,0 +1,133 @@
+"""The collapse score as the engine runs it: features kept in the shared passes, judged by `gandiag.metrics.variety`.
+
+Without real data the score is that of *degeneracy*: repeats among the samples, a lower bound on collapse, since no function
+of the generator alone can see that modes of the data are missing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from gandiag.contracts import Estimate, Needs, Outcome
+from gandiag.metrics.variety import FEWEST, Variety, variety
+from gandiag.record import Measurement, Score
+from gandiag.stats.subset import Kept, KeptSamples
+
+
+@dataclass(frozen=True, slots=True)
+class VarietyScore:
+    """Score and profile against real data, on one view. `role` "fake" writes the record's score; any other role, a measurement."""
+
+    view: str
+    n: int
+    seed: int = 0
+    role: str = "fake"
+
+    @property
+    def key(self) -> str:
+        return "score" if self.role == "fake" else "score@" + self.role.partition("@")[2]
+
+    def needs(self) -> Needs:
+        return {"real": frozenset({Kept(self.view, 2 * self.n)}), self.role: frozenset({Kept(self.view, self.n)})}
+
+    def measure(self, results: Any) -> Outcome:
+        real, fake = results["real"][Kept(self.view, 2 * self.n)], results[self.role][Kept(self.view, self.n)]
+        rows = min(len(fake.indices), len(real.indices) // 2)
+        if rows < FEWEST:
+            return _too_few(self.key, real, fake)
+        found = variety(real.values, fake.values, seed=self.seed)
+        number = Measurement(found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n)
+        if self.role != "fake":
+            return Outcome({self.key: number})
+        return Outcome({self.key: number}, _sections(found, real, fake))
+
+
+def _sections(found: Variety, real: KeptSamples, fake: KeptSamples) -> dict[str, Any]:
+    score = Score(**asdict(found.score), power=found.power, n_fake=len(fake.indices), n_real=len(real.indices), replicates=found.replicates)
+    profile = {name: asdict(share) for name, share in found.profile.items()}
+    doubts = list(found.doubts)
+    cut = []
+    if len(real.indices) < 2 * len(fake.indices):
+        cut = [f"{len(real.indices):,} real samples are fewer than twice {len(fake.indices):,} generated ones: {found.n:,} a side were compared"]
+    return {"score": score, "profile": profile, "doubts": doubts, "remarks": cut}
+
+
+def _too_few(key: str, real: KeptSamples, fake: KeptSamples) -> Outcome:
+    counts = f"{len(fake.indices):,} generated and {len(real.indices):,} real samples"
+    reason = f"{counts} are too few for a score: it needs {FEWEST} and {2 * FEWEST}"
+    score = Score(None, None, None, n_fake=len(fake.indices), n_real=len(real.indices))
+    return Outcome({key: Measurement.missing(reason)}, {"score": score, "doubts": [reason]} if key == "score" else {})
+
+
+# Two images whose RMS difference is below this share of the declared range look the same: 5 of 256 grey levels.
+SAME_IMAGE = 0.02
+# Two vectors closer than this share of the largest value are the same number in float32, give or take some hundred roundings.
+SAME_VECTOR = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Degeneracy:
+    """Repeats among generated samples, in output space: the score where there is no real data.
+
+    With c near-duplicate pairs among n samples, N = n (n - 1) / 2c is the order-2 Hill number of the outputs (the birthday
+    estimate of the support); the score is 1 - min(1, N / n), the share of the sample that repeats. The interval comes from
+    half-samples of N, which does not depend on n. Reads low whenever collapse leaves more than n outputs: a lower bound.
+    """
+
+    n: int
+    seed: int = 0
+    image_range: tuple[float, float] | None = None
+    key: str = "score"
+
+    def needs(self) -> Needs:
+        return {"fake": frozenset({Kept("samples", self.n)})}
+
+    def measure(self, results: Any) -> Outcome:
+        kept = results["fake"][Kept("samples", self.n)]
+        rows = kept.values.flatten(1)
+        n = len(rows)
+        if n < FEWEST:
+            reason = f"{n:,} samples are too few to judge repeats: {FEWEST} are needed"
+            return Outcome({self.key: Measurement.missing(reason)}, {"score": Score(None, None, None, basis="degeneracy", n_fake=n), "doubts": [reason]})
+        share, replicates = degeneracy(rows, radius=self._radius(rows), seed=self.seed)
+        number = Measurement(share.value, share.low, share.high, floor=None, unit="share", better="lower", n=n, reason="no real data: a lower bound")
+        score = Score(**asdict(share), basis="degeneracy", n_fake=n, replicates=replicates)
+        return Outcome({self.key: number}, {"score": score})
+
+    def _radius(self, rows: Tensor) -> float:
+        if self.image_range is not None:
+            return SAME_IMAGE * (self.image_range[1] - self.image_range[0]) * math.sqrt(rows.shape[1])
+        return SAME_VECTOR * float(rows.abs().max())
+
+
+def degeneracy(rows: Tensor, *, radius: float, seed: int = 0, replicates: int = 20) -> tuple[Estimate, tuple[float, ...]]:
+    """(estimate, per-replicate scores) of `rows` (n, D) for near-duplicates within `radius`. Cost O(n² D)."""
+    import torch
+
+    from gandiag.metrics.duplicates import close_pairs
+
+    n = len(rows)
+    pairs = close_pairs(rows, radius)  # (P, 2) indices, first < second
+    draw = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(replicates):
+        half = torch.zeros(n, dtype=torch.bool)
+        half[torch.randperm(n, generator=draw)[: n // 2]] = True
+        inside = int((half[pairs[:, 0]] & half[pairs[:, 1]]).sum())
+        found.append(_support(n // 2, inside))
+    value = _share(_support(n, len(pairs)), n)
+    shares = tuple(_share(support, n) for support in found)
+    spread = 1.96 * float(torch.tensor(shares).std())
+    return Estimate(value, max(0.0, value - spread), min(1.0, value + spread)), shares
+
+
+def _support(n: int, pairs: int) -> float:
+    return n * (n - 1) / (2 * pairs) if pairs else math.inf
+
+
+def _share(support: float, n: int) -> float:
+    return 1.0 - min(1.0, support / n)
