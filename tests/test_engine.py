@@ -14,7 +14,8 @@ from gandiag.contracts import Batch, Metric, Outcome
 from gandiag.engine import Clock, collect, measure, merge_shards, union, views_of, walk
 from gandiag.errors import SourceError
 from gandiag.record import Measurement
-from gandiag.stats.subset import Kept, index_hash
+from gandiag.sample.order import index_hash
+from gandiag.stats.subset import Kept
 from gandiag.stats.trio import half_sampled, halves, trio
 
 

@@ -11,14 +11,7 @@ import torch
 from torch import Tensor
 
 from gandiag.contracts import Batch
-
-
-def index_hash(indices: Tensor) -> Tensor:
-    """A fixed pseudo-random int64 for each index: (N,) int64 -> (N,) int64 >= 0 (splitmix64's finaliser)."""
-    x = (indices.to(torch.int64) + 1) * -7046029254386353131  # wraps modulo 2**64 on purpose
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
-    return (x ^ ((x >> 31) & 0x1FFFFFFFF)) & 0x7FFFFFFFFFFFFFFF
+from gandiag.sample.order import index_hash
 
 
 @dataclass(frozen=True, slots=True)

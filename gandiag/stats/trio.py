@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gandiag.contracts import Estimate
-from gandiag.stats.subset import Kept, KeptSamples, index_hash
+from gandiag.sample.order import index_hash
+from gandiag.stats.subset import Kept, KeptSamples
 
 REPLICATES = 12
 

@@ -1,0 +1,87 @@
+"""The command `gandiag`: subcommands found lazily, and the boundary where every ending gets its exit code.
+
+    0 no collapse seen · 1 collapse · 2 could not audit · 3 evidence insufficient · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from gandiag import __version__
+from gandiag.errors import ExitCode, GandiagError, near
+
+COMMANDS = {
+    "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
+    "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, so that --help needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attr = COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attr)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}: {near(args[0], list(COMMANDS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="gandiag %(version)s")
+def cli() -> None:
+    """Has this generator mode-collapsed?
+
+    \b
+      gandiag audit netG.pth --real photos/           a verdict with its evidence
+      gandiag audit netG.pth --html report.html       the same as a page
+      gandiag report audit.json                       show a saved record again
+
+    Exit codes: 0 no collapse seen, 1 collapse, 2 could not audit, 3 evidence insufficient, 130 interrupted.
+    """
+
+
+def run(argv: Sequence[str] | None = None) -> ExitCode:
+    """Run a command line and return its exit code; every error becomes one sentence and an action on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    from . import console
+
+    try:
+        code = cli.main(arguments, prog_name="gandiag", standalone_mode=False)
+        sys.stdout.flush()
+        return ExitCode(code or 0)
+    except (click.Abort, KeyboardInterrupt):
+        console.warn("interrupted: nothing was written")
+        return ExitCode.INTERRUPTED
+    except click.ClickException as problem:
+        problem.show()
+    except GandiagError as problem:
+        console.complain(problem)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing more can be said, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as bug:
+        console.apologise(bug)
+    return ExitCode.CANNOT_RUN
+
+
+def entry() -> None:
+    """The console script."""
+    raise SystemExit(int(run()))

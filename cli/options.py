@@ -1,0 +1,93 @@
+"""Click options from the knobs of AuditConfig: one place for name, type, default, bounds and help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gandiag.config import AuditConfig, flag, numbers
+
+# Spelt as a plain switch, or with another name, on the command line.
+_ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
+
+
+class Numbers(click.ParamType):
+    """Comma-separated numbers."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return numbers(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.5,1,2", param, ctx)
+
+
+class Names(click.ParamType):
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Every knob as an option; unset options are None, so that environment and TOML can speak."""
+    for entry in reversed(dataclasses.fields(AuditConfig)):
+        command = _option(entry)(command)
+    return command
+
+
+def _option(entry: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    rules, annotation = entry.metadata, str(entry.type)
+    text = rules["help"] + _default(entry)
+    if entry.name == "exhibits":
+        return click.option("--exhibits/--no-exhibits", default=None, help=text)
+    if annotation.startswith("bool"):
+        return click.option(flag(entry.name), entry.name, is_flag=True, default=None, help=text)
+    if entry.name == "init":
+        return click.option("--init", multiple=True, metavar="K=V", help=text, callback=lambda ctx, param, value: value or None)
+    names = _ALIASES.get(entry.name, (flag(entry.name), entry.name))
+    return click.option(*names, type=_type(annotation, rules), default=None, help=text, metavar=_metavar(entry, annotation))
+
+
+def _type(annotation: str, rules: Any) -> Any:
+    if rules["choices"]:
+        return click.Choice(rules["choices"])
+    if annotation.startswith("tuple[float"):
+        return Numbers()
+    if annotation.startswith("tuple[str"):
+        return Names()
+    return int if annotation.startswith("int") else float if annotation.startswith("float") else str
+
+
+def _metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
+    if entry.metadata["choices"]:
+        return None
+    kind = {"tuple[float": "X,Y…", "tuple[str": "A,B…", "int": "N", "float": "X"}
+    return next((shown for start, shown in kind.items() if annotation.startswith(start)), "DATA" if entry.name == "real" else "TEXT")
+
+
+def _default(entry: dataclasses.Field[Any]) -> str:
+    if entry.default is None or entry.default == () or isinstance(entry.default, bool):
+        return ""
+    shown = ",".join(f"{part:g}" for part in entry.default) if isinstance(entry.default, tuple) else entry.default
+    return f"  [default: {shown}]"
+
+
+def show_config(values: dict[str, Any], sources: dict[str, str]) -> str:
+    """The resolved settings, one a line, each with its source."""
+    width = max(len(name) for name in values)
+    return "\n".join(f"{flag(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(inferred)"
+    return ",".join(str(part) for part in value) or "(none)" if isinstance(value, tuple) else str(value)
