@@ -1,0 +1,62 @@
+"""Is every tensor what it claims to be? A kilobyte of file can declare terabytes; nothing is computed before this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.errors import LoadError
+
+_DEPTH = 12
+
+
+def check_tensors(tree: Any, file_size: int) -> None:
+    """LoadError for a tensor that is not dense, not on the CPU, or larger than what the file stores for it.
+
+    Stride-0 tensors, meta tensors and sparse layouts all load "fine" and fail, or exhaust memory, at first use.
+    """
+    for name, tensor in tensors_in(tree):
+        problem = _problem(tensor, file_size)
+        if problem:
+            raise LoadError(f'tensor "{name}" {problem}: malformed or hostile', "do not use this file; save the model again")
+
+
+def tensors_in(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a nested structure with its dotted path."""
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, nn.Module):
+        yield from ((f"{path}.{name}".strip("."), tensor) for name, tensor in tree.state_dict().items() if isinstance(tensor, Tensor))
+    elif depth < _DEPTH and isinstance(tree, Mapping):
+        for key, entry in tree.items():
+            yield from tensors_in(entry, f"{path}.{key}".strip("."), depth + 1)
+    elif depth < _DEPTH and isinstance(tree, (list, tuple)):
+        for index, entry in enumerate(tree):
+            yield from tensors_in(entry, f"{path}.{index}".strip("."), depth + 1)
+
+
+def _problem(tensor: Tensor, file_size: int) -> str:
+    if tensor.layout != torch.strided:
+        return f"is {tensor.layout}, not dense"
+    claimed = tensor.numel() * tensor.element_size()
+    if tensor.device.type == "meta":
+        return f"claims {readable(claimed)} but stores none"
+    if tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        return "is quantized, nested or not on the CPU"
+    stored = tensor.untyped_storage().nbytes()
+    if claimed > stored:
+        return f"claims {readable(claimed)} but stores {readable(stored)}"
+    if claimed > file_size:
+        return f"claims {readable(claimed)} in a file of {readable(file_size)}"
+    return ""
+
+
+def readable(count: int) -> str:
+    """Bytes for people: 4 bytes, 26.0 MiB, 3.6 TiB."""
+    if count < 1024:
+        return f"{count} bytes"
+    power = min(5, (count.bit_length() - 1) // 10)
+    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}"

@@ -1,0 +1,199 @@
+"""What is this file? By its bytes, never by its extension. Torch-free.
+
+`sniff(path)` names the kind; `refusal(container)` is the error for kinds that no reader takes, with what to do instead.
+Nothing is unpickled, imported or decompressed here.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from gandiag.errors import LoadError
+
+LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
+WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
+RUNS_CODE = {
+    "torchscript": "a TorchScript program",
+    "pt2": "a torch.export program (.pt2)",
+    "torch-package": "a torch.package archive",
+}
+_MAGIC = {b"\x89HDF": "hdf5", b"\x1f\x8b": "gzip", b"\x93NUMPY": "numpy", b"\x89PNG": "image", b"\xff\xd8\xff": "image", b"GIF8": "image"}
+# kind -> (what the file is, what to do); {name}, {size} and {detail} are filled in
+REFUSED = {
+    "lfs": ("is a Git LFS pointer ({size} bytes), not weights: the real file{detail} was never downloaded", 'run "git lfs pull", then try again'),
+    "html": ("is a web page, not weights: the download failed or needs a login", "fetch the file again, and look at its first line before auditing it"),
+    "json": ("is a JSON text, not weights{detail}", "fetch the file again; a server's error message may have been saved in its place"),
+    "text": ("is a text file, not weights", "pass the checkpoint itself (.pt, .pth, .safetensors)"),
+    "empty": ("is empty (0 bytes)", "copy or save it again"),
+    "truncated": ("ends early at {size} bytes{detail}: it was cut short, and nothing was loaded", "copy it again and compare the sizes"),
+    "compressed": ("holds compressed entries ({detail}), which torch never writes: malformed or hostile", "save it again with torch.save"),
+    "malformed": ("is a malformed archive: {detail}", "save it again with torch.save"),
+    "aotinductor": ("is an AOTInductor package: native code for one machine", "audit the state dict instead: torch.save(model.state_dict(), ...)"),
+    "tar": ("is a tar archive (torch before 0.1.10 wrote these, or somebody packed a folder)", "unpack it, or load and save it again with a current torch"),
+    "gzip": ("is gzip-compressed", "decompress it first: gunzip -k {name}"),
+    "hdf5": ("is an HDF5 file (Keras weights)", "export the generator to a PyTorch state dict"),
+    "onnx": ("is an ONNX graph, which gandiag does not run", "audit the state dict: torch.save(model.state_dict(), ...), with --model if need be"),
+    "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
+    "image": ("is an image, not weights", "pass the checkpoint that made it"),
+    "zip": ("is a zip archive without weights in it{detail}", "unpack it and pass the checkpoint inside"),
+    "unknown": ("is no checkpoint format that gandiag knows (it starts with the bytes {detail})", "pass a .pt, .pth or .safetensors file"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A file and what its bytes say it is. `detail` completes the message of a refusal."""
+
+    path: Path
+    kind: str
+    size: int
+    detail: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def sniff(path: str | Path) -> Container:
+    """What the file is. LoadError if it is missing, a folder, or cannot be opened."""
+    file = Path(path)
+    if file.is_dir():
+        inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in WEIGHT_SUFFIXES)[:5]
+        raise LoadError(f"{path} is a folder, not a checkpoint", f"pass one file: {', '.join(inside)}" if inside else "pass the checkpoint file")
+    if not file.is_file():
+        raise LoadError(f"{path} does not exist", "check the path")
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(1024)
+    except OSError as problem:
+        raise LoadError(f"{path} cannot be read: {problem.strerror}", "check its permissions") from None
+    kind, detail = _kind(file, head, size)
+    return Container(file, kind, size, detail)
+
+
+def refusal(container: Container) -> LoadError:
+    """The error for a file that no reader takes."""
+    what, hint = REFUSED[container.kind]
+    facts = {"name": container.name, "size": container.size, "detail": container.detail}
+    return LoadError(f"{container.name} {what.format(**facts)}", hint.format(**facts))
+
+
+def needs_trust(container: Container, sha256: str) -> LoadError:
+    """The error for a program: loading it would run code from the file."""
+    return LoadError(
+        f"{container.name} is {RUNS_CODE[container.kind]}: loading it runs code from the file",
+        f"audit the state dict instead, or, if you made this file or trust its author: --trust (sha256 {sha256[:12]}…)",
+    )
+
+
+def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
+    if size == 0:
+        return "empty", ""
+    if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
+        return _zip_kind(file, size)
+    if head.startswith(b"version https://git-lfs"):
+        return "lfs", _lfs_size(head)
+    if head[:1] == b"\x80" and len(head) > 2 and head[1] <= 5:
+        return ("torch-legacy" if head[2:].startswith(LEGACY_MAGIC) else "pickle"), ""
+    if _is_safetensors(head):
+        return _safetensors_kind(head, size)
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind, ""
+    if head[257:262] == b"ustar":
+        return "tar", ""
+    return _text_kind(head)
+
+
+def _text_kind(head: bytes) -> tuple[str, str]:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"<"):
+        return "html", ""
+    if text[:1] in (b"{", b"["):
+        return "json", f' (it begins with "{_shown(text[:40])}")'
+    if head[:1] == b"\x08" and _looks_like_onnx(head):
+        return "onnx", ""
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
+        return "text", ""
+    return "unknown", head[:4].hex(" ")
+
+
+def _looks_like_onnx(head: bytes) -> bool:
+    # ModelProto: field 1 (ir_version, a small varint), then field 2 (producer name), 7 (graph) or 8 (opset), length-delimited.
+    return len(head) > 3 and head[1] < 0x80 and head[2] in (0x12, 0x1A, 0x22, 0x3A, 0x42)
+
+
+def _lfs_size(head: bytes) -> str:
+    for line in head.splitlines():
+        if line.startswith(b"size ") and line[5:].strip().isdigit():
+            return f" of {int(line[5:])} bytes"
+    return ""
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= 100_000_000
+
+
+def _safetensors_kind(head: bytes, size: int) -> tuple[str, str]:
+    header = int.from_bytes(head[:8], "little")
+    return ("truncated", f", and its header alone is {header}") if 8 + header > size else ("safetensors", "")
+
+
+def _zip_kind(file: Path, size: int) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "truncated", " (the zip directory at its end is missing or damaged)"
+    names = [entry.filename for entry in entries]
+    kind, detail = _archive_kind(names)
+    if kind not in ("torch-zip", "torchscript"):
+        return kind, detail
+    return _checked(entries, kind, size)
+
+
+def _archive_kind(names: list[str]) -> tuple[str, str]:
+    last = {name.rsplit("/", 1)[-1] for name in names}
+    if "extern_modules" in last:
+        return "torch-package", ""
+    if any("aotinductor/" in name for name in names):
+        return "aotinductor", ""
+    if "archive_format" in last or "serialized_exported_program.json" in last:
+        return "pt2", ""
+    if "constants.pkl" in last:
+        return "torchscript", ""
+    if "data.pkl" in last:
+        return "torch-zip", ""
+    if all(name.endswith(".npy") for name in names) and names:
+        return "numpy", ""
+    inside = [name for name in names if Path(name).suffix in WEIGHT_SUFFIXES][:3]
+    return "zip", f" (but it holds {', '.join(map(_text, inside))})" if inside else ""
+
+
+def _checked(entries: list[zipfile.ZipInfo], kind: str, size: int) -> tuple[str, str]:
+    """torch writes stored entries with plain, distinct names; their sizes cannot exceed the file's."""
+    squeezed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if squeezed and kind == "torch-zip":
+        worst = max(squeezed, key=lambda entry: entry.file_size)
+        return "compressed", f"{_text(worst.filename)}: {worst.compress_size} bytes that claim {worst.file_size}"
+    names = [entry.filename for entry in entries]
+    if len(set(names)) != len(names):
+        return "malformed", "two entries have the same name"
+    if any(name.startswith(("/", "\\")) or ".." in name.split("/") for name in names):
+        return "malformed", "an entry's name points outside the archive"
+    total = sum(entry.file_size for entry in entries)
+    if total > size and kind == "torch-zip":
+        return "malformed", f"its entries claim {total} bytes and the file has {size}"
+    return kind, ""
+
+
+def _text(name: str) -> str:
+    return _shown(name.encode("utf-8", "replace")[:60])
+
+
+def _shown(raw: bytes) -> str:
+    """Bytes of the file as printable ASCII: they are an attacker's text."""
+    return "".join(chr(byte) if 32 <= byte < 127 and byte != 0x22 else "?" for byte in raw)

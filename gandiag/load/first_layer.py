@@ -1,0 +1,208 @@
+"""What batch norm remembers of the inputs: their scale, and which of them are one-hot labels.
+
+Let x be the network's input with E[x] = m and independent latents of variance s², and let the first linear map give
+y_{c,p} = b_c + <w_{c,p}, x>, with c the channel and p the position (one for Linear, k*k for a transposed convolution on a
+1x1 input). The batch norm behind it stores, for every channel, moments over batch *and* positions together:
+
+    running_mean_c = b_c + <mean_p w_{c,p}, m>
+    running_var_c  = E_p[ s² |w^z_{c,p}|² ] + Var_{k,p}[ w^labels_{c,p} r_k ]
+
+The prior has mean zero, so a position's mean differs from another's only through the labels, and that difference is inside
+the second term, a variance over classes k *and* positions p of what label k adds. The bias moves no variance. Hence
+
+    s² = (running_var_c - label term_c) / mean_p |w^z_{c,p}|²        once for every channel c
+
+and the first equation, solved for m by least squares over the channels, shows the labels: their entries are the class
+shares, all others the mean of the latents drawn in the last batches, s / sqrt(N). That also gives N, the number of samples
+the statistics stand for. With batches of B, torch's unbiased variance over B*P values is low by at most
+|mean_p w|² / (B mean_p |w|²), which widens the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Estimate
+
+MOMENTUM = 0.1
+_WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
+_DRAWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """The first map and the statistics behind it, in float64: `weight` (D, C, P), `bias`, `mean`, `var` (C,).
+
+    `labels`: (K, D') values of the input columns that are no latents, one row per class; `latents`: columns that are.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    var: Tensor
+    latents: list[int]
+    labels: Tensor | None = None
+
+    @property
+    def others(self) -> list[int]:
+        known = set(self.latents)
+        return [column for column in range(len(self.weight)) if column not in known]
+
+
+def debiased(mean: Tensor, var: Tensor, batches: int | None) -> tuple[Tensor, Tensor] | None:
+    """Running statistics without their start at 0 and 1, of which 0.9^n is left after n batches. None if never updated."""
+    left = 0.0 if batches is None else (1 - MOMENTUM) ** batches
+    if left == 1.0 or bool((mean == 0).all() and (var == 1).all()):
+        return None
+    return mean.double() / (1 - left), (var.double() - left) / (1 - left)
+
+
+def input_means(layer: FirstLayer) -> Tensor | None:
+    """The mean of every input (D,) that explains the running means; None with fewer channels than 1.2 D."""
+    inputs, channels, _ = layer.weight.shape
+    if channels < 1.2 * inputs:
+        return None
+    average = layer.weight.mean(2)  # (D, C)
+    solved: Tensor = torch.linalg.lstsq(average.T, (layer.mean - layer.bias)[:, None], driver="gelsd").solution[:, 0]
+    return solved  # (D,)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """K one-hot labels among the inputs, `first` or last."""
+
+    classes: int
+    first: bool
+
+
+def find_labels(means: Tensor) -> Split | None:
+    """The split of the inputs into latents and one-hot labels that their means show, or None where they show none.
+
+    Labels have means 1/K that add up to 1; latents have means near 0. Least squares over K and side, and it must win
+    clearly over "no labels" and over every other split. Classes of very unequal shares are left to the flags.
+    """
+    inputs = len(means)
+    total = float(means.square().sum())
+    fits = []
+    for first in (False, True):
+        for count in range(2, min(inputs, 1 + inputs // 2) + 1):
+            part = means[:count] if first else means[inputs - count :]
+            error = total - 2 / count * float(part.sum()) + 1 / count
+            fits.append((error, count, first, float(part.sum())))
+    if len(fits) < 2:
+        return None
+    (best, count, first, share), (second, *_) = sorted(fits)[:2]
+    noise = best / inputs
+    clear = total - best > 25 * noise and second - best > 6 * noise
+    return Split(count, first) if clear and 0.85 < share < 1.15 else None
+
+
+def input_scale(layer: FirstLayer) -> Estimate | None:
+    """Standard deviation of one latent, with a 95 % interval; None where the statistics cannot be explained at all."""
+    power = layer.weight[layer.latents].square().sum(0).mean(1)  # (C,)
+    means = input_means(layer)
+    usable = power > 1e-12 * float(power.max())
+    ratios = ((layer.var - _label_variance(layer, means)) / power)[usable]  # (C,) each s²
+    if len(ratios) < 2:
+        return None
+    squared = float(ratios.median())
+    if not squared > 0:
+        return None
+    return _interval(layer, squared, ratios, means)
+
+
+def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor | None) -> Estimate:
+    """Spread over channels, the finite number of samples behind the statistics, and the unknown batch size."""
+    spread = 1.4826 * float((ratios - squared).abs().median())
+    channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
+    behind = _WINDOW * 16.0
+    if means is not None:
+        behind = min(1e7, max(behind, squared / max(1e-12, float(means[layer.latents].square().mean()))))
+    sampling = math.sqrt(2 / (behind * len(layer.latents)))
+    rows = layer.weight[layer.latents]
+    low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
+    lowered = low_by * _WINDOW / behind
+    width = 1.96 * math.hypot(channels, sampling)
+    return Estimate(math.sqrt(squared), math.sqrt(squared * max(0.0, 1 - width)), math.sqrt(squared * (1 + width + lowered)))
+
+
+def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
+    """Variance over classes and positions of what the labels add to each channel, (C,); zero without labels."""
+    if layer.labels is None or not layer.others:
+        return torch.zeros_like(layer.var)
+    added = torch.einsum("kd,dcp->kcp", layer.labels, layer.weight[layer.others])  # (K, C, P)
+    shares = torch.full((len(added),), 1 / len(added), dtype=added.dtype)
+    if means is not None and layer.labels.shape[0] == layer.labels.shape[1] and bool((layer.labels == torch.eye(len(shares), dtype=added.dtype)).all()):
+        shares = means[layer.others].clamp_min(0) / means[layer.others].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
+    centre = torch.einsum("k,kcp->c", shares, added) / added.shape[2]
+    return torch.einsum("k,kcp->c", shares, (added - centre[None, :, None]).square()) / added.shape[2]
+
+
+# from a module, by watching it run
+
+def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, shape: tuple[int, ...], classes: int | None) -> FirstLayer | None:
+    """Run `forward` on a few latents and look at the first map and what follows it. None if no batch norm follows at once,
+    or if the map's input is not the latent itself (a normalised z, an embedding network)."""
+    rng = torch.Generator().manual_seed(7)
+    labels = None if classes is None else torch.arange(max(_DRAWS, classes)) % classes
+    z = torch.randn(_DRAWS if labels is None else len(labels), *shape, generator=rng)
+    seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def watch(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        if len(seen) < 2 and given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
+            seen.append((layer, given[0].detach().clone(), made.detach().clone()))
+
+    watched = (nn.Linear, nn.ConvTranspose2d, nn.modules.batchnorm._BatchNorm)
+    active = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SELU, nn.SiLU)
+    hooks = [part.register_forward_hook(watch) for part in module.modules() if isinstance(part, (*watched, *active))]
+    try:
+        with torch.no_grad():
+            forward(z, labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _from_run(seen, z.flatten(1), classes)
+
+
+def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: int | None) -> FirstLayer | None:
+    if len(seen) < 2 or not isinstance(seen[0][0], (nn.Linear, nn.ConvTranspose2d)) or not isinstance(seen[1][0], nn.modules.batchnorm._BatchNorm):
+        return None
+    (first, given, made), (norm, received, _) = seen
+    x = given.flatten(1)
+    if not torch.equal(made.flatten(), received.flatten()) or x.shape[1] < z.shape[1]:
+        return None
+    if isinstance(first, nn.ConvTranspose2d) and x.shape[1] != first.in_channels:
+        return None  # not a 1x1 input
+    latents = [column for column in range(x.shape[1]) if bool((x[:, column, None] == z).all(0).any())]
+    if len(latents) != z.shape[1]:
+        return None
+    known = set(latents)
+    rest = [column for column in range(x.shape[1]) if column not in known]
+    return from_tensors(dict(first.state_dict()), dict(norm.state_dict()), latents, x[:classes][:, rest].double() if classes and rest else None)
+
+
+def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latents: list[int] | None = None, labels: Tensor | None = None) -> FirstLayer | None:
+    """The first layer from the state of a map and of the batch norm right behind it; all inputs are latents unless told.
+
+    A flat map whose norm has fewer channels is one that is read as (C, side, side) before the norm. None for statistics
+    that were never updated.
+    """
+    if "running_mean" not in norm or "running_var" not in norm:
+        return None
+    batches = norm.get("num_batches_tracked")
+    statistics = debiased(norm["running_mean"], norm["running_var"], None if batches is None else int(batches))
+    weight = first["weight"].detach().double()
+    weight = weight.T[:, :, None] if weight.ndim == 2 else weight.flatten(2)  # (D, C, P)
+    channels = len(norm["running_mean"])
+    if statistics is None or weight.shape[1] % channels or (weight.shape[1] != channels and weight.shape[2] > 1):
+        return None
+    # Read as pictures, a bias differs between positions of one channel: it then has a variance, like the labels' means.
+    bias = first.get("bias", torch.zeros(weight.shape[1])).detach().double().reshape(channels, -1)
+    mean, var = statistics[0], statistics[1] - bias.var(1, unbiased=False)
+    everything = list(range(len(weight)))
+    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels)

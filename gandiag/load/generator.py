@@ -1,0 +1,153 @@
+"""What a checkpoint became: a network that maps latents (and labels) to samples, and everything that had to be assumed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Condition, Latent, Output
+from gandiag.errors import LoadError
+from gandiag.load.adapter import adapt, call, frozen_copy, picture
+from gandiag.load.containers import WEIGHT_SUFFIXES
+from gandiag.load.factory import build, fill
+from gandiag.load.names import role
+from gandiag.load.read import Content, read
+from gandiag.load.rebuild.families import rebuild
+from gandiag.load.recognise import refuse_others
+from gandiag.load.weights import as_float, find_weights
+
+_KNOWN_SOURCES = ("flag", "file", "metadata", "shapes")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A generator on the CPU, in eval mode, without gradients.
+
+    `subject`: path as typed, sha256, loader, family, parameters, weights. `assumptions`: what the file does not say, who
+    said it, and the flag that overrides it. `notes`: what a reader should know of the file. `labels_first`: with
+    condition "concat", one-hot labels stand before the latents.
+    """
+
+    module: nn.Module
+    latent: Latent
+    output: Output
+    classes: int | None = None
+    condition: Condition | None = None
+    subject: Mapping[str, Any] = field(default_factory=dict)
+    assumptions: tuple[Assumption, ...] = ()
+    notes: tuple[str, ...] = ()
+    labels_first: bool = False
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples (B, *output.shape) float32 for latents z (B, *latent.shape) and, of a conditional generator, labels (B,) int64.
+
+        Lists, tuples and dicts give their largest tensor; flat images are reshaped. LoadError for labels that are missing,
+        and for outputs of another size.
+        """
+        if (labels is None) != (self.condition is None):
+            need = f"needs labels: it has {self.classes} classes" if labels is None else "takes no labels"
+            raise LoadError(f"the generator {need}", "pass labels (B,) int64 to conditional generators only")
+        made = picture(call(self.module, z, labels, (self.condition, self.classes), labels_first=self.labels_first))
+        try:
+            return made.reshape(len(z), *self.output.shape).float()  # (B, *shape)
+        except RuntimeError:
+            raise LoadError(f"the generator returned {tuple(made.shape)} for {len(z)} latents, not {self.output.shape} each", "check --latent-dim") from None
+
+
+def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None) -> Network:
+    """The generator in a file. Nothing in it runs unless `config.trust`; weights are rebuilt from their shapes, or filled
+    into what `config.model` builds.
+
+    Raises LoadError, with what was found and what to do, for everything that cannot be read, told apart or rebuilt; under
+    `config.strict` also for every assumption that neither the file nor a flag backs.
+    """
+    config = config or AuditConfig()
+    content = read(os.fspath(path), trust=config.trust)
+    name = Path(path).name
+    network = _from_content(content, config, str(os.fspath(path)), name)
+    if config.strict:
+        _refuse_assumptions(network, name)
+    return network
+
+
+def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
+    """A live module as a generator: a frozen copy is used, the caller's module is not touched."""
+    config = config or AuditConfig()
+    network = _adapted(frozen_copy(module), config, {"path": None, "sha256": None, "loader": "module", "weights": "the module's own"}, ())
+    if config.strict:
+        _refuse_assumptions(network, type(module).__name__)
+    return network
+
+
+def _from_content(content: Content, config: AuditConfig, path: str, name: str) -> Network:
+    subject = {"path": path, "sha256": content.sha256, "loader": content.loader}
+    whole = _whole_module(content.tree, config, name)
+    if whole is not None and config.model is None:
+        module, used = whole
+        return _adapted(module.eval().requires_grad_(False), config, {**subject, "weights": used}, content.notes)
+    weights = as_float(find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name))
+    subject |= {"weights": weights.why}
+    notes = (*content.notes, *weights.notes)
+    if config.model is not None:
+        module = build(config.model, config.init)
+        fill(module, weights, name)
+        return _adapted(frozen_copy(module), config, {**subject, "family": config.model}, notes)
+    refuse_others(weights.tensors, name, _siblings(path))
+    made = rebuild(weights, config, name)
+    condition: Condition | None = "concat" if made.inputs.classes else None
+    facts = {**subject, "family": made.family, "parameters": weights.parameters}
+    return Network(made.module, made.latent, made.output, made.inputs.classes, condition, facts, made.assumptions, notes, made.inputs.labels_first)
+
+
+def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:
+    found = adapt(module, config)
+    facts = {"family": type(module).__name__, "parameters": sum(entry.numel() for entry in module.parameters()), **subject}
+    return Network(module, found.latent, found.output, found.classes, found.condition, facts, found.assumptions, notes)
+
+
+def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module, str] | None:
+    """The module of a trusted file: the file itself, or the generator among the modules of a training dict."""
+    if isinstance(tree, nn.Module):
+        return tree, "the whole file"
+    if not isinstance(tree, Mapping):
+        return None
+    modules = {str(key): entry for key, entry in tree.items() if isinstance(entry, nn.Module)}
+    if config.key in modules:
+        return modules[str(config.key)], f"{config.key} (by --key)"
+    wanted = ("average", "generator") if config.weights == "ema" else ("generator", "average")
+    for kind in wanted:
+        fitting = [key for key in modules if role(key)[0] == kind]
+        if len(fitting) > 1:
+            raise LoadError(f"{name} holds several generators: {', '.join(fitting[:5])}", f"choose one: --key {fitting[0]}")
+        if fitting:
+            return modules[fitting[0]], fitting[0]
+    return None
+
+
+def _siblings(path: str) -> list[str]:
+    folder = Path(path).resolve().parent
+    files = (entry.name for entry in folder.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
+    return sorted(entry for entry in files if role(Path(entry).stem)[0] in ("generator", "average"))
+
+
+def _refuse_assumptions(network: Network, name: str) -> None:
+    """--strict: an assumption that neither file nor flag backs is an error that names the flags to give."""
+    open_ones = [entry for entry in network.assumptions if not entry.source.startswith(_KNOWN_SOURCES)]
+    if not open_ones:
+        return
+    flags = list(dict.fromkeys(flag for entry in open_ones for flag in re.findall(r"--[a-z-]+", entry.what)))
+    said = "; ".join(f"{entry.what.split(' (')[0]}: {entry.value.split(' (')[0]} ({entry.source})" for entry in open_ones)
+    raise LoadError(f"{name} does not say everything, and --strict takes no assumptions: {said}", f"give {', '.join(flags)}")
+
+
+def draw_labels(network: Network, n: int) -> Tensor | None:
+    """Classes in turn, (n,) int64; None for a generator that takes none."""
+    return None if network.condition is None else torch.arange(n) % (network.classes or 1)

@@ -1,0 +1,66 @@
+"""Do a network's batch norms receive what their running statistics say they received in training?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
+    """n latents (n, *shape) at the prior's own scale. Even n: each with its negative, so that their mean is zero."""
+    rng = torch.Generator().manual_seed(seed)
+    half = (n + 1) // 2
+    z = 2 * torch.rand(half, *shape, generator=rng) - 1 if prior == "uniform" else torch.randn(half, *shape, generator=rng)
+    if prior == "truncated":
+        while bool((outside := z.abs() > 2).any()):
+            z[outside] = torch.randn(int(outside.sum()), generator=rng)
+    elif prior == "sphere":
+        z = z / z.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in shape)) * z[0].numel() ** 0.5
+    return torch.cat([z, -z])[:n]
+
+
+def prior_deviation(prior: str) -> float:
+    """Standard deviation of one latent at scale 1: uniform on [-1, 1] has 3^-1/2, a normal cut at 2 has 0.8796."""
+    return {"uniform": 3**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)
+
+
+class _Enough(Exception):
+    """Stops a forward pass once the batch norms asked for have been seen."""
+
+
+def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, z: Tensor, labels: Tensor | None, *,
+             skip: int = 0, stop: int = 1_000) -> float | None:
+    """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
+
+    z: (B, *latent). 0 is exact; below 0.15 is a correct rebuild at B = 256, of which about 0.1 is the draw's own noise in a
+    layer without positions. Wrong activations give 0.2 to 0.5 and more, a wrong eps or scale above 0.5. Reads high when the
+    weights are averages and the statistics are not. Blind to everything after the last batch norm. `skip` leaves out the
+    first ones (they know of the latents only), `stop` ends the pass after so many. Cost: one forward of B.
+    """
+    found: list[float] = []
+
+    def compare(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
+            return
+        x = given[0].detach().transpose(0, 1).flatten(1).double()  # (C, B * positions)
+        mean, var = norm.running_mean.double(), norm.running_var.double() + 1e-12
+        shift = ((x.mean(1) - mean).abs() / var.sqrt()).clamp_max(10)
+        stretch = ((x.var(1) + 1e-12) / var).log().abs().clamp_max(10)
+        found.append(float((shift + stretch).mean()))
+        if len(found) >= stop:
+            raise _Enough
+
+    hooks = [part.register_forward_pre_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if not hooks:
+        return None
+    try:
+        with torch.no_grad(), contextlib.suppress(_Enough):
+            forward(z, labels)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kept = found[skip:]
+    return sum(kept) / len(kept) if kept else None

@@ -1,0 +1,177 @@
+"""From a container to plain data: nested dicts of checked tensors. Nothing in the file runs without `trust`.
+
+`READERS` maps a container's kind to its reader. A reader registered as "inert" is handed the files whose weights sit next
+to pickled classes; without one, those files are refused with the ways around.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gandiag.errors import LoadError
+from gandiag.load.checks import check_tensors
+from gandiag.load.containers import RUNS_CODE, Container, needs_trust, refusal, sniff
+from gandiag.load.pickles import Scan, scan
+from gandiag.registry import Registry
+
+READERS = Registry("readers", {
+    "torch-zip": "gandiag.load.read:read_pickled",
+    "torch-legacy": "gandiag.load.read:read_pickled",
+    "pickle": "gandiag.load.read:read_pickled",
+    "safetensors": "gandiag.load.read:read_safetensors",
+    "torchscript": "gandiag.load.read:read_torchscript",
+    "pt2": "gandiag.load.read:read_exported",
+})
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file held. `tree`: nested containers of tensors and numbers, or (trusted) a module. `notes`: for the reader."""
+
+    tree: Any
+    loader: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+    ordered: bool = True  # keys in the order of registration
+
+
+def read(path: str, *, trust: bool = False) -> Content:
+    """Read a file by what its bytes say. LoadError if that needs code to run and `trust` is not given."""
+    container = sniff(path)
+    with container.path.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if container.kind in RUNS_CODE and not trust:
+        raise needs_trust(container, sha256)
+    if container.kind not in READERS:
+        raise refusal(container) if container.kind not in RUNS_CODE else LoadError(
+            f"{container.name} is {RUNS_CODE[container.kind]}, which gandiag does not load", "audit its state dict instead")
+    reader: Callable[..., Content] = READERS.get(container.kind)
+    content = reader(container, trust=trust, sha256=sha256)
+    check_tensors(content.tree, container.size)
+    return content
+
+
+def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
+    """torch.save files and plain pickles. What the pickle names decides the way before anything is loaded."""
+    found = _scan(container)
+    if trust and (found.foreign or found.protocol > 2):
+        return Content(_unpickle(container), f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {_few(found.foreign)}",))
+    try:
+        with _data_globals():
+            tree = torch.load(container.path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not found.foreign and found.protocol <= 2:
+            raise LoadError(f"{container.name} is damaged: its pickle cannot be read", "copy it again and compare the sizes") from None
+        return _beside_code(container, found, sha256)
+    except Exception as broken:
+        # Whatever else comes out of a damaged file (RuntimeError, EOFError, KeyError …) is one thing to the user.
+        raise LoadError(f"{container.name} cannot be read: {_first_line(broken)}", "copy it again and compare the sizes") from None
+    return Content(tree, container.kind, sha256)
+
+
+def _beside_code(container: Container, found: Scan, sha256: str) -> Content:
+    if "inert" in READERS:
+        reader: Callable[..., Content] = READERS.get("inert")
+        return reader(container, trust=False, sha256=sha256)
+    raise pickled_code(container, found, sha256)
+
+
+def pickled_code(container: Container, found: Scan, sha256: str) -> LoadError:
+    """The refusal of a file that only running pickled code could restore, with every way around."""
+    if not found.foreign:
+        what = f"{container.name} was pickled with protocol {found.protocol}, which the safe reader does not take"
+        return LoadError(what, f"save it again with torch.save(...) as it is, or --trust if you wrote it (sha256 {sha256[:12]}…)")
+    return LoadError(
+        f"{container.name} needs {_few(found.foreign)} to be unpickled, which would run code; refused",
+        "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "
+        f"export the generator; or, if you made this file or trust its author: --trust (sha256 {sha256[:12]}…)",
+    )
+
+
+def _scan(container: Container) -> Scan:
+    if container.kind != "torch-zip":
+        with container.path.open("rb") as stream:
+            return scan(stream, container.size, streams=5 if container.kind == "torch-legacy" else 1)
+    with zipfile.ZipFile(container.path) as archive:
+        name = next(entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == "data.pkl")
+        with archive.open(name) as stream:
+            return scan(stream, container.size)  # type: ignore[arg-type]
+
+
+def _unpickle(container: Container) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickled modules warn about changed sources; the user has vouched for the file
+        try:
+            return torch.load(container.path, map_location="cpu", weights_only=False)
+        except (ImportError, AttributeError) as missing:
+            what = f"{container.name} needs code that is not importable here: {_first_line(missing)}"
+            raise LoadError(what, "run gandiag where that code is on PYTHONPATH") from None
+        except Exception as broken:
+            raise LoadError(f"{container.name} cannot be unpickled: {_first_line(broken)}", "check that it loads with torch.load") from None
+
+
+def read_safetensors(container: Container, *, trust: bool, sha256: str) -> Content:
+    """safetensors, whatever the file is called. The format sorts its keys."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tree = load_file(container.path, device="cpu")
+    except SafetensorError as broken:
+        raise LoadError(f"{container.name} is a damaged safetensors file: {_first_line(broken)}", "copy it again and compare the sizes") from None
+    return Content(tree, "safetensors", sha256, ordered=False)
+
+
+def read_torchscript(container: Container, *, trust: bool, sha256: str) -> Content:
+    """A TorchScript program; only ever reached with `trust`."""
+    return _program(container, sha256, trust, lambda: torch.jit.load(container.path, map_location="cpu"))  # type: ignore[no-untyped-call]
+
+
+def read_exported(container: Container, *, trust: bool, sha256: str) -> Content:
+    """A torch.export program; only ever reached with `trust`."""
+    return _program(container, sha256, trust, lambda: torch.export.load(container.path).module())
+
+
+def _program(container: Container, sha256: str, trust: bool, load: Callable[[], nn.Module]) -> Content:
+    if not trust:
+        raise needs_trust(container, sha256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit announces its deprecation
+        try:
+            module = load()
+        except Exception as broken:
+            raise LoadError(f"{container.name} cannot be loaded: {_first_line(broken)}", "check that it loads with this version of torch") from None
+    return Content(module, f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {RUNS_CODE[container.kind]}",))
+
+
+@contextlib.contextmanager
+def _data_globals() -> Iterator[None]:
+    """Training arguments and numpy numbers are data; allowed for one load only, under old and new names."""
+    multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
+    allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bhilqBHILQefd")]
+    for place in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        allowed += [(multiarray.scalar, f"{place}.scalar"), (multiarray._reconstruct, f"{place}._reconstruct")]
+    with torch.serialization.safe_globals(allowed):
+        yield
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown = ", ".join("".join(c if c.isprintable() else "?" for c in name)[:80] for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "its objects"
+
+
+def _first_line(problem: Exception) -> str:
+    text = str(problem).strip().splitlines()
+    return text[0][:160] if text else type(problem).__name__

@@ -1,0 +1,149 @@
+"""A blueprint is a list of steps; `assemble` makes the module and loads every weight strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Assumption, Output
+from gandiag.errors import ConfigError
+from gandiag.load.rebuild.layers import Layer, NotThis
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A layer with its weights, or one of the modules without: "activation", "upsample", "unflatten" (to `size`)."""
+
+    kind: str
+    layer: Layer | None = None
+    build: Callable[[float], nn.Module] | None = None  # batch-norm eps -> module
+    size: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a family made of the weights. `inputs`: width of the first layer, labels included. `final`: tanh, sigmoid or none.
+
+    `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation.
+    """
+
+    family: str
+    steps: tuple[Step, ...]
+    inputs: int
+    spatial: bool
+    output: Output
+    final: str
+    assumptions: tuple[Assumption, ...] = ()
+    default: str = "relu"
+
+    @property
+    def layers(self) -> list[Layer]:
+        return [step.layer for step in self.steps if step.layer is not None]
+
+    @property
+    def activations(self) -> int:
+        return sum(step.kind == "activation" for step in self.steps)
+
+
+class Chain(nn.Module):
+    """Layers one after another: (B, inputs) latents, labels included, to (B, *shape)."""
+
+    def __init__(self, layers: nn.Sequential, inputs: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.inputs = inputs
+        self.shape = shape
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.layers(z.reshape(len(z), *self.inputs))
+        return out.reshape(len(z), *self.shape)  # (B, *shape)
+
+
+def assemble(blueprint: Blueprint, activation: str, eps: float) -> Chain:
+    """The network of a blueprint in eval mode, every weight used and of the right shape. NotThis names what disagrees."""
+    modules: list[nn.Module] = []
+    state: dict[str, Tensor] = {}
+    with torch.device("meta"):
+        for step in blueprint.steps:
+            if step.layer is not None:
+                state |= {f"{len(modules)}.{leaf}": tensor for leaf, tensor in _complete(step.layer).items()}
+            modules.append(_module(step, activation, eps))
+        modules.append(output_module(blueprint.final))
+    layers = nn.Sequential(*modules)
+    try:
+        layers.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as wrong:
+        raise NotThis(str(wrong).splitlines()[-1].strip()) from None
+    inputs = (blueprint.inputs, 1, 1) if blueprint.spatial else (blueprint.inputs,)
+    return Chain(layers, inputs, blueprint.output.shape).eval().requires_grad_(False)
+
+
+def _complete(layer: Layer) -> Mapping[str, Tensor]:
+    """Checkpoints of torch < 0.4.1 have no num_batches_tracked."""
+    if layer.kind == "norm" and "num_batches_tracked" not in layer.tensors:
+        return {**layer.tensors, "num_batches_tracked": torch.tensor(0, device="cpu")}
+    return layer.tensors
+
+
+def _module(step: Step, activation: str, eps: float) -> nn.Module:
+    if step.kind == "activation":
+        return hidden_module(activation)
+    if step.kind == "upsample":
+        return nn.Upsample(scale_factor=2, mode="nearest")
+    if step.kind == "unflatten":
+        return nn.Unflatten(1, step.size)
+    if step.build is None:
+        raise NotThis(f"there is no step called {step.kind!r}")
+    return step.build(eps)
+
+
+HIDDEN: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "elu": nn.ELU, "selu": nn.SELU,
+    "silu": nn.SiLU, "swish": nn.SiLU, "softplus": nn.Softplus, "none": nn.Identity,
+}
+
+
+def hidden_module(text: str) -> nn.Module:
+    """An activation by name; leaky takes its slope: leaky:0.2. ConfigError for others."""
+    name, _, slope = text.lower().partition(":")
+    if name in ("leaky", "leakyrelu", "leaky_relu", "lrelu"):
+        try:
+            return nn.LeakyReLU(float(slope or 0.2))
+        except ValueError:
+            raise ConfigError(f"--activation is {text!r}: {slope!r} is no slope", "write it as leaky:0.2") from None
+    if name not in HIDDEN or slope:
+        raise ConfigError(f"--activation is {text!r}", f"choose from: leaky:0.2, {', '.join(HIDDEN)}")
+    return HIDDEN[name]()
+
+
+def output_module(name: str) -> nn.Module:
+    """The output activation: tanh, sigmoid or none."""
+    modules: dict[str, nn.Module] = {"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "none": nn.Identity()}
+    return modules[name]
+
+
+# layers to modules
+
+def linear_step(layer: Layer) -> Step:
+    out, inputs = layer.shape
+    return Step("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
+
+
+def norm_step(layer: Layer, spatial: bool) -> Step:
+    make = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+    return Step("layer", layer, lambda eps: make(layer.shape[0], eps=eps, affine="weight" in layer.tensors))
+
+
+def conv_step(layer: Layer) -> Step:
+    out, inputs, kernel, _ = layer.shape
+    return Step("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors))
+
+
+def transposed_step(layer: Layer, geometry: tuple[int, int, int]) -> Step:
+    inputs, out, kernel, _ = layer.shape
+    stride, padding, extra = geometry
+    bias = "bias" in layer.tensors
+    return Step("layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias))

@@ -1,0 +1,170 @@
+"""Tries the families in turn, and settles what the weights do not say: labels, hidden activation, batch-norm eps.
+
+A family is a file beside this one with `rebuild(weights, config) -> Blueprint`, which raises NotThis for weights that are
+not its own, and an entry in FAMILIES. It matches only if every key is used and every shape agrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Latent, Output
+from gandiag.errors import LoadError
+from gandiag.load.first_layer import FirstLayer, find_labels, from_tensors, input_means, input_scale
+from gandiag.load.moments import draws, mismatch, prior_deviation
+from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, hidden_module
+from gandiag.load.rebuild.inputs import Inputs, split_inputs
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.weights import Weights
+from gandiag.registry import Registry
+
+FAMILIES = Registry("families", {
+    "transposed": "gandiag.load.rebuild.transposed:rebuild",
+    "projected": "gandiag.load.rebuild.projected:rebuild",
+    "mlp": "gandiag.load.rebuild.mlp:rebuild",
+})
+ORDER = ("transposed", "projected", "mlp")  # the most specific first; registered ones come before
+Choice = TypeVar("Choice", str, float)
+_CLEAR = 2.0  # how many times worse the runner-up must be
+_NORMS = 3  # batch norms looked at when ranking: later ones cost more and say the same
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A network made from weights alone, and everything that had to be assumed."""
+
+    module: nn.Module
+    family: str
+    latent: Latent
+    output: Output
+    inputs: Inputs
+    assumptions: tuple[Assumption, ...]
+
+
+def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
+    """The generator that these weights are. LoadError with what each family missed if none takes them."""
+    blueprint = _blueprint(weights, config, name)
+    first = _first_layer(blueprint)
+    inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
+    prior, prior_source = (config.prior, "flag") if config.prior else ("normal", "default")
+    scale = _scale(first, inputs)
+    try:
+        module, chosen = _settle(blueprint, inputs, config, (prior, scale))
+    except NotThis as wrong:
+        raise _no_family(weights, [str(wrong)], name) from None
+    shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
+    latent = Latent(inputs.latent, prior, shape)  # type: ignore[arg-type]
+    assumed = (*said, Assumption("latent prior (--prior)", prior, prior_source), *chosen, *blueprint.assumptions)
+    return Rebuilt(module, blueprint.family, latent, blueprint.output, inputs, assumed)
+
+
+def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint:
+    reasons = []
+    for family in (*(extra for extra in FAMILIES if extra not in ORDER), *ORDER):
+        build: Callable[[Weights, AuditConfig], Blueprint] = FAMILIES.get(family)
+        try:
+            return build(weights, config)
+        except NotThis as wrong:
+            reasons.append(f"{family}: {wrong}")
+    raise _no_family(weights, reasons, name)
+
+
+def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
+    return LoadError(
+        f"{name} holds {len(weights.tensors)} tensors but no architecture that gandiag can rebuild ({'; '.join(reasons)})",
+        "say what builds it: --model pkg.mod:factory [--init k=v]",
+    )
+
+
+def _first_layer(blueprint: Blueprint) -> FirstLayer | None:
+    """The first map and the batch norm right behind it, if there is one."""
+    steps = [step for step in blueprint.steps if step.kind != "unflatten"]
+    if len(steps) < 2 or steps[0].layer is None or steps[1].layer is None or steps[1].layer.kind != "norm":
+        return None
+    return from_tensors(steps[0].layer.tensors, steps[1].layer.tensors)
+
+
+def _labels(first: FirstLayer) -> tuple[int, bool] | None:
+    means = input_means(first)
+    split = None if means is None else find_labels(means)
+    return None if split is None else (split.classes, split.first)
+
+
+def _scale(first: FirstLayer | None, inputs: Inputs) -> float | None:
+    if first is None:
+        return None
+    start = inputs.classes or 0 if inputs.labels_first else 0
+    labels = torch.eye(inputs.classes, dtype=torch.float64) if inputs.classes else None
+    known = FirstLayer(first.weight, first.bias, first.mean, first.var, list(range(start, start + inputs.latent)), labels)
+    found = input_scale(known)
+    return None if found is None else found.value
+
+
+# hidden activation and eps, by the statistics
+
+def _settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, source: tuple[str, float | None]) -> tuple[Chain, tuple[Assumption, ...]]:
+    """The assembled chain with the activation and eps that flags, then batch-norm statistics, then custom choose."""
+    if config.activation is not None:
+        hidden_module(config.activation)
+    activations = [config.activation] if config.activation else [blueprint.default, "leaky:0.2"] if blueprint.activations else ["none"]
+    norms = sum(layer.kind == "norm" for layer in blueprint.layers)
+    epses = [config.bn_eps] if config.bn_eps is not None else [1e-5, 0.8] if norms else [1e-5]
+    if norms < 2 or (len(activations) == 1 and len(epses) == 1):
+        chain = assemble(blueprint, activations[0], epses[0])
+        return chain, _chosen(blueprint, config, (activations[0], epses[0]), ("", ""), norms)
+    z, labels = _inputs(blueprint, inputs, source)
+    table = {(act, eps): _fit(assemble(blueprint, act, eps), z, labels, inputs) for act in activations for eps in epses}
+    best = min(table, key=lambda pair: table[pair])
+    act, act_why = _ranked({act: table[act, best[1]] for act in activations}, config.activation is None)
+    eps, eps_why = _ranked({eps: table[act, eps] for eps in epses}, config.bn_eps is None)
+    return assemble(blueprint, act, eps), _chosen(blueprint, config, (act, eps), (act_why, eps_why), norms)
+
+
+def _ranked(scores: dict[Choice, float], free: bool) -> tuple[Choice, str]:
+    """The winner and why; the first one (the default) where the margin is below 2."""
+    if len(scores) < 2 or not free:
+        return next(iter(scores)), ""
+    (winner, best), (loser, worse) = sorted(scores.items(), key=lambda pair: pair[1])[:2]
+    if worse < _CLEAR * best:
+        default = next(iter(scores))
+        return default, f"undecided: batch-norm mismatch {best:.3f} for {winner}, {worse:.3f} for {loser}; the default is kept"
+    return winner, f"batch-norm mismatch {best:.3f}; {loser}: {worse:.3f}"
+
+
+def _fit(chain: Chain, z: Tensor, labels: Tensor | None, inputs: Inputs) -> float:
+    found = mismatch(lambda a, b: torch.as_tensor(chain(inputs.join(a, b))), chain, z, labels, skip=1, stop=_NORMS)
+    return float("inf") if found is None else found
+
+
+def _inputs(blueprint: Blueprint, inputs: Inputs, source: tuple[str, float | None]) -> tuple[Tensor, Tensor | None]:
+    prior, scale = source
+    n = 32 if blueprint.output.kind == "image" and len(blueprint.output.shape) == 3 and blueprint.family != "mlp" else 2048
+    z = draws(n, (inputs.latent,), prior, seed=0)
+    if scale is not None:
+        z = z * (scale / prior_deviation(prior))
+    # Pairs (z, -z) stand half the batch apart: give both the same label, or the labels' own share would not cancel.
+    labels = None if inputs.classes is None else torch.arange(n // 2).repeat(2) % inputs.classes
+    return z, labels
+
+
+def _chosen(blueprint: Blueprint, config: AuditConfig, values: tuple[str, float], why: tuple[str, str], norms: int) -> tuple[Assumption, ...]:
+    found = []
+    if blueprint.activations:
+        found.append(Assumption("hidden activation (--activation)", _told(values[0], why[0]), _source(config.activation is not None, why[0])))
+    if norms:
+        found.append(Assumption("batch-norm eps (--bn-eps)", _told(f"{values[1]:g}", why[1]), _source(config.bn_eps is not None, why[1])))
+    return tuple(found)
+
+
+def _told(value: str, why: str) -> str:
+    return f"{value} ({why})" if why else value
+
+
+def _source(given: bool, why: str) -> str:
+    return "flag" if given else "default" if not why or why.startswith("undecided") else "batch-norm"

@@ -1,0 +1,220 @@
+"""Finds the generator inside a checkpoint: keys, averages, prefixes.
+
+A *group* is a mapping of names to tensors. Groups are found anywhere in the tree, named by their path, and given a role
+by that name; where names do not help, the shapes decide (`recognise.py`). Averaged weights are preferred, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.errors import LoadError, near
+from gandiag.load.names import natural, role, strip_wrappers
+from gandiag.load.recognise import looks_like
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_SPLIT_ROLES = ("average", "generator", "discriminator")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One network's tensors, in order, under clean names. `modules`: every module's name, in order of registration, if known.
+
+    `path`: where they stood in the file ("" for the whole file). `why`: which were used, and what else there was.
+    """
+
+    tensors: Mapping[str, Tensor]
+    modules: tuple[str, ...] | None = None
+    path: str = ""
+    why: str = "the whole file"
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers: buffers are not counted."""
+        return sum(tensor.numel() for name, tensor in self.tensors.items() if not _is_buffer(name))
+
+
+def find_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", ordered: bool = True, name: str = "the file") -> Weights:
+    """The generator's weights in a loaded tree. LoadError with the candidates if there is none, or more than one."""
+    groups = _groups(tree, ordered)
+    if key is not None:
+        return _by_key(groups, key, name)
+    if not groups:
+        raise _nothing(tree, name)
+    by_role: dict[str, list[Weights]] = {}
+    for group in groups:
+        by_role.setdefault(role(group.path)[0], []).append(group)
+    averages, raw = by_role.get("average", []), by_role.get("generator", [])
+    if averages or raw:
+        return _named(averages, raw, prefer, name)
+    others = by_role.get("other", [])
+    if not others:
+        raise _no_generator(groups, name)
+    return _one_of(_plausible(others, name), name, "")
+
+
+def _named(averages: list[Weights], raw: list[Weights], prefer: str, name: str) -> Weights:
+    if prefer == "raw" and not raw:
+        raise LoadError(f"{name} holds only averaged weights: {_names(averages)}", "leave --weights raw out")
+    if not averages or prefer == "raw":
+        chosen = _one_of(raw, name, "")
+        other = f"; its EMA copy {averages[0].path} is there too: --weights ema" if averages else ""
+        return replace(chosen, why=f"{chosen.path}{other}")
+    chosen = _completed(_one_of(averages, name, ""), raw)
+    beside = f"; the raw {_names(raw)} is there too: --weights raw" if raw else ""
+    return replace(chosen, why=f"{chosen.path} (EMA copy{beside})")
+
+
+def _one_of(groups: list[Weights], name: str, why: str) -> Weights:
+    if len(groups) == 1:
+        return replace(groups[0], why=groups[0].path or "the whole file")
+    listed = ", ".join(f"{group.path} ({_millions(group.parameters)} parameters)" for group in groups[:5])
+    raise LoadError(f"{name} holds {len(groups)} networks that could be the generator: {listed}", f"choose one: --key {groups[0].path}")
+
+
+def _plausible(groups: list[Weights], name: str) -> list[Weights]:
+    """Groups without a telling name, by their shapes: a single one is taken as it is, and judged later."""
+    if len(groups) == 1:
+        return groups
+    fitting = [group for group in groups if looks_like(group.tensors)[0] == "generator"]
+    return fitting or groups
+
+
+def _by_key(groups: list[Weights], key: str, name: str) -> Weights:
+    for group in groups:
+        if group.path == key:
+            return replace(group, why=f"{key} (by --key)")
+    for group in groups:
+        inner = key.removeprefix(group.path + ".") if group.path else key
+        if inner != key or not group.path:
+            part = _part(group, inner, key)
+            if part.tensors:
+                return replace(part, why=f"{key} (by --key)")
+    raise LoadError(f"{name} has no weights at {key!r}", near(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out")
+
+
+# groups in a tree
+
+def _groups(tree: Any, ordered: bool, path: str = "", depth: int = 0) -> list[Weights]:
+    if isinstance(tree, nn.Module):
+        return [_group(tree.state_dict(), path, ordered)]
+    if isinstance(tree, (list, tuple)) and tree and all(isinstance(entry, Tensor) for entry in tree) and role(path)[0] == "average":
+        return [Weights({str(index): entry for index, entry in enumerate(tree)}, None, path)]
+    if not isinstance(tree, Mapping) or depth > 6 or "param_groups" in tree:
+        return []
+    if _is_group(tree):
+        return _split(_group(tree, path, ordered))
+    found = []
+    for key, entry in tree.items():
+        if role(str(key))[0] != "optimizer":
+            found += _groups(entry, ordered, f"{path}.{key}".strip("."), depth + 1)
+    return found
+
+
+def _is_group(tree: Mapping[Any, Any]) -> bool:
+    """Names to tensors, at least one of them a matrix or a kernel, and loose numbers at most."""
+    tensors = [entry for entry in tree.values() if isinstance(entry, Tensor)]
+    matrices = any(entry.ndim >= 2 for entry in tensors)
+    return matrices and all(isinstance(key, str) for key in tree) and all(isinstance(entry, (Tensor, int, float)) for entry in tree.values())
+
+
+def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
+    tensors = {name: entry.detach() for name, entry in tree.items() if isinstance(entry, Tensor)}
+    names = strip_wrappers(tensors)
+    if len(set(names.values())) != len(names):
+        raise LoadError(f"two keys of {path or 'the state dict'} are the same once wrappers' prefixes are off", "save the unwrapped model's state dict")
+    clean = {new: tensors[old] for old, new in names.items()}
+    if not ordered:
+        clean = {name: clean[name] for name in sorted(clean, key=natural)}
+    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path)
+
+
+def _modules(metadata: Any) -> tuple[str, ...] | None:
+    """Module names of `state_dict._metadata`, without wrappers' prefixes."""
+    if not isinstance(metadata, Mapping):
+        return None
+    return _clean([str(name) for name in metadata if name])
+
+
+def _clean(names: list[str]) -> tuple[str, ...] | None:
+    inner = [name + "." for name in names if name + "." not in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")]
+    return tuple(name.rstrip(".") for name in strip_wrappers(inner).values()) or None
+
+
+def _split(group: Weights) -> list[Weights]:
+    """A whole GAN in one state dict (Lightning: generator.*, discriminator.*) as its parts; anything else as it is."""
+    heads = list(dict.fromkeys(name.split(".", 1)[0] for name in group.tensors if "." in name))
+    roles = {head: role(head)[0] for head in heads}
+    if not any(found in ("average", "generator") for found in roles.values()) or len(heads) == 1:
+        return [_part(group, heads[0], group.path)] if len(heads) == 1 and roles[heads[0]] in ("average", "generator") else [group]
+    # "g" may be one layer among others; only a file that also holds the other side is a whole GAN.
+    if "discriminator" not in roles.values() and not all(found in _SPLIT_ROLES for found in roles.values()):
+        return [group]
+    return [_part(group, head, f"{group.path}.{head}".strip(".")) for head in heads if roles[head] in _SPLIT_ROLES]
+
+
+def _part(group: Weights, head: str, path: str) -> Weights:
+    inside = {name.removeprefix(head + "."): tensor for name, tensor in group.tensors.items() if name.startswith(head + ".")}
+    modules = [name.removeprefix(head + ".") for name in group.modules or () if name.startswith(head + ".")]
+    clean = {new: inside[old] for old, new in strip_wrappers(inside).items()}
+    return Weights(clean, _clean(modules), path)
+
+
+def _completed(average: Weights, raw: list[Weights]) -> Weights:
+    """Averages that lack names (FastGAN, torch_ema) or buffers take them from the raw copy, where every shape agrees."""
+    if not raw:
+        return average
+    full = raw[0]
+    slots = [name for name in full.tensors if not _is_buffer(name)]
+    if all(name.isdigit() for name in average.tensors) and len(average.tensors) == len(slots):
+        if any(full.tensors[slot].shape != entry.shape for slot, entry in zip(slots, average.tensors.values(), strict=True)):
+            raise LoadError(f"{average.path} is a list of {len(slots)} tensors whose shapes do not match {full.path} in order", "use --weights raw")
+        named = dict(zip(slots, average.tensors.values(), strict=True))
+        note = f"{average.path} is a list of {len(slots)} tensors without names, mapped by order onto {full.path}; its buffers come from there"
+        return replace(full, tensors={name: named.get(name, entry) for name, entry in full.tensors.items()}, path=average.path, notes=(note,))
+    missing = [name for name in full.tensors if name not in average.tensors]
+    if missing and all(_is_buffer(name) for name in missing) and set(average.tensors) <= set(full.tensors):
+        note = f"{average.path} has no batch-norm statistics; those of {full.path} are used"
+        return replace(full, tensors={name: average.tensors.get(name, entry) for name, entry in full.tensors.items()}, path=average.path, notes=(note,))
+    return average
+
+
+def _is_buffer(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in _BUFFERS
+
+
+# when there is nothing to take
+
+def _nothing(tree: Any, name: str) -> LoadError:
+    if isinstance(tree, Mapping) and ("param_groups" in tree or any(role(str(key))[0] == "optimizer" for key in tree)):
+        return LoadError(f"{name} holds optimizer state, not weights", "pass the checkpoint that has the generator's state dict")
+    if isinstance(tree, Mapping) and tree and not any(isinstance(entry, (Tensor, Mapping)) for entry in tree.values()):
+        listed = ", ".join(str(key)[:30] for key in list(tree)[:5])
+        return LoadError(f"{name} holds training bookkeeping ({listed}), not weights", "pass the checkpoint that has the generator's state dict")
+    if isinstance(tree, Tensor):
+        return LoadError(f"{name} holds one tensor of shape {tuple(tree.shape)}, not a network", "pass a state dict, or the samples as .npz")
+    return LoadError(f"{name} holds no state dict", "save one: torch.save(generator.state_dict(), ...)")
+
+
+def _no_generator(groups: list[Weights], name: str) -> LoadError:
+    return LoadError(f"{name} holds {_names(groups)}, which is no generator", "pass the generator's checkpoint, or choose with --key")
+
+
+def _names(groups: list[Weights]) -> str:
+    return " and ".join(group.path or "one network" for group in groups[:3])
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
+
+
+def as_float(weights: Weights) -> Weights:
+    """Half-precision weights as float32; integers stay."""
+    cast = {name: entry.float() if entry.is_floating_point() and entry.dtype != torch.float32 else entry for name, entry in weights.tensors.items()}
+    return replace(weights, tensors=cast)

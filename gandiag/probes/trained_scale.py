@@ -1,0 +1,48 @@
+"""Which latent scale was this generator trained at? The checkpoint remembers: batch norm keeps the variance that it saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gandiag.load.first_layer import input_scale, observe
+from gandiag.load.generator import Network
+from gandiag.load.moments import prior_deviation
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedScale:
+    """Latent scale in units of the declared prior (1: trained as sampled), its 95 % interval, and how it is known."""
+
+    value: float
+    low: float
+    high: float
+    source: str
+
+
+def trained_scale(network: Network) -> TrainedScale | None:
+    """The scale of the latents in training, read from the batch-norm statistics behind the first layer; no data needed.
+
+    Derivation and formula: `gandiag.load.first_layer`. In units of the prior's own deviation: with --prior uniform, 1 means
+    uniform on [-1, 1]. None without a batch norm directly behind the first linear map, with statistics never updated, or
+    where the network does not feed z to that map as it is (normalised latents, embeddings in between by products).
+    Reads high or low when the weights are an average and the statistics are not; the interval widens with it.
+    Cost: one forward of a few samples.
+    """
+    seen = observe(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
+    found = None if seen is None else input_scale(seen)
+    if seen is None or found is None:
+        return None
+    unit = prior_deviation(network.latent.prior)
+    told = f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
+    if network.classes and network.condition:
+        told += f", after the share of {network.classes} labels"
+    return TrainedScale(found.value / unit, found.low / unit, found.high / unit, told + _explained(found.low, found.high, network.latent.prior))
+
+
+def _explained(low: float, high: float, prior: str) -> str:
+    """Another prior at scale 1 that has this deviation, if the declared one has not."""
+    if low <= prior_deviation(prior) <= high:
+        return ""
+    others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]", "truncated": "a normal prior cut at 2"}
+    fitting = [name for name in others if name != prior and low <= prior_deviation(name) <= high]
+    return f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_deviation(fitting[0]):.3f}) would explain it" if fitting else ""
