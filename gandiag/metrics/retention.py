@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gandiag.stats.cells import find_modes
-from gandiag.stats.matching import distances, expected_cover, nearest_within, radii
+from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, radii
 from gandiag.stats.shortfall import distinct_share, shortfall
 
 LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
@@ -32,10 +32,10 @@ class Field:
     modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row: (n,)
     count: int
     near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
-    held: Tensor  # (n, n) distances B → A
+    held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
     raw: Tensor  # (n, n) distances F → A
     mended: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
-    copies: tuple[Tensor, Tensor]  # pairs (P, 2) that are copies of each other, in B and in F
+    copies: tuple[Tensor, Tensor]  # (n, n) bool, which rows are copies of which, in B and in F
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,18 @@ def survey(reference: Tensor, held: Tensor, fake: Tensor, *, seed: int) -> Field
     """Modes, widths and distances. Costs four n × n × D products and holds three n × n float32 matrices."""
     parts = find_modes(reference, held, seed=seed)
     near = nearest_within(distances(reference, reference))
-    held_far, raw = distances(held, reference), distances(fake, reference)
-    everyone = torch.arange(len(reference))
-    need, held_need = (far.div(radii(near, everyone)).amin(1) for far in (raw, held_far))
+    fine = COPY * float(near[0][:, 0].median())
+    held_far, raw = distances(held, reference, fine=fine), distances(fake, reference, fine=fine)
+    radius = radii(near, torch.arange(len(reference)))
+    need, held_need = (_need(far, radius) for far in (raw, held_far))
     on = need <= held_need.quantile(EDGE) * _blur(need, held_need)
     labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
-    mended, ratio = _mend((reference, held, fake), labels, on.float(), parts.count)
-    limit = COPY * near[0][:, 0].median()
-    copies = (_copies(held, limit.expand(len(held))), _copies(fake, limit * ratio.clamp(max=1)))
-    return Field((reference, held, fake), labels, parts.count, near, held_far, raw, distances(mended, reference), copies)
+    real, real_labels = torch.cat([reference, held]), torch.cat(labels[:2])
+    home = _spread(real, real_labels, torch.ones(len(real)), parts.count)
+    mended, ratio = _mend(fake, labels[2], on.float(), home)
+    held_far = distances(_mend(held, labels[1], torch.ones(len(held)), home)[0], reference, fine=fine)
+    copies = _copies(held, torch.full((len(held),), fine), fine), _copies(fake, fine * ratio.clamp(max=1), fine)
+    return Field((reference, held, fake), labels, parts.count, near, held_far, raw, distances(mended, reference, fine=fine), copies)
 
 
 def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
@@ -79,10 +82,10 @@ def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
     held_need, need = (far[rows][:, picked[0]].div_(radius).amin(1) for far, rows in ((field.held, picked[1]), (field.raw, picked[2])))
     edge = held_need.quantile(EDGE)
     on = need <= edge * _blur(need, held_need)
-    copies = _count(field.copies[1], picked[2][on], len(field.rows[2]))
+    copies = _count(field.copies[1], picked[2][on])
     weight = torch.zeros(len(f))
     weight[on] = 1 / copies
-    held_copies = _count(field.copies[0], picked[1], len(field.rows[1]))
+    held_copies = _count(field.copies[0], picked[1])
     real, fake = _totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), _totals(f, weight, field.count)
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
@@ -137,23 +140,27 @@ def _width(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor) 
     return 1 - float((shortfall(1 - ratio, ratio * (doubt + fake_doubt).sqrt()) * share).sum() / share.sum())
 
 
-def _mend(rows: tuple[Tensor, ...], mode: tuple[Tensor, ...], weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """F with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
+def _mend(rows: Tensor, mode: Tensor, weight: Tensor, home: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
 
     A mode is scaled about its own mean, which stays as far from the reference's as noise does not explain: a mode of few and noisy
     samples has a mean that is off by more than the reference is wide, and that is no loss of variety.
     """
-    real = torch.cat([rows[0], rows[1]])
-    wide, _, whole, home = _spread(real, torch.cat([mode[0], mode[1]]), torch.ones(len(real)), count)
-    thin, _, have, middle = _spread(rows[2], mode[2], weight, count)
+    wide, _, whole, where = home
+    thin, _, have, middle = _spread(rows, mode, weight, len(wide))
     enough = have >= 5
     ratio = thin / wide.clamp(min=1e-12)
     usual = float((have * ratio)[enough].sum() / have[enough].sum()) if enough.any() else 1.0
-    ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=THINNEST)[mode[2]]  # (n,)
+    ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=THINNEST)[mode]  # (n,)
     by_chance = thin.square() / have.clamp(min=1) + wide.square() / whole.clamp(min=1)  # (K,)
-    astray = (middle - home).square().sum(1).clamp(min=1e-30)
-    centre = home + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (middle - home)  # (K, D)
-    return centre[mode[2]] + (rows[2] - middle[mode[2]]) / ratio[:, None], ratio
+    astray = (middle - where).square().sum(1).clamp(min=1e-30)
+    centre = where + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (middle - where)  # (K, D)
+    return centre[mode] + (rows - middle[mode]) / ratio[:, None], ratio
+
+
+def _need(far: Tensor, radius: Tensor) -> Tensor:
+    """How much the reference's balls must grow until one reaches each row, (n,). `far` (n, n), `radius` (n,)."""
+    return torch.cat([(far[start : start + TILE] / radius).amin(1) for start in range(0, len(far), TILE)])
 
 
 def _spread(rows: Tensor, mode: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -172,15 +179,11 @@ def _totals(mode: Tensor, weight: Tensor, count: int) -> Tensor:
     return torch.zeros(count).index_add_(0, mode, weight)  # (K,)
 
 
-def _copies(rows: Tensor, limit: Tensor) -> Tensor:
-    """Ordered pairs (i, j) with j within i's limit, itself included, (P, 2)."""
-    far = distances(rows, rows).fill_diagonal_(0)
-    return (far <= limit[:, None]).nonzero()
+def _copies(rows: Tensor, limit: Tensor, fine: float) -> Tensor:
+    """Which rows are copies of which: within row i's limit, itself included, (n, n) bool."""
+    return (distances(rows, rows, fine=fine) <= limit[:, None]).fill_diagonal_(True)
 
 
-def _count(pairs: Tensor, picked: Tensor, n: int) -> Tensor:
+def _count(copies: Tensor, picked: Tensor) -> Tensor:
     """How many of the picked rows are copies of each picked row, itself included, (n,) ≥ 1."""
-    inside = torch.zeros(n, dtype=torch.bool)
-    inside[picked] = True
-    both = pairs[inside[pairs[:, 0]] & inside[pairs[:, 1]]]
-    return torch.bincount(both[:, 0], minlength=n)[picked].clamp(min=1).float()
+    return copies[picked][:, picked].sum(1).float()

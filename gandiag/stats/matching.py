@@ -10,10 +10,11 @@ K = 5  # a reference row's ball reaches to its K-th neighbour among the referenc
 SPARE = 4 * K  # neighbours kept, so that a random half of the rows still holds K of them
 
 
-def distances(rows: Tensor, others: Tensor) -> Tensor:
+def distances(rows: Tensor, others: Tensor, *, fine: float = 0.0) -> Tensor:
     """Euclidean distances, (N, M) float32. One matrix product a tile, the differences of near pairs done again exactly.
 
-    |a|² + |b|² − 2ab loses what is small beside |a|²: centre the rows first, and pairs nearer than 1 % of their norms are recomputed.
+    |a|² + |b|² − 2ab carries an error of 1e-6 (|a|² + |b|²). Pairs that lie within a hundredth of their norms are done again,
+    unless that error is small even beside `fine`, the least distance that matters.
     """
     middle = others.mean(0)
     a, b = rows - middle, others - middle
@@ -21,8 +22,9 @@ def distances(rows: Tensor, others: Tensor) -> Tensor:
     out = torch.empty(len(a), len(b))  # (N, M)
     for start in range(0, len(a), TILE):
         part = slice(start, start + TILE)
-        square = torch.addmm(a2[part, None] + b2[None], a[part], b.T, alpha=-2).clamp_(min=0)  # (tile, M)
-        near = (square < 1e-4 * (a2[part, None] + b2[None])).nonzero()
+        norms = a2[part, None] + b2[None]  # (tile, M)
+        square = torch.addmm(norms, a[part], b.T, alpha=-2).clamp_(min=0)  # (tile, M)
+        near = ((square < 1e-4 * norms) & (norms > 1e4 * fine**2)).nonzero()
         for first in range(0, len(near), 1 << 14):
             i, j = near[first : first + (1 << 14)].T
             square[i, j] = (a[start + i] - b[j]).square().sum(1)
