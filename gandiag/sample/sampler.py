@@ -1,0 +1,244 @@
+"""The public generator: indices in, checked samples out, and the network left exactly as it was."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Assumption, Condition, Latent, Output
+from gandiag.errors import ConfigError, GandiagError, OutputError, near
+from gandiag.sample.check import demand_finite, demand_shape
+from gandiag.sample.guard import batch_norms, estimate_standing, put_standing, seeded, untouched, use_batch_statistics
+from gandiag.sample.latents import derived, labels, latents
+
+BN_MODES = ("eval", "batch", "standing")
+GROUP = 64  # samples that share their statistics where batch norm uses the batch's own
+STANDING_BATCHES = 16
+_FEWEST_IN_GROUP = 16
+
+
+class Network(Protocol):
+    """What the loader hands over: a rebuilt module and how to call it."""
+
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def latent(self) -> Latent: ...
+    @property
+    def output(self) -> Output: ...
+    @property
+    def classes(self) -> int | None: ...
+    @property
+    def condition(self) -> Condition | None: ...
+    @property
+    def subject(self) -> Mapping[str, Any]: ...
+    @property
+    def assumptions(self) -> Sequence[Assumption]: ...
+    @property
+    def notes(self) -> Sequence[Any]: ...
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor: ...
+
+
+class Sampler:
+    """A generator on a device. Sample i is a function of (seed, i) alone: no batch size, order or device changes it.
+
+    `device`: "auto" (CUDA, then MPS, then CPU) or a torch device. `batch_size`: None is automatic; when memory runs out it is
+    halved and the batch tried again. The network that was passed in is never moved and never changed: on another device a
+    copy is used, on its own one flags, buffers and random numbers are restored after every call.
+    """
+
+    def __init__(self, network: Network, *, device: str | torch.device = "auto", batch_size: int | None = None) -> None:
+        self.network = network
+        self.latent = network.latent
+        self.output = network.output
+        self.classes = network.classes
+        self.condition = network.condition
+        self.subject = network.subject
+        self.assumptions = network.assumptions
+        self.notes = network.notes
+        self._placed, self.device = placed(network, pick_device(device))
+        self.batch_size = batch_size or automatic_batch(network.output, self.device)
+        self._standing: tuple[tuple[int, float], list[Tensor]] | None = None
+
+    def __repr__(self) -> str:
+        conditional = f", {self.classes} classes" if self.classes else ""
+        return f"Generator(z {self.latent.shape} {self.latent.prior} -> {self.output.kind} {self.output.shape}{conditional}, on {self.device})"
+
+    @property
+    def batch_norms(self) -> int:
+        """How many batch-norm layers keep running statistics."""
+        return len(batch_norms(self.network.module))
+
+    def sample(self, n: int, seed: int = 0, scale: float = 1.0, labels: int | Tensor | None = None) -> Tensor:
+        """Samples 0 … n-1 of the stream `seed`: CPU tensor (n, *shape) float32 in data units.
+
+        `scale` multiplies the latents. `labels`: one class, or (n,) int64; by default every class in turn.
+        """
+        chosen = torch.full((n,), labels) if isinstance(labels, int) else labels
+        return self.at(torch.arange(n), seed=seed, scale=scale, labels=chosen)
+
+    def at(self, indices: Tensor, *, seed: int, scale: float = 1.0, labels: Tensor | None = None, bn: str = "eval") -> Tensor:
+        """The samples `indices` (B,) of the stream `seed`: (B, *shape) float32 on the CPU.
+
+        `bn`: "eval" uses the stored statistics, "batch" those of groups of 64 in the order of `indices` (the one mode in
+        which samples depend on their neighbours), "standing" those re-estimated over 16 batches of 64 latents. OutputError
+        for NaN, infinity or another shape than declared. A generator that draws noise of its own gets it from `seed`.
+        """
+        if bn not in BN_MODES:
+            raise ConfigError(f"there is no batch-norm mode called {bn!r}", near(bn, BN_MODES))
+        classes = self._labels(indices, labels)
+        values = self._values(seed, scale) if bn == "standing" else None
+        parts = []
+        with seeded(derived(seed, "network noise")):
+            for rows in self._groups(len(indices), bn):
+                z = latents(self.latent, indices[rows], seed=seed, scale=scale)
+                parts += self._generate(z, None if classes is None else classes[rows], bn, values)
+        samples = torch.cat(parts) if parts else torch.empty(0, *self.output.shape)
+        demand_finite(samples)
+        return samples  # (B, *shape)
+
+    def run(self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", grad: bool = False) -> Tensor:
+        """The bare network on latents of the caller's own: (B, *latent.shape) -> (B, *shape), on the device, unchecked for NaN.
+
+        `grad=True` keeps the graph, for Jacobian products with respect to `z`. One call, no splitting into batches.
+        """
+        network = self._placed
+        with untouched(network.module), torch.set_grad_enabled(grad):
+            if bn == "batch":
+                use_batch_statistics(network.module)
+            made = self._call(network, z.to(self.device), None if labels is None else labels.to(self.device))
+        demand_shape(made, self.output, len(z))
+        return made.float()
+
+    def _labels(self, indices: Tensor, given: Tensor | None) -> Tensor | None:
+        if self.classes is None:
+            if given is not None:
+                raise ConfigError("labels were given, and this generator has no classes", "leave them out, or pass --classes")
+            return None
+        if given is None:
+            return labels(indices, self.classes)
+        if len(given) != len(indices):
+            raise ConfigError(f"{len(given)} labels were given for {len(indices)} samples", "give one label a sample")
+        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.classes:
+            raise ConfigError(f"labels run from {int(given.min())} to {int(given.max())}", f"choose classes from 0 to {self.classes - 1}")
+        return given.to("cpu", torch.int64)
+
+    def _groups(self, count: int, bn: str) -> list[slice]:
+        """Rows that go through the network together. With batch statistics the group is part of the result, so it is fixed."""
+        step = GROUP if bn == "batch" else max(self.batch_size, 1)
+        starts = list(range(0, count, step))
+        if bn == "batch" and len(starts) > 1 and count - starts[-1] < _FEWEST_IN_GROUP:
+            starts.pop()
+        return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+    def _generate(self, z: Tensor, classes: Tensor | None, bn: str, values: list[Tensor] | None) -> list[Tensor]:
+        """One group, in as many pieces as memory asks for."""
+        pieces, start = [], 0
+        network = self._placed
+        with untouched(network.module), torch.no_grad():
+            if bn == "batch":
+                use_batch_statistics(network.module)
+            if values is not None:
+                put_standing(network.module, values)
+            while start < len(z):
+                rows = slice(start, len(z) if bn == "batch" else start + self.batch_size)
+                try:
+                    made = self._call(network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device))
+                except (RuntimeError, MemoryError) as problem:
+                    self._shrink(problem, bn)
+                    continue
+                demand_shape(made, self.output, len(z[rows]))
+                pieces.append(made.float().cpu())
+                start += len(made)
+        return pieces
+
+    def _call(self, network: Network, z: Tensor, classes: Tensor | None) -> Tensor:
+        """The network, its own errors told as ours; running out of memory passes through."""
+        try:
+            return network.forward(z, classes)
+        except GandiagError:
+            raise
+        except Exception as problem:
+            if out_of_memory(problem):
+                raise
+            first = str(problem).strip().split("\n")[0]
+            raise OutputError(f"the generator failed on latents {tuple(z.shape)}: {type(problem).__name__}: {first}",
+                              "check --latent-dim, --classes and --condition against the way it was trained") from problem
+
+    def _shrink(self, problem: BaseException, bn: str) -> None:
+        """Halve the batch after running out of memory, or say that nothing more can be done."""
+        if not out_of_memory(problem):
+            raise problem
+        if self.batch_size <= 1 or bn == "batch":
+            held = GROUP if bn == "batch" else 1
+            raise OutputError(f"memory ran out on {self.device} with a batch of {held}", "use --device cpu, or a larger machine") from problem
+        self.batch_size = max(1, self.batch_size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _values(self, seed: int, scale: float) -> list[Tensor]:
+        """Standing statistics at this scale; kept until another seed or scale is asked for."""
+        if self._standing is None or self._standing[0] != (seed, scale):
+            self._standing = ((seed, scale), self._estimate(derived(seed, "standing statistics"), scale))
+        return self._standing[1]
+
+    def _estimate(self, seed: int, scale: float) -> list[Tensor]:
+        network = self._placed
+
+        def forward() -> None:
+            for start in range(0, STANDING_BATCHES * GROUP, GROUP):
+                indices = torch.arange(start, start + GROUP)
+                classes = None if self.classes is None else labels(indices, self.classes).to(self.device)
+                self._call(network, latents(self.latent, indices, seed=seed, scale=scale).to(self.device), classes)
+
+        with seeded(seed), untouched(network.module), torch.no_grad():
+            return estimate_standing(network.module, forward)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """ "auto": CUDA, then MPS, then CPU. ConfigError for a device that is not there."""
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    if not there:
+        raise ConfigError(f"there is no {device.type} device on this machine", "use --device cpu")
+    return device
+
+
+def automatic_batch(output: Output, device: torch.device) -> int:
+    """A first batch size: a power of two with about 4 M output values, 16 M on a GPU, and at most 128 images on a CPU."""
+    budget, most = (1 << 22, 128) if device.type == "cpu" else (1 << 24, 512)
+    most = most if output.kind == "image" else 4096
+    fits = max(1, budget // max(1, math.prod(output.shape)))
+    return int(min(most, 1 << (fits.bit_length() - 1)))
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Running out of memory, as CUDA, MPS, the CPU allocator and Python each tell it."""
+    if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(problem).lower()
+    return isinstance(problem, RuntimeError) and any(word in said for word in ("out of memory", "not enough memory", "can't allocate memory"))
+
+
+def _lives_on(module: nn.Module, device: torch.device) -> bool:
+    tensors = [*module.parameters(), *module.buffers()]
+    return all(tensor.device.type == device.type and device.index in (None, tensor.device.index) for tensor in tensors)
+
+
+def placed(network: Network, device: torch.device) -> tuple[Network, torch.device]:
+    """The network where it runs: itself, or a copy on another device; itself again where it cannot be copied."""
+    if _lives_on(network.module, device):
+        return network, device
+    try:
+        clone = copy.deepcopy(network)
+    except (RuntimeError, TypeError, NotImplementedError):  # weights recomputed on every call (old weight_norm) cannot be copied
+        return network, next(iter([*network.module.parameters(), *network.module.buffers()])).device
+    clone.module.to(device)
+    return clone, device
