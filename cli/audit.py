@@ -14,10 +14,10 @@ from gandiag.judge.policy import exit_code
 from gandiag.record import Record, write_atomically
 
 from . import console
-from .options import audit_options, show_config
+from .options import Grouped, audit_options, show_config
 
 
-@click.command()
+@click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subject", metavar="CKPT|SAMPLES")
 @audit_options
 @click.option("--json", "as_json", is_flag=True, help="print the record as one JSON document")

@@ -14,6 +14,27 @@ from gandiag.config import AuditConfig, flag, numbers
 _ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
 
 
+_TITLES = {
+    "audit": "What to measure", "run": "How to run", "load": "How to read the file", "latent": "What the file cannot say: the latent",
+    "output": "What the file cannot say: the network", "": "Output",
+}  # fmt: skip
+
+
+class Grouped(click.Command):
+    """A command whose help lists its options under the headings of their knobs."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups = {entry.name: entry.metadata["group"] for entry in dataclasses.fields(AuditConfig)}
+        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in _TITLES}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                rows[groups.get(parameter.name or "", "")].append(row)
+        for group, title in _TITLES.items():
+            with formatter.section(title):
+                formatter.write_dl(rows[group], col_max=26)
+
+
 class Numbers(click.ParamType):
     """Comma-separated numbers."""
 

@@ -1,0 +1,64 @@
+"""The record: one JSON document that survives a round trip and never holds a NaN."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gandiag.errors import RecordError
+from gandiag.record import Exhibit, Finding, Measurement, Record, Score, plain, write_atomically
+
+from records import ALL
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_round_trip(name: str) -> None:
+    record = ALL[name]()
+    again = Record.from_json(record.to_json())
+    assert json.loads(again.to_json()) == json.loads(record.to_json())
+    assert isinstance(again.score, Score) and all(isinstance(entry, Measurement) for entry in again.measurements.values())
+    assert all(isinstance(entry, Finding) for entry in again.findings) and all(isinstance(entry, Exhibit) for entry in again.exhibits)
+
+
+def test_no_nan_reaches_the_file() -> None:
+    record = Record("inconclusive", (), Score(float("nan"), float("-inf"), float("inf")), {}, {"x": Measurement(float("nan"))})
+    text = record.to_json()
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text)["measurements"]["x"]["value"] is None
+
+
+def test_numpy_and_torch_scalars_become_numbers() -> None:
+    import numpy as np
+    import torch
+
+    assert plain({"a": np.float32(0.5), "b": torch.tensor(2), "c": (np.int64(3),)}) == {"a": 0.5, "b": 2, "c": [3]}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("{", "not JSON"), ("[]", "schema is None"), ('{"schema": "other/1"}', "'other/1'"), ('{"schema": "gandiag.audit/1"}', "damaged")],
+)
+def test_what_is_no_record_is_refused_in_one_sentence(text: str, what: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        Record.from_json(text)
+    assert what in caught.value.what and caught.value.hint
+
+
+def test_writing_is_atomic_and_failures_leave_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "audit.json"
+    write_atomically(target, "one")
+    write_atomically(target, "two")
+    assert target.read_text() == "two" and [entry.name for entry in tmp_path.iterdir()] == ["audit.json"]
+    with pytest.raises(RecordError, match="cannot be written"):
+        write_atomically(tmp_path / "no" / "audit.json", "x")
+    with pytest.raises(RecordError, match="cannot be written"):
+        write_atomically("/proc/audit.json", "x")
+
+
+def test_scalars_are_flat_numbers_under_a_prefix() -> None:
+    record = ALL["collapsed"]()
+    found = record.scalars("audit/")
+    assert found["audit/score"] == record.score.value
+    assert all(key.startswith("audit/") and isinstance(value, float) for key, value in found.items())
