@@ -100,7 +100,9 @@ def test_too_few_rows_is_an_error_with_an_action() -> None:
         neighbours(draw(5, 3), k=5)
 
 
-@pytest.mark.parametrize(("values", "error"), [(torch.zeros(3), SourceError), (np.array([[1.0, np.nan]]), OutputError), (torch.full((2, 2), torch.inf), OutputError)])
+@pytest.mark.parametrize(
+    ("values", "error"), [(torch.zeros(3), SourceError), (np.array([[1.0, np.nan]]), OutputError), (torch.full((2, 2), torch.inf), OutputError)]
+)
 def test_what_is_no_set_of_rows(values: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         rows(values)

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from dataclasses import asdict
 
 import pytest
 import torch
+from passes import draw, results
 from prdc import compute_prdc
 from torch import Tensor
 
 from gandiag.errors import SourceError
 from gandiag.metrics.neighbours import KEYS, Neighbours, prdc
-from gandiag.stats.subset import Kept, KeptSamples
 from gandiag.testing import Injection, mixture
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def results(real: Tensor, fake: Tensor, n: int) -> dict[str, dict[Kept, KeptSamples]]:
-    """What the engine would hand over."""
-    return {"real": {Kept("v", 2 * n): KeptSamples(real, torch.arange(len(real)), None)}, "fake": {Kept("v", n): KeptSamples(fake, torch.arange(len(fake)), None)}}
-
 
 PAIRS = {
     "gaussian": (draw(500, 64), draw(450, 64, seed=1)),
@@ -74,7 +65,7 @@ def test_dropped_modes_lower_recall_and_coverage(dim: int) -> None:
     world = mixture(dim, 8)
     real = world.sample(800, seed=1)
     ladder = [prdc(real, Injection(keep=keep).sample(world, 800, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
-    for better, worse in zip(ladder, ladder[1:], strict=False):
+    for better, worse in itertools.pairwise(ladder):
         assert worse.recall < better.recall and worse.coverage < better.coverage
     assert ladder[-1].coverage < 0.2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +12,12 @@ from torch import Tensor
 from gandiag.contracts import Needs, Outcome
 from gandiag.errors import SourceError
 from gandiag.metrics.entry import NO_REAL, entry, missing, share
-from gandiag.stats.distances import Cloud, Tile, distance_matrix, neighbours
+from gandiag.stats.distances import Cloud, distance_matrix, neighbours
 from gandiag.stats.rows import row_pair
 from gandiag.stats.spread import half_widths, pool
 from gandiag.stats.trio import Trio, trio_needs, trio_of
 
 K = 5
-CROWDED = 64  # a tile with more than one pair in so many at a threshold is multiplied again in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,9 @@ def within(real: Tensor, fake: Tensor, real_radius: Tensor, fake_radius: Tensor,
     holds = torch.zeros(len(real), dtype=torch.int64)  # generated rows in the ball of each real one
     held = torch.zeros(len(fake), dtype=torch.int64)  # real balls around each generated row
     reached = torch.zeros(len(real), dtype=torch.bool)  # real rows inside some generated ball
-    precise: Cloud | None = None
     for tile in cloud.tiles():
-        inside = _inside(cloud, tile, real_radius[tile.rows, None])
-        around = None if inside is None else _inside(cloud, tile, fake_radius[None, tile.columns])
-        if inside is None or around is None:
-            precise = precise or Cloud(real, fake, precise=True)
-            distance = precise.tile(tile.rows, tile.columns).squared.sqrt_().to(real.dtype)  # (I, J)
-            inside = distance < real_radius[tile.rows, None].to(real.dtype)
-            around = distance < fake_radius[None, tile.columns].to(real.dtype)
+        inside = cloud.below(tile, real_radius[tile.rows, None])
+        around = cloud.below(tile, fake_radius[None, tile.columns])
         holds[tile.rows] += inside.sum(1)
         held[tile.columns] += inside.sum(0)
         reached[tile.rows] |= around.any(1)
@@ -89,23 +83,6 @@ def within(real: Tensor, fake: Tensor, real_radius: Tensor, fake_radius: Tensor,
 
 def _four(*columns: Tensor) -> Neighbourhood:
     return Neighbourhood(*(float(column.double().mean()) for column in columns))
-
-
-def _inside(cloud: Cloud, tile: Tile, radius: Tensor) -> Tensor | None:
-    """Which distances of a tile are below a radius, (I, J) bool; pairs at the edge are measured exactly. None if there are too many of them."""
-    square = radius.square()
-    sure = tile.squared < (square - tile.doubt[:, None].double()).to(tile.squared.dtype)  # (I, J)
-    perhaps = tile.squared <= (square + tile.doubt[:, None].double()).to(tile.squared.dtype)
-    edge = perhaps ^ sure
-    if not bool(edge.any()):
-        return sure
-    i, j = torch.nonzero(edge, as_tuple=True)
-    if len(i) > edge.numel() // CROWDED and cloud.left.dtype == torch.float32:
-        return None
-    limit = radius.expand(edge.shape)[i, j]
-    distance = cloud.exact(i + tile.rows.start, j + tile.columns.start)
-    sure[i, j] = distance.to(cloud.x.dtype) < limit.to(cloud.x.dtype)
-    return sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +119,7 @@ class Neighbours:
         width = dict(zip(KEYS, self._half_widths(a, f).tolist(), strict=True))
         out = {key: share(found[key], width[key], n=n, floor=floor[key], better="higher", unit=unit)
                for key, unit in (("precision", "share of generated samples"), ("recall", "share of real samples"), ("coverage", "share of real samples"))}
-        out["density"] = entry(found["density"], width["density"], n=n, floor=floor["density"], better="neither", unit="real balls per k", bounds=(0, float("inf")))
+        out["density"] = entry(found["density"], width["density"], n=n, floor=floor["density"], better="neither", unit="balls over k", bounds=(0, math.inf))
         return {key: out[key] for key in KEYS}
 
     def _half_widths(self, a: Tensor, f: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from gandiag.errors import SourceError
 TILE = 2048
 SPARE = 8  # candidates kept beyond k, so that a swap by rounding is seen
 NARROW = 32  # up to this width the products are cheap, and float64 costs nothing
+CROWDED = 64  # a tile with more than one pair in so many at a threshold is multiplied again in float64
+MOST = 1 << 28  # numbers that a tile's pairs at a threshold may hold before they are left to float64 products
 CHUNK = 1 << 22  # numbers held at once where differences are taken
 
 
@@ -51,6 +53,7 @@ class Cloud:
         self.right = self.left if y is None else _moved(self.y, centre, dtype)  # (M, D)
         self.left_sq = _norms(self.left)  # (N,)
         self.right_sq = self.left_sq if y is None else _norms(self.right)  # (M,)
+        self._precise: Cloud | None = None
         self.unit = torch.finfo(dtype).eps / 2 * (8 + x.shape[1] ** 0.5 / 2)
 
     def tile(self, rows: slice, columns: slice) -> Tile:
@@ -65,6 +68,21 @@ class Cloud:
             for columns in blocks(len(self.right), size):
                 yield self.tile(rows, columns)
 
+    def below(self, tile: Tile, radius: Tensor) -> Tensor:
+        """Which distances of a tile are smaller than `radius`, which broadcasts to it: (I, J) bool. Pairs at the edge are measured exactly."""
+        square, doubt = radius.square(), tile.doubt[:, None].double()
+        sure = tile.squared < (square - doubt).to(tile.squared.dtype)  # (I, J)
+        edge = (tile.squared <= (square + doubt).to(tile.squared.dtype)) ^ sure
+        i, j = torch.nonzero(edge, as_tuple=True) if bool(edge.any()) else (edge.new_empty(0, dtype=torch.int64),) * 2
+        if len(i) > edge.numel() // CROWDED and self.left.dtype == torch.float32:
+            self._precise = self._precise or Cloud(self.x, None if self.y is self.x else self.y, precise=True)
+            return self._precise.below(self._precise.tile(tile.rows, tile.columns), radius)
+        if len(i) * self.x.shape[1] > MOST:  # no result hangs on these: the radius is below 1e-8 of the rows' size
+            return tile.squared.sqrt() < radius
+        distance = self.exact(i + tile.rows.start, j + tile.columns.start).to(self.x.dtype)
+        sure[i, j] = distance < radius.expand(edge.shape)[i, j].to(self.x.dtype)
+        return sure
+
     def exact(self, i: Tensor, j: Tensor) -> Tensor:
         """Distances of the pairs (x[i], y[j]), (P,)."""
         return pair_distances(self.x, self.y, i, j)
@@ -73,8 +91,7 @@ class Cloud:
 def pair_distances(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """Distances of the pairs (x[i], y[j]) from their differences in float64: (P,)."""
     step = max(1, CHUNK // max(1, x.shape[1]))
-    parts = [(x[a].double() - y[b].double()).square_().sum(1).sqrt_() for a, b in zip(i.split(step), j.split(step), strict=True)]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device=x.device)
+    return torch.cat([(x[i[part]].double() - y[j[part]].double()).square_().sum(1).sqrt_() for part in blocks(len(i), step)])
 
 
 def blocks(n: int, size: int) -> list[slice]:
@@ -104,6 +121,22 @@ def neighbours(x: Tensor, y: Tensor | None = None, *, k: int = 1) -> Nearest:
     if len(unsure) and cloud.left.dtype == torch.float32:
         _again(cloud, found, unsure, y is None)
     return found
+
+
+def degrees(x: Tensor, radius: float) -> Tensor:
+    """How many other rows lie nearer than `radius` to each row, (N,) int64. Cost N²·D / 2."""
+    cloud = Cloud(x)
+    out = torch.zeros(len(x), dtype=torch.int64)
+    parts = blocks(len(x), TILE)
+    for a, rows in enumerate(parts):
+        for columns in parts[a:]:
+            near = cloud.below(cloud.tile(rows, columns), torch.tensor([[radius]], dtype=torch.float64))  # (I, J)
+            if rows == columns:
+                near.fill_diagonal_(False)
+            out[rows] += near.sum(1)
+            if rows != columns:
+                out[columns] += near.sum(0)
+    return out
 
 
 def distance_matrix(x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -142,7 +175,8 @@ def _moved(x: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _norms(x: Tensor) -> Tensor:
-    return torch.linalg.vecdot(x, x)  # (N,)
+    squares: Tensor = torch.linalg.vecdot(x, x)  # (N,)
+    return squares
 
 
 def _across(cloud: Cloud, width: int) -> tuple[Tensor, Tensor]:
@@ -194,7 +228,7 @@ def _again(cloud: Cloud, found: Nearest, rows: Tensor, alone: bool) -> None:
     k = found.distance.shape[1]
     precise = Cloud(cloud.x, None if alone else cloud.y, precise=True)
     choices = len(precise.right) - alone
-    for part in rows.split(TILE // 4):
+    for part in (rows[cut] for cut in blocks(len(rows), TILE // 4)):
         product = precise.left[part] @ precise.right.T  # (P, M)
         squared = product.mul_(-2).add_(precise.right_sq).add_(precise.left_sq[part, None])
         if alone:

@@ -32,7 +32,8 @@ def half_widths(statistics: Callable[..., Tensor], pools: tuple[int, ...], n: in
     draw = torch.Generator().manual_seed(seed)
     values = torch.stack([statistics(*(torch.randperm(p, generator=draw)[: p // 2] for p in pools)) for _ in range(replicates)])  # (R, S)
     odd = max((p // 2) / (p - p // 2) for p in pools) ** 0.5
-    return values.double().std(0) * float(t.ppf(0.975, replicates - 1)) * odd * (min(pools) / n) ** 0.5
+    widths: Tensor = values.double().std(0) * float(t.ppf(0.975, replicates - 1)) * odd * (min(pools) / n) ** 0.5  # (S,)
+    return widths
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

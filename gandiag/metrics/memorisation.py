@@ -1,0 +1,114 @@
+"""Training copies: do the generator's outputs come from the real samples themselves?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gandiag.contracts import Needs, Outcome
+from gandiag.errors import SourceError
+from gandiag.metrics.duplicates import duplicate_threshold, threshold_from
+from gandiag.metrics.entry import NO_REAL, missing, share
+from gandiag.record import Better
+from gandiag.stats.distances import degrees, neighbours
+from gandiag.stats.rows import row_pair
+from gandiag.stats.spread import half_widths
+from gandiag.stats.trio import Trio, trio_needs, trio_of
+
+KEYS = ("memorised", "authentic", "repeated_copies", "repeated_novelties")
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Per generated row: `copied`, nearly a real row; `authentic`, no nearer to its real neighbour than that one's own; `repeated`, nearly another
+    generated row. (M,) bool each."""
+
+    copied: Tensor
+    authentic: Tensor
+    repeated: Tensor
+
+    def shares(self, chosen: Tensor | slice = slice(None)) -> Tensor:
+        """The four measurements in the order of KEYS, (4,) float64."""
+        copied, authentic, repeated = self.copied[chosen], self.authentic[chosen], self.repeated[chosen]
+        return torch.stack([part.double().mean() for part in (copied, authentic, copied & repeated, repeated & ~copied)])
+
+
+def copies(real: Any, fake: Any, threshold: float | None = None) -> Copies:
+    """Compare each of (M, D) generated rows with its nearest of (N, D) real rows, and with the other generated rows.
+
+    `threshold`: below it two rows are the same thing; default `duplicate_threshold(real, fake)`. Cost (N²/2 + N·M + M²/2)·D.
+    SourceError with fewer than 2 rows a side.
+    """
+    left, right = row_pair(real, fake)
+    if min(len(left), len(right)) < 2:
+        raise SourceError(f"there are {len(left)} real and {len(right)} generated samples", "pass at least 2 of each")
+    limit = duplicate_threshold(left, right) if threshold is None else threshold
+    return _copies(left, right, neighbours(left).distance[:, 0], limit)
+
+
+def memorised(real: Any, fake: Any) -> float:
+    """Share of generated rows that are copies of a real row: nearer to it than 0.1 × the real rows' median spacing. In [0, 1], lower is better.
+
+    Only the real rows passed can be recognised: with a tenth of the training set, expect a tenth of the copies.
+    """
+    return float(copies(real, fake).copied.double().mean())
+
+
+def authenticity(real: Any, fake: Any) -> float:
+    """Share of generated rows farther from their nearest real row than that row is from its own nearest; AuthPct/100, in [0, 1].
+
+    A third to 0.6 for fresh real data, by dimension, which the floor shows; 0 for copies; near 1 for samples off the manifold. It looks at each sample
+    alone: one authentic sample repeated scores 1. Source: Alaa et al. 2022, section 4.3.
+    """
+    return float(copies(real, fake).authentic.double().mean())
+
+
+def _copies(real: Tensor, fake: Tensor, spacing: Tensor, limit: float) -> Copies:
+    near = neighbours(fake, real)
+    distance, index = near.distance[:, 0], near.index[:, 0]  # (M,) each
+    return Copies(distance < limit, distance > spacing[index], degrees(fake, limit) > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Memorisation:
+    """Training copies in one view, crossed with repetition: few outputs may be copies of training samples or new prototypes.
+
+    The floor takes the null half of the real data for the generated samples. Looks among n real samples: a lower bound
+    on what is copied from a larger training set.
+    """
+
+    view: str
+    n: int
+    seed: int = 0
+    referenced: bool = True
+
+    @property
+    def key(self) -> str:
+        return "memorisation"
+
+    def needs(self) -> Needs:
+        return trio_needs(self.view, self.n) if self.referenced else {}
+
+    def measure(self, results: Any) -> Outcome:
+        sets = trio_of(results, self.view, self.n) if self.referenced else None
+        if sets is None:
+            return Outcome(missing(KEYS, NO_REAL))
+        if sets.n < 2:
+            return Outcome(missing(KEYS, f"{sets.n} samples a side have no spacing"))
+        return Outcome(self._measurements(sets))
+
+    def _measurements(self, sets: Trio) -> dict[str, Any]:
+        a, b, f = (part.flatten(1) for part in (sets.a, sets.b, sets.f))  # (n, D) each
+        spacing = neighbours(a).distance[:, 0]  # (n,)
+        limit = threshold_from(spacing, f)
+        found = _copies(a, f, spacing, limit)
+        floor = _copies(a, b, spacing, limit).shares().tolist()
+        half = half_widths(found.shares, (sets.n,), sets.n, seed=self.seed).tolist()
+        better: tuple[Better, ...] = ("lower", "neither", "lower", "lower")
+        return {
+            key: share(value, width, n=sets.n, floor=least, better=way, unit="share of generated samples")
+            for key, value, width, least, way in zip(KEYS, found.shares().tolist(), half, floor, better, strict=True)
+        }
