@@ -93,7 +93,7 @@ def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
             "scales",
             "image",
             "The same 8 latents at every scale; rows: 0.02, 0.25, 1, 2",
-            sheet([[0.05 + scale * 0.02 * at for at in range(8)] for scale in (0.02, 0.25, 1, 2)]),
+            sheet([[0.05 + scale * 0.02 * at for at in range(8)] for scale in (0.02, 0.25, 1, 2)]) | {"row_labels": ["× 0.02", "× 0.25", "× 1", "× 2"]},
         ),
         Exhibit("pairs", "image", "The most similar pairs among 2,000 samples", sheet([[0.02] * 6, [0.02] * 6])),
         Exhibit("clusters", "image", "Clusters by share: 61 %, 30 %, 9 %; one row each", sheet([[hue] * 8 for hue in (0.02, 0.06, 0.55)])),

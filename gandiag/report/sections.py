@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Measurement, Record, Score
-from gandiag.report import words
+from gandiag.report import origin, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -194,7 +194,7 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> list[Any]:
 
 
 def _generator(record: Record) -> list[Any]:
-    about, line = record.subject, words.model(record)
+    about, line = record.subject, origin.model(record)
     rows = [("file", words.subject(record))]
     rows += [("model", line)] if line else []
     rows += [(key, words.shown(about[key])) for key in ("loader", "sha256") if about.get(key)]
@@ -207,4 +207,4 @@ def _assumed(record: Record) -> list[Any]:
 
 
 def _provenance(record: Record) -> list[Any]:
-    return _pairs(words.circumstances(record))
+    return _pairs(origin.circumstances(record))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Finding, Record
-from gandiag.report import sections, words
+from gandiag.report import origin, sections, words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def _head(page: Console, record: Record) -> None:
     if record.score.value is not None:
         page.print(f"  {sections.dial(record.score)}", style=color)
     rows = [row for row in (*words.kinds(record), words.samples(record)) if row]
-    rows += [trained] if (trained := words.trained(record)) else []
+    rows += [trained] if (trained := origin.trained(record)) else []
     rows += [] if fits and len(path) <= room else [path]
     for row in rows:
         _indented(page, row)

@@ -159,15 +159,19 @@ def fraction(value: float) -> str:
 def sentence(record: Record) -> str:
     """The result as a person would read it aloud, number first."""
     score = record.score
+    number_first = "" if score.value is None else f"{estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
+    return number_first + told(record)
+
+
+def told(record: Record) -> str:
+    """The same without the number."""
+    score = record.score
     if score.value is None:
         return "There is no score: the evidence is not sufficient."
-    told = f"{estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
     if score.basis == "degeneracy":
-        return told + _degeneracy(score.value)
-    told += f"{fraction(score.value)} of the real variety is missing"
-    if record.verdict == "inconclusive":
-        return told + _doubt(record)
-    return told + "."
+        return _degeneracy(score.value)
+    text = f"{fraction(score.value)} of the real variety is missing"
+    return text + (_doubt(record) if record.verdict == "inconclusive" else ".")
 
 
 def _degeneracy(value: float) -> str:
@@ -221,33 +225,6 @@ def unmeasured(record: Record) -> list[tuple[str, str]]:
     return [(", ".join(keys), reason) for reason, keys in reasons.items()]
 
 
-def trained(record: Record) -> str:
-    """The trained latent scale against the one sampled, or nothing."""
-    latent = record.subject.get("latent") or {}
-    found = latent.get("trained_scale")
-    if not found:
-        return ""
-    source = f" (from {clean(found['source'])})" if found.get("source") else ""
-    return f"trained at latent scale {estimate(found, scale)}{source}; sampled at {scale(latent.get('scale', 1.0))}"
-
-
-def model(record: Record) -> str:
-    """What the generator is, on one line."""
-    about, latent, output = record.subject, record.subject.get("latent") or {}, record.subject.get("output") or {}
-    parts = [clean(about["family"])] if about.get("family") else []
-    parts += [f"{number(about['parameters'])} parameters"] if about.get("parameters") else []
-    parts += [f"latent {number(latent['dim'])} {clean(latent.get('prior') or '')}".rstrip()] if latent.get("dim") else []
-    parts += [f"{clean(output['kind'])} {times(output.get('shape') or ())}".rstrip()] if output.get("kind") else []
-    parts += [f"{number(about['classes'])} classes"] if about.get("classes") else []
-    parts += [f"{clean(about['weights'])} weights"] if about.get("weights") else []
-    return " · ".join(parts)
-
-
-def times(shape: Iterable[Any]) -> str:
-    """(3, 64, 64) -> 3×64×64."""
-    return "×".join(clean(side) for side in shape)
-
-
 def duration(seconds: float) -> str:
     """0.4 s · 41 s · 3 min 20 s · 2 h 5 min."""
     if seconds < 10:
@@ -256,17 +233,3 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def circumstances(record: Record) -> list[tuple[str, str]]:
-    """Provenance in a few rows: features, device, seed, time, versions."""
-    about = record.provenance
-    seconds = about.get("seconds")
-    rows = [(key, shown(about[key])) for key in ("features", "device", "seed") if about.get(key) is not None]
-    if isinstance(seconds, Mapping):
-        slow = sorted(((float(took), name(stage)) for stage, took in seconds.items() if took), reverse=True)
-        stages = ", ".join(f"{stage} {duration(took)}" for took, stage in slow[:4])
-        rows.append(("time", f"{duration(sum(took for took, _ in slow))} ({stages})" if slow else NONE))
-    elif seconds is not None:
-        rows.append(("time", duration(float(seconds))))
-    return rows + ([("versions", shown(about["versions"]))] if about.get("versions") else [])

@@ -1,0 +1,145 @@
+"""A Record as one self-contained page, or as a fragment for notebooks.
+
+Nothing is loaded from anywhere: style, script, pictures and the Record itself are in the file, and its own content
+security policy forbids the rest. Strings of a checkpoint are attacker text: the template escapes every one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from gandiag import __version__
+from gandiag.record import Exhibit, Record
+from gandiag.report import origin, view, words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SCRIPT = (
+    "const a=document.getElementById('download');"
+    "a.href=URL.createObjectURL(new Blob([document.getElementById('record').textContent],{type:'application/json'}));a.hidden=false;"
+)
+# What would end the script element; controls and marks of direction; lone surrogates. All of them stand inside JSON strings only.
+UNSAFE = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def render_html(record: Record) -> str:
+    """The whole page, about 60 kB plus twice the pictures (shown, and inside the embedded record). Loads jinja2 and matplotlib."""
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    exhibits = [_exhibit(entry, record) for entry in (*record.exhibits, *_response(record))]
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            **_parts(record),
+            exhibits=exhibits,
+            placed=_placed(exhibits),
+            css=_css(),
+            script=_safe(SCRIPT),
+            digest=digest,
+            record=_embedded(record),
+        )
+    )
+
+
+def render_fragment(record: Record) -> str:
+    """A piece of HTML for a notebook: verdict, findings, profile and the first picture, with its own scoped style. No matplotlib."""
+    pictures = [view.picture(entry) for entry in record.exhibits if entry.kind == "image"]
+    return _environment().get_template("fragment.html.jinja").render(**_parts(record), pictures=pictures[:1], css=_css())
+
+
+def _parts(record: Record) -> dict[str, Any]:
+    return {
+        "hero": view.hero(record),
+        "findings": view.findings(record),
+        "profile": view.shares(record.profile, words.PROFILE),
+        "aspects": view.shares(record.aspects, words.ASPECTS),
+        "modes": view.modes(record),
+        "classes": view.classes(record),
+        "response": view.response(record),
+        "training": view.training(record),
+        "measurements": view.measurements(record),
+        "unmeasured": words.unmeasured(record),
+        "generator": view.generator(record),
+        "assumptions": [[words.shown(entry.get(part)) for part in ("what", "value", "source")] for entry in record.subject.get("assumptions") or ()],
+        "circumstances": origin.circumstances(record),
+        "version": __version__,
+    }
+
+
+def _exhibit(exhibit: Exhibit, record: Record) -> dict[str, Any]:
+    """One exhibit as the template shows it; data that does not fit its kind is said, not shown."""
+    if exhibit.kind == "image":
+        points = record.response.get("points") or ()
+        scales = [f"× {words.scale(point.get('scale'))}" for point in points if isinstance(point, dict)] if exhibit.id == "scales" else []
+        return view.picture(exhibit, scales)
+    from gandiag.report.charts import Undrawable, chart
+
+    about = {"kind": "chart", "id": exhibit.id, "title": view.title(exhibit), "caption": exhibit.caption}
+    try:
+        drawn = chart(exhibit, _marks(record) if exhibit.id == "response" else None)
+    except Undrawable:
+        return about | {"svg": None, "legend": ()}
+    return about | {"svg": _safe(drawn.svg), "legend": drawn.legend}
+
+
+def _marks(record: Record) -> Any:
+    from gandiag.report.charts import Marks
+
+    latent = record.subject.get("latent") or {}
+    trained, sampled = latent.get("trained_scale") or {}, latent.get("scale")
+    low, high = trained.get("low"), trained.get("high")
+    interval = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
+    return Marks(sampled=sampled if isinstance(sampled, (int, float)) else None, trained=interval)
+
+
+def _response(record: Record) -> list[Exhibit]:
+    """The curve of the sweep, drawn from its points where the record keeps no exhibit of it."""
+    table = view.response(record)
+    if not table["rows"] or any(exhibit.id == "response" for exhibit in record.exhibits):
+        return []
+    points, axis = record.response["points"], record.response.get("axis") or "scale"
+    lines = {key: [point.get(key) for point in points] for key in table["keys"]}
+    return [Exhibit("response", "series", "Samples over the latent scale", {"x": [point.get(axis) for point in points], "lines": lines})]
+
+
+def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Exhibits by the section that shows them."""
+    places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "rest": []}
+    for entry in exhibits:
+        places[view.PLACES.get(entry["id"], "rest")].append(entry)
+    return places
+
+
+def _safe(text: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _embedded(record: Record) -> Any:
+    """The record as JSON inside a script element: no character in it can end the element, turn the text around, or be unencodable."""
+    return _safe(UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", record.to_json(indent=None)))
+
+
+def _css() -> Any:
+    return _safe(files("gandiag.data").joinpath("page.css").read_text(encoding="utf-8"))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("gandiag", "data"), autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _finalize(value: Any) -> Any:
+    """Every string that is not ours is shown without control and direction characters."""
+    return words.clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
