@@ -1,0 +1,138 @@
+"""What to look at: samples, the same latents at every scale, the most similar pairs, clusters and what is missing from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gandiag.record import Exhibit
+from gandiag.stats.clusters import Clusters, nearest_rows
+from gandiag.stats.sheets import points, sheet
+from gandiag.stats.subset import Kept, KeptSamples
+
+Span = tuple[float, float] | None
+
+COLUMNS = 8
+MOST_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
+EXEMPLARS = 4  # a side: real on the left, generated on the right
+MOST_MISSED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Some samples as they are, and the features of the same ones: `samples` (k, *shape), `features` (k, D), row by row."""
+
+    samples: Tensor
+    features: Tensor
+
+    @classmethod
+    def of(cls, samples: KeptSamples, features: KeptSamples) -> Shown:
+        """The samples that both keep. Kept subsets are nested, so this is the smaller one."""
+        at = torch.searchsorted(features.indices, samples.indices).clamp(max=max(0, len(features.indices) - 1))
+        both = features.indices[at] == samples.indices if len(features.indices) else torch.zeros(len(samples.indices), dtype=torch.bool)
+        return cls(samples.values[both], features.values[at[both]])
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Real and generated samples to take exemplars from. `span`: the declared range of images, or None."""
+
+    real: Shown
+    fake: Shown
+    span: Span = None
+
+    @classmethod
+    def of(cls, results: Any, view: str, n: int, shown: int, span: Span = None) -> Gallery | None:
+        """From kept samples of the engine's passes, or None where they are neither images nor 2-D points."""
+        real = Shown.of(results["real"][Kept("samples", shown)], results["real"][Kept(view, 2 * n)])
+        fake = Shown.of(results["fake"][Kept("samples", shown)], results["fake"][Kept(view, n)])
+        drawable = real.samples.ndim == 4 or (real.samples.ndim == 2 and real.samples.shape[1] == 2)
+        return cls(real, fake, span) if drawable and len(real.samples) and len(fake.samples) else None
+
+
+def sample_grid(samples: Tensor, span: Span = None) -> Exhibit:
+    """The first 64 samples, (N, C, H, W), in the order of their indices."""
+    count = min(64, len(samples))
+    return sheet("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], span)
+
+
+def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None) -> Exhibit:
+    """The same latents at every scale: scale -> (N, C, H, W); one row a scale, from the smallest, eight latents each.
+
+    More than eight scales: eight of them, evenly chosen, the first and the last among them.
+    """
+    scales = sorted(by_scale)
+    if len(scales) > 8:
+        scales = [scales[round(at * (len(scales) - 1) / 7)] for at in range(8)]
+    columns = min([COLUMNS, *(len(by_scale[scale]) for scale in scales)])
+    tiles = torch.cat([by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
+    named = ", ".join(f"{scale:g}" for scale in scales)
+    return sheet("scales", f"The same {columns} latents at every scale; rows: {named}", tiles, span, columns)
+
+
+def similar_pairs(samples: Tensor, features: Tensor, span: Span = None, count: int = 16) -> Exhibit:
+    """The `count` most similar pairs from different latents, side by side. `samples` (N, C, H, W), `features` (N, D) of the same rows.
+
+    No sample is shown in two pairs, so that one repeated output does not fill the sheet.
+    """
+    distance, other = nearest_rows(features, features, skip_self=True)
+    taken: set[int] = set()
+    pairs: list[tuple[int, int]] = []
+    for at in torch.argsort(distance, stable=True).tolist():
+        pair = (at, int(other[at]))
+        if len(pairs) < count and not taken & set(pair):
+            pairs.append(pair)
+            taken |= set(pair)
+    chosen = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
+    return sheet("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, span)
+
+
+def clusters_shown(gallery: Gallery, clusters: Clusters, missed: Sequence[int]) -> tuple[Exhibit, ...]:
+    """Clusters with exemplars (real on the left, generated on the right), and real samples of the `missed` modes; points for 2-D data."""
+    if gallery.real.samples.ndim != 4:
+        return (points("scatter", "Real and generated points", {"real": gallery.real.samples, "fake": gallery.fake.samples}),)
+    span = gallery.span or _span(gallery.real.samples)
+    sides = [(side, clusters.assign(side.features)) for side in (gallery.real, gallery.fake)]
+    members = [[_nearest_to_middle(side, (where.label == mode) & where.near) for mode in range(clusters.count)] for side, where in sides]
+    exhibits = [_cluster_sheet(members[0], members[1], clusters, span)] if clusters.count > 1 else []
+    found = [(mode, members[0][mode]) for mode in missed if len(members[0][mode])][:MOST_MISSED]
+    return (*exhibits, *([_missed_sheet(found, span)] if found else []))
+
+
+def _span(samples: Tensor) -> tuple[float, float]:
+    finite = samples[torch.isfinite(samples)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def _nearest_to_middle(side: Shown, chosen: Tensor) -> Tensor:
+    """The samples of one mode, nearest to their mean first: (k, C, H, W)."""
+    features, samples = side.features[chosen], side.samples[chosen]
+    if not len(features):
+        return samples
+    return samples[(features - features.mean(0)).norm(dim=1).argsort(stable=True)[:COLUMNS]]
+
+
+def _row(images: Tensor, count: int) -> Tensor:
+    """`count` tiles; NaN, which is drawn as paper, where there are too few."""
+    padded = torch.full((count, *images.shape[1:]), float("nan"))
+    padded[: min(count, len(images))] = images[:count]
+    return padded
+
+
+def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clusters, span: Span) -> Exhibit:
+    rows = min(MOST_CLUSTERS, clusters.count)
+    shares = torch.bincount(clusters.labels, minlength=clusters.count).double() / max(1, len(clusters.labels))
+    tiles = torch.cat([torch.cat([_row(real[mode], EXEMPLARS), _row(fake[mode], EXEMPLARS)]) for mode in range(rows)])
+    named = ", ".join(f"{float(shares[mode]):.0%}" for mode in range(rows))
+    more = "" if rows == clusters.count else f" (the largest {rows} of {clusters.count})"
+    return sheet("clusters", f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right", tiles, span)
+
+
+def _missed_sheet(found: list[tuple[int, Tensor]], span: Span) -> Exhibit:
+    tiles = torch.cat([_row(images, COLUMNS) for _, images in found])
+    named = ", ".join(str(mode) for mode, _ in found)
+    return sheet("missed", f"Real samples of modes that the generator misses; one row each: {named}", tiles, span)

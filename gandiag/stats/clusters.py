@@ -1,0 +1,265 @@
+"""Where a set of samples separates into clusters: a Ward tree over one half, cut where the other half shows a gap.
+
+Half of the rows grows the tree, the other half is the witness: in many dimensions every algorithm finds clusters in the
+rows it was fitted to, and only rows it has not seen can deny them. A gap is a valley of the witness's density on the line
+between two sets, counted inside the tube that the two sets fill, whoever owns the rows in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.linalg import eigh
+from scipy.stats import binom
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+
+FEW = 10  # principal components are tried in two numbers: overlapping modes separate in few of them,
+COMPONENTS = 50  # many modes in many; more would only add noise
+TREE_ROWS = 1_500  # rows in the tree at most: its cost is quadratic
+LEAST = 4  # a cluster holds that many rows of the tree, or it is joined untested
+VALLEY = 0.5  # a gap: the density half-way is below this share of that at the ends …
+TUBE = 0.9  # the tube holds this share of the two sets' own rows
+FACING = 12  # rows at least in the part of a set that faces another
+NEIGHBOURS = 4  # sets that each set is compared with once the tree is cut
+DOUBT = 0.02  # … and a binomial test says so at this level
+CLEAR = 0.5  # a witness is clear of other clusters where its own centre is less than that many times as far as the next
+MOST_CLEAN = 64
+SPARSE = 400  # with more rows than that in the tree, gaps between pairs are proof enough
+REFITS = 5  # three above SMALL rows, where they agree anyway
+SMALL = 1_000
+LEANS = 0.75  # a sample leans to a cluster that is at most that many times as far as any other
+NEAR = 0.99  # quantile of the reference's own nearest-neighbour distances beyond which a sample belongs nowhere
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """A partition of feature space. `rows` (N, D) the reference, `labels` (N,) int64 its clusters, numbered from 0 by falling size.
+
+    `reach`: the distance from the nearest reference row beyond which a sample belongs to no cluster. `counts`: how many
+    clusters each refit found. `stability`: the mean adjusted Rand index of this partition with the other refits, at most 1.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    count: int
+    reach: float
+    counts: tuple[int, ...]
+    stability: float
+
+    def assign(self, samples: Tensor) -> Assigned:
+        """Where samples (M, D) belong. Cost: M x N distances."""
+        found = []
+        for start in range(0, len(samples), 1_024):
+            distance = torch.cdist(samples[start : start + 1_024], self.rows)  # (m, N)
+            first, nearest = distance.min(1)
+            label = self.labels[nearest]
+            other = distance.masked_fill_(self.labels == label[:, None], float("inf")).amin(1)
+            found.append((label, first <= self.reach, first < LEANS * other))
+        return Assigned(*(torch.cat(part) for part in zip(*found, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """`label` (M,) int64: the cluster of the nearest reference row. `near` (M,) bool: that row is within reach.
+
+    `leans` (M,) bool: that row is nearer than any row of another cluster by a clear margin, however far.
+    """
+
+    label: Tensor
+    near: Tensor
+    leans: Tensor
+
+
+def nearest_rows(samples: Tensor, rows: Tensor, *, skip_self: bool = False, chunk: int = 1_024) -> tuple[Tensor, Tensor]:
+    """Distance to the nearest row, (M,), and its index, (M,). `skip_self`: samples are the rows, and row i is not its own neighbour."""
+    found = []
+    for start in range(0, len(samples), chunk):
+        part = torch.cdist(samples[start : start + chunk], rows)  # (m, N)
+        if skip_self:
+            part[torch.arange(len(part)), torch.arange(start, start + len(part))] = float("inf")
+        found.append(part.min(1))
+    return torch.cat([pair.values for pair in found]), torch.cat([pair.indices for pair in found])
+
+
+def principal(rows: Tensor, most: int = COMPONENTS) -> Tensor:
+    """Rows in their own principal components, (N, P) float64 with P <= `most`, centred and not rescaled."""
+    centred = rows.double() - rows.double().mean(0)  # (N, D)
+    wide = centred.shape[1] > len(centred)
+    gram = centred @ centred.T if wide else centred.T @ centred
+    count = len(gram)
+    values, vectors = eigh(gram.numpy(), subset_by_index=(max(0, count - most), count - 1))
+    keep = np.flatnonzero(values > 1e-12 * max(float(values[-1]), 1e-300))[::-1]
+    axes = torch.from_numpy(np.ascontiguousarray(vectors[:, keep]))  # (N or D, P)
+    return axes * torch.from_numpy(np.sqrt(values[keep])) if wide else centred @ axes  # (N, P)
+
+
+def find_clusters(rows: Tensor, *, seed: int) -> Clusters:
+    """Clusters of `rows` (N, D). Deterministic by seed. About 2 s at N = 2,000, D = 1,280 on one core.
+
+    A few refits, each growing its tree on another half; the one that agrees best with the others is kept.
+    Reads low where clusters overlap (closer than about 6 standard deviations), where one holds fewer than about 10 rows
+    of N, and on anything connected, however curved: one cluster is then the answer.
+    """
+    reach = float(torch.quantile(nearest_rows(rows, rows, skip_self=True)[0].double(), NEAR)) if len(rows) > 1 else 0.0
+    points = principal(rows)
+    refitted = REFITS if len(rows) <= SMALL else 3
+    refits = [partition(points, seed=seed * REFITS + i) for i in range(refitted)]
+    agreement = np.array([[adjusted_rand_score(a.numpy(), b.numpy()) for b in refits] for a in refits])  # (R, R)
+    mean = (agreement.sum(1) - 1.0) / (refitted - 1)
+    labels = refits[int(mean.argmax())]
+    counts = tuple(int(refit.max()) + 1 for refit in refits)
+    return Clusters(rows, labels, int(labels.max()) + 1, reach, counts, float(mean.max()))
+
+
+def partition(points: Tensor, *, seed: int) -> Tensor:
+    """The cluster of each point, (N,) int64, from principal components (N, P): the finer of the partitions in few and in many of them."""
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed)).numpy()
+    grown = order[: min(len(order) // 2, TREE_ROWS)]
+    witness = order[len(grown) :]
+    best = np.zeros(len(points), dtype=np.int64)
+    for width in sorted({min(most, points.shape[1]) for most in (FEW, COMPONENTS)}):
+        if width == 0 or len(points) < 4 * LEAST:
+            break
+        part = np.ascontiguousarray(points[:, :width].numpy())  # (N, P)
+        mode = _cut(Halves(part[grown], part[witness]))
+        found = mode[nearest_rows(torch.from_numpy(part), torch.from_numpy(part[grown]))[1].numpy()]  # (N,)
+        best = found if found.max() > best.max() else best
+    return torch.from_numpy(_by_size(best))
+
+
+def _by_size(labels: Array) -> Array:
+    """Labels renumbered so that 0 is the largest cluster."""
+    sizes = np.bincount(labels)
+    rank = np.empty(len(sizes), dtype=np.int64)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return rank[labels]
+
+
+class Halves:
+    """The rows that grow the tree (G, P) and the rows that witness (W, P). `owner` (W,): the grown row next to each witness."""
+
+    def __init__(self, grown: Array, witness: Array) -> None:
+        self.grown, self.witness = grown, witness
+        self.owner: Array = nearest_rows(torch.from_numpy(witness), torch.from_numpy(grown))[1].numpy()
+        self._squared: Array = (witness**2).sum(1)  # (W,)
+
+    def owned(self, part: Array) -> Array:
+        """Which witnesses are next to a row of `part`: (W,) bool."""
+        mask = np.zeros(len(self.grown), dtype=bool)
+        mask[part] = True
+        return mask[self.owner]
+
+    def counts(self, left: Array, right: Array) -> tuple[int, int]:
+        """Witnesses half-way between two sets of grown rows, and at the emptier end, in equal windows on the line between their means."""
+        start = self.grown[left].mean(0)
+        line = self.grown[right].mean(0) - start
+        length = float(np.linalg.norm(line))
+        first, last = self.owned(left), self.owned(right)
+        if length == 0.0 or not first.any() or not last.any():
+            return 0, 0
+        line = line / length
+        along = self.witness @ line - start @ line  # (W,)
+        off = self._squared - 2 * (self.witness @ start) + start @ start - along**2  # (W,) squared distance from the line
+        tube = along[off <= np.quantile(off[first | last], TUBE)]
+        low, high = float(np.median(along[first])), float(np.median(along[last]))
+        reach = (high - low) / 6
+        if reach <= 0:
+            return 1, 0
+        between, start_side, end_side = (int((np.abs(tube - at) < reach).sum()) for at in ((low + high) / 2, low, high))
+        return between, min(start_side, end_side)
+
+    def apart(self, left: Array, right: Array) -> bool:
+        """Do the witnesses prove a gap between two sets?"""
+        between, sides = self.counts(left, right) if min(len(left), len(right)) >= LEAST else (0, 0)
+        return between < VALLEY * sides and float(binom.cdf(between, between + sides, 0.5)) < DOUBT
+
+    def touching(self, left: Array, right: Array) -> bool:
+        """Do witnesses fill the space between two sets, or between their facing parts? A bent set has gaps only between parts far from each other."""
+        distances = torch.cdist(torch.from_numpy(self.grown[left]), torch.from_numpy(self.grown[right])).numpy()  # (L, R)
+        facing = max(FACING, min(len(left), len(right)) // 4)
+        near_left = left[np.argsort(distances.min(1), kind="stable")[:facing]]
+        near_right = right[np.argsort(distances.min(0), kind="stable")[:facing]]
+        found = (self.counts(left, right), self.counts(near_left, near_right))
+        return any(between > 0 and between >= VALLEY * sides for between, sides in found)
+
+    def clean(self, labels: Array) -> bool:
+        """Are nearly all witnesses clear of every cluster but their own? `labels` (G,) of the grown rows."""
+        member = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float64)  # (G, K)
+        centres = (member / member.sum(0)).T @ self.grown  # (K, P)
+        squared = np.maximum(self._squared[:, None] - 2 * self.witness @ centres.T + (centres**2).sum(1), 0)  # (W, K)
+        cluster = squared.argmin(1)
+        two = np.partition(squared, 1, axis=1)
+        clear = two[:, 0] < CLEAR**2 * two[:, 1]
+        size = np.bincount(cluster, minlength=len(centres))
+        share = np.bincount(cluster, weights=clear, minlength=len(centres)) / np.maximum(size, 1)
+        return bool(size.min() >= 2 and share.min() >= 0.75 and clear.mean() >= 0.95)
+
+
+def _cut(halves: Halves) -> Array:
+    """The cluster of each grown row, (G,) int64: sets are joined up the Ward tree unless the witness shows a gap between them."""
+    count = len(halves.grown)
+    tree = linkage(halves.grown, "ward")
+    members: list[Array | None] = [np.array([i]) for i in range(count)]  # None: more than one cluster below
+    final: list[Array] = []
+    for a, b, *_ in tree:
+        left, right = members[int(a)], members[int(b)]
+        joined = None
+        if left is not None and right is not None and not halves.apart(left, right):
+            joined = np.concatenate([left, right])
+        members.append(joined)
+        if joined is None:
+            final += [part for part in (left, right) if part is not None]
+    final = [np.arange(count)] if members[-1] is not None else _joined(halves, final)
+    mode = np.zeros(count, dtype=np.int64)
+    for number, part in enumerate(final):
+        mode[part] = number
+    clean = _clean_cut(halves, tree) if count <= SPARSE else mode
+    return clean if clean.max() > mode.max() else mode
+
+
+def _clean_cut(halves: Halves, tree: Array) -> Array:
+    """The finest cut of the tree that leaves almost no witness between two clusters, (G,) int64.
+
+    Few rows a cluster cannot prove a single gap, all of them together can: a witness is clear where its nearest centre is
+    less than half as far as the next.
+    """
+    best = np.zeros(len(halves.grown), dtype=np.int64)
+    for count in range(2, min(MOST_CLEAN, len(halves.grown) // LEAST) + 1):
+        labels = fcluster(tree, count, "maxclust").astype(np.int64) - 1
+        if halves.clean(labels):
+            best = labels
+    return best
+
+
+def _joined(halves: Halves, parts: list[Array]) -> list[Array]:
+    """Parts joined, nearest first, until no two that are near each other touch."""
+    denied: set[frozenset[int]] = set()
+    numbered = dict(enumerate(parts))
+    fresh, pairs = len(parts), _near_pairs(halves.grown, dict(enumerate(parts)))
+    while pairs:
+        pair = pairs.pop(0)
+        i, j = sorted(pair)
+        if pair in denied or not halves.touching(numbered[i], numbered[j]):
+            denied.add(pair)
+            continue
+        numbered[fresh] = np.concatenate([numbered.pop(i), numbered.pop(j)])
+        fresh += 1
+        pairs = _near_pairs(halves.grown, numbered)
+    return list(numbered.values())
+
+
+def _near_pairs(grown: Array, parts: dict[int, Array]) -> list[frozenset[int]]:
+    """Each part with its nearest few, the nearest pair first; none if there is one part only."""
+    names = list(parts)
+    centres = np.stack([grown[part].mean(0) for part in parts.values()])  # (K, P)
+    distance = ((centres[:, None] - centres[None]) ** 2).sum(2)
+    pairs = [(distance[i, j], i, int(j)) for i in range(len(names)) for j in np.argsort(distance[i], kind="stable")[1 : NEIGHBOURS + 1]]
+    return [frozenset((names[i], names[j])) for _, i, j in sorted(pairs)]
