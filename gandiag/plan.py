@@ -6,35 +6,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gandiag.contracts import Metric, Output, Source
 from gandiag.registry import Registry
-
-# Features that the score, neighbours and clusters use by default.
-DEFAULT_VIEW = {"image": "imagenet", "vector": "identity", "series": "series"}
 
 # Names that --metrics accepts; a factory takes the Question and returns metrics.
 METRICS = Registry(
     "metrics",
     {
+        "outputs": "gandiag.plan:output_metrics",
         "score": "gandiag.plan:score_metrics",
         "classes": "gandiag.plan:class_metrics",
-        "neighbours": "gandiag.plan:neighbour_metrics",
-        "frechet": "gandiag.plan:frechet_metrics",
-        "kid": "gandiag.plan:kernel_metrics",
-        "vendi": "gandiag.plan:vendi_metrics",
-        "pairwise": "gandiag.plan:pairwise_metrics",
-        "duplicates": "gandiag.plan:duplicate_metrics",
-        "memorisation": "gandiag.plan:memorisation_metrics",
-        "modes": "gandiag.plan:mode_metrics",
+        "neighbours": "gandiag.metrics.neighbours:Neighbours",
+        "frechet": "gandiag.metrics.frechet:Frechet",
+        "kid": "gandiag.metrics.kernel:Kernel",
+        "vendi": "gandiag.metrics.vendi:Vendi",
+        "pairwise": "gandiag.metrics.pairwise:Pairwise",
+        "duplicates": "gandiag.metrics.duplicates:Duplicates",
+        "memorisation": "gandiag.metrics.memorisation:Memorisation",
+        "modes": "gandiag.metrics.modes:Modes",
         "fid": "gandiag.plan:fid_metrics",
         "is": "gandiag.plan:inception_metrics",
     },
 )
-ALWAYS = ("score", "classes", "neighbours", "frechet", "kid", "vendi", "pairwise", "duplicates", "memorisation", "modes")
-ON_REQUEST = ("fid", "is")
+ALWAYS = ("outputs", "score", "classes", "neighbours", "frechet", "kid", "vendi", "pairwise", "duplicates", "memorisation", "modes")
+# Inception or nothing: named as not measured unless asked for, or computed where its weights are at hand.
+INCEPTION = {"fid": ("inception-v3-compat", "fid"), "is": ("inception-v3-compat/logits", "inception_score")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,6 @@ class Question:
     roles: tuple[str, ...] = ("fake",)
 
 
-Factory = Callable[[Question], Sequence[Metric]]
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The audit as decided: the question, the sources by role, and the metrics."""
@@ -66,8 +63,22 @@ class Plan:
 def plan_of(question: Question, sources: Mapping[str, Source], asked: Sequence[str] = ()) -> Plan:
     """The default metrics and those asked for by name. PluginError for an unknown name, with the nearest ones."""
     names = [*ALWAYS, *(name for name in asked if name not in ALWAYS)]
-    metrics = [metric for name in names for metric in METRICS.get(name)(question)]
+    metrics = [metric for name in names for metric in _made(METRICS.get(name), question)]
     return Plan(question, sources, tuple(metrics))
+
+
+def _made(factory: Any, ask: Question) -> Sequence[Metric]:
+    """A metric class is made from view, n, seed and referenced; anything else is a function of the question."""
+    if isinstance(factory, type):
+        return [factory(ask.view, ask.n, ask.seed, ask.referenced)]
+    found: Sequence[Metric] = factory(ask)
+    return found
+
+
+def output_metrics(ask: Question) -> Sequence[Metric]:
+    from gandiag.metrics.outputs import OutputNumbers
+
+    return [OutputNumbers(ask.output.range)]
 
 
 def score_metrics(ask: Question) -> Sequence[Metric]:
@@ -82,3 +93,15 @@ def class_metrics(ask: Question) -> Sequence[Metric]:
     from gandiag.metrics.classes import ClassScores
 
     return [ClassScores(ask.view, ask.n, ask.seed, ask.referenced, ask.class_names)] if ask.conditional else []
+
+
+def fid_metrics(ask: Question) -> Sequence[Metric]:
+    from gandiag.metrics.inception import Fid
+
+    return [Fid(INCEPTION["fid"][0], ask.n, ask.seed, ask.referenced)]
+
+
+def inception_metrics(ask: Question) -> Sequence[Metric]:
+    from gandiag.metrics.inception import InceptionScore
+
+    return [InceptionScore(INCEPTION["is"][0], ask.n, ask.seed, ask.referenced)]

@@ -106,6 +106,18 @@ def conditional(record: Record, policy: Policy) -> Finding | None:
     return Finding("GD107", level, text, {"classes": len(bad), "worst": bad[0].get("score")})  # type: ignore[arg-type]
 
 
+def class_ignored(record: Record, policy: Policy) -> Finding | None:
+    """GD109: the class does nothing, or z does nothing given the class."""
+    label, latent = measured(record, "class_response"), measured(record, "z_ignored")
+    if label is not None and label.high is not None and label.high < 0.05:
+        return Finding("GD109", "warning", f"The class is ignored: another class changes the output {percent(label.value or 0)} as much as another z does.",
+                       {"class_response": label.value})
+    if latent is not None and latent.high is not None and latent.high < 0.05:
+        return Finding("GD109", "error", f"z is ignored given the class: in one class the outputs lie {percent(latent.value or 0)} as far apart as in the mixture ({latent.reason}).",
+                       {"z_ignored": latent.value})
+    return None
+
+
 def wrong_latent_scale(record: Record, policy: Policy) -> Finding | None:
     """GD201: trained at one latent scale, sampled at another."""
     trained = trained_scale(record)
@@ -203,11 +215,11 @@ def constant_channels(record: Record, policy: Policy) -> Finding | None:
 
 
 RULES: tuple[Rule, ...] = (
-    loading, doubts, wrong_latent_scale, complete, same_aspect, mode_dropping, thin_modes, recycled, skewed, degenerate, conditional,
+    loading, doubts, wrong_latent_scale, complete, same_aspect, mode_dropping, thin_modes, recycled, skewed, degenerate, conditional, class_ignored,
     straddles, off_distribution, memorised, constant_channels, failed_metrics, no_reaction, no_real_data, code_not_run,
 )
 
 KIND_OF = {
-    "GD101": "complete", "GD103": "mode_dropping", "GD104": "thin_modes", "GD105": "recycled", "GD106": "skewed", "GD107": "conditional",
+    "GD101": "complete", "GD103": "mode_dropping", "GD104": "thin_modes", "GD105": "recycled", "GD106": "skewed", "GD107": "conditional", "GD109": "conditional",
     "GD201": "wrong_scale", "GD301": "off_distribution",
 }

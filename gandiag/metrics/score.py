@@ -10,11 +10,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gandiag.contracts import Estimate, Needs, Outcome
+from gandiag.metrics.duplicates import birthday
 from gandiag.metrics.variety import FEWEST, Variety, variety
 from gandiag.record import Measurement, Score
+from gandiag.stats.distances import degrees, distance_matrix
+from gandiag.stats.spread import pool
 from gandiag.stats.subset import Kept, KeptSamples
 
 
@@ -74,8 +78,8 @@ class Degeneracy:
     """Repeats among generated samples, in output space: the score where there is no real data.
 
     With c near-duplicate pairs among n samples, N = n (n - 1) / 2c is the order-2 Hill number of the outputs (the birthday
-    estimate of the support); the score is 1 - min(1, N / n), the share of the sample that repeats. The interval comes from
-    half-samples of N, which does not depend on n. Reads low whenever collapse leaves more than n outputs: a lower bound.
+    estimate of the support); the score is 1 - min(1, N / n), the share of the sample that repeats. The interval is that of
+    N (`gandiag.metrics.duplicates.birthday`). Reads low whenever collapse leaves more than n outputs: a lower bound.
     """
 
     n: int
@@ -105,29 +109,20 @@ class Degeneracy:
 
 
 def degeneracy(rows: Tensor, *, radius: float, seed: int = 0, replicates: int = 20) -> tuple[Estimate, tuple[float, ...]]:
-    """(estimate, per-replicate scores) of `rows` (n, D) for near-duplicates within `radius`. Cost O(n² D)."""
-    import torch
+    """1 - min(1, N / n) of `rows` (n, D), N the birthday estimate with its interval; and the same on half-samples.
 
-    from gandiag.metrics.duplicates import close_pairs
-
+    `radius`: what counts as the same output. Each replicate is 1 - min(1, N_half / n). Cost O(n² D).
+    """
     n = len(rows)
-    pairs = close_pairs(rows, radius)  # (P, 2) indices, first < second
+    found = birthday(degrees(rows, radius))
+    near = (distance_matrix(rows[pool(n, seed=seed)]) < radius).fill_diagonal_(False)  # (p, p)
     draw = torch.Generator().manual_seed(seed)
-    found = []
+    shares = []
     for _ in range(replicates):
-        half = torch.zeros(n, dtype=torch.bool)
-        half[torch.randperm(n, generator=draw)[: n // 2]] = True
-        inside = int((half[pairs[:, 0]] & half[pairs[:, 1]]).sum())
-        found.append(_support(n // 2, inside))
-    value = _share(_support(n, len(pairs)), n)
-    shares = tuple(_share(support, n) for support in found)
-    spread = 1.96 * float(torch.tensor(shares).std())
-    return Estimate(value, max(0.0, value - spread), min(1.0, value + spread)), shares
+        half = torch.randperm(len(near), generator=draw)[: len(near) // 2]
+        shares.append(_lost(birthday(near[half[:, None], half].sum(1)).value, n))
+    return Estimate(_lost(found.value, n), _lost(found.high, n), _lost(found.low, n)), tuple(shares)
 
 
-def _support(n: int, pairs: int) -> float:
-    return n * (n - 1) / (2 * pairs) if pairs else math.inf
-
-
-def _share(support: float, n: int) -> float:
+def _lost(support: float, n: int) -> float:
     return 1.0 - min(1.0, support / n)

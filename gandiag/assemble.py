@@ -1,0 +1,86 @@
+"""From what was measured to an (unjudged) Record: subject, provenance, exhibits within their budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from gandiag.config import Resolved
+from gandiag.contracts import Assumption, Estimate, Latent, Outcome, Output
+from gandiag.record import Measurement, Record, Score
+from gandiag.stats.sheets import capped
+
+PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
+SECTIONS = ("profile", "aspects", "modes", "response")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scale:
+    """The latent scale that the file says it was trained at, and where it says so."""
+
+    value: float
+    low: float
+    high: float
+    source: str
+
+
+def subject_of(facts: Mapping[str, Any], output: Output, *, latent: Latent | None = None, scale: float = 1.0, trained: Scale | None = None,
+               assumptions: Sequence[Assumption] = (), classes: int | None = None, notes: Sequence[Any] = ()) -> dict[str, Any]:  # fmt: skip
+    """The record's `subject`: facts of the file, latent, output, and everything that had to be assumed."""
+    shown = None
+    if latent is not None:
+        shown = {"dim": latent.dim, "prior": latent.prior, "scale": scale, "trained_scale": None if trained is None else dataclasses.asdict(trained)}
+    return {
+        "path": None, "sha256": None, "loader": None, "family": None, "parameters": None, "weights": None,
+        **facts,
+        "latent": shown,
+        "output": {"kind": output.kind, "shape": list(output.shape), "range": None if output.range is None else list(output.range)},
+        "classes": classes,
+        "assumptions": [dataclasses.asdict(entry) for entry in assumptions],
+        "notes": [str(note) for note in notes],
+    }
+
+
+def provenance_of(resolved: Resolved, *, device: str, features: Mapping[str, str], seconds: Mapping[str, float], doubts: Sequence[str],
+                  remarks: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    """Versions, device, seed, settings with their sources, features with their fingerprints, seconds per stage. No host or user names."""
+    settings = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
+    config = {name: {"value": value, "source": resolved.sources.get(name, "default")} for name, value in settings.items()}
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "device": device,
+        "seed": resolved.config.seed,
+        "config": config,
+        "features": dict(features),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "doubts": list(doubts),
+        "remarks": list(remarks),
+    }
+
+
+def record_of(outcome: Outcome, subject: Mapping[str, Any], provenance: Mapping[str, Any], *, limit: float, exhibits: bool) -> Record:
+    """A Record that still has to be judged."""
+    sections = dict(outcome.sections)
+    score = dataclasses.replace(sections.get("score") or Score(None, None, None, basis="degeneracy"), limit=limit)
+    return Record(
+        verdict="inconclusive", kinds=(), score=score, subject=subject, measurements=dict(sorted(outcome.measurements.items())),
+        classes=tuple(sections.get("classes", ())), exhibits=capped(outcome.exhibits) if exhibits else (), provenance=provenance,
+        **{name: sections.get(name, {}) for name in SECTIONS},
+    )  # fmt: skip
+
+
+def fact(value: float | Estimate, *, n: int = 0, unit: str = "", reason: str = "a fact of the file") -> Measurement:
+    """A measurement that has no floor, because it is no statistic of the samples."""
+    if isinstance(value, Estimate):
+        return Measurement(value.value, value.low, value.high, unit=unit, n=n, reason=reason)
+    return Measurement(value, unit=unit, n=n, reason=reason)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"

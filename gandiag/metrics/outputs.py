@@ -1,0 +1,23 @@
+"""Facts of the output: extremes, saturation, channels that never change. They have no floor: no statistic of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gandiag.contracts import Needs, Outcome
+from gandiag.sample.check import OutputCheck, output_measurements
+
+
+@dataclass(frozen=True, slots=True)
+class OutputNumbers:
+    """`output_min`, `output_max`, `saturated`, `constant_channels` over every generated sample, in one pass."""
+
+    range: tuple[float, float] | None = None
+    key: str = "outputs"
+
+    def needs(self) -> Needs:
+        return {"fake": frozenset({OutputCheck(self.range)})}
+
+    def measure(self, results: Any) -> Outcome:
+        return Outcome(output_measurements(results["fake"][OutputCheck(self.range)]))

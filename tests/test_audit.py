@@ -1,0 +1,171 @@
+"""The whole way, in process: from a generator or samples to a judged record. Toys are small vectors; images are in test_cli."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gandiag
+from gandiag.errors import ConfigError, OutputError, SourceError
+
+N = 400
+
+
+def ring(n: int, seed: int = 0) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    angle = 2 * math.pi * torch.randint(8, (n,), generator=draw) / 8
+    return torch.stack([2 * angle.cos(), 2 * angle.sin()], 1) + 0.02 * torch.randn(n, 2, generator=draw)
+
+
+class Ring(nn.Module):
+    """A generator of the first `modes` of the ring, exact by construction."""
+
+    def __init__(self, modes: int, spread: float = 0.02) -> None:
+        super().__init__()
+        self.modes, self.spread = modes, spread
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        mode = (torch.special.ndtr(z[:, 0]) * self.modes).floor()
+        angle = 2 * math.pi * mode / 8
+        return self.weight * (torch.stack([2 * angle.cos(), 2 * angle.sin()], 1) + self.spread * z[:, 1:3])
+
+
+REAL = ring(2 * N).numpy()
+
+
+def run(x: Any, real: Any = REAL, **more: Any) -> gandiag.Record:
+    return gandiag.audit(x, real, n=N, **({"latent_dim": 4} if isinstance(x, nn.Module) else {}), **more)
+
+
+def test_healthy_and_half_of_the_modes() -> None:
+    healthy, half = run(Ring(8)), run(Ring(4))
+    assert healthy.verdict == "healthy" and healthy.score.value < 0.1
+    assert half.verdict == "collapsed" and half.score.value == pytest.approx(0.5, abs=0.1)
+    assert half.kinds[:2] == ("partial", "mode_dropping")
+    assert (half.modes["found"], half.modes["covered"], len(half.modes["missed"])) == (8, 4, 4)
+    assert half.findings[0].rule == "GD103" and half.findings[0].remedies
+
+
+def test_every_number_has_its_interval_and_floor() -> None:
+    record = run(Ring(8))
+    facts = {"a fact of the file"}
+    for key, entry in record.measurements.items():
+        if entry.status != "ok" or entry.reason in facts:
+            continue
+        assert entry.value is not None and math.isfinite(entry.value), key
+        if entry.low is not None and entry.high is not None:
+            assert entry.low <= entry.value <= entry.high, key
+    for key in ("score", "precision", "recall", "density", "coverage", "frechet[identity]", "kid[identity]", "vendi_1", "pairwise_distance", "near_duplicates"):
+        entry = record.measurements[key]
+        assert None not in (entry.low, entry.high, entry.floor), key
+
+
+def test_a_constant_generator_is_complete_collapse_with_and_without_real_data() -> None:
+    one = Ring(1, spread=0.0)
+    with_real, alone = run(one), run(one, None)
+    assert with_real.verdict == "collapsed" and with_real.kinds == ("complete",)
+    assert with_real.score.low >= 0.95
+    assert alone.verdict == "collapsed" and alone.score.basis == "degeneracy" and alone.kinds == ("complete",)
+
+
+def test_without_real_data_missing_modes_are_not_claimed_either_way() -> None:
+    record = run(Ring(4), None)
+    assert record.verdict == "not_degenerate" and "GD503" in {finding.rule for finding in record.findings}
+    assert record.measurements["precision"].status == "not_measured"
+
+
+def test_results_do_not_depend_on_the_batch_size() -> None:
+    first, second = (run(Ring(4), batch_size=size).to_json() for size in (7, 400))
+    assert strip(first) == strip(second)
+
+
+def strip(text: str) -> dict[str, Any]:
+    import json
+
+    document = json.loads(text)
+    provenance = document.pop("provenance")
+    del provenance["seconds"], provenance["config"]
+    return {**document, "provenance": provenance}
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    run(module, bn="standing")
+    assert torch.equal(torch.rand(1), expected), "the global random state moved"
+    assert module.training and all(parameter.requires_grad for parameter in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_samples_can_be_the_subject() -> None:
+    record = run(ring(N, seed=5).numpy())
+    assert record.score.value < 0.1 and record.subject["latent"] is None and record.response["axis"] is None
+    with pytest.raises(SourceError, match="1 sample"):
+        run(np.zeros((1, 2), np.float32))
+
+
+class Scaled(nn.Module):
+    """Trained at a small latent scale: batch norm remembers it."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(16, 64, bias=False), nn.BatchNorm1d(64)
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.randn(64, 16, generator=draw))
+            self.norm.running_var.copy_(scale**2 * self.first.weight.square().sum(1))
+            self.norm.num_batches_tracked.fill_(1_000)
+        self.scale = scale
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.norm(self.first(z)) / 8
+        mode = (torch.special.ndtr(h[:, 0] * 8) * 8).floor().clamp(0, 7)
+        angle = 2 * math.pi * mode / 8
+        return torch.stack([2 * angle.cos(), 2 * angle.sin()], 1) + 0.02 * h[:, 1:3].mul(8)
+
+
+def test_a_wrong_scale_is_called_that_and_the_verdict_is_the_trained_scale_s() -> None:
+    record = gandiag.audit(Scaled(0.02), REAL, n=N, latent_dim=16)
+    assert record.subject["latent"]["trained_scale"]["value"] == pytest.approx(0.02, rel=0.05)
+    assert "wrong_scale" in record.kinds
+    assert record.findings[0].rule == "GD201"
+    assert record.verdict == "healthy" and record.measurements["score@1"].value > 0.5
+
+
+class Sick(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.where(z[:, :2] > 1, torch.nan, z[:, :2]) * self.weight
+
+
+def test_nan_outputs_stop_the_audit_with_a_count() -> None:
+    with pytest.raises(OutputError, match="hold NaN"):
+        run(Sick())
+
+
+def test_mistakes_in_the_call_are_named() -> None:
+    with pytest.raises(ConfigError, match="bugdet"):
+        gandiag.audit(Ring(8), REAL, bugdet="quick")
+    with pytest.raises(SourceError):
+        gandiag.audit(Ring(8), object(), latent_dim=4)
+    with pytest.raises(SourceError, match="vector"):
+        run(Ring(8), np.zeros((500, 3), np.float32))
+
+
+def test_too_few_samples_are_inconclusive_and_never_a_sure_number() -> None:
+    record = gandiag.audit(Ring(8), REAL, n=50, latent_dim=4)
+    assert record.verdict == "inconclusive" and record.score.value is None
+    assert any("too few" in finding.text for finding in record.findings)
