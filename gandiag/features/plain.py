@@ -20,6 +20,7 @@ class Identity:
     output: Output
     name: str = "identity"
     fingerprint: str = "identity:1"
+    costly: bool = False  # not worth a place in the cache
 
     @property
     def dim(self) -> int:
@@ -35,6 +36,7 @@ class Pixels:
 
     name: str = "pixels"
     side: int = 8
+    costly: bool = False
 
     @property
     def dim(self) -> int:

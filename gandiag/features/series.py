@@ -29,6 +29,7 @@ class Series:
     output: Output
     name: str = "series"
     fingerprint: str = "series:1"
+    costly: bool = False
 
     @property
     def dim(self) -> int:

@@ -20,7 +20,7 @@ def fit_images(images: Tensor | list[Tensor], output: Output) -> Tensor:
     dropped, and mapped from [0, 1] to the output's range ([-1, 1] where none is declared).
     """
     if isinstance(images, list):
-        if len({image.shape for image in images}) > 1:
+        if len({(image.shape, image.dtype) for image in images}) > 1:
             return torch.cat([fit_images(image[None], output) for image in images])
         images = torch.stack(images)
     channels, height, width = output.shape
