@@ -56,7 +56,7 @@ def shuffled(net: nn.Module, seed: int = 0) -> nn.Module:
     return net
 
 
-def calibrated(net: nn.Module, draw: Callable[[torch.Generator], Tensor], *, batches: int = 150, seed: int = 0) -> nn.Module:
+def calibrated(net: nn.Module, draw: Callable[[torch.Generator], Tensor], *, batches: int = 60, seed: int = 0) -> nn.Module:
     """Batch-norm statistics as training leaves them: forward passes in train mode, momentum 0.1."""
     rng = torch.Generator().manual_seed(seed)
     shuffled(net, seed).train()
@@ -66,7 +66,7 @@ def calibrated(net: nn.Module, draw: Callable[[torch.Generator], Tensor], *, bat
     return net.eval()
 
 
-def normal(dim: int, *, scale: float = 1.0, batch: int = 64) -> Callable[[torch.Generator], Tensor]:
+def normal(dim: int, *, scale: float = 1.0, batch: int = 32) -> Callable[[torch.Generator], Tensor]:
     return lambda rng: scale * torch.randn(batch, dim, generator=rng)
 
 

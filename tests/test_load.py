@@ -65,15 +65,9 @@ def test_wrappers_prefixes_come_off(dcgan: DCGAN, tmp_path: Path, wrap: Any) -> 
     same(load_network(save(wrap(dcgan.state_dict()), tmp_path)), dcgan)
 
 
-def test_a_compiled_module_keeps_its_positions(dcgan: DCGAN, tmp_path: Path) -> None:
-    state = nn.DataParallel(dcgan).state_dict() if torch.cuda.is_available() else dcgan.state_dict()
-    same(load_network(save(state, tmp_path)), dcgan)
-
-
-@pytest.mark.parametrize("protocol", [2])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_zip_and_legacy_containers(dcgan: DCGAN, tmp_path: Path, protocol: int, zipped: bool) -> None:
-    torch.save(dcgan.state_dict(), tmp_path / "g", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+def test_zip_and_legacy_containers(dcgan: DCGAN, tmp_path: Path, zipped: bool) -> None:
+    torch.save(dcgan.state_dict(), tmp_path / "g", _use_new_zipfile_serialization=zipped)
     network = load_network(tmp_path / "g")
     assert network.subject["loader"] == ("torch-zip" if zipped else "torch-legacy")
     same(network, dcgan)
@@ -82,7 +76,7 @@ def test_zip_and_legacy_containers(dcgan: DCGAN, tmp_path: Path, protocol: int, 
 def test_safetensors_under_a_misleading_name(dcgan: DCGAN, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    net = calibrated(DCGAN(blocks=5, ngf=2), normal(12))  # ten numbered layers and more: main.10 must not come before main.2
+    net = calibrated(DCGAN(blocks=4, ngf=2), normal(12), batches=5)  # ten numbered layers and more: main.10 must not come before main.2
     save_file({key: entry.contiguous() for key, entry in net.state_dict().items()}, tmp_path / "g.pt")
     network = load_network(tmp_path / "g.pt")
     assert network.subject["loader"] == "safetensors"
@@ -265,8 +259,8 @@ def conditional(*, first: bool, spatial: bool, nz: int = 12, classes: int = 5, s
     rng = torch.Generator().manual_seed(1)
     shuffled(net, 4).train()
     with torch.no_grad():
-        for _ in range(200):
-            net(scale * torch.randn(64, nz, generator=rng), torch.randint(classes, (64,), generator=rng))
+        for _ in range(60):
+            net(scale * torch.randn(32, nz, generator=rng), torch.randint(classes, (32,), generator=rng))
     net.eval()
     return net
 
@@ -296,7 +290,7 @@ def test_labels_by_flags_where_no_batch_norm_shows_them(tmp_path: Path) -> None:
 
 def test_an_unconditional_network_shows_no_labels(dcgan: DCGAN, tmp_path: Path) -> None:
     for seed in range(4):
-        net = calibrated(DCGAN(nz=12, ngf=16), normal(12), seed=seed)
+        net = calibrated(DCGAN(nz=12, ngf=16, blocks=2), normal(12), seed=seed)
         assert load_network(save(net.state_dict(), tmp_path)).classes is None
 
 

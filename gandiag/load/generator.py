@@ -92,7 +92,9 @@ def _from_content(content: Content, config: AuditConfig, path: str, name: str) -
     whole = _whole_module(content.tree, config, name)
     if whole is not None and config.model is None:
         module, used = whole
-        return _adapted(module.eval().requires_grad_(False), config, {**subject, "weights": used}, content.notes)
+        for entry in module.parameters():  # TorchScript modules have no requires_grad_
+            entry.requires_grad = False
+        return _adapted(module.eval(), config, {**subject, "weights": used}, content.notes)
     weights = as_float(find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name))
     subject |= {"weights": weights.why}
     notes = (*content.notes, *weights.notes)

@@ -69,7 +69,8 @@ def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
     if trust and (found.foreign or found.protocol > 2):
         return Content(_unpickle(container), f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {_few(found.foreign)}",))
     try:
-        with _data_globals():
+        with _data_globals(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old protocols and sparse layouts, which are refused below
             tree = torch.load(container.path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not found.foreign and found.protocol <= 2:

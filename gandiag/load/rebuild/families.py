@@ -32,6 +32,7 @@ FAMILIES = Registry("families", {
 ORDER = ("transposed", "projected", "mlp")  # the most specific first; registered ones come before
 Choice = TypeVar("Choice", str, float)
 _CLEAR = 2.0  # how many times worse the runner-up must be
+_BUDGET = 2e8  # multiplications, about, for one ranking pass over z and as many for -z
 _NORMS = 3  # batch norms looked at when ranking: later ones cost more and say the same
 
 
@@ -144,7 +145,9 @@ def _fit(chain: Chain, z: Tensor, labels: Tensor | None, inputs: Inputs) -> floa
 
 def _inputs(blueprint: Blueprint, inputs: Inputs, source: tuple[str, float | None]) -> tuple[Tensor, Tensor | None]:
     prior, scale = source
-    n = 32 if blueprint.output.kind == "image" and len(blueprint.output.shape) == 3 and blueprint.family != "mlp" else 2048
+    maps = [layer for layer in blueprint.layers if layer.kind != "norm"][: _NORMS + 1]
+    work = sum(layer.tensors["weight"].numel() * (4 ** (index + 1) if index and layer.kind == "kernel" else 1) for index, layer in enumerate(maps))
+    n = 2 * int(min(256, max(16, _BUDGET / work)))  # the wider the layers, the more channels average the draw's noise
     z = draws(n, (inputs.latent,), prior, seed=0)
     if scale is not None:
         z = z * (scale / prior_deviation(prior))
