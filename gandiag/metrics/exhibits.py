@@ -63,15 +63,24 @@ def sample_grid(samples: Tensor, span: Span = None) -> Exhibit:
 def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None) -> Exhibit:
     """The same latents at every scale: scale -> (N, C, H, W); one row a scale, from the smallest, eight latents each.
 
-    More than eight scales: eight of them, evenly chosen, the first and the last among them.
+    More than eight scales: eight of them, evenly chosen, the first, the last and 1 among them.
     """
-    scales = sorted(by_scale)
-    if len(scales) > 8:
-        scales = [scales[round(at * (len(scales) - 1) / 7)] for at in range(8)]
+    scales = _chosen(sorted(by_scale))
     columns = min([COLUMNS, *(len(by_scale[scale]) for scale in scales)])
     tiles = torch.cat([by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
     named = ", ".join(f"{scale:g}" for scale in scales)
     return sheet("scales", f"The same {columns} latents at every scale; rows: {named}", tiles, span, columns)
+
+
+def _chosen(scales: list[float], most: int = 8) -> list[float]:
+    if len(scales) <= most:
+        return scales
+    chosen = {round(at * (len(scales) - 1) / (most - 1)) for at in range(most)}
+    one = next((at for at, scale in enumerate(scales) if scale == 1.0), None)
+    if one is not None and one not in chosen:
+        chosen.remove(min(chosen - {0, len(scales) - 1}, key=lambda at: abs(at - one)))
+        chosen.add(one)
+    return [scales[at] for at in sorted(chosen)]
 
 
 def similar_pairs(samples: Tensor, features: Tensor, span: Span = None, count: int = 16) -> Exhibit:
@@ -88,7 +97,7 @@ def similar_pairs(samples: Tensor, features: Tensor, span: Span = None, count: i
             pairs.append(pair)
             taken |= set(pair)
     chosen = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
-    return sheet("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, span)
+    return sheet("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, span, group=2)
 
 
 def clusters_shown(gallery: Gallery, clusters: Clusters, missed: Sequence[int]) -> tuple[Exhibit, ...]:
@@ -129,7 +138,8 @@ def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clusters, s
     tiles = torch.cat([torch.cat([_row(real[mode], EXEMPLARS), _row(fake[mode], EXEMPLARS)]) for mode in range(rows)])
     named = ", ".join(f"{float(shares[mode]):.0%}" for mode in range(rows))
     more = "" if rows == clusters.count else f" (the largest {rows} of {clusters.count})"
-    return sheet("clusters", f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right", tiles, span)
+    caption = f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right"
+    return sheet("clusters", caption, tiles, span, group=EXEMPLARS)
 
 
 def _missed_sheet(found: list[tuple[int, Tensor]], span: Span) -> Exhibit:

@@ -20,12 +20,14 @@ MOST_POINTS = 2_000  # of a curve or a cloud
 LIMIT = 2_000_000  # characters of JSON that all exhibits may take
 LEAST_TILE = 16  # sheets are never shrunk below that
 GAP = 2  # pixels between tiles
+WIDE = 8  # more between groups of them
 PAPER = 255
 
 
-def sheet(name: str, caption: str, images: Tensor, span: tuple[float, float] | None, columns: int = 8) -> Exhibit:
-    """A sheet of at most 64 tiles. `images` (N, C, H, W), C of 1, 3 or more (the first three), or NaN rows for empty tiles.
+def sheet(name: str, caption: str, images: Tensor, span: tuple[float, float] | None, columns: int = 8, group: int = 0) -> Exhibit:
+    """A sheet of at most 64 tiles, with a wider gap after every `group` columns.
 
+    `images` (N, C, H, W): C of 1, 3 or more (the first three are shown); a row of NaN is an empty tile.
     `span`: the declared range; without one, the range of the images. Values outside are clipped. Grey stays grey.
     Returns an Exhibit of kind image: {"png": base64, "columns", "rows", "tile": pixels}.
     """
@@ -35,9 +37,10 @@ def sheet(name: str, caption: str, images: Tensor, span: tuple[float, float] | N
     tiles = [_tile(image) for image in _bytes(images, span)]
     height, width = tiles[0].shape[:2] if tiles else (TILE, TILE)
     channels = tiles[0].shape[2] if tiles else 1
-    page = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), PAPER, dtype=np.uint8)
+    lefts = [GAP + at * (width + GAP) + (at // group * WIDE if group else 0) for at in range(columns)]
+    page = np.full((rows * (height + GAP) + GAP, lefts[-1] + width + GAP, channels), PAPER, dtype=np.uint8)
     for at, tile in enumerate(tiles):
-        top, left = GAP + at // columns * (height + GAP), GAP + at % columns * (width + GAP)
+        top, left = GAP + at // columns * (height + GAP), lefts[at % columns]
         page[top : top + height, left : left + width] = tile
     return Exhibit(name, "image", caption, {"png": _png(page), "columns": columns, "rows": rows, "tile": max(height, width)})
 

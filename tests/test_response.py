@@ -1,0 +1,137 @@
+"""The sweep against generators whose response is known in closed form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gandiag.contracts import Outcome, Output
+from gandiag.errors import OutputError
+from gandiag.probes.response import KEYS, response, spread_of
+from gandiag.record import plain
+
+SCALES = (0.02, 0.1, 0.5, 0.75, 1.0, 1.25, 2.0, 4.0)
+Z = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+W = torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
+VECTOR = Output("vector", (48,), None)
+
+
+def sweep(generator: Callable[[Tensor], Tensor], scales: tuple[float, ...] = SCALES, output: Output = VECTOR) -> Outcome:
+    found = response(lambda scale: generator(Z * scale), scales, seed=0, output=output)
+    json.dumps(plain(found), allow_nan=False)
+    assert set(found.measurements) == set(KEYS)
+    assert all((entry.value is None) == (entry.status != "ok") and entry.reason for entry in found.measurements.values())
+    return found
+
+
+def points(found: Outcome) -> list[dict[str, Any]]:
+    return list(found.sections["response"]["points"])
+
+
+def test_linear_generator_spreads_in_proportion() -> None:
+    found = sweep(lambda z: z @ W + 3.0)
+    for point in points(found):
+        assert point["spread"] == pytest.approx(point["scale"], rel=1e-4)  # float32 outputs of size 3 at distances of 0.3: 1e-6 each
+        assert point["spread_median"] == pytest.approx(point["scale"], rel=1e-4)
+        assert point["interval"]["low"] <= point["spread"] <= point["interval"]["high"]
+    assert found.sections["response"]["axis"] == "scale" and found.sections["response"]["reason"] is None
+    assert found.measurements["scale_gain"].value == pytest.approx(1.0, abs=1e-3)
+    assert [point["scale"] for point in points(found)] == sorted(SCALES)
+
+
+def test_small_scale_repeats_and_scale_one_does_not() -> None:
+    by_scale = {point["scale"]: point for point in points(sweep(lambda z: z @ W))}
+    assert by_scale[0.02]["duplicated"] == 1.0 and by_scale[0.02]["effective"] < 10
+    assert by_scale[1.0]["duplicated"] < 0.02 and by_scale[1.0]["effective"] > 250
+    effective = [by_scale[scale]["effective"] for scale in sorted(by_scale)]
+    assert effective == sorted(effective) and all(1 <= value <= 256 for value in effective)
+
+
+def test_hard_regions_have_no_gain() -> None:
+    """A generator of eight prototypes by the sign of z: scale changes nothing but the distance from the boundary."""
+    found = sweep(lambda z: torch.tanh(50 * z) @ W)
+    assert abs(found.measurements["scale_gain"].value or 0.0) < 0.1
+
+
+@pytest.mark.parametrize("generator", [lambda z: z / z.norm(dim=1, keepdim=True) @ W, lambda z: (z - z.mean(0)) / z.std(0) @ W], ids=["sphere", "batch"])
+def test_normalised_latents_are_not_swept(generator: Callable[[Tensor], Tensor]) -> None:
+    asked: list[float] = []
+    found = response(lambda scale: asked.append(scale) or generator(Z * scale), SCALES, seed=0)  # type: ignore[func-returns-value]
+    section = found.sections["response"]
+    assert section["axis"] is None and "does not react to scale" in section["reason"] and section["points"] == []
+    assert asked == [1.0, 2.0]
+
+
+def test_constant_generator() -> None:
+    found = sweep(lambda z: torch.full((len(z), 48), 0.7))
+    assert found.sections["response"]["axis"] is None and "every output is the same" in found.sections["response"]["reason"]
+    assert found.measurements["scale_reaction"].value == 0.0
+
+
+def test_collapsed_at_one_is_relative_to_the_largest() -> None:
+    """Nothing happens until |z| passes 3: dead at scale 1, alive at scale 4."""
+    found = sweep(lambda z: torch.relu(z.abs() - 4.5) @ W + 1.0)
+    section = found.sections["response"]
+    by_scale = {point["scale"]: point for point in section["points"]}
+    assert "relative to scale 4" in section["reason"] and by_scale[4.0]["spread"] == 1.0 and by_scale[1.0]["spread"] == 0.0
+    assert by_scale[1.0]["duplicated"] == 1.0
+
+
+def test_the_same_at_every_scale_for_most_pairs() -> None:
+    """Outputs move with scale, together: no spread anywhere, and no division by it."""
+    found = sweep(lambda z: torch.ones(len(z), 48) * z.norm())
+    assert all(point["spread"] is None and point["effective"] == 1.0 for point in points(found))
+    assert "not a ratio" in found.sections["response"]["reason"]
+
+
+def test_saturation_counts_the_ends_of_the_range() -> None:
+    output = Output("vector", (48,), (-1.0, 1.0))
+    found = points(sweep(lambda z: torch.tanh(z @ W), output=output))
+    shares = [point["saturated"] for point in found]
+    assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] > 0.5
+    assert all(point["saturated"] is None for point in points(sweep(lambda z: z @ W)))
+
+
+def test_a_scale_that_overflows_is_null() -> None:
+    found = sweep(lambda z: torch.exp(40 * z) if z.abs().max() > 10 else z @ W[:, :8])
+    by_scale = {point["scale"]: point for point in points(found)}
+    assert by_scale[4.0]["spread"] is None and by_scale[2.0]["spread"] == pytest.approx(2.0, rel=1e-4)
+    assert "not finite at scale 4" in found.sections["response"]["reason"]
+    with pytest.raises(OutputError, match="not finite"):
+        spread_of(torch.tensor([[math.nan], [0.0]]), None)
+
+
+def test_scale_nought_and_a_single_scale() -> None:
+    by_scale = {point["scale"]: point for point in points(sweep(lambda z: z @ W, (0.0, 1.0)))}
+    assert by_scale[0.0]["spread"] == 0.0 and by_scale[0.0]["effective"] == 1.0
+    assert sweep(lambda z: z @ W, (1.0,)).measurements["scale_gain"].value is None
+
+
+def test_distances_are_torchs_and_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Z @ W + 100.0
+    whole = spread_of(rows.reshape(256, 3, 4, 4), None).distances
+    monkeypatch.setattr("gandiag.probes.response.CHUNK", 5)
+    assert whole.allclose(torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-9)
+    assert spread_of(rows, None).distances.allclose(whole, atol=1e-9)
+
+
+def test_interval_covers_a_fresh_draw() -> None:
+    """95 % intervals of tanh's spread at .5, against the value from 8 x as many latents; 20 draws: at most 5 misses (p < .003 at 5 %)."""
+    def ratio(z: Tensor) -> dict[str, Any]:
+        return points(response(lambda scale: torch.tanh(z * scale @ W), (0.5, 1.0), seed=0))[0]
+
+    truth = ratio(torch.randn(2048, 8, generator=torch.Generator().manual_seed(99)))["spread"]
+    drawn = [ratio(torch.randn(256, 8, generator=torch.Generator().manual_seed(seed))) for seed in range(20)]
+    assert sum(not point["interval"]["low"] <= truth <= point["interval"]["high"] for point in drawn) <= 5
+
+
+def test_curve_has_no_holes_in_its_axis() -> None:
+    curve = sweep(lambda z: z @ W).exhibits[0]
+    assert curve.id == "response" and curve.kind == "series"
+    assert all(len(line) == len(curve.data["x"]) for line in curve.data["lines"].values())
