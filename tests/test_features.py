@@ -191,7 +191,8 @@ def test_glass_hides_faults_of_fidelity():
 
 @pytest.mark.parametrize("name, full, short", [
     ("imagenet", "imagenet@128", "imagenet"), ("imagenet@128", "imagenet@128", "imagenet"), ("imagenet@224+2", "imagenet@224+2", "imagenet@224+2"),
-    ("pixels+1", "pixels@8+1", "pixels+1"), ("identity", "identity", "identity"), ("inception-v3-compat/logits", "inception-v3-compat/logits", "inception-v3-compat/logits"),
+    ("pixels+1", "pixels@8+1", "pixels+1"), ("identity", "identity", "identity"),
+    ("inception-v3-compat/logits", "inception-v3-compat/logits", "inception-v3-compat/logits"),
 ])
 def test_names_are_read_and_written(name, full, short):
     assert (parse(name).full, str(parse(name))) == (full, short) and parse(short) == parse(name)

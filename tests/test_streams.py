@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from gandiag.contracts import Output
@@ -354,13 +354,23 @@ def test_resizing_keeps_constants_crops_the_centre_and_does_not_alias():
     assert float((reduced - 0.5)[..., 2:-2, 2:-2].abs().max()) < 0.05  # without antialiasing: 0 or 1
 
 
+def test_large_reductions_match_the_slow_way():
+    """Blocks first, the last 3x by bicubic: within 2 % of full antialiased bicubic on a real photograph, and never shifted."""
+    photo = torch.from_numpy(load_sample_images().images[0].copy()).permute(2, 0, 1)[None, :, :420, :420].float() / 255
+    slow = torch.nn.functional.interpolate(photo, size=(16, 16), mode="bicubic", antialias=True).clamp(0, 1)
+    assert float((resized(photo, 16, 16) - slow).abs().mean()) < 0.02
+    mirrored = resized(photo.flip(3), 16, 16).flip(3)
+    torch.testing.assert_close(mirrored, resized(photo, 16, 16), atol=1e-4, rtol=0)
+
+
 def test_the_generators_range_and_assumptions():
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
     made = fit_images(images, Output("image", (3, 16, 16), (0.0, 255.0)))
     assert float(made.min()) >= 0 and 100 < float(made.max()) <= 255
     said = {entry.what: entry.value for entry in open_samples(images).assumptions(Output("image", (1, 16, 16)))}
     assert said == {
-        "range of the samples": "0,255", "real images": "centre-cropped and resized from 32x32 to 16x16", "real channels": "turned to grey", "real range": "-1,1",
+        "range of the samples": "0,255",
+        "real images": "centre-cropped and resized from 32x32 to 16x16", "real channels": "turned to grey", "real range": "-1,1",
     }
 
 

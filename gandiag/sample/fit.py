@@ -24,7 +24,7 @@ def fit_images(images: Tensor | list[Tensor], output: Output) -> Tensor:
             return torch.cat([fit_images(image[None], output) for image in images])
         images = torch.stack(images)
     channels, height, width = output.shape
-    unit = images.float().div(255) if images.dtype == torch.uint8 else images.float()
+    unit = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
     unit = resized(match_channels(unit, channels), height, width)
     low, high = output.range or RANGE
     return unit.mul(high - low).add(low)  # (B, C, H, W)
@@ -52,10 +52,19 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
         return images
     crop_h, crop_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
     top, left = (h - crop_h) // 2, (w - crop_w) // 2
-    images = images[:, :, top : top + crop_h, left : left + crop_w]
-    if (crop_h, crop_w) == (height, width):
+    images = _reduced(images[:, :, top : top + crop_h, left : left + crop_w], min(crop_h // height, crop_w // width) // 3)
+    if images.shape[2:] == (height, width):
         return images
     return F.interpolate(images, size=(height, width), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _reduced(images: Tensor, factor: int) -> Tensor:
+    """Averaged over blocks of `factor` pixels: most of a large reduction at a third of the cost, before the last 3x is done well."""
+    if factor < 2:
+        return images
+    h, w = images.shape[2:]
+    top, left = h % factor // 2, w % factor // 2
+    return F.avg_pool2d(images[:, :, top : top + h // factor * factor, left : left + w // factor * factor], factor)
 
 
 def unit_range(samples: Tensor, output: Output) -> Tensor:
