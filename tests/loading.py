@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def mlp(widths: tuple[int, ...] = (2, 64, 64, 2), *, norm: bool = False, act: Ca
         eps: float = 1e-5) -> nn.Sequential:
     """Linear stacks: 0.weight, 2.weight, …; with `norm` a BatchNorm1d behind every hidden layer."""
     layers: list[nn.Module] = []
-    for index, (into, out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (into, out) in enumerate(itertools.pairwise(widths)):
         layers.append(nn.Linear(into, out))
         if index < len(widths) - 2:
             layers += [nn.BatchNorm1d(out, eps), act()] if norm else [act()]
@@ -42,7 +43,8 @@ def mlp(widths: tuple[int, ...] = (2, 64, 64, 2), *, norm: bool = False, act: Ca
 
 
 def critic(channels: int = 3) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4))
+    return nn.Sequential(nn.Conv2d(channels, 16, 4, 2, 1), nn.LeakyReLU(0.2),
+                         nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4))
 
 
 def shuffled(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -109,7 +109,8 @@ def test_namespaces_and_numpy_numbers_are_data(dcgan: DCGAN, tmp_path: Path) -> 
 
 
 def test_lightning_checkpoints(dcgan: DCGAN, tmp_path: Path) -> None:
-    both = {**{f"generator.{key}": entry for key, entry in dcgan.state_dict().items()}, **{f"discriminator.{key}": entry for key, entry in critic().state_dict().items()}}
+    both = {f"generator.{key}": entry for key, entry in dcgan.state_dict().items()}
+    both |= {f"discriminator.{key}": entry for key, entry in critic().state_dict().items()}
     network = load_network(save({"state_dict": both, "epoch": 3, "pytorch-lightning_version": "2.0"}, tmp_path))
     assert network.subject["weights"] == "state_dict.generator"
     same(network, dcgan)

@@ -32,6 +32,7 @@ from gandiag.contracts import Estimate
 MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
+_FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +84,30 @@ class Split:
 def find_labels(means: Tensor) -> Split | None:
     """The split of the inputs into latents and one-hot labels that their means show, or None where they show none.
 
-    Labels have means 1/K that add up to 1; latents have means near 0. Least squares over K and side, and it must win
-    clearly over "no labels" and over every other split. Classes of very unequal shares are left to the flags.
+    Under a split, latents have means N(0, v) with v unknown, and labels 1/K, of which 15 % (unequal classes) and the
+    sampling of 500 draws may be off. The likeliest split must beat "no labels" by 20 and every other split by 6, in units
+    of twice the log-likelihood, and its labels must add up to 1. Classes of very unequal shares are left to the flags.
     """
     inputs = len(means)
-    total = float(means.square().sum())
-    fits = []
-    for first in (False, True):
-        for count in range(2, min(inputs, 1 + inputs // 2) + 1):
-            part = means[:count] if first else means[inputs - count :]
-            error = total - 2 / count * float(part.sum()) + 1 / count
-            fits.append((error, count, first, float(part.sum())))
-    if len(fits) < 2:
+    if inputs < _FEWEST + 2:
         return None
-    (best, count, first, share), (second, *_) = sorted(fits)[:2]
-    noise = best / inputs
-    clear = total - best > 25 * noise and second - best > 6 * noise
+    fits = [(_cost(means, count, first), count, first) for first in (False, True) for count in range(2, inputs - _FEWEST + 1)]
+    best, count, first = min(fits)
+    runner_up = sorted(fits)[1][0]
+    share = float((means[:count] if first else means[inputs - count :]).sum())
+    clear = _cost(means, 0, False) - best > 20 and runner_up - best > 6
     return Split(count, first) if clear and 0.85 < share < 1.15 else None
+
+
+def _cost(means: Tensor, count: int, first: bool) -> float:
+    """Twice the negative log-likelihood, up to a constant, of `count` labels at one end."""
+    labels, latents = (means[:count], means[count:]) if first else (means[len(means) - count :], means[: len(means) - count])
+    v = max(1e-8, float(latents.square().mean()))
+    cost = len(latents) * (math.log(v) + 1)
+    if count:
+        allowed = (0.15 / count) ** 2 + 1 / (500 * count)
+        cost += float((labels - 1 / count).square().sum()) / allowed + count * math.log(allowed)
+    return cost
 
 
 def input_scale(layer: FirstLayer) -> Estimate | None:
@@ -122,13 +130,19 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
     behind = _WINDOW * 16.0
     if means is not None:
-        behind = min(1e7, max(behind, squared / max(1e-12, float(means[layer.latents].square().mean()))))
+        seen = squared / max(1e-12, float(means[layer.latents].square().mean()))
+        behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latents))))
     sampling = math.sqrt(2 / (behind * len(layer.latents)))
     rows = layer.weight[layer.latents]
     low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
     lowered = low_by * _WINDOW / behind
     width = 1.96 * math.hypot(channels, sampling)
     return Estimate(math.sqrt(squared), math.sqrt(squared * max(0.0, 1 - width)), math.sqrt(squared * (1 + width + lowered)))
+
+
+def _low_chi_square(dof: int) -> float:
+    """The 5 % quantile of chi²/dof (Wilson and Hilferty 1931): D means tell the number of samples no better than this."""
+    return max(0.0, 1 - 2 / (9 * dof) - 1.645 * math.sqrt(2 / (9 * dof))) ** 3
 
 
 def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:

@@ -1,0 +1,163 @@
+"""The scale of the latents in training, read back from batch-norm statistics that the test itself made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loading import DCGAN, calibrated, mlp, save, shuffled
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.load.first_layer import FirstLayer, find_labels, input_scale
+from gandiag.load.generator import load_network, network_of
+from gandiag.probes.batchnorm import statistics_mismatch
+from gandiag.probes.trained_scale import TrainedScale, trained_scale
+
+# 19 batches of 64 stand behind an exponential average: with D latents the variance is known to sqrt(2 / (19 * 64 * D)),
+# which is 1.2 % at D = 12, and the deviation to half of that. 4 % is more than six deviations.
+TOLERANCE = 0.04
+
+
+def check(found: TrainedScale | None, truth: float) -> TrainedScale:
+    assert found is not None
+    assert found.value == pytest.approx(truth, rel=TOLERANCE)
+    assert found.low <= found.value <= found.high
+    # the interval holds the truth, with the slack of one more half-width: 95 % intervals miss now and then
+    slack = (found.high - found.low) / 2
+    assert found.low - slack <= truth <= found.high + slack
+    assert found.high - found.low < 0.2 * truth
+    return found
+
+
+def network(kind: str, scale: float, *, uniform: bool = False, batches: int = 80) -> nn.Module:
+    def draw(rng: torch.Generator) -> Tensor:
+        z = 2 * torch.rand(64, 12, generator=rng) - 1 if uniform else torch.randn(64, 12, generator=rng)
+        return scale * z
+
+    made: dict[str, Callable[[], nn.Module]] = {
+        "transposed": lambda: DCGAN(12, 8, blocks=2),
+        "biased": lambda: DCGAN(12, 8, blocks=2, bias=True),
+        "mlp": lambda: mlp((12, 64, 64, 2), norm=True),
+    }
+    return calibrated(made[kind](), draw, batches=batches)
+
+
+@pytest.mark.parametrize("kind", ["transposed", "biased", "mlp"])
+@pytest.mark.parametrize("scale", [0.02, 1.0, 3.0])
+def test_the_scale_of_training_is_read_back(tmp_path: Path, kind: str, scale: float) -> None:
+    found = check(trained_scale(load_network(save(network(kind, scale).state_dict(), tmp_path))), scale)
+    assert "batch-norm variance behind the first layer" in found.source and "prior on" not in found.source
+
+
+def test_a_uniform_prior_shows_its_deviation_and_is_named(tmp_path: Path) -> None:
+    file = save(network("transposed", 1.0, uniform=True).state_dict(), tmp_path)
+    found = check(trained_scale(load_network(file)), 3**-0.5)
+    assert found.source.endswith("a uniform prior on [-1, 1] (--prior uniform, deviation 0.577) would explain it")
+    # In units of the prior that it had, the scale is 1.
+    check(trained_scale(load_network(file, AuditConfig(prior="uniform"))), 1.0)
+
+
+class Joined(nn.Module):
+    """z and one-hot labels joined inside the network."""
+
+    def __init__(self, body: nn.Module, spatial: bool) -> None:
+        super().__init__()
+        self.body, self.spatial = body, spatial
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        x = torch.cat([z.flatten(1), nn.functional.one_hot(labels, 6).float()], 1)
+        out: Tensor = self.body(x[:, :, None, None] if self.spatial else x)
+        return out
+
+
+@pytest.mark.parametrize("spatial", [True, False])
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+@pytest.mark.parametrize("shares", [(1.0,) * 6, (3.0, 1.0, 1.0, 1.0, 1.0, 1.0)])
+def test_the_labels_share_is_taken_off(spatial: bool, scale: float, shares: tuple[float, ...]) -> None:
+    net = shuffled(Joined(DCGAN(18, 16, blocks=2).main if spatial else mlp((18, 64, 2), norm=True), spatial), 2).train()
+    rng = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for _ in range(80):
+            net(scale * torch.randn(64, 12, generator=rng), torch.multinomial(torch.tensor(shares), 64, replacement=True, generator=rng))
+    seen = network_of(net.eval(), AuditConfig(latent_dim=12, classes=6, condition="index"))
+    found = trained_scale(seen)
+    assert found is not None and "6 labels" in found.source
+    # At scale 0.1 the labels carry 40 times the latents' variance, and their own sampling noise shows: 10 %.
+    assert found.value == pytest.approx(scale, rel=0.1 if scale < 1 else TOLERANCE)
+
+
+def test_closed_form_without_sampling_noise() -> None:
+    """Statistics from the formula itself: exact, biased or not, with labels of unequal shares or not."""
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(12, 40, 16, generator=rng, dtype=torch.float64)
+    bias = torch.randn(40, generator=rng, dtype=torch.float64)
+    z, labels, share = weight[:8], weight[8:], torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    spread = (share[:, None, None] * labels**2).sum(0).mean(1) - (share[:, None] * labels.mean(2)).sum(0) ** 2
+    layer = FirstLayer(weight, bias, bias + (share[:, None] * labels.mean(2)).sum(0), 0.3**2 * (z**2).sum(0).mean(1) + spread,
+                       list(range(8)), torch.eye(4, dtype=torch.float64))
+    found = input_scale(layer)
+    assert found is not None and found.value == pytest.approx(0.3, rel=1e-9)
+
+
+def test_labels_are_seen_only_where_they_are() -> None:
+    rng = torch.Generator().manual_seed(1)
+    noise = 0.03 * torch.randn(60, generator=rng, dtype=torch.float64)
+    assert find_labels(noise) is None
+    for classes in (2, 5, 10, 20):
+        for first in (False, True):
+            means = noise.clone()
+            where = slice(0, classes) if first else slice(60 - classes, 60)
+            means[where] = 1 / classes + noise[where] / classes**0.5  # shares of 1,100 draws, like the latents' means of 0.03
+            split = find_labels(means)
+            assert split is not None and (split.classes, split.first) == (classes, first)
+    unequal = noise + torch.cat([torch.zeros(56), torch.tensor([0.85, 0.05, 0.05, 0.05])])
+    assert find_labels(unequal) is None  # left to the flags
+    assert find_labels(noise + 0.5) is None  # a prior on [0, 1] is no label
+
+
+@pytest.mark.parametrize("make", [
+    lambda: mlp((8, 32, 2)),  # no batch norm
+    lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, 2)),  # not directly behind
+    lambda: nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)),  # never trained: the initial 0 and 1
+])
+def test_none_where_nothing_is_known(make: Any) -> None:
+    assert trained_scale(network_of(shuffled(make()).eval())) is None
+
+
+def test_none_for_a_network_that_normalises_its_latents() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp((8, 32, 32, 2), norm=True)
+
+        def forward(self, z: Tensor) -> Tensor:
+            out: Tensor = self.body(z / z.norm(dim=1, keepdim=True))
+            return out
+
+    net = calibrated(Normalised(), lambda rng: torch.randn(64, 8, generator=rng), batches=30)
+    assert trained_scale(network_of(net)) is None
+
+
+def test_early_checkpoints_are_freed_of_their_start() -> None:
+    # After 10 batches 0.9^10 = 35 % of the stored variance is still the initial 1.
+    net = calibrated(mlp((12, 64, 64, 2), norm=True), lambda rng: 0.1 * torch.randn(64, 12, generator=rng), batches=10)
+    found = trained_scale(network_of(net))
+    assert found is not None and found.value == pytest.approx(0.1, rel=0.06)
+
+
+def test_the_mismatch_is_low_for_the_network_itself_and_high_for_another() -> None:
+    for scale in (0.02, 1.0):
+        net = network("transposed", scale, batches=200)  # 0.9^200: nothing is left of the initial variance of 1
+        right = statistics_mismatch(network_of(net))
+        assert right is not None and right < 0.15
+        with torch.no_grad():
+            for name, entry in net.named_parameters():
+                if name == "main.3.weight":
+                    entry *= 2  # every channel behind gets four times its variance: log 4 = 1.39 in one of two norms
+        wrong = statistics_mismatch(network_of(net))
+        assert wrong is not None and wrong > right + 0.5
+    assert statistics_mismatch(network_of(shuffled(mlp((8, 16, 2))))) is None
