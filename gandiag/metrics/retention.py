@@ -31,6 +31,7 @@ class Field:
     rows: tuple[Tensor, Tensor, Tensor]  # A, B, F: (n, D)
     modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row: (n,)
     count: int
+    inner: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
     near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
     held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
     raw: Tensor  # (n, n) distances F → A
@@ -60,19 +61,22 @@ class Kept:
 def survey(reference: Tensor, held: Tensor, fake: Tensor, *, seed: int) -> Field:
     """Modes, widths and distances. Costs four n × n × D products and holds three n × n float32 matrices."""
     parts = find_modes(reference, held, seed=seed)
-    near = nearest_within(distances(reference, reference))
+    among = distances(reference, reference)
+    near = nearest_within(among)
+    radius = radii(near, torch.arange(len(reference)))
+    inner = _need(among, radius)
+    inner = (inner <= inner.quantile(EDGE)).float()
     fine = COPY * float(near[0][:, 0].median())
     held_far, raw = distances(held, reference, fine=fine), distances(fake, reference, fine=fine)
-    radius = radii(near, torch.arange(len(reference)))
     need, held_need = (_need(far, radius) for far in (raw, held_far))
     on = need <= held_need.quantile(EDGE) * _blur(need, held_need)
     labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
     real, real_labels = torch.cat([reference, held]), torch.cat(labels[:2])
-    home = _spread(real, real_labels, torch.ones(len(real)), parts.count)
+    home = _spread(real, real_labels, torch.cat([inner, (held_need <= held_need.quantile(EDGE)).float()]), parts.count)
     mended, ratio = _mend(fake, labels[2], on.float(), home)
     held_far = distances(_mend(held, labels[1], torch.ones(len(held)), home)[0], reference, fine=fine)
     copies = _copies(held, torch.full((len(held),), fine), fine), _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field((reference, held, fake), labels, parts.count, near, held_far, raw, distances(mended, reference, fine=fine), copies)
+    return Field((reference, held, fake), labels, parts.count, inner, near, held_far, raw, distances(mended, reference, fine=fine), copies)
 
 
 def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
@@ -90,7 +94,7 @@ def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
     cover = _cover(field, picked, weight, radius, torch.minimum(share, shown))
-    width = _width(field, picked, weight)
+    width = _width(field, picked, weight, (held_need <= edge).float())
     distinct = distinct_share(copies) / max(distinct_share(held_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / EDGE
     return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need))
@@ -127,17 +131,18 @@ def _cover(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, 
     return sums[0] / sums[1] if sums[1] else 0.0
 
 
-def _width(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor) -> float:
+def _width(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, held_weight: Tensor) -> float:
     """Mean over the samples of min(1, rms width of their mode over the reference's), free of its bias."""
     a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
     real = torch.cat([field.rows[0][picked[0]], field.rows[1][picked[1]]])
-    wide, doubt, _, _ = _spread(real, torch.cat([a, b]), torch.ones(len(real)), field.count)
+    wide, doubt, _, _ = _spread(real, torch.cat([a, b]), torch.cat([field.inner[picked[0]], held_weight]), field.count)
     thin, fake_doubt, have, _ = _spread(field.rows[2][picked[2]], f, weight, field.count)
-    ratio = thin / wide.clamp(min=1e-12)
-    share = torch.where(have >= 1.5, _totals(f, weight, field.count), torch.zeros(()))
-    if not share.any():
+    seen = have >= 1.5
+    if not seen.any():
         return 0.0
-    return 1 - float((shortfall(1 - ratio, ratio * (doubt + fake_doubt).sqrt()) * share).sum() / share.sum())
+    ratio, error = (thin / wide.clamp(min=1e-12))[seen], (doubt + fake_doubt).sqrt()[seen]
+    share = _totals(f, weight, field.count)[seen]
+    return 1 - float((shortfall(1 - ratio, ratio * error) * share).sum() / share.sum())
 
 
 def _mend(rows: Tensor, mode: Tensor, weight: Tensor, home: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:

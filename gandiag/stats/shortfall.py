@@ -20,6 +20,8 @@ def shortfall(difference: Tensor, error: Tensor) -> Tensor:
     error = error.clamp(min=1e-12)
     z = difference / error
     usual = z.median()
+    if abs(float(usual)) < SURE * 1.25 / len(z) ** 0.5:  # 1.25 / √K: standard error of a median
+        usual = torch.zeros(())
     z = (usual + (z - usual).sign() * ((z - usual).abs() - SURE).clamp(min=0)).abs()
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     beyond = 0.5 * torch.erfc(z / math.sqrt(2))
