@@ -125,9 +125,10 @@ def wrong_latent_scale(record: Record, policy: Policy) -> Finding | None:
         return None
     sampled = record.subject["latent"]["scale"]
     other = measured(record, f"score@{sampled:g}")
-    text = f"Wrong latent scale, not collapse: trained at σ ≈ {trained['value']:.3g}, sampled at σ = {sampled:g}."
+    claim = {"healthy": "Wrong latent scale, not collapse", "not_degenerate": "Wrong latent scale, not degenerate"}.get(record.verdict, "Wrong latent scale")
+    text = f"{claim}: trained at σ ≈ {trained['value']:.3g}, sampled at σ = {sampled:g}."
     if collapsed(record):
-        text = f"Wrong latent scale: trained at σ ≈ {trained['value']:.3g}, sampled at σ = {sampled:g}; it is collapsed at the trained scale too."
+        text += " It is collapsed at the trained scale too."
     if other is not None:
         text += f" At σ = {sampled:g} the score is {other.value:.2f} {span(other.low, other.high)}, at the trained scale {record.score.value:.2f} {span(record.score.low, record.score.high)}."
     text += f" Sample with z × {trained['value']:.3g} (--scale {trained['value']:.3g})."
