@@ -16,7 +16,8 @@ from . import console
 @click.argument("record", type=click.Path(path_type=Path))
 @click.option("-f", "--format", "form", metavar="FORMAT", help="text, html, json, or a plug-in's. Default: what the suffix of -o says, else text.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
-def report(record: Path, form: str | None, output: Path | None) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="All measurements, all remedies, seconds per stage.")
+def report(record: Path, form: str | None, output: Path | None, verbose: bool) -> None:
     """Show RECORD, a file written by `gandiag audit -o`.
 
     \b
@@ -25,7 +26,7 @@ def report(record: Path, form: str | None, output: Path | None) -> None:
     """
     found, form = Record.read(record), form or guess(output)
     if form == "text" and output is None:
-        console.show(found, paths=(f"record {record}",))
+        console.show(found, paths=(f"record {record}",), verbose=int(verbose))
         return
     text = FORMATS.get(form)(found)
     if output is None:

@@ -93,10 +93,15 @@ def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
             "scales",
             "image",
             "The same 8 latents at every scale; rows: 0.02, 0.25, 1, 2",
-            sheet([[0.05 + scale * 0.02 * at for at in range(8)] for scale in (0.02, 0.25, 1, 2)]) | {"row_labels": ["× 0.02", "× 0.25", "× 1", "× 2"]},
+            sheet([[0.05 + scale * 0.02 * at for at in range(8)] for scale in (0.02, 0.25, 1, 2)]),
         ),
         Exhibit("pairs", "image", "The most similar pairs among 2,000 samples", sheet([[0.02] * 6, [0.02] * 6])),
-        Exhibit("clusters", "image", "Clusters by share: 61 %, 30 %, 9 %; one row each", sheet([[hue] * 8 for hue in (0.02, 0.06, 0.55)])),
+        Exhibit(
+            "clusters",
+            "image",
+            "Clusters by share of the real data: 61%, 30%, 9% (the largest 3 of 10); one row each, real on the left, generated on the right",
+            sheet([[hue] * 8 for hue in (0.02, 0.06, 0.55)]),
+        ),
         Exhibit("missed", "image", "Real samples of the modes that are never made", sheet([[0.3 + 0.05 * at for at in range(8)]])),
         Exhibit(
             "response",
@@ -124,12 +129,12 @@ def subject(**change: Any) -> dict[str, Any]:
     } | change
 
 
-PROVENANCE = {
+PROVENANCE: dict[str, Any] = {
     "versions": {"gandiag": "0.1.0", "torch": "2.14.1", "python": "3.12.3"},
     "device": "cpu",
     "seed": 0,
     "seconds": {"sample": 9.4, "features": 28.1, "score": 3.2, "probes": 5.9},
-    "features": {"name": "imagenet@128", "sha256": "0c4b6f2d"},
+    "features": {"imagenet@128": "efficientnet-lite0:0c4b6f2d"},
     "config": {"budget": {"value": "standard", "source": "default"}, "real": {"value": "data/shapes", "source": "flag"}},
 }
 
@@ -276,10 +281,23 @@ def degeneracy() -> Record:
         subject(),
         kept | {key: Measurement.missing("needs real data: --real") for key in ("recall", "precision", "modes")},
         profile={"duplicated": share(0.01)},
+        classes=(
+            {
+                "label": "3",
+                "score": None,
+                "low": None,
+                "high": None,
+                "method": "no real data of this class",
+                "n": 200,
+                "spread": 0.61,
+                "spread_low": 0.55,
+                "spread_high": 0.7,
+            },
+        ),
         response=response(),
         exhibits=exhibits(few=False)[:2],
         policy={"limit": 0.15},
-        provenance=PROVENANCE,
+        provenance=PROVENANCE | {"remarks": ["2,000 samples were kept of 2,048"], "doubts": []},
     )
 
 

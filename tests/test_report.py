@@ -64,7 +64,7 @@ def test_the_collapsed_report_reads_as_designed() -> None:
         "try 1: minibatch standard deviation",
         "Price: under 1 % of the time",
         "Karras et al. 2018",
-        "and 1 more: gandiag explain GD101",
+        "and 2 more: gandiag explain GD101",
         "WARN GD201",
         "note GD304",
         "missing       0.41 [0.38, 0.44]",
@@ -187,3 +187,28 @@ print(sorted({{"torch", "matplotlib", "numpy", "jinja2", "scipy"}} & set(sys.mod
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_is_known_without_scores_is_shown() -> None:
+    text = render_text(records.degeneracy())
+    assert "spread 0.61 [0.55, 0.70]" in text
+    assert "2,000 samples were kept of 2,048" in text
+    assert "real data/shapes (flag)" in text and "budget" not in text
+
+
+def test_verbose_adds_remedies_and_seconds() -> None:
+    short, long = (render_text(records.collapsed(), verbose=verbose) for verbose in (False, True))
+    assert "R1 gradient penalty" not in short and "Seconds per stage" not in short
+    assert "R1 gradient penalty" in long and "Seconds per stage" in long and "gandiag explain" not in long
+
+
+def test_a_remedy_is_told_in_full_once() -> None:
+    text = re.sub(r"\n +", " ", render_text(records.collapsed()))
+    assert text.count("Price: under 1 % of the time") == 1
+    assert "It lets the discriminator see that samples repeat (price and source: GD101)." in text
+
+
+def test_measurements_with_a_floor_come_first_and_the_rest_on_request() -> None:
+    short, long = (render_text(records.collapsed(), verbose=verbose) for verbose in (False, True))
+    assert "effective_rank" in short and "and 1 more with -v" in short
+    assert "  parameters " not in short and "  parameters " in long

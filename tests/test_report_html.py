@@ -16,6 +16,7 @@ import pytest
 import records
 
 from gandiag.record import Exhibit
+from gandiag.report import view
 from gandiag.report.charts import Chart, Undrawable, chart
 from gandiag.report.html import render_fragment, render_html
 
@@ -183,7 +184,7 @@ def series(**data: object) -> Exhibit:
 
 
 def test_a_chart_is_painted_by_the_page_and_the_same_every_time() -> None:
-    exhibit = series(x=[1, 2, 3], lines={"real": [1, 2, 3], "fake": [3, None, 1], "$x_": [1, 1, 1]})
+    exhibit = series(x=[1, 2, 3], lines={"$x_": [1, 1, 1], "fake": [3, None, 1], "real": [1, 2, 3]})
     drawn: Chart = chart(exhibit)
     assert chart(exhibit) == drawn
     assert drawn.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
@@ -202,3 +203,17 @@ def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
     with pytest.raises(Undrawable):
         chart(series(**data))
     assert "This chart cannot be drawn" in render_html(replace(records.bare(), exhibits=(series(**data),)))
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels"),
+    [
+        ("The same 8 latents at every scale; rows: 0.02, 0.1", ["0.02", "0.1"]),
+        ("Real samples of modes that the generator misses; one row each: 3, 7", ["3", "7"]),
+        ("Clusters by share of the real data: 61%, 30% (the largest 2 of 10); one row each, real on the left, generated on the right", ["61%", "30%"]),
+        ("64 generated samples, latents 0 to 63", []),
+    ],
+)
+def test_rows_are_labelled_from_the_caption(caption: str, labels: list[str]) -> None:
+    picture = Exhibit("any", "image", caption, {"png": "", "columns": 2, "rows": 2, "tile": 8})
+    assert view.picture(picture)["labels"] == labels

@@ -29,7 +29,7 @@ PAINTS = {
 ROLES = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
 LINES = ("#010206", "#010207", "#010208", "#010209", "#01020a")
 SQUARE = (4.6, 4.4)  # for points in the plane
-ACROSS = {"response": "latent scale", "distances": "distance between two samples"}
+ACROSS = {"response": "latent scale", "distances": "distance between two samples", "pairwise": "distance between two samples"}
 
 
 class Undrawable(ValueError):
@@ -90,6 +90,11 @@ def _paint(name: str, place: int) -> str:
     return ROLES.get(name) or LINES[place % len(LINES)]
 
 
+def _ordered(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Real first, so that the generated lies over it, then the spread; the others by name, as JSON has them."""
+    return [(name, lines[name]) for name in words.known_first(lines, ("real", "fake", "generated", "spread"))]
+
+
 def _legend(name: str, paint: str) -> tuple[str, str]:
     return ("generated" if name == "fake" else words.name(name), PAINTS[paint])
 
@@ -101,7 +106,7 @@ def _column(values: Sequence[Any]) -> list[float]:
 def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
     axes, lines, legend = _axes(figure, exhibit), exhibit.data["lines"], []
     points, places = exhibit.data.get("marks") == "points", []
-    for place, (name, line) in enumerate(lines.items()):
+    for place, (name, line) in enumerate(_ordered(lines)):
         x, y = (line["x"], line["y"]) if isinstance(line, Mapping) else (exhibit.data["x"], line)
         paint = _paint(name, place)
         _draw(axes, _column(x), _column(y), paint, points)
@@ -143,7 +148,7 @@ def _spread_axis(axes: Axes, x: list[float], kind: str) -> None:
 
 def _histogram(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
     axes, edges, legend = _axes(figure, exhibit), _column(exhibit.data["edges"]), []
-    for place, (name, counts) in enumerate(exhibit.data["counts"].items()):
+    for place, (name, counts) in enumerate(_ordered(exhibit.data["counts"])):
         paint = _paint(name, place)
         axes.stairs(_column(counts), edges, color=paint, fill=True, alpha=0.18)
         axes.stairs(_column(counts), edges, color=paint, linewidth=1.8)

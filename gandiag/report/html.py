@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gandiag import __version__
 from gandiag.record import Exhibit, Record
-from gandiag.report import origin, view, words
+from gandiag.report import numbers, origin, view, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -54,6 +54,7 @@ def render_fragment(record: Record) -> str:
 
 
 def _parts(record: Record) -> dict[str, Any]:
+    telling, rest = numbers.split(record)
     return {
         "hero": view.hero(record),
         "findings": view.findings(record),
@@ -63,11 +64,13 @@ def _parts(record: Record) -> dict[str, Any]:
         "classes": view.classes(record),
         "response": view.response(record),
         "training": view.training(record),
-        "measurements": view.measurements(record),
+        "measurements": view.measurements(telling),
+        "rest": view.measurements(rest),
         "unmeasured": words.unmeasured(record),
         "generator": view.generator(record),
         "assumptions": [[words.shown(entry.get(part)) for part in ("what", "value", "source")] for entry in record.subject.get("assumptions") or ()],
         "circumstances": origin.circumstances(record),
+        "remarks": origin.remarks(record),
         "version": __version__,
     }
 
@@ -75,9 +78,7 @@ def _parts(record: Record) -> dict[str, Any]:
 def _exhibit(exhibit: Exhibit, record: Record) -> dict[str, Any]:
     """One exhibit as the template shows it; data that does not fit its kind is said, not shown."""
     if exhibit.kind == "image":
-        points = record.response.get("points") or ()
-        scales = [f"× {words.scale(point.get('scale'))}" for point in points if isinstance(point, dict)] if exhibit.id == "scales" else []
-        return view.picture(exhibit, scales)
+        return view.picture(exhibit)
     from gandiag.report.charts import Undrawable, chart
 
     about = {"kind": "chart", "id": exhibit.id, "title": view.title(exhibit), "caption": exhibit.caption}

@@ -37,11 +37,10 @@ def times(shape: Iterable[Any]) -> str:
 
 
 def _named(value: Any) -> str:
-    """{name, more …} as "name (more …)"."""
-    if not isinstance(value, Mapping) or "name" not in value:
+    """{name: fingerprint, …} as "name (fingerprint), …"."""
+    if not isinstance(value, Mapping):
         return words.shown(value)
-    rest = words.shown({key: entry for key, entry in value.items() if key != "name" and entry is not None})
-    return f"{words.shown(value['name'])} ({rest})" if rest else words.shown(value["name"])
+    return ", ".join(f"{words.clean(key)} ({words.shown(entry)})" for key, entry in words.ordered(value))
 
 
 def circumstances(record: Record) -> list[tuple[str, str]]:
@@ -55,4 +54,12 @@ def circumstances(record: Record) -> list[tuple[str, str]]:
         rows.append(("time", f"{words.duration(sum(took for took, _ in slow))} ({stages})" if slow else words.NONE))
     elif seconds is not None:
         rows.append(("time", words.duration(float(seconds))))
+    chosen = [f"{words.name(key)} {words.shown(entry.get('value'))} ({words.shown(entry['source'])})" for key, entry in words.ordered(about.get("config") or {})
+              if isinstance(entry, Mapping) and entry.get("source") not in (None, "default")]
+    rows += [("settings", ", ".join(chosen))] if chosen else []
     return rows + ([("versions", words.shown(about["versions"]))] if about.get("versions") else [])
+
+
+def remarks(record: Record) -> list[str]:
+    """What the audit did that a reader should know: remarks of the measuring, notes on the file."""
+    return [words.clean(text) for text in (*(record.provenance.get("remarks") or ()), *(record.subject.get("notes") or ()))]

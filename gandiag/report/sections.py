@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Measurement, Record, Score
-from gandiag.report import origin, words
+from gandiag.report import numbers, origin, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,8 @@ BAR = 20
 DIAL = 40
 ROWS = 10
 SPARKS = "▁▂▃▄▅▆▇█"
-POINT_COLUMNS = 5
+POINT_COLUMNS = 4
+SHORT = 6  # of a unit
 
 
 def all_of(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
@@ -26,12 +27,14 @@ def all_of(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[An
     entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
         ("Where the variety went", _profile), ("Which aspect", _aspects), ("Modes", _modes), ("Classes, worst first", _classes),
         ("Reaction to the latent scale", _response), ("Training", _training), ("Measurements", _measurements), ("The generator", _generator),
-        ("Assumed", _assumed), ("How it was measured", _provenance),
+        ("Assumed", _assumed), ("Good to know", origin.remarks), ("How it was measured", _provenance),
     )
     for title, build in entries:
         body = build(record)
         if body:
             yield title, body
+    if verbose and numbers.split(record)[1]:
+        yield "More measurements", [measured(numbers.split(record)[1])]
     seconds = record.provenance.get("seconds")
     if verbose and isinstance(seconds, Mapping):
         yield "Seconds per stage", _pairs([(words.name(stage), words.number(took)) for stage, took in seconds.items()])
@@ -114,21 +117,18 @@ def _rest(rows: Sequence[Any], what: str) -> list[str]:
 def _classes(record: Record) -> list[Any]:
     if not record.classes:
         return []
-    table = grid("left", "left", "left")
+    table = grid("left", "left", "left", "left")
     for entry in record.classes[:ROWS]:
-        score = entry.get("score")
-        spread = score if isinstance(score, Mapping) else {**entry, "value": score}
-        table.add_row(words.shown(entry.get("label")), words.estimate(spread), bar(spread.get("value"), spread.get("low"), spread.get("high")))
+        score, inside = numbers.of_class(entry)
+        table.add_row(words.shown(entry.get("label")), words.estimate(score), bar(score.get("value"), score.get("low"), score.get("high")), inside)
     return [table, *_rest(record.classes, "classes")]
 
 
 def _response(record: Record) -> list[Any]:
-    points = [point for point in record.response.get("points") or () if isinstance(point, Mapping)]
-    axis = record.response.get("axis") or "scale"
+    axis, keys, points = numbers.sweep(record)
+    keys = keys[:POINT_COLUMNS]
     if not points:
         return [words.clean(record.response["reason"])] if record.response.get("reason") else []
-    numbers = (key for key, entry in points[0].items() if key != axis and not isinstance(entry, (Mapping, list, str)))
-    keys = sorted(numbers, key=lambda key: (key != "spread", key))[:POINT_COLUMNS]
     table = grid("right", *("right" for _ in keys), "left", header=(words.name(axis), *(words.name(key) for key in keys), ""))
     for point in points:
         table.add_row(words.scale(point.get(axis)), *(words.number(point.get(key)) for key in keys), _mark(record, point.get(axis)))
@@ -167,21 +167,29 @@ def _training(record: Record) -> list[Any]:
 
 
 def _measurements(record: Record) -> list[Any]:
-    rows = [(key, entry) for key, entry in sorted(record.measurements.items()) if entry.status == "ok"]
-    if not rows:
+    telling, rest = numbers.split(record)
+    if not telling:
         return []
+    floors = ["floor: the same number between two parts of the real data"] if any(entry.floor is not None for _, entry in telling) else []
+    return [measured(telling), *floors, *([f"and {len(rest)} more with -v"] if rest else [])]
+
+
+def measured(rows: Sequence[tuple[str, Measurement]]) -> Table:
+    """A table of measurements: value, interval, floor, n and direction."""
     table = grid("left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better"))
     for key, entry in rows:
         table.add_row(words.clean(key), *cells(entry))
-    floors = any(entry.floor is not None for _, entry in rows)
-    return [table, *(["floor: the same number between two parts of the real data"] if floors else [])]
+    return table
 
 
 def cells(entry: Measurement) -> tuple[str, str, str, str, str]:
-    """value, interval, floor, n, direction as text."""
-    unit = f" {words.clean(entry.unit)}" if entry.unit and entry.unit not in ("1", "share") else ""
+    """value, interval, floor, n, direction as text. Long units are left to the page."""
+    unit = words.clean(numbers.unit(entry))
     return (
-        words.number(entry.value) + unit, words.interval(entry.low, entry.high), words.number(entry.floor), f"{entry.n:,}" if entry.n else words.NONE,
+        f"{words.number(entry.value)} {unit if len(unit) <= SHORT else ''}".rstrip(),
+        words.interval(entry.low, entry.high),
+        words.number(entry.floor),
+        f"{entry.n:,}" if entry.n else words.NONE,
         words.BETTER[entry.better],
     )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLORS = {"healthy": "green", "collapsed": "red", "inconclusive": "yellow", "not_degenerate": "cyan"}
 LEVEL_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
-REMEDIES = 3
+REMEDIES = 2
 
 
 def render_text(record: Record, *, width: int = 80, color: bool = False, paths: Sequence[str] = (), verbose: bool = False) -> str:
@@ -90,11 +90,12 @@ def _findings(page: Console, record: Record, most: int | None) -> None:
     if found:
         page.print()
         page.print("Findings", style="bold")
+    told = words.introduced(found, most)
     for finding in found:
-        _finding(page, finding, most)
+        _finding(page, finding, most, told)
 
 
-def _finding(page: Console, finding: Finding, most: int | None) -> None:
+def _finding(page: Console, finding: Finding, most: int | None, told: Mapping[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -107,17 +108,27 @@ def _finding(page: Console, finding: Finding, most: int | None) -> None:
     if finding.evidence:
         grid.add_row("", Text(words.evidence(finding.evidence), style="dim"))
     for rank, remedy in enumerate(finding.remedies[:most], start=1):
-        grid.add_row("", Text(_remedy(rank, remedy)))
+        where = told.get(words.clean(remedy.get("key")), finding.rule)
+        grid.add_row("", Text(_remedy(rank, remedy, where if where != finding.rule else "")))
     if most is not None and len(finding.remedies) > most:
         grid.add_row("", Text(f"and {len(finding.remedies) - most} more: gandiag explain {words.clean(finding.rule)}", style="dim"))
     _indented(page, grid)
 
 
-def _remedy(rank: int, remedy: Mapping[str, Any]) -> str:
+def _remedy(rank: int, remedy: Mapping[str, Any], told_at: str) -> str:
+    """One remedy as a sentence or two; price and source only where it is told first."""
     told = f"try {rank}: {words.shown(remedy.get('title') or remedy.get('key'))}"
     told += f". {words.capital(words.shown(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
+    if told_at:
+        return f"{told} (price and source: {words.clean(told_at)})."
     told += f". Price: {words.shown(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
-    return told + (f" [{words.shown(remedy['source'])}]" if remedy.get("source") else ".")
+    return told + (f" [{_short(words.shown(remedy['source']))}]" if remedy.get("source") else ".")
+
+
+def _short(source: str) -> str:
+    """A source without the titles of papers: "Mao et al. 2019, Mode Seeking GANs, arXiv:1903.05628" -> authors, year and number."""
+    papers = (paper.split(", ") for paper in source.split("; "))
+    return "; ".join(f"{paper[0]}, {paper[-1]}" if len(paper) > 1 and paper[-1].startswith("arXiv:") else ", ".join(paper) for paper in papers)
 
 
 def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gandiag import catalogue
 from gandiag.record import Exhibit, Record
-from gandiag.report import origin, words
+from gandiag.report import numbers, origin, words
 
 ACCENTS = {"healthy": "good", "collapsed": "bad", "inconclusive": "doubt", "not_degenerate": "known"}
 LEVELS = {"error": "Fails", "warning": "Warning", "note": "Note"}
 BASE64 = re.compile(r"^iVBORw0KGgo[A-Za-z0-9+/]+=*$")
+ROWS = re.compile(r"(?:rows|each|data): ([^:;()]+?)(?: \(|;|$)")
 # Where each exhibit stands on the page; those without a place come last.
 PLACES = {
     "samples": "samples",
     "scales": "samples",
     "pairs": "repeats",
     "distances": "repeats",
+    "pairwise": "repeats",
     "clusters": "modes",
     "missed": "modes",
     "response": "response",
     "scatter": "samples",
 }
 TITLES = {
-    "samples": "What it makes",
+    "samples": "Samples",
     "scales": "The same latents at every scale",
     "pairs": "The most similar pairs",
     "clusters": "Clusters and their shares",
     "missed": "Real samples that it never makes",
     "response": "Reaction to the latent scale",
     "distances": "Distances between samples",
+    "pairwise": "Distances between samples",
     "scatter": "Real and generated points",
 }
 
@@ -85,41 +88,43 @@ def shares(entries: Mapping[str, Any], meanings: Mapping[str, str]) -> list[dict
 
 def findings(record: Record) -> list[dict[str, Any]]:
     """Failing first; each with evidence as pairs and remedies in order."""
+    found = words.findings(record)
+    told = words.introduced(found)
     return [
         {
-            "rule": found.rule,
-            "level": found.level if found.level in LEVELS else "note",
-            "label": LEVELS.get(found.level, "Note"),
-            "text": words.capital(found.text),
-            "evidence": [(words.name(key), words.shown(value)) for key, value in words.ordered(found.evidence) if value is not None],
-            "remedies": [remedy(entry) for entry in found.remedies],
+            "rule": finding.rule,
+            "level": finding.level if finding.level in LEVELS else "note",
+            "label": LEVELS.get(finding.level, "Note"),
+            "text": words.capital(finding.text),
+            "evidence": [(words.name(key), words.shown(value)) for key, value in words.ordered(finding.evidence) if value is not None],
+            "remedies": [remedy(entry, finding.rule, told) for entry in finding.remedies],
         }
-        for found in words.findings(record)
+        for finding in found
     ]
 
 
-def remedy(entry: Mapping[str, Any]) -> dict[str, str]:
-    """One remedy, every part as text."""
+def remedy(entry: Mapping[str, Any], rule: str, told: Mapping[str, str]) -> dict[str, str]:
+    """One remedy, every part as text; how, price and source only where it is told first, elsewhere `see` names that rule."""
     texts = {part: words.shown(entry[part]) if entry.get(part) else "" for part in ("title", "why", "how", "price", "source")}
-    return {**texts, "title": words.capital(texts["title"] or words.shown(entry.get("key"))), "why": words.capital(texts["why"])}
+    texts |= {"title": words.capital(texts["title"] or words.shown(entry.get("key"))), "why": words.capital(texts["why"]), "see": ""}
+    first = told.get(words.clean(entry.get("key")), rule)
+    return texts if first == rule else texts | {"how": "", "price": "", "source": "", "see": first}
 
 
-def measurements(record: Record) -> list[dict[str, Any]]:
-    """Rows of the table; the catalogue lends title and meaning."""
+def measurements(entries: numbers.Rows) -> list[dict[str, Any]]:
+    """Rows of a table; the catalogue lends title and meaning."""
     rows = []
-    for key, entry in sorted(record.measurements.items()):
-        if entry.status != "ok":
-            continue
+    for key, entry in entries:
         known = catalogue.entry(key)
         rows.append(
             {
                 "key": key,
                 "title": known.title if known else "",
                 "value": words.number(entry.value),
-                "unit": "" if entry.unit in ("1", "share") else entry.unit,
+                "unit": numbers.unit(entry),
                 "interval": words.interval(entry.low, entry.high),
                 "floor": words.number(entry.floor),
-                "reason": entry.reason if entry.floor is None else None,
+                "reason": entry.reason,
                 "n": f"{entry.n:,}" if entry.n else words.NONE,
                 "better": words.BETTER[entry.better],
                 "aloud": words.BETTER_ALOUD[entry.better],
@@ -132,9 +137,8 @@ def classes(record: Record) -> list[dict[str, Any]]:
     """Rows of the table of classes, in the Record's order: worst first."""
     rows = []
     for entry in record.classes:
-        score = entry.get("score")
-        parts = score if isinstance(score, Mapping) else {**entry, "value": score}
-        rows.append({"label": words.shown(entry.get("label")), "span": span(parts.get("value"), parts.get("low"), parts.get("high"))})
+        score, inside = numbers.of_class(entry)
+        rows.append({"label": words.shown(entry.get("label")), "inside": inside, "span": span(score.get("value"), score.get("low"), score.get("high"))})
     return rows
 
 
@@ -157,10 +161,7 @@ def share(value: Any) -> str:
 
 def response(record: Record) -> dict[str, Any]:
     """The sweep as a table: axis, columns, rows."""
-    points = [point for point in record.response.get("points") or () if isinstance(point, Mapping)]
-    axis = record.response.get("axis") or "scale"
-    names = [key for key, value in (points[0] if points else {}).items() if key != axis and not isinstance(value, (Mapping, list, str))]
-    columns = sorted(names, key=lambda key: (key != "spread", key))
+    axis, columns, points = numbers.sweep(record)
     rows = [[words.scale(point.get(axis)), *(words.number(point.get(key)) for key in columns)] for point in points]
     return {"axis": words.name(axis), "keys": columns, "columns": [words.name(key) for key in columns], "rows": rows, "reason": record.response.get("reason")}
 
@@ -187,7 +188,7 @@ def generator(record: Record) -> list[tuple[str, str]]:
     return [row for row in rows if row[1]]
 
 
-def picture(exhibit: Exhibit, rows: Sequence[str] = ()) -> dict[str, Any]:
+def picture(exhibit: Exhibit) -> dict[str, Any]:
     """An image exhibit: PNG checked to be base64 of a PNG, so that nothing else gets into the address of the image."""
     png = exhibit.data.get("png")
     valid = isinstance(png, str) and BASE64.match(png) is not None
@@ -196,7 +197,7 @@ def picture(exhibit: Exhibit, rows: Sequence[str] = ()) -> dict[str, Any]:
     wide, high = 512, 512
     if isinstance(columns, int) and isinstance(high_by, int) and isinstance(tile, int) and min(columns, high_by, tile) > 0:
         wide, high = columns * tile, high_by * tile
-    labels = [words.shown(label) for label in exhibit.data.get("row_labels") or rows]
+    labels = [words.shown(label) for label in exhibit.data.get("row_labels") or rows_named(exhibit)]
     return {
         "kind": "image",
         "id": exhibit.id,
@@ -205,8 +206,14 @@ def picture(exhibit: Exhibit, rows: Sequence[str] = ()) -> dict[str, Any]:
         "png": png if valid else None,
         "labels": labels if len(labels) == exhibit.data.get("rows") else [],
         "width": round(wide * max(min(3.0, 1080 / wide, 640 / high), 0.5)),
-        "crisp": isinstance(tile, int) and tile <= 64,
+        "crisp": isinstance(tile, int) and tile < 48,
     }
+
+
+def rows_named(exhibit: Exhibit) -> list[str]:
+    """What the caption says of each row ("… rows: 0.02, 0.1"; "data: 61 %, 30 % (…)"); of use where it names as many as there are."""
+    found = ROWS.search(exhibit.caption)
+    return [("× " if exhibit.id == "scales" else "") + part.strip() for part in found.group(1).split(",")] if found else []
 
 
 def title(exhibit: Exhibit) -> str:

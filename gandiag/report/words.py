@@ -207,6 +207,15 @@ def findings(record: Record) -> list[Finding]:
     return sorted(record.findings, key=lambda found: order.index(found.level) if found.level in order else len(order))
 
 
+def introduced(found: Iterable[Finding], most: int | None = None) -> dict[str, str]:
+    """Remedy -> the rule that lists it first, among the first `most` of each: there it is told in full, elsewhere in short."""
+    first: dict[str, str] = {}
+    for finding in found:
+        for remedy in finding.remedies[:most]:
+            first.setdefault(clean(remedy.get("key")), finding.rule)
+    return first
+
+
 def evidence(entries: Mapping[str, Any]) -> str:
     """Evidence on one line."""
     return " · ".join(f"{name(key)} {shown(value)}" for key, value in ordered(entries) if value is not None)
