@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from gandiag.contracts import Batch, Latent, Output, Source
 from gandiag.errors import ConfigError, OutputError
 from gandiag.sample.check import OutputCheck, output_measurements
+from gandiag.sample.device import automatic_batch, out_of_memory, pick_device
 from gandiag.sample.guard import seeded, state_hash
 from gandiag.sample.latents import latents
-from gandiag.sample.sampler import Sampler, automatic_batch, out_of_memory, pick_device
+from gandiag.sample.sampler import Sampler, placed
 from gandiag.sample.streams import fake_batches
 
 
@@ -239,6 +240,18 @@ def test_weights_that_are_recomputed_on_every_call():
     assert sampler(vectors(module)).sample(3).shape == (3, 4) and state_hash(module) == before
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchscript_runs_and_its_batch_norm_is_not_pretended_to_switch():
+    plain = dcgan().module.net.eval()
+    for module in (torch.jit.script(plain), torch.jit.trace(plain, torch.zeros(2, 8, 1, 1)), torch.jit.freeze(torch.jit.script(plain))):
+        before = state_hash(module)
+        one = sampler(FakeNetwork(module))
+        torch.testing.assert_close(one.sample(5), sampler(FakeNetwork(plain)).sample(5), atol=1e-5, rtol=0)
+        assert state_hash(module) == before
+    with pytest.raises(ConfigError, match="2 batch-norm layers"):
+        sampler(FakeNetwork(torch.jit.script(plain))).at(torch.arange(5), seed=0, bn="batch")
+
+
 def test_run_gives_gradients_to_latents_only_when_asked():
     network = dcgan()
     one = sampler(network)
@@ -247,6 +260,8 @@ def test_run_gives_gradients_to_latents_only_when_asked():
     assert z.grad is not None and float(z.grad.abs().sum()) > 0
     assert not one.run(z).requires_grad
     torch.testing.assert_close(one.run(z).cpu(), one.sample(4), atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError, match="standing"):
+        one.run(z, bn="standing")
 
 
 def test_output_facts_merge_and_match_their_definition():
@@ -296,6 +311,22 @@ def test_devices_and_automatic_batches():
     assert automatic_batch(Output("image", (3, 2048, 2048)), cpu) == 1
     with pytest.raises(ConfigError, match="'evil'"):
         sampler().at(torch.arange(2), seed=0, bn="evil")
+
+
+def test_another_device_gets_a_copy_and_the_original_stays():
+    network = dcgan()
+    before, meta = state_hash(network.module), torch.device("meta")
+    copied, device = placed(network, meta)
+    assert device == meta and next(copied.module.parameters()).device == meta and state_hash(network.module) == before
+    assert placed(network, torch.device("cpu"))[0] is network
+
+
+def test_what_cannot_be_copied_runs_where_it_is():
+    with pytest.warns(FutureWarning):
+        module = nn.utils.weight_norm(nn.Linear(4, 4))
+    module(torch.zeros(1, 4))  # leaves a computed tensor behind, which deepcopy refuses
+    network = vectors(module)
+    assert placed(network, torch.device("meta")) == (network, torch.device("cpu"))
 
 
 def test_the_sampler_says_what_it_is():

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gandiag.errors import ConfigError
+
 
 def state_hash(module: nn.Module) -> str:
     """A hash of all that an audit must not change: parameters, buffers, train flags, requires_grad, devices, batch-norm knobs."""
     digest = hashlib.blake2b(digest_size=16)
     for name, child in module.named_modules():
         knobs = (getattr(child, "momentum", None), getattr(child, "track_running_stats", None)) if isinstance(child, _BatchNorm) else ()
-        digest.update(f"{name}|{child.training}|{knobs}".encode())
+        digest.update(f"{name}|{_training(child)}|{knobs}".encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|{tensor.device}|{tensor.requires_grad}".encode())
         digest.update(tensor_bytes(tensor))
@@ -36,7 +38,7 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 def untouched(module: nn.Module) -> Iterator[nn.Module]:
     """The module in eval mode inside; on the way out every train flag, batch-norm knob and buffer is what it was before."""
     children = list(module.modules())
-    flags = [child.training for child in children]
+    flags = [_training(child) for child in children]
     norms = [(norm, norm.track_running_stats, norm.momentum) for norm in batch_norms(module)]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     try:
@@ -47,7 +49,7 @@ def untouched(module: nn.Module) -> Iterator[nn.Module]:
         for norm, track, momentum in norms:
             norm.track_running_stats, norm.momentum = track, momentum
         for child, flag in zip(children, flags, strict=True):
-            if child.training != flag:
+            if _training(child) != flag:
                 child.training = flag
         with torch.no_grad():
             for buffer, saved in buffers:
@@ -74,6 +76,18 @@ def seeded(seed: int) -> Iterator[None]:
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The batch-norm layers that keep running statistics."""
     return [child for child in module.modules() if isinstance(child, _BatchNorm) and child.running_mean is not None]
+
+
+def demand_switchable(module: nn.Module) -> None:
+    """ConfigError where batch norm is there and cannot be told to use other statistics (TorchScript, hand-written layers)."""
+    known = len(batch_norms(module))
+    stored = sum(name.endswith("running_mean") for name, _ in module.named_buffers())
+    if stored > known:
+        raise ConfigError(f"{stored - known} batch-norm layers of this network cannot be switched to other statistics", "use --bn eval")
+
+
+def _training(module: nn.Module) -> bool:
+    return bool(getattr(module, "training", False))  # frozen TorchScript has no such flag
 
 
 def use_batch_statistics(module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import ConfigError, GandiagError, OutputError, near
 from gandiag.sample.check import demand_finite, demand_shape
-from gandiag.sample.guard import batch_norms, estimate_standing, put_standing, seeded, untouched, use_batch_statistics
+from gandiag.sample.device import automatic_batch, lives_on, out_of_memory, pick_device
+from gandiag.sample.guard import batch_norms, demand_switchable, estimate_standing, put_standing, seeded, untouched, use_batch_statistics
 from gandiag.sample.latents import derived, labels, latents
 
 BN_MODES = ("eval", "batch", "standing")
@@ -89,8 +89,7 @@ class Sampler:
         which samples depend on their neighbours), "standing" those re-estimated over 16 batches of 64 latents. OutputError
         for NaN, infinity or another shape than declared. A generator that draws noise of its own gets it from `seed`.
         """
-        if bn not in BN_MODES:
-            raise ConfigError(f"there is no batch-norm mode called {bn!r}", near(bn, BN_MODES))
+        self._demand_mode(bn)
         classes = self._labels(indices, labels)
         values = self._values(seed, scale) if bn == "standing" else None
         parts = []
@@ -105,8 +104,12 @@ class Sampler:
     def run(self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", grad: bool = False) -> Tensor:
         """The bare network on latents of the caller's own: (B, *latent.shape) -> (B, *shape), on the device, unchecked for NaN.
 
-        `grad=True` keeps the graph, for Jacobian products with respect to `z`. One call, no splitting into batches.
+        `grad=True` keeps the graph, for Jacobian products with respect to `z`. One call, no splitting into batches; `bn` is
+        "eval" or "batch".
         """
+        self._demand_mode(bn)
+        if bn == "standing":
+            raise ConfigError("standing statistics belong to a seed and a scale, which a bare call has not", "use at(…, bn=\"standing\")")
         network = self._placed
         with untouched(network.module), torch.set_grad_enabled(grad):
             if bn == "batch":
@@ -114,6 +117,12 @@ class Sampler:
             made = self._call(network, z.to(self.device), None if labels is None else labels.to(self.device))
         demand_shape(made, self.output, len(z))
         return made.float()
+
+    def _demand_mode(self, bn: str) -> None:
+        if bn not in BN_MODES:
+            raise ConfigError(f"there is no batch-norm mode called {bn!r}", near(bn, BN_MODES))
+        if bn != "eval":
+            demand_switchable(self.network.module)
 
     def _labels(self, indices: Tensor, given: Tensor | None) -> Tensor | None:
         if self.classes is None:
@@ -200,41 +209,9 @@ class Sampler:
             return estimate_standing(network.module, forward)
 
 
-def pick_device(name: str | torch.device) -> torch.device:
-    """ "auto": CUDA, then MPS, then CPU. ConfigError for a device that is not there."""
-    if str(name) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
-    if not there:
-        raise ConfigError(f"there is no {device.type} device on this machine", "use --device cpu")
-    return device
-
-
-def automatic_batch(output: Output, device: torch.device) -> int:
-    """A first batch size: a power of two with about 4 M output values, 16 M on a GPU, and at most 128 images on a CPU."""
-    budget, most = (1 << 22, 128) if device.type == "cpu" else (1 << 24, 512)
-    most = most if output.kind == "image" else 4096
-    fits = max(1, budget // max(1, math.prod(output.shape)))
-    return int(min(most, 1 << (fits.bit_length() - 1)))
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Running out of memory, as CUDA, MPS, the CPU allocator and Python each tell it."""
-    if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    said = str(problem).lower()
-    return isinstance(problem, RuntimeError) and any(word in said for word in ("out of memory", "not enough memory", "can't allocate memory"))
-
-
-def _lives_on(module: nn.Module, device: torch.device) -> bool:
-    tensors = [*module.parameters(), *module.buffers()]
-    return all(tensor.device.type == device.type and device.index in (None, tensor.device.index) for tensor in tensors)
-
-
 def placed(network: Network, device: torch.device) -> tuple[Network, torch.device]:
     """The network where it runs: itself, or a copy on another device; itself again where it cannot be copied."""
-    if _lives_on(network.module, device):
+    if lives_on(network.module, device):
         return network, device
     try:
         clone = copy.deepcopy(network)
