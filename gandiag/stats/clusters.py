@@ -29,6 +29,7 @@ FACING = 12  # rows at least in the part of a set that faces another
 NEIGHBOURS = 4  # sets that each set is compared with once the tree is cut
 DOUBT = 0.02  # … and a binomial test says so at this level
 CLEAR = 0.5  # a witness is clear of other clusters where its own centre is less than that many times as far as the next
+AGREED = 0.95  # that share of the witnesses
 MOST_CLEAN = 64
 SPARSE = 400  # with more rows than that in the tree, gaps between pairs are proof enough
 REFITS = 5  # three above SMALL rows, where they agree anyway
@@ -190,17 +191,20 @@ class Halves:
         found = (self.counts(left, right), self.counts(near_left, near_right))
         return any(between > 0 and between >= VALLEY * sides for between, sides in found)
 
-    def clean(self, labels: Array) -> bool:
-        """Are nearly all witnesses clear of every cluster but their own? `labels` (G,) of the grown rows."""
+    def confirmed(self, labels: Array) -> Array | None:
+        """The clusters (G,) among `labels` (G,) that witnesses confirm, the rows of others given to the nearest of them; None unless nearly all agree."""
         member = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float64)  # (G, K)
         centres = (member / member.sum(0)).T @ self.grown  # (K, P)
         squared = np.maximum(self._squared[:, None] - 2 * self.witness @ centres.T + (centres**2).sum(1), 0)  # (W, K)
-        cluster = squared.argmin(1)
         two = np.partition(squared, 1, axis=1)
         clear = two[:, 0] < CLEAR**2 * two[:, 1]
-        size = np.bincount(cluster, minlength=len(centres))
-        share = np.bincount(cluster, weights=clear, minlength=len(centres)) / np.maximum(size, 1)
-        return bool(size.min() >= 2 and share.min() >= 0.75 and clear.mean() >= 0.95)
+        count = np.bincount(squared.argmin(1), minlength=len(centres))
+        plain = np.bincount(squared.argmin(1), weights=clear, minlength=len(centres))
+        sure = (plain >= 2) & (plain >= 0.75 * count)
+        if sure.sum() < 2 or clear.mean() < AGREED or count[sure].sum() < (2 * AGREED - 1) * len(clear):
+            return None
+        distance = ((centres[:, None] - centres[None, sure]) ** 2).sum(2)  # (K, S)
+        return np.asarray(distance.argmin(1)[labels], dtype=np.int64)
 
 
 def _cut(halves: Halves) -> Array:
@@ -234,8 +238,8 @@ def _clean_cut(halves: Halves, tree: Array) -> Array:
     best = np.zeros(len(halves.grown), dtype=np.int64)
     for count in range(2, min(MOST_CLEAN, len(halves.grown) // LEAST) + 1):
         labels = fcluster(tree, count, "maxclust").astype(np.int64) - 1
-        if halves.clean(labels):
-            best = labels
+        found = halves.confirmed(labels)
+        best = best if found is None or found.max() <= best.max() else found
     return best
 
 
