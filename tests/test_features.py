@@ -17,6 +17,7 @@ from gandiag.features.fidelity import INCEPTION, available
 from gandiag.features.glass import degrade
 from gandiag.features.imagenet import _network
 from gandiag.features.names import parse
+from gandiag.features.plain import ImageFunction
 from gandiag.features.request import Request
 from gandiag.features.views import View, embed, make_views, salt_of
 from gandiag.sample.fit import fit_images
@@ -239,6 +240,12 @@ def test_a_plug_in_is_an_extractor_like_any_other():
     torch.testing.assert_close(one("test-mean", photos(3)), photos(3).flatten(1).mean(1, keepdim=True))
     with pytest.raises(Exception, match="without name"):
         view("test-broken")
+
+
+def test_a_function_of_images_becomes_an_extractor():
+    made = ImageFunction("mean-colour", lambda images: images.mean((2, 3)), IMAGE)
+    assert isinstance(made, Extractor) and made.dim == 3
+    torch.testing.assert_close(made(photos(3), IMAGE), (photos(3).mean((2, 3)) + 1) / 2)
 
 
 # torch-fidelity
