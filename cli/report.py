@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gandiag.errors import RecordError
 from gandiag.record import Record, write_atomically
 from gandiag.report.formats import FORMATS, guess
 
@@ -25,10 +26,15 @@ def report(record: Path, form: str | None, output: Path | None, verbose: bool) -
     gandiag report audit.json -o report.html     one self-contained page
     """
     found, form = Record.read(record), form or guess(output)
-    if form == "text" and output is None:
-        console.show(found, paths=(f"record {record}",), verbose=int(verbose))
-        return
-    text = FORMATS.get(form)(found)
+    render = FORMATS.get(form)
+    try:
+        if form == "text" and output is None:
+            console.show(found, paths=(f"record {record}",), verbose=int(verbose))
+            return
+        text = render(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+        what = f"{record} is a record with damaged content: {type(wrong).__name__}: {wrong}"
+        raise RecordError(what, "write it again with `gandiag audit -o`; if gandiag wrote it as it is, please report that") from wrong
     if output is None:
         console.result(text)
     else:

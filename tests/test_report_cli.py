@@ -119,6 +119,15 @@ def test_errors_are_a_sentence_and_an_action(audit: str, arguments: list[str], w
     assert done.stderr.startswith("error: ") and what in done.stderr and "\nhint: " in done.stderr and hint in done.stderr
 
 
+def test_damaged_content_is_no_bug_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.json"
+    whole = json.loads(records.collapsed().to_json())
+    for wrong in (whole | {"provenance": None}, whole | {"modes": {"missed": [None]}}, whole | {"subject": None}):
+        path.write_text(json.dumps(wrong), encoding="utf-8")
+        done = run(str(path))
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and "damaged" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_reader_that_leaves_is_no_error(audit: str) -> None:
     process = subprocess.Popen([sys.executable, "-c", COMMAND, audit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ())
     assert process.stdout is not None and process.stderr is not None

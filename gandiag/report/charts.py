@@ -147,14 +147,18 @@ def _spread_axis(axes: Axes, x: list[float], kind: str) -> None:
 
 
 def _histogram(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
+    """Shares, not counts, so that sides of different size compare."""
     axes, edges, legend = _axes(figure, exhibit), _column(exhibit.data["edges"]), []
     for place, (name, counts) in enumerate(_ordered(exhibit.data["counts"])):
         paint = _paint(name, place)
-        axes.stairs(_column(counts), edges, color=paint, fill=True, alpha=0.18)
-        axes.stairs(_column(counts), edges, color=paint, linewidth=1.8)
+        heights = _column(counts)
+        shares = [height / (sum(heights) or 1.0) for height in heights]
+        axes.stairs(shares, edges, color=paint, fill=True, alpha=0.18)
+        axes.stairs(shares, edges, color=paint, linewidth=1.8)
         legend.append(_legend(name, paint))
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     return legend
 
 

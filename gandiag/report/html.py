@@ -114,6 +114,9 @@ def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "rest": []}
     for entry in exhibits:
         places[view.PLACES.get(entry["id"], "rest")].append(entry)
+    if not any(entry["kind"] == "image" for entry in places["repeats"]):  # a chart alone stands better beside the samples
+        places["samples"] += places["repeats"]
+        places["repeats"] = []
     return places
 
 
