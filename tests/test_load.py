@@ -217,10 +217,11 @@ def test_a_projection_then_transposed_convolutions(tmp_path: Path) -> None:
     same(network, net)
 
 
-def test_a_projection_then_upsampling(tmp_path: Path) -> None:
-    # The layout of PyTorch-GAN's dcgan, with an ordinary eps.
-    tail = nn.Sequential(nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.LeakyReLU(0.2),
-                         nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.LeakyReLU(0.2), nn.Conv2d(8, 3, 3, 1, 1), nn.Tanh())
+@pytest.mark.parametrize("eps", [1e-5, 0.8])
+def test_a_projection_then_upsampling(tmp_path: Path, eps: float) -> None:
+    # The layout of PyTorch-GAN's dcgan: 0.8 stands where eps does in all norms but the first.
+    tail = nn.Sequential(nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16, eps), nn.LeakyReLU(0.2),
+                         nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1), nn.BatchNorm2d(8, eps), nn.LeakyReLU(0.2), nn.Conv2d(8, 3, 3, 1, 1), nn.Tanh())
     net = calibrated(Unflattened(nn.Sequential(nn.Linear(10, 16 * 64)), tail, 16), normal(10))
     network = load_network(save(net.state_dict(), tmp_path))
     assert network.output.shape == (3, 32, 32)

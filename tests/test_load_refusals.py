@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 import re
@@ -262,6 +263,53 @@ def test_unknown_architectures_name_the_way(tmp_path: Path) -> None:
     assert "6 tensors but no architecture that gandiag can rebuild" in problem.what and "--model pkg.mod:factory" in problem.hint
 
 
+def test_weights_that_are_not_finite_still_load(tmp_path: Path) -> None:
+    # What comes out is for the measuring to judge.
+    for net in (DCGAN(), mlp((4, 16, 16, 2), norm=True)):
+        state = {key: torch.full_like(entry, float("nan")) if entry.is_floating_point() else entry for key, entry in net.state_dict().items()}
+        assert load_network(save(state, tmp_path)).subject["loader"] == "torch-zip"
+
+
+def test_mutilated_state_dicts_never_crash(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    base = {**mlp((4, 16, 16, 2), norm=True).state_dict()}
+    shapes: list[tuple[int, ...]] = [(), (0,), (3,), (0, 4), (4, 0), (2, 2), (1, 1, 1, 1), (0, 2, 4, 4), (2, 3, 4, 5), (2, 2, 2), (16, 2, 4, 4)]
+    for _ in range(120):
+        state = dict(base)
+        for _ in range(int(torch.randint(1, 4, (1,), generator=rng))):
+            key = list(state)[int(torch.randint(len(state), (1,), generator=rng))]
+            choice = int(torch.randint(len(shapes) + 2, (1,), generator=rng))
+            if choice < len(shapes):
+                state[key] = torch.zeros(shapes[choice])
+            elif choice == len(shapes):
+                del state[key]
+            else:
+                state[key] = state[key].to(torch.int64)
+        with contextlib.suppress(LoadError):
+            load_network(save(state, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_flipped_bytes_never_crash(tmp_path: Path, kind: str) -> None:
+    from safetensors.torch import save_file
+
+    state = mlp((2, 6, 2)).state_dict()
+    if kind == "safetensors":
+        save_file(state, tmp_path / "g")
+    else:
+        torch.save(state, tmp_path / "g", _use_new_zipfile_serialization=kind == "zip")
+    whole = (tmp_path / "g").read_bytes()
+    rng = torch.Generator().manual_seed(1)
+    for _ in range(80):
+        mutilated = bytearray(whole)
+        for place in torch.randint(len(whole), (3,), generator=rng).tolist():
+            mutilated[place] = int(torch.randint(256, (1,), generator=rng))
+        with contextlib.suppress(LoadError):
+            load_network(written(tmp_path, bytes(mutilated)))
+
+
 def test_terminal_codes_in_a_file_are_not_passed_on(tmp_path: Path) -> None:
     problem = refused(written(tmp_path, pickle.dumps({}, 2)[:2] + b"cevil\x1b[31m\nclass\n)R."))
     assert "\x1b" not in str(problem)
+    keys = {"\x1b[2Jfirst": DCGAN().state_dict(), "second": DCGAN().state_dict()}
+    assert "\x1b" not in str(refused(save(keys, tmp_path)))

@@ -146,7 +146,7 @@ def _zip_kind(file: Path, size: int) -> tuple[str, str]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except Exception:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, struct.error …
         return "truncated", " (the zip directory at its end is missing or damaged)"
     names = [entry.filename for entry in entries]
     kind, detail = _archive_kind(names)

@@ -69,6 +69,8 @@ def input_means(layer: FirstLayer) -> Tensor | None:
     if channels < 1.2 * inputs:
         return None
     average = layer.weight.mean(2)  # (D, C)
+    if not bool(average.isfinite().all() and layer.mean.isfinite().all() and layer.bias.isfinite().all()):
+        return None
     solved: Tensor = torch.linalg.lstsq(average.T, (layer.mean - layer.bias)[:, None], driver="gelsd").solution[:, 0]
     return solved  # (D,)
 

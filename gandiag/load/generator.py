@@ -18,13 +18,13 @@ from gandiag.errors import LoadError
 from gandiag.load.adapter import adapt, call, frozen_copy, picture
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
-from gandiag.load.names import role
+from gandiag.load.names import printable, role
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.families import rebuild
 from gandiag.load.recognise import refuse_others
 from gandiag.load.weights import as_float, find_weights
 
-_KNOWN_SOURCES = ("flag", "file", "metadata", "shapes")
+_KNOWN_SOURCES = ("flag", "file", "metadata", "shapes", "module", "attribute")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +70,13 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
     `config.strict` also for every assumption that neither the file nor a flag backs.
     """
     config = config or AuditConfig()
-    content = read(os.fspath(path), trust=config.trust)
     name = Path(path).name
-    network = _from_content(content, config, str(os.fspath(path)), name)
-    if config.strict:
-        _refuse_assumptions(network, name)
+    try:
+        network = _from_content(read(os.fspath(path), trust=config.trust), config, os.fspath(path), name)
+        if config.strict:
+            _refuse_assumptions(network, name)
+    except LoadError as problem:
+        raise LoadError(printable(problem.what), printable(problem.hint)) from None
     return network
 
 
@@ -96,8 +98,8 @@ def _from_content(content: Content, config: AuditConfig, path: str, name: str) -
             entry.requires_grad = False
         return _adapted(module.eval(), config, {**subject, "weights": used}, content.notes)
     weights = as_float(find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name))
-    subject |= {"weights": weights.why}
-    notes = (*content.notes, *weights.notes)
+    subject |= {"weights": printable(weights.why)}
+    notes = tuple(map(printable, (*content.notes, *weights.notes)))
     if config.model is not None:
         module = build(config.model, config.init)
         fill(module, weights, name)
@@ -106,7 +108,7 @@ def _from_content(content: Content, config: AuditConfig, path: str, name: str) -
     made = rebuild(weights, config, name)
     condition: Condition | None = "concat" if made.inputs.classes else None
     facts = {**subject, "family": made.family, "parameters": weights.parameters}
-    return Network(made.module, made.latent, made.output, made.inputs.classes, condition, facts, made.assumptions, notes, made.inputs.labels_first)
+    return Network(made.module, made.latent, made.output, made.inputs.classes, condition, facts, _shown(made.assumptions), notes, made.inputs.labels_first)
 
 
 def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:
@@ -132,6 +134,10 @@ def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module,
         if fitting:
             return modules[fitting[0]], fitting[0]
     return None
+
+
+def _shown(assumptions: tuple[Assumption, ...]) -> tuple[Assumption, ...]:
+    return tuple(Assumption(entry.what, printable(entry.value), entry.source) for entry in assumptions)
 
 
 def _siblings(path: str) -> list[str]:

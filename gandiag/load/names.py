@@ -56,6 +56,11 @@ def _was_wrapped(weights: dict[str, str]) -> bool:
     return any(old != new for old, new in weights.items())
 
 
+def printable(text: str) -> str:
+    """Text from a file without what a terminal would obey: names in checkpoints are an attacker's text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key in which main.2 stands before main.10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]

@@ -47,7 +47,10 @@ def scan(stream: BinaryIO, size: int, *, streams: int = 1) -> Scan:
     try:
         for _ in range(streams):
             protocol = max(protocol, _scan_one(stream, size, names))
-    except (ValueError, IndexError, EOFError, UnicodeDecodeError) as broken:
+    except LoadError:
+        raise
+    except Exception as broken:
+        # Damage surfaces as almost anything (ValueError, BadZipFile, zlib.error …); to the user it is one thing.
         raise LoadError(f"the pickle in this file is cut short or damaged ({_brief(broken)})", "copy it again and compare the sizes") from None
     return Scan(tuple(names), protocol)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import io
 import pickle
 import warnings
 import zipfile
@@ -105,10 +106,13 @@ def _scan(container: Container) -> Scan:
     if container.kind != "torch-zip":
         with container.path.open("rb") as stream:
             return scan(stream, container.size, streams=5 if container.kind == "torch-legacy" else 1)
-    with zipfile.ZipFile(container.path) as archive:
-        name = next(entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == "data.pkl")
-        with archive.open(name) as stream:
-            return scan(stream, container.size)  # type: ignore[arg-type]
+    try:
+        with zipfile.ZipFile(container.path) as archive:
+            name = next(entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == "data.pkl")
+            packed = io.BytesIO(archive.read(name))
+    except Exception as broken:  # BadZipFile, NotImplementedError, zlib.error, UnicodeDecodeError …
+        raise LoadError(f"{container.name} is a damaged archive: {_first_line(broken)}", "copy it again and compare the sizes") from None
+    return scan(packed, container.size)
 
 
 def _unpickle(container: Container) -> Any:
@@ -125,12 +129,12 @@ def _unpickle(container: Container) -> Any:
 
 def read_safetensors(container: Container, *, trust: bool, sha256: str) -> Content:
     """safetensors, whatever the file is called. The format sorts its keys."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         tree = load_file(container.path, device="cpu")
-    except SafetensorError as broken:
+    except Exception as broken:
+        # SafetensorError, and ValueError or KeyError for headers that are JSON but no table of tensors.
         raise LoadError(f"{container.name} is a damaged safetensors file: {_first_line(broken)}", "copy it again and compare the sizes") from None
     return Content(tree, "safetensors", sha256, ordered=False)
 

@@ -132,9 +132,11 @@ def linear_step(layer: Layer) -> Step:
     return Step("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
 
 
-def norm_step(layer: Layer, spatial: bool) -> Step:
+def norm_step(layer: Layer, spatial: bool, *, ordinary: bool = False) -> Step:
+    """`ordinary`: this norm keeps the usual eps where the others have the mistaken 0.8."""
     make = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-    return Step("layer", layer, lambda eps: make(layer.shape[0], eps=eps, affine="weight" in layer.tensors))
+    affine = "weight" in layer.tensors
+    return Step("layer", layer, lambda eps: make(layer.shape[0], eps=1e-5 if ordinary and eps == 0.8 else eps, affine=affine))
 
 
 def conv_step(layer: Layer) -> Step:

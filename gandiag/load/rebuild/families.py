@@ -6,6 +6,7 @@ not its own, and an entry in FAMILIES. It matches only if every key is used and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -140,7 +141,7 @@ def _ranked(scores: dict[Choice, float], free: bool) -> tuple[Choice, str]:
 
 def _fit(chain: Chain, z: Tensor, labels: Tensor | None, inputs: Inputs) -> float:
     found = mismatch(lambda a, b: torch.as_tensor(chain(inputs.join(a, b))), chain, z, labels, skip=1, stop=_NORMS)
-    return float("inf") if found is None else found
+    return found if found is not None and math.isfinite(found) else 1e9  # weights that are NaN fit nothing
 
 
 def _inputs(blueprint: Blueprint, inputs: Inputs, source: tuple[str, float | None]) -> tuple[Tensor, Tensor | None]:

@@ -46,14 +46,15 @@ def split_inputs(total: int, layer: Layer, seen: tuple[int, bool] | None, config
     if latent < 1:
         raise LoadError(f"--classes {classes} contradicts the weights: {layer.key} is {layer.shape}, {total} inputs in all", "correct --classes")
     _agree(latent, total, layer, config)
-    first = seen[1] if seen is not None and seen[0] == classes else False
-    where = "batch-norm" if seen is not None and seen[0] == classes else "default"
+    shown = seen is not None and seen[0] == classes
+    first = seen[1] if seen is not None and shown else False
+    place = f"one-hot, joined {'before' if first else 'after'} the latents (--condition concat{', place by batch norm' if shown else ''})"
     said = (
         Assumption("latent size (--latent-dim)", str(latent), "shapes" if source == "flag" else source),
-        Assumption("classes (--classes)", f"{classes}, one-hot, joined to the latents (--condition concat)", source),
-        Assumption("place of the labels (--model, if it is another)", "before the latents" if first else "after the latents", where),
+        Assumption("classes (--classes)", f"{classes}, {place}", source),
     )
-    return Inputs(latent, classes, first), said
+    guess = Assumption("place of the labels (--model, if it is another)", "after the latents", "default")
+    return Inputs(latent, classes, first), said if shown else (*said, guess)
 
 
 def _classes(total: int, seen: tuple[int, bool] | None, config: AuditConfig) -> tuple[int | None, str]:

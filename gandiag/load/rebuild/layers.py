@@ -42,7 +42,19 @@ def layers_of(weights: Weights) -> list[Layer]:
     for key, tensor in weights.tensors.items():
         name, _, leaf = key.rpartition(".")
         grouped.setdefault(name, {})[leaf] = tensor
-    return [Layer(name, _kind(name, tensors), tensors) for name, tensors in grouped.items()]
+    return [_checked(Layer(name, _kind(name, tensors), tensors)) for name, tensors in grouped.items()]
+
+
+def _checked(layer: Layer) -> Layer:
+    """Biases and statistics fit the layer they belong to, and nothing is empty."""
+    widths = layer.shape[:2] if layer.kind == "kernel" else layer.shape[:1]
+    for leaf, tensor in layer.tensors.items():
+        if leaf == "num_batches_tracked" and tensor.numel() == 1:
+            continue
+        own = layer.kind != "norm" and leaf == "weight"
+        if not tensor.is_floating_point() or tensor.numel() == 0 or (not own and (tensor.ndim != 1 or len(tensor) not in widths)):
+            raise NotThis(f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.key} {layer.shape}")
+    return layer
 
 
 def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
@@ -56,6 +68,8 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
         return "linear"
     if weight.ndim == 4:
         return "kernel"
+    if weight.ndim == 2:
+        raise NotThis(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
     raise NotThis(f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer")
 
 

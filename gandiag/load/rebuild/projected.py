@@ -72,8 +72,8 @@ def _upsampled(layers: list[Layer], spacing: list[int | None], side: int, config
     for index, layer in enumerate(layers):
         if index in doubled:
             steps.append(Step("upsample"))
-        steps.append(norm_step(layer, spatial=True) if layer.kind == "norm" else conv_step(layer))
-        taken = bare and index == 0  # the one module there is the upsampling
+        taken = bare and index == 0  # PyTorch-GAN: the one module there is the upsampling, and this norm alone has the usual eps
+        steps.append(norm_step(layer, spatial=True, ordinary=taken) if layer.kind == "norm" else conv_step(layer))
         if index + 1 < len(layers) and not taken and activated(layer, layers[index + 1], spacing[index]):
             steps.append(Step("activation"))
     grown_to = side * 2 ** len(doubled)
