@@ -40,6 +40,7 @@ EXTRACTORS = Registry("features", {
     "pixels": "gandiag.features.plain:pixels",
     "series": "gandiag.features.series:series",
     "imagenet": "gandiag.features.imagenet:imagenet",
+    **{name: "gandiag.features.functions:aspect" for name in ("color", "texture", "layout")},
     **{name: "gandiag.features.fidelity:fidelity" for name in FIDELITY},
 })  # name -> factory(Request) -> Extractor
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,17 +60,3 @@ def pixels(request: Request) -> Pixels:
     """The factory behind "pixels" and "pixels@side"."""
     request.demand_images()
     return Pixels(request.view.base, request.view.side or 8)
-
-
-class ImageFunction:
-    """A cheap function of images, (B, C, H, W) in [0, 1] -> (B, D), as an extractor. `version`: raise it when the function changes."""
-
-    costly = False
-
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor], output: Output, version: int = 1) -> None:
-        self.name, self._function = name, function
-        self.fingerprint = f"{name}:{version}"
-        self.dim = function(torch.zeros(1, *output.shape)).shape[1]
-
-    def __call__(self, samples: Tensor, output: Output) -> Tensor:
-        return self._function(unit_range(samples.detach(), output)).float().cpu()  # (B, D)
