@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.contracts import Estimate
+from gandiag.load.moments import place_of
 
 MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
@@ -168,17 +169,18 @@ def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modul
     labels = None if classes is None else torch.arange(max(_DRAWS, classes)) % classes
     z = torch.randn(_DRAWS if labels is None else len(labels), *shape, generator=rng)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+    place = place_of(module)
 
     def watch(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         if len(seen) < 2 and given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
-            seen.append((layer, given[0].detach().clone(), made.detach().clone()))
+            seen.append((layer, given[0].detach().cpu().clone(), made.detach().cpu().clone()))
 
     watched = (nn.Linear, nn.ConvTranspose2d, nn.modules.batchnorm._BatchNorm)
     active = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SELU, nn.SiLU)
     hooks = [part.register_forward_hook(watch) for part in module.modules() if isinstance(part, (*watched, *active))]
     try:
         with torch.no_grad():
-            forward(z, labels)
+            forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:
             hook.remove()
@@ -199,7 +201,8 @@ def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: 
         return None
     known = set(latents)
     rest = [column for column in range(x.shape[1]) if column not in known]
-    return from_tensors(dict(first.state_dict()), dict(norm.state_dict()), latents, x[:classes][:, rest].double() if classes and rest else None)
+    weights, statistics = ({name: entry.cpu() for name, entry in part.state_dict().items()} for part in (first, norm))
+    return from_tensors(weights, statistics, latents, x[:classes][:, rest].double() if classes and rest else None)
 
 
 def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latents: list[int] | None = None, labels: Tensor | None = None) -> FirstLayer | None:

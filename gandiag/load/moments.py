@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -31,6 +32,12 @@ class _Enough(Exception):
     """Stops a forward pass once the batch norms asked for have been seen."""
 
 
+def place_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are; a sampler may have moved them."""
+    first = next(itertools.chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, z: Tensor, labels: Tensor | None, *,
              skip: int = 0, stop: int = 1_000) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
@@ -45,8 +52,8 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
     def compare(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
             return
-        x = given[0].detach().transpose(0, 1).flatten(1).double()  # (C, B * positions)
-        mean, var = norm.running_mean.double(), norm.running_var.double() + 1e-12
+        x = given[0].detach().transpose(0, 1).flatten(1).cpu().double()  # (C, B * positions)
+        mean, var = norm.running_mean.cpu().double(), norm.running_var.cpu().double() + 1e-12
         shift = ((x.mean(1) - mean).abs() / var.sqrt()).clamp_max(10)
         stretch = ((x.var(1) + 1e-12) / var).log().abs().clamp_max(10)
         found.append(float((shift + stretch).mean()))
@@ -56,9 +63,10 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
     hooks = [part.register_forward_pre_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not hooks:
         return None
+    place = place_of(module)
     try:
         with torch.no_grad(), contextlib.suppress(_Enough):
-            forward(z, labels)
+            forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:
             hook.remove()
