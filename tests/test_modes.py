@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gandiag.metrics.modes import KEYS, Counts, Modes, hill, holm, share_tests
 from gandiag.record import plain
-from gandiag.stats.clusters import Clusters, find_clusters, nearest_rows, principal
+from gandiag.stats.clusters import Clusters, find_clusters, principal
+from gandiag.stats.gaps import nearest_rows
 from gandiag.stats.subset import Kept, KeptSamples
 from gandiag.testing import Injection, Mixture, mixture
 

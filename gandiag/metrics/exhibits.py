@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gandiag.record import Exhibit
-from gandiag.stats.clusters import Clusters, nearest_rows
+from gandiag.stats.clusters import Clusters
+from gandiag.stats.gaps import nearest_rows
 from gandiag.stats.sheets import points, sheet
 from gandiag.stats.subset import Kept, KeptSamples
 
