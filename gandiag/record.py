@@ -202,7 +202,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path may hold bytes that are no text
         os.replace(scratch, target)
     except OSError as problem:
         raise RecordError(f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space") from None

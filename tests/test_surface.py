@@ -1,0 +1,91 @@
+"""What is public is there, and says what it is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import gandiag
+import gandiag.metrics
+from gandiag.catalogue import entries, entry, explain
+from gandiag.errors import ConfigError, PluginError
+from gandiag.metrics.variety import variety
+from gandiag.plan import METRICS
+from gandiag.registry import Registry
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", gandiag.__all__)
+def test_public_names_resolve_and_are_documented(name: str) -> None:
+    found = getattr(gandiag, name)
+    assert (found.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", gandiag.metrics.__all__)
+def test_metrics_work_on_arrays_and_say_which_way_is_good(name: str) -> None:
+    function = getattr(gandiag.metrics, name)
+    text = inspect.getdoc(function) or ""
+    assert len(text) > 60, f"{name} says too little"
+
+
+def test_metrics_take_real_then_fake() -> None:
+    real, fake = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(150, 4)
+    assert gandiag.metrics.precision(real[:150], fake) == 1.0 and gandiag.metrics.recall(real[:150], fake) == 0.0
+    assert variety(real, fake).score.value > 0.9
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="nope"):
+        gandiag.nope  # noqa: B018
+    with pytest.raises(AttributeError, match="nope"):
+        gandiag.metrics.nope  # noqa: B018
+
+
+def test_every_entry_of_the_catalogue_is_complete() -> None:
+    for key, row in entries().items():
+        assert row.title, key
+        if not re.fullmatch(r"GD\d{3}", key):
+            assert row.formula and row.better in ("higher", "lower", "neither"), key
+    assert entry("frechet[imagenet]") is entry("frechet[pixels]") is not None
+    with pytest.raises(ConfigError, match="recal"):
+        explain("recal")
+
+
+def test_registries_name_near_matches_and_refuse_duplicates() -> None:
+    with pytest.raises(PluginError) as caught:
+        METRICS.get("neighbors")
+    assert "neighbours" in caught.value.hint
+    mine = Registry("things", {"a": "math:pi"})
+    assert mine.get("a") == mine.get("math:pi") and list(mine) == ["a"] and mine.origin("a") == "gandiag"
+    with pytest.raises(PluginError, match="taken"):
+        mine.register("a", 1)
+    with pytest.raises(PluginError, match="cannot be imported"):
+        mine.get("math:no_such_thing")
+
+
+def test_the_checkout_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "gandiag", "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == f"gandiag {gandiag.__version__}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [["."], ["-e", "."]], ids=["wheel", "editable"])
+def test_an_installed_copy_runs_inside_and_outside_a_clone(how: list[str], tmp_path: Path) -> None:
+    """Wheel and editable install, each in an environment of its own that sees this one's packages."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    site = Path(torch.__file__).parent.parent
+    (next((tmp_path / "env" / "lib").glob("python*")) / "site-packages" / "parent.pth").write_text(str(site))
+    subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-deps", *how], cwd=clone, check=True)
+    for folder in (clone, tmp_path):
+        done = subprocess.run([str(python), "-m", "gandiag", "audit", "--help"], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "--real" in done.stdout, done.stderr
