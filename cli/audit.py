@@ -44,24 +44,24 @@ def audit(subject: str, as_json: bool, record_path: str | None, html_path: str |
         return ExitCode.OK
     for path in (record_path, html_path):
         check_writable(path)
-    record = _run(subject, resolved, dry_run, quiet)
+    record = _run(subject, resolved, dry_run)
     if record is None:
         return ExitCode.OK
     written = _write(record, record_path, html_path)
     if as_json:
         console.result(record.to_json())
     else:
-        console.show(record, paths=written)
+        console.show(record, paths=written, verbose=verbose > 0)
     return ExitCode.OK if exit_zero else exit_code(record)
 
 
-def _run(subject: str, resolved: Resolved, dry_run: bool, quiet: int) -> Record | None:
+def _run(subject: str, resolved: Resolved, dry_run: bool) -> Record | None:
     from gandiag.api import audit_subject, plan
 
     if dry_run:
         console.result(plan(subject, resolved))
         return None
-    with console.Progress(quiet=quiet > 0) as on_progress:
+    with console.progress() as on_progress:
         return audit_subject(subject, resolved, progress=on_progress, say=console.note)
 
 

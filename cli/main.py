@@ -68,7 +68,7 @@ def run(argv: Sequence[str] | None = None) -> ExitCode:
         sys.stdout.flush()
         return ExitCode(code or 0)
     except (click.Abort, KeyboardInterrupt):
-        console.warn("interrupted: nothing was written")
+        console.interrupted()
         return ExitCode.INTERRUPTED
     except click.ClickException as problem:
         problem.show()
