@@ -96,10 +96,10 @@ def test_measured_with_floor_and_interval() -> None:
 
 
 def test_interval_is_as_wide_as_fresh_samples_scatter() -> None:
-    """The half-width over 1.96 against the standard deviation over 40 fresh draws: within a factor of 2 (12 replicates, t = 2.2)."""
+    """The half-width over 1.96 against the standard deviation over 24 fresh draws: within a factor of 2 (12 replicates, t = 2.2)."""
     world = mixture(8, 4)
-    fakes = [Injection(keep=0.5).sample(world, 300, seed=100 + i) for i in range(40)]
-    reals = [world.sample(600, seed=200 + i) for i in range(40)]
+    fakes = [Injection(keep=0.5).sample(world, 300, seed=100 + i) for i in range(24)]
+    reals = [world.sample(600, seed=200 + i) for i in range(24)]
     found = [Neighbours("v", 300, seed=i).measure(results(real, fake, 300)).measurements for i, (real, fake) in enumerate(zip(reals, fakes, strict=True))]
     for key in ("precision", "recall", "density", "coverage"):
         scatter = float(torch.tensor([entry[key].value for entry in found]).std())

@@ -1,1 +1,48 @@
-"""One file per idea; each a frozen dataclass with needs() and measure(), and plain functions on arrays."""
+"""One file per idea; each a frozen dataclass with needs() and measure(), and plain functions on arrays.
+
+    gandiag.metrics.coverage(real, fake)        # (N, D) and (M, D), tensors or arrays
+
+The plain functions are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "neighbours": ("prdc", "precision", "recall", "density", "coverage"),
+    "frechet": ("frechet_distance",),
+    "kernel": ("kid", "kid_subsets"),
+    "inception": ("fid", "inception_score"),
+    "vendi": ("vendi_score",),
+    "pairwise": ("pairwise_distance", "pairwise_distances", "pairwise_ratio"),
+    "duplicates": ("duplicate_threshold", "near_duplicates", "support_size"),
+    "memorisation": ("authenticity", "copies", "memorised"),
+}
+_FUNCTIONS = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "authenticity", "copies", "coverage", "density", "duplicate_threshold", "fid", "frechet_distance", "inception_score", "kid", "kid_subsets", "memorised",
+    "near_duplicates", "pairwise_distance", "pairwise_distances", "pairwise_ratio", "prdc", "precision", "recall", "support_size", "vendi_score",
+]
+
+if TYPE_CHECKING:
+    from gandiag.metrics.duplicates import duplicate_threshold, near_duplicates, support_size
+    from gandiag.metrics.frechet import frechet_distance
+    from gandiag.metrics.inception import fid, inception_score
+    from gandiag.metrics.kernel import kid, kid_subsets
+    from gandiag.metrics.memorisation import authenticity, copies, memorised
+    from gandiag.metrics.neighbours import coverage, density, prdc, precision, recall
+    from gandiag.metrics.pairwise import pairwise_distance, pairwise_distances, pairwise_ratio
+    from gandiag.metrics.vendi import vendi_score
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,7 +13,8 @@ from gandiag.contracts import Needs, Outcome
 from gandiag.errors import SourceError
 from gandiag.metrics.entry import NO_REAL, missing, share
 from gandiag.record import Measurement
-from gandiag.stats.distances import degrees, distance_matrix, neighbours
+from gandiag.stats.distances import degrees, distance_matrix
+from gandiag.stats.nearest import neighbours
 from gandiag.stats.rows import row_pair, rows
 from gandiag.stats.spread import count_interval, half_widths, pool
 from gandiag.stats.subset import Kept

@@ -13,7 +13,8 @@ from gandiag.errors import SourceError
 from gandiag.metrics.duplicates import duplicate_threshold, threshold_from
 from gandiag.metrics.entry import NO_REAL, missing, share
 from gandiag.record import Better
-from gandiag.stats.distances import degrees, neighbours
+from gandiag.stats.distances import degrees
+from gandiag.stats.nearest import neighbours
 from gandiag.stats.rows import row_pair
 from gandiag.stats.spread import half_widths
 from gandiag.stats.trio import Trio, trio_needs, trio_of

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from gandiag.contracts import Needs, Outcome
-from gandiag.errors import SourceError
 from gandiag.metrics.entry import NO_REAL, entry, missing, share
-from gandiag.stats.distances import Cloud, distance_matrix, neighbours
+from gandiag.stats.distances import Cloud, distance_matrix
+from gandiag.stats.nearest import kth_distance
 from gandiag.stats.rows import row_pair
 from gandiag.stats.spread import half_widths, pool
 from gandiag.stats.trio import Trio, trio_needs, trio_of
@@ -43,7 +43,7 @@ def prdc(real: Any, fake: Any, k: int = K) -> Neighbourhood:
     SourceError with fewer than k + 1 rows a side. Sources: Kynkäänniemi et al. 2019 (eq. 2, 3), Naeem et al. 2020 (eq. 4, 5).
     """
     left, right = row_pair(real, fake)
-    return within(left, right, neighbours(left, k=k).distance[:, -1], neighbours(right, k=k).distance[:, -1], k)
+    return within(left, right, kth_distance(left, k), kth_distance(right, k), k)
 
 
 def precision(real: Any, fake: Any, k: int = K) -> float:
@@ -114,7 +114,7 @@ class Neighbours:
     def _measurements(self, sets: Trio) -> dict[str, Any]:
         n = min(sets.n, self.most)
         a, b, f = (part.flatten(1)[pool(sets.n, n, self.seed)] for part in (sets.a, sets.b, sets.f))  # (n, D) each
-        radius = [neighbours(part, k=self.k).distance[:, -1] for part in (a, b, f)]
+        radius = [kth_distance(part, self.k) for part in (a, b, f)]
         found, floor = asdict(within(a, f, radius[0], radius[2], self.k)), asdict(within(a, b, radius[0], radius[1], self.k))
         width = dict(zip(KEYS, self._half_widths(a, f).tolist(), strict=True))
         out = {key: share(found[key], width[key], n=n, floor=floor[key], better="higher", unit=unit)
@@ -138,9 +138,3 @@ class Neighbours:
         if len(real) // 2 <= self.k:
             return torch.full((4,), float("nan"))
         return half_widths(four, (len(real), len(fake)), len(a), seed=self.seed)
-
-
-def require(real: Tensor, fake: Tensor, least: int) -> None:
-    """SourceError unless both sides have `least` rows."""
-    if min(len(real), len(fake)) < least:
-        raise SourceError(f"there are {len(real)} real and {len(fake)} generated samples", f"pass at least {least} of each")

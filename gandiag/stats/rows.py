@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gandiag.errors import OutputError, SourceError
 
+BLOCK = 1024  # rows looked at together, to spare memory
+
 
 def rows(values: Any, name: str = "samples") -> Tensor:
     """A tensor or an array as (N, D) float32, or float64 where it came so; further axes are flattened. It is not copied unless it must be.
@@ -19,9 +21,9 @@ def rows(values: Any, name: str = "samples") -> Tensor:
     if found.dim() < 2:
         raise SourceError(f"{name} have the shape {tuple(found.shape)}, not (N, D)", "pass one row per sample")
     found = found.flatten(1) if found.dtype in (torch.float32, torch.float64) else found.flatten(1).float()  # (N, D)
-    if not bool(torch.isfinite(found).all()):
-        raise OutputError(f"{name} hold NaN or infinity in {int((~torch.isfinite(found)).any(1).sum())} of {len(found)} rows",
-                          "find out why; a diverged generator has no variety to measure")
+    broken = sum(int((~torch.isfinite(part)).any(1).sum()) for part in torch.split(found, BLOCK))
+    if broken:
+        raise OutputError(f"{name} hold NaN or infinity in {broken} of {len(found)} rows", "find out why; a diverged generator has no variety to measure")
     return found
 
 

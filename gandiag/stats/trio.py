@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import t
 from torch import Tensor
 
 from gandiag.contracts import Estimate
@@ -65,8 +66,8 @@ def half_sampled(statistic: Callable[..., float], *sets: Tensor, seed: int = 0, 
     """`statistic(*sets)` with a 95 % interval from half-samples, drawn without replacement.
 
     With b = n/2 the variance among half-samples, sigma² (1/b - 1/n), is that of the statistic at n itself; resampling with
-    replacement would manufacture duplicates. Above `cap` rows the halves are drawn with cap/2 rows and their spread is
-    scaled by sqrt(cap/n). Each set is halved independently. Cost: `replicates` evaluations at half the size.
+    replacement would manufacture duplicates. Above `cap` rows b = cap/2, and the spread is scaled by sqrt(b/(n - b)).
+    Student's t allows for the few replicates. Each set is halved independently. Cost: `replicates` evaluations at half the size.
     """
     value = float(statistic(*sets))
     draw = torch.Generator().manual_seed(seed)
@@ -76,7 +77,9 @@ def half_sampled(statistic: Callable[..., float], *sets: Tensor, seed: int = 0, 
     found = torch.tensor(values, dtype=torch.float64)
     found = found[torch.isfinite(found)]
     n = min(len(part) for part in sets)
-    spread = 1.96 * float(found.std()) * (min(n, cap) / n) ** 0.5 if len(found) > 2 else float("nan")
+    half = max(2, min(n, cap) // 2)
+    sure = len(found) > 2 and n > half
+    spread = float(t.ppf(0.975, len(found) - 1)) * float(found.std()) * (half / (n - half)) ** 0.5 if sure else float("nan")
     return Estimate(value, max(bounds[0], value - spread), min(bounds[1], value + spread))
 
 
