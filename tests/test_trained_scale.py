@@ -161,3 +161,14 @@ def test_the_mismatch_is_low_for_the_network_itself_and_high_for_another() -> No
         wrong = statistics_mismatch(network_of(net))
         assert wrong is not None and wrong > right + 0.5
     assert statistics_mismatch(network_of(shuffled(mlp((8, 16, 2))))) is None
+
+
+def test_plain_averages_keep_nothing_of_the_start() -> None:
+    """momentum None, as re-estimated statistics have: after 20 batches an exponential average would keep 0.9^20 = 12 % of its 1."""
+    net = mlp((12, 64, 64, 2), norm=True)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.momentum = None
+    calibrated(net, lambda rng: 0.1 * torch.randn(256, 12, generator=rng), batches=20)
+    found = trained_scale(network_of(net))
+    assert found is not None and found.value == pytest.approx(0.1, rel=TOLERANCE)

@@ -49,6 +49,7 @@ class FirstLayer:
     var: Tensor
     latents: list[int]
     labels: Tensor | None = None
+    left: float = 0.0  # of the initial variance 1 in `var`, if the average is an exponential one
 
     @property
     def others(self) -> list[int]:
@@ -56,12 +57,10 @@ class FirstLayer:
         return [column for column in range(len(self.weight)) if column not in known]
 
 
-def debiased(mean: Tensor, var: Tensor, batches: int | None) -> tuple[Tensor, Tensor] | None:
-    """Running statistics without their start at 0 and 1, of which 0.9^n is left after n batches. None if never updated."""
+def _left(mean: Tensor, var: Tensor, batches: int | None) -> float | None:
+    """What is left after n batches of the start at 0 and 1: 0.9^n. None if the statistics were never updated."""
     left = 0.0 if batches is None else (1 - MOMENTUM) ** batches
-    if left == 1.0 or bool((mean == 0).all() and (var == 1).all()):
-        return None
-    return mean.double() / (1 - left), (var.double() - left) / (1 - left)
+    return None if left == 1.0 or bool((mean == 0).all() and (var == 1).all()) else left
 
 
 def input_means(layer: FirstLayer) -> Tensor | None:
@@ -118,13 +117,20 @@ def input_scale(layer: FirstLayer) -> Estimate | None:
     power = layer.weight[layer.latents].square().sum(0).mean(1)  # (C,)
     means = input_means(layer)
     usable = power > 1e-12 * float(power.max())
-    ratios = ((layer.var - _label_variance(layer, means)) / power)[usable]  # (C,) each s²
-    if len(ratios) < 2:
+    if int(usable.sum()) < 2:
         return None
+    # Plain averages (momentum None, re-estimated statistics) keep nothing of the start, exponential ones do, and the file
+    # does not say which it has: the right reading is the one under which the channels agree.
+    readings = [(layer.var - left) / (1 - left) for left in dict.fromkeys((0.0, layer.left))]
+    agreed = [((var - _label_variance(layer, means)) / power)[usable] for var in readings]  # each (C,), s² by every channel
+    ratios = min(agreed, key=lambda found: _disagreement(found))
     squared = float(ratios.median())
-    if not squared > 0:
-        return None
-    return _interval(layer, squared, ratios, means)
+    return _interval(layer, squared, ratios, means) if squared > 0 else None
+
+
+def _disagreement(ratios: Tensor) -> float:
+    middle = float(ratios.median())
+    return float((ratios - middle).abs().median()) / middle if middle > 0 else math.inf
 
 
 def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor | None) -> Estimate:
@@ -135,8 +141,9 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     if means is not None:
         seen = squared / max(1e-12, float(means[layer.latents].square().mean()))
         behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latents))))
-    sampling = math.sqrt(2 / (behind * len(layer.latents)))
     rows = layer.weight[layer.latents]
+    shares = rows.square().mean((1, 2))
+    sampling = math.sqrt(2 * float(shares.square().sum()) / (behind * float(shares.sum()) ** 2))  # few latents may carry it all
     low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
     lowered = low_by * _WINDOW / behind
     width = 1.96 * math.hypot(channels, sampling)
@@ -214,14 +221,15 @@ def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latent
     if "running_mean" not in norm or "running_var" not in norm:
         return None
     batches = norm.get("num_batches_tracked")
-    statistics = debiased(norm["running_mean"], norm["running_var"], None if batches is None else int(batches))
+    left = _left(norm["running_mean"], norm["running_var"], None if batches is None else int(batches))
     weight = first["weight"].detach().double()
     weight = weight.T[:, :, None] if weight.ndim == 2 else weight.flatten(2)  # (D, C, P)
     channels = len(norm["running_mean"])
-    if statistics is None or weight.shape[1] % channels or (weight.shape[1] != channels and weight.shape[2] > 1):
+    if left is None or weight.shape[1] % channels or (weight.shape[1] != channels and weight.shape[2] > 1):
         return None
     # Read as pictures, a bias differs between positions of one channel: it then has a variance, like the labels' means.
     bias = first.get("bias", torch.zeros(weight.shape[1])).detach().double().reshape(channels, -1)
-    mean, var = statistics[0], statistics[1] - bias.var(1, unbiased=False)
+    mean = norm["running_mean"].double() / (1 - left)
+    var = norm["running_var"].double() - (1 - left) * bias.var(1, unbiased=False)
     everything = list(range(len(weight)))
-    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels)
+    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels, left)

@@ -39,19 +39,20 @@ def place_of(module: nn.Module) -> torch.device:
 
 
 def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, z: Tensor, labels: Tensor | None, *,
-             skip: int = 0, stop: int = 1_000) -> float | None:
+             skip: int = 0, stop: int = 1_000, batch: bool = False) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
 
     z: (B, *latent). 0 is exact; below 0.15 is a correct rebuild at B = 256, of which about 0.1 is the draw's own noise in a
     layer without positions. Wrong activations give 0.2 to 0.5 and more, a wrong eps or scale above 0.5. Reads high when the
     weights are averages and the statistics are not. Blind to everything after the last batch norm. `skip` leaves out the
-    first ones (they know of the latents only), `stop` ends the pass after so many. Cost: one forward of B.
+    first ones (they know of the latents only), `stop` ends the pass after so many. `batch`: every norm hands on what it makes
+    of the batch's own statistics, as in training; the running ones are left alone. Cost: one forward of B.
     """
     found: list[float] = []
 
-    def compare(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def compare(norm: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
-            return
+            return None
         x = given[0].detach().transpose(0, 1).flatten(1).cpu().double()  # (C, B * positions)
         mean, var = norm.running_mean.cpu().double(), norm.running_var.cpu().double() + 1e-12
         shift = ((x.mean(1) - mean).abs() / var.sqrt()).clamp_max(10)
@@ -59,8 +60,9 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
         found.append(float((shift + stretch).mean()))
         if len(found) >= stop:
             raise _Enough
+        return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if batch else None
 
-    hooks = [part.register_forward_pre_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    hooks = [part.register_forward_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not hooks:
         return None
     place = place_of(module)

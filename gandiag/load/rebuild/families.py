@@ -103,7 +103,7 @@ def _scale(first: FirstLayer | None, inputs: Inputs) -> float | None:
         return None
     start = inputs.classes or 0 if inputs.labels_first else 0
     labels = torch.eye(inputs.classes, dtype=torch.float64) if inputs.classes else None
-    known = FirstLayer(first.weight, first.bias, first.mean, first.var, list(range(start, start + inputs.latent)), labels)
+    known = FirstLayer(first.weight, first.bias, first.mean, first.var, list(range(start, start + inputs.latent)), labels, first.left)
     found = input_scale(known)
     return None if found is None else found.value
 
