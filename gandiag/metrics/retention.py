@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.stats.cells import find_modes
+from gandiag.stats.cells import Modes
 from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, radii
 from gandiag.stats.shortfall import distinct_share, shortfall
 
@@ -58,9 +58,8 @@ class Kept:
         return 1 - max(self.mass, 0.0) * self.cover * max(self.width, 0.0) * self.distinct
 
 
-def survey(reference: Tensor, held: Tensor, fake: Tensor, *, seed: int) -> Field:
-    """Modes, widths and distances. Costs four n × n × D products and holds three n × n float32 matrices."""
-    parts = find_modes(reference, held, seed=seed)
+def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field:
+    """Widths and distances, given the modes of the real data. Costs four n × n × D products and holds three n × n float32 matrices."""
     among = distances(reference, reference)
     near = nearest_within(among)
     radius = radii(near, torch.arange(len(reference)))

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from gandiag.contracts import Estimate
 from gandiag.metrics.retention import Field, Kept, retention, survey
+from gandiag.stats.cells import find_modes
 
 FEWEST = 100  # samples a side below which nothing is judged
 FEW_ON = 0.1  # share of the samples on the manifold below which the score is in doubt
+MODE_ROWS = 5000  # a side, to find the modes
 Z = 1.96  # of a 95 % interval
 
 
@@ -45,11 +47,13 @@ def variety(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) 
         raise ValueError(f"{n} samples a side; variety needs {FEWEST} generated and {2 * FEWEST} real ones")
     generator = torch.Generator().manual_seed(seed)
     pool = _shuffled(real.float(), generator)
-    reference, held = pool[:n], pool[n : 2 * n]
+    reference = pool[:n]
     middle = reference.mean(0)
     scale = (reference - middle).square().sum(1).mean().sqrt().clamp(min=1e-30)
-    sides = [(rows - middle) / scale for rows in (reference, held, _shuffled(fake.float(), generator)[:n])]
-    field = survey(*sides, seed=seed)
+    pool, rows = ((side - middle) / scale for side in (pool, _shuffled(fake.float(), generator)[:n]))
+    half = min(len(pool) // 2, MODE_ROWS)
+    modes = find_modes(pool[:half], pool[-half:], seed=seed)  # from all real rows: few samples do not blur the modes
+    field = survey(pool[:n], pool[n : 2 * n], rows, modes)
     every = torch.arange(n)
     whole = retention(field, (every, every, every))
     halves = [retention(field, _halves(n, generator)) for _ in range(replicates)]
@@ -69,9 +73,9 @@ def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]
 
 def _judge(whole: Kept, halves: list[Kept], n: int, doubts: tuple[str, ...]) -> Variety:
     lost = torch.tensor([half.lost for half in halves])
-    score = _estimate(whole.lost, lost)
+    score = estimate(whole.lost, lost)
     names = _profile(whole)
-    profile = {name: _estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
+    profile = {name: estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
     power = min(1.0, (Z + 1.645) * float(lost.std())) if len(halves) > 1 else None
     return Variety(score, profile, power, n, tuple(min(max(half.lost, 0.0), 1.0) for half in halves), doubts)
 
@@ -87,7 +91,7 @@ def _profile(kept: Kept) -> dict[str, float]:
     }
 
 
-def _estimate(value: float, replicates: Tensor) -> Estimate:
+def estimate(value: float, replicates: Tensor) -> Estimate:
     """Value ± 1.96 standard deviations of the replicates, in [0, 1]; the replicates' mean is that of half the rows and is not used."""
     reach = Z * float(replicates.std()) if len(replicates) > 1 else 0.0
     value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - reach, value + reach))

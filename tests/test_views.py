@@ -1,0 +1,79 @@
+"""The score of images: aspects as features, the learned loss, and the worst aspect as the headline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gandiag.features.aspects import ASPECTS, color, layout, luminance, texture
+from gandiag.metrics.learned import odds
+from gandiag.metrics.views import variety_of_views
+
+N = 400
+
+
+def blobs(n: int, seed: int) -> torch.Tensor:
+    """Images (n, 3, 32, 32) in [0, 1]: a bright disc of random place, size, colour and grain."""
+    generator = torch.Generator().manual_seed(seed)
+    place, size, hue, grain = (torch.rand(n, k, generator=generator) for k in (2, 1, 3, 1))
+    y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
+    far = (x - place[:, :1, None]).square() + (y - place[:, 1:, None]).square()
+    disc = torch.exp(-far / (0.02 + 0.1 * size[:, :, None].square()))
+    rough = 0.3 * grain[:, :, None, None] * torch.randn(n, 1, 32, 32, generator=generator)
+    return (0.2 + hue[:, :, None, None] * (0.3 + 0.4 * disc[:, None]) + rough).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", ASPECTS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_aspects_are_functions_of_each_image_alone(name: str, channels: int) -> None:
+    images = blobs(9, seed=0)[:, :channels]
+    whole = ASPECTS[name](images)
+    parts = torch.cat([ASPECTS[name](part) for part in images.split(4)])
+    assert whole.shape[0] == 9 and whole.isfinite().all() and whole.dtype == torch.float32
+    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
+
+
+def test_aspects_see_what_they_are_called_after() -> None:
+    images = blobs(8, seed=1)
+    assert torch.allclose(layout(images + 0.1), layout(images), atol=1e-5)  # a colour cast moves no layout
+    assert torch.allclose(color(images.flip(3)), color(images), atol=1e-5)  # nor does a mirror move colours
+    assert torch.allclose(texture(images * 0 + 0.3), texture(images * 0 + 0.6), atol=1e-4)  # flat images have no texture
+    assert luminance(torch.ones(1, 3, 2, 2)).allclose(torch.ones(1, 2, 2))
+
+
+def test_learned_loss_sees_a_missing_half_and_not_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(2000, 16, generator=generator), torch.randn(4000, 16, generator=generator)
+    assert abs(odds(real, fake[:1000], seed=0).missing()) < 0.05
+    half = odds(real, fake[fake[:, 0] > 0][:1000], seed=0)
+    assert 0.3 < half.missing() <= half.variation() < 0.55
+    noisy = odds(real, fake[:1000] + torch.randn(1000, 16, generator=generator), seed=0)
+    assert noisy.variation() > 0.3 and noisy.missing() < 0.1 and noisy.invented() > 0.1
+
+
+def test_the_worst_aspect_is_the_headline() -> None:
+    images, pool = blobs(2 * N, seed=2), blobs(4 * N, seed=3)
+    warm = pool[:, 0].mean((1, 2)) - pool[:, 2].mean((1, 2))
+    for fake, worst in ((pool[:N], None), (pool[warm > warm.median()][:N], "color")):
+        score, aspects = variety_of_views({k: f(images) for k, f in ASPECTS.items()}, {k: f(fake) for k, f in ASPECTS.items()}, replicates=5)
+        assert list(aspects) == list(ASPECTS)
+        if worst is None:
+            assert score.score.high < 0.15
+        else:
+            assert max(aspects, key=lambda name: aspects[name].value) == worst
+            assert score.score.low > 0.15 and score.score.value == aspects[worst].value
+
+
+def test_a_displaced_view_is_looked_at_through_glass() -> None:
+    """`b` stands beside the data and says nothing certain; its degraded version matches, so that is the one that counts."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(2 * N, 8, generator=generator), torch.randn(N, 8, generator=generator)
+    alone, _ = variety_of_views({"b": real}, {"b": fake + 2}, replicates=3)
+    assert alone.doubts and "lost variety cannot be told from low fidelity" in alone.doubts[0]
+    glass, aspects = variety_of_views({"b": real, "b+1": real}, {"b": fake + 2, "b+1": fake}, replicates=3)
+    assert not glass.doubts and glass.score.high < 0.15 and list(aspects) == ["b"]
+
+
+def test_views_must_meet() -> None:
+    with pytest.raises(ValueError, match="no view"):
+        variety_of_views({}, {})
