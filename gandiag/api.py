@@ -11,6 +11,7 @@ from gandiag.config import Resolved, resolve
 from gandiag.engine import Clock, Progress, measure, merged, silent, union, walk
 from gandiag.judge.judge import judge
 from gandiag.load.generator import load_network
+from gandiag.plan import deeper
 from gandiag.probing import look
 from gandiag.record import Record
 from gandiag.sample.sampler import Sampler
@@ -48,12 +49,17 @@ def audit_subject(x: Any, resolved: Resolved, *, real: Any = None, progress: Pro
     if say is not None:
         say(study.estimate())
     needs = union(study.plan.metrics)
-    results = walk(needs, {role: (study.stream(role, needs), study.total(role)) for role in needs}, clock=clock, progress=progress)
-    found = merged([measure(study.plan.metrics, results, clock=clock, progress=progress), *look(study, results, clock=clock, progress=progress)])
-    sections = found.sections
+    results: dict[str, dict[Any, Any]] = {}
+    while needs:  # a second and third round only where low fidelity asks for a look through frosted glass
+        streams = {role: (study.stream(role, needs), study.total(role)) for role in needs}
+        for role, found in walk(needs, streams, clock=clock, progress=progress).items():
+            results.setdefault(role, {}).update(found)
+        needs = deeper(study.plan, results)
+    outcome = merged([measure(study.plan.metrics, results, clock=clock, progress=progress), *look(study, results, clock=clock, progress=progress)])
+    sections = outcome.sections
     provenance = provenance_of(resolved, device=study.device, features=study.fingerprints(), seconds=clock.seconds,
                                doubts=sections.get("doubts", ()), remarks=[*sections.get("remarks", ()), *study.cache.notes])  # fmt: skip
-    return judge(record_of(found, study.section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits))
+    return judge(record_of(outcome, study.section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits))
 
 
 def plan(x: Any, resolved: Resolved) -> str:

@@ -67,6 +67,21 @@ def plan_of(question: Question, sources: Mapping[str, Source], asked: Sequence[s
     return Plan(question, sources, tuple(metrics))
 
 
+def deeper(plan: Plan, results: Mapping[str, Mapping[Any, Any]]) -> dict[str, frozenset[Any]]:
+    """What a second look needs, role by role: the score's view behind frosted glass where fidelity is low, else nothing."""
+    from gandiag.metrics.score import VarietyScore
+    from gandiag.stats.subset import Kept
+
+    found: dict[str, set[Any]] = {}
+    for metric in plan.metrics:
+        view = metric.deeper(results) if isinstance(metric, VarietyScore) else None
+        if view is not None:
+            found.setdefault(metric.role, set()).add(Kept(view, metric.n))
+            if Kept(view, 2 * metric.n) not in results["real"]:
+                found.setdefault("real", set()).add(Kept(view, 2 * metric.n))
+    return {role: frozenset(specs) for role, specs in found.items()}
+
+
 def _made(factory: Any, ask: Question) -> Sequence[Metric]:
     """A metric class is made from view, n, seed and referenced; anything else is a function of the question."""
     if isinstance(factory, type):
@@ -82,11 +97,13 @@ def output_metrics(ask: Question) -> Sequence[Metric]:
 
 
 def score_metrics(ask: Question) -> Sequence[Metric]:
+    from gandiag.features.aspects import ASPECTS
     from gandiag.metrics.score import Degeneracy, VarietyScore
 
     if not ask.referenced:
         return [Degeneracy(ask.n, ask.seed, image_range=ask.output.range if ask.output.kind == "image" else None)]
-    return [VarietyScore(ask.view, ask.n, ask.seed, role) for role in ask.roles]
+    aspects = tuple(ASPECTS) if ask.output.kind == "image" else ()
+    return [VarietyScore(ask.view, ask.n, ask.seed, role, aspects) for role in ask.roles]
 
 
 def class_metrics(ask: Question) -> Sequence[Metric]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Batch, Source
 from gandiag.engine import Clock, Stream, views_of
 from gandiag.errors import ConfigError, SourceError
+from gandiag.features.aspects import ASPECTS
 from gandiag.features.cache import FeatureCache, RealPass
 from gandiag.features.extractors import default_features
 from gandiag.features.fidelity import available
@@ -34,7 +35,7 @@ class Study:
     config: AuditConfig
     subject: Subject
     real: SampleSet | None
-    views: Mapping[str, View]
+    views: dict[str, View]
     plan: Plan
     trained: Scale | None
     assumptions: tuple[Assumption, ...]
@@ -59,7 +60,7 @@ class Study:
 
     def stream(self, role: str, needs: Mapping[str, frozenset[Any]]) -> Stream:
         """A function that starts the stream of a role, each batch embedded once per view that somebody needs."""
-        views = [self.views[name] for name in views_of(needs[role])]
+        views = self.seen(views_of(needs[role]))
         if role == "real":
             assert self.real is not None
             known = RealPass(self.real, views, self.subject.output, self.total(role), self.cache)
@@ -71,6 +72,14 @@ class Study:
                 yield embed(batch, views, self.subject.output, salt=salt_of(role))
 
         return start
+
+    def seen(self, names: Sequence[str]) -> list[View]:
+        """The views of these names; a level of glass shares the extractor of its clear view."""
+        for name in names:
+            clear, _, level = name.partition("+")
+            if name not in self.views:
+                self.views[name] = View(name, self.views[clear].extractor, int(level))
+        return [self.views[name] for name in names]
 
     def fingerprints(self) -> dict[str, str]:
         """View -> what exactly was computed: weights, resolution, version."""
@@ -114,6 +123,7 @@ def prepare(x: Any, config: AuditConfig, *, real: Any = None, clock: Clock | Non
     with clock.stage("features"):
         name = config.features or default_features(subject.output)
         names, unmeasured = _wanted(name, config, subject)
+        names += [aspect for aspect in ASPECTS if subject.output.kind == "image" and data is not None and aspect != name]
         views = make_views(names, subject.output, device="cpu" if subject.sampler is None else subject.sampler.device,
                            download=config.download, inception_weights=config.inception_weights)  # fmt: skip
     trained = None
@@ -151,6 +161,8 @@ def _wanted(name: str, config: AuditConfig, subject: Subject) -> tuple[list[str]
 def _plan(view: str, config: AuditConfig, subject: Subject, data: SampleSet | None, trained: Scale | None) -> Plan:
     device = "cpu" if subject.sampler is None else subject.sampler.device.type
     n = subject.count(config.samples(device))
+    if data is not None and config.n is None:
+        n = min(n, max(2, data.n // 2))  # more generated samples than half the real ones would be drawn for nothing
     if n < 2:
         raise SourceError(f"{n} sample cannot be judged", "give at least 100")
     sampled = Source("fake", scale=config.scale, bn=config.bn, n=n)

@@ -1,4 +1,4 @@
-"""The collapse score as the engine runs it: features kept in the shared passes, judged by `gandiag.metrics.variety`.
+"""The collapse score as the engine runs it: features kept in the shared passes, judged by `variety` and `views`.
 
 Without real data the score is that of *degeneracy*: repeats among the samples, a lower bound on collapse, since no function
 of the generator alone can see that modes of the data are missing.
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from gandiag.contracts import Estimate, Needs, Outcome
+from gandiag.features.names import LEVELS
 from gandiag.metrics.duplicates import birthday
 from gandiag.metrics.variety import FEWEST, Variety, variety
+from gandiag.metrics.views import displaced, variety_of_views
 from gandiag.record import Measurement, Score
 from gandiag.stats.distances import degrees, distance_matrix
 from gandiag.stats.spread import pool
@@ -24,30 +26,63 @@ from gandiag.stats.subset import Kept, KeptSamples
 
 @dataclass(frozen=True, slots=True)
 class VarietyScore:
-    """Score and profile against real data, on one view. `role` "fake" writes the record's score; any other role, a measurement."""
+    """Score and profile against real data; for images also the aspects, one view each, and the headline by the worst of them.
+
+    `aspects`: cheap views beside the main one; none for vectors and series. Views of the main one behind frosted glass
+    ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other, a measurement.
+    """
 
     view: str
     n: int
     seed: int = 0
     role: str = "fake"
+    aspects: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         return "score" if self.role == "fake" else "score@" + self.role.partition("@")[2]
 
     def needs(self) -> Needs:
-        return {"real": frozenset({Kept(self.view, 2 * self.n)}), self.role: frozenset({Kept(self.view, self.n)})}
+        views = (self.view, *self.aspects)
+        return {"real": frozenset(Kept(view, 2 * self.n) for view in views), self.role: frozenset(Kept(view, self.n) for view in views)}
 
     def measure(self, results: Any) -> Outcome:
         real, fake = results["real"][Kept(self.view, 2 * self.n)], results[self.role][Kept(self.view, self.n)]
-        rows = min(len(fake.indices), len(real.indices) // 2)
-        if rows < FEWEST:
+        if min(len(fake.indices), len(real.indices) // 2) < FEWEST:
             return _too_few(self.key, real, fake)
-        found = variety(real.values, fake.values, seed=self.seed)
+        aspects: dict[str, Estimate] = {}
+        if self.aspects:
+            names = self._seen(results)
+            found, aspects = variety_of_views(
+                {name: results["real"][Kept(name, 2 * self.n)].values for name in names}, {name: results[self.role][Kept(name, self.n)].values for name in names},
+                seed=self.seed)  # fmt: skip
+        else:
+            found = variety(real.values, fake.values, seed=self.seed)
         number = Measurement(found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n)
         if self.role != "fake":
             return Outcome({self.key: number})
-        return Outcome({self.key: number}, _sections(found, real, fake))
+        return Outcome({self.key: number}, _sections(found, real, fake) | {"aspects": {name: asdict(share) for name, share in aspects.items()}})
+
+    def deeper(self, results: Any) -> str | None:
+        """The next level of frosted glass that this score wants to look through, or None: the view is clear enough, or there is none."""
+        if not self.aspects:
+            return None
+        level = max((level for level in LEVELS if Kept(glass(self.view, level), self.n) in results[self.role]), default=0)
+        name = glass(self.view, level)
+        real, fake = results["real"][Kept(name, 2 * self.n)], results[self.role][Kept(name, self.n)]
+        if level == LEVELS[-1] or min(len(fake.indices), len(real.indices) // 2) < FEWEST or not displaced(real.values, fake.values, seed=self.seed):
+            return None
+        return glass(self.view, level + 1)
+
+    def _seen(self, results: Any) -> list[str]:
+        levels = [glass(self.view, level) for level in LEVELS]
+        there = [name for name in levels if Kept(name, self.n) in results[self.role] and Kept(name, 2 * self.n) in results["real"]]
+        return [*there, *self.aspects]
+
+
+def glass(view: str, level: int) -> str:
+    """The name of a view behind `level` panes."""
+    return f"{view}+{level}" if level else view
 
 
 def _sections(found: Variety, real: KeptSamples, fake: KeptSamples) -> dict[str, Any]:

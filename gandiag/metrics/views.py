@@ -93,9 +93,10 @@ def _headline(seen: dict[str, Seen], worst: str) -> Variety:
     high = max(other.value.high for other in seen.values())
     matched = view.matched
     doubts = tuple(dict.fromkeys(doubt for other in seen.values() for doubt in other.matched.doubts))
-    for name, other in seen.items():
-        if other.displaced:
-            doubts += (f"{name}: {other.invented:.0%} of the samples look like no real one, so that lost variety cannot be told from low fidelity there",)
+    unlike = {name: other.invented for name, other in seen.items() if other.displaced}
+    if 2 * len(unlike) >= len(seen):  # fewer leave enough aspects to judge by; the odd one is a matter of fidelity
+        shares = ", ".join(f"{share:.0%} in {name}" for name, share in unlike.items())
+        doubts += (f"too many samples look like no real one to tell lost variety from low fidelity: {shares}",)
     profile = dict(matched.profile)
     if view.learned.value > matched.score.value:
         profile["missing"] = view.learned
