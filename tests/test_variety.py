@@ -68,6 +68,15 @@ def test_interval_and_replicates_are_a_function_of_the_seed() -> None:
     assert first.power is not None and 0 < first.power < 0.3
 
 
+def test_garbage_is_inconclusive_and_a_point_off_the_manifold_is_not() -> None:
+    world = WORLDS[64]
+    real, size = world.sample(2 * N, seed=1), float(world.centres.std())
+    garbage = 5 * size * torch.randn(N, 64, generator=torch.Generator().manual_seed(0))
+    assert variety(real, garbage, replicates=3).doubts
+    assert not variety(real, Injection(point="off").sample(world, N, seed=2), replicates=3).doubts
+    assert not variety(real, Injection(noise=3.0).sample(world, N, seed=2), replicates=3).doubts
+
+
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="99 samples"):
         variety(torch.randn(198, 2), torch.randn(99, 2))

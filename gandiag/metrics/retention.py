@@ -72,7 +72,7 @@ def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field
     labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
     real, real_labels = torch.cat([reference, held]), torch.cat(labels[:2])
     home = _spread(real, real_labels, torch.cat([inner, (held_need <= held_need.quantile(EDGE)).float()]), parts.count)
-    mended, ratio = _mend(fake, labels[2], on.float(), home)
+    mended, ratio = _mend(fake, labels[2], (on & (need <= need.quantile(EDGE))).float(), home)
     held_far = distances(_mend(held, labels[1], torch.ones(len(held)), home)[0], reference, fine=fine)
     copies = _copies(held, torch.full((len(held),), fine), fine), _copies(fake, fine * ratio.clamp(max=1), fine)
     return Field((reference, held, fake), labels, parts.count, inner, near, held_far, raw, distances(mended, reference, fine=fine), copies)
@@ -93,7 +93,7 @@ def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
     cover = _cover(field, picked, weight, radius, torch.minimum(share, shown))
-    width = _width(field, picked, weight, (held_need <= edge).float())
+    width = _width(field, picked, weight * (need <= need.quantile(EDGE)), (held_need <= edge).float())
     distinct = distinct_share(copies) / max(distinct_share(held_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / EDGE
     return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need))

@@ -10,9 +10,12 @@ from torch import Tensor
 from gandiag.contracts import Estimate
 from gandiag.metrics.retention import Field, Kept, retention, survey
 from gandiag.stats.cells import find_modes
+from gandiag.stats.matching import radii
 
 FEWEST = 100  # samples a side below which nothing is judged
 FEW_ON = 0.1  # share of the samples on the manifold below which the score is in doubt
+CONVINCING = 0.3  # narrowed or duplicated at least so much: lost variety whatever the fidelity
+BLURRED = 3.0  # times the resolution of the real data, where there are no modes to compare it with
 MODE_ROWS = 5000  # a side, to find the modes
 Z = 1.96  # of a 95 % interval
 
@@ -57,7 +60,7 @@ def variety(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) 
     every = torch.arange(n)
     whole = retention(field, (every, every, every))
     halves = [retention(field, _halves(n, generator)) for _ in range(replicates)]
-    return _judge(whole, halves, n, _doubts(whole, field, n))
+    return _judge(whole, halves, field, n)
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,13 +74,14 @@ def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]
     return a, b, f
 
 
-def _judge(whole: Kept, halves: list[Kept], n: int, doubts: tuple[str, ...]) -> Variety:
+def _judge(whole: Kept, halves: list[Kept], field: Field, n: int) -> Variety:
     lost = torch.tensor([half.lost for half in halves])
     score = estimate(whole.lost, lost)
     names = _profile(whole)
     profile = {name: estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
     power = min(1.0, (Z + 1.645) * float(lost.std())) if len(halves) > 1 else None
-    return Variety(score, profile, power, n, tuple(min(max(half.lost, 0.0), 1.0) for half in halves), doubts)
+    shares = tuple(min(max(half.lost, 0.0), 1.0) for half in halves)
+    return Variety(score, profile, power, n, shares, _doubts(whole, field, n, profile))
 
 
 def _profile(kept: Kept) -> dict[str, float]:
@@ -98,6 +102,31 @@ def estimate(value: float, replicates: Tensor) -> Estimate:
     return Estimate(value, low, high)
 
 
-def _doubts(kept: Kept, field: Field, n: int) -> tuple[str, ...]:
+def _doubts(kept: Kept, field: Field, n: int, profile: dict[str, Estimate]) -> tuple[str, ...]:
+    """Why the score may mean little. Low fidelity is no excuse for a single point: nothing is in doubt where outputs are thin or copies."""
+    if certain(profile):
+        return ()
+    out: tuple[str, ...] = ()
     on = round(kept.on * n)
-    return (f"only {on:,} of {n:,} samples are near the real data at any resolution",) if kept.on < FEW_ON else ()
+    if kept.on < FEW_ON:
+        out += (f"only {on:,} of {n:,} samples are near the real data at any resolution",)
+    if kept.off_manifold > 0.5 and kept.blur > _resolution(field):
+        out += (f"samples pass for real only at {kept.blur:.1f} times the real data's resolution, too coarse to tell its parts from each other",)
+    return out
+
+
+def certain(profile: dict[str, Estimate]) -> bool:
+    """Is variety lost inside the modes or to copies? Garbage that is far from the data misses modes too, but is neither thin nor repeated."""
+    return max(profile["narrowed"].low, profile["duplicated"].low) >= CONVINCING
+
+
+def _resolution(field: Field) -> float:
+    """How many times a typical neighbour ball can grow before it reaches the nearest other mode; BLURRED where there is one mode."""
+    if field.count == 1:
+        return BLURRED
+    mode = field.modes[0]
+    present = mode.bincount(minlength=field.count) > 0
+    sums = torch.zeros(field.count, field.rows[0].shape[1]).index_add_(0, mode, field.rows[0])
+    middles = (sums / mode.bincount(minlength=field.count).clamp(min=1)[:, None])[present]  # (K, D)
+    apart = torch.cdist(middles, middles).fill_diagonal_(torch.inf).amin(1).median()
+    return float(apart / radii(field.near, torch.arange(len(mode))).median().clamp(min=1e-12))

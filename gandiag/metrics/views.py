@@ -11,10 +11,11 @@ from torch import Tensor
 
 from gandiag.contracts import Estimate
 from gandiag.metrics.learned import Odds, odds
-from gandiag.metrics.variety import Variety, Z, estimate, variety
+from gandiag.metrics.variety import Variety, Z, certain, estimate, variety
 
 ASPECT_OF = {"imagenet": "semantics", "pixels": "layout"}  # other views are called after their aspect
 DISPLACED = 0.3  # share of clearly generated rows above which a view shows low fidelity, and looks through frosted glass if it can
+LIMIT = 0.15  # a loss in a view of good fidelity that stands, however the others look
 DISPLACEMENT = 0.3  # variety that low fidelity alone can seem to cost then (noise of σ = .1 on images: up to .25)
 
 
@@ -94,7 +95,8 @@ def _headline(seen: dict[str, Seen], worst: str) -> Variety:
     matched = view.matched
     doubts = tuple(dict.fromkeys(doubt for other in seen.values() for doubt in other.matched.doubts))
     unlike = {name: other.invented for name, other in seen.items() if other.displaced}
-    if 2 * len(unlike) >= len(seen):  # fewer leave enough aspects to judge by; the odd one is a matter of fidelity
+    proven = any(certain(other.matched.profile) for other in seen.values()) or (worst not in unlike and low >= LIMIT)
+    if 2 * len(unlike) >= len(seen) and not proven:  # fewer leave enough aspects to judge by
         shares = ", ".join(f"{share:.0%} in {name}" for name, share in unlike.items())
         doubts += (f"too many samples look like no real one to tell lost variety from low fidelity: {shares}",)
     profile = dict(matched.profile)
