@@ -100,10 +100,12 @@ def score_metrics(ask: Question) -> Sequence[Metric]:
     from gandiag.features.aspects import ASPECTS
     from gandiag.metrics.score import Degeneracy, VarietyScore
 
+    span = ask.output.range if ask.output.kind == "image" else None
     if not ask.referenced:
-        return [Degeneracy(ask.n, ask.seed, image_range=ask.output.range if ask.output.kind == "image" else None)]
+        return [Degeneracy(ask.n, ask.seed, image_range=span)]
     aspects = tuple(ASPECTS) if ask.output.kind == "image" else ()
-    return [VarietyScore(ask.view, ask.n, ask.seed, role, aspects) for role in ask.roles]
+    scores = [VarietyScore(ask.view, ask.n, ask.seed, role, aspects) for role in ask.roles]
+    return [*scores, Degeneracy(ask.n, ask.seed, image_range=span, key="degeneracy")]
 
 
 def class_metrics(ask: Question) -> Sequence[Metric]:

@@ -18,6 +18,8 @@ Rule = Callable[[Record, Policy], Finding | None]
 FACTOR = 0.08
 # Mean pairwise distance below this share of the real one: one output, for every purpose.
 ONE_OUTPUT = 0.1
+# Share of the samples that repeat another, beyond which all are one output.
+SAME_OUTPUT = 0.95
 
 
 def collapsed(record: Record) -> bool:
@@ -29,23 +31,24 @@ def complete(record: Record, policy: Policy) -> Finding | None:
     """GD101: every latent gives the same output."""
     if not collapsed(record) or not is_complete(record):
         return None
-    distance, spread = measured(record, "pairwise_distance"), value(record, "degeneracy_spread")
-    evidence: dict[str, float | None] = {"score": record.score.value, "near_duplicates": value(record, "near_duplicates")}
+    distance, same = measured(record, "pairwise_distance"), value(record, "degeneracy")
+    evidence: dict[str, float | None] = {"score": record.score.value, "degeneracy": same, "near_duplicates": value(record, "near_duplicates")}
+    text = "Complete collapse: every latent gives the same output"
     if distance is not None and distance.floor:
         evidence |= {"pairwise_distance": distance.value, "real": distance.floor}
-        text = f"Complete collapse: the outputs lie {percent((distance.value or 0) / distance.floor)} as far apart as real samples do: one output for every latent."
-    else:
-        evidence |= {"spread": spread}
-        text = "Complete collapse: every latent gives the same output."
+        text += f"; the outputs lie {percent((distance.value or 0) / distance.floor)} as far apart as real samples do"
+    text += "."
     return Finding("GD101", "error", text, evidence)
 
 
 def is_complete(record: Record) -> bool:
-    """One output: hardly any distance between samples, or (without real data) all of them near-duplicates."""
+    """One output: hardly any distance between samples, or samples that look or are the same."""
     distance = measured(record, "pairwise_distance")
-    if distance is not None and distance.floor:
-        return (distance.value or 0.0) < ONE_OUTPUT * distance.floor
-    return record.score.low is not None and record.score.low >= 0.95
+    if distance is not None and distance.floor and (distance.value or 0.0) < ONE_OUTPUT * distance.floor:
+        return True
+    same = measured(record, "degeneracy")
+    low = record.score.low if record.score.basis == "degeneracy" else None if same is None else same.low
+    return low is not None and low >= SAME_OUTPUT
 
 
 def mode_dropping(record: Record, policy: Policy) -> Finding | None:

@@ -120,7 +120,7 @@ class Degeneracy:
     n: int
     seed: int = 0
     image_range: tuple[float, float] | None = None
-    key: str = "score"
+    key: str = "score"  # with real data, where the score is another, "degeneracy": then a measurement alone
 
     def needs(self) -> Needs:
         return {"fake": frozenset({Kept("samples", self.n)})}
@@ -131,9 +131,13 @@ class Degeneracy:
         n = len(rows)
         if n < FEWEST:
             reason = f"{n:,} samples are too few to judge repeats: {FEWEST} are needed"
+            if self.key != "score":
+                return Outcome({self.key: Measurement.missing(reason)})
             return Outcome({self.key: Measurement.missing(reason)}, {"score": Score(None, None, None, basis="degeneracy", n_fake=n), "doubts": [reason]})
         share, replicates = degeneracy(rows, radius=self._radius(rows), seed=self.seed)
-        number = Measurement(share.value, share.low, share.high, floor=None, unit="share", better="lower", n=n, reason="no real data: a lower bound")
+        number = Measurement(share.value, share.low, share.high, floor=None, unit="share", better="lower", n=n, reason="from the samples alone: a lower bound")
+        if self.key != "score":
+            return Outcome({self.key: number})
         score = Score(**asdict(share), basis="degeneracy", n_fake=n, replicates=replicates)
         return Outcome({self.key: number}, {"score": score})
 
