@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gandiag.stats.cells import Modes
-from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, radii
+from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, neighbours, radii
 from gandiag.stats.shortfall import distinct_share, shortfall
 
 LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
@@ -36,7 +36,8 @@ class Field:
     held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
     raw: Tensor  # (n, n) distances F → A
     mended: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
-    copies: tuple[Tensor, Tensor]  # (n, n) bool, which rows are copies of which, in B and in F
+    fine: float  # rows of A nearer than this are copies
+    copies: Tensor  # (n, n) bool, which rows of F are copies of which
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,42 +60,43 @@ class Kept:
 
 
 def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field:
-    """Widths and distances, given the modes of the real data. Costs four n × n × D products and holds three n × n float32 matrices."""
+    """Widths and distances, given the modes of the real data. Costs five n × n × D products and holds three n × n float32 matrices."""
     among = distances(reference, reference)
     near = nearest_within(among)
     radius = radii(near, torch.arange(len(reference)))
-    inner = _need(among, radius)
-    inner = (inner <= inner.quantile(EDGE)).float()
+    own_need = _need(among, radius)
+    del among
+    inner = (own_need <= own_need.quantile(EDGE)).float()
     fine = COPY * float(near[0][:, 0].median())
-    held_far, raw = distances(held, reference, fine=fine), distances(fake, reference, fine=fine)
-    need, held_need = (_need(far, radius) for far in (raw, held_far))
-    on = need <= held_need.quantile(EDGE) * _blur(need, held_need)
+    raw = distances(fake, reference, fine=fine)
+    need = _need(raw, radius)
+    on = need <= own_need.quantile(EDGE) * _blur(need, own_need)
     labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
-    real, real_labels = torch.cat([reference, held]), torch.cat(labels[:2])
-    home = _spread(real, real_labels, torch.cat([inner, (held_need <= held_need.quantile(EDGE)).float()]), parts.count)
+    home = _spread(reference, labels[0], inner, parts.count)
     mended, ratio = _mend(fake, labels[2], (on & (need <= need.quantile(EDGE))).float(), home)
     held_far = distances(_mend(held, labels[1], torch.ones(len(held)), home)[0], reference, fine=fine)
-    copies = _copies(held, torch.full((len(held),), fine), fine), _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field((reference, held, fake), labels, parts.count, inner, near, held_far, raw, distances(mended, reference, fine=fine), copies)
+    copies = _copies(fake, fine * ratio.clamp(max=1), fine)
+    return Field((reference, held, fake), labels, parts.count, inner, near, held_far, raw, distances(mended, reference, fine=fine), fine, copies)
 
 
 def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
     """What is kept, judged by the picked rows of A, B and F alone (indices); the partition and the widths put right stay as surveyed."""
     a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
     radius = radii(field.near, picked[0]).clamp(min=1e-12)
-    held_need, need = (far[rows][:, picked[0]].div_(radius).amin(1) for far, rows in ((field.held, picked[1]), (field.raw, picked[2])))
+    held_need = _block(field.held, picked[1], picked[0]).div_(radius).amin(1)
+    need = _block(field.raw, picked[2], picked[0]).div_(radius).amin(1)
     edge = held_need.quantile(EDGE)
     on = need <= edge * _blur(need, held_need)
-    copies = _count(field.copies[1], picked[2][on])
+    copies = _count(field.copies, picked[2][on])
     weight = torch.zeros(len(f))
     weight[on] = 1 / copies
-    held_copies = _count(field.copies[0], picked[1])
+    own_copies = 1 + (neighbours(field.near, picked[0]) <= field.fine).sum(1).float()
     real, fake = _totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), _totals(f, weight, field.count)
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
     cover = _cover(field, picked, weight, radius, torch.minimum(share, shown))
     width = _width(field, picked, weight * (need <= need.quantile(EDGE)), (held_need <= edge).float())
-    distinct = distinct_share(copies) / max(distinct_share(held_copies), 1e-9)
+    distinct = distinct_share(copies) / max(distinct_share(own_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / EDGE
     return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need))
 
@@ -115,12 +117,15 @@ def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[f
 def _cover(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, radius: Tensor, kept: Tensor) -> float:
     """Reference rows with a sample in their ball over those with a held-out row in it, at equal numbers in every mode."""
     a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
-    held = field.held[picked[1]][:, picked[0]].div_(radius)  # (n, n)
-    fake = field.mended[picked[2]][:, picked[0]].div_(radius)  # (n, n)
+    held = _block(field.held, picked[1], picked[0]).div_(radius)  # (n, n)
+    held_need, held_hits = held.amin(1), (held <= 1).sum(0).float()  # (n,)
+    del held
+    fake = _block(field.mended, picked[2], picked[0]).div_(radius)  # (n, n)
     on = weight > 0
-    blur = _blur(fake[on].amin(1), held.amin(1)) if on.any() else 1.0
-    hits = weight @ (fake <= blur).float()  # (n,)
-    held_hits = (held <= 1).sum(0).float()  # (n,)
+    blur = _blur(fake.amin(1)[on], held_need) if on.any() else 1.0
+    hits = torch.zeros(len(radius))
+    for start in range(0, len(fake), TILE):
+        hits += weight[start : start + TILE] @ (fake[start : start + TILE] <= blur).float()  # (n,)
     have, held_have = _totals(f, weight, field.count), _totals(b, torch.ones(len(b)), field.count)
     want = torch.minimum(have, held_have)[a]
     size = _totals(a, torch.ones(len(a)), field.count).clamp(min=1)
@@ -177,6 +182,11 @@ def _spread(rows: Tensor, mode: Tensor, weight: Tensor, count: int) -> tuple[Ten
     variance = torch.where(have > 1.5, second * have / (have - 1).clamp(min=1e-9), torch.zeros(()))
     error = (fourth / second.square().clamp(min=1e-30) - 1).clamp(min=0) / (4 * have.clamp(min=1))
     return variance.sqrt(), error, have, middle
+
+
+def _block(far: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The picked rows and columns of a matrix, copied once."""
+    return far[rows[:, None], columns]
 
 
 def _totals(mode: Tensor, weight: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ FEWEST = 100  # samples a side below which nothing is judged
 FEW_ON = 0.1  # share of the samples on the manifold below which the score is in doubt
 CONVINCING = 0.3  # narrowed or duplicated at least so much: lost variety whatever the fidelity
 BLURRED = 3.0  # times the resolution of the real data, where there are no modes to compare it with
+PARTITION = 0.012  # standard deviation from the modes that were found, which all replicates share: measured over worlds and splits
 MODE_ROWS = 5000  # a side, to find the modes
 Z = 1.96  # of a 95 % interval
 
@@ -43,7 +45,7 @@ def variety(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) 
     Unchanged by rotation, shift and scaling of the features and (but for the last digits) by the order of the rows. The
     interval comes from random halves of A, B and F without replacement: their spread is that of the score at n, and with
     replacement would manufacture duplicates. Reads low where modes overlap and are skewed or thinned; reads high where real
-    rows are in a biased order of quality. Costs five n × n × D products, and three n × n float32 matrices.
+    rows are in a biased order of quality. Costs five n × n × D products, and holds three n × n float32 matrices (0.95 GB at n = 5,000).
     """
     n = min(len(fake), len(real) // 2)
     if n < FEWEST:
@@ -76,10 +78,10 @@ def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]
 
 def _judge(whole: Kept, halves: list[Kept], field: Field, n: int) -> Variety:
     lost = torch.tensor([half.lost for half in halves])
-    score = estimate(whole.lost, lost)
+    score = estimate(whole.lost, lost, extra=PARTITION)
     names = _profile(whole)
     profile = {name: estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
-    power = min(1.0, (Z + 1.645) * float(lost.std())) if len(halves) > 1 else None
+    power = min(1.0, (Z + 1.645) * math.hypot(float(lost.std()), PARTITION)) if len(halves) > 1 else None
     shares = tuple(min(max(half.lost, 0.0), 1.0) for half in halves)
     return Variety(score, profile, power, n, shares, _doubts(whole, field, n, profile))
 
@@ -95,9 +97,12 @@ def _profile(kept: Kept) -> dict[str, float]:
     }
 
 
-def estimate(value: float, replicates: Tensor) -> Estimate:
-    """Value ± 1.96 standard deviations of the replicates, in [0, 1]; the replicates' mean is that of half the rows and is not used."""
-    reach = Z * float(replicates.std()) if len(replicates) > 1 else 0.0
+def estimate(value: float, replicates: Tensor, *, extra: float = 0.0) -> Estimate:
+    """Value ± 1.96 standard deviations, in [0, 1]: that of the replicates, and `extra` which they cannot show.
+
+    The replicates' mean is that of half the rows, and is not used.
+    """
+    reach = Z * math.hypot(float(replicates.std()), extra) if len(replicates) > 1 else 0.0
     value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - reach, value + reach))
     return Estimate(value, low, high)
 

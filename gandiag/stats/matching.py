@@ -49,6 +49,13 @@ def radii(near: tuple[Tensor, Tensor], kept: Tensor) -> Tensor:
     return near[0][kept].gather(1, found[:, None]).squeeze(1)
 
 
+def neighbours(near: tuple[Tensor, Tensor], kept: Tensor) -> Tensor:
+    """Distances of each kept row to those of its nearest rows that are kept too, inf for the others: (n, SPARE)."""
+    present = torch.zeros(len(near[0]), dtype=torch.bool)
+    present[kept] = True
+    return near[0][kept].masked_fill(~present[near[1][kept]], torch.inf)
+
+
 def expected_cover(hits: Tensor, have: Tensor, want: Tensor) -> Tensor:
     """Chance that a ball with `hits` of the `have` rows in it keeps one of them when only `want` are kept, in [0, 1].
 
