@@ -61,8 +61,8 @@ def cli() -> None:
 def run(argv: Sequence[str] | None = None) -> ExitCode:
     """Run a command line and return its exit code; every error becomes one sentence and an action on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Before torch starts its threads: waiting threads that spin can slow a busy machine a hundredfold.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch starts its threads: waiting threads that spin for long slow a busy machine seven times and more.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from . import console
 
     try:
