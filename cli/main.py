@@ -17,6 +17,7 @@ from gandiag.errors import ExitCode, GandiagError, near
 
 COMMANDS = {
     "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
+    "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
     "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
 }
 
@@ -53,6 +54,7 @@ def cli() -> None:
       gandiag audit netG.pth --real photos/           a verdict with its evidence
       gandiag audit netG.pth --html report.html       the same as a page
       gandiag report audit.json                       show a saved record again
+      gandiag explain GD103                           what a finding means, and every remedy
 
     Exit codes: 0 no collapse seen, 1 collapse, 2 could not audit, 3 evidence insufficient, 130 interrupted.
     """

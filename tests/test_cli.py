@@ -112,6 +112,13 @@ def test_several_mistakes_of_the_command_line() -> None:
     assert gandiag("audit").returncode == 2
 
 
+def test_explain_tells_a_rule_with_its_remedies_and_a_metric_with_its_formula() -> None:
+    rule, metric, unknown = gandiag("explain", "GD103"), gandiag("explain", "frechet[imagenet]"), gandiag("explain", "recal")
+    assert rule.returncode == 0 and "Unrolled discriminator" in rule.stdout and "price" in rule.stdout
+    assert metric.returncode == 0 and "lower" in metric.stdout and max(map(len, metric.stdout.splitlines())) <= 80
+    assert unknown.returncode == 2 and "recall" in unknown.stderr
+
+
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     record = tmp_path / "audit.json"
     command = [sys.executable, "-m", "gandiag", "audit", RING, "--real", REAL, "-n", "2000", "-o", str(record)]

@@ -21,7 +21,7 @@ SAME_FLOOR_APART = {"judge", "report", "logs", "load"}
 
 TORCH_FREE = (
     "gandiag", "gandiag.errors", "gandiag.registry", "gandiag.contracts", "gandiag.record", "gandiag.config", "gandiag.catalogue",
-    "gandiag.judge.judge", "gandiag.report.terminal", "gandiag.load.containers", "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
+    "gandiag.judge.judge", "gandiag.report.terminal", "gandiag.load.containers", "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report", "gandiag.cli.explain",
 )  # fmt: skip
 
 

@@ -1,0 +1,39 @@
+"""gandiag explain: what a rule or measurement is, how it is computed, when it misleads, what to try. Never imports torch."""
+
+from __future__ import annotations
+
+import textwrap
+
+import click
+
+from gandiag.catalogue import Entry, explain
+from gandiag.judge.remedies import advise
+
+from . import console
+
+
+@click.command("explain")
+@click.argument("name", metavar="CODE|METRIC")
+def explained(name: str) -> None:
+    """Explain a rule (GD103) or a measurement (recall): formula, direction, when it misleads, what to try, source."""
+    console.result(text_of(explain(name)))
+
+
+def text_of(entry: Entry) -> str:
+    """One entry of the catalogue as text, with the ranked remedies of a rule."""
+    rows = [("how", entry.formula), ("better", entry.better if not entry.key.startswith("GD") else ""), ("bounds", _bounds(entry)), ("unit", entry.unit),
+            ("misleads", entry.misleads), ("try", entry.try_), ("source", entry.source)]  # fmt: skip
+    lines = [f"{entry.key}  {entry.title}", *(_row(name, text) for name, text in rows if text)]
+    for rank, remedy in enumerate(advise(entry.key), 1):
+        lines += ["", f"  {rank}. {remedy['title']}: {remedy['why']}", *(_row(name, remedy[name], 5) for name in ("how", "price", "source"))]
+    return "\n".join(lines)
+
+
+def _bounds(entry: Entry) -> str:
+    low, high = entry.bounds
+    return "" if low is None and high is None else f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+
+
+def _row(name: str, text: str, indent: int = 2) -> str:
+    head = " " * indent + f"{name:<10}"
+    return textwrap.fill(text, 80, initial_indent=head, subsequent_indent=" " * len(head))
