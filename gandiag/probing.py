@@ -40,7 +40,8 @@ def look(study: Study, results: Mapping[str, Mapping[Any, Any]], *, clock: Clock
         if sampler.classes:
             jobs["conditioning"] = lambda: _conditioning(study, sampler)
     else:
-        jobs["scale sweep"] = lambda: Outcome(sections={"response": {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}})
+        still = {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}
+        jobs["scale sweep"] = lambda: Outcome(sections={"response": still})
     if study.config.exhibits:
         jobs["sheets"] = lambda: _sheets(study, results)
     outcomes = []
@@ -56,7 +57,8 @@ def _trained(study: Study, sampler: Sampler) -> Outcome:
     if study.trained is None:
         measured["trained_scale"] = Measurement.missing("no batch norm directly behind the first layer")
     else:
-        measured["trained_scale"] = Measurement(study.trained.value, study.trained.low, study.trained.high, unit="prior deviations", reason=study.trained.source)
+        known = study.trained
+        measured["trained_scale"] = Measurement(known.value, known.low, known.high, unit="prior deviations", reason=known.source)
     mismatch = statistics_mismatch(sampler.network, seed=study.config.seed)  # type: ignore[arg-type]
     measured["bn_mismatch"] = Measurement.missing("no batch norm with stored statistics") if mismatch is None else fact(mismatch)
     return Outcome(measured)

@@ -70,7 +70,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """Something to look at. image: {"png": base64, "columns", "rows", "tile"}; series: {"x", "lines": {name: [..]}}; histogram: {"edges", "counts": {name: [..]}}."""
+    """Something to look at. `data` by kind:
+
+    image      {"png": base64, "columns", "rows", "tile"}
+    series     {"x", "lines": {name: [..]}}
+    histogram  {"edges", "counts": {name: [..]}}
+    """
 
     id: str
     kind: Literal["image", "series", "histogram"]

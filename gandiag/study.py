@@ -102,7 +102,8 @@ class Study:
 
     def describe(self) -> str:
         """The plan as text, for --dry-run."""
-        rows = [("subject", f"{self.subject.facts.get('path') or type(self.subject).__name__}: {self.subject.facts.get('family')}, {self.subject.output.kind} {self.subject.output.shape}")]
+        facts, output = self.subject.facts, self.subject.output
+        rows = [("subject", f"{facts.get('path') or 'a live object'}: {facts.get('family')}, {output.kind} {output.shape}")]
         rows += [("assumed", f"{entry.what}: {entry.value} ({entry.source})") for entry in self.assumptions]
         rows += [("source", f"{role}: {source.n:,} samples, scale {source.scale:g}, batch norm {source.bn}") for role, source in self.plan.sources.items()]
         rows += [("real", "none" if self.real is None else f"{self.total('real'):,} of {self.real.n:,} samples of {self.real.name}")]
@@ -168,7 +169,8 @@ def _plan(view: str, config: AuditConfig, subject: Subject, data: SampleSet | No
     sampled = Source("fake", scale=config.scale, bn=config.bn, n=n)
     sources = {"fake": sampled}
     if trained is not None and not trained.low <= config.scale <= trained.high:
-        sources = {"fake": dataclasses.replace(sampled, scale=trained.value), f"fake@{config.scale:g}": dataclasses.replace(sampled, name=f"fake@{config.scale:g}")}
+        other = f"fake@{config.scale:g}"
+        sources = {"fake": dataclasses.replace(sampled, scale=trained.value), other: dataclasses.replace(sampled, name=other)}
     conditional = subject.classes is not None and config.class_ is None
     names = () if data is None else data.class_names or ()
     question = Question(view, n, config.seed, subject.output, data is not None, conditional, names, tuple(sources))

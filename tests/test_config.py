@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from gandiag.cli.audit import audit
+
 from gandiag.config import BUDGETS, AuditConfig, flag, resolve
 from gandiag.errors import ConfigError
 

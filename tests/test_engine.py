@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ class Mean:
 @dataclass(frozen=True)
 class Broken:
     key: str = "broken"
-    error: Exception = ValueError("no")
+    error: Exception = field(default_factory=lambda: ValueError("no"))
 
     def needs(self) -> dict[str, frozenset[Any]]:
         return {"fake": frozenset({Kept("identity", 50)})}
@@ -101,7 +101,11 @@ def test_a_smaller_subset_is_inside_a_larger_one() -> None:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(ValueError("no"), "ValueError: no"), (SourceError("83 real samples are too few", "give more"), "83 real samples are too few"), (MemoryError(), "memory ran out")],
+    [
+        (ValueError("no"), "ValueError: no"),
+        (SourceError("83 real samples are too few", "give more"), "83 real samples are too few"),
+        (MemoryError(), "memory ran out"),
+    ],
 )
 def test_a_metric_that_raises_becomes_an_error_and_the_others_go_on(error: Exception, reason: str) -> None:
     metrics: list[Metric] = [Broken(error=error), Mean()]

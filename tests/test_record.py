@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from records import ALL
 
 from gandiag.errors import RecordError
 from gandiag.record import Exhibit, Finding, Measurement, Record, Score, plain, write_atomically
-
-from records import ALL
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from gandiag.contracts import Batch, Output
@@ -27,7 +27,7 @@ from gandiag.sample.guard import tensor_bytes
 from gandiag.sample.latents import slices
 from gandiag.sample.streams import SampleSet, subset
 
-FORMAT = "gandiag.features/1"  # raise it when the way samples are read or fitted changes
+FORMAT = "gandiag.features/2"  # raise it when the way samples are read or fitted changes
 CAP = 2 << 30  # bytes in the folder; the entries that were used longest ago go first
 _STALE = 86_400  # seconds after which an unfinished file is nobody's
 
@@ -60,15 +60,13 @@ class FeatureCache:
             return None
         path = self._path(key)
         try:
-            with safe_open(path, "pt") as stored:
-                found: Tensor = stored.get_tensor("features")
-                whole = (stored.metadata() or {}).get("sum") == _sum(found)
+            found = _read(path)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as broken:
             self._note(f"a cached entry could not be read and is computed again ({type(broken).__name__})")
             return None
-        if not whole or tuple(found.shape) != shape or found.dtype != torch.float32:
+        if found is None or tuple(found.shape) != shape or found.dtype != torch.float32:
             self._note("a cached entry was damaged and is computed again")
             return None
         with suppress(OSError):
@@ -82,7 +80,7 @@ class FeatureCache:
         scratch = self.root / f".{secrets.token_hex(8)}.part"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(save({"features": features.contiguous()}, {"format": FORMAT, "sum": _sum(features)}))
+            scratch.write_bytes(save({"features": features.contiguous(), "sum": torch.tensor(list(_sum(features)), dtype=torch.uint8)}))
             os.replace(scratch, self._path(key))
             self._evict()
         except OSError as problem:
@@ -176,5 +174,12 @@ def entry_key(contents: str, view: View, fit: Output, limit: int | None) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=20).hexdigest()
 
 
-def _sum(features: Tensor) -> str:
-    return hashlib.blake2b(tensor_bytes(features), digest_size=16).hexdigest()
+def _read(path: Path) -> Tensor | None:
+    """The features of an entry, or None where they do not match their sum."""
+    # In one read: whoever opens the file twice may find it replaced in between.
+    stored = load(path.read_bytes())
+    return stored["features"] if bytes(stored["sum"].tolist()) == _sum(stored["features"]) else None
+
+
+def _sum(features: Tensor) -> bytes:
+    return hashlib.blake2b(tensor_bytes(features), digest_size=16).digest()

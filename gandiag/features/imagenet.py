@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +41,36 @@ class ImageNet:
         self.fingerprint = f"imagenet@{side}:efficientnet-lite0:{weights}:{VERSION}"
 
     def __call__(self, samples: Tensor, output: Output) -> Tensor:
-        rows = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
+        on_cpu = self.device.type == "cpu"
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
-        with torch.inference_mode(), exact:
-            parts = [self._embed(unit_range(samples[part].to(self.device), output)) for part in slices(len(samples), rows)]
+        work = partial(self._embed, samples, output)
+        with exact:
+            parts = each_on_its_own_thread(work, slices(len(samples), _CPU_BATCH)) if on_cpu else [work(part) for part in slices(len(samples), _GPU_BATCH)]
         return torch.cat(parts).clone() if parts else torch.empty(0, self.dim)  # (B, 1280)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        x = match_channels(images, 3)
+    @torch.inference_mode()
+    def _embed(self, samples: Tensor, output: Output, part: slice) -> Tensor:
+        x = match_channels(unit_range(samples[part].to(self.device), output), 3)
         if x.shape[2:] != (self.side, self.side):
             x = F.interpolate(x, size=(self.side, self.side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         x = ((255 * x - 127) / 128).contiguous(memory_format=torch.channels_last)
         pooled: Tensor = self._net.extract_features(x).mean((2, 3)).cpu()
         return pooled
+
+
+def each_on_its_own_thread(work: Callable[[slice], Tensor], parts: Sequence[slice]) -> list[Tensor]:
+    """`work` of every part, in order, on as many threads as torch may use, one core each.
+
+    Twice as fast as splitting every small layer over the cores, and not at the mercy of whoever else is on them.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) < 2:
+        return [work(part) for part in parts]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(work, parts))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def imagenet(request: Request) -> ImageNet:

@@ -116,8 +116,8 @@ def class_ignored(record: Record, policy: Policy) -> Finding | None:
         return Finding("GD109", "warning", f"The class is ignored: another class changes the output {percent(label.value or 0)} as much as another z does.",
                        {"class_response": label.value})
     if latent is not None and latent.high is not None and latent.high < 0.05:
-        return Finding("GD109", "error", f"z is ignored given the class: in one class the outputs lie {percent(latent.value or 0)} as far apart as in the mixture ({latent.reason}).",
-                       {"z_ignored": latent.value})
+        text = f"z is ignored given the class: in one class the outputs lie {percent(latent.value or 0)} as far apart as in the mixture ({latent.reason})."
+        return Finding("GD109", "error", text, {"z_ignored": latent.value})
     return None
 
 
@@ -133,7 +133,8 @@ def wrong_latent_scale(record: Record, policy: Policy) -> Finding | None:
     if collapsed(record):
         text += " It is collapsed at the trained scale too."
     if other is not None:
-        text += f" At σ = {sampled:g} the score is {other.value:.2f} {span(other.low, other.high)}, at the trained scale {record.score.value:.2f} {span(record.score.low, record.score.high)}."
+        text += f" At σ = {sampled:g} the score is {other.value:.2f} {span(other.low, other.high)},"
+        text += f" at the trained scale {record.score.value:.2f} {span(record.score.low, record.score.high)}."
     text += f" Sample with z × {trained['value']:.3g} (--scale {trained['value']:.3g})."
     return Finding("GD201", "error", text, {"trained": trained["value"], "low": trained["low"], "high": trained["high"], "sampled": sampled})
 
@@ -151,8 +152,8 @@ def off_distribution(record: Record, policy: Policy) -> Finding | None:
     if low < 0.1:
         return None
     level = "note" if collapsed(record) else "warning"
-    return Finding("GD301", level, f"Off the data's manifold: {percent(share)} {span(low, high)} of the samples; this is fidelity, and does not raise the score.",  # type: ignore[arg-type]
-                   {"off_manifold": share})
+    text = f"Off the data's manifold: {percent(share)} {span(low, high)} of the samples; this is fidelity, and does not raise the score."
+    return Finding("GD301", level, text, {"off_manifold": share})  # type: ignore[arg-type]
 
 
 def memorised(record: Record, policy: Policy) -> Finding | None:
@@ -224,6 +225,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 KIND_OF = {
-    "GD101": "complete", "GD103": "mode_dropping", "GD104": "thin_modes", "GD105": "recycled", "GD106": "skewed", "GD107": "conditional", "GD109": "conditional",
+    "GD101": "complete", "GD103": "mode_dropping", "GD104": "thin_modes", "GD105": "recycled", "GD106": "skewed", "GD107": "conditional",
+    "GD109": "conditional",
     "GD201": "wrong_scale", "GD301": "off_distribution",
 }

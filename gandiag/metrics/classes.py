@@ -74,8 +74,12 @@ class ClassScores:
             return None, "no real data of this class"
         if min(len(mine), len(theirs) // 2) >= FEWEST:
             return variety(theirs, mine, seed=self.seed, replicates=REPLICATES).score, "variety"
-        lost = half_sampled(lambda real, fake: 1 - min(1.0, median_distance(fake) / max(median_distance(real), 1e-12)), theirs, mine, seed=self.seed, bounds=(0.0, 1.0))
-        return lost, "spread"
+        return half_sampled(narrowed, theirs, mine, seed=self.seed, bounds=(0.0, 1.0)), "spread"
+
+
+def narrowed(real: Tensor, fake: Tensor) -> float:
+    """1 - the ratio of median pairwise distances, at least 0."""
+    return 1 - min(1.0, median_distance(fake) / max(median_distance(real), 1e-12))
 
 
 def median_distance(rows: Tensor) -> float:

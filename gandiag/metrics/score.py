@@ -53,9 +53,9 @@ class VarietyScore:
         aspects: dict[str, Estimate] = {}
         if self.aspects:
             names = self._seen(results)
-            found, aspects = variety_of_views(
-                {name: results["real"][Kept(name, 2 * self.n)].values for name in names}, {name: results[self.role][Kept(name, self.n)].values for name in names},
-                seed=self.seed)  # fmt: skip
+            reals = {name: results["real"][Kept(name, 2 * self.n)].values for name in names}
+            fakes = {name: results[self.role][Kept(name, self.n)].values for name in names}
+            found, aspects = variety_of_views(reals, fakes, seed=self.seed)
         else:
             found = variety(real.values, fake.values, seed=self.seed)
         number = Measurement(found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n)
