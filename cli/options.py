@@ -35,7 +35,7 @@ class Grouped(click.Command):
                 formatter.write_dl(rows[group], col_max=26)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[Any]):
     """Comma-separated numbers."""
 
     name = "numbers"
@@ -49,7 +49,7 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 0.5,1,2", param, ctx)
 
 
-class Names(click.ParamType):
+class Names(click.ParamType[Any]):
     """Comma-separated names."""
 
     name = "names"

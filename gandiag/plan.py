@@ -74,7 +74,9 @@ def deeper(plan: Plan, results: Mapping[str, Mapping[Any, Any]]) -> dict[str, fr
 
     found: dict[str, set[Any]] = {}
     for metric in plan.metrics:
-        view = metric.deeper(results) if isinstance(metric, VarietyScore) else None
+        if not isinstance(metric, VarietyScore):
+            continue
+        view = metric.deeper(results)
         if view is not None:
             found.setdefault(metric.role, set()).add(Kept(view, metric.n))
             if Kept(view, 2 * metric.n) not in results["real"]:

@@ -40,7 +40,7 @@ def look(study: Study, results: Mapping[str, Mapping[Any, Any]], *, clock: Clock
         if sampler.classes:
             jobs["conditioning"] = lambda: _conditioning(study, sampler)
     else:
-        still = {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}
+        still: dict[str, Any] = {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}
         jobs["scale sweep"] = lambda: Outcome(sections={"response": still})
     if study.config.exhibits:
         jobs["sheets"] = lambda: _sheets(study, results)

@@ -46,8 +46,8 @@ class ClassScores:
         if fake.labels is None:
             return Outcome({"z_ignored": Measurement.missing("the generator has no classes")})
         overall = median_distance(fake.values)
-        rows = [self._row(int(label), fake, real, overall) for label in fake.labels.unique()]
-        rows = sorted((row for row in rows if row), key=lambda row: (-(row["score"] if row["score"] is not None else -1.0), row["spread"]))
+        found = [self._row(label, fake, real, overall) for label in sorted(set(fake.labels.tolist()))]
+        rows = sorted((row for row in found if row is not None), key=lambda row: (-(row["score"] if row["score"] is not None else -1.0), row["spread"]))
         if not rows:
             return Outcome({"z_ignored": Measurement.missing(f"fewer than {FEW} samples in every class")})
         worst = min(rows, key=lambda row: row["spread"])
@@ -93,6 +93,6 @@ def _real_spread(real: KeptSamples | None) -> float | None:
     if real is None or real.labels is None:
         return None
     overall = median_distance(real.values)
-    groups: Sequence[Tensor] = [real.values[real.labels == label] for label in real.labels.unique()]
+    groups: Sequence[Tensor] = [real.values[real.labels == label] for label in sorted(set(real.labels.tolist()))]
     spreads = [median_distance(group) / overall for group in groups if len(group) >= FEW and overall > 0]
     return min(spreads, default=None)

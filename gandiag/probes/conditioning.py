@@ -28,10 +28,10 @@ class Conditioning:
         `z_ignored`. Below 1 is normal: z carries what classes share.
         """
         points = base[: self.points]
-        used = torch.linspace(0, classes - 1, min(classes, self.classes)).round().to(torch.int64).unique()  # (K,)
+        used = sorted({round(label) for label in torch.linspace(0, classes - 1, min(classes, self.classes)).tolist()})  # K labels
         if len(used) < 2:
             return Outcome({"class_response": Measurement.missing("there is one class")})
-        made = torch.stack([forward(points, torch.full((len(points),), int(label))).flatten(1).float().cpu() for label in used])  # (K, P, D)
+        made = torch.stack([forward(points, torch.full((len(points),), label)).flatten(1).float().cpu() for label in used])  # (K, P, D)
         same_z = torch.stack([pairs_mean(made[:, i]) for i in range(made.shape[1])])  # (P,)
         rolled = torch.stack([made[k].roll(k + 1, dims=0) for k in range(len(used))])  # different z in every row
         other_z = torch.stack([pairs_mean(rolled[:, i]) for i in range(made.shape[1])]).mean()
