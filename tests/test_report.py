@@ -212,3 +212,9 @@ def test_measurements_with_a_floor_come_first_and_the_rest_on_request() -> None:
     short, long = (render_text(records.collapsed(), verbose=verbose) for verbose in (False, True))
     assert "effective_rank" in short and "and 1 more with -v" in short
     assert "  parameters " not in short and "  parameters " in long
+
+
+def test_a_long_path_on_the_last_line_is_never_broken() -> None:
+    path = "record /" + "/".join(["a-long-folder-name"] * 8) + "/audit.json"
+    text = render_text(records.ALL["healthy"](), width=80, paths=(path,))
+    assert text.rstrip("\n").split("\n")[-1] == path

@@ -140,4 +140,5 @@ def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
         page.print(f"{len(record.exhibits)} exhibits to look at: gandiag report RECORD -f html -o report.html", style="dim")
     if paths:
         page.print()
-        page.print("   ".join(words.clean(path) for path in paths))
+        # Never broken: a path that is wrapped cannot be copied.
+        page.print("   ".join(words.clean(path) for path in paths), soft_wrap=True)
