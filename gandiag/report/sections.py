@@ -90,12 +90,19 @@ def _aspects(record: Record) -> list[Any]:
     return _shares(record.aspects, words.ASPECTS)
 
 
+def _counted(modes: Mapping[str, Any]) -> str:
+    found = words.shown(modes["found"])
+    if modes["covered"] is None:
+        return f"modes found: {found}; how many of the data's are covered is not known"
+    return f"{words.shown(modes['covered'])} of {found} modes of the real data are covered"
+
+
 def _modes(record: Record) -> list[Any]:
     modes = record.modes
     if not modes:
         return []
     counts = {"covered", "found"} <= modes.keys()
-    facts = [f"{words.shown(modes['covered'])} of {words.shown(modes['found'])} modes of the real data are covered"] if counts else []
+    facts = [_counted(modes)] if counts else []
     facts += [f"{key} {words.shown(modes[key])}" for key in ("effective", "stability") if modes.get(key) is not None]
     missed = list(modes.get("missed") or ())
     if not missed:
