@@ -24,7 +24,7 @@ from gandiag.stats.subset import Kept
 from gandiag.study import Study
 
 SWEEP = 256  # latents of the scale sweep: the same at every scale
-ROWS = 8  # of them are shown
+SHOWN_LATENTS = 8  # of them are shown at most
 
 
 def look(study: Study, results: Mapping[str, Mapping[Any, Any]], *, clock: Clock, progress: Progress) -> list[Outcome]:
@@ -99,7 +99,7 @@ def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
 
     def remembered(scale: float) -> Tensor:
         made = sample_at(scale)
-        kept[scale] = made[:ROWS]
+        kept[scale] = made[:SHOWN_LATENTS]
         return made
 
     found = response(remembered, scales, output=study.subject.output, seed=study.config.seed)

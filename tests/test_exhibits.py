@@ -106,7 +106,7 @@ def test_scale_rows_are_sorted_and_show_scale_one() -> None:
     scales = (4.0, 0.02, 0.1, 0.25, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0)
     shown = scale_rows({scale: torch.full((9, 1, 64, 64), scale / 4) for scale in scales}, (0.0, 1.0))
     named = [float(text) for text in shown.caption.split("rows: ")[1].split(", ")]
-    assert named == sorted(named) and len(named) == 8 and {0.02, 1.0, 4.0} <= set(named)
+    assert named == sorted(named) and len(named) == 10 and {0.02, 1.0, 4.0} <= set(named)
     assert [int(tile(shown, row, 0)[0, 0]) for row in range(8)] == [round(scale / 4 * 255) for scale in named]
 
 

@@ -18,6 +18,7 @@ from gandiag.stats.subset import Kept, KeptSamples
 Span = tuple[float, float] | None
 
 COLUMNS = 8
+MOST_TILES = 64
 MOST_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
 EXEMPLARS = 4  # a side: real on the left, generated on the right
 MOST_MISSED = 8
@@ -62,18 +63,18 @@ def sample_grid(samples: Tensor, span: Span = None) -> Exhibit:
 
 
 def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None) -> Exhibit:
-    """The same latents at every scale: scale -> (N, C, H, W); one row a scale, from the smallest, eight latents each.
+    """The same latents at every scale: scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
 
-    More than eight scales: eight of them, evenly chosen, the first, the last and 1 among them.
+    More than ten scales: ten of them, evenly chosen, the first, the last and 1 among them.
     """
     scales = _chosen(sorted(by_scale))
-    columns = min([COLUMNS, *(len(by_scale[scale]) for scale in scales)])
+    columns = min([COLUMNS, max(1, MOST_TILES // len(scales)), *(len(by_scale[scale]) for scale in scales)])
     tiles = torch.cat([by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
     named = ", ".join(f"{scale:g}" for scale in scales)
     return sheet("scales", f"The same {columns} latents at every scale; rows: {named}", tiles, span, columns)
 
 
-def _chosen(scales: list[float], most: int = 8) -> list[float]:
+def _chosen(scales: list[float], most: int = 10) -> list[float]:
     if len(scales) <= most:
         return scales
     chosen = {round(at * (len(scales) - 1) / (most - 1)) for at in range(most)}

@@ -147,7 +147,7 @@ def modes(record: Record) -> dict[str, Any]:
     about = record.modes
     facts = [
         (name, words.shown(about[key]))
-        for key, name in (("found", "in the data"), ("covered", "covered"), ("effective", "effective number"), ("stability", "stability"))
+        for key, name in (("found", "in the data" if about.get("covered") is not None else "found"), ("covered", "covered"), ("effective", "effective number"), ("stability", "stability"))
         if about.get(key) is not None
     ]
     missed = [(words.shown(entry.get("mode")), share(entry.get("share_real")), share(entry.get("share_fake"))) for entry in about.get("missed") or ()]
