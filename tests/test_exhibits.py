@@ -107,7 +107,7 @@ def test_scale_rows_are_sorted_and_show_scale_one() -> None:
     shown = scale_rows({scale: torch.full((9, 1, 64, 64), scale / 4) for scale in scales}, (0.0, 1.0))
     named = [float(text) for text in shown.caption.split("rows: ")[1].split(", ")]
     assert named == sorted(named) and len(named) == 10 and {0.02, 1.0, 4.0} <= set(named)
-    assert [int(tile(shown, row, 0)[0, 0]) for row in range(8)] == [round(scale / 4 * 255) for scale in named]
+    assert [int(tile(shown, row, 0)[0, 0]) for row in range(10)] == [round(scale / 4 * 255) for scale in named]
 
 
 def test_similar_pairs_finds_the_planted_pair_first_and_repeats_nobody() -> None:

@@ -12,13 +12,12 @@ from torch import Tensor
 from gandiag.record import Exhibit
 from gandiag.stats.clusters import Clusters
 from gandiag.stats.gaps import nearest_rows
-from gandiag.stats.sheets import points, sheet
+from gandiag.stats.sheets import MOST_TILES, points, sheet
 from gandiag.stats.subset import Kept, KeptSamples
 
 Span = tuple[float, float] | None
 
 COLUMNS = 8
-MOST_TILES = 64
 MOST_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
 EXEMPLARS = 4  # a side: real on the left, generated on the right
 MOST_MISSED = 8
