@@ -16,6 +16,7 @@ from gandiag.probing import look
 from gandiag.record import Record
 from gandiag.sample.sampler import Sampler
 from gandiag.study import prepare
+from gandiag.subjects import sampler_of
 
 Say = Callable[[str], None]
 
@@ -27,7 +28,7 @@ def load(path: str | os.PathLike[str], **settings: Any) -> Sampler:
     file is executed without `trust=True`. Raises LoadError with what is missing.
     """
     config = resolve(settings).config
-    return Sampler(load_network(path, config), device=config.device, batch_size=config.batch_size)
+    return sampler_of(load_network(path, config), config)
 
 
 def audit(x: Any, real: Any = None, *, progress: Progress = silent, say: Say | None = None, **settings: Any) -> Record:

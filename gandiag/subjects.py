@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import nn
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Batch, Output, Source
 from gandiag.load.generator import Network, load_network, network_of
+from gandiag.load.moments import prior_deviation
+from gandiag.probes.trained_scale import trained_scale
 from gandiag.sample.sampler import Sampler
 from gandiag.sample.streams import SampleSet, fake_batches, looks_like_samples, open_samples
 
@@ -51,13 +53,13 @@ def open_subject(x: Any, config: AuditConfig) -> Subject:
     if isinstance(x, Subject):
         return x
     if isinstance(x, (str, os.PathLike)) and not is_samples(Path(x)):
-        return _generator(load_network(x, config), config)
+        return _of_sampler(sampler_of(load_network(x, config), config))
     if isinstance(x, Sampler):
         return _of_sampler(x)
     if isinstance(x, Network):
-        return _generator(x, config)
+        return _of_sampler(sampler_of(x, config))
     if isinstance(x, nn.Module):
-        return _generator(network_of(x, config), config)
+        return _of_sampler(sampler_of(network_of(x, config), config))
     return _samples(x, config)
 
 
@@ -71,8 +73,22 @@ def open_real(x: Any, config: AuditConfig, fit: Output | None = None) -> SampleS
     return x if isinstance(x, SampleSet) else open_samples(x, npz_key=config.npz_key, fit=fit)
 
 
-def _generator(network: Network, config: AuditConfig) -> Subject:
-    return _of_sampler(Sampler(network, device=config.device, batch_size=config.batch_size))
+def sampler_of(network: Network, config: AuditConfig) -> Sampler:
+    """The network ready to be sampled: on its device, with the prior that the flags or its statistics say."""
+    return Sampler(network if config.prior is not None else with_likely_prior(network), device=config.device, batch_size=config.batch_size)
+
+
+def with_likely_prior(network: Network) -> Network:
+    """The network with a uniform prior, where its batch-norm statistics show the deviation of one and nobody said otherwise.
+
+    Latents of deviation 3^-1/2 are those of U[-1, 1], which many training scripts draw; a normal of just that scale is not.
+    """
+    found = trained_scale(network) if network.latent.prior == "normal" else None
+    if found is None or found.low <= 1.0 <= found.high or not found.low <= prior_deviation("uniform") <= found.high:
+        return network
+    said = Assumption("latent prior (--prior)", f"uniform on [-1, 1]: the latents of the training had deviation {found.value:.3f}", "batch-norm")
+    kept = tuple(entry for entry in network.assumptions if "--prior" not in entry.what)
+    return replace(network, latent=replace(network.latent, prior="uniform"), assumptions=(*kept, said))
 
 
 def _of_sampler(sampler: Sampler) -> Subject:

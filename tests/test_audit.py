@@ -142,6 +142,15 @@ def test_a_wrong_scale_is_called_that_and_the_verdict_is_the_trained_scale_s() -
     assert record.verdict == "healthy" and record.measurements["score@1"].value > 0.5
 
 
+def test_latents_of_a_uniform_prior_are_recognised_and_no_wrong_scale() -> None:
+    record = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16)
+    assert record.subject["latent"]["prior"] == "uniform" and "wrong_scale" not in record.kinds
+    assert record.subject["latent"]["trained_scale"]["value"] == pytest.approx(1.0, rel=0.05)
+    assert any("uniform" in entry["value"] and entry["source"] == "batch-norm" for entry in record.subject["assumptions"])
+    told = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16, prior="normal")
+    assert "wrong_scale" in told.kinds
+
+
 class Sick(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -145,9 +145,10 @@ def classes(record: Record) -> list[dict[str, Any]]:
 def modes(record: Record) -> dict[str, Any]:
     """What is known about modes: facts as (label, value), and rows of those missed."""
     about = record.modes
+    found = "in the data" if about.get("covered") is not None else "found"
     facts = [
         (name, words.shown(about[key]))
-        for key, name in (("found", "in the data" if about.get("covered") is not None else "found"), ("covered", "covered"), ("effective", "effective number"), ("stability", "stability"))
+        for key, name in (("found", found), ("covered", "covered"), ("effective", "effective number"), ("stability", "stability"))
         if about.get(key) is not None
     ]
     missed = [(words.shown(entry.get("mode")), share(entry.get("share_real")), share(entry.get("share_fake"))) for entry in about.get("missed") or ()]
