@@ -6,7 +6,6 @@ Precedence: flag > GANDIAG_<NAME> > gandiag.toml or [tool.gandiag] > budget pres
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -188,9 +187,3 @@ def _parse(entry: dataclasses.Field[Any], text: Any, where: str) -> Any:
 def numbers(text: str) -> tuple[float, ...]:
     """"0.5, 1,2" -> (0.5, 1.0, 2.0). ValueError for anything else."""
     return tuple(float(part) for part in text.split(",") if part.strip())
-
-
-def suggest(name: str, known: list[str]) -> str | None:
-    """The nearest known name, or None."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.55)
-    return close[0] if close else None

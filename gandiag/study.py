@@ -47,11 +47,6 @@ class Study:
     def device(self) -> str:
         return "cpu" if self.subject.sampler is None else str(self.subject.sampler.device)
 
-    @property
-    def wrong_scale(self) -> bool:
-        """Whether the verdict is about another scale than the one asked for."""
-        return len(self.plan.sources) > 1
-
     def total(self, role: str) -> int:
         """Samples in the stream of a role."""
         if role != "real":
