@@ -12,6 +12,7 @@ from gandiag.config import Resolved, resolve
 from gandiag.errors import ExitCode, RecordError
 from gandiag.judge.policy import exit_code
 from gandiag.record import Record, write_atomically
+from gandiag.report import words
 
 from . import console
 from .options import Grouped, audit_options, show_config
@@ -59,7 +60,8 @@ def _run(subject: str, resolved: Resolved, dry_run: bool) -> Record | None:
     from gandiag.api import audit_subject, plan
 
     if dry_run:
-        console.result(plan(subject, resolved))
+        # Names inside a checkpoint are somebody else's text: no control characters reach the terminal.
+        console.result("\n".join(words.clean(line) for line in plan(subject, resolved).split("\n")))
         return None
     with console.progress() as on_progress:
         return audit_subject(subject, resolved, progress=on_progress, say=console.note)

@@ -113,13 +113,6 @@ class Outcome:
     exhibits: tuple[Exhibit, ...] = ()
 
 
-class Results(Protocol):
-    """What the passes left behind: `results[role][spec]` is the spec's result; a role may be absent."""
-
-    def __getitem__(self, role: str) -> Mapping[Any, Any]: ...
-    def __contains__(self, role: object) -> bool: ...
-
-
 @runtime_checkable
 class Metric(Protocol):
     """One idea. A frozen dataclass whose fields are its parameters."""

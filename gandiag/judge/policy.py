@@ -23,7 +23,7 @@ ESSENTIAL = ("score",)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a record is judged by. `limit`: collapse score; `doubts_are_inconclusive`: doubt about the evidence sets the verdict."""
+    """What a record is judged by. `limit`: collapse score. `bn_mismatch`: disagreement with the checkpoint's statistics, from which on loading is in doubt."""
 
     limit: float = 0.15
     bn_mismatch: float = BN_MISMATCH_LIMIT
