@@ -24,6 +24,7 @@ METRICS = Registry(
         "frechet": "gandiag.metrics.frechet:Frechet",
         "kid": "gandiag.metrics.kernel:Kernel",
         "vendi": "gandiag.metrics.vendi:Vendi",
+        "ndb": "gandiag.metrics.bins:DifferingBins",
         "pairwise": "gandiag.metrics.pairwise:Pairwise",
         "duplicates": "gandiag.metrics.duplicates:Duplicates",
         "memorisation": "gandiag.metrics.memorisation:Memorisation",

@@ -11,6 +11,7 @@ from passes import draw, results
 import gandiag.metrics as functions
 from gandiag.catalogue import entry
 from gandiag.contracts import Metric
+from gandiag.metrics.bins import DifferingBins
 from gandiag.metrics.duplicates import Duplicates
 from gandiag.metrics.frechet import Frechet
 from gandiag.metrics.inception import Fid, InceptionScore
@@ -22,7 +23,7 @@ from gandiag.metrics.vendi import Vendi
 from gandiag.stats.spread import half_widths, pool, wilson
 from gandiag.stats.trio import half_sampled
 
-METRICS = (Neighbours, Frechet, Kernel, Vendi, Pairwise, Duplicates, Memorisation, Fid, InceptionScore)
+METRICS = (Neighbours, Frechet, Kernel, Vendi, DifferingBins, Pairwise, Duplicates, Memorisation, Fid, InceptionScore)
 N = 60
 
 

@@ -16,6 +16,7 @@ _HOMES = {
     "kernel": ("kid", "kid_subsets"),
     "inception": ("fid", "inception_score"),
     "vendi": ("vendi_score",),
+    "bins": ("ndb",),
     "pairwise": ("pairwise_distance", "pairwise_distances", "pairwise_ratio"),
     "duplicates": ("duplicate_threshold", "near_duplicates", "support_size"),
     "memorisation": ("authenticity", "copies", "memorised"),
@@ -24,10 +25,11 @@ _FUNCTIONS = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "authenticity", "copies", "coverage", "density", "duplicate_threshold", "fid", "frechet_distance", "inception_score", "kid", "kid_subsets", "memorised",
-    "near_duplicates", "pairwise_distance", "pairwise_distances", "pairwise_ratio", "prdc", "precision", "recall", "support_size", "vendi_score",
+    "ndb", "near_duplicates", "pairwise_distance", "pairwise_distances", "pairwise_ratio", "prdc", "precision", "recall", "support_size", "vendi_score",
 ]
 
 if TYPE_CHECKING:
+    from gandiag.metrics.bins import ndb
     from gandiag.metrics.duplicates import duplicate_threshold, near_duplicates, support_size
     from gandiag.metrics.frechet import frechet_distance
     from gandiag.metrics.inception import fid, inception_score
