@@ -17,8 +17,10 @@ from gandiag.errors import ExitCode, GandiagError, near
 
 COMMANDS = {
     "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
+    "gate": ("gandiag.cli.gate:gated", "For CI: hold records or checkpoints against a policy."),
     "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
     "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
+    "selftest": ("gandiag.cli.selftest:selftest", "Check the score on this machine against collapses of known size."),
 }
 
 
@@ -54,6 +56,7 @@ def cli() -> None:
       gandiag audit netG.pth --real photos/           a verdict with its evidence
       gandiag audit netG.pth --html report.html       the same as a page
       gandiag report audit.json                       show a saved record again
+      gandiag gate audit.json --max-score 0.2         a CI gate with an exit code
       gandiag explain GD103                           what a finding means, and every remedy
 
     Exit codes: 0 no collapse seen, 1 collapse, 2 could not audit, 3 evidence insufficient, 130 interrupted.

@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "audit": "gandiag.api",
+    "compare": "gandiag.judge.baseline",
+    "gate": "gandiag.judge.gate",
     "load": "gandiag.api",
     "AuditConfig": "gandiag.config",
     "ExitCode": "gandiag.errors",
@@ -23,7 +25,7 @@ _HOMES = {
     "Record": "gandiag.record",
 }
 
-__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Record", "audit", "load"]
+__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Record", "audit", "compare", "gate", "load"]
 
 if TYPE_CHECKING:
     from gandiag.api import audit as audit
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from gandiag.config import AuditConfig as AuditConfig
     from gandiag.errors import ExitCode as ExitCode
     from gandiag.errors import GandiagError as GandiagError
+    from gandiag.judge.baseline import compare as compare
+    from gandiag.judge.gate import gate as gate
     from gandiag.record import Record as Record
 
 # In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.

@@ -40,7 +40,7 @@ def verdict_of(record: Record, policy: Policy) -> Verdict:
 
 def verdict_of_score(score: Score, limit: float) -> Verdict:
     """The verdict of an interval against a limit. Comparisons are written so that a missing or NaN bound never passes."""
-    if score.low is None or score.high is None:
+    if score.low is None or score.high is None or not score.low <= score.high:
         return "inconclusive"
     if score.low >= limit:
         return "collapsed"

@@ -16,10 +16,11 @@ FORMATS = Registry(
         "text": "gandiag.report.terminal:render_text",
         "html": "gandiag.report.html:render_html",
         "json": "gandiag.report.formats:render_json",
+        "markdown": "gandiag.report.markdown:render_markdown",
     },
 )
 
-SUFFIXES = {".html": "html", ".htm": "html", ".json": "json", ".txt": "text", ".log": "text"}
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "text", ".log": "text"}
 
 
 def render_json(record: Record) -> str:

@@ -1,0 +1,116 @@
+"""gandiag gate: records and checkpoints against a policy, for CI. Judging records never imports torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gandiag.config import Resolved, resolve
+from gandiag.errors import GandiagError
+from gandiag.judge.gate import Gated, Rulebook, find_policy, gate, read_policy, refused
+from gandiag.judge.rulebook import ALLOWED
+from gandiag.record import Record, write_atomically
+from gandiag.report.gates import GATES
+from gandiag.report.verdicts import code_of
+
+from . import console
+from .options import Grouped, audit_options
+
+
+@click.command("gate", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("subjects", metavar="RECORD|CKPT…", nargs=-1, required=True)
+@click.option("--policy", "policy_path", metavar="FILE", envvar="GANDIAG_POLICY", help="TOML with a [gate] table  [default: gandiag.toml, pyproject.toml]")
+@click.option("--max-score", type=float, metavar="X", envvar="GANDIAG_MAX_SCORE", help="the collapse score must be below this  [default: the record's limit]")
+@click.option("--baseline", metavar="RECORD", envvar="GANDIAG_BASELINE", help="an earlier record that none may be worse than")
+@click.option("--max-regress", type=float, metavar="X", envvar="GANDIAG_MAX_REGRESS", help="how much worse the score may be  [default: 0.05]")
+@click.option("--allow", multiple=True, type=click.Choice(ALLOWED), envvar="GANDIAG_ALLOW", help="let this pass (repeatable)")
+@click.option("-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json, junit, github, markdown, or a plug-in's")
+@click.option("-o", "--output", metavar="FILE", help="write to this file instead of standard output")
+@click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
+@click.option("--debug", is_flag=True, help="show tracebacks")
+@audit_options
+def gated(subjects: tuple[str, ...], policy_path: str | None, form: str, output: str | None, quiet: int, debug: bool, **flags: Any) -> int:
+    """Hold records (from `gandiag audit -o`) or checkpoints against a policy.
+
+    \b
+    gandiag gate audit.json                               the limit that the record carries
+    gandiag gate audit.json --max-score 0.2               a limit of your own
+    gandiag gate audit.json --baseline last.json          not worse than the last one
+    gandiag gate netG.pth --real photos/ -f junit -o gate.xml
+
+    Exit codes: 0 passed, 1 a limit is violated, 2 something could not be judged, 3 the evidence is insufficient. The worst of several wins.
+    """
+    console.configure(quiet=quiet, debug=debug)
+    render = GATES.get(form)
+    book = _book(policy_path, {name: flags.pop(name) for name in ("max_score", "baseline", "max_regress", "allow")})
+    resolved = resolve({name: value for name, value in flags.items() if value is not None})
+    baseline = None if book.baseline is None else Record.read(book.baseline)
+    found = [_judged(subject, book, baseline, resolved) for subject in subjects]
+    text = render(found)
+    if output is None:
+        console.result(text)
+    else:
+        write_atomically(output, text)
+        console.note(f"wrote {output}")
+    if form == "github":
+        _summarise(found)
+    return code_of(found)
+
+
+def _book(path: str | None, flags: dict[str, Any]) -> Rulebook:
+    """The policy of the file, with what the command line says put over it."""
+    book = read_policy(path) if path is not None else find_policy(Path.cwd())
+    said = {name: value for name, value in flags.items() if value is not None and value != ()}
+    lines = {key: where for key, where in book.lines.items() if key.replace("-", "_") not in said}
+    if "allow" in said:
+        said["allow"] = book.allow | frozenset(said["allow"])
+    lines |= {name.replace("_", "-"): f"--{name.replace('_', '-')}" for name in said if name != "allow"}
+    return replace(book, **said, lines=lines)
+
+
+def _judged(subject: str, book: Rulebook, baseline: Record | None, resolved: Resolved) -> Gated:
+    """One subject; whatever keeps it from being judged is its result, so that the others are judged too."""
+    try:
+        record = Record.read(subject) if is_record(subject) else _audited(subject, resolved)
+        return replace(gate(record, book, baseline=baseline), subject=subject)
+    except GandiagError as problem:
+        return refused(subject, problem)
+    except (AttributeError, KeyError, TypeError, ValueError) as damaged:
+        if not is_record(subject):
+            raise
+        what = f"{subject} is a record with damaged content: {type(damaged).__name__}: {damaged}"
+        return refused(subject, GandiagError(what, "write it again with `gandiag audit -o`"))
+
+
+def is_record(path: str) -> bool:
+    """Whether a path holds JSON rather than weights or samples, by its first bytes. A missing .json is one too, so that the error speaks of records."""
+    if not os.path.isfile(path):
+        return path.endswith(".json")
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    except OSError:
+        return path.endswith(".json")
+
+
+def _audited(subject: str, resolved: Resolved) -> Record:
+    from gandiag.api import audit_subject
+
+    with console.progress() as on_progress:
+        return audit_subject(subject, resolved, progress=on_progress, say=console.note)
+
+
+def _summarise(found: list[Gated]) -> None:
+    """Append the result as Markdown to the job's summary page, where GitHub says that there is one."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(GATES.get("markdown")(found) + "\n")
+    except OSError as problem:
+        console.warn(f"the job summary {path} cannot be written: {problem.strerror}")

@@ -1,0 +1,19 @@
+"""The formats of a gate's result, by name; plug-ins add theirs under the entry-point group `gandiag.gates`.
+
+A format is a function `render(gated) -> str`, of the subjects in the order they were given.
+"""
+
+from __future__ import annotations
+
+from gandiag.registry import Registry
+
+GATES = Registry(
+    "gates",
+    {
+        "text": "gandiag.report.verdicts:render_text",
+        "json": "gandiag.report.verdicts:render_json",
+        "junit": "gandiag.report.junit:render_junit",
+        "github": "gandiag.report.github:render_github",
+        "markdown": "gandiag.report.markdown:render_gate",
+    },
+)

@@ -1,0 +1,60 @@
+"""A gate's result as GitHub workflow commands: one annotation a failure, at the line of the policy that failed.
+
+    ::error file=gandiag.toml,line=7,title=recall::runs/042.json: recall is 0.31 [0.28, 0.34] and must be at least 0.6
+
+A log line that starts with `::` is a command, so nothing that a checkpoint says may start one: text is escaped as GitHub's
+own toolkit does it (% and line ends; in properties also `:` and `,`), and the older `##[command]`, which counts anywhere in a
+line, is broken up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gandiag.errors import ExitCode
+from gandiag.judge.gate import Gated
+from gandiag.judge.limits import Check
+from gandiag.report import words
+from gandiag.report.verdicts import WORDS, code_of, sentence
+
+
+def render_github(gated: Sequence[Gated]) -> str:
+    """Annotations, then one plain line for the log."""
+    lines = [line for one in gated for line in _annotations(one)]
+    failed = sum(not one.passed for one in gated)
+    lines += [f"{WORDS[one.code]} {_message(one.subject)}" for one in gated]
+    return "\n".join([*lines, f"gate: {failed} of {len(gated)} failed, exit code {int(code_of(gated))}"]) + "\n"
+
+
+def _annotations(one: Gated) -> list[str]:
+    if one.error is not None:
+        return [_command("error", "could not be judged", f"{one.subject}: {one.error.what}. {one.error.hint}")]
+    found = [_command("error", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.failures()]
+    found += [_command("warning", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.checks if check.allowed]
+    found += [_command("notice", one.subject, remark) for remark in one.remarks]
+    if one.code == ExitCode.OK:
+        found += [_command("warning", f"{one.subject}: {finding.rule}", finding.text) for finding in one.findings()]
+    return found
+
+
+def _told(one: Gated, check: Check) -> str:
+    why = " ".join(f"{finding.rule}: {finding.text}" for finding in one.findings()[:3])
+    return f"{sentence(check)}." + (f" {why}" if not check.good and why else "")
+
+
+def _command(level: str, title: str, text: str, where: str = "") -> str:
+    properties = {"title": title}
+    file, _, line = where.rpartition(":")
+    if file and line.isdigit():
+        properties = {"file": file, "line": line, **properties}
+    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{level} {told}::{_message(text)}"
+
+
+def _message(text: str) -> str:
+    # Line ends are gone after `clean`, which shows them as \\n.
+    return words.clean(text).replace("%", "%25").replace("##[", "# #[")
+
+
+def _property(text: str) -> str:
+    return _message(text).replace(":", "%3A").replace(",", "%2C")
