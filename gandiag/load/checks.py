@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.errors import LoadError
+from gandiag.load.inert_records import readable
 
 _DEPTH = 12
 
@@ -52,11 +53,3 @@ def _problem(tensor: Tensor, file_size: int) -> str:
     if claimed > file_size:
         return f"claims {readable(claimed)} in a file of {readable(file_size)}"
     return ""
-
-
-def readable(count: int) -> str:
-    """Bytes for people: 4 bytes, 26.0 MiB, 3.6 TiB."""
-    if count < 1024:
-        return f"{count} bytes"
-    power = min(5, (count.bit_length() - 1) // 10)
-    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}"

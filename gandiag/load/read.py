@@ -1,30 +1,24 @@
 """From a container to plain data: nested dicts of checked tensors. Nothing in the file runs without `trust`.
 
-`READERS` maps a container's kind to its reader. A reader registered as "inert" is handed the files whose weights sit next
-to pickled classes; without one, those files are refused with the ways around.
+`READERS` maps a container's kind to its reader. Pickles are read inertly (`inert.py`); `torch.load` runs only under `trust`.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
-import io
-import pickle
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from gandiag.errors import LoadError
-from gandiag.load.checks import check_tensors
+from gandiag.load.checks import check_tensors, tensors_in
 from gandiag.load.containers import RUNS_CODE, Container, needs_trust, refusal, sniff
-from gandiag.load.pickles import Scan, scan
+from gandiag.load.inert import Reading, read_pickle
+from gandiag.load.materialise import materialise
 from gandiag.registry import Registry
 
 READERS = Registry("readers", {
@@ -65,54 +59,25 @@ def read(path: str, *, trust: bool = False) -> Content:
 
 
 def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
-    """torch.save files and plain pickles. What the pickle names decides the way before anything is loaded."""
-    found = _scan(container)
-    if trust and (found.foreign or found.protocol > 2):
+    """torch.save files and plain pickles, by the inert reader; with `trust`, files that need code are unpickled."""
+    found = read_pickle(container)
+    if trust and found.foreign:
         return Content(_unpickle(container), f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {_few(found.foreign)}",))
-    try:
-        with _data_globals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of old protocols and sparse layouts, which are refused below
-            tree = torch.load(container.path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not found.foreign and found.protocol <= 2:
-            raise LoadError(f"{container.name} is damaged: its pickle cannot be read", "copy it again and compare the sizes") from None
-        return _beside_code(container, found, sha256)
-    except Exception as broken:
-        # Whatever else comes out of a damaged file (RuntimeError, EOFError, KeyError …) is one thing to the user.
-        raise LoadError(f"{container.name} cannot be read: {_first_line(broken)}", "copy it again and compare the sizes") from None
-    return Content(tree, container.kind, sha256)
-
-
-def _beside_code(container: Container, found: Scan, sha256: str) -> Content:
-    if "inert" in READERS:
-        reader: Callable[..., Content] = READERS.get("inert")
-        return reader(container, trust=False, sha256=sha256)
-    raise pickled_code(container, found, sha256)
-
-
-def pickled_code(container: Container, found: Scan, sha256: str) -> LoadError:
-    """The refusal of a file that only running pickled code could restore, with every way around."""
+    tree = materialise(found)
     if not found.foreign:
-        what = f"{container.name} was pickled with protocol {found.protocol}, which the safe reader does not take"
-        return LoadError(what, f"save it again with torch.save(...) as it is, or --trust if you wrote it (sha256 {sha256[:12]}…)")
+        return Content(tree, container.kind, sha256)
+    if not any(tensor.ndim >= 2 for _, tensor in tensors_in(tree)):
+        raise pickled_code(container, found, sha256)
+    return Content(tree, container.kind, sha256, (f"the file contains code that was not run: {_few(found.foreign)}",))
+
+
+def pickled_code(container: Container, found: Reading, sha256: str) -> LoadError:
+    """The refusal of a file that holds no weights beside its code, with every way around."""
     return LoadError(
         f"{container.name} needs {_few(found.foreign)} to be unpickled, which would run code; refused",
         "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "
         f"export the generator; or, if you made this file or trust its author: --trust (sha256 {sha256[:12]}…)",
     )
-
-
-def _scan(container: Container) -> Scan:
-    if container.kind != "torch-zip":
-        with container.path.open("rb") as stream:
-            return scan(stream, container.size, streams=5 if container.kind == "torch-legacy" else 1)
-    try:
-        with zipfile.ZipFile(container.path) as archive:
-            name = next(entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == "data.pkl")
-            packed = io.BytesIO(archive.read(name))
-    except Exception as broken:  # BadZipFile, NotImplementedError, zlib.error, UnicodeDecodeError …
-        raise LoadError(f"{container.name} is a damaged archive: {_first_line(broken)}", "copy it again and compare the sizes") from None
-    return scan(packed, container.size)
 
 
 def _unpickle(container: Container) -> Any:
@@ -159,17 +124,6 @@ def _program(container: Container, sha256: str, trust: bool, load: Callable[[], 
         except Exception as broken:
             raise LoadError(f"{container.name} cannot be loaded: {_first_line(broken)}", "check that it loads with this version of torch") from None
     return Content(module, f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {RUNS_CODE[container.kind]}",))
-
-
-@contextlib.contextmanager
-def _data_globals() -> Iterator[None]:
-    """Training arguments and numpy numbers are data; allowed for one load only, under old and new names."""
-    multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
-    allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bhilqBHILQefd")]
-    for place in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        allowed += [(multiarray.scalar, f"{place}.scalar"), (multiarray._reconstruct, f"{place}._reconstruct")]
-    with torch.serialization.safe_globals(allowed):
-        yield
 
 
 def _few(names: tuple[str, ...]) -> str:

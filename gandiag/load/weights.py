@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.errors import LoadError, near
+from gandiag.load.inert_modules import Node
 from gandiag.load.names import natural, role, strip_wrappers
 from gandiag.load.recognise import looks_like
 
@@ -26,6 +27,7 @@ class Weights:
     """One network's tensors, in order, under clean names. `modules`: every module's name, in order of registration, if known.
 
     `path`: where they stood in the file ("" for the whole file). `why`: which were used, and what else there was.
+    `structure`: what a pickled module says of itself beside its tensors.
     """
 
     tensors: Mapping[str, Tensor]
@@ -33,6 +35,7 @@ class Weights:
     path: str = ""
     why: str = "the whole file"
     notes: tuple[str, ...] = field(default=())
+    structure: Node | None = None
 
     @property
     def parameters(self) -> int:
@@ -132,7 +135,7 @@ def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
     clean = {new: tensors[old] for old, new in names.items()}
     if not ordered:
         clean = {name: clean[name] for name in sorted(clean, key=natural)}
-    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path)
+    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path, structure=getattr(tree, "structure", None))
 
 
 def _modules(metadata: Any) -> tuple[str, ...] | None:
@@ -215,6 +218,6 @@ def _millions(count: int) -> str:
 
 
 def as_float(weights: Weights) -> Weights:
-    """Half-precision weights as float32; integers stay."""
-    cast = {name: entry.float() if entry.is_floating_point() and entry.dtype != torch.float32 else entry for name, entry in weights.tensors.items()}
+    """Weights of our own, that the file no longer stands behind: half precision as float32; integers stay."""
+    cast = {name: entry.float() if entry.is_floating_point() and entry.dtype != torch.float32 else entry.clone() for name, entry in weights.tensors.items()}
     return replace(weights, tensors=cast)
