@@ -85,8 +85,8 @@ class Injection:
         """
         if self.point is not None:
             return 1.0
-        mass = float(torch.minimum(world.shares, self._shares(world)).sum())
-        return 1.0 - mass * min(1.0, self.width) * self.unique
+        mass = float(torch.minimum(world.shares, self._shares(world)).double().sum())
+        return round(1.0 - mass * min(1.0, self.width) * self.unique, 6)  # the shares are float32: a perfect generator lost exactly 0
 
     def sample(self, world: Mixture, n: int, seed: int) -> Tensor:
         """n samples of the faulty generator, (n, D) float32; a pure function of the seed."""
@@ -181,3 +181,29 @@ POINTS: dict[str, Injection] = {
     "one point, off the manifold": Injection(point="off"),
     "one point, noise 0.1": Injection(point="on", noise=0.1),
 }
+
+
+def standard_world(dim: int, seed: int = 0) -> Mixture:
+    """The real world of the tables in `dim` dimensions: a ring of 8 modes in the plane, 20 modes in more."""
+    return mixture(dim, 8 if dim == 2 else 20, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the table. `group`: "clean", "collapse", "control" (fidelity alone: target 0) or "masked" (both)."""
+
+    name: str
+    group: str
+    injection: Injection
+
+
+_KNOBS = {"drop": "modes kept {keep}", "width": "mode width × {width}", "zipf": "Zipf weights, s = {zipf}", "unique": "distinct outputs {unique}"}
+
+
+def cases() -> tuple[Case, ...]:
+    """Every row of the validity table, once each: clean, the steps of the ladders, the points, the controls, the masked."""
+    steps = [Case(_KNOBS[ladder].format(**{k: f"{getattr(step, k):g}" for k in ("keep", "width", "zipf", "unique")}), "collapse", step)
+             for ladder, rungs in LADDERS.items() for step in rungs[1:]]
+    groups = (("collapse", POINTS), ("control", CONTROLS), ("masked", MASKED))
+    rest = [Case(name, group, injection) for group, table in groups for name, injection in table.items()]
+    return (Case("clean", "clean", Injection()), *steps, *rest)
