@@ -6,6 +6,7 @@ Nothing is unpickled, imported or decompressed here.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from gandiag.errors import LoadError
 
 LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
+# Protocols 0 and 1 announce nothing: a global, or a mark with what may follow it, or an empty container that is memoised
+_OLD_PICKLE = re.compile(rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL)
 RUNS_CODE = {
     "torchscript": "a TorchScript program",
     "pt2": "a torch.export program (.pt2)",
@@ -100,6 +103,8 @@ def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
         return ("torch-legacy" if head[2:].startswith(LEGACY_MAGIC) else "pickle"), ""
     if _is_safetensors(head):
         return _safetensors_kind(head, size)
+    if _OLD_PICKLE.match(head):
+        return "pickle", ""
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind, ""

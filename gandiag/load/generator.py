@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gandiag.load.names import printable, role
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.families import rebuild
 from gandiag.load.recognise import refuse_others
+from gandiag.load.stated import stated
 from gandiag.load.weights import as_float, find_weights
 
 _KNOWN_SOURCES = ("flag", "file", "metadata", "shapes", "module", "attribute")
@@ -33,7 +34,7 @@ class Network:
 
     `subject`: path as typed, sha256, loader, family, parameters, weights. `assumptions`: what the file does not say, who
     said it, and the flag that overrides it. `notes`: what a reader should know of the file. `labels_first`: with
-    condition "concat", one-hot labels stand before the latents.
+    condition "concat", one-hot labels stand before the latents. `trained_scale`: the file's own word, in units of the prior.
     """
 
     module: nn.Module
@@ -45,6 +46,7 @@ class Network:
     assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()
     labels_first: bool = False
+    trained_scale: float | None = None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples (B, *output.shape) float32 for latents z (B, *latent.shape) and, of a conditional generator, labels (B,) int64.
@@ -72,7 +74,9 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
     config = config or AuditConfig()
     name = Path(path).name
     try:
-        network = _from_content(read(os.fspath(path), trust=config.trust), config, os.fspath(path), name)
+        told = stated(Path(path))
+        network = _from_content(read(os.fspath(path), trust=config.trust), told.fill(config), os.fspath(path), name)
+        network = replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
         if config.strict:
             _refuse_assumptions(network, name)
     except LoadError as problem:

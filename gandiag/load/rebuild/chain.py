@@ -27,7 +27,7 @@ class Step:
 class Blueprint:
     """What a family made of the weights. `inputs`: width of the first layer, labels included. `final`: tanh, sigmoid or none.
 
-    `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation.
+    `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation. `known`: activations and eps are the file's.
     """
 
     family: str
@@ -38,6 +38,7 @@ class Blueprint:
     final: str
     assumptions: tuple[Assumption, ...] = ()
     default: str = "relu"
+    known: bool = False
 
     @property
     def layers(self) -> list[Layer]:

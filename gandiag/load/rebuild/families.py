@@ -26,11 +26,12 @@ from gandiag.load.weights import Weights
 from gandiag.registry import Registry
 
 FAMILIES = Registry("families", {
+    "pickled": "gandiag.load.rebuild.pickled:rebuild",
     "transposed": "gandiag.load.rebuild.transposed:rebuild",
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
-ORDER = ("transposed", "projected", "mlp")  # the most specific first; registered ones come before
+ORDER = ("pickled", "transposed", "projected", "mlp")  # the most specific first; registered ones come before
 Choice = TypeVar("Choice", str, float)
 _CLEAR = 2.0  # how many times worse the runner-up must be
 _BUDGET = 2e8  # multiplications, about, for one ranking pass over z and as many for -z
@@ -78,6 +79,11 @@ def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint:
 
 
 def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
+    if weights.structure is not None:
+        what = f"{name} holds a whole object ({weights.structure.cls}) whose forward() is not in the file: its {len(weights.tensors)} tensors can be read"
+        hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
+        return LoadError(f"{what}, but not run ({'; '.join(reasons[:2])})", hint)
+    reasons = [reason for reason in reasons if not reason.startswith("pickled:")]
     return LoadError(
         f"{name} holds {len(weights.tensors)} tensors but no architecture that gandiag can rebuild ({'; '.join(reasons)})",
         "say what builds it: --model pkg.mod:factory [--init k=v]",
@@ -112,6 +118,8 @@ def _scale(first: FirstLayer | None, inputs: Inputs) -> float | None:
 
 def _settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, source: tuple[str, float | None]) -> tuple[Chain, tuple[Assumption, ...]]:
     """The assembled chain with the activation and eps that flags, then batch-norm statistics, then custom choose."""
+    if blueprint.known:
+        return assemble(blueprint, "none", 1e-5), (Assumption("activations and batch-norm eps", "as the pickled layers say", "file"),)
     if config.activation is not None:
         hidden_module(config.activation)
     activations = [config.activation] if config.activation else [blueprint.default, "leaky:0.2"] if blueprint.activations else ["none"]

@@ -1,0 +1,158 @@
+"""A whole pickled module of standard layers: structure, strides, eps and activations come out of the file.
+
+What does not is forward(). A Sequential has none of its own. Another class is taken to run its parts in the order in which
+they were registered, with the reshapes that this needs; where that order cannot be the order of running (several layers
+held by name, an activation shared between them), the weights' shapes decide, as for a bare state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Output
+from gandiag.load.inert_modules import Node
+from gandiag.load.rebuild.chain import Blueprint, Step
+from gandiag.load.rebuild.layers import Layer, LayerKind, NotThis
+from gandiag.load.rebuild.outputs import FLAT_IMAGES, image_output
+from gandiag.load.rebuild.standard import ACTIVATIONS, SETTINGS, build
+from gandiag.load.weights import Weights
+
+_WRAPPERS = {"module": "module", "_orig_mod": "_orig_mod"}
+_KINDS: dict[str, LayerKind] = {"Linear": "linear", "BatchNorm1d": "norm", "BatchNorm2d": "norm"}
+_RANGES = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Hardtanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A layer of the chain, under the name that its tensors have in the file."""
+
+    name: str
+    node: Node
+
+    @property
+    def flat(self) -> bool | None:
+        """Whether it takes (B, C) rather than pictures; None if both."""
+        if self.node.kind in ("Linear", "BatchNorm1d"):
+            return True
+        pictures = self.node.kind.endswith("2d") or self.node.kind in ("Upsample", "PixelShuffle")
+        return False if pictures and not self.node.kind.startswith("Dropout") else None
+
+    @property
+    def channels(self) -> int | None:
+        """Channels that it takes, where its settings say so."""
+        found = next((self.node.settings[name] for name in ("in_channels", "num_features", "in_features") if name in self.node.settings), None)
+        return found if isinstance(found, int) else None
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
+    """The chain of a pickled module. NotThis without one, and for parts or an order that the file does not settle."""
+    root = unwrapped(weights.structure)
+    if root is None:
+        raise NotThis("it is no pickled module")
+    leaves = list(_chain(root, ""))
+    first = next((leaf for leaf in leaves if leaf.node.tensors), None)
+    if first is None or first.node.kind not in ("Linear", "ConvTranspose2d"):
+        raise NotThis("its first layer takes no latent vector")
+    steps, shape = _steps(leaves, weights.tensors, first)
+    inputs = first.channels
+    if inputs is None:
+        raise NotThis("its first layer does not say how wide it is")
+    output, final, said = _output(root, leaves, shape, config)
+    order = "the parts one after another, as in Sequential" if root.kind == "Sequential" else f"the parts in the order of registration: {root.cls} has its own"
+    told = Assumption("forward() (--model)", order, "file")
+    return Blueprint("pickled", tuple(steps), inputs, first.node.kind == "ConvTranspose2d", output, final, (told, *said), known=True)
+
+
+def unwrapped(node: Node | None) -> Node | None:
+    """Without DataParallel, compiled and averaging wrappers around it."""
+    while node is not None and len(node.children) == 1 and next(iter(node.children)) in _WRAPPERS:
+        node = next(iter(node.children.values()))
+    return node
+
+
+def _chain(node: Node, name: str) -> list[Leaf]:
+    """Every layer in the order in which it runs."""
+    if node.kind in SETTINGS:
+        return [Leaf(name, node)]
+    if node.tensors:
+        raise NotThis(f"{node.cls} holds weights of its own, and its forward() is not in the file")
+    if not node.children and node.kind != "Sequential":
+        raise NotThis(f"{node.cls} is no standard layer, and its code is not in the file")
+    if node.kind not in ("Sequential", "ModuleList"):
+        _demand_order(node)
+    return [leaf for key, child in node.children.items() for leaf in _chain(child, f"{name}.{key}".lstrip("."))]
+
+
+def _demand_order(node: Node) -> None:
+    """Registration tells the order of running only where at most one layer with weights is held by name."""
+    held = [name for name, child in node.children.items() if child.kind in SETTINGS]
+    weighty = [name for name in held if node.children[name].tensors]
+    if len(weighty) > 1 or any(node.children[name].kind in ACTIVATIONS for name in held[:-1]):
+        raise NotThis(f"{node.cls} holds {', '.join(held[:4])} by name, and its forward() is not in the file")
+
+
+def _steps(leaves: list[Leaf], tensors: Mapping[str, Tensor], first: Leaf) -> tuple[list[Step], tuple[int, ...]]:
+    """Steps with the reshapes between flat layers and pictures; the shape at the end, by a run on the meta device."""
+    import torch
+
+    shape: tuple[int, ...] = (first.channels or 0, 1, 1) if first.node.kind == "ConvTranspose2d" else (first.channels or 0,)
+    steps: list[Step] = []
+    for index, leaf in enumerate(leaves):
+        size = _reshape(leaves[index:], shape)
+        if size:
+            steps.append(Step("unflatten", size=size) if len(size) == 3 else Step("layer", build=lambda eps: torch.nn.Flatten()))
+            shape = size
+        inside = {key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name}
+        with torch.device("meta"):
+            module = build(leaf.node, inside).eval()
+            try:
+                shape = tuple(module(torch.empty(2, *shape)).shape[1:])
+            except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
+                raise NotThis(f"{leaf.name} does not take {shape}: {str(wrong).splitlines()[0][:100]}") from None
+        layer = Layer(leaf.name, _KINDS.get(leaf.node.kind, "kernel"), inside) if inside else None
+        steps.append(Step("layer", layer, partial(_built, leaf.node, inside)))
+    return steps, shape
+
+
+def _built(node: Node, inside: dict[str, Tensor], eps: float) -> nn.Module:
+    return build(node, inside)
+
+
+def _reshape(coming: list[Leaf], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the next layers need, where it is another than the one there is."""
+    want = next((leaf for leaf in coming if leaf.flat is not None), None)
+    if want is None or want.flat == (len(shape) == 1) or coming[0].flat is None:
+        return ()
+    if want.flat:
+        return (shape[0] * shape[1] * shape[2],) if len(shape) == 3 else ()
+    channels = next((leaf.channels for leaf in coming if leaf.channels and leaf.flat is False), None)
+    side = round((shape[0] / channels) ** 0.5) if channels else 0
+    if not channels or channels * side * side != shape[0]:
+        raise NotThis(f"{shape[0]} values are no square picture of {channels} channels")
+    return (channels, side, side)
+
+
+def _output(root: Node, leaves: list[Leaf], shape: tuple[int, ...], config: AuditConfig) -> tuple[Output, str, tuple[Assumption, ...]]:
+    """Range and shape: by the last activation of the file, else by flags and custom, as functions leave no trace in it."""
+    last = leaves[-1].node.kind
+    said: tuple[Assumption, ...] = ()
+    if len(shape) == 1 and (flat := FLAT_IMAGES.get(shape[0])) and (last in _RANGES or root.kind != "Sequential"):
+        shape, said = flat, (Assumption("image shape (--image-size, --channels)", f"{shape[0]} outputs are read as {'x'.join(map(str, flat))}", "default"),)
+    kind = "image" if len(shape) == 3 else "vector" if len(shape) == 1 else "series"
+    if config.output_range is None and last in _RANGES:
+        told = Assumption("output activation (--output-range)", f"{last.lower()}, [{_RANGES[last][0]:g}, 1]", "file")
+        return Output(kind, shape, _RANGES[last]), "none", (*said, told)  # type: ignore[arg-type]
+    if kind != "image":
+        given = None if config.output_range is None else (config.output_range[0], config.output_range[1])
+        return Output(kind, shape, given), "none", said  # type: ignore[arg-type]
+    if root.kind == "Sequential":
+        told = Assumption("output range (--output-range)", "[-1, 1]; the last layer has no activation", "default")
+        bounds = config.output_range or (-1.0, 1.0)
+        return Output("image", shape, (bounds[0], bounds[1])), "none", (*said, replace(told, source="flag") if config.output_range else told)
+    output, final, more = image_output(shape, 0, config)
+    return output, final, (*said, *more)
