@@ -16,21 +16,24 @@ from torch import Tensor
 from gandiag.stats.cells import Modes
 from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, neighbours, radii
 from gandiag.stats.shortfall import distinct_share, shortfall
+from gandiag.stats.widths import Widths, mended, totals, widths
 
 LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
 EDGE = 0.99  # of the held-out reference counts as on the manifold
 COPY = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
-THINNEST = 0.05  # width ratios below this are not put right: what is left of such a mode is a point
 ABSENT = 0.1  # a mode with less than this part of its share is missing, else skewed
+
+Picked = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """Everything that is worked out once: rows, modes and distances of reference A, held-out reference B and generated F, n rows each."""
 
-    rows: tuple[Tensor, Tensor, Tensor]  # A, B, F: (n, D)
-    modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row: (n,)
+    modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row of A, B and F: (n,)
     count: int
+    real: Widths  # of A and B together, 2n rows
+    fake: Widths
     inner: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
     near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
     held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
@@ -72,18 +75,25 @@ def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field
     need = _need(raw, radius)
     on = need <= own_need.quantile(EDGE) * _blur(need, own_need)
     labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
-    home = _spread(reference, labels[0], inner, parts.count)
-    mended, ratio = _mend(fake, labels[2], (on & (need <= need.quantile(EDGE))).float(), home)
-    held_far = distances(_mend(held, labels[1], torch.ones(len(held)), home)[0], reference, fine=fine)
+    good = (on & (need <= need.quantile(EDGE))).float()
+    real = widths(torch.cat([reference, held]), torch.cat(labels[:2]), torch.ones(2 * len(held)), parts.count)
+    own = widths(fake, labels[2], good, parts.count)
+    nobody = torch.zeros(len(held))
+    home = real.of(torch.cat([inner, nobody]))
+    alike, _ = mended(held, labels[1], real.of(torch.cat([nobody, nobody + 1])), home)
+    held_far = distances(alike, reference, fine=fine)
+    alike, ratio = mended(fake, labels[2], own.of(good), home)
     copies = _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field((reference, held, fake), labels, parts.count, inner, near, held_far, raw, distances(mended, reference, fine=fine), fine, copies)
+    return Field(labels, parts.count, real, own, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
 
 
-def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
+def retention(field: Field, picked: Picked) -> Kept:
     """What is kept, judged by the picked rows of A, B and F alone (indices); the partition and the widths put right stay as surveyed."""
     a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
     radius = radii(field.near, picked[0]).clamp(min=1e-12)
-    held_need = _block(field.held, picked[1], picked[0]).div_(radius).amin(1)
+    held = _block(field.held, picked[1], picked[0]).div_(radius)  # (n, n)
+    held_need, held_hits = held.amin(1), (held <= 1).sum(0).float()  # (n,)
+    del held
     need = _block(field.raw, picked[2], picked[0]).div_(radius).amin(1)
     edge = held_need.quantile(EDGE)
     on = need <= edge * _blur(need, held_need)
@@ -91,10 +101,10 @@ def retention(field: Field, picked: tuple[Tensor, Tensor, Tensor]) -> Kept:
     weight = torch.zeros(len(f))
     weight[on] = 1 / copies
     own_copies = 1 + (neighbours(field.near, picked[0]) <= field.fine).sum(1).float()
-    real, fake = _totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), _totals(f, weight, field.count)
+    real, fake = totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), totals(f, weight, field.count)
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
-    cover = _cover(field, picked, weight, radius, torch.minimum(share, shown))
+    cover = _cover(field, picked, weight, radius, (held_need, held_hits), torch.minimum(share, shown))
     width = _width(field, picked, weight * (need <= need.quantile(EDGE)), (held_need <= edge).float())
     distinct = distinct_share(copies) / max(distinct_share(own_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / EDGE
@@ -114,57 +124,37 @@ def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[f
     return 1 - float(shortfall(share - shown, error).sum()), 1 - float(share[shown < ABSENT * share].sum())
 
 
-def _cover(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, radius: Tensor, kept: Tensor) -> float:
-    """Reference rows with a sample in their ball over those with a held-out row in it, at equal numbers in every mode."""
+def _cover(field: Field, picked: Picked, weight: Tensor, radius: Tensor, seen: tuple[Tensor, Tensor], kept: Tensor) -> float:
+    """Reference rows with a sample in their ball over those with a held-out row in it, `seen`, at equal numbers in every mode."""
     a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
-    held = _block(field.held, picked[1], picked[0]).div_(radius)  # (n, n)
-    held_need, held_hits = held.amin(1), (held <= 1).sum(0).float()  # (n,)
-    del held
+    held_need, held_hits = seen
     fake = _block(field.mended, picked[2], picked[0]).div_(radius)  # (n, n)
     on = weight > 0
     blur = _blur(fake.amin(1)[on], held_need) if on.any() else 1.0
     hits = torch.zeros(len(radius))
     for start in range(0, len(fake), TILE):
         hits += weight[start : start + TILE] @ (fake[start : start + TILE] <= blur).float()  # (n,)
-    have, held_have = _totals(f, weight, field.count), _totals(b, torch.ones(len(b)), field.count)
+    have, held_have = totals(f, weight, field.count), totals(b, torch.ones(len(b)), field.count)
     want = torch.minimum(have, held_have)[a]
-    size = _totals(a, torch.ones(len(a)), field.count).clamp(min=1)
+    size = totals(a, torch.ones(len(a)), field.count).clamp(min=1)
     sums = [
-        float((kept / size * _totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count)).sum()) for h, n in ((hits, have), (held_hits, held_have))
+        float((kept / size * totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count)).sum()) for h, n in ((hits, have), (held_hits, held_have))
     ]
     return sums[0] / sums[1] if sums[1] else 0.0
 
 
-def _width(field: Field, picked: tuple[Tensor, Tensor, Tensor], weight: Tensor, held_weight: Tensor) -> float:
+def _width(field: Field, picked: Picked, weight: Tensor, held_weight: Tensor) -> float:
     """Mean over the samples of min(1, rms width of their mode over the reference's), free of its bias."""
-    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
-    real = torch.cat([field.rows[0][picked[0]], field.rows[1][picked[1]]])
-    wide, doubt, _, _ = _spread(real, torch.cat([a, b]), torch.cat([field.inner[picked[0]], held_weight]), field.count)
-    thin, fake_doubt, have, _ = _spread(field.rows[2][picked[2]], f, weight, field.count)
-    seen = have >= 1.5
+    n = len(field.modes[0])
+    real, fake = torch.zeros(2 * n), torch.zeros(n)
+    real[picked[0]], real[n + picked[1]], fake[picked[2]] = field.inner[picked[0]], held_weight, weight
+    wide, thin = field.real.of(real), field.fake.of(fake)
+    seen = thin.have >= 1.5
     if not seen.any():
         return 0.0
-    ratio, error = (thin / wide.clamp(min=1e-12))[seen], (doubt + fake_doubt).sqrt()[seen]
-    share = _totals(f, weight, field.count)[seen]
+    ratio, error = (thin.width / wide.width.clamp(min=1e-12))[seen], (wide.error + thin.error).sqrt()[seen]
+    share = totals(field.modes[2], fake, field.count)[seen]
     return 1 - float((shortfall(1 - ratio, ratio * error) * share).sum() / share.sum())
-
-
-def _mend(rows: Tensor, mode: Tensor, weight: Tensor, home: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
-
-    A mode is scaled about its own mean, which stays as far from the reference's as noise does not explain: a mode of few and noisy
-    samples has a mean that is off by more than the reference is wide, and that is no loss of variety.
-    """
-    wide, _, whole, where = home
-    thin, _, have, middle = _spread(rows, mode, weight, len(wide))
-    enough = have >= 5
-    ratio = thin / wide.clamp(min=1e-12)
-    usual = float((have * ratio)[enough].sum() / have[enough].sum()) if enough.any() else 1.0
-    ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=THINNEST)[mode]  # (n,)
-    by_chance = thin.square() / have.clamp(min=1) + wide.square() / whole.clamp(min=1)  # (K,)
-    astray = (middle - where).square().sum(1).clamp(min=1e-30)
-    centre = where + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (middle - where)  # (K, D)
-    return centre[mode] + (rows - middle[mode]) / ratio[:, None], ratio
 
 
 def _need(far: Tensor, radius: Tensor) -> Tensor:
@@ -172,25 +162,9 @@ def _need(far: Tensor, radius: Tensor) -> Tensor:
     return torch.cat([(far[start : start + TILE] / radius).amin(1) for start in range(0, len(far), TILE)])
 
 
-def _spread(rows: Tensor, mode: Tensor, weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each mode: rms width (K,), the squared relative error of that (K,), effective rows (K,), mean (K, D)."""
-    total = _totals(mode, weight, count).clamp(min=1e-12)
-    have = total.square() / _totals(mode, weight.square(), count).clamp(min=1e-12)
-    middle = torch.zeros(count, rows.shape[1]).index_add_(0, mode, rows * weight[:, None]) / total[:, None]
-    square = (rows - middle[mode]).square().sum(1)  # (N,)
-    second, fourth = (_totals(mode, weight * square**power, count) / total for power in (1, 2))
-    variance = torch.where(have > 1.5, second * have / (have - 1).clamp(min=1e-9), torch.zeros(()))
-    error = (fourth / second.square().clamp(min=1e-30) - 1).clamp(min=0) / (4 * have.clamp(min=1))
-    return variance.sqrt(), error, have, middle
-
-
 def _block(far: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The picked rows and columns of a matrix, copied once."""
     return far[rows[:, None], columns]
-
-
-def _totals(mode: Tensor, weight: Tensor, count: int) -> Tensor:
-    return torch.zeros(count).index_add_(0, mode, weight)  # (K,)
 
 
 def _copies(rows: Tensor, limit: Tensor, fine: float) -> Tensor:

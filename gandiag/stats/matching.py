@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 TILE = 1024
+CHUNK = 1 << 14
 K = 5  # a reference row's ball reaches to its K-th neighbour among the reference
 SPARE = 4 * K  # neighbours kept, so that a random half of the rows still holds K of them
 
@@ -22,12 +23,12 @@ def distances(rows: Tensor, others: Tensor, *, fine: float = 0.0) -> Tensor:
     out = torch.empty(len(a), len(b))  # (N, M)
     for start in range(0, len(a), TILE):
         part = slice(start, start + TILE)
-        norms = a2[part, None] + b2[None]  # (tile, M)
-        square = torch.addmm(norms, a[part], b.T, alpha=-2).clamp_(min=0)  # (tile, M)
-        near = ((square < 1e-4 * norms) & (norms > 1e4 * fine**2)).nonzero()
-        for first in range(0, len(near), 1 << 14):
-            i, j = near[first : first + (1 << 14)].T
-            square[i, j] = (a[start + i] - b[j]).square().sum(1)
+        square = torch.addmm(b2, a[part], b.T, alpha=-2).add_(a2[part, None]).clamp_(min=0)  # (tile, M)
+        i, j = (square < 1e-4 * (a2[part].max() + b2.max())).nonzero().T  # a superset, by one cheap comparison
+        norms = a2[part][i] + b2[j]
+        near = (square[i, j] < 1e-4 * norms) & (norms > 1e4 * fine**2)
+        for some_i, some_j in zip(i[near].split(CHUNK), j[near].split(CHUNK), strict=True):
+            square[some_i, some_j] = (a[start + some_i] - b[some_j]).square().sum(1)
         out[part] = square.sqrt_()
     return out
 
