@@ -18,8 +18,10 @@ from gandiag.errors import ExitCode, GandiagError, near
 COMMANDS = {
     "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
     "gate": ("gandiag.cli.gate:gated", "For CI: hold records or checkpoints against a policy."),
+    "compare": ("gandiag.cli.compare:compared", "What changed from one record to another, with intervals."),
     "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
     "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
+    "train": ("gandiag.cli.train:train", "Train a small GAN with or without a remedy, and audit its snapshots."),
     "selftest": ("gandiag.cli.selftest:selftest", "Check the score on this machine against collapses of known size."),
 }
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,16 @@ def gandiag(*arguments: str | Path, **environ: str) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
+@cache
+def texts() -> dict[str, str]:
+    return {name: made().to_json() for name, made in records.ALL.items()}
+
+
 @pytest.fixture
 def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with one record of each kind, which is the current one."""
-    for name, made in records.ALL.items():
-        made().write(tmp_path / f"{name}.json")
+    for name, text in texts().items():
+        (tmp_path / f"{name}.json").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

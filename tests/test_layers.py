@@ -24,7 +24,7 @@ TORCH_FREE = (
     "gandiag", "gandiag.errors", "gandiag.registry", "gandiag.contracts", "gandiag.record", "gandiag.config", "gandiag.catalogue",
     "gandiag.judge.judge", "gandiag.report.terminal", "gandiag.load.containers", "gandiag.load.inert", "gandiag.load.inert_modules",
     "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
-    "gandiag.cli.explain", "gandiag.cli.gate",
+    "gandiag.cli.explain", "gandiag.cli.gate", "gandiag.cli.compare",
     "gandiag.report.junit", "gandiag.report.github", "gandiag.report.markdown", "gandiag.judge.baseline",
 )  # fmt: skip
 

@@ -69,7 +69,8 @@ def compare(old: Record, new: Record) -> Comparison:
     _demand_comparable(old, new)
     paired = _pairs(old, new)
     before, after = quantities(old), quantities(new)
-    common = [key for key in after if key in before and key != "classes.*"]
+    # The section `modes` says again, without intervals, what measurements say with them.
+    common = [key for key in after if key in before and key != "classes.*" and not key.startswith("modes.")]
     rho = correlation(old.score.replicates, new.score.replicates) if paired else 0.0
     changes = tuple(_change(key, before[key], after[key], rho if key == "score" else 0.0, paired and key == "score") for key in common)
     return Comparison(changes, tuple(_remarks(old, new, paired)))
@@ -101,6 +102,8 @@ def correlation(one: Sequence[float], two: Sequence[float]) -> float:
 def _change(key: str, old: Quantity, new: Quantity, rho: float, paired: bool) -> Change:
     (before, before_low, before_high), (after, after_low, after_high) = _parts(old), _parts(new)
     delta = after - before
+    if paired and rho == 1 and old == new:  # the same audit twice; an interval cut off at 0 is not symmetric, and would not cancel
+        return Change(key, old, new, 0.0, 0.0, 0.0, new.better, paired)
     low = delta - _reach(after - after_low, before_high - before, rho)
     high = delta + _reach(after_high - after, before - before_low, rho)
     return Change(key, old, new, delta, low, high, new.better, paired)
