@@ -183,9 +183,9 @@ POINTS: dict[str, Injection] = {
 }
 
 
-def standard_world(dim: int, seed: int = 0) -> Mixture:
-    """The real world of the tables in `dim` dimensions: a ring of 8 modes in the plane, 20 modes in more."""
-    return mixture(dim, 8 if dim == 2 else 20, seed=seed)
+def standard_world(dim: int, seed: int = 0, *, separation: float | None = None) -> Mixture:
+    """The real world of the tables in `dim` dimensions: a ring of 8 modes in the plane, 20 modes in more. `separation`: see `mixture`."""
+    return mixture(dim, 8 if dim == 2 else 20, seed=seed, separation=separation)
 
 
 @dataclass(frozen=True, slots=True)

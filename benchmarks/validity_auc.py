@@ -1,0 +1,78 @@
+"""Who tells a loss of variety from none when fidelity varies on its own? The area under the curve of the score and of every other metric.
+
+Every degree of noise, junk and over-dispersion is crossed with every other (24 of them). Under each, a generator that has lost
+nothing stands beside one that has lost at least 25 %; which loss it is goes round from one to the next. A metric counts in its
+documented direction; one that documents none in whichever direction is better for it.
+
+Two losses hide inside the modes, where noise refills what is gone: width and repeats. They are counted apart as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from statistics import fmean
+
+from gandiag.metrics.variety import variety
+from gandiag.rivals import RIVALS, better, compare
+from gandiag.selftest import LOST, area
+from gandiag.testing import Injection
+from validity import dims_of, drawn, seeds_of
+
+FIDELITY = tuple(Injection(noise=noise, junk=junk, width=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
+WHOLE = {"half": {"keep": 0.5}, "quarter": {"keep": 0.75}, "every second": {"keep": 0.5, "alternate": True}, "Zipf 1": {"zipf": 1.0}, "three quarters": {"keep": 0.25}}
+INSIDE = {"width .5": {"width": 0.5}, "unique .5": {"unique": 0.5}}
+LOSSES = WHOLE | INSIDE
+KEYS = ("score", *RIVALS)
+
+
+def pairs(seed: int) -> Iterator[tuple[str, Injection]]:
+    """("none" or the loss, what is injected): every degree of fidelity, once without and once with a loss."""
+    for i, fault in enumerate(FIDELITY):
+        name = list(LOSSES)[(i + i // len(LOSSES) + 5 * seed) % len(LOSSES)]
+        yield "none", fault
+        yield name, replace(fault, **LOSSES[name])  # half the width takes the place of over-dispersion
+
+
+def measured(dim: int, seed: int, n: int) -> list[tuple[str, dict[str, float]]]:
+    """Every metric of every pair for one seed."""
+    found = []
+    for i, (name, injection) in enumerate(pairs(seed)):
+        real, fake, lost = drawn(injection, dim, 1000 * seed + i, n)
+        if name != "none" and lost < LOST - 0.001:
+            raise ValueError(f"{name} loses {lost:.2f} in {dim} dimensions, less than {LOST}")
+        score = variety(real, fake, seed=seed, replicates=0).score.value
+        found.append((name, {"score": score, **compare(real[:n], fake)}))
+    return found
+
+
+def areas(found: list[tuple[str, dict[str, float]]], losses: dict[str, object]) -> dict[str, float]:
+    """The area under the curve of every metric, those losses against none."""
+    out = {}
+    for key in KEYS:
+        lost, none = ([numbers[key] for name, numbers in found if name in names] for names in (losses, ("none",)))
+        out[key] = area(lost, none, "lower" if key == "score" else better(key))
+    return out
+
+
+def run(options: argparse.Namespace) -> dict[str, dict[str, dict[int, float]]]:
+    """Prints and returns {"whole" | "all": {metric: {dim: area}}}; whole: losses of modes or of their proportions."""
+    found = {dim: [pair for seed in seeds_of(options, 1, 5) for pair in measured(dim, seed, options.n)] for dim in dims_of(options)}
+    out: dict[str, dict[str, dict[int, float]]] = {"whole": defaultdict(dict), "all": defaultdict(dict)}
+    for dim, pairs_found in found.items():
+        for title, losses in (("whole", WHOLE), ("all", LOSSES)):
+            for key, value in areas(pairs_found, losses).items():
+                out[title][key][dim] = value
+    for title, said in (("whole", "modes dropped or out of proportion"), ("all", "those, half the width, or half the outputs distinct")):
+        _print(out[title], f"{said}: AUC against none, n = {options.n}, {len(next(iter(found.values()))) // 2} pairs a dimension")
+    return out
+
+
+def _print(table: dict[str, dict[int, float]], title: str) -> None:
+    dims = list(next(iter(table.values())))
+    print(f"\n{title}\n{'':24s}" + "".join(f"{dim:>7d}-D" for dim in dims) + "     mean")
+    for key in sorted(table, key=lambda name: -fmean(table[name].values())):
+        print(f"{key:24s}" + "".join(f"{table[key][dim]:9.3f}" for dim in dims) + f"{fmean(table[key].values()):9.3f}")
