@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from gandiag.errors import ExitCode, GandiagError, near
 
 COMMANDS = {
     "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
+    "inspect": ("gandiag.cli.inspect:inspect", "What is in this file, and how would it be read? Nothing is run."),
     "gate": ("gandiag.cli.gate:gated", "For CI: hold records or checkpoints against a policy."),
     "compare": ("gandiag.cli.compare:compared", "What changed from one record to another, with intervals."),
     "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
@@ -24,6 +26,9 @@ COMMANDS = {
     "train": ("gandiag.cli.train:train", "Train a small GAN with or without a remedy, and audit its snapshots."),
     "selftest": ("gandiag.cli.selftest:selftest", "Check the score on this machine against collapses of known size."),
 }
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LazyGroup(click.Group):
@@ -70,6 +75,20 @@ def run(argv: Sequence[str] | None = None) -> ExitCode:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Before torch starts its threads: waiting threads that spin for long slow a busy machine seven times and more.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _open_streams()
+    try:
+        return _bounded(arguments)
+    except OSError:  # not even the complaint could be written
+        return ExitCode.CANNOT_RUN
+
+
+def _open_streams() -> None:
+    """A stream that the caller has closed (`>&-`) swallows what is written."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+
+
+def _bounded(arguments: list[str]) -> ExitCode:
     from . import console
 
     try:
@@ -86,9 +105,15 @@ def run(argv: Sequence[str] | None = None) -> ExitCode:
     except BrokenPipeError:
         # The reader of our output has gone: nothing more can be said, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as problem:
+        console.complain(_full(problem)) if problem.errno in FULL else console.apologise(problem)
     except Exception as bug:
         console.apologise(bug)
     return ExitCode.CANNOT_RUN
+
+
+def _full(problem: OSError) -> GandiagError:
+    return GandiagError(f"the output cannot be written: {problem.strerror}", "free some space, or write elsewhere with -o")
 
 
 def entry() -> None:

@@ -65,6 +65,14 @@ def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The knobs that say how a checkpoint is read; none that would run code in it."""
+    for entry in reversed(dataclasses.fields(AuditConfig)):
+        if entry.metadata["group"] in ("load", "latent", "output") and entry.name not in ("trust", "npz_key", "scale", "class_", "bn"):
+            command = _option(entry)(command)
+    return command
+
+
 def _option(entry: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     rules, annotation = entry.metadata, str(entry.type)
     text = rules["help"] + _default(entry)

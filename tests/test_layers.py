@@ -23,6 +23,7 @@ SAME_FLOOR_APART = {"judge", "report", "logs", "load"}
 TORCH_FREE = (
     "gandiag", "gandiag.errors", "gandiag.registry", "gandiag.contracts", "gandiag.record", "gandiag.config", "gandiag.catalogue",
     "gandiag.judge.judge", "gandiag.report.terminal", "gandiag.load.containers", "gandiag.load.inert", "gandiag.load.inert_modules",
+    "gandiag.load.survey", "gandiag.cli.inspect",
     "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
     "gandiag.cli.explain", "gandiag.cli.gate", "gandiag.cli.compare",
     "gandiag.report.junit", "gandiag.report.github", "gandiag.report.markdown", "gandiag.judge.baseline",

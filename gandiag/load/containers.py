@@ -88,8 +88,13 @@ def needs_trust(container: Container, sha256: str) -> LoadError:
     """The error for a program: loading it would run code from the file."""
     return LoadError(
         f"{container.name} is {RUNS_CODE[container.kind]}: loading it runs code from the file",
-        f"audit the state dict instead, or, if you made this file or trust its author: --trust (sha256 {sha256[:12]}…)",
+        f"audit the state dict instead, or, if you made this file or trust its author: --trust{named(sha256)}",
     )
+
+
+def named(sha256: str) -> str:
+    """" (sha256 3f2a…)", or nothing where the file was not hashed."""
+    return f" (sha256 {sha256[:12]}…)" if sha256 else ""
 
 
 def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:

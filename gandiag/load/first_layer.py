@@ -20,6 +20,7 @@ the statistics stand for. With batches of B, torch's unbiased variance over B*P 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.contracts import Estimate
-from gandiag.load.moments import place_of
+from gandiag.load.moments import Enough, place_of
 
 MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
@@ -181,12 +182,14 @@ def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modul
     def watch(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         if len(seen) < 2 and given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
             seen.append((layer, given[0].detach().cpu().clone(), made.detach().cpu().clone()))
+            if len(seen) == 2:
+                raise Enough
 
     watched = (nn.Linear, nn.ConvTranspose2d, nn.modules.batchnorm._BatchNorm)
     active = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SELU, nn.SiLU)
     hooks = [part.register_forward_hook(watch) for part in module.modules() if isinstance(part, (*watched, *active))]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.suppress(Enough):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:

@@ -64,18 +64,20 @@ class Network:
             raise LoadError(f"the generator returned {tuple(made.shape)} for {len(z)} latents, not {self.output.shape} each", "check --latent-dim") from None
 
 
-def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None) -> Network:
+def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None, *, glance: bool = False) -> Network:
     """The generator in a file. Nothing in it runs unless `config.trust`; weights are rebuilt from their shapes, or filled
     into what `config.model` builds.
 
     Raises LoadError, with what was found and what to do, for everything that cannot be read, told apart or rebuilt; under
-    `config.strict` also for every assumption that neither the file nor a flag backs.
+    `config.strict` also for every assumption that neither the file nor a flag backs. `glance`: to look and not to sample;
+    the file is not hashed, and its weights are read where they stand, so that it must not change meanwhile.
     """
     config = config or AuditConfig()
     name = Path(path).name
     try:
         told = stated(Path(path))
-        network = _from_content(read(os.fspath(path), trust=config.trust), told.fill(config), os.fspath(path), name)
+        content = read(os.fspath(path), trust=config.trust, hashed=not glance)
+        network = _from_content(content, told.fill(config), os.fspath(path), borrow=glance)
         network = replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
         if config.strict:
             _refuse_assumptions(network, name)
@@ -93,15 +95,17 @@ def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
     return network
 
 
-def _from_content(content: Content, config: AuditConfig, path: str, name: str) -> Network:
-    subject = {"path": path, "sha256": content.sha256, "loader": content.loader}
+def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: bool) -> Network:
+    name = Path(path).name
+    subject = {"path": path, "sha256": content.sha256 or None, "loader": content.loader}
     whole = _whole_module(content.tree, config, name)
     if whole is not None and config.model is None:
         module, used = whole
         for entry in module.parameters():  # TorchScript modules have no requires_grad_
             entry.requires_grad = False
         return _adapted(module.eval(), config, {**subject, "weights": used}, content.notes)
-    weights = as_float(find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name))
+    found = find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name)
+    weights = as_float(found, borrow=borrow)
     subject |= {"weights": printable(weights.why)}
     notes = tuple(map(printable, (*content.notes, *weights.notes)))
     if config.model is not None:

@@ -27,13 +27,14 @@ _PICKLE = 256 * 2**20  # bytes of a zip's data.pkl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What a file describes. `tree`: records; `names`: every global it names; `notes`: what else running it would have done."""
+    """What a file describes. `tree`: records; `names`: every global it names; `calls`, `notes`: what unpickling would have done."""
 
     tree: Any
     names: tuple[str, ...]
     protocol: int
     steps: int
     notes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
     @property
     def foreign(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ def read_pickle(container: Container) -> Reading:
     except Exception as broken:
         # Damage surfaces as almost anything (IndexError, KeyError, UnicodeDecodeError …); to the user it is one thing.
         raise LoadError(f"the pickle in {container.name} is cut short or damaged ({_brief(broken)})", "copy it again and compare the sizes") from None
-    return Reading(tree, tuple(budget.names), budget.protocol, STEPS - budget.steps, tuple(budget.notes))
+    return Reading(tree, tuple(budget.names), budget.protocol, STEPS - budget.steps, tuple(budget.notes), tuple(budget.calls))
 
 
 def _zip(container: Container, whole: Any, budget: Budget) -> Any:

@@ -6,6 +6,7 @@ in a file is ever reached, so that nothing a pickle does to "them" (attributes, 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections.abc import Callable
@@ -28,6 +29,7 @@ PLAIN = re.compile(
     r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|object|int|float|str|list|dict|tuple|bool|bytes)|_codecs\.encode|argparse\.Namespace"
     r"|numpy\.(_core|core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.(ndarray|dtype|float\d+|u?int\d+|bool_)|numpy\.dtypes\.\w+"
 )
+_CALLS = 40
 _NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}
 
 
@@ -48,7 +50,29 @@ def call(machine: Any, function: Any, args: tuple[Any, ...], kwargs: Any = None)
             return handler(machine, args)
         except (NotPlain, TypeError, ValueError, IndexError, AttributeError, struct.error, OverflowError):
             pass  # arguments that are not the usual ones: a record of the call, as for any other
-    return Made(function, args, kwargs)
+    made = Made(function, args, kwargs)
+    if isinstance(function, Name) and not is_data(function.full):
+        _note(machine.budget, function.full, args)
+    return made
+
+
+def _note(budget: Any, name: str, args: tuple[Any, ...]) -> None:
+    """What unpickling would have called, for `gandiag inspect`: the first forty."""
+    if len(budget.calls) < _CALLS:
+        budget.calls[f"{name}({', '.join(map(_brief, args[:4]))}{', …' if len(args) > 4 else ''})"] = None
+    meta = args[0] if args and isinstance(args[0], dict) else {}
+    text = meta.get("module_src")
+    if isinstance(text, str) and len(budget.notes) < _CALLS:
+        mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+        budget.notes[f"carries source text for {_brief(meta.get('class_name'))} ({len(text):,} characters, sha256 {mark}…), which unpickling would run"] = None
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value[:60]) + ("…" if len(value) > 60 else "")
+    if isinstance(value, Name):
+        return value.full[:60]
+    return str(value)[:30] if isinstance(value, (int, float)) and abs(value) < 1e18 else type(value).__name__
 
 
 # tensors

@@ -35,6 +35,7 @@ class Budget:
     protocol: int = 0
     names: dict[str, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    calls: dict[str, None] = field(default_factory=dict)
 
     def keep(self, count: int) -> None:
         self.kept -= count

@@ -28,8 +28,8 @@ def prior_deviation(prior: str) -> float:
     return {"uniform": 3**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)
 
 
-class _Enough(Exception):
-    """Stops a forward pass once the batch norms asked for have been seen."""
+class Enough(Exception):
+    """Stops a forward pass once the layers asked for have been seen."""
 
 
 def place_of(module: nn.Module) -> torch.device:
@@ -59,7 +59,7 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
         stretch = ((x.var(1) + 1e-12) / var).log().abs().clamp_max(10)
         found.append(float((shift + stretch).mean()))
         if len(found) >= stop:
-            raise _Enough
+            raise Enough
         return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if batch else None
 
     hooks = [part.register_forward_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -67,7 +67,7 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
         return None
     place = place_of(module)
     try:
-        with torch.no_grad(), contextlib.suppress(_Enough):
+        with torch.no_grad(), contextlib.suppress(Enough):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:

@@ -16,7 +16,7 @@ from torch import nn
 
 from gandiag.errors import LoadError
 from gandiag.load.checks import check_tensors, tensors_in
-from gandiag.load.containers import RUNS_CODE, Container, needs_trust, refusal, sniff
+from gandiag.load.containers import RUNS_CODE, Container, named, needs_trust, refusal, sniff
 from gandiag.load.inert import Reading, read_pickle
 from gandiag.load.materialise import materialise
 from gandiag.registry import Registry
@@ -42,11 +42,13 @@ class Content:
     ordered: bool = True  # keys in the order of registration
 
 
-def read(path: str, *, trust: bool = False) -> Content:
-    """Read a file by what its bytes say. LoadError if that needs code to run and `trust` is not given."""
+def read(path: str, *, trust: bool = False, hashed: bool = True) -> Content:
+    """Read a file by what its bytes say. LoadError if that needs code to run and `trust` is not given.
+
+    Tensors are views of the file until they are copied. `hashed`: name the file by its sha256, which reads all of it.
+    """
     container = sniff(path)
-    with container.path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256 = digest(container) if hashed else ""
     if container.kind in RUNS_CODE and not trust:
         raise needs_trust(container, sha256)
     if container.kind not in READERS:
@@ -56,6 +58,12 @@ def read(path: str, *, trust: bool = False) -> Content:
     content = reader(container, trust=trust, sha256=sha256)
     check_tensors(content.tree, container.size)
     return content
+
+
+def digest(container: Container) -> str:
+    """The file's sha256. Cost: one pass over it."""
+    with container.path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
@@ -76,7 +84,7 @@ def pickled_code(container: Container, found: Reading, sha256: str) -> LoadError
     return LoadError(
         f"{container.name} needs {_few(found.foreign)} to be unpickled, which would run code; refused",
         "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "
-        f"export the generator; or, if you made this file or trust its author: --trust (sha256 {sha256[:12]}…)",
+        f"export the generator; or, if you made this file or trust its author: --trust{named(sha256)}",
     )
 
 

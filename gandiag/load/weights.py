@@ -217,7 +217,8 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
 
 
-def as_float(weights: Weights) -> Weights:
-    """Weights of our own, that the file no longer stands behind: half precision as float32; integers stay."""
-    cast = {name: entry.float() if entry.is_floating_point() and entry.dtype != torch.float32 else entry.clone() for name, entry in weights.tensors.items()}
+def as_float(weights: Weights, *, borrow: bool = False) -> Weights:
+    """Half-precision weights as float32; integers stay. All are copies, unless `borrow`ed: then the file must stay as it is."""
+    odd = {name for name, entry in weights.tensors.items() if entry.is_floating_point() and entry.dtype != torch.float32}
+    cast = {name: entry.float() if name in odd else entry if borrow else entry.clone() for name, entry in weights.tensors.items()}
     return replace(weights, tensors=cast)

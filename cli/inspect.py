@@ -1,0 +1,142 @@
+"""gandiag inspect: what is in a file, which of it would be audited and how it is read; nothing in it is run."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gandiag.config import AuditConfig, resolve
+from gandiag.errors import ExitCode, LoadError
+from gandiag.load.survey import Row, Survey, size, survey
+from gandiag.report import words
+
+if TYPE_CHECKING:
+    from gandiag.load.generator import Network
+
+from . import console
+from .options import Grouped, load_options
+
+SCHEMA = "gandiag.inspect/1"
+_ROWS = 40
+
+
+@click.command("inspect", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path", metavar="CKPT")
+@load_options
+@click.option("--json", "as_json", is_flag=True, help="print everything as one JSON document")
+@click.option("--hash", "hashed", is_flag=True, help="name the file by its sha256 (reads all of it)")
+@click.option("--debug", is_flag=True, help="show tracebacks")
+def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -> int:
+    """What is in CKPT: its contents, the weights that an audit would take, how it would read them, and the code it would not run.
+
+    Only the file's headers are read, and the few tensors that settle an open question. Exit code 2 if it could not be audited.
+    """
+    console.configure(debug=debug)
+    config = resolve({name: value for name, value in flags.items() if value is not None}).config
+    seen = survey(path)
+    sha256 = _digest(seen) if hashed else None
+    network, problem = _read(path, config, seen)
+    if as_json:
+        console.result(json.dumps(document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
+    else:
+        console.result("\n".join(words.clean(line) for line in lines(seen, network, sha256)))
+        if problem is not None:
+            console.complain(problem)
+    return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
+
+
+def _digest(seen: Survey) -> str:
+    import hashlib
+
+    with seen.container.path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read(path: str, config: AuditConfig, seen: Survey) -> tuple[Network | None, LoadError | None]:
+    """The generator as an audit would read it, or why there is none. What the survey refuses never meets torch."""
+    if seen.problem is not None:
+        return None, seen.problem
+    try:
+        _refuse(seen)
+        from gandiag.load.generator import load_network
+        from gandiag.subjects import with_likely_prior
+
+        found = load_network(path, config, glance=True)
+        return (found if config.prior else with_likely_prior(found)), None
+    except LoadError as problem:
+        return None, problem
+
+
+def _refuse(seen: Survey) -> None:
+    """Kinds that no reader takes, before torch is loaded."""
+    from gandiag.load.containers import REFUSED, RUNS_CODE, needs_trust, refusal
+
+    if seen.container.kind in RUNS_CODE:
+        raise needs_trust(seen.container, "")
+    if seen.container.kind in REFUSED:
+        raise refusal(seen.container)
+
+
+def lines(seen: Survey, network: Network | None, sha256: str | None) -> list[str]:
+    """The whole account as text."""
+    protocol = f", protocol {seen.protocol}" if seen.protocol is not None else ""
+    out = [f"{seen.container.name}: {seen.kind}{protocol}, {seen.container.size:,} bytes"]
+    out += [f"sha256 {sha256}"] if sha256 else []
+    if seen.rows:
+        out += ["", "contents", *_table([(row.path or "(the whole file)", row.what, size(row)) for row in seen.rows[:_ROWS]])]
+        out += [f"  … and {len(seen.rows) - _ROWS} more (--json shows all)"] if len(seen.rows) > _ROWS else []
+    if network is not None:
+        out += ["", "an audit would read it so", *_table(list(_facts(network).items()))]
+        out += ["", "how that is known, and what is assumed", *_table([(entry.what, entry.value, entry.source) for entry in network.assumptions])]
+        out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
+    told = [f"  {entry}" for entry in seen.code[:20]] or ["  none"]
+    return [*out, "", "code (nothing was run)", *told]
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns side by side; long texts are wrapped under themselves."""
+    width = min(44, max(len(row[0]) for row in rows))
+    out = []
+    for first, *rest in rows:
+        text = "  ".join(part for part in ([rest[0], f"({rest[1]})"] if len(rest) > 1 and rest[1] else rest[:1]) if part)
+        head = f"  {first:<{width}}  "
+        out += textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False) or [head.rstrip()]
+    return out
+
+
+def _facts(network: Network) -> dict[str, str]:
+    about, latent, output = network.subject, network.latent, network.output
+    span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
+    return {
+        "weights": str(about.get("weights")),
+        "family": f"{about.get('family')}, {about.get('parameters', 0):,} parameters",
+        "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
+        "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
+        "classes": "none" if network.classes is None else f"{network.classes}, passed as {network.condition}",
+    }
+
+
+def document(seen: Survey, network: Network | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:
+    """The JSON document, schema gandiag.inspect/1; the reading is null where there is a problem."""
+    reading = None
+    if network is not None:
+        latent, output = network.latent, network.output
+        reading = {
+            "weights": network.subject.get("weights"), "family": network.subject.get("family"), "parameters": network.subject.get("parameters"),
+            "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
+            "output": {"kind": output.kind, "shape": list(output.shape), "range": list(output.range) if output.range else None},
+            "classes": network.classes, "condition": network.condition, "notes": list(network.notes),
+            "assumptions": [{"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions],
+        }  # fmt: skip
+    return {
+        "schema": SCHEMA, "path": str(seen.container.path), "size": seen.container.size, "container": seen.container.kind, "protocol": seen.protocol,
+        "sha256": sha256, "contents": [_row(row) for row in seen.rows], "code": list(seen.code), "reading": reading,
+        "problem": None if problem is None else {"what": problem.what, "hint": problem.hint},
+    }  # fmt: skip
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"path": row.path, "what": row.what, "tensors": row.tensors, "numbers": row.numbers, "bytes": row.nbytes}
