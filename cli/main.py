@@ -84,8 +84,8 @@ def run(argv: Sequence[str] | None = None) -> ExitCode:
 
 def _open_streams() -> None:
     """A stream that the caller has closed (`>&-`) swallows what is written."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _bounded(arguments: list[str]) -> ExitCode:

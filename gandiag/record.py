@@ -203,13 +203,21 @@ def plain(value: Any) -> Any:
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` beside `path`, then move it into place. RecordError if the place cannot be written."""
-    target = Path(path)
+    """Write `text` beside `path`, then move it into place. RecordError if the place cannot be written.
+
+    A link is followed. What is no file (a pipe, /dev/stdout) is written to: moving a file over it would replace the device.
+    """
+    target = Path(os.path.realpath(path))
+    data = text.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        scratch.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path may hold bytes that are no text
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            Path(path).write_bytes(data)
+            return
+        scratch.write_bytes(data)
         os.replace(scratch, target)
     except OSError as problem:
         raise RecordError(f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space") from None
     finally:
-        scratch.unlink(missing_ok=True)
+        if scratch.exists():
+            scratch.unlink()

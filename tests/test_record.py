@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,17 @@ def test_scalars_are_flat_numbers_under_a_prefix() -> None:
     found = record.scalars("audit/")
     assert found["audit/score"] == record.score.value
     assert all(key.startswith("audit/") and isinstance(value, float) for key, value in found.items())
+
+
+def test_links_are_followed_and_devices_are_written_to(tmp_path: Path) -> None:
+    """Moving a file over a link or a pipe would replace it."""
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    write_atomically(tmp_path / "link.json", "new")
+    assert (tmp_path / "link.json").is_symlink() and (tmp_path / "real.json").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
