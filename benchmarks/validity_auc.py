@@ -16,14 +16,15 @@ from dataclasses import replace
 from itertools import product
 from statistics import fmean
 
+from validity import dims_of, drawn, seeds_of
+
 from gandiag.metrics.variety import variety
 from gandiag.rivals import RIVALS, better, compare
 from gandiag.selftest import LOST, area
 from gandiag.testing import Injection
-from validity import dims_of, drawn, seeds_of
 
 FIDELITY = tuple(Injection(noise=noise, junk=junk, width=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
-WHOLE = {"half": {"keep": 0.5}, "quarter": {"keep": 0.75}, "every second": {"keep": 0.5, "alternate": True}, "Zipf 1": {"zipf": 1.0}, "three quarters": {"keep": 0.25}}
+WHOLE = {"half": {"keep": 0.5}, "quarter": {"keep": 0.75}, "every second": {"keep": 0.5, "alternate": True}, "Zipf 1": {"zipf": 1.0}, "most": {"keep": 0.25}}
 INSIDE = {"width .5": {"width": 0.5}, "unique .5": {"unique": 0.5}}
 LOSSES = WHOLE | INSIDE
 KEYS = ("score", *RIVALS)
