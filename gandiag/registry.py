@@ -18,8 +18,9 @@ class Registry:
     listing is asked for.
     """
 
-    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+    def __init__(self, kind: str, builtin: dict[str, str], noun: str = "") -> None:
         self.kind = kind
+        self.noun = noun or kind  # one of them, for messages
         self._targets: dict[str, Any] = dict(builtin)
 
     def __repr__(self) -> str:
@@ -38,22 +39,22 @@ class Registry:
     def register(self, name: str, target: Any) -> None:
         """Add an object (or "module:attr") under a new name. Names cannot be taken twice."""
         if name in self._targets:
-            raise PluginError(f"the {self.kind} name {name!r} is taken", "choose another name")
+            raise PluginError(f"the {self.noun} name {name!r} is taken", "choose another name")
         self._targets[name] = target
 
     def get(self, name: str) -> Any:
         """The object called `name`, or reached by `module:attr`."""
         if name in self._targets:
-            return _resolve(self._targets[name], self.kind)
+            return _resolve(self._targets[name], self.noun)
         if ":" in name:
-            return _resolve(name, self.kind)
+            return _resolve(name, self.noun)
         plugins = self._plugins()
         if name in plugins:
             try:
                 return plugins[name].load()
             except Exception as broken:
-                raise PluginError(f"the {self.kind} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it") from broken
-        raise PluginError(f"there is no {self.kind} called {name!r}", near(name, [*self._targets, *plugins]))
+                raise PluginError(f"the {self.noun} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it") from broken
+        raise PluginError(f"there is no {self.noun} called {name!r}", near(name, [*self._targets, *plugins]))
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {point.name: point for point in importlib.metadata.entry_points(group=f"gandiag.{self.kind}")}

@@ -83,7 +83,7 @@ def with_likely_prior(network: Network) -> Network:
 
     Latents of deviation 3^-1/2 are those of U[-1, 1], which many training scripts draw; a normal of just that scale is not.
     """
-    found = trained_scale(network) if network.latent.prior == "normal" else None
+    found = trained_scale(network) if network.latent.prior == "normal" and network.trained_scale is None else None
     if found is None or found.low <= 1.0 <= found.high or not found.low <= prior_deviation("uniform") <= found.high:
         return network
     said = Assumption("latent prior (--prior)", f"uniform on [-1, 1]: the latents of the training had deviation {found.value:.3f}", "batch-norm")

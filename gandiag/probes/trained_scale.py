@@ -30,9 +30,11 @@ def trained_scale(network: Network) -> TrainedScale | None:
     Derivation and formula: `gandiag.load.first_layer`. In units of the prior's own deviation: with --prior uniform, 1 means
     uniform on [-1, 1]. None without a batch norm directly behind the first linear map, with statistics never updated, or
     where the network does not feed z to that map as it is (normalised latents, embeddings in between by products).
-    Reads high or low when the weights are an average and the statistics are not; the interval widens with it.
+    A file that states its scale is believed. Reads high or low when the weights are an average and the statistics are not; the interval widens with it.
     Cost: one forward of a few samples.
     """
+    if network.trained_scale is not None:
+        return TrainedScale(network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header")
     seen = observe(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
     found = None if seen is None else input_scale(seen)
     if seen is None or found is None:

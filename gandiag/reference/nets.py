@@ -1,0 +1,91 @@
+"""Networks from settings: plain stacks, so that `gandiag audit` can rebuild them from their weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Output
+from gandiag.errors import ConfigError
+from gandiag.load.rebuild.chain import hidden_module, output_module
+from gandiag.reference.recipes import NetSettings
+
+
+class Scaled(nn.Module):
+    """The input times a constant: D sees data of a size that its weights expect."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Maxout(nn.Module):
+    """The largest of `pieces` linear maps per unit. Source: Goodfellow et al. 2013, arXiv:1302.4389."""
+
+    def __init__(self, inputs: int, out: int, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(inputs, out * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.linear(x)
+        return maps.reshape(len(x), -1, self.pieces).amax(2)  # (B, out)
+
+
+def make_generator(ask: NetSettings, latent: int, output: Output, rng: torch.Generator) -> nn.Sequential:
+    """z (B, latent) to samples (B, *shape)."""
+    if ask.kind != "mlp":
+        raise ConfigError(f"there is no kind of network called {ask.kind!r}", "choose from: mlp")
+    layers = _hidden(ask, latent)
+    layers += [nn.Linear(ask.hidden[-1], math.prod(output.shape))]
+    if ask.final != "none":
+        layers.append(output_module(ask.final))
+    if len(output.shape) > 1:
+        layers.append(nn.Unflatten(1, output.shape))
+    return initialise(nn.Sequential(*layers), ask, rng)
+
+
+def make_discriminator(ask: NetSettings, output: Output, pack: int, rng: torch.Generator) -> nn.Sequential:
+    """Samples (B, *shape), `pack` of them side by side on the first axis, to logits (B, 1). The last layer is the linear head."""
+    shape = (output.shape[0] * pack, *output.shape[1:])
+    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    layers += [Scaled(ask.scale)] if ask.scale != 1.0 else []
+    layers += _hidden(ask, math.prod(shape))
+    return initialise(nn.Sequential(*layers, nn.Linear(ask.hidden[-1], 1)), ask, rng)
+
+
+def _hidden(ask: NetSettings, width: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for out in ask.hidden:
+        layers += _hidden_layer(ask, width, out)
+        width = out
+    return layers
+
+
+def _hidden_layer(ask: NetSettings, width: int, out: int) -> list[nn.Module]:
+    name, _, pieces = ask.activation.partition(":")
+    if name == "maxout":
+        return [Maxout(width, out, int(pieces))]
+    norm = [nn.BatchNorm1d(out)] if ask.norm else []
+    return [nn.Linear(width, out), *norm, hidden_module(ask.activation)]
+
+
+def initialise(net: nn.Sequential, ask: NetSettings, rng: torch.Generator) -> nn.Sequential:
+    """Fresh weights from `rng`, never from the global state; biases 0, as the recipes' codes have them."""
+    for part in net.modules():
+        if not isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            continue
+        if ask.init == "orthogonal":
+            nn.init.orthogonal_(part.weight, ask.gain, generator=rng)
+        elif ask.init == "normal":
+            nn.init.normal_(part.weight, 0.0, ask.gain, generator=rng)
+        else:
+            nn.init.kaiming_uniform_(part.weight, math.sqrt(5), generator=rng)
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+    return net

@@ -1,0 +1,1 @@
+"""One file per remedy, each written to be read beside its paper."""

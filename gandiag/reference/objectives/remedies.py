@@ -1,0 +1,56 @@
+"""Remedies by name, alone or together: `unrolled`, `minibatch+unrolled`, or a plug-in's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.errors import ConfigError, PluginError
+from gandiag.reference.objectives.contract import Remedy, Turn
+from gandiag.registry import Registry
+
+REMEDIES = Registry("remedies", {
+    "none": "gandiag.reference.objectives.none:NONE",
+    "unrolled": "gandiag.reference.objectives.unrolled:UNROLLED",
+}, "remedy")  # fmt: skip
+
+
+def remedy_called(text: str) -> Remedy:
+    """The remedy, or several joined with +. PluginError lists near matches; ConfigError says which two do not go together."""
+    names = [part.strip() for part in text.split("+")]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"--remedy is {text!r}, which names a remedy twice", "name each once")
+    found: list[Remedy] = [REMEDIES.get(name) for name in names]
+    for name, entry in zip(names, found, strict=True):
+        if not isinstance(entry, Remedy):
+            raise PluginError(f"the remedy {name!r} is a {type(entry).__name__}", "register a gandiag.reference.objectives.contract.Remedy")
+    return reduce(_joined, found)
+
+
+def _joined(one: Remedy, other: Remedy) -> Remedy:
+    for part, unset in (("loss", None), ("ahead", 0), ("pack", 1), ("critic", 1)):
+        if getattr(one, part) != unset and getattr(other, part) != unset:
+            raise ConfigError(f"{one.name} and {other.name} both set the {part}", "choose one of them")
+    return dataclasses.replace(
+        one, name=f"{one.name}+{other.name}", title=f"{one.title}; {other.title}", source=f"{one.source}; {other.source}",
+        dress=_dressed(one, other), loss=one.loss or other.loss, penalty=_summed(one.penalty, other.penalty), reward=_summed(one.reward, other.reward),
+        ahead=max(one.ahead, other.ahead), pack=max(one.pack, other.pack), critic=max(one.critic, other.critic), batchwise=one.batchwise or other.batchwise,
+    )  # fmt: skip
+
+
+def _dressed(one: Remedy, other: Remedy) -> Callable[[nn.Module, torch.Generator], nn.Module] | None:
+    first, second = one.dress, other.dress
+    if first is None or second is None:
+        return first or second
+    return lambda net, rng: second(first(net, rng), rng)
+
+
+def _summed(one: Callable[[Turn], Tensor] | None, other: Callable[[Turn], Tensor] | None) -> Any:
+    if one is None or other is None:
+        return one or other
+    return lambda turn: one(turn) + other(turn)
