@@ -14,6 +14,7 @@ from gandiag.reference.data import Dataset
 from gandiag.reference.nets import make_discriminator, make_generator
 from gandiag.reference.objectives.contract import Loss, Remedy, Turn
 from gandiag.reference.objectives.none import LOSSES
+from gandiag.reference.objectives.packing import Pack
 from gandiag.reference.objectives.unrolled import look_ahead
 from gandiag.reference.player import Player
 from gandiag.reference.recipes import Recipe
@@ -159,10 +160,15 @@ def make_game(recipe: Recipe, data: Dataset, remedy: Remedy, *, seed: int, ahead
     """A game at its start. Networks, data and latents have a generator each: the same seed gives the same of each under every remedy."""
     weights, dressing, rng = (torch.Generator().manual_seed(3 * seed + part) for part in range(3))
     with torch.random.fork_rng(devices=[]):  # modules fill themselves from the global state before they are initialised
+        torch.random.manual_seed(seed)
         generator = make_generator(recipe.generator, recipe.latent, data.output, weights)
         discriminator: nn.Module = make_discriminator(recipe.discriminator, data.output, remedy.pack, weights)
+        if remedy.pack > 1:
+            discriminator = nn.Sequential(Pack(remedy.pack), *discriminator.children())
         if remedy.dress is not None:
             discriminator = remedy.dress(discriminator, dressing)
+            with torch.no_grad():
+                discriminator(data.draw(recipe.batch, dressing))  # layers that start from the first minibatch of real samples
     latent = Latent(recipe.latent, recipe.prior)  # type: ignore[arg-type]
     rules = Rules(data, remedy.loss or LOSSES[recipe.loss], remedy, recipe.batch, latent, z_scale, ahead)
     return Game(rules, Player(generator, recipe.adam_generator), Player(discriminator, recipe.adam_discriminator), rng)

@@ -16,7 +16,15 @@ from gandiag.registry import Registry
 
 REMEDIES = Registry("remedies", {
     "none": "gandiag.reference.objectives.none:NONE",
+    "minibatch": "gandiag.reference.objectives.minibatch:MINIBATCH",
+    "minibatch-stddev": "gandiag.reference.objectives.minibatch_stddev:MINIBATCH_STDDEV",
     "unrolled": "gandiag.reference.objectives.unrolled:UNROLLED",
+    "packing": "gandiag.reference.objectives.packing:PACKING",
+    "wgan-gp": "gandiag.reference.objectives.wgan_gp:WGAN_GP",
+    "spectral": "gandiag.reference.objectives.spectral:SPECTRAL",
+    "r1": "gandiag.reference.objectives.r1:R1",
+    "relativistic": "gandiag.reference.objectives.relativistic:RELATIVISTIC",
+    "mode-seeking": "gandiag.reference.objectives.mode_seeking:MODE_SEEKING",
 }, "remedy")  # fmt: skip
 
 

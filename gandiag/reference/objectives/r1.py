@@ -1,0 +1,21 @@
+"""R1: D's slope at real samples is kept small. Source: Mescheder et al. 2018, arXiv:1801.04406, equation 9.
+
+    R_1 = gamma / 2 · E_data ||grad_x D(x)||²,   gamma = 10
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gandiag.reference.objectives.contract import Remedy, Turn
+from gandiag.reference.objectives.penalties import squared_slope
+
+GAMMA = 10.0
+
+
+def penalty(turn: Turn) -> Tensor:
+    """R1 of a minibatch, a scalar >= 0."""
+    return GAMMA / 2 * squared_slope(turn.critic, turn.real).mean()
+
+
+R1 = Remedy("r1", "D is kept flat at real samples", "Mescheder et al. 2018, arXiv:1801.04406", penalty=penalty)
