@@ -22,6 +22,7 @@ RUNS_CODE = {
     "pt2": "a torch.export program (.pt2)",
     "torch-package": "a torch.package archive",
 }
+_DIRECTORY = 8 * 2**20  # bytes of a zip's list of contents: a hundred thousand tensors
 _MAGIC = {b"\x89HDF": "hdf5", b"\x1f\x8b": "gzip", b"\x93NUMPY": "numpy", b"\x89PNG": "image", b"\xff\xd8\xff": "image", b"GIF8": "image"}
 # kind -> (what the file is, what to do); {name}, {size} and {detail} are filled in
 REFUSED = {
@@ -66,7 +67,7 @@ def sniff(path: str | Path) -> Container:
         inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in WEIGHT_SUFFIXES)[:5]
         raise LoadError(f"{path} is a folder, not a checkpoint", f"pass one file: {', '.join(inside)}" if inside else "pass the checkpoint file")
     if not file.is_file():
-        raise LoadError(f"{path} does not exist", "check the path")
+        raise LoadError(f"{path} is no regular file", "pass a checkpoint") if file.exists() else LoadError(f"{path} does not exist", "check the path")
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -153,6 +154,8 @@ def _safetensors_kind(head: bytes, size: int) -> tuple[str, str]:
 
 
 def _zip_kind(file: Path, size: int) -> tuple[str, str]:
+    if (listed := _directory(file, size)) > _DIRECTORY:
+        return "malformed", f"its list of contents alone has {listed} bytes"
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -163,6 +166,17 @@ def _zip_kind(file: Path, size: int) -> tuple[str, str]:
     if kind not in ("torch-zip", "torchscript"):
         return kind, detail
     return _checked(entries, kind, size)
+
+
+def _directory(file: Path, size: int) -> int:
+    """Bytes of the zip's list of contents, by the record at its end; 0 where there is none."""
+    with file.open("rb") as stream:
+        stream.seek(max(0, size - 65_600))
+        tail = stream.read()
+    wide, end = tail.rfind(b"PK\x06\x06"), tail.rfind(b"PK\x05\x06")
+    if wide >= 0:
+        return int.from_bytes(tail[wide + 40 : wide + 48], "little")
+    return int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
 
 
 def _archive_kind(names: list[str]) -> tuple[str, str]:

@@ -75,8 +75,8 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
     config = config or AuditConfig()
     name = Path(path).name
     try:
-        told = stated(Path(path))
         content = read(os.fspath(path), trust=config.trust, hashed=not glance)
+        told = stated(Path(path))
         network = _from_content(content, told.fill(config), os.fspath(path), borrow=glance)
         network = replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
         if config.strict:

@@ -7,6 +7,7 @@ zip format of torch 1.6 and later, the older stream, plain pickles, and torch fi
 
 from __future__ import annotations
 
+import gc
 import io
 import mmap
 import zipfile
@@ -45,6 +46,8 @@ class Reading:
 def read_pickle(container: Container) -> Reading:
     """The records of a torch-zip, torch-legacy or pickle container. LoadError if it is damaged or hostile. Cost: O(pickle)."""
     budget = Budget(container.size)
+    collecting = gc.isenabled()
+    gc.disable()  # millions of records and no rubbish: the collector would take most of the time
     try:
         with container.path.open("rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -54,6 +57,9 @@ def read_pickle(container: Container) -> Reading:
     except Exception as broken:
         # Damage surfaces as almost anything (IndexError, KeyError, UnicodeDecodeError …); to the user it is one thing.
         raise LoadError(f"the pickle in {container.name} is cut short or damaged ({_brief(broken)})", "copy it again and compare the sizes") from None
+    finally:
+        if collecting:
+            gc.enable()
     return Reading(tree, tuple(budget.names), budget.protocol, STEPS - budget.steps, tuple(budget.notes), tuple(budget.calls))
 
 

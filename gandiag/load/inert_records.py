@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,18 +160,6 @@ def hashable(key: Any, depth: int = 0) -> Any:
     elif isinstance(key, (list, dict, set, Array)) and not isinstance(key, Table):
         raise Damaged("a key that cannot be one")
     return key
-
-
-def walk(node: Any, *, budget: int, depth: int = 40) -> Iterator[tuple[str, Any]]:
-    """Every node below `node` with its dotted path, parents first; cycles and shared parts cost no more than `budget` steps."""
-    waiting: list[tuple[str, Any, int]] = [("", node, 0)]
-    while waiting and budget > 0:
-        path, entry, level = waiting.pop()
-        budget -= 1
-        yield path, entry
-        if level < depth:
-            below = [(f"{path}.{key}".strip("."), child, level + 1) for key, child in children(entry)]
-            waiting += reversed(below[: max(0, budget)])
 
 
 def children(node: Any) -> list[tuple[str, Any]]:

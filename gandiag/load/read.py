@@ -72,11 +72,12 @@ def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
     if trust and found.foreign:
         return Content(_unpickle(container), f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {_few(found.foreign)}",))
     tree = materialise(found)
-    if not found.foreign:
+    code = (*found.foreign, *found.notes)
+    if not code:
         return Content(tree, container.kind, sha256)
     if not any(tensor.ndim >= 2 for _, tensor in tensors_in(tree)):
         raise pickled_code(container, found, sha256)
-    return Content(tree, container.kind, sha256, (f"the file contains code that was not run: {_few(found.foreign)}",))
+    return Content(tree, container.kind, sha256, (f"the file contains code that was not run: {_few(code)}",))
 
 
 def pickled_code(container: Container, found: Reading, sha256: str) -> LoadError:

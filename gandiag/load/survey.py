@@ -13,13 +13,14 @@ from gandiag.errors import LoadError
 from gandiag.load.containers import RUNS_CODE, Container, sniff
 from gandiag.load.inert import Reading, read_pickle
 from gandiag.load.inert_modules import module_of, plain
-from gandiag.load.inert_records import ITEMSIZE, Array, Lazy, Made, Table, children, readable, walk
+from gandiag.load.inert_records import ITEMSIZE, Array, Lazy, Made, Table, children, readable
 
 KINDS = {
     "torch-zip": "torch.save, zip format", "torch-legacy": "torch.save, the format before torch 1.6", "pickle": "plain pickle", "safetensors": "safetensors",
     **RUNS_CODE,
 }
-_STEPS = 2_000_000
+_STEPS = 1_000_000
+_CONTAINERS = (Lazy, dict, list, tuple, Made)
 _DEPTH = 3
 _SAFE_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
                "U8": "uint8", "BOOL": "bool"}  # fmt: skip
@@ -55,7 +56,7 @@ def survey(path: str) -> Survey:
     try:
         if container.kind in ("torch-zip", "torch-legacy", "pickle"):
             found = read_pickle(container)
-            return Survey(container, kind, tuple(_rows(found.tree, "", 0)), _code(found), found.protocol)
+            return Survey(container, kind, tuple(_rows(found.tree, "", 0, [_STEPS])), _code(found), found.protocol)
         if container.kind == "safetensors":
             return Survey(container, kind, _of_safetensors(container))
     except LoadError as problem:
@@ -106,18 +107,18 @@ def _product(shape: tuple[int, ...]) -> int:
 
 # pickles
 
-def _rows(node: Any, path: str, depth: int) -> list[Row]:
+def _rows(node: Any, path: str, depth: int, budget: list[int]) -> list[Row]:
     """The tree below a node, as deep as it says something: a network is one row, whatever it holds."""
     module = module_of(node)
     if module is not None:
-        return [_summed(node, path, f"module {module.cls}{_settings(module.settings)}")]
+        return [_summed(node, path, f"module {module.cls}{_settings(module.settings)}", budget)]
     if isinstance(node, Lazy):
         return [Row(path, f"tensor {node.dtype} {node.shape}", 1, node.numel(), node.nbytes)]
     kind = _kind(node)
     below = children(node) if isinstance(node, dict) else list(node.attributes().items()) if isinstance(node, Made) else []
     if kind or depth >= _DEPTH or not below:
-        return [_summed(node, path, kind or _value(node))]
-    inside = [row for key, entry in below[:200] for row in _rows(entry, f"{path}.{key}".strip("."), depth + 1)]
+        return [_summed(node, path, kind or _value(node), budget)]
+    inside = [row for key, entry in below[:200] for row in _rows(entry, f"{path}.{key}".strip("."), depth + 1, budget)]
     return [Row(path, _value(node)), *inside] if path or isinstance(node, Made) else inside
 
 
@@ -135,9 +136,18 @@ def _kind(node: Any) -> str:
     return ""
 
 
-def _summed(node: Any, path: str, what: str) -> Row:
-    tensors = [entry for _, entry in walk(node, budget=_STEPS) if isinstance(entry, Lazy)]
-    return Row(path, what, len(tensors), sum(entry.numel() for entry in tensors), sum(entry.nbytes for entry in tensors))
+def _summed(node: Any, path: str, what: str, budget: list[int]) -> Row:
+    """The tensors in a part of the file; its places are visited as long as the budget lasts."""
+    waiting, count, numbers, nbytes = [node], 0, 0, 0
+    while waiting and budget[0] > 0:
+        entry = waiting.pop()
+        if isinstance(entry, Lazy):
+            count, numbers, nbytes = count + 1, numbers + entry.numel(), nbytes + entry.nbytes
+            continue
+        below = [child for _, child in children(entry)]
+        budget[0] -= 1 + len(below)
+        waiting += [child for child in below if isinstance(child, _CONTAINERS)]
+    return Row(path, what, count, numbers, nbytes)
 
 
 def _settings(settings: Any) -> str:

@@ -7,6 +7,7 @@ held by name, an activation shared between them), the weights' shapes decide, as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Output
+from gandiag.errors import LoadError
 from gandiag.load.inert_modules import Node
 from gandiag.load.rebuild.chain import Blueprint, Step
 from gandiag.load.rebuild.layers import Layer, LayerKind, NotThis
@@ -22,6 +24,7 @@ from gandiag.load.rebuild.outputs import FLAT_IMAGES, image_output
 from gandiag.load.rebuild.standard import ACTIVATIONS, SETTINGS, build
 from gandiag.load.weights import Weights
 
+_LARGEST = 2**27  # values of one sample: 3 x 6,000 x 6,000
 _WRAPPERS = {"module": "module", "_orig_mod": "_orig_mod"}
 _KINDS: dict[str, LayerKind] = {"Linear": "linear", "BatchNorm1d": "norm", "BatchNorm2d": "norm"}
 _RANGES = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Hardtanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0)}
@@ -114,6 +117,8 @@ def _steps(leaves: list[Leaf], tensors: Mapping[str, Tensor], first: Leaf) -> tu
                 shape = tuple(module(torch.empty(2, *shape)).shape[1:])
             except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
                 raise NotThis(f"{leaf.name} does not take {shape}: {str(wrong).splitlines()[0][:100]}") from None
+        if math.prod(shape) > _LARGEST:
+            raise LoadError(f"{leaf.name} would make {math.prod(shape):,} values of one latent: malformed or hostile", "do not use this file")
         layer = Layer(leaf.name, _KINDS.get(leaf.node.kind, "kernel"), inside) if inside else None
         steps.append(Step("layer", layer, partial(_built, leaf.node, inside)))
     return steps, shape
