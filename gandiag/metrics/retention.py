@@ -8,7 +8,7 @@ skewed ones, nor junk, nor copies can show in it: only a part of a mode that is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Field:
     count: int
     real: Widths  # of A and B together, 2n rows
     fake: Widths
+    good: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
     inner: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
     near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
     held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
@@ -84,7 +85,15 @@ def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field
     held_far = distances(alike, reference, fine=fine)
     alike, ratio = mended(fake, labels[2], own.of(good), home)
     copies = _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field(labels, parts.count, real, own, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
+    return Field(labels, parts.count, real, own, good, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
+
+
+def by_finer_modes(field: Field, rows: tuple[Tensor, Tensor, Tensor], parts: Modes) -> Field:
+    """The same field with the modes told apart on weaker evidence; `rows` are A, B and F. Distances stay as they are."""
+    reference, held, fake = (parts.finer[parts.cells(side)] for side in rows)
+    count = int(parts.finer.max()) + 1
+    real = widths(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
+    return replace(field, modes=(reference, held, fake), count=count, real=real, fake=widths(rows[2], fake, field.good, count))
 
 
 def retention(field: Field, picked: Picked) -> Kept:

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import t
 from torch import Tensor
 
 from gandiag.contracts import Estimate
-from gandiag.metrics.retention import Field, Kept, retention, survey
+from gandiag.metrics.retention import Field, Kept, by_finer_modes, retention, survey
 from gandiag.stats.cells import find_modes
 from gandiag.stats.matching import radii
 
@@ -17,7 +18,6 @@ FEWEST = 100  # samples a side below which nothing is judged
 FEW_ON = 0.1  # share of the samples on the manifold below which the score is in doubt
 CONVINCING = 0.3  # narrowed or duplicated at least so much: lost variety whatever the fidelity
 BLURRED = 3.0  # times the resolution of the real data, where there are no modes to compare it with
-PARTITION = 0.012  # standard deviation from the modes that were found, which all replicates share: measured over worlds and splits
 MODE_ROWS = 5000  # a side, to find the modes
 Z = 1.96  # of a 95 % interval
 
@@ -44,8 +44,9 @@ def variety(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) 
 
     Unchanged by rotation, shift and scaling of the features and (but for the last digits) by the order of the rows. The
     interval comes from random halves of A, B and F without replacement: their spread is that of the score at n, and with
-    replacement would manufacture duplicates. Reads low where modes overlap and are skewed or thinned; reads high where real
-    rows are in a biased order of quality. Costs five n × n × D products, and holds three n × n float32 matrices (0.95 GB at n = 5,000).
+    replacement would manufacture duplicates. It is widened by what the score would change if modes were told apart on weaker
+    evidence. Reads low where modes overlap and are skewed or thinned; reads high where real rows are in a biased order of quality.
+    Costs five n × n × D products, and holds three n × n float32 matrices (0.95 GB at n = 5,000).
     """
     n = min(len(fake), len(real) // 2)
     if n < FEWEST:
@@ -58,11 +59,13 @@ def variety(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) 
     pool, rows = ((side - middle) / scale for side in (pool, _shuffled(fake.float(), generator)[:n]))
     half = min(len(pool) // 2, MODE_ROWS)
     modes = find_modes(pool[:half], pool[-half:], seed=seed)  # from all real rows: few samples do not blur the modes
-    field = survey(pool[:n], pool[n : 2 * n], rows, modes)
-    every = torch.arange(n)
-    whole = retention(field, (every, every, every))
+    sides = pool[:n], pool[n : 2 * n], rows
+    field = survey(*sides, modes)
+    every = torch.arange(n), torch.arange(n), torch.arange(n)
+    whole = retention(field, every)
+    other = retention(by_finer_modes(field, sides, modes), every) if replicates and not modes.finer.equal(modes.mode_of) else whole
     halves = [retention(field, _halves(n, generator)) for _ in range(replicates)]
-    return _judge(whole, halves, field, n)
+    return _judge(whole, halves, abs(other.lost - whole.lost), field)
 
 
 def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,12 +79,13 @@ def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]
     return a, b, f
 
 
-def _judge(whole: Kept, halves: list[Kept], field: Field, n: int) -> Variety:
+def _judge(whole: Kept, halves: list[Kept], parted: float, field: Field) -> Variety:
+    n = len(field.good)
     lost = torch.tensor([half.lost for half in halves])
-    score = estimate(whole.lost, lost, extra=PARTITION)
+    score = estimate(whole.lost, lost, extra=parted)
     names = _profile(whole)
     profile = {name: estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
-    power = min(1.0, (Z + 1.645) * math.hypot(float(lost.std()), PARTITION)) if len(halves) > 1 else None
+    power = min(1.0, (Z + 1.645) * math.hypot(float(lost.std()), parted / Z)) if len(halves) > 1 else None
     shares = tuple(min(max(half.lost, 0.0), 1.0) for half in halves)
     return Variety(score, profile, power, n, shares, _doubts(whole, field, n, profile))
 
@@ -98,11 +102,11 @@ def _profile(kept: Kept) -> dict[str, float]:
 
 
 def estimate(value: float, replicates: Tensor, *, extra: float = 0.0) -> Estimate:
-    """Value ± 1.96 standard deviations, in [0, 1]: that of the replicates, and `extra` which they cannot show.
+    """Value ± Student's t times the standard deviation of the replicates, in [0, 1], and `extra` in quadrature, a half-width which they cannot show.
 
     The replicates' mean is that of half the rows, and is not used.
     """
-    reach = Z * math.hypot(float(replicates.std()), extra) if len(replicates) > 1 else 0.0
+    reach = math.hypot(float(t.ppf(0.975, len(replicates) - 1)) * float(replicates.std()), extra) if len(replicates) > 1 else 0.0
     value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - reach, value + reach))
     return Estimate(value, low, high)
 

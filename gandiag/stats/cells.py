@@ -14,21 +14,43 @@ from torch import Tensor
 
 PER_CELL = 20  # reference rows per cell: enough cells that no two modes share one, enough rows to see a gap
 MOST_CELLS = 100
-GAP = 0.25  # two modes: the density half-way is below this share of the density at their middles
-DOUBT = 0.02  # and a binomial test says so at this level
+DOUBT = 0.02  # level of the binomial test that the density half-way is below a share of the density at the middles
+
+
+@dataclass(frozen=True, slots=True)
+class Strictness:
+    """What two modes must show: a density half-way below `gap` times that at their middles, and at most `across` √N − 2 rows between."""
+
+    gap: float
+    across: float
+
+
+SURE = Strictness(0.25, 0.7)  # hardly ever parts a single Gaussian
+LIKELY = Strictness(0.5, 1.5)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """A partition of feature space. `centres` (K, D) of the cells, `mode_of` (K,) the mode that each belongs to."""
+    """A partition of feature space. `centres` (K, D) of the cells, `mode_of` (K,) the mode that each belongs to.
+
+    `finer` (K,) is the same by weaker evidence: where it changes a result, the result hangs on what counts as a mode.
+    """
 
     centres: Tensor
     mode_of: Tensor
-    count: int
+    finer: Tensor
+
+    @property
+    def count(self) -> int:
+        return int(self.mode_of.max()) + 1
+
+    def cells(self, rows: Tensor) -> Tensor:
+        """The nearest cell of each row, (N,) int64."""
+        return torch.cdist(rows, self.centres).argmin(1)
 
     def assign(self, rows: Tensor) -> Tensor:
         """The mode of each row's nearest cell, (N,) int64."""
-        return self.mode_of[torch.cdist(rows, self.centres).argmin(1)]
+        return self.mode_of[self.cells(rows)]
 
 
 def find_modes(fitted: Tensor, held: Tensor, *, seed: int) -> Modes:
@@ -41,18 +63,29 @@ def find_modes(fitted: Tensor, held: Tensor, *, seed: int) -> Modes:
     """
     count = int(min(MOST_CELLS, max(1, len(fitted) // PER_CELL)))
     if count < 2 or float(fitted.var(0).sum()) == 0.0:
-        return Modes(fitted.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), 1)
+        return Modes(fitted.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     with threadpool_limits(limits=1):
         cells = KMeans(count, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fitted.numpy())
     centres = torch.from_numpy(np.ascontiguousarray(cells.cluster_centers_)).float()  # (K, D)
     cell = torch.cdist(held, centres).argmin(1).numpy()  # (M,)
     sizes = np.bincount(cells.labels_, minlength=count)
-    mode_of = torch.from_numpy(_join(centres.numpy(), sizes, held.numpy(), cell))
-    return Modes(centres, mode_of, int(mode_of.max()) + 1)
+    sure, likely = (torch.from_numpy(_join(Cells(centres.numpy(), sizes, held.numpy(), cell), strict)) for strict in (SURE, LIKELY))
+    return Modes(centres, sure, likely)
 
 
-def _join(centres: np.ndarray, sizes: np.ndarray, held: np.ndarray, cell: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """k-means cells: `centres` (K, D), `sizes` (K,) of the rows they were fitted to, and held-out rows (M, D) with their `cell` (M,)."""
+
+    centres: np.ndarray
+    sizes: np.ndarray
+    held: np.ndarray
+    cell: np.ndarray
+
+
+def _join(cells: Cells, strict: Strictness) -> np.ndarray:
     """The mode of each cell, (K,) int64, numbered in the order of the cells."""
+    centres, sizes, held, cell = cells.centres, cells.sizes, cells.held, cells.cell
     count = len(centres)
     members: dict[int, list[int] | None] = {i: [i] for i in range(count)}  # None: more than one mode below
     rows = {i: np.flatnonzero(cell == i) for i in range(count)}
@@ -61,9 +94,9 @@ def _join(centres: np.ndarray, sizes: np.ndarray, held: np.ndarray, cell: np.nda
         left, right = members[int(a)], members[int(b)]
         joined = None
         if left is not None and right is not None:
-            sides = [held[np.concatenate([rows[i] for i in part])] for part in (left, right)]
-            means = [np.average(centres[part], axis=0, weights=sizes[part] + 1e-9) for part in (left, right)]
-            apart = _gap(sides[0], sides[1], means[1] - means[0]) and _strangers(*sides)
+            here, there = (held[np.concatenate([rows[i] for i in part])] for part in (left, right))
+            start, end = (np.average(centres[part], axis=0, weights=sizes[part] + 1e-9) for part in (left, right))
+            apart = _gap(here, there, end - start, strict.gap) and _strangers(here, there, strict.across)
             joined = None if apart else left + right
         members[count + step] = joined
         if joined is None:
@@ -76,7 +109,7 @@ def _join(centres: np.ndarray, sizes: np.ndarray, held: np.ndarray, cell: np.nda
     return out
 
 
-def _gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray) -> bool:
+def _gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray, share: float) -> bool:
     """Do two sets of held-out rows stand apart along a direction? Windows are a third of the distance between their medians."""
     if len(left) < 3 or len(right) < 3:
         return False
@@ -87,10 +120,10 @@ def _gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray) -> bool:
     both, reach = np.concatenate([a, b]), (high - low) / 6
     between = int((np.abs(both - (low + high) / 2) < reach).sum())
     sides = min(int((np.abs(both - low) < reach).sum()), int((np.abs(both - high) < reach).sum()))
-    return bool(between < GAP * sides and float(binom.cdf(between, between + sides, 0.5)) < DOUBT)
+    return bool(between < share * sides and float(binom.cdf(between, between + sides, 0.5)) < DOUBT)
 
 
-def _strangers(left: np.ndarray, right: np.ndarray) -> bool:
+def _strangers(left: np.ndarray, right: np.ndarray, limit: float) -> bool:
     """Do two sets of held-out rows hardly ever have a near neighbour on the other side?
 
     In many dimensions the rows nearest to two cell centres always look parted along the line between these, because the
@@ -102,4 +135,4 @@ def _strangers(left: np.ndarray, right: np.ndarray) -> bool:
     side = torch.arange(len(rows)) >= len(left)
     near = torch.cdist(rows, rows).topk(min(3, len(rows)), largest=False).indices  # (N, 3), itself included
     across = int((side[near] != side[:, None]).any(1).sum())
-    return bool(across < 0.7 * min(len(left), len(right)) ** 0.5 - 2)
+    return bool(across < limit * min(len(left), len(right)) ** 0.5 - 2)
