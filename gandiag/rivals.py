@@ -75,4 +75,4 @@ def compare(real: Tensor, fake: Tensor, keys: Iterable[str] = RIVALS) -> dict[st
 
 def better(key: str) -> str:
     """The documented direction: "higher", "lower" or "neither"."""
-    return "lower" if key == SIMILARITY else explain(key).better
+    return explain(key).better
