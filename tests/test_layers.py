@@ -27,6 +27,7 @@ TORCH_FREE = (
     "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
     "gandiag.cli.explain", "gandiag.cli.gate", "gandiag.cli.compare",
     "gandiag.report.junit", "gandiag.report.github", "gandiag.report.markdown", "gandiag.judge.baseline",
+    "gandiag.cli.selftest", "gandiag.report.selftest",
 )  # fmt: skip
 
 
