@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Prints and returns {features: {step: mean error}}."""
     of_digits = options.mode == "digits"
     out: dict[str, dict[str, float]] = {}
-    for name in ("pixels", "imagenet") if of_digits else ("imagenet",):
+    for name in (name for name in (("pixels", "imagenet") if of_digits else ("imagenet",)) if options.only in name):
         seeds = seeds_of(options, 3 if name == "pixels" else 1, 10 if name == "pixels" else 3)
         found = [(score_digits if of_digits else score_images)(name, seed, range(10) if of_digits else range(8)) for seed in seeds]
         print(f"\n{options.mode} by {name}, seeds {seeds.start} to {seeds.stop - 1}\nclasses dropped   target   score   error", flush=True)
