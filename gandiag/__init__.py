@@ -22,10 +22,11 @@ _HOMES = {
     "AuditConfig": "gandiag.config",
     "ExitCode": "gandiag.errors",
     "GandiagError": "gandiag.errors",
+    "Monitor": "gandiag.monitor.watch",
     "Record": "gandiag.record",
 }
 
-__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Record", "audit", "compare", "gate", "load"]
+__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Monitor", "Record", "audit", "compare", "gate", "load"]
 
 if TYPE_CHECKING:
     from gandiag.api import audit as audit
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gandiag.errors import GandiagError as GandiagError
     from gandiag.judge.baseline import compare as compare
     from gandiag.judge.gate import gate as gate
+    from gandiag.monitor.watch import Monitor as Monitor
     from gandiag.record import Record as Record
 
 # In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.

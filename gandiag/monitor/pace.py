@@ -1,0 +1,83 @@
+"""How much a monitor may look: never more than its share of the training time.
+
+Costs are learned from what looks took. Fewer samples are assumed to save no more than their share, more samples to cost
+their square, so that a guess is never too low by much.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+FEWEST = 256  # samples of the first look, and the least that later ones shrink to
+GLANCES = 0.5  # of the budget for glances at most, so that there are full looks, and for full looks at most, so that it never goes blind
+
+
+@dataclass(slots=True)
+class Pace:
+    """`budget`: share of the training time that may be spent, or infinity. `most`: samples of a look that time does not limit."""
+
+    budget: float
+    most: int
+    clock: Callable[[], float] = time.perf_counter
+    spent: float = 0.0
+    _began: float | None = None
+    _costs: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _shares: dict[str, float] = field(default_factory=lambda: {"glance": 0.0, "full": 0.0})
+
+    def begin(self) -> None:
+        """Training starts to be timed with the first call."""
+        if self._began is None:
+            self._began = self.clock()
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Time inside is the monitor's, not the training's."""
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.spent += self.clock() - start
+
+    def learn(self, kind: str, n: int, seconds: float) -> None:
+        """What one look of a kind took with n samples. The first of each is not charged to its share: it is always taken."""
+        self._shares[kind] += seconds if kind in self._costs else 0.0
+        self._costs[kind] = (n, seconds)
+
+    @property
+    def trained(self) -> float:
+        """Seconds of training so far, the monitor's own left out."""
+        return 0.0 if self._began is None else max(0.0, self.clock() - self._began - self.spent)
+
+    @property
+    def overhead(self) -> float:
+        """Seconds of the monitor per second of training, so far."""
+        return self.spent / self.trained if self.trained else 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that may be spent now; negative where the first look, which is always taken, is not yet paid off."""
+        return math.inf if self.budget == math.inf else self.budget * self.trained - self.spent
+
+    def cost(self, kind: str, n: int) -> float:
+        """The guess for n samples; nothing where no look of the kind was taken yet."""
+        if kind not in self._costs:
+            return 0.0
+        known, seconds = self._costs[kind]
+        ratio = n / known
+        return seconds * (ratio if ratio <= 1 else ratio * ratio)
+
+    def afford(self, kind: str, most: int) -> int:
+        """Samples that a look of the kind, "glance" or "full", may have now: at most `most`, halved until they fit; 0 for none."""
+        fewest = min(FEWEST, most)
+        if kind not in self._costs:
+            return fewest
+        share = GLANCES if kind == "glance" else 1 - GLANCES
+        left = self.left if self.budget == math.inf else min(self.left, share * self.budget * self.trained - self._shares[kind])
+        n = most
+        while n > fewest and self.cost(kind, n) > left:
+            n = max(n // 2, fewest)
+        return n if self.cost(kind, n) <= left else 0

@@ -1,0 +1,162 @@
+"""The monitor: two lines in a training script.
+
+    watch = gandiag.Monitor(real="photos/", every=2_000, sink=wandb.log, latent_dim=128)
+    for step, batch in enumerate(data):
+        train(batch)
+        watch(step, generator)
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from gandiag.config import AuditConfig, resolve
+from gandiag.errors import ConfigError
+from gandiag.monitor.alarm import Look, state_of
+from gandiag.monitor.pace import Pace
+from gandiag.monitor.probe import Probe
+from gandiag.monitor.ranks import agreed, first, several
+from gandiag.monitor.reference import Reference
+from gandiag.monitor.sinks import sink_of
+
+
+class Monitor:
+    """Watches a generator while it trains, warns before the collapse is complete, and leaves the training bit-identical.
+
+    real       what the generator learns: path, array, tensor, Dataset or DataLoader (its dataset is read, once)
+    every      steps between looks, if the budget allows them; step 0 is never looked at
+    sink       f(dict, step=int), a SummaryWriter, a Lightning logger, an Accelerate tracker, or a list of them
+    budget     seconds of the monitor per second of training, at most; the first look is always taken. None: no limit
+    n          samples of a look, where time does not limit them (the budget starts with 256)
+    on_alarm   called with the Look when the state turns to "losing" or "collapsed"; what it raises ends the training
+    stop       after `patience` collapsed looks in a row `.stopped` is True, in every process
+    status     True: one line a look on stderr; a text stream; or False
+    settings   fields of AuditConfig: latent_dim, classes, condition, scale, prior, features, bn, limit, seed …
+
+    At most steps a call costs a comparison. A glance (samples, their features, which modes starve) costs a copy of the module and
+    n samples; a full look adds the collapse score, O(n² D). Samples are drawn from a copy in eval mode, so that weights, buffers,
+    flags, gradients and random numbers of the training are untouched; modules inside `torch.compile` and DDP are found.
+    With several processes all call it; the first one looks. With `stop`, all wait for its decision every `every` steps.
+    Reads low where the running statistics of batch norm lag behind the weights (bn="batch" uses the batch's own).
+    A look that fails warns once and training goes on; what cannot work at all is said at the first call.
+    """
+
+    def __init__(self, *, real: Any, every: int = 1_000, sink: Any = None, budget: float | None = 0.02, n: int = 1_024,
+                 on_alarm: Callable[[Look], Any] | None = None, stop: bool = False, patience: int = 2,
+                 status: bool | TextIO = True, **settings: Any) -> None:  # fmt: skip
+        _demand(every >= 1, f"every is {every}", "give at least 1 step")
+        _demand(budget is None or 0 < budget <= 1, f"budget is {budget}", "give a share of the training time, such as 0.02, or None")
+        _demand(n >= 100, f"n is {n}", "give at least 100 samples")
+        _demand(patience >= 1, f"patience is {patience}", "give at least 1 look")
+        self.config: AuditConfig = resolve(settings).config
+        self.every, self.patience, self.stop = every, patience, stop
+        self.looks: list[Look] = []
+        self.stopped = False
+        self.pace = Pace(math.inf if budget is None else budget, n)
+        self._real, self._sink, self._on_alarm = real, sink_of(sink), on_alarm
+        self._status: TextIO | None = sys.stderr if status is True else status or None
+        self._probe: Probe | None = None
+        self._reference: Reference | None = None
+        self._last = 0
+        self._warned: set[str] = set()
+
+    def __call__(self, step: int, generator: nn.Module) -> Look | None:
+        """Tell the monitor where the training is. The Look, at steps where one was taken in this process; else None."""
+        bucket = step // self.every
+        due = bucket > self._last
+        if not due and self._probe is not None:
+            self._last = bucket  # a run that was taken up again at an earlier step
+            return None
+        look = self._turn(step, generator, due) if first() else None
+        if due:
+            self._last = bucket
+            if self.stop and several():
+                self.stopped = agreed(self.stopped, generator)
+        return look
+
+    @property
+    def overhead(self) -> float:
+        """Seconds spent in here per second of training so far; in other processes than the first, 0."""
+        return self.pace.overhead
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the looks so far."""
+        return {"looks": list(self.looks), "last": self._last, "stopped": self.stopped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.looks, self._last, self.stopped = list(state["looks"]), int(state["last"]), bool(state["stopped"])
+
+    def _turn(self, step: int, generator: nn.Module, due: bool) -> Look | None:
+        self.pace.begin()
+        device = next(generator.parameters(), torch.empty(0)).device.type
+        with self.pace.work(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
+            if self._probe is None:
+                self._probe = Probe(generator, self.config)
+                self._reference = Reference(self._real, self._probe.output, self.config, self.pace.most)
+                self.pace.most = self._reference.most
+            look = self._look_or_warn(step, generator) if due else None
+            if look is not None:
+                self._tell(look)
+            return look
+
+    def _look_or_warn(self, step: int, generator: nn.Module) -> Look | None:
+        try:
+            return self._look(step, generator)
+        except Exception as problem:
+            self._warn("the look failed", problem)
+            return None
+
+    def _look(self, step: int, generator: nn.Module) -> Look | None:
+        n = self.pace.afford("glance", self.pace.most)
+        if not n or self._probe is None or self._reference is None:
+            return None
+        start = time.perf_counter()
+        fake = self._reference.embed(self._probe.draw(generator, n))
+        glance = self._reference.glance(fake)
+        drawn = time.perf_counter()
+        self.pace.learn("glance", n, drawn - start)
+        scored = self.pace.afford("full", n)
+        score = self._reference.score({name: rows[:scored] for name, rows in fake.items()}) if scored else None
+        done = time.perf_counter()
+        if score is not None:
+            self.pace.learn("full", scored, done - drawn)
+        return Look(step, n, state_of(glance, score, self.looks, self.config.limit), glance, score, done - start)
+
+    def _tell(self, look: Look) -> None:
+        turned = look.alarming and (not self.looks or self.looks[-1].state != look.state)
+        self.looks.append(look)
+        if self.stop:
+            last = self.looks[-self.patience :]
+            self.stopped = len(last) == self.patience and all(entry.state == "collapsed" for entry in last)
+        self._attempt("the sink failed", lambda: self._sink(look.scalars(), step=look.step))
+        if self._status is not None:
+            self._status.write(f"{look}, monitor {100 * self.overhead:.1f} % of the time\n")
+            self._status.flush()
+        if turned and self._on_alarm is not None:
+            self._on_alarm(look)
+
+    def _attempt(self, what: str, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as problem:
+            self._warn(what, problem)
+
+    def _warn(self, what: str, problem: Exception) -> None:
+        """Once for each thing that can fail: a training log is no place for the same line a thousand times."""
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"gandiag.Monitor: {what}, and training goes on: {type(problem).__name__}: {problem}", RuntimeWarning, stacklevel=2)
+
+
+def _demand(holds: bool, what: str, hint: str) -> None:
+    if not holds:
+        raise ConfigError(f"Monitor: {what}", hint)
