@@ -74,6 +74,18 @@ def test_a_displaced_view_is_looked_at_through_glass() -> None:
     assert not glass.doubts and glass.score.high < 0.15 and list(aspects) == ["b"]
 
 
+def test_low_fidelity_is_told_as_the_clear_view_shows_it() -> None:
+    """The glass that spares the score must not hide the finding: `off_manifold` is that of the view without panes, and of the worst aspect."""
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(2 * N, 16, generator=generator), torch.randn(N, 16, generator=generator)
+    noisy = fake + torch.randn(N, 16, generator=generator)
+    views = {"a": real, "a+1": real}
+    clean, _ = variety_of_views(views, {"a": fake, "a+1": fake}, replicates=5)
+    soft, _ = variety_of_views(views, {"a": noisy, "a+1": fake}, replicates=5)
+    assert clean.profile["off_manifold"].low < 0.05 and clean.score.high < 0.15
+    assert soft.profile["off_manifold"].low > 0.1 and soft.score.high < 0.15
+
+
 def test_a_single_image_is_a_collapse_whatever_its_fidelity() -> None:
     images = blobs(2 * N, seed=4)
     for fake in (images[:1].expand(N, -1, -1, -1), torch.full((N, 3, 32, 32), 0.9)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -21,12 +21,16 @@ DISPLACEMENT = 0.3  # variety that low fidelity alone can seem to cost then (noi
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one view says: matched (the estimator of `variety`), learned (`Odds.missing`), and how far the generator stands beside the data."""
+    """What one view says: matched (the estimator of `variety`), learned (`Odds.missing`), and how far the generator stands beside the data.
+
+    `invented` is that of the view that was judged; `beside` the share of samples beside the data as the clear view shows it: fidelity.
+    """
 
     name: str
     matched: Variety
     learned: Estimate
     invented: float
+    beside: Estimate
 
     @property
     def displaced(self) -> bool:
@@ -68,11 +72,14 @@ def variety_of_views(real: Mapping[str, Tensor], fake: Mapping[str, Tensor], *, 
 
 def _clearest(levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, Tensor], seed: int, replicates: int) -> Seen:
     """The least degraded view in which the generator does not stand beside the data, else the most degraded one."""
+    clear = found = odds(real[levels[0]], fake[levels[0]], seed=seed)
     for name in levels:
-        found = odds(real[name], fake[name], seed=seed)
+        found = clear if name == levels[0] else odds(real[name], fake[name], seed=seed)
         if found.invented() <= DISPLACED or name == levels[-1]:
             break
-    return Seen(name, variety(real[name], fake[name], seed=seed, replicates=replicates), _learned(found, seed, replicates), found.invented())
+    matched = variety(real[name], fake[name], seed=seed, replicates=replicates)
+    learned, beside = (_by_halves(what, of, seed, replicates) for what, of in ((Odds.missing, found), (Odds.invented, clear)))
+    return Seen(name, matched, learned, found.invented(), max(beside, matched.profile["off_manifold"], key=lambda share: share.low))
 
 
 def displaced(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
@@ -80,11 +87,11 @@ def displaced(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
     return odds(real, fake, seed=seed).invented() > DISPLACED
 
 
-def _learned(found: Odds, seed: int, replicates: int) -> Estimate:
+def _by_halves(what: Callable[[Odds], float], found: Odds, seed: int, replicates: int) -> Estimate:
     generator = torch.Generator().manual_seed(seed)
     sizes = len(found.real), len(found.fake)
     halves = [found.part(*(torch.randperm(n, generator=generator)[: n // 2] for n in sizes)) for _ in range(replicates)]
-    return estimate(found.missing(), torch.tensor([half.missing() for half in halves]))
+    return estimate(what(found), torch.tensor([what(half) for half in halves]))
 
 
 def _headline(seen: dict[str, Seen], worst: str) -> Variety:
@@ -99,7 +106,7 @@ def _headline(seen: dict[str, Seen], worst: str) -> Variety:
     if 2 * len(unlike) >= len(seen) and not proven:  # fewer leave enough aspects to judge by
         shares = ", ".join(f"{share:.0%} in {name}" for name, share in unlike.items())
         doubts += (f"too many samples look like no real one to tell lost variety from low fidelity: {shares}",)
-    profile = dict(matched.profile)
+    profile = dict(matched.profile) | {"off_manifold": max((other.beside for other in seen.values()), key=lambda share: share.low)}
     if view.learned.value > matched.score.value:
         profile["missing"] = view.learned
     return replace(matched, score=Estimate(value.value, low, high), profile=profile, doubts=doubts)
