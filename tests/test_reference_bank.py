@@ -1,0 +1,130 @@
+"""The bank: jobs are shared out and done once, tables are arithmetic, and a record finds its nearest baseline."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gandiag.errors import ConfigError
+from gandiag.judge.baselines import nearest, shipped
+from gandiag.judge.judge import judge
+from gandiag.record import Record, Score
+from gandiag.reference.bank import RESULT, gather, run, run_job
+from gandiag.reference.studies import Job, jobs, share
+from gandiag.reference.tables import changes, estimate, figure, markdown, share_collapsed, summaries
+from gandiag.reference.train import train
+
+TINY = Job("tiny", "metz-appendix", "none", 0, 6, 1)
+
+
+def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
+    counts = {"step": 10, "modes": 4, "good": 0.5, "variation": variation, "kl": None}
+    snapshot = {"step": 10, "verdict": "collapsed", "score": {"value": variation}, "profile": {"missing": variation, "skewed": 0.0}, "coverage": counts}
+    snapshot["profile"] |= {"narrowed": 0.0, "duplicated": 0.0, "off_manifold": 0.5}  # type: ignore[operator]
+    looks = {"step": list(range(10)), "variation": [0.9] * 9 + [variation], "modes": [1] * 10, "dominant": [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]}
+    about = {"study": "s", "recipe": "r", "dataset": "ring8", "arm": arm, "seed": seed, "steps": 10, "recipe_steps": 20, "shortened": True}
+    return {**about, "looks": looks, "snapshots": [{**snapshot, "step": 0}, snapshot]}
+
+
+BANK = {"runs": [ended("none", 0, 0.8), ended("none", 1, 0.9), ended("unrolled/10", 0, 0.1), ended("unrolled/10", 1, 0.1)]}
+
+
+def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
+    every = jobs()
+    assert len({(job.study, job.arm, job.seed) for job in every}) == len(every)
+    parts = [share(every, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
+    assert sorted(map(repr, every)) == sorted(repr(job) for part in parts for job in part)
+    assert share(every, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}) == every[1::2] and share(every, {}) == every
+    with pytest.raises(ConfigError, match="RANK is '3'"):
+        share(every, {"RANK": "3", "WORLD_SIZE": "3"})
+    with pytest.raises(ConfigError, match="no study called 'rng'") as told:
+        jobs("rng")
+    assert "ring" in told.value.hint
+
+
+def test_every_job_of_the_bank_has_a_plan() -> None:
+    for job in jobs():
+        plan = job.plan()
+        assert plan.steps == job.steps and plan.seed == job.seed and job.shortened == (job.steps < plan.recipe.steps)
+
+
+def test_a_job_is_done_once_in_processes_of_its_own_and_the_same_whoever_runs_it(tmp_path: Path) -> None:
+    two = [TINY, replace(TINY, seed=1)]
+    assert run(two, tmp_path / "two", 2) == []
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*") if path.is_file()}
+    assert run(two, tmp_path / "two", 2) == []
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "what is done is left alone"
+    assert run_job(TINY, tmp_path / "one") == "done"
+    one, other = (json.loads((TINY.folder(tmp_path / name) / RESULT).read_text()) for name in ("one", "two"))
+    assert one == other
+    assert [run["seed"] for run in gather(two, tmp_path / "two")["runs"]] == [0, 1]
+    assert one["snapshots"][-1]["coverage"]["of"] == 8 and one["shortened"] is True
+
+
+def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
+    job = replace(TINY, steps=150, snapshots=15)
+    code = (f"from pathlib import Path; from gandiag.reference.bank import run_job; from gandiag.reference.studies import Job; "
+            f"run_job({job!r}, Path({str(tmp_path)!r}))")  # fmt: skip
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    folder = job.folder(tmp_path)
+    deadline = time.monotonic() + 60
+    while not list((folder / "snapshots").glob("*-0000010*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert run_job(job, tmp_path) == "running elsewhere"
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    assert not (folder / RESULT).exists() and len(list((folder / "snapshots").iterdir())) >= 2
+    whole = train(job.plan(), tmp_path / "whole")
+    pieces = train(job.plan(), folder)
+    assert whole.generator.read_bytes() == pieces.generator.read_bytes()
+
+
+def test_means_intervals_and_pairs() -> None:
+    none, unrolled = summaries(BANK)
+    assert none["variation"]["value"] == pytest.approx(0.85) and unrolled["paired"]["value"] == pytest.approx(-0.75)
+    # Two values 0.8 and 0.9: standard error 0.05, Student's t with one degree of freedom 12.706.
+    assert none["variation"]["high"] == pytest.approx(0.85 + 12.706 * 0.05, abs=1e-3)
+    assert none["kl"]["value"] is None and none["paired"] is None
+    assert estimate([1.0]) == {"value": 1.0, "low": None, "high": None, "n": 1}
+    assert share_collapsed(BANK["runs"][2]) == pytest.approx(8 / 9) and changes(BANK["runs"][0]) == 2
+    text = markdown(BANK)
+    assert "| s | unrolled/10 | 10\\* of 20 | 2 |" in text and "arXiv:1611.02163" in text
+    assert figure(BANK).startswith(b"\x89PNG")
+
+
+def record(missing: float, basis: str = "referenced") -> Record:
+    factors = {"missing": missing, "skewed": 0.0, "narrowed": 0.0, "duplicated": 0.0, "off_manifold": 0.5}
+    profile = {name: {"value": value, "low": value, "high": value} for name, value in factors.items()}
+    return Record("inconclusive", (), Score(missing, missing, missing, basis=basis), {"latent": None}, {}, profile=profile)  # type: ignore[arg-type]
+
+
+def test_a_record_finds_its_nearest_baseline() -> None:
+    found = nearest(record(0.12), BANK)
+    assert found is not None and str(found) == "unrolled (K = 10), ring8, r, seed 0, step 10"
+    assert found.distance == pytest.approx(0.02 * 2**0.5)
+    assert str(nearest(record(0.95), BANK)).startswith("vanilla, ring8, r, seed 1")
+    assert nearest(record(0.1, basis="degeneracy"), BANK) is None and nearest(record(0.1), {"runs": []}) is None
+
+
+def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
+    runs = shipped()["runs"]
+    known = {(job.study, job.arm, job.seed): job for job in jobs()}
+    for entry in runs:
+        job = known[entry["study"], entry["arm"], entry["seed"]]
+        assert (entry["steps"], entry["recipe"]) == (job.steps, job.recipe), "every row can be traced to a seed and a recipe"
+        assert entry["snapshots"][-1]["step"] == job.steps
+    snapshot = runs[0]["snapshots"][-1]
+    mine = record(0.0)
+    profile = {name: {"value": value, "low": value, "high": value} for name, value in snapshot["profile"].items()}
+    judged = judge(replace(mine, score=replace(mine.score, value=snapshot["score"]["value"]), profile=profile))
+    told = next(finding for finding in judged.findings if finding.rule == "GD601")
+    assert told.level == "note" and "Closest baseline" in told.text and told.evidence["distance"] == 0
