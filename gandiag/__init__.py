@@ -19,6 +19,8 @@ _HOMES = {
     "compare": "gandiag.judge.baseline",
     "gate": "gandiag.judge.gate",
     "load": "gandiag.api",
+    "losses": "gandiag.training",
+    "Losses": "gandiag.training",
     "AuditConfig": "gandiag.config",
     "ExitCode": "gandiag.errors",
     "GandiagError": "gandiag.errors",
@@ -26,7 +28,7 @@ _HOMES = {
     "Record": "gandiag.record",
 }
 
-__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Monitor", "Record", "audit", "compare", "gate", "load"]
+__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Losses", "Monitor", "Record", "audit", "compare", "gate", "load", "losses"]
 
 if TYPE_CHECKING:
     from gandiag.api import audit as audit
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from gandiag.judge.gate import gate as gate
     from gandiag.monitor.watch import Monitor as Monitor
     from gandiag.record import Record as Record
+    from gandiag.training import Losses as Losses
+    from gandiag.training import losses as losses
 
 # In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.
 _ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,1 @@
+"""Training logs: every format to series, their oscillation spectrum, and what the losses say of stability. Torch-free."""

@@ -1,0 +1,127 @@
+"""The strongest line as an oscillation: exact period, amplitude and its change, coherence and phase between the players."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gandiag.logs.power import CYCLES
+from gandiag.logs.series import Array
+
+SEGMENT = 6  # periods in a window of the amplitude over time
+WINDOWS = 48
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cycle:
+    """`period` in steps; `amplitude` in units of the loss; `share` of the variance; `growth` of the amplitude, as a factor per step.
+
+    at, course (W,): amplitude over time. `start`: the step from which on it is there.
+    """
+
+    period: float
+    amplitude: float
+    share: float
+    growth: float
+    at: Array
+    course: Array
+    start: float
+
+
+def cycle(step: Array, value: Array, peak: float) -> Cycle:
+    """The oscillation near frequency `peak` of a series (n,) without warm-up."""
+    flat = flattened(step, value)
+    frequency = refined(step, flat, peak)
+    fit = sinusoid(step, flat, frequency)
+    amplitude = float(abs(fit))
+    explained = flat - (fit * np.exp(2j * np.pi * frequency * step)).real
+    share = max(0.0, 1 - float(explained.var()) / (float(flat.var()) or 1.0))
+    at, course = amplitude_course(step, flat, frequency)
+    return Cycle(1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency))
+
+
+def flattened(step: Array, value: Array) -> Array:
+    """The series without its quadratic trend."""
+    place = (step - step.mean()) / ((step[-1] - step[0]) or 1.0)
+    return np.asarray(value - np.polyval(np.polyfit(place, value, 2), place))
+
+
+def sinusoid(step: Array, value: Array, frequency: float) -> complex:
+    """Least-squares sinusoid: value ≈ Re(c exp(2πi f step)); |c| is its amplitude."""
+    angle = 2 * np.pi * frequency * step
+    table = np.stack([np.cos(angle), -np.sin(angle)], axis=1)  # (n, 2)
+    cos, sin = np.linalg.lstsq(table, value, rcond=None)[0]
+    return complex(cos, sin)
+
+
+def refined(step: Array, value: Array, peak: float) -> float:
+    """The frequency of the largest Hann-weighted Fourier sum within a bin of `peak`: ten thousandths of a bin."""
+    width = 1.0 / (step[-1] - step[0])
+    window = np.sin(np.pi * (step - step[0]) / (step[-1] - step[0])) ** 2 * value
+    best = peak
+    for _ in range(4):
+        tried = best + width * np.linspace(-1, 1, 21)
+        tried = tried[tried > 0]
+        sums = np.abs(np.exp(-2j * np.pi * np.outer(tried, step)) @ window)
+        best, width = float(tried[sums.argmax()]), width / 8
+    return best
+
+
+def demodulated(step: Array, value: Array, frequency: float, windows: int = WINDOWS) -> tuple[Array, NDArray[np.complex128]]:
+    """Fourier coefficient in overlapping Hann windows of SEGMENT periods: middle step (W,), complex amplitude (W,)."""
+    span, length = step[-1] - step[0], SEGMENT / frequency
+    length = min(length, span)
+    count = int(np.clip(2 * span / length - 1, 1, windows))
+    starts = step[0] + np.linspace(0, span - length, count)
+    at, found = [], []
+    for start in starts:
+        low, high = np.searchsorted(step, start), np.searchsorted(step, start + length, side="right")
+        if high - low < 8:
+            continue
+        place, part = step[low:high], value[low:high] - value[low:high].mean()
+        weight = np.sin(np.pi * (place - start) / length) ** 2
+        total = float(weight.sum()) or 1.0
+        found.append(2 * np.sum(weight * part * np.exp(-2j * np.pi * frequency * place)) / total)
+        at.append(start + length / 2)
+    return np.array(at), np.array(found, dtype=np.complex128)
+
+
+def amplitude_course(step: Array, value: Array, frequency: float) -> tuple[Array, Array]:
+    """Amplitude over time: (W,), (W,)."""
+    at, found = demodulated(step, value, frequency)
+    return at, np.abs(found)
+
+
+def together(one: tuple[Array, Array], other: tuple[Array, Array], frequency: float) -> dict[str, float | None]:
+    """Coherence of two series at a frequency, and the phase by which the second follows the first, in degrees of (-180, 180].
+
+    Each series is (step, value). Coherence from M windows is above 1 - 0.05^(1/(M-1)) in 5 % of unrelated series: `chance`.
+    """
+    low, high = max(one[0][0], other[0][0]), min(one[0][-1], other[0][-1])
+    cut = [(step[(step >= low) & (step <= high)], value[(step >= low) & (step <= high)]) for step, value in (one, other)]
+    if min(len(step) for step, _ in cut) < 16 or (high - low) * frequency < CYCLES:
+        return {"coherence": None, "phase": None, "chance": None}
+    (at, first), (at_other, second) = (demodulated(step, flattened(step, value), frequency, 256) for step, value in cut)
+    if len(at) != len(at_other) or len(at) < 2:
+        return {"coherence": None, "phase": None, "chance": None}
+    cross = np.sum(first * np.conj(second))
+    scale = float(np.sum(np.abs(first) ** 2) * np.sum(np.abs(second) ** 2)) or 1.0
+    independent = max(2.0, len(at) / 1.9)  # half-overlapping Hann windows
+    return {"coherence": float(abs(cross) ** 2 / scale), "phase": float(np.degrees(np.angle(cross))), "chance": 1 - 0.05 ** (1 / (independent - 1))}
+
+
+def _growth(at: Array, course: Array) -> float:
+    """Factor per step of the amplitude: slope of its logarithm."""
+    known = course > 0
+    if known.sum() < 3:
+        return 1.0
+    return float(np.exp(np.polyfit(at[known], np.log(course[known]), 1)[0]))
+
+
+def _start(at: Array, course: Array, step: Array, period: float) -> float:
+    """The step of the first window that has half of the later amplitude, less half a window; the first step where all have it."""
+    strong = np.flatnonzero(course >= 0.5 * np.median(course)) if len(course) else np.array([0])
+    first = int(strong[0]) if len(strong) else 0
+    return float(step[0]) if first == 0 or not len(at) else float(max(step[0], at[first] - SEGMENT * period / 4))

@@ -1,0 +1,136 @@
+"""TensorBoard event files, without TensorBoard: records in TensorFlow's framing, each an `Event` protocol buffer.
+
+    record   length u64 · crc u32 · bytes · crc u32                 (a file cut short ends within one: what came before is read)
+    Event    2: step varint · 5: Summary { 1: Value { 1: tag · 2: simple_value f32 · 8: TensorProto { 1: dtype, 4: content, 5: floats, 6: doubles } } }
+
+Three fields of three messages: no reason to demand a package with a gRPC server in it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from gandiag.logs.formats import Block, Keep
+from gandiag.logs.jsonl import block_of
+
+ROWS = 50_000
+LONGEST = 1 << 26  # bytes of a record: pictures may be large, garbage is larger
+
+
+class TensorBoard:
+    """Scalars of an event file; one row for each step and writing."""
+
+    name = "tensorboard"
+
+    def sniff(self, path: Path, head: bytes) -> bool:
+        if len(head) < 16:
+            return ".tfevents." in path.name
+        (length,) = struct.unpack("<Q", head[:8])
+        return ".tfevents." in path.name or (0 < length < 64 and b"brain.Event:" in head[: length + 16])
+
+    def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
+        rows: list[dict[str, float]] = []
+        broken: list[str] = []
+        for event in _records(path, broken):
+            try:
+                step, scalars = _event(event)
+            except (IndexError, struct.error, ValueError):
+                broken.append("a damaged record")
+                continue
+            if not scalars:
+                continue
+            if rows and rows[-1].get("step") == step and not set(scalars) & set(rows[-1]):
+                rows[-1] |= scalars
+            else:
+                rows.append({"step": float(step), **scalars})
+            if len(rows) >= ROWS:
+                yield block_of(rows[:-1], keep)
+                rows = rows[-1:]
+        final = block_of(rows, keep, len(broken))
+        yield Block(final.columns, final.rows, final.names, final.skipped, tuple(dict.fromkeys(broken)))
+
+
+def _records(path: Path, broken: list[str]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while head := file.read(12):
+            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else LONGEST + 1
+            body = file.read(length) if length <= LONGEST else b""
+            if len(body) < length or length > LONGEST or len(file.read(4)) < 4:
+                broken.append("the event file ends within a record: what stands before it was read")
+                return
+            yield body
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(field, wire type, bytes) of a protocol buffer; varints as 8 little-endian bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, kind, (value & (2**64 - 1)).to_bytes(8, "little")
+            continue
+        if kind == 2:
+            size, at = _varint(data, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if at + size > len(data):
+            raise ValueError("a field longer than its message")
+        yield key >> 3, kind, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+        if shift > 70:
+            raise ValueError("a number without end")
+
+
+def _event(data: bytes) -> tuple[int, dict[str, float]]:
+    step, scalars = 0, {}
+    for field, kind, value in _fields(data):
+        if field == 2 and kind == 0:
+            step = int.from_bytes(value, "little", signed=True)
+        elif field == 5 and kind == 2:
+            for part, _, entry in _fields(value):
+                found = _value(entry) if part == 1 else None
+                if found is not None:
+                    scalars[found[0]] = found[1]
+    return step, scalars
+
+
+def _value(data: bytes) -> tuple[str, float] | None:
+    """(tag, scalar) of a summary value; None for pictures, histograms and the like."""
+    tag, scalar = "", None
+    for field, kind, value in _fields(data):
+        if field == 1 and kind == 2:
+            tag = value.decode("utf-8", "replace")
+        elif field == 2 and kind == 5:
+            scalar = struct.unpack("<f", value)[0]
+        elif field == 8 and kind == 2:
+            scalar = _tensor(value)
+    return None if scalar is None else (tag, math.inf if scalar != scalar else float(scalar))
+
+
+def _tensor(data: bytes) -> float | None:
+    """The value of a tensor with one float or double in it."""
+    parts = {field: value for field, _, value in _fields(data)}
+    dtype = int.from_bytes(parts.get(1, b""), "little")
+    form, size = {1: ("<f", 4), 2: ("<d", 8)}.get(dtype, ("", 0))
+    raw = parts.get(4) or parts.get(5 if dtype == 1 else 6) or b""
+    return float(struct.unpack(form, raw)[0]) if size and len(raw) == size else None
+
+
+TENSORBOARD = TensorBoard()

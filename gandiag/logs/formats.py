@@ -1,0 +1,67 @@
+"""The formats of training logs, by name; plug-ins add theirs under the entry-point group `gandiag.logs`.
+
+A format is an object with `sniff(path, head) -> bool`, which sees the first bytes of the file, and
+`blocks(path, keep) -> Iterator[Block]`, which streams it. The first that recognises a file reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gandiag.logs.series import Array
+from gandiag.registry import Registry
+
+Keep = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows: name → values (n,), NaN where a row says nothing. `names`: every column met, kept or not."""
+
+    columns: Mapping[str, Array]
+    rows: int
+    names: tuple[str, ...] = ()
+    skipped: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+
+class Format(Protocol):
+    """Reads one kind of log."""
+
+    name: str
+
+    def sniff(self, path: Path, head: bytes) -> bool:
+        """Whether the file is of this kind, told from its first bytes."""
+        ...
+
+    def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
+        """The rows of the file in order, a block at a time; of the columns only those that `keep` wants."""
+        ...
+
+
+FORMATS = Registry(
+    "logs",
+    {
+        "tensorboard": "gandiag.logs.events:TENSORBOARD",
+        "notebook": "gandiag.logs.notebook:NOTEBOOK",
+        "trainer state": "gandiag.logs.jsonl:TRAINER_STATE",
+        "json lines": "gandiag.logs.jsonl:JSON_LINES",
+        "table": "gandiag.logs.table:TABLE",
+        "text": "gandiag.logs.text:TEXT",
+    },
+)
+ORDER = ("tensorboard", "notebook", "trainer state", "json lines", "table", "text")
+
+
+def recognise(path: Path, head: bytes) -> Format:
+    """The format of a file; text, which reads whatever has names and numbers in it, where no other claims it."""
+    plugins = [name for name in FORMATS if name not in ORDER]
+    for name in (*plugins, *ORDER):
+        form: Format = FORMATS.get(name)
+        if form.sniff(path, head):
+            return form
+    text: Format = FORMATS.get("text")
+    return text

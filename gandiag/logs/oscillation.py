@@ -1,0 +1,85 @@
+"""The oscillation of a run: both losses tested, the stronger line described, the players compared at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gandiag.logs.cycle import Cycle, cycle, together
+from gandiag.logs.series import LOSSES, Curve, Log
+from gandiag.logs.spectrum import FEWEST, Spectrum, spectrum
+from gandiag.logs.trim import Trimmed, trimmed
+
+STILL = 1e-3  # of the range of the whole log: what moves less after the warm-up has settled
+LEVEL = 0.05
+NOTICEABLE = 0.05  # share of the variance that a line must carry to be called an oscillation of the training
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Oscillation:
+    """`p_value` is corrected for the number of curves tested. `per_epoch`: the line is the order of the data, not the game."""
+
+    role: str
+    curve: Curve
+    part: Trimmed
+    spectrum: Spectrum
+    cycle: Cycle
+    p_value: float
+    pair: Mapping[str, float | None]
+    per_epoch: bool
+
+    @property
+    def real(self) -> bool:
+        return self.p_value <= LEVEL and self.cycle.share >= NOTICEABLE and not self.per_epoch
+
+
+def still(curve: Curve, part: Trimmed) -> bool:
+    """Whether a loss has come to rest after its warm-up."""
+    finite = curve.value[np.isfinite(curve.value)]
+    return len(part.value) > 0 and float(part.value.std()) <= STILL * float(np.ptp(finite))
+
+
+def parts_of(log: Log) -> dict[str, Trimmed]:
+    """Each loss without its warm-up; where there are no rows of use, it is left out."""
+    parts = {role: trimmed(log.curves[role]) for role in LOSSES if role in log.curves}
+    return {role: part for role, part in parts.items() if len(part.step)}
+
+
+def oscillation(log: Log, parts: Mapping[str, Trimmed], *, seed: int = 0) -> Oscillation | None:
+    """The strongest line of the losses that can be tested; None where none can: too few rows, or at rest."""
+    tested = {role: part for role, part in parts.items() if len(part.step) >= FEWEST and not still(log.curves[role], part)}
+    if not tested:
+        return None
+    found = {role: spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
+    role = min(found, key=lambda key: (found[key].p_value, -found[key].ratio))
+    part, line = tested[role], found[role]
+    turn = cycle(part.step, part.value, line.peak)
+    pair: Mapping[str, float | None] = {"coherence": None, "phase": None, "chance": None}
+    if len(parts) == 2:
+        one, other = ((parts[name].step, parts[name].value) for name in LOSSES)
+        pair = together(one, other, 1 / turn.period)
+    return Oscillation(role, log.curves[role], part, line, turn, min(1.0, line.p_value * len(tested)), pair, _per_epoch(turn.period, part, log.epoch))
+
+
+def _per_epoch(period: float, part: Trimmed, epoch: float | None) -> bool:
+    """Whether the period is an epoch, or a simple part of it, to within the resolution of the log."""
+    if not epoch or epoch <= 2 * float(np.median(np.diff(part.step))):
+        return False
+    span = float(part.step[-1] - part.step[0])
+    return any(abs(1 / period - turns / epoch) < 0.75 / span for turns in (1, 2, 3)) and span > 4 * epoch
+
+
+def document(found: Oscillation | None) -> dict[str, Any]:
+    """The `oscillation` part of the losses document; numbers are null where nothing could be tested."""
+    keys = ("p_value", "period", "amplitude", "coherence", "phase", "start")
+    if found is None:
+        return dict.fromkeys(keys)
+    turn, line = found.cycle, found.spectrum
+    return {
+        "p_value": found.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": found.pair["coherence"], "phase": found.pair["phase"],
+        "start": turn.start, "curve": found.curve.name, "share": turn.share, "growth": turn.growth, "coherence_by_chance": found.pair["chance"],
+        "band": list(line.band), "background": {"phi": line.phi, "share": line.share}, "method": line.method, "per_epoch": found.per_epoch,
+    }  # fmt: skip

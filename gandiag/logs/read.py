@@ -1,0 +1,166 @@
+"""Any training log → one Log: format recognised, columns inferred and said, files joined, steps healed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gandiag.errors import ConfigError, SourceError, near
+from gandiag.logs import names
+from gandiag.logs.formats import Keep, recognise
+from gandiag.logs.join import healed, merged, placed
+from gandiag.logs.series import LOSSES, PLACES, SCORES, Array, Curve, Log
+
+HEAD = 1 << 16  # bytes that a format may look at
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns named by the user, in place of those inferred."""
+
+    generator: str | None = None
+    discriminator: str | None = None
+    step: str | None = None
+
+    def given(self) -> dict[str, str]:
+        return {role: name for role in ("generator", "discriminator", "step") if (name := getattr(self, role))}
+
+
+@dataclass(slots=True)
+class _File:
+    """One file as it stands on disk: kept columns by name, and what was seen of the rest."""
+
+    path: str
+    format: str
+    columns: dict[str, Array] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+    rows: int = 0
+    skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def read(paths: Sequence[str | os.PathLike[str]], columns: Columns | None = None) -> Log:
+    """One run from one or several files: pieces of it in order, or one file for each loss.
+
+    Streams: memory is 8 bytes for each row and column of use. Raises SourceError for what is no log, or has no losses in it.
+    """
+    wanted = columns or Columns()
+    given = set(wanted.given().values())
+
+    def keep(name: str) -> bool:
+        return name in given or names.interesting(name)
+
+    files = [_read_file(Path(path), keep) for place in paths for path in _expanded(Path(place))]
+    _demand(files, wanted)
+    return _joined(files, wanted)
+
+
+def _expanded(path: Path) -> list[Path]:
+    """A folder stands for the logs in it: TensorBoard's event files, else metrics.csv, else the files that look like logs."""
+    if not path.is_dir():
+        return [path]
+    for pattern in ("**/events.out.tfevents.*", "**/metrics.csv", "**/*.jsonl", "**/*log*.csv", "**/*.log", "**/*log*.txt"):
+        found = sorted(entry for entry in path.glob(pattern) if entry.is_file())
+        if found:
+            return found
+    raise SourceError(f"{path} holds no log", "name the file itself")
+
+
+def _read_file(path: Path, keep: Keep) -> _File:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as problem:
+        raise SourceError(f"{path} cannot be read: {problem.strerror}", "check the path of the log") from None
+    if not head:
+        raise SourceError(f"{path} is empty", "pass a log that a training has written")
+    form = recognise(path, head)
+    if form.name != "tensorboard" and _binary(head):
+        raise SourceError(f"{path} is binary data, not a training log", "pass CSV, JSON lines, text, a notebook or a TensorBoard event file")
+    found = _File(str(path), form.name)
+    parts: dict[str, list[Array]] = {}
+    for block in form.blocks(path, keep):
+        for name in block.columns:
+            if name not in parts:
+                parts[name] = [np.full(found.rows, np.nan)] if found.rows else []
+        for name, pieces in parts.items():
+            pieces.append(block.columns.get(name, np.full(block.rows, np.nan)))
+        found.rows += block.rows
+        found.skipped += block.skipped
+        found.names |= dict.fromkeys(block.names)
+        found.notes += block.notes
+    found.columns = {name: np.concatenate(pieces) for name, pieces in parts.items()}
+    return found
+
+
+def _binary(head: bytes) -> bool:
+    """Control characters that no text has: bars and colors of terminals are text."""
+    strange = sum(byte < 32 and byte not in b"\t\n\r\x08\x1b\x0c" for byte in head)
+    return strange > 0.01 * len(head)
+
+
+def _demand(files: list[_File], wanted: Columns) -> None:
+    known = list(dict.fromkeys(name for file in files for name in file.names))
+    for role, name in wanted.given().items():
+        if name not in known:
+            raise ConfigError(f"there is no column {name!r} for --{role}", near(name, known) if known else "the log has no columns")
+    if wanted.generator or wanted.discriminator:
+        return
+    if not any(role in names.choose(known) for role in LOSSES):
+        where = files[0].path if len(files) == 1 else f"{len(files)} files"
+        if not known:
+            raise SourceError(f"no losses were found in {where}: no line has a name and a number", "pass the training log, or name its columns")
+        shown = ", ".join(known[:12]) + (" …" if len(known) > 12 else "")
+        raise SourceError(f"no loss columns were recognised in {where}; it has: {shown}", "name them: --generator COLUMN --discriminator COLUMN")
+
+
+def _joined(files: list[_File], wanted: Columns) -> Log:
+    everywhere = list(dict.fromkeys(name for file in files for name in file.columns))
+    chosen = names.choose(everywhere) | {role: (name,) for role, name in wanted.given().items()}
+    roles = {role: parts for role, parts in chosen.items() if role in (*LOSSES, *SCORES)}
+    stacked = _stack(files, chosen)
+    rows = len(next(iter(stacked.values())))
+    spots = placed({role: stacked[role] for role in PLACES if role in stacked}, rows)
+    standing = healed(spots.step) if _sequential(files, roles) else healed(np.sort(spots.step))
+    order = standing.rows if _sequential(files, roles) else np.argsort(spots.step, kind="stable")
+    curves = {}
+    for role, parts in roles.items():
+        curve = _curve(" + ".join(parts), spots.step[order], stacked[role][order])
+        if len(curve):
+            curves[role] = curve
+    unit = chosen["step"][0] if "step" in chosen and spots.unit == "steps" else None
+    columns = {"step": unit or ("epoch" if spots.unit == "epochs" else None), **dict.fromkeys(LOSSES), **{role: curve.name for role, curve in curves.items()}}
+    notes = (*dict.fromkeys(note for file in files for note in file.notes), *standing.notes)
+    return Log(curves, _unit(unit) if unit else spots.unit, " + ".join(dict.fromkeys(file.format for file in files)), sum(file.rows for file in files),
+               sum(file.skipped for file in files), columns, spots.epoch, notes, standing.doubts, tuple(file.path for file in files))  # fmt: skip
+
+
+def _unit(column: str) -> str:
+    return "kimg" if "kimg" in names.words(column) else "steps"
+
+
+def _curve(name: str, step: Array, value: Array) -> Curve:
+    """Rows that say nothing of this role (NaN: a gap) are left out; losses written as NaN are infinite here, and stay."""
+    there = ~np.isnan(value) & np.isfinite(step)
+    return Curve(name, *merged(step[there], value[there]))
+
+
+def _sequential(files: list[_File], roles: Mapping[str, tuple[str, ...]]) -> bool:
+    """Pieces of one run, one after the other; else one file for each loss, over the same steps."""
+    holds = [frozenset(role for role, parts in roles.items() if set(parts) & set(file.columns)) for file in files]
+    return len(files) == 1 or all(one & other for one in holds for other in holds if one and other)
+
+
+def _stack(files: list[_File], chosen: Mapping[str, tuple[str, ...]]) -> dict[str, Array]:
+    """Role → values of all rows of all files, parts of a loss added up."""
+    stacked = {}
+    for role, parts in {**chosen, "batches": ("batches",)}.items():
+        rows = [[file.columns.get(part, np.full(file.rows, np.nan)) for part in parts] for file in files]
+        if role == "batches" and not any("batches" in file.columns for file in files):
+            continue
+        stacked[role] = np.concatenate([np.sum(columns, axis=0) for columns in rows])
+    return stacked

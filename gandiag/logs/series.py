@@ -1,0 +1,45 @@
+"""What a log becomes: one curve for each role, each with its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# generator, discriminator: losses. score_real, score_fake: D(x) and D(G(z)). step, epoch, batch, batches: where a row stands.
+LOSSES = ("generator", "discriminator")
+SCORES = ("score_real", "score_fake")
+PLACES = ("step", "epoch", "batch", "batches")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Values over steps that grow: step (n,), value (n,) float64; values may be NaN or infinite."""
+
+    name: str
+    step: Array
+    value: Array
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One run as read. `unit`: what a step is. `epoch`: steps per epoch, where known. `doubts`: why no verdict can stand on it."""
+
+    curves: Mapping[str, Curve]
+    unit: str
+    format: str
+    rows: int
+    skipped: int
+    columns: Mapping[str, Any]
+    epoch: float | None = None
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    files: tuple[str, ...] = field(default=())

@@ -1,0 +1,135 @@
+"""From a log to the losses document (schema gandiag.losses/1): verdict, oscillation, events with their start and evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gandiag.logs import levels
+from gandiag.logs.course import diverging, mode_hopping, swing
+from gandiag.logs.family import family
+from gandiag.logs.levels import Event
+from gandiag.logs.oscillation import Oscillation, document, oscillation, parts_of, still
+from gandiag.logs.series import LOSSES, Array, Curve, Log
+from gandiag.logs.spectrum import FEWEST
+from gandiag.logs.trim import Trimmed
+
+SCHEMA = "gandiag.losses/1"
+RANK = ("failed", "discriminator_wins", "generator_wins", "diverging", "mode_hopping", "oscillating")
+POINTS = 400  # of a curve in the document
+
+
+def judge_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
+    """The losses document of a log. Deterministic for a seed. Cost: two Monte Carlo tests, about a second each."""
+    doubts = [*log.doubts, *_too_little(log)]
+    parts = parts_of(log)
+    found = oscillation(log, parts, seed=seed)
+    notes = [*log.notes, *filter(None, (levels.glitches(curve) for curve in _losses(log).values())), *_said(log, parts, found)]
+    events = sorted(_events(log, parts, found), key=lambda event: (event.step, RANK.index(event.kind)))
+    verdict = next((kind for kind in RANK if any(event.kind == kind for event in events)), None)
+    if verdict is None:
+        missing = [role for role in LOSSES if role not in log.curves]
+        doubts += [f"no {missing[0]} loss in this log: what it does cannot be known"] if len(missing) == 1 else []
+        verdict = "inconclusive" if doubts else "settled"
+    elif log.doubts:
+        verdict = "inconclusive"
+    return {
+        "schema": SCHEMA, "verdict": verdict, "columns": dict(log.columns), "oscillation": document(found),
+        "events": [{"step": event.step, "kind": event.kind, "evidence": event.evidence} for event in events] or _settled(verdict, parts),
+        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped, "files": list(log.files)}, "unit": log.unit, "family": family(log.curves),
+        "notes": notes, "doubts": doubts, "curves": {role: _thin(curve) for role, curve in log.curves.items()}, "spectrum": _spectrum(found),
+    }  # fmt: skip
+
+
+def _losses(log: Log) -> dict[str, Curve]:
+    return {role: log.curves[role] for role in LOSSES if role in log.curves}
+
+
+def _too_little(log: Log) -> list[str]:
+    """Why nothing can be said: too few rows, or losses that never change."""
+    found = []
+    for curve in _losses(log).values():
+        finite = curve.value[np.isfinite(curve.value)]
+        if len(curve) < FEWEST:
+            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {FEWEST} are needed")
+        elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
+            found.append(f"{curve.name} is {finite[0]:g} in every row: a constant says nothing")
+    return found
+
+
+def _events(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> list[Event]:
+    losses = _losses(log)
+    events = [levels.failed(curve) for curve in losses.values()]
+    long = {role: curve for role, curve in log.curves.items() if len(curve) >= FEWEST}
+    if any(role in long for role in LOSSES):
+        events += [levels.discriminator_wins(long), levels.generator_wins(long)]
+        events += [diverging(curve, parts[role]) for role, curve in losses.items() if role in parts and not still(curve, parts[role])]
+        events += [mode_hopping(losses, parts), _oscillating(log, parts, found)]
+    return [event for event in events if event is not None]
+
+
+def _oscillating(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> Event | None:
+    """A significant line that carries weight, is not the data's order, and does not die down."""
+    if found is None or not found.real or swing(found.part).dies:
+        return None
+    turn = found.cycle
+    told = f"{found.curve.name} turns with period {turn.period:,.4g} {log.unit}, amplitude {turn.amplitude:.3g}"
+    told += f", p = {found.p_value:.3g}, {100 * turn.share:.0f} % of its variance"
+    phase, coherence, chance = (found.pair[key] for key in ("phase", "coherence", "chance"))
+    if phase is not None and coherence is not None and chance is not None and coherence > chance:
+        turning = abs(abs(phase) - 90) < 45
+        told += f"; G and D move together there (coherence {coherence:.2f}) at {phase:+.0f}°" + (": a cycle of the game" if turning else "")
+    return Event(turn.start, "oscillating", told)
+
+
+def _said(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> list[str]:
+    """What was done before the test, and which periods it can speak of."""
+    told = []
+    for role, part in parts.items():
+        if part.dropped:
+            told.append(f"warm-up of {log.curves[role].name} dropped: {part.dropped:,} rows, up to step {part.start:,.6g}")
+        if part.bin > 1:
+            told.append(f"{part.bin:,} rows of {log.curves[role].name} averaged into each point tested")
+    if found is not None:
+        short, long = found.spectrum.band
+        told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.unit} can be seen, others cannot ({found.spectrum.method})")
+        if found.per_epoch:
+            told.append(f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times")
+        if found.p_value <= 0.05 and swing(found.part).dies:
+            told.append("the oscillation dies down")
+    return told
+
+
+def _settled(verdict: str, parts: Mapping[str, Trimmed]) -> list[dict[str, Any]]:
+    """Where the plateau begins that a settled run is on."""
+    if verdict != "settled" or not parts:
+        return []
+    start = max(part.start for part in parts.values())
+    return [{"step": start, "kind": "settled", "evidence": "no line above the background, no trend that lasts, no bursts from here on"}]
+
+
+def _thin(curve: Curve) -> dict[str, Any]:
+    """At most POINTS points, means of runs of rows; null where nothing finite is."""
+    groups = np.array_split(np.arange(len(curve)), min(len(curve), POINTS))
+    value = [float(part.mean()) if len(part := _finite(curve.value[group])) else None for group in groups]
+    return {"name": curve.name, "step": [float(curve.step[group[-1]]) for group in groups], "value": value}
+
+
+def _finite(value: Array) -> Array:
+    return value[np.isfinite(value)]
+
+
+def _spectrum(found: Oscillation | None) -> dict[str, Any] | None:
+    """Period, power, background and the 5 % line, thinned to the largest of each group; amplitude over time."""
+    if found is None:
+        return None
+    line = found.spectrum
+    groups = np.array_split(np.arange(len(line.frequency)), min(len(line.frequency), POINTS))
+    at = [int(group[line.power[group].argmax()]) for group in groups]
+    return {
+        "curve": found.curve.name, "period": [float(1 / line.frequency[i]) for i in at], "power": [float(line.power[i]) for i in at],
+        "background": [float(line.background[i]) for i in at], "critical": [float(line.critical[i]) for i in at],
+        "course": {"step": found.cycle.at.tolist(), "amplitude": found.cycle.course.tolist()},
+    }  # fmt: skip

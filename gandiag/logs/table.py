@@ -1,0 +1,99 @@
+"""CSV, TSV and semicolon tables: Lightning's metrics.csv with its gaps, W&B exports, Keras' CSVLogger."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from gandiag.logs.formats import Block, Keep
+from gandiag.logs.series import Array
+
+ROWS = 50_000  # per block
+DELIMITERS = ("\t", ",", ";")
+
+
+def number(text: str) -> float:
+    """A cell as a number: NaN, a gap, for an empty one or a word; infinity for a loss that was written as NaN."""
+    try:
+        value = float(text)
+    except (ValueError, TypeError):
+        return math.nan
+    return value if value == value else math.inf
+
+
+def column(cells: Sequence[str]) -> Array:
+    """Cells (n,) as float64; fast where all are numbers."""
+    try:
+        found = np.array(list(map(float, cells)), dtype=np.float64)
+        found[np.isnan(found)] = np.inf
+        return found
+    except ValueError:
+        return np.array([number(cell) for cell in cells], dtype=np.float64)
+
+
+def delimiter_of(line: str) -> str | None:
+    """What separates the cells of a header line, or None where it is no header of a table."""
+    for mark in DELIMITERS:
+        cells = [cell.strip().strip('"') for cell in line.rstrip("\r\n").split(mark)]
+        named = [cell for cell in cells if cell and not _numeric(cell)]
+        if len(cells) > 1 and len(named) >= len(cells) - 1 and all(len(cell) < 80 and ":" not in cell.strip()[-2:] for cell in cells):
+            return mark
+    return None
+
+
+def _numeric(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+class Table:
+    """A header line, then rows with as many cells."""
+
+    name = "csv"
+
+    def sniff(self, path: Path, head: bytes) -> bool:
+        lines = [line for line in head.decode("utf-8", "replace").lstrip("\ufeff").splitlines() if line.strip()][:3]
+        mark = delimiter_of(lines[0]) if lines else None
+        if mark is None:
+            return False
+        cells = len(next(csv.reader([lines[0]], delimiter=mark)))
+        data = lines[1:]
+        return all(abs(len(next(csv.reader([line], delimiter=mark))) - cells) <= 1 and ":" not in line.split(mark)[0] for line in data[:1])
+
+    def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            first = file.readline()
+            while first and not first.strip():
+                first = file.readline()
+            mark = delimiter_of(first) or ","
+            header = [cell.strip() for cell in next(csv.reader([first], delimiter=mark))]
+            rows = csv.reader((line.replace("\0", "") for line in file), delimiter=mark)
+            while chunk := list(_tolerant(rows, ROWS)):
+                yield _block(header, chunk, keep)
+
+
+def _tolerant(rows: Iterator[list[str]], most: int) -> Iterator[list[str]]:
+    try:
+        yield from islice(rows, most)
+    except csv.Error:  # a cell longer than the reader allows: what stands before it is kept
+        return
+
+
+def _block(header: list[str], chunk: list[list[str]], keep: Keep) -> Block:
+    width = len(header)
+    whole = [row for row in chunk if len(row) == width and row != header]
+    cells = list(zip(*whole, strict=True)) if whole else [()] * width
+    names = dict.fromkeys(header)
+    columns = {name: column(cells[header.index(name)]) for name in names if name and keep(name)}
+    return Block(columns, len(whole), tuple(name for name in names if name), len([row for row in chunk if row]) - len(whole))
+
+
+TABLE = Table()

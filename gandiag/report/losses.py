@@ -1,0 +1,125 @@
+"""A losses document for a terminal: verdict, sparklines, the spectrum, events, advice, and what could not be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gandiag.record import Finding
+from gandiag.report import words
+from gandiag.report.sections import SPARKS
+from gandiag.report.terminal import REMEDIES, _console, _finding, _indented, _section
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+COLORS = {"settled": "green", "inconclusive": "yellow"}
+TOLD = {
+    "settled": "No line above the background, no runaway, no bursts: the losses have settled. That alone does not mean variety.",
+    "oscillating": "The losses turn in a limit cycle. That is no proof of collapse, and its absence is none of health.",
+    "diverging": "The losses run away.",
+    "mode_hopping": "The losses move in bursts, as when G leaves a mode and D follows.",
+    "discriminator_wins": "The discriminator has won: from there on G learns next to nothing.",
+    "generator_wins": "The generator has won over its discriminator.",
+    "failed": "The losses are no numbers any more.",
+    "inconclusive": "This log does not say enough for a verdict.",
+}
+ROLES = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
+
+
+def render_losses(document: Mapping[str, Any], findings: Sequence[Finding] = (), *, width: int = 80, color: bool = False, paths: Sequence[str] = (),
+                  verbose: bool = False) -> str:  # fmt: skip
+    """The whole view as text that ends with a newline; at least 40 columns. `paths`: what was written, for the last line."""
+    page = _console(max(width, 40), color)
+    _head(page, document)
+    _section(page, "Losses", _curves(document, page.width - 4))
+    told = words.introduced(findings, None if verbose else REMEDIES)
+    if findings:
+        page.print()
+        page.print("Findings", style="bold")
+    for finding in findings:
+        _finding(page, finding, None if verbose else REMEDIES, told)
+    if document.get("spectrum"):
+        _section(page, "Spectrum", _spectrum(document, page.width - 4))
+    rows = [words.capital(words.clean(note)) for note in (*document["doubts"], *document["notes"])]
+    if rows:
+        _section(page, "Good to know", rows)
+    if paths:
+        page.print()
+        page.print("   ".join(words.clean(path) for path in paths), soft_wrap=True)
+    written = page.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
+
+
+def _head(page: Console, document: Mapping[str, Any]) -> None:
+    from rich.text import Text
+
+    verdict, read = document["verdict"], document["read"]
+    page.print(Text(verdict.replace("_", " ").upper(), style=f"bold {COLORS.get(verdict, 'red')}"))
+    page.print(TOLD.get(verdict, ""))
+    page.print()
+    files = ", ".join(words.clean(path) for path in read.get("files") or ())
+    _indented(page, f"{files or 'series'}: {words.clean(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses")
+    _indented(page, columns(document))
+
+
+def columns(document: Mapping[str, Any]) -> str:
+    """Which column is what, in words."""
+    found = document["columns"]
+    parts = [f"{ROLES[role]} = {words.clean(name)}" for role in ROLES if (name := found.get(role))]
+    parts += [f"{ROLES[role]} not found" for role in ("generator", "discriminator") if not found.get(role)]
+    return f"{', '.join(parts)}; steps: {words.clean(found.get('step') or document['unit'])}"
+
+
+def _curves(document: Mapping[str, Any], room: int) -> list[Any]:
+    rows = []
+    for role, curve in document["curves"].items():
+        known = [value for value in curve["value"] if value is not None]
+        ends = f"{words.number(min(known))} to {words.number(max(known))}" if known else "no numbers"
+        rows.append(f"{ROLES.get(role, role):<8}{spark(curve['value'], min(room - 30, 60))}  {ends}")
+    steps = [step for curve in document["curves"].values() for step in (curve["step"][0], curve["step"][-1])]
+    return [*rows, f"{'':<8}{document['unit']} {words.number(min(steps))} to {words.number(max(steps))}"] if steps else rows
+
+
+def spark(values: Sequence[float | None], size: int) -> str:
+    """Values as `size` blocks from the smallest to the largest; where many fall on one block, the one farthest from the middle shows."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    low, high, middle = known[0], known[-1], known[len(known) // 2]
+    span, cells = (high - low) or 1.0, []
+    size = max(1, min(size, len(values)))
+    for at in range(size):
+        part = [value for value in values[at * len(values) // size : (at + 1) * len(values) // size] if value is not None]
+        far = max(part, key=lambda value: abs(value - middle)) if part else None
+        cells.append(" " if far is None else SPARKS[min(int((far - low) / span * len(SPARKS)), len(SPARKS) - 1)])
+    return "".join(cells)
+
+
+def _spectrum(document: Mapping[str, Any], room: int) -> list[Any]:
+    """Power above what a line must reach, over the period, and what is known of the strongest line."""
+    import math
+
+    found, line = document["spectrum"], document["oscillation"]
+    size = min(room - 12, 60)
+    periods = [math.log(period) for period in found["period"]]
+    low, high = min(periods), max(periods)
+    power = [-9.0] * size
+    for place, value, critical in zip(periods, found["power"], found["critical"], strict=True):
+        at = min(int((high - place) / ((high - low) or 1.0) * size), size - 1)
+        power[at] = max(power[at], math.log(max(value, 1e-300) / max(critical, 1e-300)))
+    shown = "".join(" " if cell <= -9 else "█" if cell >= 0 else SPARKS[max(0, min(6, int((cell + 4) / 4 * 7)))] for cell in power)
+    ends = f"{words.number(math.exp(high))} … {words.number(math.exp(low))} {document['unit']}"
+    rows = [f"power     {shown}", f"{'':<10}period {ends}; █ above the 5 % line of noise"]
+    rows[1:1] = [f"amplitude {spark(found['course']['amplitude'], size)}  over time"] if len(found["course"]["amplitude"]) > 3 else []
+    return [*rows, told_line(document)] if line.get("p_value") is not None else rows
+
+
+def told_line(document: Mapping[str, Any]) -> str:
+    """The strongest line in words."""
+    line = document["oscillation"]
+    told = f"strongest line of {words.clean(line['curve'])}: period {words.number(line['period'])} {document['unit']}"
+    told += f", amplitude {words.number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {words.number(line['p_value'])}"
+    if line.get("coherence") is not None:
+        told += f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"
+    return told
