@@ -16,6 +16,7 @@ from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.adapter import adapt, call, frozen_copy, picture
+from gandiag.load.companions import companion
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
 from gandiag.load.names import printable, role
@@ -113,10 +114,15 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
         fill(module, weights, name)
         return _adapted(frozen_copy(module), config, {**subject, "family": config.model}, notes)
     refuse_others(weights.tensors, name, _siblings(path))
-    made = rebuild(weights, config, name)
-    condition: Condition | None = "concat" if made.inputs.classes else None
+    made = rebuild(replace(weights, beside={**companion(Path(path)), **_settings(content.tree)}), config, name)
     facts = {**subject, "family": made.family, "parameters": weights.parameters}
-    return Network(made.module, made.latent, made.output, made.inputs.classes, condition, facts, _shown(made.assumptions), notes, made.inputs.labels_first)
+    classes, first = made.inputs.classes, made.inputs.labels_first
+    return Network(made.module, made.latent, made.output, classes, made.condition, facts, _shown(made.assumptions), notes, first)
+
+
+def _settings(tree: Any) -> Mapping[str, Any]:
+    """What a file holds beside its weights, by name."""
+    return {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor)} if isinstance(tree, Mapping) else {}
 
 
 def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:

@@ -36,6 +36,7 @@ class Opaque:
 
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,7 +95,8 @@ def _object(node: Made, path: str, walk: _Walk) -> Any:
     parts = {**node.attributes(), **{label(key): value for key, value in node.items}}
     inside = StateDict((key, _tree(value, _join(path, key), walk)) for key, value in parts.items())
     weighty = any(isinstance(value, Tensor) or (isinstance(value, Mapping) and value) for value in inside.values())
-    return inside if weighty else Opaque(node.name, dict(inside))
+    args = tuple(arg for arg in node.args if isinstance(arg, (int, float, str))) if isinstance(node.args, tuple) else ()
+    return inside if weighty else Opaque(node.name, dict(inside), args)
 
 
 def _join(path: str, key: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 Role = Literal["average", "generator", "discriminator", "optimizer", "other"]
 
 _FILLER = {"state", "dict", "sd", "model", "models", "net", "network", "params", "weights", "module", "online", "copy", "best", "last"}
-_AVERAGE = {"ema", "avg", "averaged", "average", "smooth", "shadow", "swa", "running"}
+_AVERAGE = {"ema", "avg", "averaged", "average", "smooth", "shadow", "swa", "running", "ge", "se"}
 _GENERATOR = {"g", "gen", "generator", "netg", "gs", "gnet", "gmodel", "modelg", "decoder"}
 _DISCRIMINATOR = {"d", "disc", "discriminator", "netd", "dnet", "dis", "critic", "dmodel", "modeld", "encoder"}
 _OPTIMIZER = re.compile(r"opt(im|imi[sz]er)?s?|sched(uler)?s?|scaler|optimizer\w*|optim\w*")

@@ -27,7 +27,7 @@ class Weights:
     """One network's tensors, in order, under clean names. `modules`: every module's name, in order of registration, if known.
 
     `path`: where they stood in the file ("" for the whole file). `why`: which were used, and what else there was.
-    `structure`: what a pickled module says of itself beside its tensors.
+    `structure`: what a pickled module says of itself beside its tensors. `beside`: settings around them, in the file or its folder.
     """
 
     tensors: Mapping[str, Tensor]
@@ -36,6 +36,7 @@ class Weights:
     why: str = "the whole file"
     notes: tuple[str, ...] = field(default=())
     structure: Node | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -153,6 +154,8 @@ def _clean(names: list[str]) -> tuple[str, ...] | None:
 def _split(group: Weights) -> list[Weights]:
     """A whole GAN in one state dict (Lightning: generator.*, discriminator.*) as its parts; anything else as it is."""
     heads = list(dict.fromkeys(name.split(".", 1)[0] for name in group.tensors if "." in name))
+    if "GE" in heads and "G" in heads:
+        return [_pair(group, heads, "GE", "SE"), _pair(group, heads, "G", "S")]
     roles = {head: role(head)[0] for head in heads}
     if not any(found in ("average", "generator") for found in roles.values()) or len(heads) == 1:
         return [_part(group, heads[0], group.path)] if len(heads) == 1 and roles[heads[0]] in ("average", "generator") else [group]
@@ -160,6 +163,15 @@ def _split(group: Weights) -> list[Weights]:
     if "discriminator" not in roles.values() and not all(found in _SPLIT_ROLES for found in roles.values()):
         return [group]
     return [_part(group, head, f"{group.path}.{head}".strip(".")) for head in heads if roles[head] in _SPLIT_ROLES]
+
+
+def _pair(group: Weights, heads: list[str], pictures: str, styles: str) -> Weights:
+    """lucidrains' packages: G makes pictures, S (where there is one) maps z to styles; GE and SE are their averages."""
+    if styles not in heads:
+        return _part(group, pictures, f"{group.path}.{pictures}".strip("."))
+    kept = {head + ".": f"{head[0]}." for head in (styles, pictures)}
+    tensors = {new + name.removeprefix(old): entry for old, new in kept.items() for name, entry in group.tensors.items() if name.startswith(old)}
+    return Weights(tensors, None, f"{group.path}.{styles}+{pictures}".strip("."))
 
 
 def _part(group: Weights, head: str, path: str) -> Weights:

@@ -1,7 +1,7 @@
 """Tries the families in turn, and settles what the weights do not say: labels, hidden activation, batch-norm eps.
 
-A family is a file beside this one with `rebuild(weights, config) -> Blueprint`, which raises NotThis for weights that are
-not its own, and an entry in FAMILIES. It matches only if every key is used and every shape agrees.
+A family is a file beside this one with `rebuild(weights, config) -> Blueprint`, or Ready where it builds the whole network,
+which raises NotThis for weights that are not its own, and an entry in FAMILIES. It matches only if every key is used and every shape agrees.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
+from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.first_layer import FirstLayer, find_labels, from_tensors, input_means, input_scale
+from gandiag.load.folding import folded
 from gandiag.load.moments import draws, mismatch, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, hidden_module
 from gandiag.load.rebuild.inputs import Inputs, split_inputs
 from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.ready import Ready
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
 
 FAMILIES = Registry("families", {
     "pickled": "gandiag.load.rebuild.pickled:rebuild",
+    "ctgan": "gandiag.load.rebuild.ctgan:rebuild",
+    "stylegan2-pytorch": "gandiag.load.rebuild.lucidrains:rebuild",
+    "biggan-deep": "gandiag.load.rebuild.biggan_deep:rebuild",
+    "mimicry": "gandiag.load.rebuild.resnet:rebuild",
     "transposed": "gandiag.load.rebuild.transposed:rebuild",
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
-ORDER = ("pickled", "transposed", "projected", "mlp")  # the most specific first; registered ones come before
+ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "pickled", "transposed", "projected", "mlp")  # the most specific first
 Choice = TypeVar("Choice", str, float)
 _CLEAR = 2.0  # how many times worse the runner-up must be
 _BUDGET = 2e8  # multiplications, about, for one ranking pass over z and as many for -z
@@ -48,11 +54,15 @@ class Rebuilt:
     output: Output
     inputs: Inputs
     assumptions: tuple[Assumption, ...]
+    condition: Condition | None = None
 
 
 def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
     """The generator that these weights are. LoadError with what each family missed if none takes them."""
+    weights = folded(weights)
     blueprint = _blueprint(weights, config, name)
+    if isinstance(blueprint, Ready):
+        return _finished(blueprint, config, name)
     first = _first_layer(blueprint)
     inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", "default")
@@ -64,17 +74,28 @@ def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
     shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
     latent = Latent(inputs.latent, prior, shape)  # type: ignore[arg-type]
     assumed = (*said, Assumption("latent prior (--prior)", prior, prior_source), *chosen, *blueprint.assumptions)
-    return Rebuilt(module, blueprint.family, latent, blueprint.output, inputs, assumed)
+    condition: Condition | None = "concat" if inputs.classes else None
+    return Rebuilt(module, blueprint.family, latent, blueprint.output, inputs, assumed, condition)
 
 
-def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint:
+def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
+    """A family's own network, where no flag contradicts it."""
+    if config.latent_dim not in (None, made.latent.dim):
+        raise LoadError(f"--latent-dim {config.latent_dim} contradicts {name}, a {made.family} of latent size {made.latent.dim}", "Remove --latent-dim.")
+    if config.classes not in (None, made.classes):
+        has = f"has {made.classes} classes" if made.classes else "takes no class"
+        raise LoadError(f"--classes {config.classes} contradicts {name}, a {made.family}, which {has}", "Remove --classes.")
+    return Rebuilt(made.module, made.family, made.latent, made.output, Inputs(made.latent.dim, made.classes), made.assumptions, made.condition)
+
+
+def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint | Ready:
     reasons = []
     for family in (*(extra for extra in FAMILIES if extra not in ORDER), *ORDER):
-        build: Callable[[Weights, AuditConfig], Blueprint] = FAMILIES.get(family)
+        build: Callable[[Weights, AuditConfig], Blueprint | Ready] = FAMILIES.get(family)
         try:
             return build(weights, config)
         except NotThis as wrong:
-            reasons.append(f"{family}: {wrong}")
+            reasons += [f"{family}: {wrong}"] if str(wrong) else []  # no reason: not even the names are its own
     raise _no_family(weights, reasons, name)
 
 

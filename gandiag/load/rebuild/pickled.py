@@ -113,6 +113,7 @@ def _steps(leaves: list[Leaf], tensors: Mapping[str, Tensor], first: Leaf) -> tu
         inside = {key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name}
         with torch.device("meta"):
             module = build(leaf.node, inside).eval()
+            _demand_tensors(leaf, module, inside)
             try:
                 shape = tuple(module(torch.empty(2, *shape)).shape[1:])
             except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
@@ -122,6 +123,14 @@ def _steps(leaves: list[Leaf], tensors: Mapping[str, Tensor], first: Leaf) -> tu
         layer = Layer(leaf.name, _KINDS.get(leaf.node.kind, "kernel"), inside) if inside else None
         steps.append(Step("layer", layer, partial(_built, leaf.node, inside)))
     return steps, shape
+
+
+def _demand_tensors(leaf: Leaf, module: nn.Module, inside: Mapping[str, Tensor]) -> None:
+    """Every tensor that the layer needs is there and of its shape; only the count of batches may be missing."""
+    for name, entry in module.state_dict().items():
+        if name != "num_batches_tracked" and (name not in inside or inside[name].shape != entry.shape):
+            there = tuple(inside[name].shape) if name in inside else "missing"
+            raise NotThis(f"{leaf.name}.{name} is {there}, where {leaf.node.kind} has {tuple(entry.shape)}")
 
 
 def _built(node: Node, inside: dict[str, Tensor], eps: float) -> nn.Module:

@@ -1,0 +1,25 @@
+"""Settings that lie beside a checkpoint: config.json, .config.json. Data only; a name of code in them is never followed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_NAMES = ("config.json", ".config.json")
+_LONGEST = 1 << 20
+_PLAIN = (bool, int, float, str)
+
+
+def companion(path: Path) -> Mapping[str, Any]:
+    """The settings of the first such file in the checkpoint's folder that is one; nothing for links, long files and damage."""
+    for name in _NAMES:
+        file = path.parent / name
+        try:
+            if file.is_file() and not file.is_symlink() and file.stat().st_size <= _LONGEST:
+                found = json.loads(file.read_text(encoding="utf-8"))
+                return found if isinstance(found, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            continue
+    return {}

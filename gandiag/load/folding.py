@@ -1,0 +1,70 @@
+"""Spectral and weight normalisation, folded into the weights that they stand for in eval mode.
+
+Old style: weight_orig, weight_u, weight_v, or weight_g, weight_v. New style: parametrizations.weight.original with 0._u, 0._v,
+or original0 (g), original1 (v). Spectral norm divides by u'Wv (Miyato et al. 2018), weight norm is g v/|v| (Salimans & Kingma 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gandiag.load.weights import Weights
+
+_SPECTRAL = (("weight_orig", "weight_u", "weight_v"), ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"))
+_WEIGHT = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+
+
+def folded(weights: Weights) -> Weights:
+    """The weights without normalisation tensors, in the same order; themselves where there are none."""
+    found = dict(weights.tensors)
+    done: dict[str, Tensor] = {}
+    for name in list(found):
+        for keys in (*_SPECTRAL, *_WEIGHT):
+            if name == keys[0] or name.endswith("." + keys[0]):
+                head = name[: len(name) - len(keys[0])]
+                made = _fold(found, [head + key for key in keys])
+                if made is not None:
+                    done |= {head + key: made if key == keys[0] else torch.empty(0) for key in keys}
+    if not done:
+        return weights
+    renamed = {_plain(name): done.get(name, tensor) for name, tensor in found.items() if name not in done or done[name].numel()}
+    modules = None if weights.modules is None else tuple(name for name in weights.modules if ".parametrizations" not in f".{name}")
+    return replace(weights, tensors=renamed, modules=modules)
+
+
+def _plain(name: str) -> str:
+    for keys in (*_SPECTRAL, *_WEIGHT):
+        if name == keys[0] or name.endswith("." + keys[0]):
+            return name[: len(name) - len(keys[0])] + "weight"
+    return name
+
+
+def _fold(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor | None:
+    if any(name not in tensors or not tensors[name].is_floating_point() for name in names):
+        return None
+    parts = [tensors[name] for name in names]
+    return _spectral(*parts) if len(parts) == 3 else _weighted(*parts)
+
+
+def _spectral(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
+    """W / u'Wv. Transposed convolutions have their outputs second, and torch then turns the matrix."""
+    if weight.ndim < 2 or u.ndim != 1 or v.ndim != 1 or weight.numel() != u.numel() * v.numel():
+        return None
+    axis = 0 if weight.shape[0] == len(u) else 1
+    if weight.shape[axis] != len(u):
+        return None
+    matrix = weight.movedim(axis, 0).flatten(1)
+    return weight / torch.dot(u, torch.mv(matrix, v))
+
+
+def _weighted(g: Tensor, v: Tensor) -> Tensor | None:
+    """g v / |v|, the norm over every axis on which g has one entry."""
+    if g.ndim != v.ndim or any(a not in (1, b) for a, b in zip(g.shape, v.shape, strict=True)):
+        return None
+    axes = [axis for axis, size in enumerate(g.shape) if size == 1]
+    made: Tensor = v * (g / torch.linalg.vector_norm(v, dim=axes, keepdim=True))
+    return made

@@ -1,0 +1,168 @@
+"""StyleGAN2 in the layout of the package stylegan2-pytorch: S maps z to w, G makes pictures of w and of noise.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN": weights modulated by (1 + style) and demodulated.
+This package's ways: z is normalised to length 1, bilinear upsampling and a [1, 2, 1] blur on the RGB path, one noise picture
+for all layers (transposed where it is added), outputs in [0, 1]. The mapping's learning-rate factor is not in the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Latent, Output
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.weights import Weights
+
+_RATE = 0.1
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+    """NotThis unless the keys are S.net.* and G.blocks.*; attention layers are not rebuilt."""
+    tensors = weights.tensors
+    if "S.net.0.weight" not in tensors or "G.blocks.0.conv1.weight" not in tensors:
+        raise NotThis("")
+    if any(name.startswith("G.attns.") for name in tensors):
+        raise NotThis("it has attention layers, which gandiag does not rebuild")
+    told = weights.beside.get("lr_mlp")
+    rate = float(told) if isinstance(told, (int, float)) and 0 < told <= 1 else _RATE
+    dim = shape_of(tensors, "S.net.0.weight", 2)[1]
+    with torch.device("meta"):
+        net = StyleGan(tensors, rate)
+    fitted(net, {**tensors, "noise": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
+    shape = (net.G.colours, net.G.side, net.G.side)
+    said = (
+        Assumption("latent size (--latent-dim)", str(dim), "shapes"),
+        Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (stylegan2-pytorch)"),
+        Assumption("learning-rate factor of the mapping", f"{rate:g}", "file (.config.json)" if rate == told else "family (stylegan2-pytorch)"),
+        Assumption("noise inputs", "one fixed picture for all samples", "gandiag"),
+    )
+    return Ready("StyleGAN2 (stylegan2-pytorch)", net, Latent(dim), Output("image", shape, (0.0, 1.0)), assumptions=said)
+
+
+class StyleGan(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+        super().__init__()
+        self.S, self.G = Mapping_(tensors, rate), Synthesis(tensors)
+        self.register_buffer("noise", torch.empty(1, self.G.side, self.G.side, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.G(self.S(z), self.noise)
+        return out.clamp(0, 1)
+
+
+class Mapping_(nn.Module):
+    """Normalise, then equal layers with leaky ReLU 0.2."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        indices = sorted(int(name.split(".")[2]) for name in tensors if name.startswith("S.net.") and name.endswith(".weight") and name.split(".")[2].isdigit())
+        width = shape_of(tensors, "S.net.0.weight", 2)[0]
+        self.net = nn.Sequential(*(nn.Linear(width, width) if index in indices else nn.LeakyReLU(0.2) for index in range(indices[-1] + 2)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.normalize(z, dim=1)
+        for layer in self.net:
+            x = F.linear(x, layer.weight * self.rate, layer.bias * self.rate) if isinstance(layer, nn.Linear) else layer(x)
+        return x
+
+
+class Synthesis(nn.Module):
+    """A learned 4x4 start (or one made of w), then blocks of two modulated convolutions and a growing RGB sum."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        count = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("G.blocks.") and name.split(".")[2].isdigit())
+        self.side, self.colours = 4 * 2 ** (count - 1), shape_of(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0]
+        if count > 10:
+            raise NotThis(f"{count} blocks would make pictures of {self.side} pixels")
+        if "G.to_initial_block.weight" in tensors:
+            into, out = shape_of(tensors, "G.to_initial_block.weight", 4)[:2]
+            self.to_initial_block: nn.Module | None = nn.ConvTranspose2d(into, out, 4, bias=False)
+        else:
+            self.to_initial_block = None
+            self.initial_block = nn.Parameter(torch.empty(shape_of(tensors, "G.initial_block", 4)))
+        width = shape_of(tensors, "G.initial_conv.weight", 4)[0]
+        self.initial_conv = nn.Conv2d(width, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(tensors, f"G.blocks.{index}.", first=index == 0, last=index == count - 1) for index in range(count))
+
+    def forward(self, w: Tensor, noise: Tensor) -> Tensor:
+        x = self.initial_block.expand(len(w), -1, -1, -1) if self.to_initial_block is None else self.to_initial_block(w[:, :, None, None])
+        x, rgb = self.initial_conv(x), torch.zeros(1)
+        for block in self.blocks:
+            x, rgb = block(x, rgb, w, noise)
+        return rgb
+
+
+class Block(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, first: bool, last: bool) -> None:
+        super().__init__()
+        self.first = first
+        for index in (1, 2):
+            weight = tensors[f"{path}conv{index}.weight"]
+            out, into = weight.shape[:2]
+            setattr(self, f"conv{index}", Modulated(tuple(weight.shape)))
+            setattr(self, f"to_style{index}", nn.Linear(shape_of(tensors, f"{path}to_style{index}.weight", 2)[1], into))
+            setattr(self, f"to_noise{index}", nn.Linear(1, out))
+        self.to_rgb = ToRgb(tensors, f"{path}to_rgb.", last=last)
+
+    def forward(self, x: Tensor, rgb: Tensor, w: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        x = x if self.first else F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        noise = noise[:, : x.shape[2], : x.shape[3]]
+        for index in (1, 2):
+            conv, style, add = (getattr(self, f"{part}{index}") for part in ("conv", "to_style", "to_noise"))
+            x = F.leaky_relu(conv(x, style(w)) + add(noise).permute(0, 3, 2, 1), 0.2)  # (B, C, W, H): the package adds it transposed
+        return x, self.to_rgb(x, None if self.first else rgb, w)
+
+
+class ToRgb(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, last: bool) -> None:
+        super().__init__()
+        weight = tensors[f"{path}conv.weight"]
+        self.conv = Modulated(tuple(weight.shape), demodulate=False)
+        self.to_style = nn.Linear(shape_of(tensors, f"{path}to_style.weight", 2)[1], weight.shape[1])
+        self.upsample = None if last else nn.ModuleList([nn.Identity(), Blur()])
+
+    def forward(self, x: Tensor, before: Tensor | None, w: Tensor) -> Tensor:
+        out: Tensor = self.conv(x, self.to_style(w))
+        out = out if before is None else out + before
+        if self.upsample is None:
+            return out
+        blurred: Tensor = self.upsample[1](F.interpolate(out, scale_factor=2, mode="bilinear", align_corners=False))
+        return blurred
+
+
+class Blur(nn.Module):
+    """[1, 2, 1] both ways, summing to one, with reflected borders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("f", torch.empty(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        f: Tensor = self.get_buffer("f")
+        kernel = (f[:, None] * f[None]) / f.sum().square()
+        channels = x.shape[1]
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel.expand(channels, 1, 3, 3), groups=channels)
+
+
+class Modulated(nn.Module):
+    """A convolution whose input channels are scaled by 1 + style, and whose outputs are brought back to unit size."""
+
+    def __init__(self, shape: tuple[int, ...], *, demodulate: bool = True) -> None:
+        super().__init__()
+        self.weight, self.demodulate = nn.Parameter(torch.empty(shape)), demodulate
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        weight = self.weight[None] * (style[:, None, :, None, None] + 1)  # (B, out, in, k, k)
+        if self.demodulate:
+            weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+        n, out = weight.shape[:2]
+        made = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight.flatten(0, 1), padding=weight.shape[-1] // 2, groups=n)
+        return made.view(n, out, *made.shape[2:])

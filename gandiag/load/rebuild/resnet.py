@@ -1,0 +1,164 @@
+"""ResNet generators in the layout of the mimicry library (SNGAN, SSGAN, InfoMax-GAN, WGAN-GP, cGAN-PD, SAGAN).
+
+Miyato et al. 2018, "Spectral Normalization for GANs", appendix B: a linear layer to (C, 4, 4), residual blocks that double
+the side, batch norm, ReLU, a 3x3 convolution, tanh. With classes, batch norm's gain and bias are embeddings (Miyato & Koyama
+2018); SAGAN (Zhang et al. 2019) puts attention between the blocks. This library upsamples bilinearly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Latent
+from gandiag.load.rebuild.chain import output_module
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
+from gandiag.load.weights import Weights
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+    """NotThis unless the keys are l1, block2 …, b<n>, c<n> and shapes follow each other."""
+    tensors = weights.tensors
+    blocks = sorted({int(found[1]) for name in tensors if (found := re.match(r"block(\d+)\.c1\.", name))})
+    if "l1.weight" not in tensors or not blocks or blocks != list(range(2, 2 + len(blocks))):
+        raise NotThis("")
+    flat, dim = shape_of(tensors, "l1.weight", 2)
+    width = shape_of(tensors, "block2.c1.weight", 4)[1]
+    side = round((flat / width) ** 0.5)
+    if width * side * side != flat:
+        raise NotThis(f"l1 has {flat} outputs, no square picture of {width} channels")
+    with torch.device("meta"):
+        net = Resnet(tensors, blocks, side)
+    size = side * 2 ** len(blocks)
+    output, net.final, said = tanh_or_flag(config.output_range, (net.colours, size, size), "mimicry")
+    fitted(net, tensors)
+    told = (Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", config.prior or "normal", _source(config)),
+            Assumption("upsampling", f"bilinear, before every block: {side} to {size} pixels", "family (mimicry)"), said)  # fmt: skip
+    latent = Latent(dim, config.prior or "normal")  # type: ignore[arg-type]
+    return Ready("mimicry ResNet", net, latent, output, net.classes, "index" if net.classes else None, told)
+
+
+def _source(config: AuditConfig) -> str:
+    return "flag" if config.prior else "family (mimicry)"
+
+
+class Resnet(nn.Module):
+    """l1, block2 … blockN, b<N+1>, c<N+1>, and attention where its channels fit."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], blocks: list[int], side: int) -> None:
+        super().__init__()
+        flat, dim = tensors["l1.weight"].shape
+        self.l1, self.side, self.final = nn.Linear(dim, flat, bias="l1.bias" in tensors), side, "tanh"
+        self.names = [f"block{index}" for index in blocks]
+        for name in self.names:
+            setattr(self, name, Block({key.removeprefix(name + "."): entry for key, entry in tensors.items() if key.startswith(name + ".")}))
+        last = blocks[-1] + 1
+        self.colours, width = shape_of(tensors, f"c{last}.weight", 4)[:2]
+        self.norm, self.conv = f"b{last}", f"c{last}"
+        setattr(self, self.norm, nn.BatchNorm2d(width))
+        setattr(self, self.conv, _conv(tensors[f"c{last}.weight"], f"c{last}.bias" in tensors))
+        self.attended = ""
+        if "attn_block.gamma" in tensors:
+            self.attn_block = Attention(tensors)
+            self.attended = self._place(tensors, shape_of(tensors, "attn_block.theta.weight", 4)[1])
+
+    @property
+    def classes(self) -> int | None:
+        first: Block = getattr(self, self.names[0])
+        return first.classes
+
+    def _place(self, tensors: Mapping[str, Tensor], channels: int) -> str:
+        """Behind the block with as many channels as attention has; the middle one where several have."""
+        fitting = [name for name in self.names if tensors[f"{name}.c2.weight"].shape[0] == channels]
+        if not fitting:
+            raise NotThis(f"no block ends with the {channels} channels of the attention")
+        middle = self.names[(len(self.names) + 1) // 2 - 1]
+        return fitting[0] if len(fitting) == 1 else middle if middle in fitting else fitting[len(fitting) // 2]
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.l1(z).view(len(z), -1, self.side, self.side)
+        for name in self.names:
+            x = getattr(self, name)(x, labels)
+            if name == self.attended:
+                x = self.attn_block(x)
+        out: Tensor = output_module(self.final)(getattr(self, self.conv)(F.relu(getattr(self, self.norm)(x))))
+        return out
+
+
+class Block(nn.Module):
+    """Norm, ReLU, upsample, convolution, norm, ReLU, convolution; a 1x1 convolution on the shortcut."""
+
+    b1: nn.Module
+    b2: nn.Module
+    c1: nn.Module
+    c2: nn.Module
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        embedded = tensors.get("b1.embed.weight")
+        self.classes = None if embedded is None else int(embedded.shape[0])
+        for norm, conv in (("b1", "c1"), ("b2", "c2")):
+            width = shape_of(tensors, f"{conv}.weight", 4)[1]
+            setattr(self, norm, nn.BatchNorm2d(width) if self.classes is None else ClassNorm(width, self.classes))
+            setattr(self, conv, _conv(tensors[f"{conv}.weight"], f"{conv}.bias" in tensors))
+        if "c_sc.weight" in tensors:
+            self.c_sc = _conv(tensors["c_sc.weight"], "c_sc.bias" in tensors)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        given = () if self.classes is None else (labels,)
+        y = self.c1(_doubled(F.relu(self.b1(x, *given))))
+        y = self.c2(F.relu(self.b2(y, *given)))
+        shortcut = _doubled(x)
+        out: Tensor = y + (self.c_sc(shortcut) if hasattr(self, "c_sc") else shortcut)
+        return out
+
+
+class ClassNorm(nn.Module):
+    """Batch norm whose gain and bias are the class's embedding, gains first."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.bn, self.embed = nn.BatchNorm2d(width, affine=False), nn.Embedding(classes, 2 * width)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        gain, bias = self.embed(labels)[:, :, None, None].chunk(2, 1)  # (B, C, 1, 1)
+        out: Tensor = gain * self.bn(x) + bias
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention of SAGAN as BigGAN writes it: keys and values at half the side."""
+
+    theta: nn.Module
+    phi: nn.Module
+    g: nn.Module
+    o: nn.Module
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name in ("theta", "phi", "g", "o"):
+            setattr(self, name, _conv(tensors[f"attn_block.{name}.weight"], f"attn_block.{name}.bias" in tensors))
+        self.gamma = nn.Parameter(torch.empty(tensors["attn_block.gamma"].shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.theta(x).flatten(2)  # (B, C/8, HW)
+        key, value = (F.max_pool2d(part(x), 2).flatten(2) for part in (self.phi, self.g))
+        weights = torch.bmm(query.transpose(1, 2), key).softmax(-1)  # (B, HW, HW/4)
+        seen = torch.bmm(value, weights.transpose(1, 2)).view(len(x), -1, *x.shape[2:])
+        out: Tensor = x + self.gamma * self.o(seen)
+        return out
+
+
+def _conv(weight: Tensor, bias: bool) -> nn.Conv2d:
+    out, into, kernel, _ = weight.shape
+    return nn.Conv2d(into, out, kernel, padding=kernel // 2, bias=bias)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

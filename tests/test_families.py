@@ -1,0 +1,136 @@
+"""Files as other libraries write them become the generators that they are, without those libraries.
+
+fixtures/families/make.py wrote them by each library's own save path, with its own outputs beside. Where the arithmetic is the
+same the outputs agree to 1e-5; 1e-4 allows for another machine's convolutions.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from gandiag.config import AuditConfig
+from gandiag.errors import LoadError
+from gandiag.load.folding import folded
+from gandiag.load.generator import Network, load_network
+from gandiag.load.weights import Weights
+
+ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "families"
+KNOWN = load_file(ROOT / "reference.safetensors")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A fixture: its file, and what must be told of it."""
+
+    file: str
+    name: str
+    latent: int
+    shape: tuple[int, ...]
+    classes: int | None = None
+    condition: str | None = None
+    range: tuple[float, float] | None = (-1.0, 1.0)
+    weights: str = ""
+    flags: tuple[tuple[str, Any], ...] = ()
+
+
+FAMILIES = {
+    "mimicry_sngan": Family("mimicry_sngan.pth", "mimicry ResNet", 16, (3, 32, 32), weights="model_state_dict"),
+    "mimicry_infomax": Family("mimicry_infomax.pth", "mimicry ResNet", 16, (3, 48, 48), weights="model_state_dict"),
+    "mimicry_cgan": Family("mimicry_cgan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"),
+    "mimicry_sagan": Family("mimicry_sagan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"),
+    "biggan_deep": Family("biggan/pytorch_model.bin", "BigGAN-deep", 12, (3, 32, 32), 6, "onehot", weights="the whole file"),
+    "stylegan2_pytorch": Family("stylegan2/model_3.pt", "StyleGAN2 (stylegan2-pytorch)", 12, (3, 32, 32), range=(0.0, 1.0), weights="GAN.SE+GE (EMA copy"),
+    "torchgan_dcgan": Family("torchgan_dcgan.model", "transposed", 12, (3, 32, 32), weights="generator", flags=(("activation", "leaky:0.2"),)),
+    "ctgan": Family("ctgan.pt", "CTGAN", 8, (8,), 3, "concat", None, weights="_generator"),
+}
+
+
+def opened(name: str) -> Network:
+    return load_network(ROOT / FAMILIES[name].file, AuditConfig(**dict(FAMILIES[name].flags)))
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_the_fixture_is_read_as_what_it_is(name: str) -> None:
+    family, network = FAMILIES[name], opened(name)
+    assert (network.subject["family"], network.latent.dim, network.output.shape) == (family.name, family.latent, family.shape)
+    assert (network.classes, network.condition, network.output.range) == (family.classes, family.condition, family.range)
+    assert network.subject["weights"].startswith(family.weights)
+    assert (ROOT / family.file).stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_the_outputs_are_those_of_the_library(name: str) -> None:
+    network = opened(name)
+    z = KNOWN[f"{name}.z"].reshape(-1, *network.latent.shape)
+    made = network.forward(z, KNOWN.get(f"{name}.labels"))
+    assert made.std() > 0.01
+    assert torch.allclose(made, KNOWN[f"{name}.samples"].reshape(made.shape), atol=1e-4)
+
+
+def test_the_raw_copy_and_the_configuration_beside_the_file(tmp_path: Path) -> None:
+    source = ROOT / "stylegan2" / "model_3.pt"
+    raw = load_network(source, AuditConfig(weights="raw"))
+    assert raw.subject["weights"].startswith("GAN.S+G; its EMA copy GAN.SE+GE is there too")
+    (tmp_path / "model_3.pt").write_bytes(source.read_bytes())
+    alone = load_network(tmp_path / "model_3.pt")
+    rate = next(entry for entry in alone.assumptions if "learning-rate" in entry.what)
+    assert (rate.value, rate.source) == ("0.1", "family (stylegan2-pytorch)")
+    with pytest.raises(LoadError, match="--strict takes no assumptions"):
+        load_network(tmp_path / "model_3.pt", AuditConfig(strict=True))
+
+
+def test_without_its_configuration_biggan_doubles_every_second_block(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").write_bytes((ROOT / "biggan" / "pytorch_model.bin").read_bytes())
+    told = next(entry for entry in load_network(tmp_path / "m.bin").assumptions if entry.what.startswith("upsampling"))
+    assert told.source == "family (BigGAN-deep)" and "in blocks 1, 4" in told.value
+
+
+@pytest.mark.parametrize("flags, said", [({"latent_dim": 99}, "--latent-dim 99 contradicts"), ({"classes": 9}, "--classes 9 contradicts")])
+def test_flags_that_contradict_a_family(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(LoadError, match=said):
+        load_network(ROOT / "mimicry_cgan.pth", AuditConfig(**flags))
+
+
+def normalised() -> list[tuple[nn.Module, nn.Module]]:
+    """(with normalisation, the layer without) of every style and kind of layer."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of the old weight_norm
+        makers = (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm, nn.utils.parametrizations.weight_norm)
+        layers = (lambda: nn.Linear(5, 7), lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3))
+        return [(make(layer()), layer()) for make in makers for layer in layers]
+
+
+def test_normalisations_fold_into_the_weights_they_stand_for() -> None:
+    torch.manual_seed(0)
+    for layer, plain in normalised():
+        x = torch.randn(2, 5) if isinstance(plain, nn.Linear) else torch.randn(2, 3, 6, 6)
+        layer.train()(x)  # a power iteration
+        with torch.no_grad():
+            wanted = layer.eval()(x)
+            plain.load_state_dict(folded(Weights({name: entry.detach() for name, entry in layer.state_dict().items()})).tensors)
+            assert torch.allclose(plain(x), wanted, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_live_against_the_libraries(tmp_path: Path) -> None:
+    """The recipes run again, against the packages unpacked in GANDIAG_FAMILY_LIBS, give files that agree as the shipped ones do."""
+    libs = os.environ.get("GANDIAG_FAMILY_LIBS")
+    if libs is None:
+        pytest.skip("GANDIAG_FAMILY_LIBS does not name a folder with the packages (see fixtures/families/make.py)")
+    for name, family in FAMILIES.items():
+        subprocess.run([sys.executable, ROOT / "make.py", "--libs", libs, "--out", tmp_path, "--only", name], check=True, timeout=300)
+        network, known = load_network(tmp_path / family.file, AuditConfig(**dict(family.flags))), load_file(tmp_path / "reference.safetensors")
+        made = network.forward(known[f"{name}.z"].reshape(-1, *network.latent.shape), known.get(f"{name}.labels"))
+        assert torch.allclose(made, known[f"{name}.samples"].reshape(made.shape), atol=1e-4), name
