@@ -1,8 +1,10 @@
 """What gandiag.Monitor costs, and how early it warns, on the reference trainer's ring of eight Gaussians.
 
-    python benchmarks/monitor.py [seeds]
+    python benchmarks/monitor.py [seeds] [state.pt]
 
-Each seed trains with a look-ahead of 10 until eight modes are covered, then with none, until four or fewer are left. The warning
+state.pt, from a folder of `gandiag train ring8 --remedy unrolled`, saves the first half: every seed then goes on from there with
+minibatches of its own. Otherwise each seed trains with a look-ahead of 10 until eight modes are covered, then with none, until four
+or fewer are left. The warning
 is early if it comes while more than half of the modes are there. Then the overhead against the budget, and whether the weights
 are the same to the bit with and without the monitor; then vanilla rings, whose collapse the first look must report.
 """
@@ -40,12 +42,16 @@ def modes(made: Game) -> int:
     return 0 if found is None else found.modes
 
 
-def collapse(seed: int) -> str:
+def collapse(seed: int, state: str | None) -> str:
     """One run that covers eight modes and then loses them."""
     made, watch = game(seed, 10), monitor()
+    if state is not None:
+        made.restore(torch.load(state, weights_only=True))
+        made.rng.manual_seed(seed)
+    begun = made.steps
     start, watched = time.perf_counter(), 0.0
     covered_at = lost_at = warned_at = None
-    while made.steps < MOST:
+    while made.steps < begun + MOST:
         made.step()
         watch(made.steps, made.generator.net)
         if warned_at is None and covered_at is not None and watch.looks and watch.looks[-1].step > covered_at and watch.looks[-1].alarming:
@@ -54,7 +60,7 @@ def collapse(seed: int) -> str:
             tick = time.perf_counter()
             count = modes(made)
             watched += time.perf_counter() - tick
-            if covered_at is None and count == 8 and made.steps >= 2_000:
+            if covered_at is None and count == 8 and made.steps >= begun + 4 * EVERY:
                 covered_at, made.rules = made.steps, dataclasses.replace(made.rules, ahead=0)
             elif covered_at is not None and count <= 4:
                 lost_at = made.steps
@@ -89,6 +95,6 @@ def identical(seed: int, steps: int = 1_000) -> bool:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
-        print(collapse(seed), flush=True)
+        print(collapse(seed, sys.argv[2] if len(sys.argv) > 2 else None), flush=True)
         print(vanilla(seed), flush=True)
     print("weights identical to the bit:", identical(0))

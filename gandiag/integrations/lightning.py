@@ -1,0 +1,58 @@
+"""The monitor as a Lightning callback.
+
+    watch = gandiag.Monitor(real="photos/", latent_dim=128)
+    Trainer(callbacks=[GandiagCallback(watch, generator="netG")])
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from gandiag.errors import ConfigError
+from gandiag.monitor.watch import Monitor
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:
+    try:
+        from pytorch_lightning import Callback  # type: ignore[no-redef, unused-ignore]
+    except ImportError:
+        raise ConfigError("the Lightning callback needs Lightning, which is not installed", "pip install lightning") from None
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class GandiagCallback(Callback):  # type: ignore[misc]
+    """Calls the monitor after every training batch; `monitor.stopped` ends the fit, and its looks are kept in checkpoints.
+
+    `generator`: the attribute of the LightningModule that holds the generator ("netG", "model.generator"). Steps are those of
+    `trainer.global_step`, which counts every optimizer's; numbers go to the trainer's loggers, and to the monitor's own sink.
+    """
+
+    def __init__(self, monitor: Monitor, generator: str = "generator") -> None:
+        self.monitor = monitor
+        self.generator = generator
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        look = self.monitor(trainer.global_step, self._found(pl_module))
+        if look is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics(look.scalars(), step=look.step)
+        if self.monitor.stopped:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.monitor.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.monitor.load_state_dict(state_dict)
+
+    def _found(self, module: Any) -> nn.Module:
+        try:
+            found: nn.Module = attrgetter(self.generator)(module)
+        except AttributeError:
+            children = ", ".join(name for name, _ in module.named_children()) or "none"
+            raise ConfigError(f"{type(module).__name__} has no {self.generator!r}", f"name the generator; its children: {children}") from None
+        return found
