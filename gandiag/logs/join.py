@@ -39,6 +39,8 @@ class Healed:
 def placed(columns: Mapping[str, Array], rows: int) -> Placed:
     """Steps of the rows: the step column, else epoch × batches + batch, else the epoch with its rows spread over it, else the row."""
     step, epoch, batch = (columns.get(name) for name in ("step", "epoch", "batch"))
+    if step is not None and epoch is not None and _within_epochs(step, epoch):
+        step, batch = None, step  # CycleGAN's "iters" begin anew in every epoch
     if step is not None and _varies(step):
         return Placed(_filled(step), "steps", _per_epoch(step, epoch))
     if epoch is not None and _known(epoch):
@@ -46,7 +48,7 @@ def placed(columns: Mapping[str, Array], rows: int) -> Placed:
         first = 1.0 if np.nanmin(epoch) >= 1 else 0.0
         if batch is not None and _varies(batch):
             totals = columns.get("batches")
-            batches = float(np.nanmax(totals)) if totals is not None and _known(totals) else float(np.nanmax(batch)) + 1
+            batches = float(np.nanmax(totals)) if totals is not None and _known(totals) else float(np.nanmax(batch)) + _gap(_filled(batch))
             return Placed((epoch - first) * batches + _filled(batch), "iterations", batches)
         return Placed(_spread(epoch), "epochs", 1.0)
     if batch is not None and _varies(batch):
@@ -96,6 +98,13 @@ def merged(step: Array, value: Array) -> tuple[Array, Array]:
         return step, value
     places, inverse, counts = np.unique(step, return_inverse=True, return_counts=True)
     return places, np.bincount(inverse, weights=value, minlength=len(places)) / counts
+
+
+def _within_epochs(step: Array, epoch: Array) -> bool:
+    """Whether the step goes back exactly where the epoch goes on."""
+    both = np.isfinite(step) & np.isfinite(epoch)
+    back, on = np.diff(step[both]) < 0, np.diff(epoch[both]) > 0
+    return bool(on.any() and back.any()) and float((back == on)[back | on].mean()) > 0.8
 
 
 def _known(column: Array) -> bool:

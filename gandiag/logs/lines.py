@@ -107,9 +107,7 @@ def _another_pair(before: list[str], after: list[str], at: int) -> bool:
 @lru_cache(maxsize=65_536)
 def label_of(text: str) -> str | None:
     """The words right before a number: "] [D loss: " → "D loss"; None where there are none."""
-    last = CUT.split(text.replace("||", "|"))[-1].strip()
-    if not last and text.rstrip() != text and ":" not in text:
-        last = CUT.split(text.rstrip())[-1].strip()  # "train disc cost<TAB>"
+    last = CUT.split(text.replace("||", "|").rstrip())[-1].strip()
     last = last.strip("'\" ").rstrip(":=").strip("'\" (#").rstrip(":=").strip()
     if last.count("(") > last.count(")"):
         last += ")" * (last.count("(") - last.count(")")) if last.startswith(("D(", "G(")) else ""

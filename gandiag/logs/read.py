@@ -122,11 +122,14 @@ def _joined(files: list[_File], wanted: Columns) -> Log:
     everywhere = list(dict.fromkeys(name for file in files for name in file.columns))
     chosen = names.choose(everywhere) | {role: (name,) for role, name in wanted.given().items()}
     roles = {role: parts for role, parts in chosen.items() if role in (*LOSSES, *SCORES)}
+    total, paths = sum(file.rows for file in files), tuple(file.path for file in files)
+    if not _sequential(files, roles):
+        files = [_side_by_side(files, chosen.get("step", ("",))[0])]
     stacked = _stack(files, chosen)
     rows = len(next(iter(stacked.values())))
     spots = placed({role: stacked[role] for role in PLACES if role in stacked}, rows)
-    standing = healed(spots.step) if _sequential(files, roles) else healed(np.sort(spots.step))
-    order = standing.rows if _sequential(files, roles) else np.argsort(spots.step, kind="stable")
+    standing = healed(spots.step)
+    order = standing.rows
     curves = {}
     for role, parts in roles.items():
         curve = _curve(" + ".join(parts), spots.step[order], stacked[role][order])
@@ -135,8 +138,8 @@ def _joined(files: list[_File], wanted: Columns) -> Log:
     unit = chosen["step"][0] if "step" in chosen and spots.unit == "steps" else None
     columns = {"step": unit or ("epoch" if spots.unit == "epochs" else None), **dict.fromkeys(LOSSES), **{role: curve.name for role, curve in curves.items()}}
     notes = (*dict.fromkeys(note for file in files for note in file.notes), *standing.notes)
-    return Log(curves, _unit(unit) if unit else spots.unit, " + ".join(dict.fromkeys(file.format for file in files)), sum(file.rows for file in files),
-               sum(file.skipped for file in files), columns, spots.epoch, notes, standing.doubts, tuple(file.path for file in files))  # fmt: skip
+    return Log(curves, _unit(unit) if unit else spots.unit, " + ".join(dict.fromkeys(file.format for file in files)), total,
+               sum(file.skipped for file in files), columns, spots.epoch, notes, standing.doubts, paths)  # fmt: skip
 
 
 def _unit(column: str) -> str:
@@ -151,8 +154,26 @@ def _curve(name: str, step: Array, value: Array) -> Curve:
 
 def _sequential(files: list[_File], roles: Mapping[str, tuple[str, ...]]) -> bool:
     """Pieces of one run, one after the other; else one file for each loss, over the same steps."""
-    holds = [frozenset(role for role, parts in roles.items() if set(parts) & set(file.columns)) for file in files]
+    used = {name for parts in roles.values() for name in parts}
+    holds = [used & set(file.columns) for file in files]
     return len(files) == 1 or all(one & other for one in holds for other in holds if one and other)
+
+
+def _side_by_side(files: list[_File], step: str) -> _File:
+    """One file for each loss → one table, rows of equal step together; without steps, rows of equal place."""
+    places = [file.columns.get(step, np.arange(file.rows, dtype=np.float64)) for file in files]
+    known = [np.where(np.isfinite(place), place, -1.0) for place in places]
+    everywhere = np.unique(np.concatenate(known))
+    table = _File(files[0].path, files[0].format, {step: everywhere} if step else {}, rows=len(everywhere))
+    for file, place in zip(files, known, strict=True):
+        at = np.searchsorted(everywhere, place)
+        for name, value in file.columns.items():
+            if name != step:
+                table.columns[name] = np.full(len(everywhere), np.nan)
+                table.columns[name][at] = value
+        table.skipped += file.skipped
+        table.notes += file.notes
+    return table
 
 
 def _stack(files: list[_File], chosen: Mapping[str, tuple[str, ...]]) -> dict[str, Array]:

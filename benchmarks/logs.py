@@ -1,0 +1,72 @@
+"""How fast and how large: a CSV of a million rows, and a text log of a gigabyte. Each in a process of its own; files are deleted.
+
+    python benchmarks/logs.py [--rows 1000000] [--megabytes 1000]
+
+Targets: a million rows in 10 s and 500 MB; a gigabyte of text in 60 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = """
+import resource, sys, time
+from gandiag.training import losses
+start = time.perf_counter()
+found = losses(sys.argv[1])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+rows = found.document["read"]["rows"]
+print(f"{rows:,} rows, {found.verdict}: {time.perf_counter() - start:.1f} s, {peak:,.0f} MB")
+"""
+
+
+def table(path: Path, rows: int) -> None:
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        file.write("step,epoch,d_loss,g_loss,lr\n")
+        for start in range(0, rows, 100_000):
+            noise = rng.standard_normal((100_000, 2))
+            file.writelines(f"{start + i},{(start + i) // 1000},{1 + 0.1 * d:.5f},{2 + 0.1 * g:.5f},0.0002\n" for i, (d, g) in enumerate(noise[: rows - start]))
+
+
+def text(path: Path, megabytes: int) -> None:
+    rng = np.random.default_rng(0)
+    at = 0
+    with path.open("w") as file:
+        while file.tell() < megabytes * 1_000_000:
+            noise = rng.standard_normal((50_000, 2))
+            file.write("".join(
+                f"[{(at + i) // 5000}/9999][{(at + i) % 5000}/5000]\tLoss_D: {1 + 0.1 * d:.4f}\tLoss_G: {2 + 0.1 * g:.4f}\tD(x): 0.6123\tD(G(z)): 0.4012 / 0.2001\n"
+                for i, (d, g) in enumerate(noise)
+            ))  # fmt: skip
+            at += 50_000
+
+
+def measured(path: Path) -> str:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return f"{path.name}: {done.stdout.strip() or done.stderr[-500:]} (with start: {time.perf_counter() - start:.1f} s)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    ask = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for path, write, size in ((Path(folder, "rows.csv"), table, ask.rows), (Path(folder, "scrollback.txt"), text, ask.megabytes)):
+            write(path, size)
+            print(f"{path.stat().st_size / 1e6:,.0f} MB {measured(path)}", flush=True)
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
