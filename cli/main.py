@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("gandiag.cli.compare:compared", "What changed from one record to another, with intervals."),
     "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
     "losses": ("gandiag.cli.losses:losses", "What do the losses of this training say: cycle, runaway, winner, since when?"),
+    "list": ("gandiag.cli.list:listed", "Every name that gandiag knows, and from which plug-in."),
     "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
     "train": ("gandiag.cli.train:train", "Train a small GAN with or without a remedy, and audit its snapshots."),
     "bank": ("gandiag.cli.bank:bank", "The baselines: recipes, remedies and seeds in one table."),

@@ -1,0 +1,160 @@
+"""Checks for plug-ins: a few lines in the plug-in's own tests, each raising a PluginError that says what is not kept.
+
+    check_metric(MedianGap)         a metric class or factory        entry point gandiag.metrics
+    check_features(corners)         a factory(Request) -> Extractor  entry point gandiag.features
+    check_format(one_line)          a render(record) -> str          entry point gandiag.formats
+    check_gate_format(slack)        a render(gated) -> str           entry point gandiag.gates
+    check_model(build)              a factory of networks            --model pkg.mod:build
+    check_remedy(SMOOTHING)         a Remedy                         entry point gandiag.remedies
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Batch, Metric, Outcome, Output
+from gandiag.errors import ExitCode, LoadError, PluginError
+from gandiag.features.extractors import Extractor
+from gandiag.features.names import parse
+from gandiag.features.request import Request
+from gandiag.judge.gate import Gated, gate, refused
+from gandiag.plan import Question
+from gandiag.record import Finding, Measurement, Record, Score, plain
+from gandiag.testing import Injection, mixture
+
+N, DIM = 200, 8
+ATTACK = "</script><img src=x onerror=alert(1)>\x1b[31m|`\n::error::x"
+
+
+def check_metric(factory: Any, *, view: str = "identity", n: int = N) -> tuple[Metric, ...]:
+    """A metric class (view, n, seed, referenced) or a function of a Question: measured on a toy world, with and without collapse.
+
+    Kept are: a key; hashable needs; numbers that are finite or null with a reason, `low <= value <= high`, a direction; the same
+    result twice; the inputs unchanged. Returns the metrics that it made.
+    """
+    output = Output("vector", (DIM,))
+    made = [factory(view, n, 0, True)] if isinstance(factory, type) else list(factory(Question(view, n, 0, output, True, False)))
+    world = mixture(dim=DIM, modes=5)
+    real = world.sample(2 * n, seed=1)
+    for metric in made:
+        _demand(isinstance(metric, Metric), f"{type(metric).__name__} has no key, needs() or measure()", "see gandiag.contracts.Metric")
+        for fake in (world.sample(n, seed=2), Injection(point="on").sample(world, n, seed=2)):
+            kept = real.clone(), fake.clone()
+            first, again = (metric.measure(_results(metric, view, real, fake)) for _ in range(2))
+            _outcome(metric, first)
+            same = json.dumps(plain(first), sort_keys=True) == json.dumps(plain(again), sort_keys=True)
+            _demand(same, f"{metric.key} gives another result the second time", "draw from a torch.Generator of your own, seeded by `seed`")
+            _demand(torch.equal(real, kept[0]) and torch.equal(fake, kept[1]), f"{metric.key} changes its input", "work on a copy")
+    return tuple(made)
+
+
+def check_features(factory: Callable[[Request], Any], *, name: str = "plugin", output: Output | None = None) -> Extractor:
+    """A factory of extractors: (B, dim) float32 on the CPU, finite, the same in any batching and twice, the input unchanged."""
+    shape = output or Output("image", (3, 16, 16), (-1.0, 1.0))
+    made: Extractor = factory(Request(parse(name), shape))
+    _demand(isinstance(made, Extractor), f"it made a {type(made).__name__} without name, dim, fingerprint or call", "see gandiag.features.extractors.Extractor")
+    samples = torch.rand(7, *shape.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    kept = samples.clone()
+    whole, again = made(samples, shape), made(samples, shape)
+    parts = torch.cat([made(rows, shape) for rows in torch.split(samples, 3)])
+    _demand(tuple(whole.shape) == (7, made.dim), f"it gave {tuple(whole.shape)} for 7 samples and dim {made.dim}", "return (B, dim)")
+    _demand(whole.dtype == torch.float32 and whole.device.type == "cpu", f"it gave {whole.dtype} on {whole.device}", "return float32 on the CPU")
+    _demand(bool(whole.isfinite().all()), "it gave NaN or infinity", "clamp what is divided by")
+    _demand(torch.equal(whole, again), "it gives other features the second time", "use eval mode, and no random numbers")
+    _demand(torch.allclose(whole, parts, atol=1e-4), "features depend on the batch that a sample is in", "use eval mode, and no batch statistics")
+    _demand(torch.equal(samples, kept), "it changes its input", "work on a copy")
+    _demand(bool(str(made.fingerprint)), "its fingerprint is empty", "name the weights and the version of the code")
+    return made
+
+
+def check_format(render: Callable[[Record], str]) -> None:
+    """A format of `gandiag report`: text for every kind of record, the bare one and one whose strings attack included."""
+    for record in _records():
+        _text(render(record))
+
+
+def check_gate_format(render: Callable[[Sequence[Gated]], str]) -> None:
+    """A format of `gandiag gate`: text for every code; one that fails does not read as one that passes."""
+    passed, *rest = [gate(record) for record in _records()]
+    _demand(passed.code is ExitCode.OK, "the check itself is broken", "report it")
+    shown = [_text(render([one])) for one in (passed, *rest, refused(ATTACK, LoadError(ATTACK, ATTACK)))]
+    _demand(len({*shown}) == len(shown), "two subjects with different results look alike", "show subject, code and checks")
+
+
+def check_model(factory: Callable[[], nn.Module], **settings: Any) -> None:
+    """What `--model` names: a module that can be called with latents, built the same twice. `settings`: latent_dim, classes …"""
+    from gandiag.config import resolve
+    from gandiag.load.generator import network_of
+
+    one, two = factory(), factory()
+    _demand(isinstance(one, nn.Module), f"it made a {type(one).__name__}", "return a torch.nn.Module")
+    shapes = [{name: tuple(entry.shape) for name, entry in net.state_dict().items()} for net in (one, two)]
+    _demand(shapes[0] == shapes[1], "it builds another network the second time", "take every choice from the arguments (--init)")
+    network_of(one, resolve(settings).config)
+
+
+def check_remedy(remedy: Any) -> None:
+    """A remedy of the reference trainer: named, sourced, and a ring trains with it for a few steps without a NaN."""
+    from gandiag.reference.data import ring8
+    from gandiag.reference.game import make_game
+    from gandiag.reference.objectives.contract import Remedy
+    from gandiag.reference.recipes import recipe_for
+
+    _demand(isinstance(remedy, Remedy), f"it is a {type(remedy).__name__}", "make a gandiag.reference.objectives.contract.Remedy")
+    _demand(bool(remedy.title and remedy.source), f"{remedy.name} has no title or no source", "say what it is, and where it was published")
+    games = [make_game(recipe_for("ring8"), ring8(), remedy, seed=0, ahead=0) for _ in range(2)]
+    losses = [[game.step() for _ in range(3)] for game in games]
+    _demand(losses[0] == losses[1], f"{remedy.name} draws random numbers that the seed does not decide", "draw from turn.draws alone")
+    finite = bool(torch.isfinite(torch.tensor(losses[0])).all())
+    _demand(finite, f"{remedy.name} makes the losses NaN or infinite", "check it on 512 samples of ring8")
+
+
+def _results(metric: Metric, view: str, real: Tensor, fake: Tensor) -> dict[str, dict[Any, Any]]:
+    found: dict[str, dict[Any, Any]] = {}
+    needs = metric.needs()
+    _demand(isinstance(needs, Mapping), f"{metric.key}.needs() gave a {type(needs).__name__}", "return {role: frozenset of specs}")
+    for role, specs in needs.items():
+        rows = real if role == "real" else fake
+        for spec in specs:
+            state = spec.start()
+            state.update(Batch(rows, torch.arange(len(rows)), views={view: rows}))
+            found.setdefault(role, {})[spec] = state.result()
+    return found
+
+
+def _outcome(metric: Metric, outcome: Any) -> None:
+    _demand(isinstance(outcome, Outcome), f"{metric.key}.measure() gave a {type(outcome).__name__}", "return a gandiag.contracts.Outcome")
+    for key, entry in outcome.measurements.items():
+        _demand(isinstance(entry, Measurement), f"{key} is a {type(entry).__name__}", "make a gandiag.record.Measurement")
+        numbers = [number for number in (entry.low, entry.value, entry.high) if number is not None]
+        _demand(all(torch.isfinite(torch.tensor(numbers)).tolist()), f"{key} is {numbers}", "give Measurement.missing(reason) in place of NaN")
+        _demand(numbers == sorted(numbers), f"{key} has low, value, high = {numbers}", "give low <= value <= high")
+        _demand(entry.status == "ok" or bool(entry.reason), f"{key} is {entry.status} without a reason", "say why in one sentence")
+        _demand(entry.status != "ok" or entry.value is not None, f"{key} is ok and has no value", "give Measurement.missing(reason)")
+        _demand(entry.better in ("higher", "lower", "neither"), f"{key} is better {entry.better!r}", 'give "higher", "lower" or "neither"')
+
+
+def _records() -> tuple[Record, ...]:
+    good, bad = Score(0.02, 0.0, 0.05, n_fake=N, n_real=2 * N), Score(0.6, 0.5, 0.7, n_fake=N, n_real=2 * N)
+    hostile = {ATTACK: Measurement(0.5, 0.4, 0.6, unit=ATTACK), "x": Measurement.missing(ATTACK)}
+    return (
+        Record("healthy", (), good, {"path": "good.pt"}, {}),
+        Record("collapsed", ("partial", ATTACK), bad, {"path": ATTACK}, hostile, findings=(Finding(ATTACK, "error", ATTACK, {ATTACK: ATTACK}),)),
+        Record("inconclusive", (), Score(None, None, None), {}, {}),
+    )
+
+
+def _text(shown: Any) -> str:
+    _demand(isinstance(shown, str) and bool(shown.strip()), f"it gave {type(shown).__name__} {str(shown)[:20]!r}", "return the whole document as text")
+    _demand("\x1b" not in shown, "a control character of a checkpoint reaches the output", "pass every string through gandiag.report.words.clean")
+    return str(shown)
+
+
+def _demand(holds: bool, what: str, hint: str) -> None:
+    if not holds:
+        raise PluginError(f"the plug-in does not keep its contract: {what}", hint)

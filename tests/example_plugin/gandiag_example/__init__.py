@@ -1,0 +1,79 @@
+"""A metric, features, a report format, a gate format, a remedy and a network factory: everything that gandiag lets others add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+from gandiag.contracts import Needs, Outcome, Output
+from gandiag.features.request import Request
+from gandiag.judge.gate import Gated
+from gandiag.record import Measurement, Record
+from gandiag.reference.objectives.contract import Loss, Remedy
+from gandiag.report import words
+from gandiag.stats.subset import Kept
+
+
+@dataclass(frozen=True, slots=True)
+class MedianGap:
+    """Distance between the medians of real and generated features, in feature units; lower is better."""
+
+    view: str
+    n: int
+    seed: int = 0
+    referenced: bool = True
+    key: str = "median_gap"
+
+    def needs(self) -> Needs:
+        kept = frozenset({Kept(self.view, self.n)})
+        return {"real": kept, "fake": kept} if self.referenced else {}
+
+    def measure(self, results: Any) -> Outcome:
+        if not self.referenced:
+            return Outcome({self.key: Measurement.missing("needs real data: --real")})
+        real, fake = (results[role][Kept(self.view, self.n)].values for role in ("real", "fake"))
+        gap = float((real.median(0).values - fake.median(0).values).norm())
+        floor = float((real[::2].median(0).values - real[1::2].median(0).values).norm())
+        return Outcome({self.key: Measurement(gap, floor=floor, unit="feature units", better="lower", n=len(fake))})
+
+
+class Corners:
+    """The four corner pixels of an image, as features."""
+
+    name, fingerprint = "corners", "corners:1"
+
+    def __init__(self, output: Output) -> None:
+        self.dim = 4 * output.shape[0]
+
+    def __call__(self, samples: Tensor, output: Output) -> Tensor:
+        return samples[:, :, :: samples.shape[2] - 1, :: samples.shape[3] - 1].flatten(1).float().cpu()  # (B, 4C)
+
+
+def corners(request: Request) -> Corners:
+    request.demand_images()
+    return Corners(request.output)
+
+
+def one_line(record: Record) -> str:
+    return f"{words.verdict(record)} {words.sentence(record)} {words.subject(record)}\n"
+
+
+def chat(gated: list[Gated]) -> str:
+    return "\n".join(f"{int(one.code)} {words.clean(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
+
+
+def _smooth(real: Tensor, fake: Tensor) -> Tensor:
+    return binary_cross_entropy_with_logits(real, torch.full_like(real, 0.9)) + softplus(fake).mean()
+
+
+SMOOTHING = Remedy("smoothing", "One-sided label smoothing", "Salimans et al. 2016, arXiv:1606.03498, section 3.4",
+                   loss=Loss("smoothed", _smooth, lambda real, fake: softplus(-fake).mean()))  # fmt: skip
+
+
+def tiny() -> nn.Module:
+    """For --model gandiag_example:tiny."""
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
