@@ -36,7 +36,7 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
     """
     console.configure(debug=debug)
     config = resolve({name: value for name, value in flags.items() if value is not None}).config
-    seen = survey(path)
+    seen = survey(_within(path))
     sha256 = _digest(seen) if hashed else None
     network, problem = _read(path, config, seen)
     if as_json:
@@ -46,6 +46,15 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
         if problem is not None:
             console.complain(problem)
     return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
+
+
+def _within(path: str) -> str:
+    """The file that is looked at: in a folder that stands for one checkpoint, the likeliest."""
+    from pathlib import Path
+
+    from gandiag.load.folders import holds_checkpoint, open_folder
+
+    return str(open_folder(Path(path)).files[0]) if holds_checkpoint(Path(path)) else path
 
 
 def _digest(seen: Survey) -> str:

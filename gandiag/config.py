@@ -58,6 +58,7 @@ class AuditConfig:
     init: tuple[str, ...] = knob((), "k=v argument of the factory (repeatable)", group="load", many=True)
     trust: bool = knob(False, "run the code in this file (TorchScript, pickled modules)", group="load")
     strict: bool = knob(False, "turn every assumption into an error", group="load")
+    spec: str | None = knob(None, "file that keeps the whole reading: written if it does not exist, else replayed", group="load")
     npz_key: str | None = knob(None, "array inside an .npz file of samples", group="load")
     # what the file cannot say
     latent_dim: int | None = knob(None, "size of the latent vector, labels not counted", group="latent", low=1)

@@ -12,6 +12,7 @@ from torch import nn
 
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Batch, Output, Source
+from gandiag.load.folders import holds_checkpoint
 from gandiag.load.generator import Network, load_network, network_of
 from gandiag.load.moments import prior_deviation
 from gandiag.probes.trained_scale import trained_scale
@@ -65,7 +66,7 @@ def open_subject(x: Any, config: AuditConfig) -> Subject:
 
 def is_samples(path: Path) -> bool:
     """Whether a path holds samples rather than weights: a folder, or a file of images or arrays by its bytes."""
-    return path.is_dir() or (path.is_file() and looks_like_samples(path))
+    return (path.is_dir() and not holds_checkpoint(path)) or (path.is_file() and looks_like_samples(path))
 
 
 def open_real(x: Any, config: AuditConfig, fit: Output | None = None) -> SampleSet:

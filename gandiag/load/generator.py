@@ -19,14 +19,16 @@ from gandiag.load.adapter import adapt, call, frozen_copy, picture
 from gandiag.load.companions import companion
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
+from gandiag.load.folders import holds_checkpoint, open_folder
 from gandiag.load.names import printable, role
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.families import rebuild
 from gandiag.load.recognise import refuse_others
+from gandiag.load.spec import Spec, read_spec, settled, write_spec
 from gandiag.load.stated import stated
 from gandiag.load.weights import as_float, find_weights
 
-_KNOWN_SOURCES = ("flag", "file", "metadata", "shapes", "module", "attribute")
+_KNOWN_SOURCES = ("flag", "spec", "gandiag", "file", "metadata", "shapes", "module", "attribute")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,17 +76,47 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
     the file is not hashed, and its weights are read where they stand, so that it must not change meanwhile.
     """
     config = config or AuditConfig()
-    name = Path(path).name
     try:
-        content = read(os.fspath(path), trust=config.trust, hashed=not glance)
-        told = stated(Path(path))
-        network = _from_content(content, told.fill(config), os.fspath(path), borrow=glance)
-        network = replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
+        noted = read_spec(config.spec) if config.spec and Path(config.spec).exists() else Spec()
+        network = _read(path, noted.fill(config), glance=glance)
+        network = replace(network, assumptions=tuple(noted.credit(entry, config) for entry in network.assumptions))
         if config.strict:
-            _refuse_assumptions(network, name)
+            _refuse_assumptions(network, Path(path).name)
+        if config.spec and not noted.settings and not glance:
+            made = (network.latent, network.output, network.classes, network.condition)
+            write_spec(config.spec, settled(config, network.assumptions, made), network.subject)
     except LoadError as problem:
         raise LoadError(printable(problem.what), printable(problem.hint)) from None
+    if noted.sha256 and network.subject["sha256"] not in (None, noted.sha256):
+        return replace(network, notes=(*network.notes, f"read as {config.spec} says, which was written for another file"))
     return network
+
+
+def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) -> Network:
+    """The network of a file, or of the one file in a folder that holds a generator."""
+    if not holds_checkpoint(Path(path)):
+        return _one(os.fspath(path), config, glance=glance)
+    folder, found, reasons = open_folder(Path(path)), [], []
+    for file in folder.files:
+        try:
+            found.append(_one(os.fspath(file), config, glance=glance or len(folder.files) > 1))
+        except LoadError as problem:
+            reasons.append(problem)
+    if not found:
+        raise reasons[0]
+    names = [Path(network.subject["path"]).name for network in found]
+    if len(found) > 1:
+        raise LoadError(f"{path} holds several networks that could be the generator: {', '.join(names[:5])}", f"pass one of them: {found[0].subject['path']}")
+    unnamed = (f"{', '.join(file.name for file in folder.files)} are unnamed; {names[0]} looks like the generator",) if len(folder.files) > 1 else ()
+    network = found[0] if len(folder.files) == 1 or glance else _one(found[0].subject["path"], config, glance=False)
+    return replace(network, notes=(*network.notes, *folder.notes, *unnamed))
+
+
+def _one(path: str, config: AuditConfig, *, glance: bool) -> Network:
+    content = read(path, trust=config.trust, hashed=not glance)
+    told = stated(Path(path))
+    network = _from_content(content, told.fill(config), path, borrow=glance)
+    return replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
 
 
 def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
@@ -167,7 +199,8 @@ def _refuse_assumptions(network: Network, name: str) -> None:
         return
     flags = list(dict.fromkeys(flag for entry in open_ones for flag in re.findall(r"--[a-z-]+", entry.what)))
     said = "; ".join(f"{entry.what.split(' (')[0]}: {entry.value.split(' (')[0]} ({entry.source})" for entry in open_ones)
-    raise LoadError(f"{name} does not say everything, and --strict takes no assumptions: {said}", f"give {', '.join(flags)}")
+    hint = f"give {', '.join(flags)}" if flags else "put the settings of its training beside the file (config.json), or leave --strict out"
+    raise LoadError(f"{name} does not say everything, and --strict takes no assumptions: {said}", hint)
 
 
 def draw_labels(network: Network, n: int) -> Tensor | None:

@@ -1,0 +1,105 @@
+"""--spec writes a reading and replays it; folders that stand for one checkpoint; what holds no generator is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loading import DCGAN, calibrated, critic, mlp, normal, save, shuffled
+from safetensors.torch import save_file
+from torch import nn
+
+from gandiag.config import AuditConfig
+from gandiag.errors import ConfigError, GandiagError, LoadError
+from gandiag.load.generator import Network, load_network
+from gandiag.subjects import is_samples
+
+
+def same(network: Network, original: nn.Module) -> None:
+    z = torch.randn(4, *network.latent.shape, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        assert torch.equal(network.forward(z), original.eval()(z).reshape(4, *network.output.shape))
+
+
+def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
+    net = calibrated(DCGAN(act=lambda: nn.LeakyReLU(0.2)), normal(12))
+    file, spec = save({"g": net.state_dict()}, tmp_path), str(tmp_path / "reading.json")
+    first = load_network(file, AuditConfig(spec=spec))
+    written = json.loads(Path(spec).read_text())
+    assert written["sha256"] == first.subject["sha256"] and written["settings"] == {
+        "weights": "ema", "latent_dim": 12, "prior": "normal", "image_size": 32, "channels": 3, "activation": "leaky:0.2", "output_range": [-1.0, 1.0],
+        "bn_eps": 1e-5}  # fmt: skip
+    again = load_network(file, AuditConfig(spec=spec, strict=True))  # nothing is left to assume
+    same(again, net)
+    assert {entry.source for entry in again.assumptions} <= {"spec", "shapes"}
+    other = load_network(save(shuffled(DCGAN()).state_dict(), tmp_path, "other.pth"), AuditConfig(spec=spec))
+    assert other.notes[-1].endswith("which was written for another file")
+    assert any(entry.value.startswith("leaky:0.2") and entry.source == "spec" for entry in other.assumptions)
+    assert load_network(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions  # a flag wins
+
+
+@pytest.mark.parametrize("text, error, said", [
+    ("{", LoadError, "cannot be read"), ("[]", LoadError, "is no reading"),
+    ('{"schema": "gandiag.spec/1", "settings": {"trust": true}}', ConfigError, "'trust'"),
+    ('{"schema": "gandiag.spec/1", "settings": {"prior": "cauchy"}}', GandiagError, "--prior is 'cauchy'"),
+    ('{"schema": "gandiag.spec/1", "settings": {"latent_dim": "many"}}', GandiagError, "wrong type"),
+])
+def test_specs_that_are_none(tmp_path: Path, text: str, error: type[GandiagError], said: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(error, match=said):
+        load_network(save(mlp().state_dict(), tmp_path), AuditConfig(spec=str(tmp_path / "s.json")))
+
+
+def tensors(net: nn.Module) -> dict[str, Any]:
+    return {name: entry.contiguous() for name, entry in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("order", [("model.safetensors", "model_1.safetensors"), ("model_1.safetensors", "model.safetensors")])
+def test_numbered_files_of_accelerate(tmp_path: Path, order: tuple[str, str]) -> None:
+    net = calibrated(DCGAN(), normal(12))
+    save_file(tensors(net), tmp_path / order[0])
+    save_file(tensors(critic()), tmp_path / order[1])
+    assert not is_samples(tmp_path)
+    network = load_network(tmp_path)
+    assert network.subject["path"].endswith(order[0]) and network.subject["sha256"]
+    assert network.notes[-1] == f"model.safetensors, model_1.safetensors are unnamed; {order[0]} looks like the generator"
+    same(network, net)
+    save_file(tensors(net), tmp_path / order[1])
+    with pytest.raises(LoadError, match="several networks that could be the generator"):
+        load_network(tmp_path)
+
+
+def test_folders_of_the_hub_and_of_biggan(tmp_path: Path) -> None:
+    net = calibrated(DCGAN(), normal(12))
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    save_file(tensors(net), hub / "model.safetensors")
+    (hub / "config.json").write_text(json.dumps({"latent_dim": 12, "auto_map": {"AutoModel": "owner/repo--net.Net"}}))
+    network = load_network(hub)
+    assert network.notes == ("config.json names code elsewhere (auto_map), which was neither fetched nor run",)
+    same(network, net)
+    training = tmp_path / "biggan"
+    training.mkdir()
+    save(net.state_dict(), training, "G_ema.pth")
+    save(shuffled(DCGAN()).state_dict(), training, "G.pth")
+    same(load_network(training), net)
+
+
+@pytest.mark.parametrize("names, said", [
+    (["model_index.json"], "is a diffusers pipeline"), ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
+    (["model.safetensors.index.json", "pytorch_model.bin"], "in several pieces"),
+])
+def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], said: str) -> None:
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(LoadError, match=said) as caught:
+        load_network(tmp_path)
+    assert caught.value.hint
+
+
+def test_folders_of_samples_stay_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    assert is_samples(tmp_path)
