@@ -39,11 +39,12 @@ class Odds:
 
         Where half of the data is never generated, many real rows are clearly real, and hardly a generated row is clearly generated: what
         is left is twice as dense, no more. Where samples are noisy or blurred, as many are clearly generated. So the variation is taken
-        as far as `absent` exceeds twice `invented`: in doubt, for fidelity. Reads low beside junk, and where the classifier is weak.
+        as far as `absent` exceeds twice `invented`, and stands out of what chance shows. In doubt, for fidelity. Reads low beside junk,
+        and where the classifier is weak.
         """
         absent, invented = self.absent(), self.invented()
         noise = 2 / math.sqrt(min(len(self.real), len(self.fake)))  # below this neither is seen
-        return self.variation() * max(0.0, absent - 2 * invented) / (absent + noise)
+        return self.variation() * max(0.0, absent - 2 * invented) * absent / (absent**2 + noise**2)
 
     def part(self, real: Tensor, fake: Tensor) -> Odds:
         """The odds of the rows picked alone, without fitting again: for intervals. Indices (n,)."""
