@@ -48,6 +48,9 @@ class Measurement:
         return cls(value=None, status=status, reason=reason)
 
 
+MOST_NEEDED = 1_000_000  # samples; what needs more is not settled by samples
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """The collapse score with its interval. 0: all the variety of the reference; 1: none.
@@ -66,6 +69,22 @@ class Score:
     n_fake: int = 0
     n_real: int = 0
     replicates: tuple[float, ...] = ()
+
+    def needed(self) -> int | None:
+        """Generated samples (and twice as many real ones) that the question needs, None where this n was enough or nobody can say.
+
+        Where the interval contains the limit: until its end is as far as the value, if the value stays. Else where `power` is above the
+        limit: until a loss of the limit would be seen. Standard errors shrink with 1/√n.
+        """
+        if self.value is None or self.low is None or self.high is None or not self.n_fake:
+            return None
+        if self.low < self.limit <= self.high:
+            reach = self.value - self.low if self.value >= self.limit else self.high - self.value
+            ratio = reach / max(abs(self.value - self.limit), 1e-9)
+        else:
+            ratio = (self.power or 0.0) / self.limit
+        count = round(self.n_fake * ratio**2, 1 - len(str(self.n_fake))) if ratio < 1e3 else math.inf
+        return int(count) if self.n_fake < count <= MOST_NEEDED else None
 
 
 @dataclass(frozen=True, slots=True)

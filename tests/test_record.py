@@ -76,3 +76,13 @@ def test_links_are_followed_and_devices_are_written_to(tmp_path: Path) -> None:
     assert os.read(reader, 100) == b"through" and (tmp_path / "pipe").is_fifo()
     os.close(reader)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
+
+
+def test_a_score_says_how_many_samples_its_question_needs() -> None:
+    """Intervals shrink with 1/√n: half the distance that is left takes four times the samples."""
+    assert Score(0.10, 0.00, 0.20, n_fake=500).needed() == 2000  # 0.10 above, 0.05 to the limit
+    assert Score(0.20, 0.10, 0.30, n_fake=500).needed() == 2000
+    assert Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).needed() == 400  # nothing found, but only twice the limit would have been
+    assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).needed() is None
+    assert Score(0.15, 0.10, 0.20, n_fake=500).needed() is None  # on the limit: no number of samples settles that
+    assert Score(None, None, None, n_fake=50).needed() is None

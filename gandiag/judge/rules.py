@@ -196,7 +196,9 @@ def straddles(record: Record, policy: Policy) -> Finding | None:
     score = record.score
     if record.verdict != "inconclusive" or score.low is None or score.high is None or not score.low < policy.limit <= score.high:
         return None
-    text = f"The interval {span(score.low, score.high)} contains the limit {policy.limit:g}: more samples are needed (-n, and as many real ones twice over)."
+    needed = score.needed()
+    more = f"about {needed:,} generated samples are needed (-n {needed})" if needed else "more samples are needed (-n)"
+    text = f"The interval {span(score.low, score.high)} contains the limit {policy.limit:g}: {more}, and twice as many real ones."
     return Finding("GD502", "warning", text, {"low": score.low, "high": score.high, "n": score.n_fake})
 
 

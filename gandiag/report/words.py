@@ -183,7 +183,8 @@ def _degeneracy(value: float) -> str:
 def _doubt(record: Record) -> str:
     score = record.score
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
-        return f", give or take: the interval straddles the limit of {score2(score.limit)}. More samples would decide."
+        needed = f"About {score.needed():,} samples would decide" if score.needed() else "More samples may decide"
+        return f", give or take: the interval straddles the limit of {score2(score.limit)}. {needed}."
     return ", but the evidence is not sufficient for a verdict."
 
 
@@ -193,7 +194,10 @@ def samples(record: Record) -> str:
     if not score.n_fake:
         return ""
     told = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
-    return told + (f"; a loss of {score2(score.power)} would have been seen with probability 0.95" if score.power is not None else "")
+    if score.power is None:
+        return told
+    more = f", one of {score2(score.limit)} with {score.needed():,} samples" if score.power > score.limit and score.needed() else ""
+    return told + f"; a loss of {score2(score.power)} would have been seen with probability 0.95{more}"
 
 
 def kinds(record: Record) -> list[str]:
