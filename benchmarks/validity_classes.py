@@ -27,7 +27,7 @@ from gandiag.contracts import Output
 from gandiag.features.extractors import make
 from gandiag.features.names import parse
 from gandiag.features.request import Request
-from gandiag.metrics.variety import variety
+from gandiag.metrics.views import variety_of_views
 
 HELD_OUT = 0.4  # of the digits: what held-out samples are taken from, and what the sampler is fitted to
 SAMPLED_FROM = 4  # dropped classes from which on the sampler is used
@@ -61,6 +61,11 @@ def embed(pixels: Tensor, name: str) -> Tensor:
     """(N, D) by gandiag's own extractor."""
     output = Output("image", tuple(pixels.shape[1:]), (0.0, 1.0))
     return make(Request(parse(name), output))(pixels, output)
+
+
+def scored(view: str, real: Tensor, fake: Tensor, seed: int) -> float:
+    """The score of images, as an audit finds it, by one view alone."""
+    return variety_of_views({view: real}, {view: fake}, seed=seed, replicates=2)[0].score.value
 
 
 def split(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,9 +114,9 @@ def score_digits(name: str, seed: int, steps: range) -> dict[str, tuple[float, f
         gone = order[:count]
         lost = float(torch.isin(images.labels[reference], torch.tensor(gone)).double().mean()) if gone else 0.0
         if count < SAMPLED_FROM:
-            out[f"held-out {count}"] = lost, variety(real[reference], real[rest[kept(others.labels, gone)]], seed=seed, replicates=0).score.value
+            out[f"held-out {count}"] = lost, scored(name, real[reference], real[rest[kept(others.labels, gone)]], seed)
         if count >= SAMPLED_FROM or count == 0:
-            out[f"sampler {count}"] = lost, variety(real[reference], drawn[kept(made.labels, gone, n)], seed=seed, replicates=0).score.value
+            out[f"sampler {count}"] = lost, scored(name, real[reference], drawn[kept(made.labels, gone, n)], seed)
     return out
 
 
@@ -124,7 +129,7 @@ def score_images(name: str, seed: int, steps: range) -> dict[str, tuple[float, f
     for count in steps:
         gone = order[:count]
         lost = float(torch.isin(images.labels[reference], torch.tensor(gone)).double().mean()) if gone else 0.0
-        out[f"held-out {count}"] = lost, variety(real[reference], real[rest[kept(images.labels[rest], gone)]], seed=seed, replicates=0).score.value
+        out[f"held-out {count}"] = lost, scored(name, real[reference], real[rest[kept(images.labels[rest], gone)]], seed)
     return out
 
 
