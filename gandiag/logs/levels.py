@@ -16,6 +16,7 @@ SHARE = 0.9  # of the rows since the start that must be beyond a level
 LAST = 0.1  # of the log that must be there at the end, at least
 BLOW_UP = 1e3  # times the usual size
 WINDOW = 0.02  # of the log: width of the running median
+BLOCKS = 2048  # a longer curve is smoothed over the medians of so many blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,15 @@ def generator_wins(curves: Mapping[str, Curve]) -> Event | None:
 def smooth(value: Array) -> Array:
     """Running median over WINDOW of the log, at least 5 rows; what is not finite counts as large. Long curves: over block medians."""
     value = np.where(np.isfinite(value), value, np.inf)
+    if len(value) > 2 * BLOCKS:
+        size = len(value) // BLOCKS
+        blocks = np.median(value[: len(value) // size * size].reshape(-1, size), axis=1)
+        return np.asarray(smooth(blocks)[np.minimum(np.arange(len(value)) // size, len(blocks) - 1)])
     width = min(max(5, int(WINDOW * len(value)) | 1), 201)
     if len(value) < width:
         return np.full(len(value), np.median(value)) if len(value) else value
     windows = np.lib.stride_tricks.sliding_window_view(value, width)
-    middle = np.concatenate([np.median(part, axis=1) for part in np.array_split(windows, max(1, len(windows) // 20_000))])
+    middle = np.median(windows, axis=1)
     edge = width // 2
     return np.concatenate([np.full(edge, middle[0]), middle, np.full(len(value) - len(middle) - edge, middle[-1])])
 

@@ -65,8 +65,11 @@ class Table:
         if mark is None:
             return False
         cells = len(next(csv.reader([lines[0]], delimiter=mark)))
-        data = lines[1:]
-        return all(abs(len(next(csv.reader([line], delimiter=mark))) - cells) <= 1 and ":" not in line.split(mark)[0] for line in data[:1])
+        if len(lines) == 1:
+            return True
+        second = next(csv.reader([lines[1]], delimiter=mark))
+        values = sum(not cell.strip() or _numeric(cell) for cell in second)
+        return abs(len(second) - cells) <= 1 and 2 * values >= len(second)
 
     def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -75,16 +78,17 @@ class Table:
                 first = file.readline()
             mark = delimiter_of(first) or ","
             header = [cell.strip() for cell in next(csv.reader([first], delimiter=mark))]
-            rows = csv.reader((line.replace("\0", "") for line in file), delimiter=mark)
-            while chunk := list(_tolerant(rows, ROWS)):
+            rows = csv.reader(file, delimiter=mark)
+            while chunk := _next(rows):
                 yield _block(header, chunk, keep)
 
 
-def _tolerant(rows: Iterator[list[str]], most: int) -> Iterator[list[str]]:
+def _next(rows: Iterator[list[str]]) -> list[list[str]]:
+    """The next ROWS rows; a cell longer than the reader allows ends the table."""
     try:
-        yield from islice(rows, most)
-    except csv.Error:  # a cell longer than the reader allows: what stands before it is kept
-        return
+        return list(islice(rows, ROWS))
+    except csv.Error:
+        return []
 
 
 def _block(header: list[str], chunk: list[list[str]], keep: Keep) -> Block:

@@ -12,6 +12,7 @@ import numpy as np
 from gandiag.logs import names
 from gandiag.logs.formats import Block, Keep
 from gandiag.logs.lines import Template, cleaned, skeleton, template
+from gandiag.logs.quick import comb
 from gandiag.logs.series import Array
 from gandiag.logs.table import column
 
@@ -52,13 +53,29 @@ class Reader:
         if len(self.recent) != 1 or "\r" in text or "\x1b" in text:
             return None
         kind = self.recent[0]
+        if (quick := self._quick(kind, text)) is not None:
+            return quick
         found = kind.pattern.findall(text)
         if not kind.columns or len(found) < 100 or len(found) != text.count("\n") + (not text.endswith("\n")):
             return None
         parts = zip(*found, strict=True) if len(kind.columns) > 1 else [found]
-        held = {key: np.full(len(found), float(value)) for key, value in self.carried.items() if key not in kind.columns}
         columns: dict[str, Array] = {name: column(list(part)) for name, part in zip(kind.columns, parts, strict=True)}
-        return Block(held | columns, len(found), tuple(self.names))
+        return Block(self._held(kind, len(found)) | columns, len(found), tuple(self.names))
+
+    def _quick(self, kind: Template, text: str) -> Block | None:
+        """The same without a look at the single line, where all are alike to the letter."""
+        hit = kind.pattern.match(text)
+        teeth = comb(text[: text.find("\n")], [hit.span(at + 1) for at in range(len(kind.columns))]) if hit and kind.columns else None
+        values = teeth.table(text) if teeth is not None else None
+        if values is None:
+            return None
+        columns = {name: values[:, at].copy() for at, name in enumerate(kind.columns)}
+        return Block(self._held(kind, len(values)) | columns, len(values), tuple(self.names))
+
+    def _held(self, kind: Template, rows: int) -> dict[str, Array]:
+        """The epoch or step of an earlier line, for lines that do not say theirs."""
+        said = {names.place(name) for name in kind.columns}
+        return {key: np.full(rows, float(value)) for key, value in self.carried.items() if key not in said}
 
     def _row(self, line: str) -> dict[str, str] | None:
         """Column → text of one line; {} for one that only moves the epoch; None for one that says nothing."""
