@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,11 @@ from gandiag.judge.judge import judge
 from gandiag.load.generator import load_network
 from gandiag.plan import deeper
 from gandiag.probing import look
-from gandiag.record import Record
+from gandiag.record import Record, plain
 from gandiag.sample.sampler import Sampler
 from gandiag.study import prepare
 from gandiag.subjects import sampler_of
+from gandiag.training import losses
 
 Say = Callable[[str], None]
 
@@ -46,6 +48,7 @@ def audit(x: Any, real: Any = None, *, progress: Progress = silent, say: Say | N
 def audit_subject(x: Any, resolved: Resolved, *, real: Any = None, progress: Progress = silent, say: Say | None = None) -> Record:
     """`audit` with resolved settings: cheap failures first, then the passes, the probes and the judgement."""
     clock = Clock()
+    training = None if resolved.config.log is None else plain(losses(resolved.config.log, seed=resolved.config.seed).document)
     study = prepare(x, resolved.config, real=real, clock=clock)
     if say is not None:
         say(study.estimate())
@@ -60,7 +63,8 @@ def audit_subject(x: Any, resolved: Resolved, *, real: Any = None, progress: Pro
     sections = outcome.sections
     provenance = provenance_of(resolved, device=study.device, features=study.fingerprints(), seconds=clock.seconds,
                                doubts=sections.get("doubts", ()), remarks=[*sections.get("remarks", ()), *study.cache.notes])  # fmt: skip
-    return judge(record_of(outcome, study.section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits))
+    record = record_of(outcome, study.section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits)
+    return judge(dataclasses.replace(record, training=training))
 
 
 def plan(x: Any, resolved: Resolved) -> str:

@@ -38,6 +38,7 @@ class AuditConfig:
 
     # what to measure
     real: str | None = knob(None, "real data: image folder (class sub-folders are matched class by class), zip, .npy or .npz")
+    log: str | None = knob(None, "training log of this generator: its losses are read and reported beside the verdict")
     budget: str = knob("standard", "samples a side: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000", choices=tuple(BUDGETS))
     n: int | None = knob(None, "generated samples, in place of the budget's", low=2)
     scales: tuple[float, ...] = knob(SCALES, "latent scales of the sweep, comma-separated", many=True, low=0.0)
