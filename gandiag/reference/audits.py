@@ -14,21 +14,26 @@ from gandiag.record import Record, plain
 from gandiag.reference.data import Dataset
 from gandiag.reference.folder import RunFolder
 
-SAMPLES = 1_000  # generated, against twice as many real ones
+SAMPLES, IMAGES = 1_000, 250  # generated, against twice as many real ones; images cost a thousand times more
 REAL_SEED = 104_729
 FILE = "audits.json"
 
 
-def audit_snapshots(folder: RunFolder, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> list[dict[str, Any]]:
-    """One row per snapshot, kept in audits.json: {step, verdict, kinds, score: {value, low, high}, profile}. Rows that are there are not made again."""
+def audit_snapshots(folder: RunFolder, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None, last: bool = False,
+                    **how: Any) -> list[dict[str, Any]]:  # fmt: skip
+    """One row per snapshot, kept in audits.json: {step, verdict, kinds, score: {value, low, high}, profile}. Rows that are there are not made again.
+
+    `last`: the last one alone. `how`: settings of the audit that the snapshots do not state, as `model` for somebody's own networks.
+    """
     file = folder.path / FILE
     rows = {row["step"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
-    snapshots = folder.snapshots()
-    real = data.draw(2 * SAMPLES, torch.Generator().manual_seed(REAL_SEED))
+    snapshots = dict(list(folder.snapshots().items())[-1 if last else 0 :])
+    count = IMAGES if data.output.kind == "image" else SAMPLES
+    real = data.draw(2 * count, torch.Generator().manual_seed(REAL_SEED))
     for done, (step, path) in enumerate(snapshots.items()):
         progress(done, len(snapshots))
         if step not in rows:
-            rows[step] = row_of(step, _audited(path, real))
+            rows[step] = row_of(step, _audited(path, real, {"n": count, **how}))
             folder.write(FILE, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
     return [rows[step] for step in sorted(rows)]
 
@@ -41,5 +46,5 @@ def row_of(step: int, record: Record) -> dict[str, Any]:
     return row
 
 
-def _audited(path: Path, real: torch.Tensor) -> Record:
-    return audit(path, real, n=SAMPLES, exhibits=False)
+def _audited(path: Path, real: torch.Tensor, how: dict[str, Any]) -> Record:
+    return audit(path, real, exhibits=False, **how)

@@ -21,6 +21,11 @@ DATASETS = Registry("datasets", {
     "grid25": "gandiag.reference.data:grid25",
     "ring8-pacgan": "gandiag.reference.data:ring8_pacgan",
     "gaussians-64d": "gandiag.reference.data:gaussians",
+    "digits": "gandiag.reference.images:digits",
+    "stacked-digits": "gandiag.reference.images:stacked_digits",
+    "mnist": "gandiag.reference.images:mnist",
+    "stacked-mnist": "gandiag.reference.images:stacked_mnist",
+    "cifar10": "gandiag.reference.images:cifar10",
 }, "data set")  # fmt: skip
 
 CEILING = 1 - math.exp(-4.5)  # of "high quality" for real data: within 3 sigma in the plane

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,19 +157,30 @@ class Game:
         return net(torch.cat([real, fake])).split(size)  # type: ignore[no-any-return]
 
 
-def make_game(recipe: Recipe, data: Dataset, remedy: Remedy, *, seed: int, ahead: int, z_scale: float = 1.0) -> Game:
-    """A game at its start. Networks, data and latents have a generator each: the same seed gives the same of each under every remedy."""
+Networks = Callable[[int], tuple[nn.Module, nn.Module]]  # samples that D judges together -> fresh G and D
+
+
+def make_game(recipe: Recipe, data: Dataset, remedy: Remedy, *, seed: int, ahead: int, z_scale: float = 1.0, networks: Networks | None = None,
+              latent: Latent | None = None) -> Game:  # fmt: skip
+    """A game at its start. Networks, data and latents have a generator each: the same seed gives the same of each under every remedy.
+
+    `networks` and `latent` in place of the recipe's.
+    """
     weights, dressing, rng = (torch.Generator().manual_seed(3 * seed + part) for part in range(3))
     with torch.random.fork_rng(devices=[]):  # modules fill themselves from the global state before they are initialised
         torch.random.manual_seed(seed)
-        generator = make_generator(recipe.generator, recipe.latent, data.output, weights)
-        discriminator: nn.Module = make_discriminator(recipe.discriminator, data.output, remedy.pack, weights)
+        generator, discriminator = networks(remedy.pack) if networks else _networks(recipe, data, remedy, weights)
         if remedy.pack > 1:
-            discriminator = nn.Sequential(Pack(remedy.pack), *discriminator.children())
+            discriminator = nn.Sequential(Pack(remedy.pack), *(discriminator if isinstance(discriminator, nn.Sequential) else [discriminator]))
         if remedy.dress is not None:
             discriminator = remedy.dress(discriminator, dressing)
             with torch.no_grad():
                 discriminator(data.draw(recipe.batch, dressing))  # layers that start from the first minibatch of real samples
-    latent = Latent(recipe.latent, recipe.prior)  # type: ignore[arg-type]
-    rules = Rules(data, remedy.loss or LOSSES[recipe.loss], remedy, recipe.batch, latent, z_scale, ahead)
+    shape = latent or Latent(recipe.latent, recipe.prior)  # type: ignore[arg-type]
+    rules = Rules(data, remedy.loss or LOSSES[recipe.loss], remedy, recipe.batch, shape, z_scale, ahead)
     return Game(rules, Player(generator, recipe.adam_generator), Player(discriminator, recipe.adam_discriminator), rng)
+
+
+def _networks(recipe: Recipe, data: Dataset, remedy: Remedy, weights: torch.Generator) -> tuple[nn.Module, nn.Module]:
+    generator = make_generator(recipe.generator, recipe.latent, data.output, weights)
+    return generator, make_discriminator(recipe.discriminator, data.output, remedy.pack, weights)

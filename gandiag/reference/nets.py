@@ -39,8 +39,8 @@ class Maxout(nn.Module):
 
 def make_generator(ask: NetSettings, latent: int, output: Output, rng: torch.Generator) -> nn.Sequential:
     """z (B, latent) to samples (B, *shape)."""
-    if ask.kind != "mlp":
-        raise ConfigError(f"there is no kind of network called {ask.kind!r}", "choose from: mlp")
+    if ask.kind == "conv":
+        return initialise(nn.Sequential(*_rising(ask, latent, output)), ask, rng)
     layers = _hidden(ask, latent)
     layers += [nn.Linear(ask.hidden[-1], math.prod(output.shape))]
     if ask.final != "none":
@@ -53,6 +53,8 @@ def make_generator(ask: NetSettings, latent: int, output: Output, rng: torch.Gen
 def make_discriminator(ask: NetSettings, output: Output, pack: int, rng: torch.Generator) -> nn.Sequential:
     """Samples (B, *shape), `pack` of them side by side on the first axis, to logits (B, 1). The last layer is the linear head."""
     shape = (output.shape[0] * pack, *output.shape[1:])
+    if ask.kind == "conv":
+        return initialise(nn.Sequential(*_falling(ask, shape)), ask, rng)
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     layers += [Scaled(ask.scale)] if ask.scale != 1.0 else []
     layers += _hidden(ask, math.prod(shape))
@@ -73,6 +75,30 @@ def _hidden_layer(ask: NetSettings, width: int, out: int) -> list[nn.Module]:
         return [Maxout(width, out, int(pieces))]
     norm = [nn.BatchNorm1d(out)] if ask.norm else []
     return [nn.Linear(width, out), *norm, hidden_module(ask.activation)]
+
+
+def _rising(ask: NetSettings, latent: int, output: Output) -> list[nn.Module]:
+    """DCGAN's layout: the latent as a pixel, 4 x 4, doubled until the side is reached, and a last 3 x 3 map."""
+    side, width = output.shape[-1], ask.hidden[0]
+    if side != 4 << (len(ask.hidden) - 1):
+        raise ConfigError(f"{len(ask.hidden)} layers lead to a side of {4 << (len(ask.hidden) - 1)}, and the images have {side}", "choose another recipe")
+    layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, width, 4, 1, 0, bias=not ask.norm)]
+    for out in (*ask.hidden[1:], None):
+        layers += [*([nn.BatchNorm2d(width)] if ask.norm else []), hidden_module(ask.activation)]
+        if out is not None:
+            layers.append(nn.ConvTranspose2d(width, out, 4, 2, 1, bias=not ask.norm))
+            width = out
+    return [*layers, nn.Conv2d(width, output.shape[0], 3, padding=1), output_module(ask.final)]
+
+
+def _falling(ask: NetSettings, shape: tuple[int, ...]) -> list[nn.Module]:
+    """3 x 3 maps of stride 2, and a linear head."""
+    channels, side = shape[0], shape[-1]
+    layers: list[nn.Module] = []
+    for out in ask.hidden:
+        layers += [nn.Conv2d(channels, out, 3, 2, 1), *([nn.BatchNorm2d(out)] if ask.norm else []), hidden_module(ask.activation)]
+        channels, side = out, -(-side // 2)
+    return [*layers, nn.Flatten(), nn.Linear(channels * side * side, 1)]
 
 
 def initialise(net: nn.Sequential, ask: NetSettings, rng: torch.Generator) -> nn.Sequential:

@@ -16,7 +16,7 @@ from gandiag.reference.adam import AdamSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetSettings:
-    """A network as data. kind "mlp": `hidden` widths; "conv": `hidden` channels, 3x3 kernels of stride 2.
+    """A network as data. kind "mlp": `hidden` widths; "conv": `hidden` channels, G doubling from 4 x 4, D halving.
 
     `activation`: relu, tanh, leaky:0.2, maxout:5 …; `norm`: batch norm after every hidden map; `scale` multiplies D's input.
     `init`: orthogonal or default (torch's own) with `gain`, or normal with deviation `gain`.

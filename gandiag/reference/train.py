@@ -14,7 +14,7 @@ import torch
 
 from gandiag.errors import ConfigError, OutputError
 from gandiag.reference.coverage import Coverage, coverage
-from gandiag.reference.data import DATASETS, Dataset
+from gandiag.reference.data import DATASETS
 from gandiag.reference.folder import RunFolder
 from gandiag.reference.game import Game, make_game
 from gandiag.reference.plan import Plan
@@ -40,6 +40,7 @@ class Moment:
 
 
 Watch = Callable[[Moment], None]
+Start = Callable[[Plan], Game]
 
 
 @dataclass(slots=True)
@@ -51,16 +52,22 @@ class _Notes:
     saved: float = field(default_factory=time.monotonic)
 
 
-def train(plan: Plan, out: Path, watch: Watch = lambda moment: None) -> RunFolder:
+def standard(plan: Plan) -> Game:
+    """The game of a plan's data set and recipe."""
+    return make_game(plan.recipe, DATASETS.get(plan.dataset)(), plan.remedy, seed=plan.seed, ahead=plan.ahead, z_scale=plan.z_scale)
+
+
+def train(plan: Plan, out: Path, watch: Watch = lambda moment: None, start: Start | None = None) -> RunFolder:
     """Run the plan in the folder `out`, or finish what was begun there; afterwards it holds generator.safetensors.
 
     The same plan gives the same files to the bit, however often the run is interrupted. OutputError where it diverges: the
-    last good snapshot stays. ConfigError where the folder holds another run, RecordError where the disk is full.
+    last good snapshot stays. ConfigError where the folder holds another run, RecordError where the disk is full. `start` makes the game,
+    by default from the plan's data set and recipe.
     """
-    data: Dataset = DATASETS.get(plan.dataset)()
+    game = (start or standard)(plan)
+    data = game.rules.data
     folder = RunFolder(out)
     folder.open(plan.as_data())
-    game = make_game(plan.recipe, data, plan.remedy, seed=plan.seed, ahead=plan.ahead, z_scale=plan.z_scale)
     state = folder.state()
     if state is not None:
         game.restore(state)

@@ -21,7 +21,9 @@ def as_file(net: nn.Module, plan: Plan, data: Dataset, step: int) -> bytes:
 def stated(plan: Plan, data: Dataset, step: int) -> dict[str, Any]:
     """`audit`: settings by the names of AuditConfig; `trained_scale`; `run`: which one this is."""
     ask, shape = plan.recipe.generator, data.output.shape
-    audit: dict[str, Any] = {"latent_dim": plan.recipe.latent, "prior": plan.recipe.prior, "activation": ask.activation}
+    audit: dict[str, Any] = {"latent_dim": plan.recipe.latent, "prior": plan.recipe.prior}
+    if ask.kind in ("mlp", "conv"):
+        audit["activation"] = ask.activation
     if data.output.kind == "image":
         audit |= {"image_size": shape[-1], "channels": shape[0]}
     if ask.final != "none":
