@@ -29,16 +29,21 @@ class Cycle:
     course: Array
     start: float
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it is still there in the last quarter of the log, at half of its best quarter or more."""
+        quarters = [float(np.median(part)) for part in np.array_split(self.course, 4)] if len(self.course) >= 4 else [1.0]
+        return quarters[-1] >= 0.5 * max(quarters)
+
 
 def cycle(step: Array, value: Array, peak: float) -> Cycle:
     """The oscillation near frequency `peak` of a series (n,) without warm-up."""
     flat = flattened(step, value)
     frequency = refined(step, flat, peak)
-    fit = sinusoid(step, flat, frequency)
-    amplitude = float(abs(fit))
-    explained = flat - (fit * np.exp(2j * np.pi * frequency * step)).real
-    share = max(0.0, 1 - float(explained.var()) / (float(flat.var()) or 1.0))
     at, course = amplitude_course(step, flat, frequency)
+    # A cycle whose phase wanders is smaller in one fit of the whole log than in any part of it.
+    amplitude = max(float(abs(sinusoid(step, flat, frequency))), float(np.sqrt(np.mean(course**2))) if len(course) else 0.0)
+    share = min(1.0, amplitude**2 / 2 / (float(flat.var()) or 1.0))
     return Cycle(1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency))
 
 

@@ -20,7 +20,7 @@ NOTICEABLE = 0.05  # share of the variance that a line must carry to be called a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Oscillation:
-    """`p_value` is corrected for the number of curves tested. `per_epoch`: the line is the order of the data, not the game."""
+    """`p_value` is corrected for the number of tests. `sharp`: a line, else a band of periods. `per_epoch`: the line is the order of the data, not the game."""
 
     role: str
     curve: Curve
@@ -28,6 +28,7 @@ class Oscillation:
     spectrum: Spectrum
     cycle: Cycle
     p_value: float
+    sharp: bool
     pair: Mapping[str, float | None]
     per_epoch: bool
 
@@ -42,6 +43,14 @@ def still(curve: Curve, part: Trimmed) -> bool:
     return len(part.value) > 0 and float(part.value.std()) <= STILL * float(np.ptp(finite))
 
 
+def zero_sum(log: Log) -> bool:
+    """Whether one loss is the other, up to sign: a game logged by its value."""
+    one, other = (log.curves[role] for role in LOSSES)
+    if len(one) != len(other) or not (np.isfinite(one.value).all() and np.isfinite(other.value).all()) or np.ptp(one.value) * np.ptp(other.value) == 0:
+        return False
+    return float(abs(np.corrcoef(one.value, other.value)[0, 1])) > 0.9999
+
+
 def parts_of(log: Log) -> dict[str, Trimmed]:
     """Each loss without its warm-up; where there are no rows of use, it is left out."""
     parts = {role: trimmed(log.curves[role]) for role in LOSSES if role in log.curves}
@@ -53,15 +62,19 @@ def oscillation(log: Log, parts: Mapping[str, Trimmed], *, seed: int = 0) -> Osc
     tested = {role: part for role, part in parts.items() if len(part.step) >= FEWEST and not still(log.curves[role], part)}
     if not tested:
         return None
+    if len(tested) == 2 and zero_sum(log):
+        tested.pop("discriminator")  # the same numbers twice are one test
     found = {role: spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
-    role = min(found, key=lambda key: (found[key].p_value, -found[key].ratio))
+    role = min(found, key=lambda key: (min(found[key].p_value, found[key].p_broad), -found[key].ratio))
     part, line = tested[role], found[role]
-    turn = cycle(part.step, part.value, line.peak)
+    sharp = line.p_value <= line.p_broad
+    turn = cycle(part.step, part.value, line.peak if sharp else line.hump)
+    p_value = min(1.0, min(line.p_value, line.p_broad) * 2 * len(tested))  # two tests of each loss
     pair: Mapping[str, float | None] = {"coherence": None, "phase": None, "chance": None}
-    if len(parts) == 2:
+    if len(parts) == 2 and not zero_sum(log):
         one, other = ((parts[name].step, parts[name].value) for name in LOSSES)
         pair = together(one, other, 1 / turn.period)
-    return Oscillation(role, log.curves[role], part, line, turn, min(1.0, line.p_value * len(tested)), pair, _per_epoch(turn.period, part, log.epoch))
+    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.epoch))
 
 
 def _per_epoch(period: float, part: Trimmed, epoch: float | None) -> bool:
@@ -82,4 +95,5 @@ def document(found: Oscillation | None) -> dict[str, Any]:
         "p_value": found.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": found.pair["coherence"], "phase": found.pair["phase"],
         "start": turn.start, "curve": found.curve.name, "share": turn.share, "growth": turn.growth, "coherence_by_chance": found.pair["chance"],
         "band": list(line.band), "background": {"phi": line.phi, "share": line.share}, "method": line.method, "per_epoch": found.per_epoch,
+        "sharp": found.sharp, "lasting": found.cycle.lasting,
     }  # fmt: skip

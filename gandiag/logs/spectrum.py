@@ -22,6 +22,7 @@ from gandiag.logs.series import Array
 
 FEWEST = 32  # rows below which nothing is tested
 DRAWS = 999
+BAND = 1.15  # half a band, as a factor of frequency
 BATCH = 128  # draws at a time: memory
 INNER, OUTER = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
 
@@ -30,7 +31,8 @@ INNER, OUTER = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
 class Spectrum:
     """frequency, power, background, critical (F,): the last is what a line must reach to be significant at 5 %.
 
-    `p_value` of the strongest line, at `peak`; `phi` and `share` of the fitted background; `band`: (shortest, longest) period tested.
+    `p_value` of the strongest line, at `peak`; `p_broad` of the strongest band, at `hump`: a cycle whose period wanders is a band.
+    `phi` and `share` of the fitted background; `band`: (shortest, longest) period tested.
     """
 
     frequency: Array
@@ -45,6 +47,8 @@ class Spectrum:
     band: tuple[float, float]
     regular: bool
     method: str
+    p_broad: float = 1.0
+    hump: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,13 +59,17 @@ class _Bench:
     meter: Spectrometer
     grid: Backgrounds
     sides: tuple[Array, ...]
+    bands: tuple[NDArray[np.intp], NDArray[np.intp]]
 
-    def ratio(self, series: Array) -> tuple[Array, Array, NDArray[np.intp], Array]:
-        """Series (B, n) → power, background, chosen shape, ratio of both: (B, F), (B, F), (B,), (B, F)."""
+    def ratio(self, series: Array) -> tuple[Array, Array, NDArray[np.intp], Array, Array]:
+        """Series (B, n) → power, background, chosen shape, ratio of both, and ratio of the band's mean power: (B, F), (B, F), (B,), (B, F), (B, F)."""
         power = self.meter.power(series)
         shape, level = self.grid.fit(power)
         ground = np.maximum(self.grid.shapes[shape] * level[:, None], self._neighbours(power))
-        return power, ground, shape, power / np.maximum(ground, 1e-300)
+        ground = np.maximum(ground, 1e-300)
+        total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
+        low, high = self.bands
+        return power, ground, shape, power / ground, (total[:, high] - total[:, low]) / (high - low) / ground
 
     def _neighbours(self, power: Array) -> Array:
         below_from, below_to, above_from, above_to, both = self.sides
@@ -80,34 +88,39 @@ def spectrum(step: Array, value: Array, *, draws: int = DRAWS, seed: int = 0) ->
     gap = float(np.median(np.diff(step)))
     bench = _regular_bench(len(step)) if regular else _bench(step / gap)
     scaled = (value - value.mean()) / (float(value.std()) or 1.0)
-    powers, grounds, shapes, ratios = bench.ratio(scaled[None])
+    powers, grounds, shapes, ratios, broads = bench.ratio(scaled[None])
     power, ground, ratio = powers[0], grounds[0], ratios[0]
     phi, share = float(bench.grid.phi[shapes[0]]), float(bench.grid.share[shapes[0]])
-    null = _null(bench, phi, share, draws, seed)
-    peak = int(ratio.argmax())
+    null, null_broad = _null(bench, phi, share, draws, seed)
+    peak, hump = int(ratio.argmax()), int(broads[0].argmax())
     p_value = (1 + int((null >= ratio[peak]).sum())) / (1 + draws)
+    p_broad = (1 + int((null_broad >= broads[0, hump]).sum())) / (1 + draws)
     frequency = bench.meter.frequency / gap
     limit = ground * float(np.quantile(null, 0.95))
     variance = float(value.std()) ** 2
     band = (1 / float(frequency[-1]), 1 / float(frequency[0]))
     method = "tapered periodogram" if regular else "Lomb–Scargle with floating trend"
     return Spectrum(frequency, power * variance, ground * variance, limit * variance, p_value, float(frequency[peak]), float(ratio[peak]), phi, share,
-                    band, regular, method)  # fmt: skip
+                    band, regular, method, p_broad, float(frequency[hump]))  # fmt: skip
 
 
-def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> Array:
-    """The maximum ratio of each of `draws` series of the background process."""
+def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> tuple[Array, Array]:
+    """The maximum ratio of each of `draws` series of the background process: (draws,) of lines, (draws,) of bands."""
     rng = np.random.default_rng(seed + 1)
-    found = []
+    found, broad = [], []
     for start in range(0, draws, BATCH):
         series = draw(bench.step, phi, share, min(BATCH, draws - start), rng, 1.0)
-        found.append(bench.ratio(series)[3].max(1))
-    return np.concatenate(found)
+        ratios = bench.ratio(series)
+        found.append(ratios[3].max(1))
+        broad.append(ratios[4].max(1))
+    return np.concatenate(found), np.concatenate(broad)
 
 
 def _bench(step: Array) -> _Bench:
     meter = spectrometer(step)
-    return _Bench(step, meter, backgrounds(step, meter), _sides(meter.frequency))
+    f = meter.frequency
+    bands = np.searchsorted(f, f / BAND), np.searchsorted(f, f * BAND, side="right")
+    return _Bench(step, meter, backgrounds(step, meter), _sides(f), bands)
 
 
 @lru_cache(maxsize=8)

@@ -72,10 +72,11 @@ def _events(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -
 
 def _oscillating(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> Event | None:
     """A significant line that carries weight, is not the data's order, and does not die down."""
-    if found is None or not found.real or swing(found.part).dies:
+    if found is None or not found.real or not found.cycle.lasting or swing(found.part).dies:
         return None
     turn = found.cycle
-    told = f"{found.curve.name} turns with period {turn.period:,.4g} {log.unit}, amplitude {turn.amplitude:.3g}"
+    about = "" if found.sharp else "about "
+    told = f"{found.curve.name} turns with period {about}{turn.period:,.4g} {log.unit}, amplitude {turn.amplitude:.3g}"
     told += f", p = {found.p_value:.3g}, {100 * turn.share:.0f} % of its variance"
     phase, coherence, chance = (found.pair[key] for key in ("phase", "coherence", "chance"))
     if phase is not None and coherence is not None and chance is not None and coherence > chance:
@@ -97,7 +98,7 @@ def _said(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> 
         told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.unit} can be seen, others cannot ({found.spectrum.method})")
         if found.per_epoch:
             told.append(f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times")
-        if found.p_value <= 0.05 and swing(found.part).dies:
+        if found.p_value <= 0.05 and (swing(found.part).dies or not found.cycle.lasting):
             told.append("the oscillation dies down")
     return told
 
