@@ -2,12 +2,13 @@
 
     python benchmarks/startup.py [--runs 5]
 
-Target: --help and the terminal report at most 1/5.
+Target: --help, the terminal report and `gate` on a record at most 1/5; `gate` on a record at most 60 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -19,10 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
-def seconds(command: list[str]) -> float:
+def run(command: list[str]) -> tuple[float, float]:
+    """(seconds, peak memory in MB) of a command."""
     start = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -36,17 +42,18 @@ def main() -> None:
         record.write_text(records.collapsed().to_json())
         python, gandiag = [sys.executable, "-c"], [sys.executable, "-m", "gandiag"]
         commands = {"import torch": [*python, "import torch"], "gandiag --help": [*gandiag, "--help"], "gandiag audit --help": [*gandiag, "audit", "--help"],
-                    "gandiag report": [*gandiag, "report", str(record)]}  # fmt: skip
+                    "gandiag report": [*gandiag, "report", str(record)], "gandiag gate": [*gandiag, "gate", str(record), "--max-score", "0.6"],
+                    "gandiag compare": [*gandiag, "compare", str(record), str(record)]}  # fmt: skip
         for command in commands.values():
-            seconds(command)  # once unmeasured: the disk is warm then
-        taken: dict[str, list[float]] = {name: [] for name in commands}
+            run(command)  # once unmeasured: the disk is warm then
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(runs):  # in turn, so that a slow moment hits all of them
             for name, command in commands.items():
-                taken[name].append(seconds(command))
-    base = statistics.median(taken["import torch"])
+                taken[name].append(run(command))
+    base = statistics.median(time for time, _ in taken["import torch"])
     for name, values in taken.items():
-        middle = statistics.median(values)
-        print(f"{name:<22}{middle:7.2f} s   {middle / base:5.2f} of import torch")
+        middle, memory = statistics.median(time for time, _ in values), max(peak for _, peak in values)
+        print(f"{name:<22}{middle:7.2f} s   {middle / base:5.2f} of import torch   {memory:5.0f} MB")
 
 
 if __name__ == "__main__":

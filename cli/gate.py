@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gandiag.config import Resolved, resolve
-from gandiag.errors import GandiagError
+from gandiag.errors import ExitCode, GandiagError
 from gandiag.judge.gate import Gated, Rulebook, find_policy, gate, read_policy, refused
 from gandiag.judge.rulebook import ALLOWED
 from gandiag.record import Record, write_atomically
@@ -18,7 +18,7 @@ from gandiag.report.gates import GATES
 from gandiag.report.verdicts import code_of
 
 from . import console
-from .options import Grouped, audit_options
+from .options import Grouped, audit_options, show_config
 
 
 @click.command("gate", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,10 +30,11 @@ from .options import Grouped, audit_options
 @click.option("--allow", multiple=True, type=click.Choice(ALLOWED), envvar="GANDIAG_ALLOW", help="let this pass (repeatable)")
 @click.option("-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json, junit, github, markdown, or a plug-in's")
 @click.option("-o", "--output", metavar="FILE", help="write to this file instead of standard output")
+@click.option("--show-config", "list_config", is_flag=True, help="print the policy and every setting with its source, and stop")
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
 @audit_options
-def gated(subjects: tuple[str, ...], policy_path: str | None, form: str, output: str | None, quiet: int, debug: bool, **flags: Any) -> int:
+def gated(subjects: tuple[str, ...], policy_path: str | None, form: str, output: str | None, list_config: bool, quiet: int, debug: bool, **flags: Any) -> int:
     """Hold records (from `gandiag audit -o`) or checkpoints against a policy.
 
     \b
@@ -48,6 +49,9 @@ def gated(subjects: tuple[str, ...], policy_path: str | None, form: str, output:
     render = GATES.get(form)
     book = _book(policy_path, {name: flags.pop(name) for name in ("max_score", "baseline", "max_regress", "allow")})
     resolved = resolve({name: value for name, value in flags.items() if value is not None})
+    if list_config:
+        console.result(_config(book, resolved))
+        return ExitCode.OK
     baseline = None if book.baseline is None else Record.read(book.baseline)
     found = [_judged(subject, book, baseline, resolved) for subject in subjects]
     text = render(found)
@@ -68,8 +72,32 @@ def _book(path: str | None, flags: dict[str, Any]) -> Rulebook:
     lines = {key: where for key, where in book.lines.items() if key.replace("-", "_") not in said}
     if "allow" in said:
         said["allow"] = book.allow | frozenset(said["allow"])
-    lines |= {name.replace("_", "-"): f"--{name.replace('_', '-')}" for name in said if name != "allow"}
+    lines |= {name.replace("_", "-"): _source(name) for name in said}
     return replace(book, **said, lines=lines)
+
+
+def _source(name: str) -> str:
+    """Where the command line has a value from: its option, or the environment."""
+    origin = click.get_current_context().get_parameter_source(name)
+    return f"GANDIAG_{name.upper()}" if origin is not None and origin.name == "ENVIRONMENT" else f"--{name.replace('_', '-')}"
+
+
+def _config(book: Rulebook, resolved: Resolved) -> str:
+    """The policy, limit by limit, then the settings that checkpoints are audited with."""
+    shown = {"max-score": "the record's limit" if book.max_score is None else book.max_score, "max-regress": book.max_regress,
+             "baseline": book.baseline or "(none)", "allow": tuple(sorted(book.allow)), "forbid": book.forbid}  # fmt: skip
+    values: dict[str, Any] = {key: value for key, value in shown.items()}
+    sources = {key: book.lines.get(key, "default") for key in shown}
+    for limit in book.limits:
+        worse = "" if limit.max_regress is None else f" regress {limit.max_regress:g}"
+        values[f"limits.{limit.key}"], sources[f"limits.{limit.key}"] = f"{limit}{worse}".strip(), limit.where
+    audited = {entry.name: getattr(resolved.config, entry.name) for entry in fields(resolved.config)}
+    rows = [f"{key:<24}  {_shown(value):<28}  {sources[key]}" for key, value in values.items()]
+    return "\n".join(["gate", *rows, "", "audit", show_config(audited, dict(resolved.sources))])
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) or "(none)" if isinstance(value, tuple) else str(value)
 
 
 def _judged(subject: str, book: Rulebook, baseline: Record | None, resolved: Resolved) -> Gated:

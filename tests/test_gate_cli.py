@@ -118,6 +118,26 @@ def test_settings_come_from_flags_then_environment_then_the_policy_of_the_folder
     assert gandiag("gate", "collapsed.json", GANDIAG_POLICY="strict.toml").returncode == 1
 
 
+def test_the_policy_is_shown_with_the_source_of_each_value(audits: Path) -> None:
+    (audits / "gandiag.toml").write_text("[audit]\nseed = 4\n[gate]\nmax-score = 0.9\n[gate.limits]\nrecall = { min = 0.2 }\n")
+    done = gandiag("gate", "healthy.json", "--show-config", "--allow", "unmeasured", GANDIAG_MAX_REGRESS="0.1")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert done.returncode == 0 and "0.9" in rows["max-score"] and "gandiag.toml:4" in rows["max-score"]
+    assert "GANDIAG_MAX_REGRESS" in rows["max-regress"] and "--allow" in rows["allow"] and "default" in rows["baseline"]
+    assert "at least 0.2" in rows["limits.recall"] and "gandiag.toml:6" in rows["limits.recall"] and "gandiag.toml" in rows["seed"]
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str) -> set[str]:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "_GANDIAG_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = subprocess.run([sys.executable, "-c", "from gandiag.cli.main import entry; entry()"], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+    assert completed("gandiag g") == {"gate"} and {"--policy"} <= completed("gandiag gate --p")
+    assert completed("gandiag gate a.json --allow de") == {"degeneracy"}
+
+
 def test_the_result_can_be_a_file(audits: Path) -> None:
     done = gandiag("gate", "collapsed.json", "-f", "junit", "-o", "gate.xml")
     assert done.returncode == 1 and done.stdout == "" and "wrote gate.xml" in done.stderr

@@ -89,3 +89,9 @@ def test_an_installed_copy_runs_inside_and_outside_a_clone(how: list[str], tmp_p
     for folder in (clone, tmp_path):
         done = subprocess.run([str(python), "-m", "gandiag", "audit", "--help"], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0 and "--real" in done.stdout, done.stderr
+
+
+def test_load_can_be_called_after_its_package_was_imported() -> None:
+    import gandiag.load.generator  # binds the package to the name of the function
+
+    assert callable(gandiag.load) and gandiag.load(ROOT / "fixtures" / "ring_healthy.pt").sample(2).shape == (2, 2)

@@ -1,0 +1,62 @@
+"""Writes docs/reference.md from the code: `python docs/generate.py`. A test says when it is stale."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from gandiag.cli.main import COMMANDS  # noqa: E402
+
+from gandiag.catalogue import entries  # noqa: E402
+from gandiag.config import AuditConfig, flag  # noqa: E402
+from gandiag.errors import ExitCode  # noqa: E402
+from gandiag.judge.remedies import advise  # noqa: E402
+
+MEANINGS = {
+    "OK": "audited, no collapse seen; policy kept", "COLLAPSED": "audited, collapse; policy violated",
+    "CANNOT_RUN": "could not run: usage, file, dependency, bug",
+    "INSUFFICIENT": "the evidence is insufficient", "INTERRUPTED": "interrupted",
+}  # fmt: skip
+
+
+def cell(text: object) -> str:
+    """Text in a table: no pipe ends it, no mark means anything."""
+    safe = str(text).replace("\n", " ")
+    for mark in "\\|<>*_`[]":
+        safe = safe.replace(mark, f"\\{mark}")
+    return safe
+
+
+def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(str(part) for part in row)} |" for row in rows), ""]
+
+
+def reference() -> str:
+    lines = ["# Reference", "", "Written by `python docs/generate.py`; do not edit.", "", "## Commands", ""]
+    lines += table(("command", ""), ((f"`gandiag {name}`", cell(text)) for name, (_, text) in COMMANDS.items()))
+    lines += ["`gandiag COMMAND --help` has the options.", "", "## Exit codes", ""]
+    lines += table(("code", "meaning"), ((int(code), MEANINGS[code.name]) for code in ExitCode))
+    lines += ["## Settings", "", "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > default.", ""]
+    lines += table(("option", "environment", "default", "what it sets"), (_setting(entry) for entry in dataclasses.fields(AuditConfig)))
+    lines += ["## Findings", ""]
+    rules = {key: entry for key, entry in sorted(entries().items()) if key.startswith("GD")}
+    advice = {key: "; ".join(str(remedy["title"]) for remedy in advise(key)) for key in rules}
+    lines += table(("code", "finding", "what usually helps"), ((f"`{key}`", cell(entry.title), cell(advice[key])) for key, entry in rules.items()))
+    lines += ["## Measurements", "", "`gandiag explain NAME` has the formula, when it misleads, and the source.", ""]
+    numbers = ((key, entry) for key, entry in sorted(entries().items()) if not key.startswith("GD"))
+    lines += table(("name", "what it is", "better"), ((f"`{key}`", cell(entry.title), entry.better) for key, entry in numbers))
+    return "\n".join(lines)
+
+
+def _setting(entry: dataclasses.Field[object]) -> tuple[str, ...]:
+    default = "" if entry.default is None else ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else str(entry.default)
+    return f"`{flag(entry.name)}`", f"`GANDIAG_{entry.name.strip('_').upper()}`", cell(default), cell(entry.metadata["help"])
+
+
+if __name__ == "__main__":
+    (HERE / "reference.md").write_text(reference(), encoding="utf-8")
