@@ -1,0 +1,121 @@
+"""What looking K steps ahead costs, against its parts and against the `higher` package, in one run; and that the gradients agree.
+
+    python benchmarks/unrolled.py [--rounds 12] [--steps 10]
+
+Parts: K x (forward and double backward of one step of D) + one step of G (generated minibatch, backward, Adam). Target: at most
+1.3 x, and not slower than `higher` (skipped where it is not installed), with a gradient within 1e-5 of its own.
+"generic" differentiates with autograd; "trainer" is what the trainer takes, the closed form where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import torch  # noqa: E402
+from train import raced  # noqa: E402
+
+from gandiag.reference.data import DATASETS  # noqa: E402
+from gandiag.reference.game import Game, make_game  # noqa: E402
+from gandiag.reference.objectives.remedies import remedy_called  # noqa: E402
+from gandiag.reference.objectives.unrolled import look_ahead  # noqa: E402
+from gandiag.reference.recipes import recipe  # noqa: E402
+from gandiag.reference.slopes import Autograd  # noqa: E402
+
+RECIPES = ("metz-appendix", "metz-notebook", "metz-stacked-quarter")
+
+
+def fresh(name: str, steps: int) -> Game:
+    entry = recipe(name)
+    return make_game(entry, DATASETS.get(entry.dataset)(), remedy_called("unrolled"), seed=0, ahead=steps)
+
+
+def parts(game: Game, steps: int) -> Callable[[], None]:
+    """The yardstick: what cannot be spared."""
+    g, d = game.generator, game.discriminator
+
+    def run() -> None:
+        z, real, fake = game._minibatch()
+        leaf = fake.detach().requires_grad_()
+        for _ in range(steps):
+            loss = game._losses(z, real, leaf)[0]
+            gradients = torch.autograd.grad(loss, d.parameters, create_graph=True)
+            found = torch.autograd.grad(gradients, [*d.parameters, leaf], [entry.detach() for entry in gradients], materialize_grads=True, allow_unused=True)
+        by_g = torch.autograd.grad(fake, g.parameters, found[-1])
+        g.step(g.flat(by_g))
+
+    return run
+
+
+def by_higher(game: Game, steps: int) -> Callable[[], torch.Tensor] | None:
+    """The same look ahead written with `higher`; the derivative by the generated minibatch."""
+    try:
+        import higher  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    d, g = game.discriminator, game.generator
+    adam = torch.optim.Adam(d.net.parameters(), lr=d.ask.lr, betas=(d.ask.beta1, d.ask.beta2), eps=d.ask.eps)
+
+    def run() -> torch.Tensor:
+        _, real, fake = game._minibatch()
+        leaf, real = fake.detach().requires_grad_(), real.to(fake.dtype)
+        with higher.innerloop_ctx(d.net, adam, copy_initial_weights=True) as (net, inner):
+            for _ in range(steps):
+                inner.step(game.rules.loss.discriminator(net(real), net(leaf)))
+            (by_fake,) = torch.autograd.grad(game.rules.loss.generator(net(real), net(leaf)), leaf)
+        by_g = torch.autograd.grad(fake, g.parameters, by_fake)
+        g.step(g.flat(by_g))
+        return torch.as_tensor(by_fake)
+
+    return run
+
+
+def agreement(name: str, steps: int) -> float | None:
+    """Relative difference of our gradient from higher's, at the same start and minibatch, in double precision.
+
+    eps is next to nothing here: higher adds it before the second moment's bias correction, torch and we after it.
+    """
+    torch.set_default_dtype(torch.float64)
+    try:
+        game, other = fresh(name, steps), fresh(name, steps)
+        for player in (game.discriminator, other.discriminator):
+            player.ask = replace(player.ask, eps=1e-30)
+        theirs = by_higher(other, steps)
+        if theirs is None:
+            return None
+        found = theirs()
+        z, real, fake = game._minibatch()
+        leaf, real = fake.detach().requires_grad_(), real.to(fake.dtype)
+        slopes = Autograd(game.discriminator, lambda made: game._losses(z, real, made), leaf)
+        mine = look_ahead(slopes, game.discriminator.state, steps, game.discriminator.ask).by_fake
+        return float((mine - found).norm() / found.norm())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10)
+    ask = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in RECIPES:
+        generic = fresh(name, ask.steps)
+        generic._shallow = None
+        yardstick = parts(fresh(name, ask.steps), ask.steps)
+        steps: dict[str, Callable[[], object]] = {"parts": yardstick, "trainer": fresh(name, ask.steps).step, "generic": generic.step}
+        theirs = by_higher(fresh(name, ask.steps), ask.steps)
+        found = raced(steps | ({"higher": theirs} if theirs else {}), ask.rounds)
+        ratios = "  ".join(f"{kind} {1e3 * seconds:7.1f} ms ({seconds / found['parts']:.2f})" for kind, seconds in found.items())
+        gap = agreement(name, ask.steps)
+        print(f"{name:<22}{ratios}  gradient against higher: {'not installed' if gap is None else f'{gap:.1e}'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
