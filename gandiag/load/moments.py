@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,24 @@ def place_of(module: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+@contextlib.contextmanager
+def dropping(module: nn.Module) -> Iterator[None]:
+    """Dropout as in training, by a seed of our own; the modes and the global random state are put back."""
+    dropouts = [part for part in module.modules() if isinstance(part, nn.modules.dropout._DropoutNd) and not part.training]
+    if not dropouts:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(0)
+        for part in dropouts:
+            part.train()
+        try:
+            yield
+        finally:
+            for part in dropouts:
+                part.eval()
+
+
 def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, z: Tensor, labels: Tensor | None, *,
              skip: int = 0, stop: int = 1_000, batch: bool = False) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
@@ -46,7 +64,8 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
     layer without positions. Wrong activations give 0.2 to 0.5 and more, a wrong eps or scale above 0.5. Reads high when the
     weights are averages and the statistics are not. Blind to everything after the last batch norm. `skip` leaves out the
     first ones (they know of the latents only), `stop` ends the pass after so many. `batch`: every norm hands on what it makes
-    of the batch's own statistics, as in training; the running ones are left alone. Cost: one forward of B.
+    of the batch's own statistics, as in training; the running ones are left alone. Dropout drops, as it did when the statistics
+    were taken. Cost: one forward of B.
     """
     found: list[float] = []
 
@@ -67,7 +86,7 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
         return None
     place = place_of(module)
     try:
-        with torch.no_grad(), contextlib.suppress(Enough):
+        with torch.no_grad(), contextlib.suppress(Enough), dropping(module):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:

@@ -15,7 +15,7 @@ from gandiag.load.rebuild.layers import Layer, NotThis
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer with its weights, or one of the modules without: "activation", "upsample", "unflatten" (to `size`)."""
+    """A layer with its weights, or one of the modules without: "activation", "dropout", "upsample", "unflatten" (to `size`)."""
 
     kind: str
     layer: Layer | None = None
@@ -45,6 +45,11 @@ class Blueprint:
         return [step.layer for step in self.steps if step.layer is not None]
 
     @property
+    def dropouts(self) -> int:
+        """Modules without weights that may be dropout: the second one between two layers."""
+        return sum(step.kind == "dropout" for step in self.steps)
+
+    @property
     def activations(self) -> int:
         return sum(step.kind == "activation" for step in self.steps)
 
@@ -63,7 +68,7 @@ class Chain(nn.Module):
         return out.reshape(len(z), *self.shape)  # (B, *shape)
 
 
-def assemble(blueprint: Blueprint, activation: str, eps: float) -> Chain:
+def assemble(blueprint: Blueprint, activation: str, eps: float, dropout: float = 0.0) -> Chain:
     """The network of a blueprint in eval mode, every weight used and of the right shape. NotThis names what disagrees."""
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
@@ -71,7 +76,7 @@ def assemble(blueprint: Blueprint, activation: str, eps: float) -> Chain:
         for step in blueprint.steps:
             if step.layer is not None:
                 state |= {f"{len(modules)}.{leaf}": tensor for leaf, tensor in _complete(step.layer).items()}
-            modules.append(_module(step, activation, eps))
+            modules.append(nn.Dropout(dropout) if step.kind == "dropout" else _module(step, activation, eps))
         modules.append(output_module(blueprint.final))
     layers = nn.Sequential(*modules)
     try:

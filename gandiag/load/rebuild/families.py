@@ -41,6 +41,7 @@ ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "pickled", "tra
 Choice = TypeVar("Choice", str, float)
 _CLEAR = 2.0  # how many times worse the runner-up must be
 _BUDGET = 2e8  # multiplications, about, for one ranking pass over z and as many for -z
+_DROPOUTS = (0.0, 0.2, 0.3, 0.5)
 _NORMS = 3  # batch norms looked at when ranking: later ones cost more and say the same
 
 
@@ -154,7 +155,11 @@ def _settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, source: t
     best = min(table, key=lambda pair: table[pair])
     act, act_why = _ranked({act: table[act, best[1]] for act in activations}, config.activation is None)
     eps, eps_why = _ranked({eps: table[act, eps] for eps in epses}, config.bn_eps is None)
-    return assemble(blueprint, act, eps), _chosen(blueprint, config, (act, eps), (act_why, eps_why), norms)
+    said = _chosen(blueprint, config, (act, eps), (act_why, eps_why), norms)
+    if not blueprint.dropouts:
+        return assemble(blueprint, act, eps), said
+    drop, why = _dropped({p: _fit(assemble(blueprint, act, eps, p), z, labels, inputs) for p in _DROPOUTS})
+    return assemble(blueprint, act, eps, drop), (*said, Assumption("dropout in training, none in use", _told(f"{drop:g}", why), _source(False, why)))
 
 
 def _ranked(scores: dict[Choice, float], free: bool) -> tuple[Choice, str]:
@@ -166,6 +171,14 @@ def _ranked(scores: dict[Choice, float], free: bool) -> tuple[Choice, str]:
         default = next(iter(scores))
         return default, f"undecided: batch-norm mismatch {best:.3f} for {winner}, {worse:.3f} for {loser}; the default is kept"
     return winner, f"batch-norm mismatch {best:.3f}; {loser}: {worse:.3f}"
+
+
+def _dropped(scores: dict[float, float]) -> tuple[float, str]:
+    """The share dropped in training: the best one, where none fits half as well; neighbours differ by little, and no use depends on it."""
+    best = min(scores, key=lambda p: scores[p])
+    if scores[0.0] < _CLEAR * scores[best]:
+        return 0.0, f"undecided: batch-norm mismatch {scores[0.0]:.3f} without, {scores[best]:.3f} with {best:g}; none is assumed"
+    return best, f"batch-norm mismatch {scores[best]:.3f}; without: {scores[0.0]:.3f}"
 
 
 def _fit(chain: Chain, z: Tensor, labels: Tensor | None, inputs: Inputs) -> float:

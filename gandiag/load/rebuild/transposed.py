@@ -91,4 +91,6 @@ def kernel_steps(layers: list[Layer], spacing: list[int | None], turned: list[bo
             channels = layer.shape[0]
         if index + 1 < len(layers) and activated(layer, layers[index + 1], spacing[index]):
             steps.append(Step("activation"))
+            if spacing[index] == 2:
+                steps.append(Step("dropout"))  # a second module without weights: what it is, the statistics say
     return steps, channels
