@@ -50,7 +50,7 @@ FAMILIES = {
     "mimicry_sagan": Family("mimicry_sagan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"),
     "biggan_deep": Family("biggan/pytorch_model.bin", "BigGAN-deep", 12, (3, 32, 32), 6, "onehot", weights="the whole file"),
     "stylegan2_pytorch": Family("stylegan2/model_3.pt", "StyleGAN2 (stylegan2-pytorch)", 12, (3, 32, 32), range=(0.0, 1.0), weights="GAN.SE+GE (EMA copy"),
-    "torchgan_dcgan": Family("torchgan_dcgan.model", "transposed", 12, (3, 32, 32), weights="generator", flags=(("activation", "leaky:0.2"),)),
+    "torchgan_dcgan": Family("torchgan_dcgan.model", "transposed", 12, (3, 32, 32), weights="generator"),
     "ctgan": Family("ctgan.pt", "CTGAN", 8, (8,), 3, "concat", None, weights="_generator"),
 }
 
@@ -134,3 +134,27 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
         network, known = load_network(tmp_path / family.file, AuditConfig(**dict(family.flags))), load_file(tmp_path / "reference.safetensors")
         made = network.forward(known[f"{name}.z"].reshape(-1, *network.latent.shape), known.get(f"{name}.labels"))
         assert torch.allclose(made, known[f"{name}.samples"].reshape(made.shape), atol=1e-4), name
+
+
+@pytest.mark.parametrize("keys, said", [
+    (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
+    (("synthesis.b4.conv1.weight", "mapping.fc0.weight"), "NVIDIA's StyleGAN2"),
+    (("style.1.weight", "conv1.conv.modulation.weight"), "rosinality's StyleGAN2"),
+    (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
+    (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
+    (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),
+    (("output_layer.0.gain", "blocks.0.0.conv1.weight"), "BigGAN (ajbrock)"),
+])
+def test_what_is_known_and_not_rebuilt_says_so(tmp_path: Path, keys: tuple[str, ...], said: str) -> None:
+    torch.save({key: torch.zeros(8, 8) for key in keys}, tmp_path / "G.pth")
+    with pytest.raises(LoadError) as caught:
+        load_network(tmp_path / "G.pth")
+    assert said in caught.value.what and "does not rebuild" in caught.value.what and "--model" in caught.value.hint
+
+
+def test_tensorflow_files_name_the_converter(tmp_path: Path) -> None:
+    packed = b"\x80\x02(" + b"cdnnlib.tflib.network\nNetwork\n)\x81}X\x01\x00\x00\x00aK\x01sb" * 3 + b"t."
+    (tmp_path / "stylegan2-ffhq.pkl").write_bytes(packed)
+    with pytest.raises(LoadError, match="TensorFlow StyleGAN file") as caught:
+        load_network(tmp_path / "stylegan2-ffhq.pkl")
+    assert "legacy.py" in caught.value.hint

@@ -82,6 +82,9 @@ def read_pickled(container: Container, *, trust: bool, sha256: str) -> Content:
 
 def pickled_code(container: Container, found: Reading, sha256: str) -> LoadError:
     """The refusal of a file that holds no weights beside its code, with every way around."""
+    if any(name.startswith("dnnlib.tflib.") for name in found.foreign):
+        what = f"{container.name} is a TensorFlow StyleGAN file, whose networks only its own code can build"
+        return LoadError(what, "convert it with legacy.py of NVlabs/stylegan2-ada-pytorch, or audit a folder of its samples")
     return LoadError(
         f"{container.name} needs {_few(found.foreign)} to be unpickled, which would run code; refused",
         "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "

@@ -23,6 +23,7 @@ from gandiag.load.moments import draws, mismatch, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, hidden_module
 from gandiag.load.rebuild.inputs import Inputs, split_inputs
 from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.layouts import known_layout
 from gandiag.load.rebuild.ready import Ready
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
@@ -101,6 +102,11 @@ def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint | 
 
 
 def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
+    layout = known_layout(weights.tensors)
+    if layout is not None:
+        what, place = layout
+        hint = f"build it with its own code ({place}): --model pkg.mod:factory [--init k=v], run where that is importable; or audit a folder of its samples"
+        return LoadError(f"{name} holds {what}, which gandiag does not rebuild", hint)
     if weights.structure is not None:
         what = f"{name} holds a whole object ({weights.structure.cls}) whose forward() is not in the file: its {len(weights.tensors)} tensors can be read"
         hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
