@@ -22,7 +22,7 @@ from gandiag.logs.series import Array
 
 FEWEST = 32  # rows below which nothing is tested
 DRAWS = 999
-BAND = 1.15  # half a band, as a factor of frequency
+BAND = 1.3  # half a band, as a factor of frequency: a cycle that keeps step for two or three turns
 BATCH = 128  # draws at a time: memory
 INNER, OUTER = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
 

@@ -31,7 +31,7 @@ def judge_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
     verdict = next((kind for kind in RANK if any(event.kind == kind for event in events)), None)
     if verdict is None:
         missing = [role for role in LOSSES if role not in log.curves]
-        doubts += [f"no {missing[0]} loss in this log: what it does cannot be known"] if len(missing) == 1 else []
+        doubts += [f"no {missing[0]} loss in this log: what it does cannot be known; pass its log too, or name its column"] if len(missing) == 1 else []
         verdict = "inconclusive" if doubts else "settled"
     elif log.doubts:
         verdict = "inconclusive"
@@ -48,19 +48,23 @@ def _losses(log: Log) -> dict[str, Curve]:
 
 
 def _too_little(log: Log) -> list[str]:
-    """Why nothing can be said: too few rows, or losses that never change."""
+    """Why nothing can be said: no numbers at all, too few rows, or losses that never change."""
     found = []
+    if not _any_number(log):
+        return [f"not one of the {log.rows:,} rows has a loss that is a number: the log may be broken, or the run from its first step; look at the first rows, and train again with lower rates"]
     for curve in _losses(log).values():
         finite = curve.value[np.isfinite(curve.value)]
         if len(curve) < FEWEST:
-            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {FEWEST} are needed")
+            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {FEWEST} are needed; pass a longer log, or log more often")
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
-            found.append(f"{curve.name} is {finite[0]:g} in every row: a constant says nothing")
+            found.append(f"{curve.name} is {finite[0]:g} in every row: a constant says nothing; name the columns of the losses (--generator, --discriminator)")
     return found
 
 
 def _events(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> list[Event]:
     losses = _losses(log)
+    if not _any_number(log):
+        return []
     events = [levels.failed(curve) for curve in losses.values()]
     long = {role: curve for role, curve in log.curves.items() if len(curve) >= FEWEST}
     if any(role in long for role in LOSSES):
@@ -116,6 +120,10 @@ def _thin(curve: Curve) -> dict[str, Any]:
     groups = np.array_split(np.arange(len(curve)), min(len(curve), POINTS))
     value = [float(part.mean()) if len(part := _finite(curve.value[group])) else None for group in groups]
     return {"name": curve.name, "step": [float(curve.step[group[-1]]) for group in groups], "value": value}
+
+
+def _any_number(log: Log) -> bool:
+    return any(np.isfinite(curve.value).any() for curve in _losses(log).values())
 
 
 def _finite(value: Array) -> Array:
