@@ -39,6 +39,7 @@ FAMILIES = Registry("families", {
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
 ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "pickled", "transposed", "projected", "mlp")  # the most specific first
+_BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 Choice = TypeVar("Choice", str, float)
 _CLEAR = 2.0  # how many times worse the runner-up must be
 _BUDGET = 2e8  # multiplications, about, for one ranking pass over z and as many for -z
@@ -93,6 +94,8 @@ def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
 def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint | Ready:
     reasons = []
     for family in (*(extra for extra in FAMILIES if extra not in ORDER), *ORDER):
+        if family in _BY_SHAPE and known_layout(weights.tensors):
+            continue  # a chain that would fit by accident is not what these names are
         build: Callable[[Weights, AuditConfig], Blueprint | Ready] = FAMILIES.get(family)
         try:
             return build(weights, config)
