@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 SIDE = 8  # of the layout grid
 BINS = 12  # radial frequency bins
-GRID = 32  # images are averaged down to this side first: an aspect does not depend on the resolution, nor on faint noise or blur
-FLOOR = 0.02  # contrast, in intensity, below which there is no texture: noise of σ = .1 in a [−1, 1] image of 64 pixels lies below it
+GRID = 32  # images are averaged down to this side first, small ones to half of theirs: an aspect hangs on no resolution, nor on faint noise or blur
+FLOOR = 0.02  # contrast, in intensity, below which there is no texture: noise of σ = .1 in a [−1, 1] image lies below it once pixels are averaged in fours
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -23,7 +23,7 @@ def color(images: Tensor) -> Tensor:
 
     Nothing about where a colour is. Square roots of the variances, so that all entries are in units of intensity.
     """
-    small = _resized(images, GRID).flatten(2)  # (B, C, P)
+    small = _averaged(images).flatten(2)  # (B, C, P)
     mean = small.mean(2)  # (B, C)
     centred = small - mean[:, :, None]
     covariance = centred @ centred.transpose(1, 2) / small.shape[2]  # (B, C, C)
@@ -39,7 +39,7 @@ def texture(images: Tensor) -> Tensor:
 
     Mean brightness is left out; contrast and roughness are in. Log powers start at FLOOR², so that flat images are finite and noise is not texture.
     """
-    grey = luminance(_resized(images, GRID))  # (B, H, W)
+    grey = luminance(_averaged(images))  # (B, H, W)
     side = grey.shape[-1]
     window = torch.hann_window(side, periodic=False, device=grey.device)
     power = torch.fft.fft2((grey - grey.mean((1, 2), keepdim=True)) * window[:, None] * window).abs().square() / side**2
@@ -68,7 +68,6 @@ def luminance(images: Tensor) -> Tensor:
 ASPECTS = {"color": color, "texture": texture, "layout": layout}
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
-    if images.shape[2:] == (side, side):
-        return images
+def _averaged(images: Tensor) -> Tensor:
+    side = min(GRID, max(SIDE, min(images.shape[2:]) // 2))
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -12,7 +12,7 @@ from gandiag.features.aspects import ASPECTS
 from gandiag.features.request import Request
 from gandiag.sample.fit import unit_range
 
-VERSION = 1  # of the aspects: raise it when one of them changes
+VERSION = 2  # of the aspects: raise it when one of them changes
 
 
 class ImageFunction:
