@@ -6,6 +6,7 @@
     check_gate_format(slack)        a render(gated) -> str           entry point gandiag.gates
     check_model(build)              a factory of networks            --model pkg.mod:build
     check_remedy(SMOOTHING)         a Remedy                         entry point gandiag.remedies
+    check_loader(rebuild, "g.pth")  a rebuild(weights, config)       entry point gandiag.loaders
 """
 
 from __future__ import annotations
@@ -96,6 +97,37 @@ def check_model(factory: Callable[[], nn.Module], **settings: Any) -> None:
     shapes = [{name: tuple(entry.shape) for name, entry in net.state_dict().items()} for net in (one, two)]
     _demand(shapes[0] == shapes[1], "it builds another network the second time", "take every choice from the arguments (--init)")
     network_of(one, resolve(settings).config)
+
+
+def check_loader(rebuild: Callable[..., Any], path: str, *, z: Tensor | None = None, labels: Tensor | None = None, samples: Tensor | None = None) -> None:
+    """A family of checkpoints: it takes the file's weights, leaves everything else to others, and gives the reference samples to 1e-4.
+
+    z (B, *latent), labels (B,) and samples (B, *output) are what the family's own code makes; without them only the contract is checked.
+    """
+    from gandiag.config import AuditConfig
+    from gandiag.load.read import read
+    from gandiag.load.rebuild.chain import Blueprint, assemble
+    from gandiag.load.rebuild.layers import NotThis
+    from gandiag.load.rebuild.ready import Ready
+    from gandiag.load.weights import Weights, as_float, find_weights
+
+    weights = as_float(find_weights(read(path).tree))
+    made = rebuild(weights, AuditConfig())
+    _demand(isinstance(made, (Ready, Blueprint)), f"it returned a {type(made).__name__}", "return a Ready, or a Blueprint for a plain chain")
+    for kept in (dict(list(weights.tensors.items())[1:]), {**weights.tensors, "gandiag.stranger": torch.zeros(3, 3)}):
+        try:
+            rebuild(Weights(kept), AuditConfig())
+        except NotThis:
+            continue
+        _demand(False, "it takes weights with a tensor missing, or one too many", "raise NotThis unless every key is used (see ready.fitted)")
+    module = made.module if isinstance(made, Ready) else assemble(made, made.default, 1e-5)
+    _demand(not module.training and not any(entry.requires_grad for entry in module.parameters()), "its network is in training mode", "end with ready.fitted")
+    if isinstance(made, Ready) and z is not None and samples is not None:
+        from gandiag.load.adapter import call
+
+        out = call(module, z.reshape(len(z), *made.latent.shape), labels, (made.condition, made.classes))
+        apart = float((out - samples.reshape(out.shape)).abs().max())
+        _demand(apart <= 1e-4, f"its samples are {apart:.2g} away from the reference", "compare layer by layer")
 
 
 def check_remedy(remedy: Any) -> None:

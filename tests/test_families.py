@@ -123,6 +123,25 @@ def test_normalisations_fold_into_the_weights_they_stand_for() -> None:
             assert torch.allclose(plain(x), wanted, atol=1e-6)
 
 
+def test_loaders_of_others_can_be_checked() -> None:
+    from gandiag.errors import PluginError
+    from gandiag.load.rebuild import biggan_deep, resnet
+    from gandiag.testing import check_loader
+
+    name = "mimicry_cgan"
+    known = {part: KNOWN.get(f"{name}.{part}") for part in ("z", "labels", "samples")}
+    check_loader(resnet.rebuild, str(ROOT / FAMILIES[name].file), **known)
+    with pytest.raises(PluginError, match="away from the reference"):
+        check_loader(resnet.rebuild, str(ROOT / FAMILIES[name].file), **{**known, "z": KNOWN[f"{name}.z"] + 1})
+    with pytest.raises(PluginError, match="one too many"):
+        check_loader(lambda weights, config: resnet.rebuild(OWN, config), str(ROOT / FAMILIES[name].file))
+    with pytest.raises(Exception, match=r"^$"):  # not its own: no reason to give
+        biggan_deep.rebuild(OWN, AuditConfig())
+
+
+OWN = Weights(torch.load(ROOT / "mimicry_cgan.pth", weights_only=True)["model_state_dict"])
+
+
 @pytest.mark.slow
 def test_live_against_the_libraries(tmp_path: Path) -> None:
     """The recipes run again, against the packages unpacked in GANDIAG_FAMILY_LIBS, give files that agree as the shipped ones do."""

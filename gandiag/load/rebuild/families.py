@@ -1,7 +1,8 @@
 """Tries the families in turn, and settles what the weights do not say: labels, hidden activation, batch-norm eps.
 
 A family is a file beside this one with `rebuild(weights, config) -> Blueprint`, or Ready where it builds the whole network,
-which raises NotThis for weights that are not its own, and an entry in FAMILIES. It matches only if every key is used and every shape agrees.
+which raises NotThis for weights that are not its own, and an entry in FAMILIES; others add theirs by the entry point
+gandiag.loaders, and prove it with gandiag.testing.check_loader. It matches only if every key is used and every shape agrees.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gandiag.load.rebuild.ready import Ready
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
 
-FAMILIES = Registry("families", {
+FAMILIES = Registry("loaders", {
     "pickled": "gandiag.load.rebuild.pickled:rebuild",
     "ctgan": "gandiag.load.rebuild.ctgan:rebuild",
     "stylegan2-pytorch": "gandiag.load.rebuild.lucidrains:rebuild",
