@@ -19,8 +19,9 @@ from .options import Grouped, audit_options, show_config
 
 
 @click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("subject", metavar="CKPT|SAMPLES")
+@click.argument("subject", metavar="CKPT|SAMPLES", required=False)
 @audit_options
+@click.option("--run", "run_path", metavar="DIR", help="audit every checkpoint of a run, and line them up with its log; what is audited already is kept")
 @click.option("--json", "as_json", is_flag=True, help="print the record as one JSON document")
 @click.option("-o", "--output", "record_path", metavar="RECORD", help="write the record (JSON) here")
 @click.option("--html", "html_path", metavar="FILE", help="write one self-contained page here")
@@ -30,7 +31,7 @@ from .options import Grouped, audit_options, show_config
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("-v", "--verbose", count=True, help="seconds per stage, all measurements")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def audit(subject: str, as_json: bool, record_path: str | None, html_path: str | None, exit_zero: bool, dry_run: bool,
+def audit(subject: str | None, run_path: str | None, as_json: bool, record_path: str | None, html_path: str | None, exit_zero: bool, dry_run: bool,
           list_config: bool, quiet: int, verbose: int, debug: bool, **flags: Any) -> int:
     """Audit a generator checkpoint, or a folder, zip, .npy or .npz of samples.
 
@@ -45,6 +46,10 @@ def audit(subject: str, as_json: bool, record_path: str | None, html_path: str |
         return ExitCode.OK
     for path in (record_path, html_path):
         check_writable(path)
+    if run_path is not None:
+        return _whole_run(run_path, subject, resolved, (as_json, record_path, html_path, exit_zero, dry_run))
+    if subject is None:
+        raise click.UsageError("there is nothing to audit: give a checkpoint, samples, or --run DIR")
     record = _run(subject, resolved, dry_run)
     if record is None:
         return ExitCode.OK
@@ -54,6 +59,26 @@ def audit(subject: str, as_json: bool, record_path: str | None, html_path: str |
     else:
         console.show(record, paths=written, verbose=verbose > 0)
     return ExitCode.OK if exit_zero else exit_code(record)
+
+
+def _whole_run(folder: str, subject: str | None, resolved: Resolved, wanted: tuple[bool, str | None, str | None, bool, bool]) -> int:
+    """--run: the same for every checkpoint of a folder; one document, one table."""
+    as_json, path, html_path, exit_zero, dry_run = wanted
+    if subject is not None or html_path is not None or dry_run:
+        extra = subject or ("--html" if html_path else "--dry-run")
+        raise click.UsageError(f"--run does not go with {extra}: it audits the folder, and writes a table or JSON (-o, --json)")
+    from gandiag.report.runs import render_run
+    from gandiag.runs import audit_run
+
+    with console.progress() as on_progress:
+        found = audit_run(folder, resolved, progress=on_progress, say=console.note)
+    if path is not None:
+        write_atomically(path, found.to_json() + "\n")
+    if as_json:
+        console.result(found.to_json())
+    else:
+        console.result(render_run(found.points, found.log, found.brackets, found.failed, [f"run {path}"] if path else []))
+    return ExitCode.OK if exit_zero else ExitCode.worst(found.exit_codes)
 
 
 def _run(subject: str, resolved: Resolved, dry_run: bool) -> Record | None:

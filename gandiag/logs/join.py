@@ -63,7 +63,8 @@ def healed(step: Array) -> Healed:
     if len(back) == 0:
         return Healed(known)
     if len(back) > MANY and len(back) > 0.02 * len(known):
-        return Healed(known[np.argsort(step[known], kind="stable")], doubts=(f"steps go back {len(back):,} times: rows of several runs lie mixed in this log; write each run to a file of its own",))
+        told = f"steps go back {len(back):,} times: rows of several runs lie mixed in this log; write each run to a file of its own"
+        return Healed(known[np.argsort(step[known], kind="stable")], doubts=(told,))
     pieces = np.split(known, back)
     return _runs(step, pieces)
 
@@ -87,7 +88,8 @@ def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> Healed:
     if max(sizes[:-1]) <= FALSE_START * sizes[-1]:
         return Healed(whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped"))
     starts = ", ".join(f"row {run[0] + 1:,}" for run in whole[:4])
-    return Healed(whole[-1], tuple(notes), (f"{len(whole)} runs stand in this log (they begin at {starts}); the last one is shown; cut the file there, and pass one run",))
+    told = f"{len(whole)} runs stand in this log (they begin at {starts}); the last one is shown; cut the file there, and pass one run"
+    return Healed(whole[-1], tuple(notes), (told,))
 
 
 def merged(step: Array, value: Array) -> tuple[Array, Array]:

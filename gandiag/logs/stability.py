@@ -51,13 +51,15 @@ def _too_little(log: Log) -> list[str]:
     """Why nothing can be said: no numbers at all, too few rows, or losses that never change."""
     found = []
     if not _any_number(log):
-        return [f"not one of the {log.rows:,} rows has a loss that is a number: the log may be broken, or the run from its first step; look at the first rows, and train again with lower rates"]
+        told = f"not one of the {log.rows:,} rows has a loss that is a number: the log may be broken, or the run from its first step"
+        return [f"{told}; look at the first rows, and train again with lower rates"]
     for curve in _losses(log).values():
         finite = curve.value[np.isfinite(curve.value)]
         if len(curve) < FEWEST:
             found.append(f"{len(curve)} rows of {curve.name} are too few: at least {FEWEST} are needed; pass a longer log, or log more often")
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
-            found.append(f"{curve.name} is {finite[0]:g} in every row: a constant says nothing; name the columns of the losses (--generator, --discriminator)")
+            told = f"{curve.name} is {finite[0]:g} in every row: a constant says nothing"
+            found.append(f"{told}; name the columns of the losses (--generator, --discriminator)")
     return found
 
 

@@ -1,0 +1,153 @@
+"""A whole training run: every checkpoint audited, lined up with the log (schema gandiag.run/1).
+
+Records are kept in the folder's `gandiag-audits/`, one a checkpoint: what is there with the same file hash, settings and
+version is not audited again, so that an interrupted pass goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gandiag import __version__
+from gandiag.api import Say, audit_subject
+from gandiag.config import Resolved
+from gandiag.engine import Progress, silent
+from gandiag.errors import GandiagError, RecordError, SourceError
+from gandiag.judge.policy import exit_code
+from gandiag.load.containers import WEIGHT_SUFFIXES
+from gandiag.load.names import role
+from gandiag.record import Record, plain, write_atomically
+from gandiag.training import losses
+
+SCHEMA = "gandiag.run/1"
+KEPT = "gandiag-audits"
+DIGITS = re.compile(r"\d+")
+STEP = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as audited. points: [(step, record)] in order; `log`: losses document or None; brackets: where variety fell, and after what."""
+
+    points: tuple[tuple[float, Record], ...]
+    log: Mapping[str, Any] | None
+    brackets: tuple[Mapping[str, Any], ...]
+    failed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def exit_codes(self) -> list[Any]:
+        return [exit_code(record) for _, record in self.points]
+
+    def to_json(self) -> str:
+        """The document: schema gandiag.run/1."""
+        points = [{"step": step, "record": plain(record)} for step, record in self.points]
+        whole = {"schema": SCHEMA, "log": self.log, "points": points, "brackets": self.brackets, "failed": [list(entry) for entry in self.failed]}
+        return json.dumps(plain(whole), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+
+def audit_run(folder: str | Path, resolved: Resolved, *, progress: Progress = silent, say: Say | None = None) -> Run:
+    """Audit every checkpoint of a run that has not been audited yet. Raises SourceError where there are none; one that cannot be read is listed."""
+    place = Path(folder)
+    found = checkpoints(place)
+    log = _log(place, resolved)
+    kept = place / KEPT
+    try:
+        kept.mkdir(exist_ok=True)
+    except OSError as problem:
+        raise RecordError(f"{kept} cannot be made: {problem.strerror}", "make the folder of the run writable: the records are kept there") from None
+    points, failed = [], []
+    for at, (step, path) in enumerate(found):
+        progress("checkpoints", at, len(found))
+        try:
+            points.append((step, _audited(path, kept / f"{path.stem}.json", resolved, say)))
+        except GandiagError as problem:
+            failed.append((path.name, problem.what))
+    if not points:
+        raise SourceError(f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}", "audit one of them alone to see what it needs")
+    return Run(tuple(points), log, brackets(points, log), tuple(failed))
+
+
+def checkpoints(folder: Path) -> list[tuple[float, Path]]:
+    """(step, file) of the generator's snapshots: files whose names differ by a number, in order; discriminators and optimisers left out."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is no folder", "pass the folder of a training run: --run DIR")
+    families: dict[str, list[tuple[float, Path]]] = {}
+    for path in sorted(folder.rglob("*")):
+        number = [found for found in STEP.finditer(path.stem)]
+        if path.suffix.lower() not in WEIGHT_SUFFIXES or not number or not path.is_file() or role(path.stem)[0] == "discriminator":
+            continue
+        said = next((hit[1] or hit[2] for hit in number if hit[1]), number[-1][1] or number[-1][2])
+        families.setdefault(f"{path.parent}/{DIGITS.sub('#', path.stem)}", []).append((float(said), path))
+    if not families:
+        raise SourceError(f"{folder} holds no checkpoints with a step in their names", "pass a folder with files such as step-1000.pt or netG_epoch_5.pth")
+    best = max(families, key=lambda name: (role(Path(name).name)[0] in ("generator", "average"), len(families[name])))
+    return sorted(families[best])
+
+
+def brackets(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None) -> tuple[dict[str, Any], ...]:
+    """Between which checkpoints the score rose by more than both intervals allow, and the last event of the log before the end of that time."""
+    found = []
+    for (start, before), (end, after) in pairwise(points):
+        low, high = after.score.low, before.score.high
+        if low is None or high is None or not low > high:
+            continue
+        entry: dict[str, Any] = {"from": start, "to": end, "before": before.score.value, "after": after.score.value, "event": None}
+        text = f"variety fell between {start:,.0f} and {end:,.0f} (score {before.score.value:.2f} to {after.score.value:.2f})"
+        events = [event for event in (log or {}).get("events", ()) if event["kind"] != "settled" and event["step"] <= end]
+        if events:
+            last = max(events, key=lambda event: event["step"])
+            entry["event"] = last
+            lag = start - last["step"]
+            when = f"{lag:,.0f} {(log or {}).get('unit')} after" if lag > 0 else "in the time of"
+            text += f", {when} the losses' {last['kind'].replace('_', ' ')} (from {last['step']:,.0f})"
+        found.append({**entry, "text": text})
+    return tuple(found)
+
+
+def _log(folder: Path, resolved: Resolved) -> Mapping[str, Any] | None:
+    """The log that was named, else the one in the folder, else none."""
+    if resolved.config.log is not None:
+        return losses(resolved.config.log, seed=resolved.config.seed).document
+    try:
+        return losses(str(folder), seed=resolved.config.seed).document
+    except GandiagError:
+        return None
+
+
+def _audited(path: Path, kept: Path, resolved: Resolved, say: Say | None) -> Record:
+    """The record of a checkpoint: read where it was audited before, else made and kept."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if kept.is_file():
+        try:
+            record = Record.read(kept)
+        except RecordError:
+            record = None
+        if record is not None and record.subject.get("sha256") == digest and _settings(record) == _wanted(resolved):
+            return record
+    alone = dataclasses.replace(resolved, config=dataclasses.replace(resolved.config, log=None, exhibits=False))
+    if say is not None:
+        say(f"auditing {path.name}")
+    record = audit_subject(str(path), alone)
+    write_atomically(kept, record.to_json() + "\n")
+    return record
+
+
+def _settings(record: Record) -> Any:
+    config = record.provenance.get("config") or {}
+    values = {name: entry.get("value") for name, entry in config.items() if name not in ("log", "exhibits", "device", "batch_size")}
+    return values, (record.provenance.get("versions") or {}).get("gandiag")
+
+
+def _wanted(resolved: Resolved) -> Any:
+    from gandiag.assemble import _version
+
+    values = plain({entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)})
+    return {name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")}, _version("gandiag") or __version__
