@@ -119,7 +119,7 @@ def _legacy(stream: Any, buffer: Any, budget: Budget) -> Any:
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise LoadError("this file was written on a big-endian machine", "load and save it there")
     wanted: dict[str, _Slot] = {}
-    tree = Machine(stream, buffer, budget, persistent=_slots(wanted, budget), nested=lambda blob: _nested(blob, budget)).run()
+    tree = Machine(stream, buffer, budget, persistent=_slots(wanted), nested=lambda blob: _nested(blob, budget)).run()
     keys = Machine(stream, buffer, budget).run()
     for key in keys:
         slot = wanted.get(str(key)) if isinstance(key, str) else None
@@ -139,11 +139,10 @@ class _Slot:
     blob: Blob | None = None
 
 
-def _slots(wanted: dict[str, _Slot], budget: Budget) -> Callable[[Any], Any]:
+def _slots(wanted: dict[str, _Slot]) -> Callable[[Any], Any]:
     def resolve(identity: Any) -> Any:
         if isinstance(identity, tuple) and identity and identity[0] == "module":
-            budget.notes[f"carries the source of {getattr(identity[1], 'full', 'a class')}"] = None
-            return identity[1]  # ("module", class, file, source): what old versions wrote beside a whole module
+            return identity[1]  # ("module", class, file, source): old versions wrote a class's text to compare, never to run
         dtype, key, device, count = _identity(identity)
         slot = wanted.setdefault(key, _Slot(ITEMSIZE[dtype]))
         view = identity[5] if len(identity) > 5 else None
