@@ -65,11 +65,11 @@ def oscillation(log: Log, parts: Mapping[str, Trimmed], *, seed: int = 0) -> Osc
     if len(tested) == 2 and zero_sum(log):
         tested.pop("discriminator")  # the same numbers twice are one test
     found = {role: spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
-    role = min(found, key=lambda key: (min(found[key].p_value, found[key].p_broad), -found[key].ratio))
+    role = min(found, key=lambda key: (found[key].p_either, -found[key].ratio))
     part, line = tested[role], found[role]
     sharp = line.p_value <= line.p_broad
     turn = cycle(part.step, part.value, line.peak if sharp else line.hump)
-    p_value = min(1.0, min(line.p_value, line.p_broad) * 2 * len(tested))  # two tests of each loss
+    p_value = min(1.0, line.p_either * len(tested))
     pair: Mapping[str, float | None] = {"coherence": None, "phase": None, "chance": None}
     if len(parts) == 2 and not zero_sum(log):
         one, other = ((parts[name].step, parts[name].value) for name in LOSSES)
