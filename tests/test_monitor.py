@@ -153,7 +153,10 @@ def test_the_looks_come_when_they_should() -> None:
     watch(120, net)  # taken up again from a snapshot
     assert watch(200, net) is not None
     again = monitor(every=100)
-    again.load_state_dict(watch.state_dict())
+    kept = io.BytesIO()
+    torch.save(watch.state_dict(), kept)
+    again.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
+    assert again.looks == watch.looks
     assert again(250, net) is None and again(300, net) is not None and len(again.looks) == 5
 
 

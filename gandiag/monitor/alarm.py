@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gandiag.contracts import Estimate
 from gandiag.monitor.reference import Glance
@@ -49,6 +49,12 @@ class Look:
         told = "" if self.score is None else f"score {self.score.value:.2f} [{self.score.low:.2f}, {self.score.high:.2f}], "
         modes = f"{self.glance.modes - self.glance.starved} of {self.glance.modes} modes"
         return f"gandiag step {self.step:,}  {self.state.upper() if self.alarming else self.state}  {told}{modes}, spread {self.glance.spread:.2f}"
+
+
+def restored(plain: Mapping[str, Any]) -> Look:
+    """A Look from its fields, as `dataclasses.asdict` gives them."""
+    score = plain["score"]
+    return Look(**{**plain, "glance": Glance(**plain["glance"]), "score": None if score is None else Estimate(**score)})
 
 
 def state_of(glance: Glance, score: Estimate | None, before: Iterable[Look], limit: float) -> State:

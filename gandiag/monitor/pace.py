@@ -42,6 +42,11 @@ class Pace:
         finally:
             self.spent += self.clock() - start
 
+    def pause(self, seconds: float) -> None:
+        """Time that was neither training nor the monitor's: an evaluation, a checkpoint written."""
+        if self._began is not None:
+            self._began += seconds
+
     def learn(self, kind: str, n: int, seconds: float) -> None:
         """What one look of a kind took with n samples. The first of each is not charged to its share: it is always taken."""
         self._shares[kind] += seconds if kind in self._costs else 0.0
@@ -75,9 +80,16 @@ class Pace:
         fewest = min(FEWEST, most)
         if kind not in self._costs:
             return fewest
-        share = GLANCES if kind == "glance" else 1 - GLANCES
-        left = self.left if self.budget == math.inf else min(self.left, share * self.budget * self.trained - self._shares[kind])
+        left = self._left(kind)
         n = most
         while n > fewest and self.cost(kind, n) > left:
             n = max(n // 2, fewest)
         return n if self.cost(kind, n) <= left else 0
+
+    def _left(self, kind: str) -> float:
+        """Seconds for a kind of look. What the first look cost is paid off by full looks alone: until then the monitor is not blind."""
+        if self.budget == math.inf:
+            return math.inf
+        if kind == "glance":
+            return GLANCES * self.budget * self.trained - self._shares[kind]
+        return min(self.left, (1 - GLANCES) * self.budget * self.trained - self._shares[kind])

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TextIO
 
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 
 from gandiag.config import AuditConfig, resolve
 from gandiag.errors import ConfigError
-from gandiag.monitor.alarm import Look, state_of
+from gandiag.monitor.alarm import Look, restored, state_of
 from gandiag.monitor.pace import Pace
 from gandiag.monitor.probe import Probe
 from gandiag.monitor.ranks import agreed, first, several
@@ -34,7 +35,7 @@ class Monitor:
     real       what the generator learns: path, array, tensor, Dataset or DataLoader (its dataset is read, once)
     every      steps between looks, if the budget allows them; step 0 is never looked at
     sink       f(dict, step=int), a SummaryWriter, a Lightning logger, an Accelerate tracker, or a list of them
-    budget     seconds of the monitor per second of training, at most; the first look is always taken. None: no limit
+    budget     seconds of the monitor per second of training, at most; the first look is always taken, and paid off. None: no limit
     n          samples of a look, where time does not limit them (the budget starts with 256)
     on_alarm   called with the Look when the state turns to "losing" or "collapsed"; what it raises ends the training
     stop       after `patience` collapsed looks in a row `.stopped` is True, in every process
@@ -71,15 +72,10 @@ class Monitor:
     def __call__(self, step: int, generator: nn.Module) -> Look | None:
         """Tell the monitor where the training is. The Look, at steps where one was taken in this process; else None."""
         bucket = step // self.every
-        due = bucket > self._last
-        if not due and self._probe is not None:
-            self._last = bucket  # a run that was taken up again at an earlier step
-            return None
-        look = self._turn(step, generator, due) if first() else None
-        if due:
-            self._last = bucket
-            if self.stop and several():
-                self.stopped = agreed(self.stopped, generator)
+        due, self._last = bucket > self._last, bucket  # lower where a run is taken up again at an earlier step
+        look = self._turn(step, generator, due) if (due or self._probe is None) and first() else None
+        if due and self.stop and several():
+            self.stopped = agreed(self.stopped, generator)
         return look
 
     @property
@@ -88,12 +84,13 @@ class Monitor:
         return self.pace.overhead
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: the looks so far."""
-        return {"looks": list(self.looks), "last": self._last, "stopped": self.stopped}
+        """What a resumed run needs: the looks so far, as numbers and strings that `torch.load(weights_only=True)` takes."""
+        return {"looks": [asdict(look) for look in self.looks], "last": self._last, "stopped": self.stopped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`."""
-        self.looks, self._last, self.stopped = list(state["looks"]), int(state["last"]), bool(state["stopped"])
+        self.looks = [restored(look) for look in state["looks"]]
+        self._last, self.stopped = int(state["last"]), bool(state["stopped"])
 
     def _turn(self, step: int, generator: nn.Module, due: bool) -> Look | None:
         self.pace.begin()
