@@ -52,11 +52,11 @@ def paired(bank: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[s
     """Difference in final total variation from the arm "none" of the same study and seed; below 0: the remedy helps."""
     plain = {run["seed"]: end(run) for run in bank["runs"] if run["study"] == runs[0]["study"] and run["arm"] == "none"}
     pairs = [(mine, other) for run in runs if run["arm"] != "none" and (mine := end(run)) and (other := plain.get(run["seed"]))]
-    return estimate([mine["variation"] - other["variation"] for mine, other in pairs]) if pairs else None
+    return estimate([mine["variation"] - other["variation"] for mine, other in pairs], least=-1.0) if pairs else None
 
 
-def estimate(values: Sequence[float]) -> dict[str, Any]:
-    """{value, low, high, n}: mean with its 95 % interval by Student's t."""
+def estimate(values: Sequence[float], least: float = 0.0) -> dict[str, Any]:
+    """{value, low, high, n}: mean with its 95 % interval by Student's t, cut at the least value that there can be."""
     n = len(values)
     if not n:
         return {"value": None, "low": None, "high": None, "n": 0}
@@ -64,7 +64,7 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     if n == 1:
         return {"value": mean, "low": None, "high": None, "n": 1}
     half = float(student.ppf(0.975, n - 1)) * math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    return {"value": mean, "low": mean - half, "high": mean + half, "n": n}
+    return {"value": mean, "low": max(least, mean - half), "high": mean + half, "n": n}
 
 
 def published() -> list[dict[str, Any]]:
@@ -77,7 +77,7 @@ def markdown(bank: Mapping[str, Any]) -> str:
     """Both tables as Markdown."""
     lines = ["# Baselines", "", _row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells(entry)) for entry in summaries(bank)), "",
              "Means over seeds at the end of training with 95 % intervals (Student's t). High quality: within the radius that holds 98.9 % of real samples. "
-             "Looks collapsed: share of 100 looks, without the first tenth, with total variation of 0.7 and more. "
+             "Looks collapsed: share of the looks, without the first tenth, with total variation of 0.7 and more. "
              "\\*: shorter than the recipe.", "", "# Published", "",
              _row(["task", "method", "modes", "% high quality", "KL", "source", "read"]), _row(["---"] * 7)]  # fmt: skip
     lines += [_row([str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")]) for row in published()]
