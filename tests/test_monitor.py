@@ -230,13 +230,14 @@ def test_the_budget_is_kept_by_looking_less_and_at_fewer_samples() -> None:
             with pace.work():
                 m = pace.afford("full", n)
                 scored.append(m)
-                took = {"glance": 0.002 * n / 256, "full": 0.2 * (m / 256) ** 2}
+                took = {"glance": 0.01 * n / 256, "full": 0.2 * (m / 256) ** 2}
                 now[0] += sum(took.values())
             pace.learn("glance", n, took["glance"])
             if m:
                 pace.learn("full", m, took["full"])
-    assert 0.01 < pace.overhead <= 0.02
-    assert sizes[0] == 256 and sizes.count(0) > 3 and 512 in sizes  # the first look is paid off, then there is room
+    assert 0.01 < pace.overhead <= 0.02 + 0.21 / 1_500  # the first look, 0.21 s of 1,500, is nobody's share
+    # Not blind while the first look is paid off; never more than what is affordable, which here is every second glance or so.
+    assert sizes[0] == 256 and any(sizes[1:10]) and 1_000 < sizes.count(0) < 2_000
     assert 20 < sum(m > 0 for m in scored) < 100
 
 
