@@ -31,8 +31,9 @@ class Grouped(click.Command):
             if row is not None:
                 rows[groups.get(parameter.name or "", "")].append(row)
         for group, title in _TITLES.items():
-            with formatter.section(title):
-                formatter.write_dl(rows[group], col_max=26)
+            if rows[group]:
+                with formatter.section(title):
+                    formatter.write_dl(rows[group], col_max=26)
 
 
 class Numbers(click.ParamType[Any]):

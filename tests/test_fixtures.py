@@ -78,7 +78,7 @@ def test_training_state_holds_raw_and_averaged_weights() -> None:
 
 def test_files_are_small() -> None:
     sizes = {path: path.stat().st_size for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert max(sizes.values()) <= 3_000_000 and sum(sizes.values()) <= 8_000_000
+    assert max(sizes.values()) <= 3_000_000 and sum(sizes.values()) <= 12_000_000
     assert all((ROOT / f"{name}.pt").stat().st_size <= 1_500_000 for name in IMAGES)
 
 
