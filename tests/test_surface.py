@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import gandiag
 import gandiag.metrics
 from gandiag.catalogue import entries, entry, explain
+from gandiag.cli.main import COMMANDS, cli
 from gandiag.errors import ConfigError, PluginError
 from gandiag.metrics.variety import variety
 from gandiag.plan import METRICS
@@ -95,3 +97,9 @@ def test_load_can_be_called_after_its_package_was_imported() -> None:
     import gandiag.load.generator  # binds the package to the name of the function
 
     assert callable(gandiag.load) and gandiag.load(ROOT / "fixtures" / "ring_healthy.pt").sample(2).shape == (2, 2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(cli, [command, "--help"])
+    assert shown.exit_code == 0 and shown.exception is None and shown.output.startswith("Usage:")
