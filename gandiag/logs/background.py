@@ -36,13 +36,15 @@ class Backgrounds:
         total = power @ self.inverse.T  # (B, G)
         best, _ = self._choose(total, power.shape[1], self.logs)
         peak = (power * self.inverse[best]).argmax(1)  # (B,)
-        window = np.clip(peak[:, None] + np.arange(-MASK, MASK + 1), 0, power.shape[1] - 1)  # (B, W)
-        rows = np.arange(len(power))[:, None]
-        masked = total - np.einsum("bw,bwg->bg", power[rows, window], self.inverse.T[window])
-        return self._choose(masked, power.shape[1] - 2 * MASK - 1, self.logs)
+        window = peak[:, None] + np.arange(-MASK, MASK + 1)  # (B, W)
+        inside = (window >= 0) & (window < power.shape[1])
+        window = np.where(inside, window, 0)
+        taken = np.where(inside, power[np.arange(len(power))[:, None], window], 0.0)
+        masked = total - np.einsum("bw,bwg->bg", taken, self.inverse.T[window])
+        return self._choose(masked, power.shape[1] - inside.sum(1, keepdims=True), self.logs)
 
-    def _choose(self, total: Array, count: int, logs: Array) -> tuple[NDArray[np.intp], Array]:
-        level = np.maximum(total, 1e-300) / count  # (B, G)
+    def _choose(self, total: Array, count: int | NDArray[np.intp], logs: Array) -> tuple[NDArray[np.intp], Array]:
+        level = np.maximum(total, 1e-300) / np.maximum(count, 1)  # (B, G)
         best = (np.log(level) + logs).argmin(1)  # Whittle, the level profiled out
         return best, level[np.arange(len(level)), best]
 
