@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from gandiag.cli.main import COMMANDS, cli
 
 import gandiag
 import gandiag.metrics
 from gandiag.catalogue import entries, entry, explain
-from gandiag.cli.main import COMMANDS, cli
 from gandiag.errors import ConfigError, PluginError
 from gandiag.metrics.variety import variety
 from gandiag.plan import METRICS
