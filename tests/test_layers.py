@@ -25,7 +25,8 @@ TORCH_FREE = (
     "gandiag.judge.judge", "gandiag.report.terminal", "gandiag.load.containers", "gandiag.load.inert", "gandiag.load.inert_modules",
     "gandiag.load.survey", "gandiag.cli.inspect",
     "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
-    "gandiag.cli.explain", "gandiag.training", "gandiag.cli.losses", "gandiag.cli.gate", "gandiag.cli.compare",
+    "gandiag.cli.explain",
+    "gandiag.cli.train", "gandiag.cli.bank", "gandiag.judge.baselines", "gandiag.load.stated", "gandiag.training", "gandiag.cli.losses", "gandiag.cli.gate", "gandiag.cli.compare",
     "gandiag.report.junit", "gandiag.report.github", "gandiag.report.markdown", "gandiag.judge.baseline",
     "gandiag.cli.selftest", "gandiag.report.selftest",
 )  # fmt: skip

@@ -10,11 +10,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from gandiag.cli.main import cli
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import gandiag
 from gandiag.api import load
 from gandiag.errors import ConfigError, OutputError, PluginError, RecordError
+from gandiag.load.stated import Stated, stated
 from gandiag.reference.coverage import coverage
 from gandiag.reference.data import CEILING, DATASETS
 from gandiag.reference.game import make_game
@@ -180,3 +181,18 @@ def test_the_command_trains_audits_and_shows(tmp_path: Path) -> None:
     assert (out / "samples.png").read_bytes().startswith(b"\x89PNG") and "<table>" in (out / "samples.html").read_text()
     rows = json.loads((out / "audits.json").read_text())
     assert [row["step"] for row in rows] == [0, 10] and all(row["verdict"] for row in rows)
+
+
+ODD = '{"audit": {"prior": ["normal"], "latent_dim": true, "activation": "relu:__import__", "model": "os:system", "trust": true}}'
+
+
+@pytest.mark.parametrize("said", ["[", "[]", '"x"', '{"audit": 3}', ODD, '{"trained_scale": -1}', '{"trained_scale": 1e999, "run": 7}', "[" * 5000])
+def test_a_header_that_makes_no_sense_states_nothing(said: str, tmp_path: Path) -> None:
+    file = tmp_path / "odd.safetensors"
+    save_file({"0.weight": torch.zeros(2, 3)}, file, {"gandiag": said})
+    assert stated(file) == Stated()
+
+
+def test_flags_win_over_the_header(tmp_path: Path) -> None:
+    folder = train(plan(steps=1), tmp_path / "run")
+    assert load(folder.generator, prior="uniform").latent.prior == "uniform"
