@@ -16,7 +16,8 @@ FLOOR = {
     "errors": 0.0, "registry": 0.0, "contracts": 0.0, "record": 0.0, "config": 0.0, "catalogue": 0.0, "data": 0.0, "": 0.0,
     "load": 1.0, "sample": 1.1, "features": 1.2, "stats": 1.3, "judge": 1.0, "report": 1.0, "logs": 1.0,
     "metrics": 2.0, "probes": 2.0, "engine": 3.0, "assemble": 3.0, "training": 3.0, "plan": 3.0, "subjects": 3.0, "study": 3.1, "probing": 3.2,
-    "api": 4.0, "runs": 4.1, "testing": 5.0, "rivals": 5.0, "selftest": 5.1, "reference": 5.1, "monitor": 5.1, "integrations": 5.2, "pytest_plugin": 5.2, "conformance": 5.2, "cli": 6.0, "__main__": 7.0,
+    "api": 4.0, "runs": 4.1, "testing": 5.0, "rivals": 5.0, "selftest": 5.1, "reference": 5.1, "monitor": 5.1, "integrations": 5.2,
+    "pytest_plugin": 5.2, "conformance": 5.2, "cli": 6.0, "__main__": 7.0,
 }  # fmt: skip
 SAME_FLOOR_APART = {"judge", "report", "logs", "load"}
 
@@ -26,7 +27,8 @@ TORCH_FREE = (
     "gandiag.load.survey", "gandiag.cli.inspect",
     "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
     "gandiag.cli.explain",
-    "gandiag.cli.train", "gandiag.cli.bank", "gandiag.judge.baselines", "gandiag.load.stated", "gandiag.training", "gandiag.cli.losses", "gandiag.cli.gate", "gandiag.cli.compare",
+    "gandiag.cli.train", "gandiag.cli.bank", "gandiag.judge.baselines", "gandiag.load.stated", "gandiag.training", "gandiag.cli.losses",
+    "gandiag.cli.gate", "gandiag.cli.compare",
     "gandiag.report.junit", "gandiag.report.github", "gandiag.report.markdown", "gandiag.judge.baseline",
     "gandiag.cli.selftest", "gandiag.report.selftest",
 )  # fmt: skip
