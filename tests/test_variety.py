@@ -80,3 +80,12 @@ def test_garbage_is_inconclusive_and_a_point_off_the_manifold_is_not() -> None:
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="99 samples"):
         variety(torch.randn(198, 2), torch.randn(99, 2))
+
+
+def test_a_cloud_about_the_modes_is_no_collapse_and_one_about_a_single_mode_is() -> None:
+    """Samples twenty times as wide as the modes say nothing of their insides; which modes they gather about, they do."""
+    world = WORLDS[2]
+    real = world.sample(2 * N, seed=1)
+    every, one = (variety(real, Injection(keep=keep, noise=20.0).sample(world, N, seed=2)) for keep in (1.0, 0.125))
+    assert every.score.low < 0.15 and "wide as the modes" in every.doubts[0] and every.profile["off_manifold"].low > 0.8
+    assert one.score.low > 0.6 and not one.doubts

@@ -16,11 +16,12 @@ from torch import Tensor
 from gandiag.stats.cells import Modes
 from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, neighbours, radii
 from gandiag.stats.shortfall import distinct_share, shortfall
-from gandiag.stats.widths import Widths, mended, totals, widths
+from gandiag.stats.widths import Spread, Widths, mended, totals, widths
 
 LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
 EDGE = 0.99  # of the held-out reference counts as on the manifold
 COPY = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
+WIDE, WIDEST = 4.0, 8.0  # times the reference's width: from the one to the other, the inside of a mode fades from view
 ABSENT = 0.1  # a mode with less than this part of its share is missing, else skewed
 
 Picked = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
@@ -34,6 +35,7 @@ class Field:
     count: int
     real: Widths  # of A and B together, 2n rows
     fake: Widths
+    clear: Tensor  # (K,) how far the inside of each mode can be judged, in [0, 1]: not where samples are WIDEST times as wide
     good: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
     inner: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
     near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
@@ -56,6 +58,7 @@ class Kept:
     off_manifold: float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
     on: float  # share of the samples that count
     blur: float  # how many times coarser one must look before the samples pass for real
+    blind: float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
 
     @property
     def lost(self) -> float:
@@ -83,9 +86,10 @@ def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field
     home = real.of(torch.cat([inner, nobody]))
     alike, _ = mended(held, labels[1], real.of(torch.cat([nobody, nobody + 1])), home)
     held_far = distances(alike, reference, fine=fine)
-    alike, ratio = mended(fake, labels[2], own.of(good), home)
+    spread = own.of(good)
+    alike, ratio = mended(fake, labels[2], spread, home)
     copies = _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field(labels, parts.count, real, own, good, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
+    return Field(labels, parts.count, real, own, _clear(spread, home), good, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
 
 
 def by_finer_modes(field: Field, rows: tuple[Tensor, Tensor, Tensor], parts: Modes) -> Field:
@@ -93,7 +97,15 @@ def by_finer_modes(field: Field, rows: tuple[Tensor, Tensor, Tensor], parts: Mod
     reference, held, fake = (parts.finer[parts.cells(side)] for side in rows)
     count = int(parts.finer.max()) + 1
     real = widths(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
-    return replace(field, modes=(reference, held, fake), count=count, real=real, fake=widths(rows[2], fake, field.good, count))
+    own = widths(rows[2], fake, field.good, count)
+    home = real.of(torch.cat([field.inner, torch.zeros(len(held))]))
+    return replace(field, modes=(reference, held, fake), count=count, real=real, fake=own, clear=_clear(own.of(field.good), home))
+
+
+def _clear(own: Spread, home: Spread) -> Tensor:
+    """How far the inside of each mode can be judged, (K,): not at all where samples are so wide that putting it right would invent their shape."""
+    ratio = torch.where(own.have >= 5, own.width / home.width.clamp(min=1e-12), torch.ones(()))
+    return ((WIDEST - ratio) / (WIDEST - WIDE)).clamp(0, 1)
 
 
 def retention(field: Field, picked: Picked) -> Kept:
@@ -113,11 +125,13 @@ def retention(field: Field, picked: Picked) -> Kept:
     real, fake = totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), totals(f, weight, field.count)
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
-    cover = _cover(field, picked, weight, radius, (held_need, held_hits), torch.minimum(share, shown))
+    both = torch.minimum(share, shown)
+    cover = _cover(field, picked, weight, radius, (held_need, held_hits), both)
     width = _width(field, picked, weight * (need <= need.quantile(EDGE)), (held_need <= edge).float())
     distinct = distinct_share(copies) / max(distinct_share(own_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / EDGE
-    return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need))
+    blind = float((both * (1 - field.clear)).sum() / both.sum().clamp(min=1e-9))
+    return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind)
 
 
 def _blur(need: Tensor, held_need: Tensor) -> float:
@@ -145,11 +159,12 @@ def _cover(field: Field, picked: Picked, weight: Tensor, radius: Tensor, seen: t
         hits += weight[start : start + TILE] @ (fake[start : start + TILE] <= blur).float()  # (n,)
     have, held_have = totals(f, weight, field.count), totals(b, torch.ones(len(b)), field.count)
     want = torch.minimum(have, held_have)[a]
-    size = totals(a, torch.ones(len(a)), field.count).clamp(min=1)
-    sums = [
-        float((kept / size * totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count)).sum()) for h, n in ((hits, have), (held_hits, held_have))
-    ]
-    return sums[0] / sums[1] if sums[1] else 0.0
+    size_of = totals(a, torch.ones(len(a)), field.count).clamp(min=1)
+    covered, possible = (
+        kept / size_of * totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count) for h, n in ((hits, have), (held_hits, held_have))
+    )  # (K,) each
+    whole = float(possible.sum())
+    return float((field.clear * covered + (1 - field.clear) * possible).sum()) / whole if whole else 0.0
 
 
 def _width(field: Field, picked: Picked, weight: Tensor, held_weight: Tensor) -> float:

@@ -10,7 +10,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from gandiag.contracts import Estimate
-from gandiag.metrics.retention import Field, Kept, by_finer_modes, retention, survey
+from gandiag.metrics.retention import WIDE, Field, Kept, by_finer_modes, retention, survey
 from gandiag.stats.cells import find_modes
 from gandiag.stats.matching import radii
 
@@ -18,6 +18,7 @@ FEWEST = 100  # samples a side below which nothing is judged
 FEW_ON = 0.1  # share of the samples on the manifold below which the score is in doubt
 CONVINCING = 0.3  # narrowed or duplicated at least so much: lost variety whatever the fidelity
 BLURRED = 3.0  # times the resolution of the real data, where there are no modes to compare it with
+LIMIT = 0.15  # a loss that stands whatever is unknown beside it
 MODE_ROWS = 5000  # a side, to find the modes
 Z = 1.96  # of a 95 % interval
 
@@ -87,7 +88,7 @@ def _judge(whole: Kept, halves: list[Kept], parted: float, field: Field) -> Vari
     profile = {name: estimate(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
     power = min(1.0, (Z + 1.645) * math.hypot(float(lost.std()), parted / Z)) if len(halves) > 1 else None
     shares = tuple(min(max(half.lost, 0.0), 1.0) for half in halves)
-    return Variety(score, profile, power, n, shares, _doubts(whole, field, n, profile))
+    return Variety(score, profile, power, n, shares, _doubts(whole, field, profile, score))
 
 
 def _profile(kept: Kept) -> dict[str, float]:
@@ -111,16 +112,18 @@ def estimate(value: float, replicates: Tensor, *, extra: float = 0.0) -> Estimat
     return Estimate(value, low, high)
 
 
-def _doubts(kept: Kept, field: Field, n: int, profile: dict[str, Estimate]) -> tuple[str, ...]:
+def _doubts(kept: Kept, field: Field, profile: dict[str, Estimate], score: Estimate) -> tuple[str, ...]:
     """Why the score may mean little. Low fidelity is no excuse for a single point: nothing is in doubt where outputs are thin or copies."""
     if certain(profile):
         return ()
     out: tuple[str, ...] = ()
-    on = round(kept.on * n)
+    n = len(field.good)
     if kept.on < FEW_ON:
-        out += (f"only {on:,} of {n:,} samples are near the real data at any resolution",)
+        out += (f"only {round(kept.on * n):,} of {n:,} samples are near the real data at any resolution",)
     if kept.off_manifold > 0.5 and kept.blur > _resolution(field):
         out += (f"samples pass for real only at {kept.blur:.1f} times the real data's resolution, too coarse to tell its parts from each other",)
+    if kept.blind > 0.5 and score.low < LIMIT:
+        out += (f"samples are spread more than {WIDE:.0f} times as wide as the modes of the data: what is missing inside these cannot be told",)
     return out
 
 

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from gandiag.contracts import Estimate
 from gandiag.metrics.learned import Odds, odds
-from gandiag.metrics.variety import Variety, Z, certain, estimate, variety
+from gandiag.metrics.variety import LIMIT, Variety, Z, certain, estimate, variety
 
 ASPECT_OF = {"imagenet": "semantics", "pixels": "layout"}  # other views are called after their aspect
 DISPLACED = 0.3  # share of clearly generated rows above which a view shows low fidelity, and looks through frosted glass if it can
-LIMIT = 0.15  # a loss in a view of good fidelity that stands, however the others look
 DISPLACEMENT = 0.3  # variety that low fidelity alone can seem to cost then (noise of σ = .1 on images: up to .25)
 
 
