@@ -34,7 +34,7 @@ def test_without_real_data():
 
 
 def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # installed, it would be loaded twice
     command = [sys.executable, "-m", "pytest", "-p", "gandiag.pytest_plugin", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
 
