@@ -28,7 +28,7 @@ def selftest(context: click.Context, dims: str, seeds: int, first_seed: int, n: 
     """Check the score on this machine against collapses of known size.
 
     Toy generators lose modes, width, proportions or distinct outputs, or only fidelity, or both. For each the score and its
-    interval stand beside the loss and beside other metrics. About a minute on two cores; nothing is read, written or downloaded.
+    interval stand beside the loss and beside other metrics. About a minute and a half on two cores; nothing is read, written or downloaded.
 
     Exit codes: 0 every row within its tolerance, 1 some row off, 2 could not run.
     """
