@@ -18,7 +18,8 @@ import hostile  # noqa: E402
 # One process looks at every file, as `audit` and `inspect` would; Python's own audit events tell what was touched.
 # Seconds are of the processor: how busy the machine is says nothing about a file.
 WATCH = """
-import json, resource, sys, time, warnings
+import json, re, sys, time, warnings
+from pathlib import Path
 warnings.simplefilter("ignore")
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
@@ -32,7 +33,7 @@ def watch(event, args):
     if event.startswith(FORBIDDEN) or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")):
         events.append(f"{event} {str(args)[:80]}")
 sys.addaudithook(watch)
-found = {"imports": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+found = {}
 for name, path in json.load(sys.stdin).items():
     events.clear()
     start, problem, notes, looked = time.process_time(), None, [], None
@@ -46,7 +47,8 @@ for name, path in json.load(sys.stdin).items():
     except LoadError as wrong:
         problem = [wrong.what, wrong.hint]
     found[name] = {"seconds": time.process_time() - start, "problem": problem, "notes": notes, "events": list(events), "looked": looked}
-found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = Path("/proc/self/status")  # ru_maxrss would be that of the parent before exec, where it was the greater
+found["memory"] = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024 if status.exists() else 0
 print(json.dumps(found))
 """
 
@@ -80,8 +82,9 @@ def test_nothing_in_it_happens(name: str, seen: dict[str, Any], corpus: tuple[di
 
 
 def test_all_of_them_fit_into_a_gigabyte(seen: dict[str, Any]) -> None:
-    """Beyond the imports, of which torch alone takes half of one."""
-    assert seen["memory"] - seen["imports"] < 2**30
+    if not seen["memory"]:
+        pytest.skip("this system does not tell the peak of a process")
+    assert 2**27 < seen["memory"] < 2**30
 
 
 def test_the_attacks_are_real(corpus: tuple[dict[str, Path], Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The chain is built so that no loss is counted twice. Copies are weighted down fi
 outputs. *Mass* compares the shares of the modes; *width* compares the spread inside a mode; *cover* is then asked of samples
 whose width has been put right, against as many reference rows a mode as there are samples, so that neither thin modes, nor
 skewed ones, nor junk, nor copies can show in it: only a part of a mode that is never generated.
+Where samples are many times as wide as their mode, nothing is known of its inside, and `cover` takes it for whole.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def variety_of_views(real: Mapping[str, Tensor], fake: Mapping[str, Tensor], *, 
 
 def _clearest(levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, Tensor], seed: int, replicates: int) -> Seen:
     """The least degraded view in which the generator does not stand beside the data, else the most degraded one."""
-    clear = found = odds(real[levels[0]], fake[levels[0]], seed=seed)
+    clear = odds(real[levels[0]], fake[levels[0]], seed=seed)
     for name in levels:
         found = clear if name == levels[0] else odds(real[name], fake[name], seed=seed)
         if found.invented() <= DISPLACED or name == levels[-1]:
