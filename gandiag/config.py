@@ -65,6 +65,8 @@ class AuditConfig:
     latent_dim: int | None = knob(None, "size of the latent vector, labels not counted", group="latent", low=1)
     prior: str | None = knob(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "truncated", "sphere"))
     scale: float = knob(1.0, "latent scale sampled at", group="latent", low=0.0)
+    psi: float = knob(1.0, "truncation: styles drawn towards their mean, 1 is none", group="latent", low=0.0)
+    noise: str = knob("const", "noise inputs beside the latent: one fixed draw, one a sample, or none", group="latent", choices=("const", "random", "none"))
     classes: int | None = knob(None, "number of classes of a conditional generator", group="latent", low=1)
     condition: str | None = knob(None, "how the class is passed", group="latent", choices=("index", "onehot", "concat"))
     class_: int | None = knob(None, "sample this class only", group="latent", low=0)

@@ -23,6 +23,7 @@ from gandiag.load.folders import holds_checkpoint, open_folder
 from gandiag.load.names import printable, role
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.families import rebuild
+from gandiag.load.rebuild.knobs import set_knobs
 from gandiag.load.recognise import refuse_others
 from gandiag.load.spec import Spec, read_spec, settled, write_spec
 from gandiag.load.stated import stated
@@ -149,7 +150,8 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
     made = rebuild(replace(weights, beside={**companion(Path(path)), **_settings(content.tree)}), config, name)
     facts = {**subject, "family": made.family, "parameters": weights.parameters}
     classes, first = made.inputs.classes, made.inputs.labels_first
-    return Network(made.module, made.latent, made.output, classes, made.condition, facts, _shown(made.assumptions), notes, first)
+    said = (*made.assumptions, *set_knobs(made.module, config, name))
+    return Network(made.module, made.latent, made.output, classes, made.condition, facts, _shown(said), notes, first)
 
 
 def _settings(tree: Any) -> Mapping[str, Any]:
@@ -159,8 +161,9 @@ def _settings(tree: Any) -> Mapping[str, Any]:
 
 def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:
     found = adapt(module, config)
+    said = (*found.assumptions, *set_knobs(module, config, type(module).__name__))
     facts = {"family": type(module).__name__, "parameters": sum(entry.numel() for entry in module.parameters()), **subject}
-    return Network(module, found.latent, found.output, found.classes, found.condition, facts, found.assumptions, notes)
+    return Network(module, found.latent, found.output, found.classes, found.condition, facts, said, notes)
 
 
 def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module, str] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -70,6 +71,17 @@ def uniforms(indices: Tensor, size: int, *, seed: int) -> Tensor:
     counter = (torch.arange(size, dtype=torch.int64) + 1) * _GOLDEN  # (size,)
     bits = _mix(stream[:, None] + counter)  # (B, size) int64
     return ((bits >> 12) & 0xFFFFFFFFFFFFF).double().add_(0.5).mul_(2.0**-52)
+
+
+def noise_of(seed: int, indices: Tensor) -> Callable[[str, int, bool], Tensor]:
+    """What noise inputs draw from (load.rebuild.noise.Draw): (name, size, uniform) -> (B, size) float32, a function of (seed, index, name)."""
+    rows = indices.to("cpu", torch.int64)
+
+    def draw(name: str, size: int, uniform: bool) -> Tensor:
+        made = uniforms(rows, size, seed=derived(seed, f"noise input {name}"))  # (B, size)
+        return (made if uniform else _quantile(made)).float()
+
+    return draw
 
 
 def derived(seed: int, purpose: str) -> int:

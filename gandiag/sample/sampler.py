@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import ConfigError, GandiagError, OutputError, near
+from gandiag.load.rebuild.knobs import turned
 from gandiag.sample.check import demand_finite, demand_shape
 from gandiag.sample.device import automatic_batch, lives_on, out_of_memory, pick_device
 from gandiag.sample.guard import batch_norms, demand_switchable, estimate_standing, put_standing, seeded, untouched, use_batch_statistics
-from gandiag.sample.latents import derived, labels, latents
+from gandiag.sample.latents import derived, labels, latents, noise_of
 
 BN_MODES = ("eval", "batch", "standing")
 GROUP = 64  # samples that share their statistics where batch norm uses the batch's own
@@ -70,6 +71,11 @@ class Sampler:
         return f"Generator(z {self.latent.shape} {self.latent.prior} -> {self.output.kind} {self.output.shape}{conditional}, on {self.device})"
 
     @property
+    def module(self) -> nn.Module:
+        """The network where it runs, whose knobs (truncation, noise) `load.rebuild.knobs.turned` turns for a while."""
+        return self._placed.module
+
+    @property
     def batch_norms(self) -> int:
         """How many batch-norm layers keep running statistics."""
         return len(batch_norms(self.network.module))
@@ -96,7 +102,7 @@ class Sampler:
         with seeded(derived(seed, "network noise")):
             for rows in self._groups(len(indices), bn):
                 z = latents(self.latent, indices[rows], seed=seed, scale=scale)
-                parts += self._generate(z, None if classes is None else classes[rows], bn, values)
+                parts += self._generate(z, None if classes is None else classes[rows], bn, values, (seed, indices[rows]))
         samples = torch.cat(parts) if parts else torch.empty(0, *self.output.shape)
         demand_finite(samples)
         return samples  # (B, *shape)
@@ -145,8 +151,8 @@ class Sampler:
             starts.pop()
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
-    def _generate(self, z: Tensor, classes: Tensor | None, bn: str, values: list[Tensor] | None) -> list[Tensor]:
-        """One group, in as many pieces as memory asks for."""
+    def _generate(self, z: Tensor, classes: Tensor | None, bn: str, values: list[Tensor] | None, who: tuple[int, Tensor]) -> list[Tensor]:
+        """One group, in as many pieces as memory asks for. `who`: seed and indices of its samples, which noise inputs draw by."""
         pieces, start = [], 0
         network = self._placed
         with untouched(network.module), torch.no_grad():
@@ -157,7 +163,8 @@ class Sampler:
             while start < len(z):
                 rows = slice(start, len(z) if bn == "batch" else start + self.batch_size)
                 try:
-                    made = self._call(network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device))
+                    with turned(network.module, draw=noise_of(who[0], who[1][rows])):
+                        made = self._call(network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device))
                 except (RuntimeError, MemoryError) as problem:
                     self._shrink(problem, bn)
                     continue

@@ -1,0 +1,59 @@
+"""The knobs that a rebuilt network offers beside z: truncation (psi) and noise. Set once at load, turned for a while by probes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption
+from gandiag.errors import LoadError
+from gandiag.load.rebuild.noise import Draw, noise_inputs
+from gandiag.load.rebuild.styles import truncations
+
+_NOISE = {
+    "const": "the same pictures for all samples: latents alone vary",
+    "random": "fresh pictures for every sample, by its index",
+    "none": "switched off",
+}  # fmt: skip
+
+
+def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assumption, ...]:
+    """Truncation and noise as the settings say, and what to say of them. LoadError for a knob that the network has not."""
+    psis, noises = list(truncations(module)), list(noise_inputs(module))
+    if config.psi != 1.0 and not psis:
+        raise LoadError(f"--psi {config.psi:g} was given, and {name} has no truncation that gandiag knows", "leave --psi out; --scale shrinks the latents")
+    if config.noise != "const" and not noises:
+        raise LoadError(f"--noise {config.noise} was given, and {name} has no noise inputs that gandiag knows", "leave --noise out")
+    for psi in psis:
+        psi.value = config.psi
+    for noise in noises:
+        noise.mode = config.noise
+    said = []
+    if psis:
+        plain = config.psi == 1.0
+        said.append(Assumption("truncation psi (--psi)", "1: none" if plain else f"{config.psi:g}", "gandiag" if plain else "flag"))
+    if noises:
+        source = "gandiag" if config.noise == "const" else "flag"
+        said.append(Assumption("noise inputs (--noise)", f"{config.noise}: {_NOISE[config.noise]}; {len(noises)} of them", source))
+    return tuple(said)
+
+
+@contextlib.contextmanager
+def turned(module: nn.Module, *, psi: float | None = None, noise: str | None = None, draw: Draw | None = None) -> Iterator[None]:
+    """The knobs at other values inside; what is None stays. `draw`: random noise for the samples of the calls inside."""
+    psis, noises = list(truncations(module)), list(noise_inputs(module))
+    values, modes = [entry.value for entry in psis], [(part.mode, part.draw) for part in noises]
+    try:
+        for entry in psis:
+            entry.value = entry.value if psi is None else psi
+        for part in noises:
+            part.mode, part.draw = noise or part.mode, draw or part.draw
+        yield
+    finally:
+        for entry, value in zip(psis, values, strict=True):
+            entry.value = value
+        for part, (mode, drawing) in zip(noises, modes, strict=True):
+            part.mode, part.draw = mode, drawing
