@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gandiag.config import Resolved, resolve
-from gandiag.errors import ExitCode, RecordError
+from gandiag.errors import ExitCode, LoadError, RecordError, SourceError
 from gandiag.judge.policy import exit_code
+from gandiag.load.containers import refusal, sniff
 from gandiag.record import Record, write_atomically
 from gandiag.report import words
 
 from . import console
 from .options import Grouped, audit_options, show_config
 
+_NEVER = ("lfs", "html", "empty")  # neither weights nor samples
 
 @click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subject", metavar="CKPT|SAMPLES", required=False)
@@ -50,6 +53,7 @@ def audit(subject: str | None, run_path: str | None, as_json: bool, record_path:
         return _whole_run(run_path, subject, resolved, (as_json, record_path, html_path, exit_zero, dry_run))
     if subject is None:
         raise click.UsageError("there is nothing to audit: give a checkpoint, samples, or --run DIR")
+    check_readable(subject, resolved.config.real)
     record = _run(subject, resolved, dry_run)
     if record is None:
         return ExitCode.OK
@@ -92,6 +96,16 @@ def _run(subject: str, resolved: Resolved, dry_run: bool) -> Record | None:
         return audit_subject(subject, resolved, progress=on_progress, say=console.note)
 
 
+def check_readable(subject: str, real: str | None) -> None:
+    """Fail in an instant where a path leads nowhere or a download failed: what follows imports torch, which takes seconds."""
+    if not os.path.lexists(subject) and not subject.startswith("hf:"):
+        raise LoadError(f"{subject} does not exist", "check the path")
+    if Path(subject).is_file() and (found := sniff(subject)).kind in _NEVER:
+        raise refusal(found)
+    if real is not None and not os.path.lexists(real):
+        raise SourceError(f"{real} cannot be read: No such file or directory", "check the path")
+
+
 def check_writable(path: str | None) -> None:
     """Fail before the run, not after it, where a result could not be written."""
     if path is None:
@@ -101,8 +115,6 @@ def check_writable(path: str | None) -> None:
         raise RecordError(f"{path} cannot be written: there is no folder {folder}", f"mkdir -p {folder}")
     if Path(path).is_dir():
         raise RecordError(f"{path} is a folder", "give the name of a file")
-    import os
-
     if not os.access(path if Path(path).exists() else folder, os.W_OK):
         raise RecordError(f"{path} cannot be written: permission denied", "choose another path")
 

@@ -126,3 +126,15 @@ def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
         assert process.returncode in (130, -signal.SIGINT), err  # a signal before Python's first line is the shell's own 130
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["missing.pt"], "missing.pt does not exist"),
+    ([str(RING), "--real", "nowhere"], "nowhere cannot be read"),
+    (["pointer.pt"], "Git LFS pointer"),
+], ids=["checkpoint", "real data", "failed download"])
+def test_what_fails_cheaply_fails_before_torch_is_imported(arguments: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "pointer.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 3\n")
+    code = f"import sys; from gandiag.cli.main import run; print(int(run({['audit', *arguments]!r})), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"] and says in done.stderr, done.stderr
