@@ -28,11 +28,13 @@ class Scale:
 
 
 def subject_of(facts: Mapping[str, Any], output: Output, *, latent: Latent | None = None, scale: float = 1.0, trained: Scale | None = None,
-               assumptions: Sequence[Assumption] = (), classes: int | None = None, notes: Sequence[Any] = ()) -> dict[str, Any]:  # fmt: skip
-    """The record's `subject`: facts of the file, latent, output, and everything that had to be assumed."""
+               assumptions: Sequence[Assumption] = (), classes: int | None = None, notes: Sequence[Any] = (),
+               knobs: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """The record's `subject`: facts of the file, latent (with `knobs`: psi and noise), output, and everything that had to be assumed."""
     shown = None
     if latent is not None:
-        shown = {"dim": latent.dim, "prior": latent.prior, "scale": scale, "trained_scale": None if trained is None else dataclasses.asdict(trained)}
+        shown = {"dim": latent.dim, "prior": latent.prior, "scale": scale, "trained_scale": None if trained is None else dataclasses.asdict(trained),
+                 **(knobs or {})}
     return {
         "path": None, "sha256": None, "loader": None, "family": None, "parameters": None, "weights": None,
         **facts,

@@ -11,14 +11,18 @@ from torch import Tensor
 from gandiag.assemble import fact
 from gandiag.contracts import Outcome
 from gandiag.engine import Clock, Progress, attempt
+from gandiag.load.rebuild.knobs import turned
+from gandiag.load.rebuild.noise import noise_inputs
+from gandiag.load.rebuild.styles import truncations
 from gandiag.metrics.exhibits import Shown, sample_grid, scale_rows, similar_pairs
 from gandiag.metrics.modes import SHOWN
 from gandiag.probes.batchnorm import statistics_mismatch
 from gandiag.probes.conditioning import Conditioning
-from gandiag.probes.response import response
+from gandiag.probes.noise_only import NoiseOnly
+from gandiag.probes.response import PSIS, response
 from gandiag.probes.sensitivity import Sensitivity
 from gandiag.record import Measurement
-from gandiag.sample.latents import latents
+from gandiag.sample.latents import latents, noise_of
 from gandiag.sample.sampler import Sampler
 from gandiag.stats.subset import Kept
 from gandiag.study import Study
@@ -37,6 +41,8 @@ def look(study: Study, results: Mapping[str, Mapping[Any, Any]], *, clock: Clock
             "sensitivity": lambda: _sensitivity(study, sampler),
             "scale sweep": lambda: _sweep(study, sampler, progress),
         }
+        if any(noise_inputs(sampler.module)):
+            jobs["noise_share"] = lambda: _noise(study, sampler)
         if sampler.classes:
             jobs["conditioning"] = lambda: _conditioning(study, sampler)
     else:
@@ -82,8 +88,22 @@ def _conditioning(study: Study, sampler: Sampler) -> Outcome:
     return Conditioning().measure(forward, _base(study, sampler, 32), sampler.classes)
 
 
+def _noise(study: Study, sampler: Sampler) -> Outcome:
+    """Each latent alone, under noise that nothing else varies with."""
+    seed, latent, probe = study.config.seed, sampler.latent, NoiseOnly()
+    base = _base(study, sampler, probe.points)
+    labels = None if sampler.classes is None else torch.arange(probe.points) % sampler.classes
+
+    def forward(point: int, indices: Tensor) -> Tensor:
+        z = base[point].expand(len(indices), *latent.shape)
+        with turned(sampler.module, noise="random", draw=noise_of(seed, indices)):
+            return sampler.run(z, None if labels is None else labels[point].expand(len(indices)), bn=_eval_mode(study.config.bn)).cpu()
+
+    return probe.measure(forward)
+
+
 def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
-    """The same latents at every scale, in units of the scale that the verdict is about."""
+    """The same latents at every scale, in units of the scale that the verdict is about; at every psi, where scale does nothing."""
     unit = study.plan.sources["fake"].scale
     scales = tuple(sorted({*study.config.scales, 1.0}))
     labels = None if study.config.class_ is None else torch.full((SWEEP,), study.config.class_)
@@ -102,10 +122,18 @@ def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
         kept[scale] = made[:SHOWN_LATENTS]
         return made
 
-    found = response(remembered, scales, output=study.subject.output, seed=study.config.seed)
-    rows = {scale: kept[scale] for scale in scales if scale in kept}
+    def truncated(psi: float) -> Tensor:
+        with turned(sampler.module, psi=psi):
+            made = sampler.at(torch.arange(SWEEP), seed=study.config.seed, scale=unit, labels=labels, bn=study.config.bn)
+        kept[psi] = made[:SHOWN_LATENTS]
+        return made
+
+    psis = tuple(sorted({*PSIS, study.config.psi})) if any(truncations(sampler.module)) else ()
+    found = response(remembered, scales, output=study.subject.output, seed=study.config.seed, truncated=(truncated, psis) if psis else None)
+    over = found.sections["response"]["axis"]
+    rows = {place: kept[place] for place in (psis if over == "psi" else scales) if place in kept}
     if study.subject.output.kind == "image" and study.config.exhibits and rows:
-        found = Outcome(found.measurements, found.sections, (*found.exhibits, scale_rows(rows, study.subject.output.range)))
+        found = Outcome(found.measurements, found.sections, (*found.exhibits, scale_rows(rows, study.subject.output.range, over or "scale")))
     return found
 
 

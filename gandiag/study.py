@@ -18,6 +18,7 @@ from gandiag.features.cache import FeatureCache, RealPass
 from gandiag.features.extractors import default_features
 from gandiag.features.fidelity import available
 from gandiag.features.views import View, embed, make_views, salt_of
+from gandiag.load.rebuild.knobs import knobs_of
 from gandiag.plan import INCEPTION, Plan, Question, plan_of
 from gandiag.probes.trained_scale import trained_scale
 from gandiag.record import Measurement
@@ -85,7 +86,8 @@ class Study:
         sampler = self.subject.sampler
         latent = None if sampler is None else sampler.latent
         return subject_of(self.subject.facts, self.subject.output, latent=latent, scale=self.config.scale, trained=self.trained,
-                          assumptions=self.assumptions, classes=self.subject.classes, notes=self.subject.notes)  # fmt: skip
+                          assumptions=self.assumptions, classes=self.subject.classes, notes=self.subject.notes,
+                          knobs=None if sampler is None else knobs_of(sampler.module))  # fmt: skip
 
     def estimate(self) -> str:
         """What is about to run and how long it will take, as one line."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gandiag.contracts import Outcome, Output
 from gandiag.errors import OutputError
-from gandiag.probes.response import KEYS, response, spread_of
+from gandiag.probes.response import KEYS, PSIS, response
+from gandiag.probes.spread import spread_of
 from gandiag.record import plain
 
 SCALES = (0.02, 0.1, 0.5, 0.75, 1.0, 1.25, 2.0, 4.0)
@@ -116,7 +117,7 @@ def test_scale_nought_and_a_single_scale() -> None:
 def test_distances_are_torchs_and_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Z @ W + 100.0
     whole = spread_of(rows.reshape(256, 3, 4, 4), None).distances
-    monkeypatch.setattr("gandiag.probes.response.CHUNK", 5)
+    monkeypatch.setattr("gandiag.probes.spread.CHUNK", 5)
     assert whole.allclose(torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-9)
     assert spread_of(rows, None).distances.allclose(whole, atol=1e-9)
 
@@ -135,3 +136,35 @@ def test_curve_has_no_holes_in_its_axis() -> None:
     curve = sweep(lambda z: z @ W).exhibits[0]
     assert curve.id == "response" and curve.kind == "series"
     assert all(len(line) == len(curve.data["x"]) for line in curve.data["lines"].values())
+
+
+def styled(psi: float, *, shrink: float = 1.0) -> Tensor:
+    """A generator of normalised z whose styles are drawn towards a mean of their own: outputs spread in proportion to psi."""
+    w = Z / Z.norm(dim=1, keepdim=True)
+    return (0.3 + psi * shrink * (w - 0.3)) @ W
+
+
+def test_where_scale_does_nothing_psi_is_swept() -> None:
+    found = response(lambda scale: styled(1.0), SCALES, seed=0, output=VECTOR, truncated=(styled, PSIS))
+    section = found.sections["response"]
+    assert section["axis"] == "psi" and section["reason"].startswith("does not react to scale: doubling z moves its outputs")
+    assert section["reason"].endswith("the truncation psi is swept instead")
+    assert [point["psi"] for point in points(found)] == list(PSIS) and all("scale" not in point for point in points(found))
+    for point in points(found):
+        assert point["spread"] == pytest.approx(point["psi"], abs=1e-4) and point["spread_median"] == pytest.approx(point["psi"], abs=1e-4)
+    by_psi = {point["psi"]: point for point in points(found)}
+    assert by_psi[0.0]["duplicated"] == 1.0 and by_psi[0.0]["effective"] == 1.0 and by_psi[1.0]["duplicated"] < 0.05
+    assert set(found.measurements) == set(KEYS) and found.measurements["scale_gain"].value is None
+    assert found.exhibits[0].id == "response" and found.exhibits[0].data["x"] == list(PSIS)
+
+
+def test_a_generator_that_reacts_to_scale_is_swept_over_scale() -> None:
+    found = response(lambda scale: Z * scale @ W, SCALES, seed=0, output=VECTOR, truncated=(styled, PSIS))
+    assert found.sections["response"]["axis"] == "scale" and len(points(found)) == len(SCALES)
+
+
+def test_a_dead_generator_is_dead_at_every_psi() -> None:
+    found = response(lambda scale: torch.ones(256, 48), SCALES, seed=0, output=VECTOR, truncated=(lambda psi: torch.ones(256, 48), PSIS))
+    section = found.sections["response"]
+    assert section["axis"] == "psi" and "every output is the same" in section["reason"] and "at every psi" in section["reason"]
+    assert all(point["spread"] is None and point["effective"] == 1.0 for point in section["points"])

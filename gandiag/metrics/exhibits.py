@@ -61,8 +61,8 @@ def sample_grid(samples: Tensor, span: Span = None) -> Exhibit:
     return sheet("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], span)
 
 
-def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None) -> Exhibit:
-    """The same latents at every scale: scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
+def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None, axis: str = "scale") -> Exhibit:
+    """The same latents at every scale (or psi, as `axis` says): scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
 
     More than ten scales: ten of them, evenly chosen, the first, the last and 1 among them.
     """
@@ -70,7 +70,7 @@ def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None) -> Exhibit:
     columns = min([COLUMNS, max(1, MOST_TILES // len(scales)), *(len(by_scale[scale]) for scale in scales)])
     tiles = torch.cat([by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
     named = ", ".join(f"{scale:g}" for scale in scales)
-    return sheet("scales", f"The same {columns} latents at every scale; rows: {named}", tiles, span, columns)
+    return sheet("scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, span, columns)
 
 
 def _chosen(scales: list[float], most: int = 10) -> list[float]:

@@ -1,4 +1,4 @@
-"""How the variety of the outputs follows the scale of z: the same latents, enlarged and shrunk.
+"""How the variety of the outputs follows the scale of z: the same latents, enlarged and shrunk. Where that does nothing, truncation.
 
 A linear generator spreads in proportion to the scale, one that has split z into hard regions hardly at all, and both are
 healthy; a collapsed one has no spread at any scale. What is told apart here is collapse from a wrong latent scale.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,58 +15,32 @@ from torch import Tensor
 
 from gandiag.contracts import Outcome, Output
 from gandiag.errors import OutputError
+from gandiag.probes.spread import QUANTILE, Spread, nearest, off_diagonal, spread_of
 from gandiag.record import Measurement
 from gandiag.stats.sheets import curves
 
 REPLICATES = 12
-QUANTILE = 0.05  # low, because one repeated output among many leaves the mean distance where it was
 NEAR = 0.1  # two outputs are one if nearer than that share of the median distance to the nearest neighbour at scale 1
-RESOLUTION = 2.0**-20  # of the outputs' rms length: what two evaluations of one network differ by in float32
 STILL = 1e-3  # G does not react to scale if doubling z moves its outputs by less than that share of the distance between them
-EDGE = 0.01  # a value is saturated within that share of the range from either end
-CHUNK = 1 << 15  # output values multiplied at a time: images of any size in little memory
 KEYS = ("scale_reaction", "scale_gain", "spread_smallest_scale")
+PSIS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0, 1.15)  # truncations swept where scale does nothing: 1 is the network as trained
 NO_FLOOR = "asked of the generator: real data have no latent"
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The outputs at one scale. `distances` (N, N) float64 with zeros on the diagonal; `size`: their rms length."""
-
-    distances: Tensor
-    size: float
-    saturated: float | None
-
-    @property
-    def quantile(self) -> float:
-        return self.quantile_of(torch.arange(len(self.distances)))
-
-    def quantile_of(self, rows: Tensor) -> float:
-        """The 5 % quantile of the distances among some rows."""
-        return float(torch.quantile(_off_diagonal(self.distances[rows][:, rows]), QUANTILE))
-
-    @property
-    def spacing(self) -> float:
-        """The median distance to the nearest other output."""
-        return float(_nearest(self.distances).median())
-
-    @property
-    def resolution(self) -> float:
-        """Below this, two outputs are the same."""
-        return max(RESOLUTION * self.size, 1e-30)
-
-
-def response(sample_at: Callable[[float], Tensor], scales: Sequence[float], *, seed: int = 0, output: Output | None = None) -> Outcome:
+def response(sample_at: Callable[[float], Tensor], scales: Sequence[float], *, seed: int = 0, output: Output | None = None,
+             truncated: tuple[Callable[[float], Tensor], Sequence[float]] | None = None) -> Outcome:  # fmt: skip
     """The section `response`, its curve, and three measurements.
 
     `sample_at(scale)`: outputs (N, *shape) of the *same* base latents at that scale, in the declared range of `output`.
-    First G(z) is compared with G(2z): a generator that normalises z, or ignores it, is not swept, and `reason` says why.
-    Per scale: `spread`, the 5 % quantile of the pairwise distance in output space relative to scale 1 (`spread_median` and
+    First G(z) is compared with G(2z): a generator that normalises z, or ignores it, is not swept over scale, and `reason` says
+    why. `truncated`: outputs of the same latents at a truncation psi, and the psi to try; then the sweep is over psi, and
+    `axis` and the points say "psi" in place of "scale".
+    Per point: `spread`, the 5 % quantile of the pairwise distance in output space relative to scale (psi) 1 (`spread_median` and
     `spread_mean` alike, `interval` from half-samples); `duplicated`, the share of outputs with another nearer than a tenth of
-    the median nearest-neighbour distance at scale 1; `effective`, the inverse Simpson number of such groups, in [1, N];
+    the median nearest-neighbour distance at 1; `effective`, the inverse Simpson number of such groups, in [1, N];
     `saturated`, the share of output values within 1 % of the range's ends.
 
-    Where scale 1 itself has no spread, the reference is the largest scale, and `reason` says so. A scale at which the output
+    Where 1 itself has no spread, the reference is the largest scale, and `reason` says so. A scale at which the output
     is not finite has null numbers. Cost: N samples a scale, and N² x output size multiplications (N = 256 takes moments).
     Above 1 the sweep is extrapolation: report it, judge nothing by it. Reads as "still" for style-based generators, which
     normalise z by construction, and with batch statistics instead of stored ones.
@@ -78,53 +51,26 @@ def response(sample_at: Callable[[float], Tensor], scales: Sequence[float], *, s
     moved, between = _reaction(base, doubled, known)
     still = _still(moved, between, known)
     measured = {"scale_reaction": _relative(moved, between, len(base))}
-    if still is not None:
-        why = f"does not react to scale: {still}"
-        measured |= {key: Measurement.missing(why) for key in KEYS[1:]}
-        return Outcome(measured, {"response": {"axis": None, "reason": why, "points": []}})
     del base, doubled
-    sweep, failed = _sweep(sample_at, sorted({float(scale) for scale in scales}), known, span)
-    return _told(sweep, failed, known[1.0], measured, seed)
-
-
-def spread_of(outputs: Tensor, span: tuple[float, float] | None) -> Spread:
-    """Distances between outputs (N, *shape); centred first, so that nearly equal outputs keep their digits."""
-    flat = outputs.detach().flatten(1)  # (N, D)
-    gram = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    square = 0.0
-    for start in range(0, flat.shape[1], CHUNK):
-        part = flat[:, start : start + CHUNK].cpu().double()  # (N, d)
-        if not bool(torch.isfinite(part).all()):
-            raise OutputError("the generator's output is not finite at this latent scale", "leave this scale out with --scales")
-        square += float(part.square().sum())
-        part = part - part.mean(0)
-        gram += part @ part.T
-    squared = gram.diagonal()[:, None] + gram.diagonal()[None] - 2 * gram
-    distances = squared.clamp_min(0).sqrt().fill_diagonal_(0.0)  # (N, N)
-    return Spread(distances, math.sqrt(square / max(1, len(flat))), None if span is None else _saturated(flat, span))
-
-
-def _saturated(flat: Tensor, span: tuple[float, float]) -> float:
-    low, high = span
-    margin = EDGE * (high - low)
-    return float(((flat <= low + margin) | (flat >= high - margin)).double().mean())
-
-
-def _off_diagonal(square: Tensor) -> Tensor:
-    """The upper triangle of (N, N) without its diagonal, flat."""
-    row, column = torch.triu_indices(len(square), len(square), 1)
-    return square[row, column]
-
-
-def _nearest(distances: Tensor) -> Tensor:
-    """Distance to the nearest other row, (N,)."""
-    return distances.clone().fill_diagonal_(math.inf).amin(1)
+    if still is None:
+        sweep = _sweep(sample_at, sorted({float(scale) for scale in scales}), known, span)
+        return _told(sweep, known[1.0], measured, seed)
+    why = f"does not react to scale: {still}"
+    measured |= {key: Measurement.missing(why) for key in KEYS[1:]}
+    if truncated is None:
+        return Outcome(measured, {"response": {"axis": None, "reason": why, "points": []}})
+    sample_psi, psis = truncated
+    one = spread_of(sample_psi(1.0), span)
+    sweep = _sweep(sample_psi, sorted({float(psi) for psi in psis}), {1.0: one}, span)
+    found = _told(sweep, one, {}, seed, axis="psi")
+    reason = "; ".join(part for part in (f"{why}; the truncation psi is swept instead", found.sections["response"]["reason"]) if part)
+    return Outcome(measured, {"response": {**found.sections["response"], "reason": reason}}, found.exhibits)
 
 
 def _reaction(base: Tensor, doubled: Tensor, known: dict[float, Spread]) -> tuple[Tensor, float]:
     """How far each output moves when z doubles, (N,), and the mean distance between outputs, the larger of the two scales'."""
     moved = torch.stack([(a.double() - b.double()).norm() for a, b in zip(base, doubled, strict=True)]).cpu()
-    return moved, max(float(_off_diagonal(spread.distances).mean()) for spread in known.values())
+    return moved, max(float(off_diagonal(spread.distances).mean()) for spread in known.values())
 
 
 def _still(moved: Tensor, between: float, known: dict[float, Spread]) -> str | None:
@@ -146,55 +92,58 @@ def _relative(moved: Tensor, between: float, n: int) -> Measurement:
     return Measurement(value, max(0.0, value - error), value + error, None, "of the distance between outputs", "neither", n, reason=NO_FLOOR)
 
 
-def _sweep(sample_at: Callable[[float], Tensor], scales: Sequence[float], known: dict[float, Spread],
-           span: tuple[float, float] | None) -> tuple[dict[float, Spread | None], list[float]]:
-    """Every scale, those already sampled not again; None where the output cannot be measured."""
+def _sweep(sample_at: Callable[[float], Tensor], places: Sequence[float], known: dict[float, Spread],
+           span: tuple[float, float] | None) -> dict[float, Spread | None]:  # fmt: skip
+    """Every scale (or psi), those already sampled not again; None where the output cannot be measured."""
     sweep: dict[float, Spread | None] = {}
-    for scale in scales:
+    for place in places:
         try:
-            sweep[scale] = known[scale] if scale in known else spread_of(sample_at(scale), span)
+            sweep[place] = known[place] if place in known else spread_of(sample_at(place), span)
         except OutputError:
-            sweep[scale] = None
-    return sweep, [scale for scale, spread in sweep.items() if spread is None]
+            sweep[place] = None
+    return sweep
 
 
-def _reference(sweep: dict[float, Spread | None], one: Spread) -> tuple[Spread | None, str | None]:
-    """What spreads are relative to, and what to say where that is not scale 1."""
+def _reference(sweep: dict[float, Spread | None], one: Spread, axis: str) -> tuple[Spread | None, str | None]:
+    """What spreads are relative to, and what to say where that is not scale (psi) 1."""
     if one.quantile > one.resolution:
         return one, None
-    seen = [(scale, spread) for scale, spread in sweep.items() if spread is not None]
-    scale, largest = seen[-1] if seen else (1.0, one)
+    seen = [(place, spread) for place, spread in sweep.items() if spread is not None]
+    place, largest = seen[-1] if seen else (1.0, one)
     if largest.quantile > largest.resolution:
-        return largest, f"at scale 1 at least {QUANTILE:.0%} of the pairs of outputs are the same; spread is relative to scale {scale:g}"
-    return None, f"at least {QUANTILE:.0%} of the pairs of outputs are the same at every scale: spread is not a ratio of anything"
+        return largest, f"at {axis} 1 at least {QUANTILE:.0%} of the pairs of outputs are the same; spread is relative to {axis} {place:g}"
+    return None, f"at least {QUANTILE:.0%} of the pairs of outputs are the same at every {axis}: spread is not a ratio of anything"
 
 
-def _told(sweep: dict[float, Spread | None], failed: list[float], one: Spread, measured: dict[str, Measurement], seed: int) -> Outcome:
-    reference, reason = _reference(sweep, one)
+def _told(sweep: dict[float, Spread | None], one: Spread, measured: dict[str, Measurement], seed: int, axis: str = "scale") -> Outcome:
+    reference, reason = _reference(sweep, one, axis)
     threshold = max(NEAR * (reference or one).spacing, one.resolution)
-    points = [_point(scale, spread, reference, threshold, seed) for scale, spread in sweep.items()]
+    points = [{axis: place} | _point(spread, reference, threshold, seed) for place, spread in sweep.items()]
+    failed = [f"{place:g}" for place, spread in sweep.items() if spread is None]
     if failed:
-        said = f"the output is not finite at scale {', '.join(f'{scale:g}' for scale in failed)}"
+        said = f"the output is not finite at {axis} {', '.join(failed)}"
         reason = said if reason is None else f"{reason}; {said}"
-    measured = measured | {"scale_gain": _gain(points), "spread_smallest_scale": _smallest(points, one)}
+    if axis == "scale":
+        measured = measured | {"scale_gain": _gain(points), "spread_smallest_scale": _smallest(points, one)}
     shown = [key for key in ("spread", "spread_median", "duplicated", "saturated") if any(point[key] is not None for point in points)]
     lines = {key: [point[key] for point in points] for key in shown}
-    curve = curves("response", "Spread of the outputs over the latent scale, the same latents throughout", [point["scale"] for point in points], lines)
-    return Outcome(measured, {"response": {"axis": "scale", "reason": reason, "points": points}}, (curve,))
+    over = "latent scale" if axis == "scale" else "truncation psi"
+    curve = curves("response", f"Spread of the outputs over the {over}, the same latents throughout", [point[axis] for point in points], lines)
+    return Outcome(measured, {"response": {"axis": axis, "reason": reason, "points": points}}, (curve,))
 
 
-def _point(scale: float, spread: Spread | None, reference: Spread | None, threshold: float, seed: int) -> dict[str, Any]:
+def _point(spread: Spread | None, reference: Spread | None, threshold: float, seed: int) -> dict[str, Any]:
     keys = ("spread", "spread_median", "spread_mean", "interval", "duplicated", "effective", "saturated")
     if spread is None:
-        return {"scale": scale} | dict.fromkeys(keys)
+        return dict.fromkeys(keys)
     near = max(threshold, spread.resolution)
     point = {
-        "scale": scale, **dict.fromkeys(keys), "duplicated": float((_nearest(spread.distances) <= near).double().mean()),
+        **dict.fromkeys(keys), "duplicated": float((nearest(spread.distances) <= near).double().mean()),
         "effective": len(spread.distances) ** 2 / float((spread.distances <= near).sum()), "saturated": spread.saturated,
     }
     if reference is None:
         return point
-    here, there = _off_diagonal(spread.distances), _off_diagonal(reference.distances)
+    here, there = off_diagonal(spread.distances), off_diagonal(reference.distances)
     value = spread.quantile / reference.quantile
     return point | {
         "spread": value, "spread_median": float(here.median() / there.median()), "spread_mean": float(here.mean() / there.mean()),

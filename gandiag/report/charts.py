@@ -82,7 +82,8 @@ def _axes(figure: Figure, exhibit: Exhibit) -> Axes:
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0, pad=5, which="both")
-    axes.set_xlabel(ACROSS.get(exhibit.id, ""), color=INK, labelpad=7)
+    across = "truncation psi" if exhibit.id == "response" and "truncation psi" in exhibit.caption else ACROSS.get(exhibit.id, "")
+    axes.set_xlabel(across, color=INK, labelpad=7)
     return axes
 
 

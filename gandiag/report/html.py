@@ -93,6 +93,9 @@ def _marks(record: Record) -> Any:
     from gandiag.report.charts import Marks
 
     latent = record.subject.get("latent") or {}
+    if record.response.get("axis") == "psi":
+        psi = latent.get("psi")
+        return Marks(sampled=psi if isinstance(psi, (int, float)) else None, trained=None)
     trained, sampled = latent.get("trained_scale") or {}, latent.get("scale")
     low, high = trained.get("low"), trained.get("high")
     interval = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
@@ -106,7 +109,8 @@ def _response(record: Record) -> list[Exhibit]:
         return []
     points, axis = record.response["points"], record.response.get("axis") or "scale"
     lines = {key: [point.get(key) for point in points] for key in table["keys"]}
-    return [Exhibit("response", "series", "Samples over the latent scale", {"x": [point.get(axis) for point in points], "lines": lines})]
+    over = "truncation psi" if axis == "psi" else "latent scale"
+    return [Exhibit("response", "series", f"Samples over the {over}", {"x": [point.get(axis) for point in points], "lines": lines})]
 
 
 def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

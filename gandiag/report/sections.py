@@ -138,14 +138,26 @@ def _response(record: Record) -> list[Any]:
         return [words.clean(record.response["reason"])] if record.response.get("reason") else []
     table = grid("right", *("right" for _ in keys), "left", header=(words.name(axis), *(words.name(key) for key in keys), ""))
     for point in points:
-        table.add_row(words.scale(point.get(axis)), *(words.number(point.get(key)) for key in keys), _mark(record, point.get(axis)))
+        table.add_row(words.scale(point.get(axis)), *(words.number(point.get(key)) for key in keys), _mark(record, axis, point.get(axis)))
     spark = sparkline([point.get("spread") for point in points])
-    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at scale 1)" if spark else ""
-    return [table, *([caption] if caption else [])]
+    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {words.name(axis)} 1)" if spark else ""
+    why = words.clean(record.response["reason"]) if axis == "psi" and record.response.get("reason") else ""
+    return [table, *(line for line in (caption, why, noise(record)) if line)]
 
 
-def _mark(record: Record, at: Any) -> str:
+def noise(record: Record) -> str:
+    """How much of the output is noise, in words; nothing for a network without noise inputs."""
+    found = record.measurements.get("noise_share")
+    if found is None or found.value is None:
+        return ""
+    share = words.estimate({"value": found.value, "low": found.low, "high": found.high})
+    return f"noise inputs alone, at a fixed latent: {share} of the output's variance"
+
+
+def _mark(record: Record, axis: str, at: Any) -> str:
     latent = record.subject.get("latent") or {}
+    if axis == "psi":
+        return "◂ sampled here" if at is not None and latent.get("psi", 1.0) == at else ""
     scale, found = latent.get("scale"), latent.get("trained_scale") or {}
     marks = ["sampled here"] if scale is not None and scale == at else []
     low, high = found.get("low"), found.get("high")

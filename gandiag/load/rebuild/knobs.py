@@ -41,6 +41,12 @@ def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assump
     return tuple(said)
 
 
+def knobs_of(module: nn.Module) -> dict[str, float | str | None]:
+    """Where the knobs stand, for the record: {"psi", "noise"}, None for a knob that the network has not."""
+    psis, noises = list(truncations(module)), list(noise_inputs(module))
+    return {"psi": psis[0].value if psis else None, "noise": noises[0].mode if noises else None}
+
+
 @contextlib.contextmanager
 def turned(module: nn.Module, *, psi: float | None = None, noise: str | None = None, draw: Draw | None = None) -> Iterator[None]:
     """The knobs at other values inside; what is None stays. `draw`: random noise for the samples of the calls inside."""
