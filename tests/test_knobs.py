@@ -110,4 +110,4 @@ def test_a_knob_that_the_network_has_not_is_refused() -> None:
 def test_what_is_set_is_said() -> None:
     said = {entry.what: (entry.value, entry.source) for entry in set_knobs(Styled(), AuditConfig(psi=0.7), "m.pt")}
     assert said["truncation psi (--psi)"] == ("0.7", "flag")
-    assert said["noise inputs (--noise)"] == ("const: the same pictures for all samples: latents alone vary; 2 of them", "gandiag")
+    assert said["noise inputs (--noise)"] == ("const: all samples share them, so that latents alone vary; 2 pictures a sample", "gandiag")

@@ -14,8 +14,8 @@ from gandiag.load.rebuild.noise import Draw, noise_inputs
 from gandiag.load.rebuild.styles import truncations
 
 _NOISE = {
-    "const": "the same pictures for all samples: latents alone vary",
-    "random": "fresh pictures for every sample, by its index",
+    "const": "all samples share them, so that latents alone vary",
+    "random": "every sample has its own, by its index",
     "none": "switched off",
 }  # fmt: skip
 
@@ -37,7 +37,8 @@ def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assump
         said.append(Assumption("truncation psi (--psi)", "1: none" if plain else f"{config.psi:g}", "gandiag" if plain else "flag"))
     if noises:
         source = "gandiag" if config.noise == "const" else "flag"
-        said.append(Assumption("noise inputs (--noise)", f"{config.noise}: {_NOISE[config.noise]}; {len(noises)} of them", source))
+        names = len({part.name for part in noises})
+        said.append(Assumption("noise inputs (--noise)", f"{config.noise}: {_NOISE[config.noise]}; {names} picture{'s' if names > 1 else ''} a sample", source))
     return tuple(said)
 
 

@@ -1,8 +1,9 @@
 """StyleGAN2 in the layout of the package stylegan2-pytorch: S maps z to w, G makes pictures of w and of noise.
 
 Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN": weights modulated by (1 + style) and demodulated.
-This package's ways: z is normalised to length 1, bilinear upsampling and a [1, 2, 1] blur on the RGB path, one noise picture
-for all layers (transposed where it is added), outputs in [0, 1]. The mapping's learning-rate factor is not in the weights.
+This package's ways: z is normalised to length 1, bilinear upsampling and a [1, 2, 1] blur on the RGB path, one uniform noise
+picture for all layers (transposed where it is added), linear attention before some blocks, outputs in [0, 1], truncation
+towards the average of 2,000 mapped z. The mapping's learning-rate factor is not in the weights.
 """
 
 from __future__ import annotations
@@ -16,31 +17,34 @@ from torch import Tensor, nn
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Latent, Output
 from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.linear_attention import Attended
+from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
 _RATE = 0.1
+_MEAN = 2_000
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> Ready:
-    """NotThis unless the keys are S.net.* and G.blocks.*; attention layers are not rebuilt."""
+    """NotThis unless the keys are S.net.* and G.blocks.*."""
     tensors = weights.tensors
     if "S.net.0.weight" not in tensors or "G.blocks.0.conv1.weight" not in tensors:
         raise NotThis("")
-    if any(name.startswith("G.attns.") for name in tensors):
-        raise NotThis("it has attention layers, which gandiag does not rebuild")
     told = weights.beside.get("lr_mlp")
     rate = float(told) if isinstance(told, (int, float)) and 0 < told <= 1 else _RATE
     dim = shape_of(tensors, "S.net.0.weight", 2)[1]
     with torch.device("meta"):
         net = StyleGan(tensors, rate)
-    fitted(net, {**tensors, "noise": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
+    fitted(net, {**tensors, "picture": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
     shape = (net.G.colours, net.G.side, net.G.side)
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (stylegan2-pytorch)"),
         Assumption("learning-rate factor of the mapping", f"{rate:g}", "file (.config.json)" if rate == told else "family (stylegan2-pytorch)"),
-        Assumption("noise inputs", "one fixed picture for all samples", "gandiag"),
+        Assumption("mean style", f"the average of {_MEAN:,} mapped z, as the package takes it; its own sample sheets are drawn at psi 0.6", "gandiag"),
+        *([Assumption("attention", f"before block{'s' if len(net.G.attns) > 1 else ''} {', '.join(net.G.attns)}", "shapes")] if net.G.attns else []),
     )
     return Ready("StyleGAN2 (stylegan2-pytorch)", net, Latent(dim), Output("image", shape, (0.0, 1.0)), assumptions=said)
 
@@ -48,12 +52,18 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
 class StyleGan(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
         super().__init__()
-        self.S, self.G = Mapping_(tensors, rate), Synthesis(tensors)
-        self.register_buffer("noise", torch.empty(1, self.G.side, self.G.side, 1))
+        self.S, self.G, self.psi, self.noise = Mapping_(tensors, rate), Synthesis(tensors), Psi(), Noise("picture", uniform=True)
+        self.register_buffer("picture", torch.empty(1, self.G.side, self.G.side, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.G(self.S(z), self.noise)
+        noise = self.noise(z.new_empty(len(z), 1, self.G.side, self.G.side), self.get_buffer("picture"))  # (1 or B, 1, S, S)
+        out: Tensor = self.G(self.psi(self.S(z), lambda: self._mean(z)), noise.movedim(1, 3))
         return out.clamp(0, 1)
+
+    def _mean(self, z: Tensor) -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        mapped: Tensor = self.S(torch.randn(_MEAN, z.shape[1], generator=rng).to(z))
+        return mapped.mean(0)
 
 
 class Mapping_(nn.Module):
@@ -90,12 +100,15 @@ class Synthesis(nn.Module):
             self.initial_block = nn.Parameter(torch.empty(shape_of(tensors, "G.initial_block", 4)))
         width = shape_of(tensors, "G.initial_conv.weight", 4)[0]
         self.initial_conv = nn.Conv2d(width, width, 3, padding=1)
+        attended = [index for index in range(count) if f"G.attns.{index}.0.fn.norm.g" in tensors]
+        self.attns = nn.ModuleDict({str(index): Attended(tensors, f"G.attns.{index}") for index in attended})
         self.blocks = nn.ModuleList(Block(tensors, f"G.blocks.{index}.", first=index == 0, last=index == count - 1) for index in range(count))
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
         x = self.initial_block.expand(len(w), -1, -1, -1) if self.to_initial_block is None else self.to_initial_block(w[:, :, None, None])
         x, rgb = self.initial_conv(x), torch.zeros(1)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            x = self.attns[str(index)](x) if str(index) in self.attns else x
             x, rgb = block(x, rgb, w, noise)
         return rgb
 
