@@ -33,11 +33,13 @@ FAMILIES = Registry("loaders", {
     "stylegan2-pytorch": "gandiag.load.rebuild.lucidrains:rebuild",
     "biggan-deep": "gandiag.load.rebuild.biggan_deep:rebuild",
     "mimicry": "gandiag.load.rebuild.resnet:rebuild",
+    "r3gan": "gandiag.load.rebuild.r3gan:rebuild",
+    "pgan": "gandiag.load.rebuild.pgan:rebuild",
     "transposed": "gandiag.load.rebuild.transposed:rebuild",
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
-ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "pickled", "transposed", "projected", "mlp")  # the most specific first
+ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "r3gan", "pgan", "pickled", "transposed", "projected", "mlp")  # the most specific first
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 
 
