@@ -36,7 +36,7 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
     """
     console.configure(debug=debug)
     config = resolve({name: value for name, value in flags.items() if value is not None}).config
-    seen = survey(_within(path))
+    seen = survey(_within(path, config.weights))
     sha256 = _digest(seen) if hashed else None
     network, problem = _read(path, config, seen)
     if as_json:
@@ -48,13 +48,13 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
     return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
 
 
-def _within(path: str) -> str:
+def _within(path: str, prefer: str) -> str:
     """The file that is looked at: in a folder that stands for one checkpoint, the likeliest."""
     from pathlib import Path
 
     from gandiag.load.folders import holds_checkpoint, open_folder
 
-    return str(open_folder(Path(path)).files[0]) if holds_checkpoint(Path(path)) else path
+    return str(open_folder(Path(path), prefer).files[0]) if holds_checkpoint(Path(path)) else path
 
 
 def _digest(seen: Survey) -> str:

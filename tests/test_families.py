@@ -108,14 +108,14 @@ def normalised() -> list[tuple[nn.Module, nn.Module]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces the end of the old weight_norm
         makers = (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm, nn.utils.parametrizations.weight_norm)
-        layers = (lambda: nn.Linear(5, 7), lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3))
+        layers = (lambda: nn.Linear(5, 7), lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3), lambda: nn.ConvTranspose2d(4, 4, 3))
         return [(make(layer()), layer()) for make in makers for layer in layers]
 
 
 def test_normalisations_fold_into_the_weights_they_stand_for() -> None:
     torch.manual_seed(0)
     for layer, plain in normalised():
-        x = torch.randn(2, 5) if isinstance(plain, nn.Linear) else torch.randn(2, 3, 6, 6)
+        x = torch.randn(2, 5) if isinstance(plain, nn.Linear) else torch.randn(2, plain.in_channels, 6, 6)
         layer.train()(x)  # a power iteration
         with torch.no_grad():
             wanted = layer.eval()(x)

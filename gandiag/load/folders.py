@@ -1,4 +1,4 @@
-"""Folders that stand for one checkpoint: Hugging Face's, BigGAN's, accelerate's, by the names in them. Torch-free."""
+"""Folders that stand for one checkpoint: Hugging Face's, BigGAN's, StudioGAN's, accelerate's, by the names in them. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from gandiag.load.companions import companion
 
 _HUB = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 _NUMBERED = re.compile(r"(model|pytorch_model)_\d+\.(safetensors|bin)")
+_BIGGAN = re.compile(r"(?P<which>G_ema|G)(_(?!optim|ema)\w+)?\.pth")  # G.pth, G_ema_best0.pth; not G_optim.pth
+_STUDIO = re.compile(r"model=(?P<which>G_ema|G)-(?P<when>best|current)-weights-step=(?P<step>\d+)\.pth")
 _REMOTE = ("auto_map", "custom_pipeline", "custom_pipelines")
 
 
@@ -27,11 +29,11 @@ def holds_checkpoint(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
-    return bool(names & {"model_index.json", ".metadata", *_HUB}) or any(name.startswith("G_ema") and name.endswith(".pth") for name in names)
+    return bool(names & {"model_index.json", ".metadata", *_HUB}) or bool(_of_training(names, "ema"))
 
 
-def open_folder(path: Path) -> Folder:
-    """The candidates in a folder. LoadError for the kinds that cannot be read, with the way that works."""
+def open_folder(path: Path, prefer: str = "ema") -> Folder:
+    """The candidates in a folder; `prefer`: "ema" or "raw", where a training kept both. LoadError for kinds that cannot be read."""
     names = {entry.name for entry in path.iterdir() if entry.is_file()}
     if "model_index.json" in names:
         raise LoadError(f"{path} is a diffusers pipeline, which samples by many steps and not by one network", "audit a folder of its samples instead")
@@ -42,11 +44,24 @@ def open_folder(path: Path) -> Folder:
         raise LoadError(f"{path} holds a model in several pieces", "save it as one file: save_pretrained(..., max_shard_size='100GB')")
     remote = [key for key in _REMOTE if key in companion(path / "config.json")]
     notes = (f"config.json names code elsewhere ({', '.join(remote)}), which was neither fetched nor run",) if remote else ()
-    ranked = sorted(name for name in names if name.startswith("G_ema") and name.endswith(".pth"))
+    ranked = _of_training(names, prefer)
     hub = [name for name in _HUB if name in names]
     numbered = sorted(name for name in names if _NUMBERED.fullmatch(name))
     if ranked:
-        return Folder(tuple(path / name for name in ranked[:1]), notes)
+        others = f"; {len(ranked) - 1} more of its kind beside it" if len(ranked) > 1 else ""
+        return Folder((path / ranked[0],), (*notes, f"{ranked[0]} was taken out of the folder{others}"))
     if hub:
         return Folder(tuple(path / name for name in [hub[0], *numbered]), notes)
     raise LoadError(f"{path} is a folder, not a checkpoint", "pass the checkpoint file")
+
+
+def _of_training(names: set[str], prefer: str) -> list[str]:
+    """The generators that BigGAN's or StudioGAN's training left behind: the wanted kind first, then the best, then the latest."""
+    found = [(match, name) for name in names if (match := _BIGGAN.fullmatch(name) or _STUDIO.fullmatch(name))]
+
+    def rank(entry: tuple[re.Match[str], str]) -> tuple[bool, bool, int, str]:
+        match, name = entry
+        parts = match.groupdict()
+        return (parts["which"] == "G_ema") != (prefer == "ema"), parts.get("when") == "current", -int(parts.get("step") or 0), name
+
+    return [name for _, name in sorted(found, key=rank)]

@@ -51,14 +51,15 @@ def _fold(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor | None:
 
 
 def _spectral(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
-    """W / u'Wv. Transposed convolutions have their outputs second, and torch then turns the matrix."""
+    """W / u'Wv. Transposed convolutions have their outputs second, and torch then turns the matrix.
+
+    Where both sides fit, the vectors tell: they belong to the largest singular value of the matrix that they were found for.
+    """
     if weight.ndim < 2 or u.ndim != 1 or v.ndim != 1 or weight.numel() != u.numel() * v.numel():
         return None
-    axis = 0 if weight.shape[0] == len(u) else 1
-    if weight.shape[axis] != len(u):
-        return None
-    matrix = weight.movedim(axis, 0).flatten(1)
-    return weight / torch.dot(u, torch.mv(matrix, v))
+    sides = [weight.movedim(axis, 0).flatten(1) for axis in (0, 1) if weight.shape[axis] == len(u)]
+    found = [torch.dot(u, torch.mv(matrix, v)) for matrix in sides]
+    return weight / max(found, key=lambda sigma: float(sigma.abs())) if found else None
 
 
 def _weighted(g: Tensor, v: Tensor) -> Tensor | None:

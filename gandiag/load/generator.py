@@ -97,7 +97,7 @@ def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) ->
     """The network of a file, or of the one file in a folder that holds a generator."""
     if not holds_checkpoint(Path(path)):
         return _one(os.fspath(path), config, glance=glance)
-    folder, found, reasons = open_folder(Path(path)), [], []
+    folder, found, reasons = open_folder(Path(path), config.weights), [], []
     for file in folder.files:
         try:
             found.append(_one(os.fspath(file), config, glance=glance or len(folder.files) > 1))
@@ -138,7 +138,11 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
         for entry in module.parameters():  # TorchScript modules have no requires_grad_
             entry.requires_grad = False
         return _adapted(module.eval(), config, {**subject, "weights": used}, content.notes)
-    found = find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name)
+    try:
+        found = find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name)
+    except LoadError as problem:
+        others = [entry for entry in _siblings(path) if entry != name]
+        raise LoadError(problem.what, f"{problem.hint}; beside it: {', '.join(others[:5])}") if others else problem from None
     weights = as_float(found, borrow=borrow)
     subject |= {"weights": printable(weights.why)}
     notes = tuple(map(printable, (*content.notes, *weights.notes)))

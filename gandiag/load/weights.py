@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.errors import LoadError, near
+from gandiag.load.checks import tensors_in
 from gandiag.load.inert_modules import Node
 from gandiag.load.names import natural, role, strip_wrappers
 from gandiag.load.recognise import looks_like
@@ -209,7 +210,7 @@ def _is_buffer(name: str) -> bool:
 def _nothing(tree: Any, name: str) -> LoadError:
     if isinstance(tree, Mapping) and ("param_groups" in tree or any(role(str(key))[0] == "optimizer" for key in tree)):
         return LoadError(f"{name} holds optimizer state, not weights", "pass the checkpoint that has the generator's state dict")
-    if isinstance(tree, Mapping) and tree and not any(isinstance(entry, (Tensor, Mapping)) for entry in tree.values()):
+    if isinstance(tree, Mapping) and tree and not any(True for _ in tensors_in(tree)):
         listed = ", ".join(str(key)[:30] for key in list(tree)[:5])
         return LoadError(f"{name} holds training bookkeeping ({listed}), not weights", "pass the checkpoint that has the generator's state dict")
     if isinstance(tree, Tensor):

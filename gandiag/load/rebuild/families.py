@@ -32,6 +32,8 @@ FAMILIES = Registry("loaders", {
     "ctgan": "gandiag.load.rebuild.ctgan:rebuild",
     "stylegan2-pytorch": "gandiag.load.rebuild.lucidrains:rebuild",
     "biggan-deep": "gandiag.load.rebuild.biggan_deep:rebuild",
+    "biggan": "gandiag.load.rebuild.biggan:rebuild",
+    "studiogan": "gandiag.load.rebuild.studiogan:rebuild",
     "mimicry": "gandiag.load.rebuild.resnet:rebuild",
     "r3gan": "gandiag.load.rebuild.r3gan:rebuild",
     "pgan": "gandiag.load.rebuild.pgan:rebuild",
@@ -39,7 +41,10 @@ FAMILIES = Registry("loaders", {
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
-ORDER = ("ctgan", "stylegan2-pytorch", "biggan-deep", "mimicry", "r3gan", "pgan", "pickled", "transposed", "projected", "mlp")  # the most specific first
+ORDER = (  # the most specific first
+    "ctgan", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "pickled",
+    "transposed", "projected", "mlp",
+)  # fmt: skip
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 
 
@@ -105,7 +110,8 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
     if layout is not None:
         what, place = layout
         hint = f"build it with its own code ({place}): --model pkg.mod:factory [--init k=v], run where that is importable; or audit a folder of its samples"
-        return LoadError(f"{name} holds {what}, which gandiag does not rebuild", hint)
+        why = next((f": {reason.partition(': ')[2]}" for reason in reasons if not reason.startswith("pickled:")), "")
+        return LoadError(f"{name} holds {what}, which gandiag does not rebuild{why}", hint)
     if weights.structure is not None:
         what = f"{name} holds a whole object ({weights.structure.cls}) whose forward() is not in the file: its {len(weights.tensors)} tensors can be read"
         hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
