@@ -14,7 +14,7 @@ from gandiag.record import Measurement, Record, Score
 from gandiag.stats.sheets import capped
 
 PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
-SECTIONS = ("profile", "aspects", "modes", "response")
+SECTIONS = ("profile", "aspects", "modes", "response", "game")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

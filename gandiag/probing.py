@@ -16,6 +16,7 @@ from gandiag.load.rebuild.noise import noise_inputs
 from gandiag.load.rebuild.styles import truncations
 from gandiag.metrics.exhibits import Shown, sample_grid, scale_rows, similar_pairs
 from gandiag.metrics.modes import SHOWN
+from gandiag.opponent import play
 from gandiag.probes.batchnorm import statistics_mismatch
 from gandiag.probes.conditioning import Conditioning
 from gandiag.probes.noise_only import NoiseOnly
@@ -45,6 +46,8 @@ def look(study: Study, results: Mapping[str, Mapping[Any, Any]], *, clock: Clock
             jobs["noise_share"] = lambda: _noise(study, sampler)
         if sampler.classes:
             jobs["conditioning"] = lambda: _conditioning(study, sampler)
+        if (match := study.match) is not None:
+            jobs["duality gap"] = lambda: play(match, sampler, study.real, study.config, scale=study.plan.sources["fake"].scale)
     else:
         still: dict[str, Any] = {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}
         jobs["scale sweep"] = lambda: Outcome(sections={"response": still})

@@ -128,6 +128,7 @@ class Record:
     classes: tuple[Mapping[str, Any], ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
+    game: Mapping[str, Any] = field(default_factory=dict)
     exhibits: tuple[Exhibit, ...] = ()
     findings: tuple[Finding, ...] = ()
     policy: Mapping[str, Any] = field(default_factory=dict)

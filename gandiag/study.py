@@ -19,6 +19,7 @@ from gandiag.features.extractors import default_features
 from gandiag.features.fidelity import available
 from gandiag.features.views import View, embed, make_views, salt_of
 from gandiag.load.rebuild.knobs import knobs_of
+from gandiag.opponent import Match, match_of
 from gandiag.plan import INCEPTION, Plan, Question, plan_of
 from gandiag.probes.trained_scale import trained_scale
 from gandiag.record import Measurement
@@ -43,6 +44,7 @@ class Study:
     seconds_per_sample: tuple[float, float] = (0.0, 0.0)
     unmeasured: dict[str, Measurement] = field(default_factory=dict)
     cache: FeatureCache = field(default_factory=FeatureCache.user)
+    match: Match | None = None
 
     @property
     def device(self) -> str:
@@ -93,7 +95,7 @@ class Study:
         """What is about to run and how long it will take, as one line."""
         draw, look = self.seconds_per_sample
         fake, real = sum(source.n for source in self.plan.sources.values()), self.total("real")
-        seconds = (fake * (draw + look) + real * look) * 1.2 + 3
+        seconds = (fake * (draw + look) + real * look) * 1.2 + 3 + (self.match.seconds if self.match else 0.0)
         against = f" against {real:,} real ones" if real else ""
         return f"{fake:,} samples{against}, features {self.plan.question.view}, on {self.device}: about {seconds:.0f} s"
 
@@ -132,6 +134,8 @@ def prepare(x: Any, config: AuditConfig, *, real: Any = None, clock: Clock | Non
                   (*subject.assumptions, *(() if data is None else data.assumptions(subject.output))), unmeasured=unmeasured)  # fmt: skip
     with clock.stage("smoke test"):
         study.seconds_per_sample = _smoke(study)
+    with clock.stage("discriminator"):
+        study.match = match_of(subject.sampler, config, referenced=data is not None)
     return study
 
 

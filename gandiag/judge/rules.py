@@ -1,7 +1,7 @@
 """The rules: from a record's facts to findings with codes. Each rule is a function of the Record that returns a Finding or None.
 
     GD1xx  which kind of collapse      GD2xx  the latent      GD3xx  fidelity and memory
-    GD4xx  trust in the loading        GD5xx  strength of the evidence      GD6xx  among the baselines      GD7xx  the training log      GD9xx  broken output
+    GD4xx  trust in the loading        GD5xx  strength of the evidence      GD6xx  among the baselines      GD7xx  the training      GD9xx  broken output
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from gandiag.judge.baselines import closest
 from gandiag.judge.facts import entry, measured, percent, span, trained_scale, value, wrong_scale
+from gandiag.judge.game import GAME_RULES
 from gandiag.judge.policy import Policy, loading_doubt
 from gandiag.judge.training import TRAINING_RULES
 from gandiag.record import Finding, Record
@@ -227,6 +228,7 @@ RULES: tuple[Rule, ...] = (
     loading, doubts, wrong_latent_scale, complete, same_aspect, mode_dropping, thin_modes, recycled, skewed, degenerate, conditional, class_ignored,
     straddles, off_distribution, memorised, constant_channels, failed_metrics, no_reaction, no_real_data, code_not_run,
     *TRAINING_RULES,
+    *GAME_RULES,
     closest,
 )
 

@@ -64,6 +64,13 @@ def find_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", orde
     return _one_of(_plausible(others, name), name, "")
 
 
+def find_discriminators(tree: Any, *, ordered: bool = True, unnamed: bool = False) -> list[Weights]:
+    """Every group that its name calls a discriminator; with `unnamed`, of a file that is called one, the groups whose names say nothing."""
+    groups = _groups(tree, ordered)
+    named = [group for group in groups if role(group.path)[0] == "discriminator"]
+    return named or [group for group in groups if unnamed and role(group.path)[0] == "other"]
+
+
 def _named(averages: list[Weights], raw: list[Weights], prefer: str, name: str) -> Weights:
     if prefer == "raw" and not raw:
         raise LoadError(f"{name} holds only averaged weights: {_names(averages)}", "leave --weights raw out")

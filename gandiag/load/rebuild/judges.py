@@ -1,0 +1,212 @@
+"""Discriminators: chains of convolutions or linear layers from a sample to one value, from their weights alone.
+
+What the weights leave open is said: strides (those that lead to the size of the last layer), the slope of the hidden activation, batch
+norm's eps. A closing sigmoid needs no answer: the value before it is the logit either way. Only chains are rebuilt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Assumption, Output
+from gandiag.load.folding import folded
+from gandiag.load.rebuild.chain import Step, hidden_module, linear_step, norm_step
+from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
+from gandiag.load.rebuild.mlp import activated
+from gandiag.load.weights import Weights
+
+# kernel -> (stride, padding): those that halve or keep the side; a last kernel may also take all of it
+_USUAL: Mapping[int, tuple[tuple[int, int], ...]] = {
+    1: ((1, 0),), 2: ((2, 0),), 3: ((2, 1), (1, 1)), 4: ((2, 1),), 5: ((2, 2), (1, 2)), 6: ((2, 2),), 7: ((2, 3), (1, 3)),
+}  # fmt: skip
+SLOPES = ("leaky:0.2", "leaky:0.01", "relu", "leaky:0.1", "leaky:0.3")  # the customary one first
+EPSES = (1e-5, 0.8)
+
+Strides = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A discriminator up to what its weights leave open. `scale` multiplies the input, `pack` samples are judged together.
+
+    `activations`, `epses`: the hypotheses, the customary one first; one of each where it is known.
+    """
+
+    family: str
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]
+    activations: tuple[str, ...] = SLOPES
+    epses: tuple[float, ...] = EPSES
+    scale: float = 1.0
+    pack: int = 1
+    assumptions: tuple[Assumption, ...] = ()
+
+    @property
+    def normed(self) -> bool:
+        """Whether there is batch norm in it, whose statistics can contradict a reading."""
+        return any(step.layer is not None and step.layer.kind == "norm" for step in self.steps)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers."""
+        kept = ("weight", "bias")
+        return sum(entry.numel() for step in self.steps if step.layer for leaf, entry in step.layer.tensors.items() if leaf in kept)
+
+
+class Judging(nn.Module):
+    """Samples (B, *shape) to logits (B / pack,); several values of one sample (patches) are averaged."""
+
+    def __init__(self, layers: nn.Sequential, shape: tuple[int, ...], scale: float, pack: int) -> None:
+        super().__init__()
+        self.layers, self.shape, self.scale, self.pack = layers, shape, scale, pack
+
+    def forward(self, x: Tensor) -> Tensor:
+        packs = len(x) // self.pack
+        joined = x[: packs * self.pack].reshape(packs, *self.shape)
+        verdicts: Tensor = self.layers(joined if self.scale == 1.0 else joined * self.scale)
+        return verdicts.flatten(1).mean(1)  # (B / pack,)
+
+
+def rebuild(weights: Weights, output: Output) -> Judge:
+    """The discriminator of samples `output` that these weights are. NotThis with the reason where it is no chain, or several would fit."""
+    weights = folded(weights)
+    layers = layers_of(weights)
+    if not layers:
+        raise NotThis("it holds no layers")
+    spacing = gaps(layers, weights.modules)
+    if layers[0].kind == "linear":
+        return Judge("mlp", _steps(layers, spacing, ()), (_flat(layers, output),))
+    strides = _strides(layers, output)
+    told = " ".join(f"k{layer.shape[2]}s{s}p{p}" for layer, (s, p) in zip(_kernels(layers), strides, strict=True))
+    said = Assumption("D: strides and paddings", told, "shapes")
+    return Judge("convolutions", _steps(layers, spacing, strides), output.shape, assumptions=(said,))
+
+
+def assemble(judge: Judge, activation: str, eps: float) -> Judging:
+    """The network in eval mode, every weight used and of the right shape, in memory of its own. NotThis names what disagrees."""
+    modules: list[nn.Module] = []
+    state: dict[str, Tensor] = {}
+    with torch.device("meta"):
+        for step in judge.steps:
+            if step.layer is not None:
+                state |= {f"{len(modules)}.{leaf}": tensor.float().clone() for leaf, tensor in step.layer.tensors.items()}
+            if step.layer is not None and step.layer.kind == "norm":
+                state[f"{len(modules)}.num_batches_tracked"] = torch.tensor(0, device="cpu")
+            modules.append(_module(step, activation, eps))
+    layers = nn.Sequential(*modules)
+    try:
+        layers.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as wrong:
+        raise NotThis(str(wrong).splitlines()[-1].strip()) from None
+    return Judging(layers, judge.shape, judge.scale, judge.pack).eval().requires_grad_(False)
+
+
+def _module(step: Step, activation: str, eps: float) -> nn.Module:
+    if step.kind == "activation":
+        return hidden_module(activation)
+    if step.kind == "flatten":
+        return nn.Flatten()
+    assert step.build is not None
+    return step.build(eps)
+
+
+def _steps(layers: list[Layer], spacing: Sequence[int | None], strides: Strides) -> tuple[Step, ...]:
+    """Layers with activations between them; the last one has none."""
+    steps: list[Step] = [] if strides else [Step("flatten")]
+    left, flat = list(strides), not strides
+    for index, layer in enumerate(layers):
+        if layer.kind == "linear" and not flat:
+            steps, flat = [*steps, Step("flatten")], True
+        steps.append(norm_step(layer, spatial=not flat) if layer.kind == "norm" else linear_step(layer) if flat else falling_step(layer, *left.pop(0)))
+        if index + 1 < len(layers) and activated(layer, layers[index + 1], spacing[index]):
+            steps.append(Step("activation"))
+    return tuple(steps)
+
+
+def falling_step(layer: Layer, stride: int, padding: int) -> Step:
+    """A convolution that halves, or keeps, the side."""
+    out, inputs, kernel, _ = layer.shape
+    return Step("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, stride, padding, bias="bias" in layer.tensors))
+
+
+def _flat(layers: list[Layer], output: Output) -> int:
+    width = math.prod(output.shape)
+    if layers[0].shape[1] != width:
+        raise NotThis(f"its first layer takes {layers[0].shape[1]} values, and the generator makes {width}")
+    if any(layer.kind == "kernel" for layer in layers):
+        raise NotThis("convolutions follow its linear layers")
+    _chained(layers, width)
+    return width
+
+
+def _chained(layers: Sequence[Layer], width: int) -> None:
+    """NotThis unless each layer takes what the one before it gives, down to one value."""
+    for layer in layers:
+        if layer.shape[-1 if layer.kind == "linear" else 0] != width:
+            raise NotThis(f"{layer.key} is {layer.shape}, which does not take the {width} values before it")
+        width = layer.shape[0]
+    if width != 1:
+        raise NotThis(f"it ends with {width} values, and a judge of samples gives one")
+
+
+def _kernels(layers: Sequence[Layer]) -> list[Layer]:
+    return [layer for layer in layers if layer.kind == "kernel"]
+
+
+def _strides(layers: list[Layer], output: Output) -> Strides:
+    """The one customary geometry that leads from the image to what the last layers take."""
+    if len(output.shape) != 3 or output.shape[1] != output.shape[2]:
+        raise NotThis(f"its convolutions take square images, and the generator makes {output.shape}")
+    head = [layer for layer in layers[_last_kernel(layers) + 1 :]]
+    channels = _channels(layers[: _last_kernel(layers) + 1], output.shape[0])
+    kernels, maps = [layer.shape[2] for layer in _kernels(layers)], [layer for layer in head if layer.kind == "linear"]
+    for layer in head[: head.index(maps[0])] if maps else head:  # norms of the last kernel
+        if layer.shape[0] != channels:
+            raise NotThis(f"{layer.name}.running_mean has {layer.shape[0]} entries after {channels} channels")
+    if maps:
+        side = math.isqrt(maps[0].shape[1] // channels)
+        if side < 1 or side * side * channels != maps[0].shape[1]:
+            raise NotThis(f"{maps[0].key} is {maps[0].shape}, which takes no square of {channels} channels")
+        _chained(head[head.index(maps[0]) :], maps[0].shape[1])
+        found = [path for end, path in _paths(output.shape[1], kernels, whole=False) if end == side]
+    elif channels == 1:
+        found = [path for end, path in _paths(output.shape[1], kernels, whole=True) if end == 1]
+    else:
+        raise NotThis(f"it ends with {channels} channels, and a judge of samples gives one value")
+    if len(found) != 1:
+        what = "several strides fit its kernels, and the weights do not say which" if found else "no customary strides of its kernels lead to its last layer"
+        raise NotThis(f"{what} (kernels {', '.join(map(str, kernels))}, side {output.shape[1]})")
+    return found[0]
+
+
+def _last_kernel(layers: Sequence[Layer]) -> int:
+    return max(index for index, layer in enumerate(layers) if layer.kind == "kernel")
+
+
+def _channels(layers: Sequence[Layer], channels: int) -> int:
+    for layer in layers:
+        kernel = layer.kind == "kernel"
+        if layer.kind == "linear" or layer.shape[1 if kernel else 0] != channels or (kernel and layer.shape[2] != layer.shape[3]):
+            raise NotThis(f"{layer.key} is {layer.shape}, which does not take the {channels} channels before it")
+        channels = layer.shape[0]
+    return channels
+
+
+def _paths(side: int, kernels: Sequence[int], *, whole: bool) -> list[tuple[int, Strides]]:
+    """Every customary geometry of these kernels, and the side it ends with. `whole`: the last kernel takes the picture that is left."""
+    reached: list[tuple[int, Strides]] = [(side, ())]
+    for place, kernel in enumerate(kernels):
+        options = ((1, 0),) if whole and place + 1 == len(kernels) else _USUAL.get(kernel, ())
+        reached = [(after, (*path, option)) for at, path in reached for option in options if (after := _after(at, kernel, *option)) >= 1]
+        if len(reached) > 4096:
+            raise NotThis(f"{len(kernels)} convolutions leave too many strides open")
+    return reached
+
+
+def _after(side: int, kernel: int, stride: int, padding: int) -> int:
+    return (side + 2 * padding - kernel) // stride + 1
