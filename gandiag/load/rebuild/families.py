@@ -37,12 +37,13 @@ FAMILIES = Registry("loaders", {
     "mimicry": "gandiag.load.rebuild.resnet:rebuild",
     "r3gan": "gandiag.load.rebuild.r3gan:rebuild",
     "pgan": "gandiag.load.rebuild.pgan:rebuild",
+    "lightweight-gan": "gandiag.load.rebuild.lightweight:rebuild",
     "transposed": "gandiag.load.rebuild.transposed:rebuild",
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
 ORDER = (  # the most specific first
-    "ctgan", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "pickled",
+    "ctgan", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan", "pickled",
     "transposed", "projected", "mlp",
 )  # fmt: skip
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone

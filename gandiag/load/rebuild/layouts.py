@@ -15,7 +15,6 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("FastGAN", (r"(synthesis\.)?init\.init\.0\.", r"(synthesis\.)?feat_8\."), "odegeasslbc/FastGAN-pytorch"),
     ("BigGAN (ajbrock)", (r"output_layer\.0\.", r"blocks\.0\.0\.conv1\."), "ajbrock/BigGAN-PyTorch"),
     ("a StudioGAN network", (r"linear0\.", r"blocks\.0\.0\.(conv2d|deconv|bn)"), "POSTECH-CVLab/PyTorch-StudioGAN"),
-    ("lightweight-gan", (r"initial_conv\.\d+\.", r"layers\.0\.\d+\.", r"out_conv\."), "lucidrains/lightweight-gan"),
     ("a UNet of a diffusion model, which samples by many steps", (r"time_embedding\.", r"down_blocks\.0\."), "huggingface/diffusers"),
 )
 
