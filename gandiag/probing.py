@@ -11,7 +11,7 @@ from torch import Tensor
 from gandiag.assemble import fact
 from gandiag.contracts import Outcome
 from gandiag.engine import Clock, Progress, attempt
-from gandiag.load.rebuild.knobs import turned
+from gandiag.load.rebuild.knobs import still, turned
 from gandiag.load.rebuild.noise import noise_inputs
 from gandiag.load.rebuild.styles import truncations
 from gandiag.metrics.exhibits import Shown, sample_grid, scale_rows, similar_pairs
@@ -106,7 +106,10 @@ def _noise(study: Study, sampler: Sampler) -> Outcome:
 
 
 def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
-    """The same latents at every scale, in units of the scale that the verdict is about; at every psi, where scale does nothing."""
+    """The same latents at every scale, in units of the scale that the verdict is about; at every psi, where scale does nothing.
+
+    Noise inputs are held: the question is how the output follows the latent.
+    """
     unit = study.plan.sources["fake"].scale
     scales = tuple(sorted({*study.config.scales, 1.0}))
     labels = None if study.config.class_ is None else torch.full((SWEEP,), study.config.class_)
@@ -116,7 +119,8 @@ def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
         nonlocal done
         done += 1
         progress("scale sweep", min(done, len(scales)), len(scales))
-        return sampler.at(torch.arange(SWEEP), seed=study.config.seed, scale=scale * unit, labels=labels, bn=study.config.bn)
+        with turned(sampler.module, noise=still(sampler.module)):
+            return sampler.at(torch.arange(SWEEP), seed=study.config.seed, scale=scale * unit, labels=labels, bn=study.config.bn)
 
     kept: dict[float, Tensor] = {}
 
@@ -126,7 +130,7 @@ def _sweep(study: Study, sampler: Sampler, progress: Progress) -> Outcome:
         return made
 
     def truncated(psi: float) -> Tensor:
-        with turned(sampler.module, psi=psi):
+        with turned(sampler.module, psi=psi, noise=still(sampler.module)):
             made = sampler.at(torch.arange(SWEEP), seed=study.config.seed, scale=unit, labels=labels, bn=study.config.bn)
         kept[psi] = made[:SHOWN_LATENTS]
         return made

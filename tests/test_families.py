@@ -157,8 +157,6 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keys, said", [
     (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
-    (("synthesis.b4.conv1.weight", "mapping.fc0.weight"), "NVIDIA's StyleGAN2"),
-    (("style.1.weight", "conv1.conv.modulation.weight"), "rosinality's StyleGAN2"),
     (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
     (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
     (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),

@@ -159,8 +159,8 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
 
 
 def _settings(tree: Any) -> Mapping[str, Any]:
-    """What a file holds beside its weights, by name."""
-    return {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor)} if isinstance(tree, Mapping) else {}
+    """What a file holds beside its weights, by name: settings, and vectors such as a mean style."""
+    return {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor) or entry.ndim == 1} if isinstance(tree, Mapping) else {}
 
 
 def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:

@@ -30,6 +30,8 @@ from gandiag.registry import Registry
 FAMILIES = Registry("loaders", {
     "pickled": "gandiag.load.rebuild.pickled:rebuild",
     "ctgan": "gandiag.load.rebuild.ctgan:rebuild",
+    "nvidia": "gandiag.load.rebuild.nvidia:rebuild",
+    "rosinality": "gandiag.load.rebuild.rosinality:rebuild",
     "stylegan2-pytorch": "gandiag.load.rebuild.lucidrains:rebuild",
     "biggan-deep": "gandiag.load.rebuild.biggan_deep:rebuild",
     "biggan": "gandiag.load.rebuild.biggan:rebuild",
@@ -43,7 +45,7 @@ FAMILIES = Registry("loaders", {
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
 ORDER = (  # the most specific first
-    "ctgan", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan", "pickled",
+    "ctgan", "nvidia", "rosinality", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan", "pickled",
     "transposed", "projected", "mlp",
 )  # fmt: skip
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone

@@ -20,6 +20,11 @@ _NOISE = {
 }  # fmt: skip
 
 
+def still(module: nn.Module) -> str | None:
+    """The noise mode in which latents alone move the output: random noise is held fixed; None where nothing has to be turned."""
+    return "const" if any(part.mode == "random" for part in noise_inputs(module)) else None
+
+
 def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assumption, ...]:
     """Truncation and noise as the settings say, and what to say of them. LoadError for a knob that the network has not."""
     psis, noises = list(truncations(module)), list(noise_inputs(module))

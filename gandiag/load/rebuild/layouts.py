@@ -8,8 +8,6 @@ from collections.abc import Iterable
 # What it is, keys that only it has (all of them), and the code that builds it.
 _KNOWN: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("StyleGAN3 or StyleGAN-XL, whose filters are designed by code that is not in the file", (r"synthesis\.L\d+_\d+_\d+\.",), "NVlabs/stylegan3"),
-    ("NVIDIA's StyleGAN2", (r"synthesis\.b\d+\.conv1\.", r"mapping\.fc0\."), "NVlabs/stylegan2-ada-pytorch"),
-    ("rosinality's StyleGAN2", (r"style\.1\.weight", r"conv1\.conv\.modulation\."), "rosinality/stylegan2-pytorch"),
     ("TransGAN, a transformer", (r"pos_embed_\d+$|pos_embed\.\d+", r"blocks?(_\d)?\.\d+(\.\d+)*\.attn\."), "VITA-Group/TransGAN"),
     ("pytorch_GAN_zoo's StyleGAN", (r"mapping\.FC\.\d+\.module\.", r"toRGBLayers\.\d+\.module\."), "facebookresearch/pytorch_GAN_zoo"),
     ("FastGAN", (r"(synthesis\.)?init\.init\.0\.", r"(synthesis\.)?feat_8\."), "odegeasslbc/FastGAN-pytorch"),

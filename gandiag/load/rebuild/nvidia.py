@@ -1,0 +1,246 @@
+"""StyleGAN2 in the layout of NVIDIA's PyTorch code (stylegan2-ada-pytorch, and StyleGAN2 of stylegan3): mapping.* and synthesis.b*.
+
+Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (ADA), on the StyleGAN2 of Karras et al. 2020,
+"Analyzing and Improving the Image Quality of StyleGAN". A block shows its picture at once (skip), adds a shortcut (resnet), or
+neither (orig): the shapes say which. Labels are one-hot, embedded and normalised beside z. What tensors do not say (the
+learning-rate factor of the mapping, the clamp of convolutions) a network pickle says itself. All arithmetic is in float32,
+where the original halves the precision of large layers on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Latent, Output
+from gandiag.load.inert_modules import Node
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.noise import Noise
+from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.style_layers import Equal, act, doubled, mapping_rate, modulated, unit
+from gandiag.load.rebuild.styles import Psi
+from gandiag.load.weights import Weights
+
+FAMILY = "StyleGAN2 (NVIDIA)"
+_CLAMP = 256.0  # what train.py of stylegan2-ada-pytorch sets
+_MEAN = 4_096
+_LARGEST = 4_096
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+    """NotThis unless the keys are mapping.fc*, synthesis.b4.const, synthesis.b*.conv1.*."""
+    tensors = weights.tensors
+    if "mapping.fc0.weight" not in tensors or "synthesis.b4.conv1.affine.weight" not in tensors:
+        raise NotThis("")
+    told = _told(weights.structure)
+    rate, rate_told, rate_source = mapping_rate(tensors["mapping.fc0.weight"], told.get("rate", weights.beside.get("lr_multiplier")))
+    clamp = told.get("clamp", _CLAMP)
+    with torch.device("meta"):
+        net = StyleGan2(tensors, rate, clamp)
+    fitted(net, tensors)
+    z, classes = net.mapping.z_dim, net.mapping.classes
+    label = "z and the class's embedding are normalised" if classes else "z is normalised"
+    mean = "w_avg of the file" if net.mapping.averaged else f"the average of {_MEAN:,} mapped z"
+    shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
+    said = (
+        Assumption("latent size (--latent-dim)", str(z), "shapes"),
+        Assumption("latent prior", f"normal, of which only the direction matters: {label}", "family (NVIDIA)"),
+        *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes")] if classes else []),
+        Assumption("mapping", f"{net.mapping.depth} layers, learning-rate factor {rate_told}", rate_source),
+        Assumption("mean style", mean, "file" if net.mapping.averaged else "gandiag"),
+        Assumption("synthesis", f"{net.synthesis.kind} architecture to {net.synthesis.side} pixels", "shapes"),
+        Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
+        Assumption("output range (--output-range)", "[-1, 1], by training: nothing bounds it", "family (NVIDIA)"),
+    )
+    output = Output("image", (net.synthesis.colours, net.synthesis.side, net.synthesis.side), (-1.0, 1.0))
+    return Ready(FAMILY, net, Latent(z), output, classes, "onehot" if classes else None, said)
+
+
+def _told(structure: Node | None) -> dict[str, Any]:
+    """What a network pickle says of itself beside its tensors. NotThis for settings that change the arithmetic otherwise."""
+    if structure is None:
+        return {}
+    nodes = dict(structure.named_modules())
+    first, layer = nodes.get("mapping.fc0"), nodes.get("synthesis.b4.conv1")
+    found: dict[str, Any] = {}
+    if first is not None and isinstance(first.settings.get("bias_gain"), (int, float)):
+        found["rate"] = first.settings["bias_gain"]
+    if layer is not None and "conv_clamp" in layer.settings:
+        clamp = layer.settings["conv_clamp"]
+        found["clamp"] = float(clamp) if isinstance(clamp, (int, float)) else None
+    for name, node in nodes.items():
+        way = node.settings.get("activation")
+        usual = "lrelu" if name.startswith("mapping.fc") or name.endswith((".conv0", ".conv1")) else "linear"
+        if isinstance(way, str) and way != usual:
+            raise NotThis(f"{name} has the activation {way[:20]}, not {usual}")
+    return found
+
+
+class StyleGan2(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], rate: float, clamp: float | None) -> None:
+        super().__init__()
+        self.mapping, self.synthesis = MappingNetwork(tensors, rate), Synthesis(tensors, clamp)
+
+    def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
+        out: Tensor = self.synthesis(self.mapping(z, onehot))
+        return out
+
+
+class MappingNetwork(nn.Module):
+    """Normalised z (and normalised class embedding) through equal layers; drawn towards the mean style by psi."""
+
+    w_avg: Tensor
+
+    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+        super().__init__()
+        self.depth = sum(name.startswith("mapping.fc") and name.endswith(".weight") for name in tensors)
+        for index in range(self.depth):
+            self.add_module(f"fc{index}", Equal(shape_of(tensors, f"mapping.fc{index}.weight", 2), rate))
+        embedded, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
+        self.embed = Equal((embedded, classes)) if classes else None
+        self.z_dim, self.classes = shape_of(tensors, "mapping.fc0.weight", 2)[1] - embedded, classes or None
+        if self.z_dim < 1:
+            raise NotThis("its mapping takes no latent, only labels")
+        self.averaged, self.psi = "mapping.w_avg" in tensors, Psi()
+        if self.averaged:
+            self.register_buffer("w_avg", torch.empty(shape_of(tensors, "mapping.w_avg", 1)))
+
+    def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
+        out: Tensor = self.psi(self.mapped(z, onehot), lambda: self.w_avg if self.averaged else self._mean(z))
+        return out
+
+    def mapped(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
+        w = unit(z)
+        if self.embed is not None and onehot is not None:
+            w = torch.cat([w, unit(self.embed(onehot))], 1)
+        for index in range(self.depth):
+            w = act(self.get_submodule(f"fc{index}")(w))
+        return w  # (B, W)
+
+    def _mean(self, z: Tensor) -> Tensor:
+        latents = torch.randn(_MEAN, self.z_dim, generator=torch.Generator().manual_seed(0)).to(z)
+        onehot = None if self.classes is None else torch.eye(self.classes)[torch.arange(_MEAN) % self.classes].to(z)
+        return self.mapped(latents, onehot).mean(0)
+
+
+class Synthesis(nn.Module):
+    """Blocks of 4, 8, … pixels. A style goes to every layer, so that the original's broadcast of w needs no counting."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], clamp: float | None) -> None:
+        super().__init__()
+        sides = list(_sides(tensors))
+        self.side = sides[-1]
+        for side in sides:
+            self.add_module(f"b{side}", Block(tensors, side, clamp))
+        blocks = [self.get_submodule(f"b{side}") for side in sides]
+        shown = [block.torgb is not None for block in blocks]
+        if not shown[-1] or (any(shown[:-1]) and not all(shown)):
+            raise NotThis("its blocks show pictures neither at every size nor at the last alone")
+        self.kind = "resnet" if any(block.skip is not None for block in blocks) else "skip" if all(shown) else "orig"
+        self.colours = shape_of(tensors, f"synthesis.b{self.side}.torgb.weight", 4)[0]
+
+    def forward(self, w: Tensor) -> Tensor:
+        x, rgb = w.new_empty(0), None
+        for block in self.children():
+            x, rgb = block(x, rgb, w)
+        assert isinstance(rgb, Tensor)  # the last block shows a picture
+        return rgb
+
+
+def _sides(tensors: Mapping[str, Tensor]) -> Iterator[int]:
+    side = 4
+    while f"synthesis.b{side}.conv1.weight" in tensors and side <= _LARGEST:
+        yield side
+        side *= 2
+
+
+class Block(nn.Module):
+    """Two modulated convolutions, the first of which doubles the side; a constant start in the block of 4 pixels."""
+
+    resample_filter: Tensor
+
+    def __init__(self, tensors: Mapping[str, Tensor], side: int, clamp: float | None) -> None:
+        super().__init__()
+        path = f"synthesis.b{side}"
+        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+        self.const = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.const", 3))) if side == 4 else None
+        self.conv0 = None if side == 4 else Layer(tensors, f"{path}.conv0", side, up=True, clamp=clamp)
+        self.conv1 = Layer(tensors, f"{path}.conv1", side, up=False, clamp=clamp)
+        self.torgb = ToRgb(tensors, f"{path}.torgb", clamp) if f"{path}.torgb.weight" in tensors else None
+        self.skip = Shortcut(tensors, f"{path}.skip") if f"{path}.skip.weight" in tensors else None
+
+    def forward(self, x: Tensor, rgb: Tensor | None, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.const is not None:
+            x = self.conv1(self.const.expand(len(w), -1, -1, -1), w)
+        else:
+            assert self.conv0 is not None
+            gain = 1.0 if self.skip is None else math.sqrt(0.5)
+            side = None if self.skip is None else gain * self.skip(x)
+            x = self.conv1(self.conv0(x, w), w, gain)
+            x = x if side is None else x + side
+        rgb = None if rgb is None else doubled(rgb, 4 * self.resample_filter)
+        if self.torgb is not None:
+            shown = self.torgb(x, w)
+            rgb = shown if rgb is None else rgb + shown
+        return x, rgb
+
+
+class Layer(nn.Module):
+    """A modulated 3x3 convolution, noise, bias, leaky ReLU, a clamp. Demodulation makes the weight's own size immaterial."""
+
+    resample_filter: Tensor
+    noise_const: Tensor
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, side: int, *, up: bool, clamp: float | None) -> None:
+        super().__init__()
+        shape = shape_of(tensors, f"{path}.weight", 4)
+        self.up, self.clamp = up, clamp
+        self.weight, self.bias = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0]))
+        self.affine = Equal(shape_of(tensors, f"{path}.affine.weight", 2))
+        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+        self.noise = Noise(path) if f"{path}.noise_strength" in tensors else None
+        if self.noise is not None:
+            self.register_buffer("noise_const", torch.empty(side, side))
+            self.noise_strength = nn.Parameter(torch.empty(()))
+
+    def forward(self, x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
+        x = modulated(x, self.weight, self.affine(w), blur=self.resample_filter if self.up else None)
+        if self.noise is not None:
+            x = x + self.noise(x, self.noise_const) * self.noise_strength
+        return _clamped(gain * act(x + self.bias[:, None, None]), self.clamp, gain)
+
+
+class ToRgb(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, clamp: float | None) -> None:
+        super().__init__()
+        shape = shape_of(tensors, f"{path}.weight", 4)
+        self.weight, self.bias, self.clamp = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0])), clamp
+        self.affine = Equal(shape_of(tensors, f"{path}.affine.weight", 2))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        style = self.affine(w) / math.sqrt(self.weight[0].numel())
+        return _clamped(modulated(x, self.weight, style, demodulate=False) + self.bias[:, None, None], self.clamp)
+
+
+class Shortcut(nn.Module):
+    """1x1 without bias, then twice the side."""
+
+    resample_filter: Tensor
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.weight", 4)))
+        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        thin = nn.functional.conv2d(x, self.weight / math.sqrt(self.weight[0].numel()))
+        return doubled(thin, 4 * self.resample_filter)
+
+
+def _clamped(x: Tensor, clamp: float | None, gain: float = 1.0) -> Tensor:
+    return x if clamp is None else x.clamp(-clamp * gain, clamp * gain)

@@ -1,0 +1,147 @@
+"""StyleGAN2 in the layout of rosinality's stylegan2-pytorch: files with g, g_ema, d, args and perhaps latent_avg.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", with RGB skips. This code's ways: mapping layers
+stand in one Sequential behind a normalisation, a modulated weight has a batch axis of 1, filters and fixed noise pictures are
+stored as buffers; truncation is towards the mean of 4,096 mapped z, or towards the file's latent_avg.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption, Latent, Output
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.noise import Noise
+from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.style_layers import Equal, act, doubled, mapping_rate, modulated, unit
+from gandiag.load.rebuild.styles import Psi
+from gandiag.load.weights import Weights
+
+FAMILY = "StyleGAN2 (rosinality)"
+_MEAN = 4_096
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+    """NotThis unless the keys are style.*, input.input, conv1.conv.modulation.*, convs.*, to_rgbs.*."""
+    tensors = weights.tensors
+    if "style.1.weight" not in tensors or "conv1.conv.modulation.weight" not in tensors:
+        raise NotThis("")
+    dim = shape_of(tensors, "style.1.weight", 2)[1]
+    rate, rate_told, rate_source = mapping_rate(tensors["style.1.weight"], weights.beside.get("lr_mlp"))
+    mean = weights.beside.get("latent_avg")
+    mean = mean.detach().float() if isinstance(mean, Tensor) and mean.numel() == dim else None
+    with torch.device("meta"):
+        net = StyleGan2(tensors, rate)
+    fitted(net, tensors)
+    net.mean = mean
+    source = ("latent_avg of the file", "file") if mean is not None else (f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
+    said = (
+        Assumption("latent size (--latent-dim)", str(dim), "shapes"),
+        Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (rosinality)"),
+        Assumption("mapping", f"{len(net.style) - 1} layers, learning-rate factor {rate_told}", rate_source),
+        Assumption("mean style", *source),
+        Assumption("output range (--output-range)", "[-1, 1], by training: nothing bounds it", "family (rosinality)"),
+    )
+    return Ready(FAMILY, net, Latent(dim), Output("image", (net.colours, net.side, net.side), (-1.0, 1.0)), assumptions=said)
+
+
+class StyleGan2(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+        super().__init__()
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("style."))
+        self.style = nn.Sequential(nn.Identity(), *(Equal(shape_of(tensors, f"style.{index}.weight", 2), rate) for index in range(1, count)))
+        octaves = len({name.split(".")[1] for name in tensors if name.startswith("to_rgbs.")})
+        if octaves > 8:
+            raise NotThis(f"{octaves} doublings would make pictures of {4 * 2**octaves} pixels")
+        self.side, self.colours = 4 * 2**octaves, shape_of(tensors, "to_rgb1.conv.weight", 5)[1]
+        self.input = nn.Module()
+        self.input.input = nn.Parameter(torch.empty(shape_of(tensors, "input.input", 4)))
+        self.conv1, self.to_rgb1 = Styled(tensors, "conv1", 0, up=False), ToRgb(tensors, "to_rgb1", up=False)
+        self.convs = nn.ModuleList(Styled(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
+        self.to_rgbs = nn.ModuleList(ToRgb(tensors, f"to_rgbs.{index}", up=True) for index in range(octaves))
+        self.noises = nn.Module()
+        for index in range(2 * octaves + 1):
+            if f"noises.noise_{index}" in tensors:  # early versions of this code did not keep them
+                side = 4 * 2 ** ((index + 1) // 2)
+                self.noises.register_buffer(f"noise_{index}", torch.empty(1, 1, side, side))
+        self.psi = Psi()
+        self.mean: Tensor | None = None
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = self.psi(self.mapped(z), lambda: self._mean(z))
+        stored = dict(self.noises.named_buffers())
+        x = self.conv1(self.input.get_parameter("input").expand(len(z), -1, -1, -1), w, stored.get("noise_0"))
+        rgb = self.to_rgb1(x, w)
+        for index, to_rgb in enumerate(self.to_rgbs):
+            for place in (2 * index, 2 * index + 1):
+                x = self.convs[place](x, w, stored.get(f"noise_{place + 1}"))
+            rgb = to_rgb(x, w, rgb)
+        out: Tensor = rgb
+        return out
+
+    def mapped(self, z: Tensor) -> Tensor:
+        w = unit(z)
+        for layer in list(self.style)[1:]:
+            w = act(layer(w))
+        return w
+
+    def _mean(self, z: Tensor) -> Tensor:
+        if self.mean is None:
+            rng = torch.Generator().manual_seed(0)
+            self.mean = self.mapped(torch.randn(_MEAN, z.shape[1], generator=rng).to(z)).mean(0).detach()
+        return self.mean
+
+
+class _Modulated(nn.Module):
+    """`conv.weight` (1, O, I, k, k), `conv.modulation`, and `conv.blur.kernel` where the side is doubled (its sum is 4)."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, up: bool = False) -> None:
+        super().__init__()
+        shape = shape_of(tensors, f"{path}.weight", 5)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.modulation = Equal(shape_of(tensors, f"{path}.modulation.weight", 2))
+        self.scale = 1 / math.sqrt(shape[2] * shape[3] * shape[4])
+        self.blur = _kernel(tensors, f"{path}.blur.kernel") if up else None
+
+    def forward(self, x: Tensor, w: Tensor, *, demodulate: bool) -> Tensor:
+        blur = None if self.blur is None else self.blur.get_buffer("kernel") / 4
+        return modulated(x, self.weight[0] * self.scale, self.modulation(w), demodulate=demodulate, blur=blur)
+
+
+class Styled(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, layer: int, *, up: bool) -> None:
+        super().__init__()
+        self.conv, self.noise, self.activate = _Modulated(tensors, f"{path}.conv", up=up), nn.Module(), nn.Module()
+        self.noise.weight = nn.Parameter(torch.empty(1))
+        self.activate.bias = nn.Parameter(torch.empty(self.conv.weight.shape[1]))
+        self.pictures = Noise(f"noise_{layer}")
+
+    def forward(self, x: Tensor, w: Tensor, stored: Tensor | None) -> Tensor:
+        x = self.conv(x, w, demodulate=True)
+        bias: Tensor = self.activate.get_parameter("bias")[:, None, None]
+        return act(x + self.noise.get_parameter("weight") * self.pictures(x, stored) + bias)
+
+
+class ToRgb(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, up: bool) -> None:
+        super().__init__()
+        self.conv = _Modulated(tensors, f"{path}.conv")
+        self.bias = nn.Parameter(torch.empty(1, self.conv.weight.shape[1], 1, 1))
+        self.upsample = _kernel(tensors, f"{path}.upsample.kernel") if up else None
+
+    def forward(self, x: Tensor, w: Tensor, before: Tensor | None = None) -> Tensor:
+        out: Tensor = self.conv(x, w, demodulate=False) + self.bias
+        if before is None or self.upsample is None:
+            return out
+        return out + doubled(before, self.upsample.get_buffer("kernel"))
+
+
+def _kernel(tensors: Mapping[str, Tensor], name: str) -> nn.Module:
+    holder = nn.Module()
+    holder.register_buffer("kernel", torch.empty(shape_of(tensors, name, 2)))
+    return holder

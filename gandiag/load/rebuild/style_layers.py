@@ -1,0 +1,88 @@
+"""The layers of StyleGAN2, in the arithmetic that its PyTorch versions share.
+
+Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2.2: the style scales the input channels of
+a convolution, and what that does to the size of its outputs is divided out (demodulation). Weights are kept at unit variance
+and scaled when used (Karras et al. 2018, section 4.1); images and feature maps are doubled through a small low-pass filter.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RATE = 0.01  # the usual learning-rate factor of a mapping network
+_EPS = 1e-8
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows (B, D) of mean square 1: only a latent's direction matters."""
+    return x * (x.square().mean(1, keepdim=True) + _EPS).rsqrt()
+
+
+def act(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2, times sqrt(2), which keeps the variance."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+class Equal(nn.Module):
+    """A linear layer whose stored weight is of deviation 1 / rate, scaled by rate / sqrt(inputs) when used."""
+
+    def __init__(self, shape: tuple[int, ...], rate: float = 1.0) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0]))
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * (self.rate / math.sqrt(self.weight.shape[1])), self.bias * self.rate)
+
+
+def modulated(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, blur: Tensor | None = None) -> Tensor:
+    """x (B, I, H, W) through weight (O, I, k, k) scaled by style (B, I). With `blur` (a filter of sum 1) the side is doubled.
+
+    The style scales x instead of the weight, and demodulation the output: the same numbers, without B copies of the weight.
+    """
+    x = x * style[:, :, None, None]
+    if blur is None:
+        out = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    else:
+        wide = blur.shape[-1] - 2 - (weight.shape[-1] - 1)
+        out = filtered(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 4 * blur, pad=((wide + 1) // 2 + 1, wide // 2 + 1))
+    if not demodulate:
+        return out
+    sizes = style.square() @ weight.square().sum((2, 3)).T  # (B, O)
+    return out * (sizes + _EPS).rsqrt()[:, :, None, None]
+
+
+def doubled(x: Tensor, kernel: Tensor) -> Tensor:
+    """Twice the side: zeros between the pixels, then a filter whose sum is 4."""
+    n, channels, height, width = x.shape
+    spaced = x.new_zeros(n, channels, height, 2, width, 2)
+    spaced[:, :, :, 0, :, 0] = x
+    wide = kernel.shape[-1] - 2
+    return filtered(spaced.reshape(n, channels, 2 * height, 2 * width), kernel, pad=((wide + 1) // 2 + 1, wide // 2))
+
+
+def filtered(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
+    """Every channel convolved with kernel (k, k), `pad` pixels of zeros before and after on both axes."""
+    before, after = pad
+    x = F.pad(x, (before, after, before, after))
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.flip(0, 1).expand(channels, 1, *kernel.shape), groups=channels)
+
+
+def mapping_rate(weight: Tensor, told: Any) -> tuple[float, str, str]:
+    """The learning-rate factor of a mapping layer, in words, and its source: what the file tells, else by its weights' deviation.
+
+    Weights start at deviation 1 / factor and training moves them by little of that; factors in use are powers of ten.
+    """
+    if isinstance(told, (int, float)) and 0 < told <= 1:
+        return float(told), f"{told:g}", "file"
+    deviation = float(weight.float().std()) if weight.numel() > 1 else 1 / RATE
+    if not (math.isfinite(deviation) and deviation > 0):
+        return RATE, f"{RATE:g}", "family (StyleGAN2)"
+    rate = 10.0 ** min(0, max(-3, -round(math.log10(deviation))))
+    return rate, f"{rate:g} (its weights have deviation {deviation:.3g}, which starts at 1 / factor)", "weights"
