@@ -38,7 +38,6 @@ REFUSED = {
     "tar": ("is a tar archive (torch before 0.1.10 wrote these, or somebody packed a folder)", "unpack it, or load and save it again with a current torch"),
     "gzip": ("is gzip-compressed", "decompress it first: gunzip -k {name}"),
     "hdf5": ("is an HDF5 file (Keras weights)", "export the generator to a PyTorch state dict"),
-    "onnx": ("is an ONNX graph, which gandiag does not run", "audit the state dict: torch.save(model.state_dict(), ...), with --model if need be"),
     "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
     "image": ("is an image, not weights", "pass the checkpoint that made it"),
     "zip": ("is a zip archive without weights in it{detail}", "unpack it and pass the checkpoint inside"),

@@ -21,6 +21,7 @@ from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
 from gandiag.load.folders import holds_checkpoint, open_folder
 from gandiag.load.names import printable, role
+from gandiag.load.programs import Program
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.families import rebuild
 from gandiag.load.rebuild.knobs import set_knobs
@@ -132,6 +133,8 @@ def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
 def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: bool) -> Network:
     name = Path(path).name
     subject = {"path": path, "sha256": content.sha256 or None, "loader": content.loader}
+    if isinstance(content.tree, Program):
+        return _of_program(content.tree, content.notes, subject, config, look=borrow)
     whole = _whole_module(content.tree, config, name)
     if whole is not None and config.model is None:
         module, used = whole
@@ -156,6 +159,18 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
     classes, first = made.inputs.classes, made.inputs.labels_first
     said = (*made.assumptions, *set_knobs(made.module, config, name))
     return Network(made.module, made.latent, made.output, classes, made.condition, facts, _shown(said), notes, first)
+
+
+def _of_program(program: Program, notes: tuple[str, ...], subject: Mapping[str, Any], config: AuditConfig, *, look: bool) -> Network:
+    """A generator that needs no rebuilding: its computation is in the file, and only arithmetic."""
+    name = Path(subject["path"]).name
+    if config.model is not None or config.key is not None:
+        flag = "--model" if config.model is not None else "--key"
+        raise LoadError(f"{flag} was given, and {name} is a whole program", f"leave {flag} out")
+    made = program.ready(config, name, look=look)
+    facts = {**subject, "weights": "the whole file", "family": made.family, "parameters": program.numbers}
+    said = (*made.assumptions, *set_knobs(made.module, config, name))
+    return Network(made.module, made.latent, made.output, made.classes, made.condition, facts, _shown(said), tuple(map(printable, notes)))
 
 
 def _settings(tree: Any) -> Mapping[str, Any]:

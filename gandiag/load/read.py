@@ -28,6 +28,7 @@ READERS = Registry("readers", {
     "safetensors": "gandiag.load.read:read_safetensors",
     "torchscript": "gandiag.load.read:read_torchscript",
     "pt2": "gandiag.load.read:read_exported",
+    "onnx": "gandiag.load.onnx_program:read_onnx",
 })
 
 

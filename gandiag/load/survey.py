@@ -17,7 +17,7 @@ from gandiag.load.inert_records import ITEMSIZE, Array, Lazy, Made, Table, child
 
 KINDS = {
     "torch-zip": "torch.save, zip format", "torch-legacy": "torch.save, the format before torch 1.6", "pickle": "plain pickle", "safetensors": "safetensors",
-    **RUNS_CODE,
+    "onnx": "ONNX graph", **RUNS_CODE,
 }
 _STEPS = 1_000_000
 _CONTAINERS = (Lazy, dict, list, tuple, Made)
@@ -59,6 +59,8 @@ def survey(path: str) -> Survey:
             return Survey(container, kind, tuple(_rows(found.tree, "", 0, [_STEPS])), _code(found), found.protocol)
         if container.kind == "safetensors":
             return Survey(container, kind, _of_safetensors(container))
+        if container.kind == "onnx":
+            return Survey(container, kind, _of_onnx(container))
     except LoadError as problem:
         return Survey(container, kind, problem=problem)
     return Survey(container, kind, code=_program(container) if container.kind in RUNS_CODE else ())
@@ -96,6 +98,22 @@ def _of_safetensors(container: Container) -> tuple[Row, ...]:
         raise LoadError(what, "copy it again and compare the sizes") from None
     told = [Row(f"metadata.{key[:40]}", str(value)[:80]) for key, value in list(about.items())[:20]]
     return (Row("", "tensors by name", total[0], total[1], total[2]), *told)
+
+
+def _of_onnx(container: Container) -> tuple[Row, ...]:
+    from gandiag.load.onnx_graph import read_graph
+
+    graph = read_graph(container.path)
+    common = ", ".join(f"{count} {name}" for name, count in graph.operators.most_common(8))
+    values = [(f"{way} {value.name}", value) for way, group in (("input", graph.inputs), ("output", graph.outputs)) for value in group]
+    return (
+        Row("", f"graph of {sum(graph.operators.values())} operators, opset {graph.opset}" + (f", written by {graph.producer}" if graph.producer else ""),
+            graph.tensors, graph.numbers, graph.nbytes),
+        Row("operators", common + (", …" if len(graph.operators) > 8 else "")),
+        *(Row(name, f"{value.dtype} ({', '.join(str(size) or '?' for size in value.dims)})") for name, value in values),
+        *(Row(f"metadata.{key[:40]}", entry) for key, entry in list(graph.metadata.items())[:20]),
+        *(Row(f"beside: {name}", "numbers of this graph") for name in sorted(graph.beside)),
+    )  # fmt: skip
 
 
 def _product(shape: tuple[int, ...]) -> int:
