@@ -20,6 +20,7 @@ from gandiag.errors import LoadError
 from gandiag.load.generator import Network, load_network
 from gandiag.load.rebuild.knobs import turned
 from gandiag.load.rebuild.linear_attention import LinearAttention
+from gandiag.load.survey import survey
 
 Tensors = dict[str, Tensor]
 Z, W, SIDE = 6, 8, 16
@@ -235,6 +236,9 @@ def test_rosinality_is_the_papers_forward(tmp_path: Path) -> None:
     network = load_network(saved(content, tmp_path / "000100.pt"))
     assert network.subject["family"] == "StyleGAN2 (rosinality)" and network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
     assert (network.latent.dim, network.output.shape, network.output.range, network.classes) == (W, (3, 16, 16), (-1.0, 1.0), None)
+    pictures = sum(entry.numel() for name, entry in ema.items() if name.startswith("noises."))
+    filters = sum(entry.numel() for name, entry in ema.items() if name.endswith(".kernel"))
+    assert network.subject["parameters"] == sum(entry.numel() for entry in ema.values()) - pictures - filters
     close(network.forward(z), rosinality_forward(ema, z))
     with turned(network.module, noise="none"):
         close(network.forward(z), rosinality_forward(ema, z, noise=[torch.zeros(4, 1, side, side).double() for side in (4, 8, 8, 16, 16)]))
@@ -343,6 +347,8 @@ def test_a_network_pickle_says_what_its_tensors_do_not(tmp_path: Path) -> None:
     network = load_network(tmp_path / "network-snapshot-000100.pkl")
     assert network.subject["family"] == "StyleGAN2 (NVIDIA)" and network.subject["weights"].startswith("G_ema (EMA copy; the raw G is there too")
     assert "code that was not run" in network.notes[0]
+    told = [line for line in survey(str(tmp_path / "network-snapshot-000100.pkl")).code if "source" in line]
+    assert len(told) == 1 and told[0].startswith(f"carries source text ({len(SOURCE)} characters, sha256 ") and "and 2 more classes" in told[0]
     assert said(network, "mapping") == ("3 layers, learning-rate factor 0.02", "file")
     assert said(network, "arithmetic") == ("float32 throughout, convolutions clamped at 0.7", "file")
     wanted = nvidia_forward(tensors, z, F.one_hot(labels, 3), rate=0.02, clamp=0.7)

@@ -17,7 +17,7 @@ from typing import Any
 
 from gandiag.errors import LoadError
 from gandiag.load.containers import LEGACY_MAGIC, Container
-from gandiag.load.inert_calls import STORAGES, is_data
+from gandiag.load.inert_calls import STORAGES, carried, is_data
 from gandiag.load.inert_machine import STEPS, Budget, Machine
 from gandiag.load.inert_records import ITEMSIZE, Blob, Damaged, Name, Storage
 
@@ -60,7 +60,7 @@ def read_pickle(container: Container) -> Reading:
     finally:
         if collecting:
             gc.enable()
-    return Reading(tree, tuple(budget.names), budget.protocol, STEPS - budget.steps, tuple(budget.notes), tuple(budget.calls))
+    return Reading(tree, tuple(budget.names), budget.protocol, STEPS - budget.steps, (*budget.notes, *carried(budget.sources)), tuple(budget.calls))
 
 
 def _zip(container: Container, whole: Any, budget: Budget) -> Any:

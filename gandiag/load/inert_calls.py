@@ -62,9 +62,20 @@ def _note(budget: Any, name: str, args: tuple[Any, ...]) -> None:
         budget.calls[f"{name}({', '.join(map(_brief, args[:4]))}{', …' if len(args) > 4 else ''})"] = None
     meta = args[0] if args and isinstance(args[0], dict) else {}
     text = meta.get("module_src")
-    if isinstance(text, str) and len(budget.notes) < _CALLS:
-        mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
-        budget.notes[f"carries source text for {_brief(meta.get('class_name'))} ({len(text):,} characters, sha256 {mark}…), which unpickling would run"] = None
+    if isinstance(text, str) and (text in budget.sources or len(budget.sources) < _CALLS):
+        classes = budget.sources.setdefault(text, {})
+        if len(classes) < 25 * _CALLS:
+            classes[_brief(meta.get("class_name"))] = None
+
+
+def carried(sources: dict[str, dict[str, None]]) -> list[str]:
+    """The source texts in a file, each with the classes that carry it: NVIDIA's pickles repeat one for every kind of layer."""
+    said = []
+    for text, classes in sources.items():
+        mark, names = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12], list(classes)
+        more = f" and {len(names) - 6} more classes" if len(names) > 6 else ""
+        said.append(f"carries source text ({len(text):,} characters, sha256 {mark}…) for {', '.join(names[:6])}{more}, which unpickling would run")
+    return said
 
 
 def _brief(value: Any) -> str:

@@ -31,6 +31,7 @@ class Budget:
     protocol: int = 0
     names: dict[str, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    sources: dict[str, dict[str, None]] = field(default_factory=dict)  # source text -> classes that carry it
     calls: dict[str, None] = field(default_factory=dict)
 
     def keep(self, count: int) -> None:

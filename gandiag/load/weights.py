@@ -6,6 +6,7 @@ by that name; where names do not help, the shapes decide (`recognise.py`). Avera
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from gandiag.load.inert_modules import Node
 from gandiag.load.names import natural, role, strip_wrappers
 from gandiag.load.recognise import looks_like
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_BUFFERS = re.compile(r"running_mean|running_var|num_batches_tracked|noise_const|noise_\d+|resample_filter|w_avg|kernel")
 _SPLIT_ROLES = ("average", "generator", "discriminator")
 
 
@@ -209,7 +210,7 @@ def _completed(average: Weights, raw: list[Weights]) -> Weights:
 
 
 def _is_buffer(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in _BUFFERS
+    return _BUFFERS.fullmatch(name.rsplit(".", 1)[-1]) is not None
 
 
 # when there is nothing to take

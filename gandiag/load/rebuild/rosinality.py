@@ -45,6 +45,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (rosinality)"),
         Assumption("mapping", f"{len(net.style) - 1} layers, learning-rate factor {rate_told}", rate_source),
         Assumption("mean style", *source),
+        Assumption("synthesis", f"RGB skips from 4 to {net.side} pixels", "shapes"),
         Assumption("output range (--output-range)", "[-1, 1], by training: nothing bounds it", "family (rosinality)"),
     )
     return Ready(FAMILY, net, Latent(dim), Output("image", (net.colours, net.side, net.side), (-1.0, 1.0)), assumptions=said)
