@@ -46,12 +46,16 @@ def alarms(n: int, phi: float, repeats: int, *, irregular: bool = False, seed: i
 
 
 def power(n: int, phi: float, amplitude: float, repeats: int, seed: int = 0) -> float:
-    """Share of noisy sinusoids of period 64, random phase, amplitude in deviations of the noise, that are found."""
+    """Share of noisy sinusoids of about 64 steps, of any frequency and phase, amplitude in deviations of the noise, that are found.
+
+    The turns in a log are drawn from a whole bin around n / 64: a plain FFT finds a sinusoid at the middle of a bin, and loses it between two.
+    """
     rng = np.random.default_rng((n, round(100 * phi), seed, 7))
     step = np.arange(n, dtype=np.float64)
     found = 0
     for repeat in range(repeats):
-        wave = amplitude * np.sin(2 * math.pi * (step / 64 + rng.random()))
+        turns = n / 64 + rng.random() - 0.5
+        wave = amplitude * np.sin(2 * math.pi * (turns * step / n + rng.random()))
         found += spectrum(step, series(step, phi, rng) + wave, draws=DRAWS, seed=repeat).p_value <= 0.05
     return found / repeats
 

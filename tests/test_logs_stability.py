@@ -42,11 +42,23 @@ def judged(**changed: Any) -> Any:
     return gandiag.losses({**healthy(), **changed})
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_healthy_run_has_settled(seed: int) -> None:
-    """Eight runs at a level of 5 %: the seeds are fixed, and none of them alarms."""
-    found = gandiag.losses(healthy(seed + 20))
-    assert found.verdict == "settled" and found.exit_code == ExitCode.OK and not found.findings
+def alarms(seeds: range) -> list[int]:
+    """Seeds whose healthy run is not called settled; whatever is called otherwise is an oscillation with a p-value."""
+    found = {seed: gandiag.losses(healthy(seed)) for seed in seeds}
+    assert all(run.exit_code == ExitCode.OK and not run.findings for run in found.values() if run.verdict == "settled")
+    assert all(run.verdict in ("settled", "oscillating") for run in found.values())
+    return [seed for seed, run in found.items() if run.verdict != "settled"]
+
+
+def test_a_healthy_run_has_settled() -> None:
+    """Eight runs at a level of 5 %: two alarms or more have a probability of 6 %, and the seeds are fixed."""
+    assert len(alarms(range(20, 28))) <= 1
+
+
+@pytest.mark.slow
+def test_healthy_runs_have_settled() -> None:
+    """A hundred runs at a level of 5 %: twelve alarms or more have a probability of 0.4 %."""
+    assert len(alarms(range(100, 200))) < 12
 
 
 def at_half(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -157,7 +169,7 @@ def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stdout.startswith("OSCILLATING") and "period 24" in done.stdout and "try 1" in done.stdout
     assert done.stdout.rstrip().endswith(str(page)) and max(map(len, done.stdout.split("\n")[:-2])) <= 80
     text = page.read_text()
-    assert "<svg" in text and "<script" not in text and "http://" not in text and "Oscillating" in text
+    assert text.count("<svg") >= 5 and "When it oscillates" in text and "<script" not in text and "http://" not in text and "Oscillating" in text
     document = json.loads(run(str(LOGS / "dcgan.txt"), "--json").stdout)
     assert document["schema"] == "gandiag.losses/1" and document["columns"]["generator"] == "Loss_G"
     assert set(document["oscillation"]) >= {"p_value", "period", "amplitude", "coherence", "phase", "start"}

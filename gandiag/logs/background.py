@@ -18,7 +18,7 @@ from gandiag.logs.series import Array
 PHI = (0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.955, 0.97, 0.98, 0.987, 0.993, 0.997)  # per median gap
 SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.95, 1.0)  # of the AR(1) part in the variance
 DRAWS = 48  # simulated series for each shape
-MASK = 3  # bins on either side of the strongest line
+MASK = 3  # bins of the plain FFT on either side of the strongest line
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,13 +30,14 @@ class Backgrounds:
     share: Array
     inverse: Array  # 1 / shapes
     logs: Array  # (G,) mean logarithm of each shape
+    mask: int = MASK  # bins of these shapes that a line takes on either side
 
     def fit(self, power: Array) -> tuple[NDArray[np.intp], Array]:
         """Power (B, F) → the most likely shape of each (B,), and its level (B,). A line would redden the fit: the strongest is left out."""
         total = power @ self.inverse.T  # (B, G)
         best, _ = self._choose(total, power.shape[1], self.logs)
         peak = (power * self.inverse[best]).argmax(1)  # (B,)
-        window = peak[:, None] + np.arange(-MASK, MASK + 1)  # (B, W)
+        window = peak[:, None] + np.arange(-self.mask, self.mask + 1)  # (B, W)
         inside = (window >= 0) & (window < power.shape[1])
         window = np.where(inside, window, 0)
         taken = np.where(inside, power[np.arange(len(power))[:, None], window], 0.0)
@@ -80,7 +81,7 @@ def backgrounds(step: Array, meter: Spectrometer, seed: int = 0) -> Backgrounds:
             phis.append(phi)
             shares.append(share)
     table = np.array(shapes)
-    return Backgrounds(table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1))
+    return Backgrounds(table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1), MASK * meter.padded)
 
 
 def _smooth(mean: Array) -> Array:

@@ -31,7 +31,7 @@ class Cycle:
 
     @property
     def lasting(self) -> bool:
-        """Whether it is still there in the last quarter of the log, at half of its best quarter or more."""
+        """Whether it is as strong in the last quarter of the log as in its best, to half."""
         quarters = [float(np.median(part)) for part in np.array_split(self.course, 4)] if len(self.course) >= 4 else [1.0]
         return quarters[-1] >= 0.5 * max(quarters)
 
@@ -68,7 +68,7 @@ def refined(step: Array, value: Array, peak: float) -> float:
     best = peak
     for _ in range(4):
         tried = best + width * np.linspace(-1, 1, 21)
-        tried = tried[tried > 0]
+        tried = tried[tried > 0.9 * CYCLES / (step[-1] - step[0])]  # fewer turns are trend
         sums = np.abs(np.exp(-2j * np.pi * np.outer(tried, step)) @ window)
         best, width = float(tried[sums.argmax()]), width / 8
     return best

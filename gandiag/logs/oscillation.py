@@ -20,7 +20,10 @@ NOTICEABLE = 0.05  # share of the variance that a line must carry to be called a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Oscillation:
-    """`p_value` is corrected for the number of tests. `sharp`: a line, else a band of periods. `per_epoch`: the line is the order of the data, not the game."""
+    """`p_value` is corrected for the number of tests. `sharp`: a line, else a band of periods. `per_epoch`: the line is the order of the data, not the game.
+
+    `lasting`: it is there to the end of the log.
+    """
 
     role: str
     curve: Curve
@@ -31,6 +34,7 @@ class Oscillation:
     sharp: bool
     pair: Mapping[str, float | None]
     per_epoch: bool
+    lasting: bool
 
     @property
     def real(self) -> bool:
@@ -74,7 +78,17 @@ def oscillation(log: Log, parts: Mapping[str, Trimmed], *, seed: int = 0) -> Osc
     if len(parts) == 2 and not zero_sum(log):
         one, other = ((parts[name].step, parts[name].value) for name in LOSSES)
         pair = together(one, other, 1 / turn.period)
-    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.epoch))
+    lasting = turn.lasting or (p_value <= LEVEL and _later(part, seed))
+    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.epoch), lasting)
+
+
+def _later(part: Trimmed, seed: int) -> bool:
+    """Whether the second half of the log oscillates for itself: a cycle whose period wanders is no longer at the line of the whole, and yet there.
+
+    Asked only where the whole log does, so that noise is not called oscillating more often for it.
+    """
+    half = len(part.step) // 2
+    return half >= FEWEST and spectrum(part.step[half:], part.value[half:], seed=seed).p_either <= LEVEL
 
 
 def _per_epoch(period: float, part: Trimmed, epoch: float | None) -> bool:
@@ -95,5 +109,5 @@ def document(found: Oscillation | None) -> dict[str, Any]:
         "p_value": found.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": found.pair["coherence"], "phase": found.pair["phase"],
         "start": turn.start, "curve": found.curve.name, "share": turn.share, "growth": turn.growth, "coherence_by_chance": found.pair["chance"],
         "band": list(line.band), "background": {"phi": line.phi, "share": line.share}, "method": line.method, "per_epoch": found.per_epoch,
-        "sharp": found.sharp, "lasting": found.cycle.lasting,
+        "sharp": found.sharp, "lasting": found.lasting,
     }  # fmt: skip

@@ -1,7 +1,15 @@
 """Power spectra of many series on the same steps at once, with the trend taken out: what the Monte Carlo test stands on.
 
-Regular steps: periodogram of the tapered series, by FFT. One light taper and no averaging over tapers or segments: the test
-is for a line, which every average spreads (n = 1,024, φ = 0.5, amplitude half the noise: three tapers found 68 %, this one 98 %).
+Regular steps, by FFT, two estimates for two tests. A *line* is sought in the periodogram under one light taper, at twice as
+many frequencies as the FFT has: every average over tapers spreads a line, and between two bins of the plain FFT most of it is
+lost. A *band*, a cycle that drifts or is there for a part of the log only, is sought in the multitaper estimate, the mean over
+TAPERS sine tapers (Riedel & Sidorenko 1995, IEEE Trans. Signal Process. 43). Share found at p <= 0.05, n = 1,024, φ = 0.5, 200 series:
+
+                                     line on a bin   line between bins   wandering phase   second half of the log only
+    one taper, plain FFT             .99             .69                 .97               .76  (its bands .81)
+    one taper, twice the bins        .95             .96                 .985              .675
+    multitaper, 3 tapers             .90             .90                 1.00              .885 (its bands .90)
+
 Irregular steps: least-squares (Lomb–Scargle) with the trend fitted together with each sinusoid, as floating-mean
 Lomb–Scargle does for the mean (Zechmeister & Kürster 2009, A&A 496). The projections depend on the steps alone, so that a
 thousand draws cost one matrix product.
@@ -17,6 +25,8 @@ from gandiag.logs.series import Array
 
 EDGE = 0.05  # of the length, tapered at either end
 DEGREE = 2  # of the polynomial that is taken out as trend
+PADDED = 2  # bins of the line estimate for each of the plain FFT
+TAPERS = 3  # of the multitaper estimate: a line is spread over two bins on either side
 CYCLES = 4  # fewer turns than this within the log are trend, not oscillation
 REGULAR = 0.02  # spread of the gaps, relative to their median, below which steps count as regular
 
@@ -29,8 +39,9 @@ class Spectrometer:
     regular: bool
     spacing: float
     trend: Array  # (n, DEGREE + 1) orthonormal
-    taper: Array  # (n,), or (0,)
+    tapers: Array  # (K, n) of unit energy, or (0, n)
     waves: Array  # (2 F, n) orthonormal in pairs and to the trend, or (0, n)
+    padded: int = 1  # bins for each of the plain FFT
 
     def detrend(self, series: Array) -> Array:
         """Series (B, n) without their least-squares polynomial."""
@@ -42,8 +53,11 @@ class Spectrometer:
             found = (series @ self.waves.T).reshape(len(series), -1, 2)  # (B, F, 2)
             return np.asarray(np.square(found).sum(2) / 2)
         flat = self.detrend(series)
-        line = np.fft.rfft(flat * self.taper, axis=1)[:, -len(self.frequency) :]
-        return np.asarray(line.real**2 + line.imag**2)  # (B, F)
+        total = np.zeros((len(series), len(self.frequency)))  # (B, F)
+        for taper in self.tapers:
+            turn = np.fft.rfft(flat * taper, self.padded * len(taper), axis=1)[:, -len(self.frequency) :]
+            total += turn.real**2 + turn.imag**2
+        return total / len(self.tapers)
 
 
 def _taper(n: int) -> Array:
@@ -54,6 +68,12 @@ def _taper(n: int) -> Array:
     return np.asarray(taper / np.linalg.norm(taper))
 
 
+def _sines(n: int) -> Array:
+    """The first TAPERS sine tapers, orthonormal: (TAPERS, n)."""
+    order = np.arange(1, TAPERS + 1)[:, None]
+    return np.asarray(np.sqrt(2 / (n + 1)) * np.sin(np.pi * order * np.arange(1, n + 1) / (n + 1)))
+
+
 def is_regular(step: Array) -> bool:
     """Whether steps (n,) are evenly spaced."""
     gaps = np.diff(step)
@@ -62,17 +82,33 @@ def is_regular(step: Array) -> bool:
 
 
 def spectrometer(step: Array) -> Spectrometer:
-    """For steps (n,) that grow. Frequencies from CYCLES turns a log to the Nyquist frequency of the median gap."""
+    """The estimate in which lines are sought, for steps (n,) that grow. Frequencies from CYCLES turns a log to the Nyquist frequency of the median gap."""
     n = len(step)
     spacing, span = float(np.median(np.diff(step))), float(step[-1] - step[0])
-    place = (step - step.mean()) / span
-    trend = np.asarray(np.linalg.qr(np.vander(place, DEGREE + 1))[0], dtype=np.float64)
+    trend = _trend(step)
     if is_regular(step):
-        frequency = np.asarray(np.fft.rfftfreq(n, spacing)[CYCLES:], dtype=np.float64)
-        return Spectrometer(frequency, True, spacing, trend, _taper(n), np.zeros((0, n)))
+        return _fourier(n, spacing, trend, _taper(n)[None], PADDED)
     most = min(int(0.5 / spacing * span), n // 2)
     frequency = np.arange(CYCLES, most + 1) / span
-    return Spectrometer(frequency, False, spacing, trend, np.zeros(0), _waves(step, frequency, trend))
+    return Spectrometer(frequency, False, spacing, trend, np.zeros((0, n)), _waves(step, frequency, trend))
+
+
+def multitaper(step: Array) -> Spectrometer:
+    """The estimate in which bands are sought, for regular steps (n,). It begins where no bin holds power of the trend below CYCLES."""
+    n = len(step)
+    return _fourier(n, float(np.median(np.diff(step))), _trend(step), _sines(n), 1)
+
+
+def _fourier(n: int, spacing: float, trend: Array, tapers: Array, padded: int) -> Spectrometer:
+    lowest = CYCLES + len(tapers) // 2 + (len(tapers) > 1)
+    frequency = np.asarray(np.fft.rfftfreq(padded * n, spacing)[padded * lowest :], dtype=np.float64)
+    return Spectrometer(frequency, True, spacing, trend, tapers, np.zeros((0, n)), padded)
+
+
+def _trend(step: Array) -> Array:
+    """Polynomials up to DEGREE, orthonormal on the steps: (n, DEGREE + 1)."""
+    place = (step - step.mean()) / float(step[-1] - step[0])
+    return np.asarray(np.linalg.qr(np.vander(place, DEGREE + 1))[0], dtype=np.float64)
 
 
 def _waves(step: Array, frequency: Array, trend: Array) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gandiag.logs.background import Backgrounds, backgrounds, draw
-from gandiag.logs.power import Spectrometer, is_regular, spectrometer
+from gandiag.logs.power import Spectrometer, is_regular, multitaper, spectrometer
 from gandiag.logs.series import Array
 
 FEWEST = 32  # rows below which nothing is tested
@@ -54,24 +54,26 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bench:
-    """Everything that depends on the steps alone."""
+class _View:
+    """One estimate of the spectrum with the backgrounds that belong to it; it depends on the steps alone."""
 
-    step: Array
     meter: Spectrometer
     grid: Backgrounds
     sides: tuple[Array, ...]
     bands: tuple[NDArray[np.intp], NDArray[np.intp]]
 
-    def ratio(self, series: Array) -> tuple[Array, Array, NDArray[np.intp], Array, Array]:
-        """Series (B, n) → power, background, chosen shape, ratio of both, and ratio of the band's mean power: (B, F), (B, F), (B,), (B, F), (B, F)."""
+    def look(self, series: Array) -> tuple[Array, Array, NDArray[np.intp]]:
+        """Series (B, n) → power (B, F), background (B, F), chosen shape (B,)."""
         power = self.meter.power(series)
         shape, level = self.grid.fit(power)
         ground = np.maximum(self.grid.shapes[shape] * level[:, None], self._neighbours(power))
-        ground = np.maximum(ground, 1e-300)
+        return power, np.maximum(ground, 1e-300), shape
+
+    def broad(self, power: Array, ground: Array) -> Array:
+        """Mean power of the band around each frequency, over the background: (B, F)."""
         total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
         low, high = self.bands
-        return power, ground, shape, power / ground, (total[:, high] - total[:, low]) / (high - low) / ground
+        return np.asarray((total[:, high] - total[:, low]) / (high - low) / ground)
 
     def _neighbours(self, power: Array) -> Array:
         below_from, below_to, above_from, above_to, both = self.sides
@@ -79,6 +81,21 @@ class _Bench:
         low = (total[:, below_to.astype(int)] - total[:, below_from.astype(int)]) / np.maximum(below_to - below_from, 1)
         high = (total[:, above_to.astype(int)] - total[:, above_from.astype(int)]) / np.maximum(above_to - above_from, 1)
         return np.asarray(np.where(both > 0, np.sqrt(np.maximum(low * high, 0)), 0.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bench:
+    """Everything that depends on the steps alone: where lines are sought, and where bands are; on irregular steps both are the same."""
+
+    step: Array
+    lines: _View
+    bands: _View
+
+    def ratio(self, series: Array) -> tuple[Array, Array, NDArray[np.intp], Array, Array]:
+        """Series (B, n) → power, background, chosen shape, ratio of both, and ratio of the band's mean power: (B, F), (B, F), (B,), (B, F), (B, F')."""
+        power, ground, shape = self.lines.look(series)
+        wide = (power, ground) if self.bands is self.lines else self.bands.look(series)[:2]
+        return power, ground, shape, power / ground, self.bands.broad(*wide)
 
 
 def spectrum(step: Array, value: Array, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
@@ -92,18 +109,19 @@ def spectrum(step: Array, value: Array, *, draws: int = DRAWS, seed: int = 0) ->
     scaled = (value - value.mean()) / (float(value.std()) or 1.0)
     powers, grounds, shapes, ratios, broads = bench.ratio(scaled[None])
     power, ground, ratio = powers[0], grounds[0], ratios[0]
-    phi, share = float(bench.grid.phi[shapes[0]]), float(bench.grid.share[shapes[0]])
+    phi, share = float(bench.lines.grid.phi[shapes[0]]), float(bench.lines.grid.share[shapes[0]])
     null, null_broad = _null(bench, phi, share, draws, seed)
     peak, hump = int(ratio.argmax()), int(broads[0].argmax())
+    center = float(bench.bands.meter.frequency[hump]) / gap
     p_value = (1 + int((null >= ratio[peak]).sum())) / (1 + draws)
     p_broad = (1 + int((null_broad >= broads[0, hump]).sum())) / (1 + draws)
-    frequency = bench.meter.frequency / gap
+    frequency = bench.lines.meter.frequency / gap
     limit = ground * float(np.quantile(null, 0.95))
     variance = float(value.std()) ** 2
     band = (1 / float(frequency[-1]), 1 / float(frequency[0]))
-    method = "tapered periodogram" if regular else "Lomb–Scargle with floating trend"
+    method = "tapered periodogram for lines, multitaper for bands" if regular else "Lomb–Scargle with floating trend"
     return Spectrum(frequency, power * variance, ground * variance, limit * variance, p_value, float(frequency[peak]), float(ratio[peak]), phi, share,
-                    band, regular, method, p_broad, float(frequency[hump]), _either(null, null_broad, min(p_value, p_broad)))  # fmt: skip
+                    band, regular, method, p_broad, center, _either(null, null_broad, min(p_value, p_broad)))  # fmt: skip
 
 
 def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> tuple[Array, Array]:
@@ -125,10 +143,14 @@ def _either(line: Array, band: Array, smaller: float) -> float:
 
 
 def _bench(step: Array) -> _Bench:
-    meter = spectrometer(step)
+    lines = _view(step, spectrometer(step))
+    return _Bench(step, lines, _view(step, multitaper(step)) if lines.meter.regular else lines)
+
+
+def _view(step: Array, meter: Spectrometer) -> _View:
     f = meter.frequency
     bands = np.searchsorted(f, f / BAND), np.searchsorted(f, f * BAND, side="right")
-    return _Bench(step, meter, backgrounds(step, meter), _sides(f), bands)
+    return _View(meter, backgrounds(step, meter), _sides(f), bands)
 
 
 @lru_cache(maxsize=8)

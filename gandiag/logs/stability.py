@@ -9,10 +9,12 @@ import numpy as np
 
 from gandiag.logs import levels
 from gandiag.logs.course import diverging, mode_hopping, swing
+from gandiag.logs.cycle import flattened
 from gandiag.logs.family import family
 from gandiag.logs.levels import Event
 from gandiag.logs.oscillation import Oscillation, document, oscillation, parts_of, still
 from gandiag.logs.series import LOSSES, Array, Curve, Log
+from gandiag.logs.spectrogram import spectrogram
 from gandiag.logs.spectrum import FEWEST
 from gandiag.logs.trim import Trimmed
 
@@ -78,7 +80,7 @@ def _events(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -
 
 def _oscillating(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> Event | None:
     """A significant line that carries weight, is not the data's order, and does not die down."""
-    if found is None or not found.real or not found.cycle.lasting or swing(found.part).dies:
+    if found is None or not found.real or not found.lasting or swing(found.part).dies:
         return None
     turn = found.cycle
     about = "" if found.sharp else "about "
@@ -104,7 +106,7 @@ def _said(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> 
         told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.unit} can be seen, others cannot ({found.spectrum.method})")
         if found.per_epoch:
             told.append(f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times")
-        if found.p_value <= 0.05 and (swing(found.part).dies or not found.cycle.lasting):
+        if found.p_value <= 0.05 and (swing(found.part).dies or not found.lasting):
             told.append("the oscillation dies down")
     return told
 
@@ -142,5 +144,13 @@ def _spectrum(found: Oscillation | None) -> dict[str, Any] | None:
     return {
         "curve": found.curve.name, "period": [float(1 / line.frequency[i]) for i in at], "power": [float(line.power[i]) for i in at],
         "background": [float(line.background[i]) for i in at], "critical": [float(line.critical[i]) for i in at],
-        "course": {"step": found.cycle.at.tolist(), "amplitude": found.cycle.course.tolist()},
+        "course": {"step": found.cycle.at.tolist(), "amplitude": found.cycle.course.tolist()}, "spectrogram": _spectrogram(found),
     }  # fmt: skip
+
+
+def _spectrogram(found: Oscillation) -> dict[str, Any]:
+    """Power over the background by period and step, to three digits; null where a window holds too few rows."""
+    part = found.part
+    drawn = spectrogram(part.step, flattened(part.step, part.value), found.spectrum)
+    ratio = [[float(f"{cell:.3g}") if np.isfinite(cell) else None for cell in row] for row in drawn.ratio]
+    return {"step": drawn.step.tolist(), "period": drawn.period.tolist(), "cone": drawn.cone.tolist(), "ratio": ratio}

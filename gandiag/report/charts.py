@@ -118,6 +118,11 @@ def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
         axes.grid(axis="x", color=FAINT, linewidth=0.8)
     else:
         _spread_axis(axes, places, exhibit.id)
+    if exhibit.data.get("scale") == "log":
+        axes.set(xscale="log", yscale="log", ylim=exhibit.data["within"])
+        axes.minorticks_off()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:,.10g}" if value >= 1e-3 else f"{value:.0e}")
     return legend
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gandiag.record import Finding
 from gandiag.report import words
 from gandiag.report.sections import SPARKS
+from gandiag.report.spectrogram import SHADES, STEPS, cells
 from gandiag.report.terminal import REMEDIES, _console, _finding, _indented, _section
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def render_losses(document: Mapping[str, Any], findings: Sequence[Finding] = (),
         _finding(page, finding, None if verbose else REMEDIES, told)
     if document.get("spectrum"):
         _section(page, "Spectrum", _spectrum(document, page.width - 4))
+        _section(page, "When it oscillates", _spectrogram(document, page.width - 4))
     rows = [words.capital(words.clean(note)) for note in (*document["doubts"], *document["notes"])]
     if rows:
         _section(page, "Good to know", rows)
@@ -115,11 +117,20 @@ def _spectrum(document: Mapping[str, Any], room: int) -> list[Any]:
     return [*rows, told_line(document)] if line.get("p_value") is not None else rows
 
 
+def _spectrogram(document: Mapping[str, Any], room: int) -> list[Any]:
+    """The spectrum over time, in cells."""
+    found, unit = document["spectrum"]["spectrogram"], words.clean(document["unit"])
+    ends = f"{words.number(found['step'][0])} … {words.number(found['step'][-1])} {unit}"
+    told = f"{'':<10}{ends}; shade: {', '.join(f'{shade} {step:g}' for shade, step in zip(SHADES[1:], STEPS, strict=True))} times the noise"
+    return [f"{'period':>8}", *cells(found, document["oscillation"].get("period"), min(room, 70)), f"{told}; · not known; ▸ the strongest line"]
+
+
 def told_line(document: Mapping[str, Any]) -> str:
     """The strongest line in words."""
     line = document["oscillation"]
     told = f"strongest line of {words.clean(line['curve'])}: period {words.number(line['period'])} {document['unit']}"
     told += f", amplitude {words.number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {words.number(line['p_value'])}"
+    told += f" (noise alone does as much in {100 * line['p_value']:.2g} % of simulated logs)"
     if line.get("coherence") is not None:
         told += f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"
     return told

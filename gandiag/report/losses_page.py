@@ -1,4 +1,4 @@
-"""A losses document as one self-contained page: verdict, curves, spectrum, amplitude over time, findings with remedies."""
+"""A losses document as one self-contained page: verdict, spectrogram, curves, spectrum, amplitude over time, findings with remedies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACCENTS = {"settled": "good", "inconclusive": "doubt"}
 
 
 def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] = ()) -> str:
-    """The whole page, about 80 kB. Loads jinja2 and matplotlib. Nothing is loaded from anywhere when it is shown."""
+    """The whole page, about 90 kB. Loads jinja2 and matplotlib. Nothing is loaded from anywhere when it is shown."""
     verdict = str(document["verdict"])
     read = document["read"]
     told = words.introduced(findings)
@@ -29,8 +29,9 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
             told=TOLD.get(verdict, ""),
             files=", ".join(map(str, read.get("files") or ())) or "series",
             facts=[f"{read['format']}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses", columns(document)],
-            line=told_line(document) if document["oscillation"].get("p_value") is not None else "",
+            line=words.capital(told_line(document)) + "." if document["oscillation"].get("p_value") is not None else "",
             charts=[_chart(exhibit) for exhibit in _exhibits(document)],
+            spectrogram=_spectrogram(document),
             findings=[_finding(finding, told) for finding in findings],
             remarks=[words.capital(str(note)) for note in (*document["doubts"], *document["notes"])],
             css=_css(),
@@ -41,28 +42,56 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
 
 def _exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
     unit, found = document["unit"], []
-    groups = (("losses", ("generator", "discriminator")), ("scores of D", ("score_real", "score_fake")))
-    for title, roles in groups:
-        curves = {ROLES[role]: {"x": curve["step"], "y": curve["value"]} for role in roles if (curve := document["curves"].get(role))}
-        if curves:
-            found.append(Exhibit(title.replace(" ", "_"), "series", f"The {title} over {unit}", {"lines": curves}))
+    for title, roles in _groups(document["curves"]):
+        lines = {ROLES[role]: {"x": (curve := document["curves"][role])["step"], "y": curve["value"]} for role in roles}
+        found.append(Exhibit(title, "series", f"{title} over {unit}", {"lines": lines}))
     line = document.get("spectrum")
     if line:
-        told = f"Power of {line['curve']} against noise, over turns per 1,000 {unit}"
-        turns = [1000 / period for period in line["period"]]
-        lines = {name: {"x": turns, "y": line[key]} for name, key in (("power", "power"), ("background of noise", "background"), ("5 % line", "critical"))}
-        found.append(Exhibit("spectrum", "series", told, {"lines": lines}))
+        told = f"{line['curve']}, by period in {unit}: where the power rises above the 5 % line, noise alone would hardly do it"
+        names = (("power", "power"), ("noise expected", "background"), ("5 % line", "critical"))
+        lines = {name: {"x": line["period"], "y": line[key]} for name, key in names}
+        found.append(Exhibit("Which periods", "series", told, {"lines": lines, "scale": "log", "within": _within(line)}))
         course = line["course"]
         if len(course["step"]) > 2:
             curve = {"amplitude": {"x": course["step"], "y": course["amplitude"]}}
-            found.append(Exhibit("amplitude", "series", f"Amplitude of the strongest line over {unit}", {"lines": curve}))
+            found.append(Exhibit("How far it swings", "series", f"Amplitude of the strongest line, in units of the loss, over {unit}", {"lines": curve}))
     return found
+
+
+def _groups(curves: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+    """Which curves share a chart: both losses, unless one axis would flatten them."""
+    losses = tuple(role for role in ("generator", "discriminator") if curves.get(role))
+    scores = tuple(role for role in ("score_real", "score_fake") if curves.get(role))
+    ranges = [(min(known), max(known)) for role in losses if (known := [value for value in curves[role]["value"] if value is not None])]
+    whole = max((high for _, high in ranges), default=0.0) - min((low for low, _ in ranges), default=0.0)
+    flat = len(ranges) == 2 and max(high - low for low, high in ranges) < 0.4 * whole
+    groups = [(f"Loss of {ROLES[role]}", (role,)) for role in losses] if flat else [("Losses", losses)]
+    return [(title, roles) for title, roles in [*groups, ("Scores of D", scores)] if roles]
+
+
+def _within(line: Mapping[str, Any]) -> tuple[float, float]:
+    """The values that a reader must see: from a hundredth of the noise to above the largest."""
+    positive = [value for key in ("background", "critical") for value in line[key] if value > 0] or [1.0]
+    return min(positive) / 100, 2 * max([*positive, *line["power"]])
+
+
+def _spectrogram(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The change of the spectrum over time, and how to read it; None where there is none."""
+    from gandiag.report.spectrogram import picture
+
+    found = (document.get("spectrum") or {}).get("spectrogram")
+    if not found:
+        return None
+    line, unit = document["oscillation"], str(document["unit"])
+    told = f"How strong each period is over time, in {document['spectrum']['curve']}: yellow is far above the noise, blue is noise."
+    told += f" Dashed: the strongest line, {words.number(line['period'])} {unit}. Hatched: too near the ends of the log to be judged."
+    return {"title": "When it oscillates", "caption": told, "svg": _safe(picture(found, line["period"], unit))}
 
 
 def _chart(exhibit: Exhibit) -> dict[str, Any]:
     from gandiag.report.charts import Undrawable, chart
 
-    about = {"kind": "chart", "title": words.capital(words.name(exhibit.id)), "caption": exhibit.caption}
+    about = {"kind": "chart", "title": exhibit.id, "caption": exhibit.caption}
     try:
         drawn = chart(exhibit)
     except Undrawable:

@@ -1,0 +1,60 @@
+"""How the oscillation changes over time: power over the background, by step and period.
+
+A Gaussian window of a few periods slides over the series, so that every period is seen in as many of its own turns (a Morlet
+wavelet transform, Torrence & Compo 1998, Bull. Amer. Meteor. Soc. 79; here as weighted sums, which need no regular steps).
+Near the ends a window reaches beyond the log: the *cone* says which periods are whole there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gandiag.logs.power import CYCLES
+from gandiag.logs.series import Array
+from gandiag.logs.spectrum import Spectrum
+
+WIDTH = 1.2  # periods in one standard deviation of a window: about six in the whole
+ROWS, COLUMNS = 32, 60  # cells: 1,920 numbers in the document
+WITHIN = 6  # windows averaged in a cell at most: short periods need many to fill it
+FEWEST = 8  # rows of the log that a window must rest on
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrogram:
+    """ratio (R, W): power over the background, 1 for noise, NaN where a window is too empty. period (R,) falls, step (W,) grows.
+
+    cone (W,): the longest period whose window still lies within the log at each step.
+    """
+
+    step: Array
+    period: Array
+    ratio: Array
+    cone: Array
+
+
+def spectrogram(step: Array, value: Array, line: Spectrum) -> Spectrogram:
+    """Of a series (n,) without trend, against the background of its spectrum. Cost: ROWS × COLUMNS × n."""
+    span = float(step[-1] - step[0])
+    at = step[0] + span * (np.arange(COLUMNS) + 0.5) / COLUMNS
+    periods = np.geomspace(span / CYCLES, max(line.band[0], 2 * span / len(step)), ROWS)
+    ground = np.interp(1 / periods, line.frequency, line.background)
+    width = periods * WIDTH
+    ratio = np.array([_row(step, value, 1 / period, at, sigma) for period, sigma in zip(periods, width, strict=True)]) / ground[:, None]  # (R, W)
+    edge = np.minimum(at - step[0], step[-1] - at)
+    return Spectrogram(at, periods, ratio, edge / (np.sqrt(2) * WIDTH))
+
+
+def _row(step: Array, value: Array, frequency: float, at: Array, sigma: float) -> Array:
+    """Power at one frequency in the cells around `at`, in the unit of the spectrum: white noise has its variance. (W,)"""
+    cell = float(at[1] - at[0])
+    count = int(np.clip(round(cell / (2 * sigma)), 1, WITHIN))
+    places = (at[:, None] + cell * ((np.arange(count) + 0.5) / count - 0.5)).reshape(-1)  # (W count,)
+    weight = np.exp(-0.5 * np.square((step[None, :] - places[:, None]) / sigma))  # (W count, n)
+    energy = np.maximum(np.square(weight).sum(1), 1e-300)
+    effective = np.square(weight.sum(1)) / energy
+    power = np.square(np.abs(weight @ (value * np.exp(-2j * np.pi * frequency * step)))) / energy
+    enough = (effective >= FEWEST).reshape(-1, count)
+    mean = np.where(enough, power.reshape(-1, count), 0.0).sum(1) / np.maximum(enough.sum(1), 1)
+    return np.where(enough.any(1), mean, np.nan)
