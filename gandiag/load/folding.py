@@ -53,13 +53,14 @@ def _fold(tensors: Mapping[str, Tensor], names: list[str]) -> Tensor | None:
 def _spectral(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
     """W / u'Wv. Transposed convolutions have their outputs second, and torch then turns the matrix.
 
-    Where both sides fit, the vectors tell: they belong to the largest singular value of the matrix that they were found for.
+    Where both sides fit, the vectors tell: each power iteration ends with u = Wv / |Wv|, of the matrix that it was made for.
     """
     if weight.ndim < 2 or u.ndim != 1 or v.ndim != 1 or weight.numel() != u.numel() * v.numel():
         return None
     sides = [weight.movedim(axis, 0).flatten(1) for axis in (0, 1) if weight.shape[axis] == len(u)]
-    found = [torch.dot(u, torch.mv(matrix, v)) for matrix in sides]
-    return weight / max(found, key=lambda sigma: float(sigma.abs())) if found else None
+    mapped = [torch.mv(matrix, v) for matrix in sides]
+    nearest = max(mapped, key=lambda vector: float(torch.dot(u, vector) / vector.norm().clamp_min(1e-30)), default=None)
+    return None if nearest is None else weight / torch.dot(u, nearest)
 
 
 def _weighted(g: Tensor, v: Tensor) -> Tensor | None:

@@ -43,7 +43,7 @@ class Weights:
     @property
     def parameters(self) -> int:
         """Trainable numbers: buffers are not counted."""
-        return sum(tensor.numel() for name, tensor in self.tensors.items() if not _is_buffer(name))
+        return sum(tensor.numel() for name, tensor in self.tensors.items() if not _is_buffer(name) and not _is_iteration(name, self.tensors))
 
 
 def find_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", ordered: bool = True, name: str = "the file") -> Weights:
@@ -195,7 +195,7 @@ def _completed(average: Weights, raw: list[Weights]) -> Weights:
     if not raw:
         return average
     full = raw[0]
-    slots = [name for name in full.tensors if not _is_buffer(name)]
+    slots = [name for name in full.tensors if not _is_buffer(name) and not _is_iteration(name, full.tensors)]
     if all(name.isdigit() for name in average.tensors) and len(average.tensors) == len(slots):
         if any(full.tensors[slot].shape != entry.shape for slot, entry in zip(slots, average.tensors.values(), strict=True)):
             raise LoadError(f"{average.path} is a list of {len(slots)} tensors whose shapes do not match {full.path} in order", "use --weights raw")
@@ -211,6 +211,13 @@ def _completed(average: Weights, raw: list[Weights]) -> Weights:
 
 def _is_buffer(name: str) -> bool:
     return _BUFFERS.fullmatch(name.rsplit(".", 1)[-1]) is not None
+
+
+def _is_iteration(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """A vector of spectral norm's power iteration: a buffer, though weight norm calls a parameter by the same name."""
+    head, _, leaf = name.rpartition(".")
+    old = leaf[-2:] in ("_u", "_v") and f"{name[:-2]}_orig" in tensors
+    return old or (leaf in ("_u", "_v") and head.endswith(".0") and head.removesuffix("0") + "original" in tensors)
 
 
 # when there is nothing to take
