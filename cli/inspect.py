@@ -49,11 +49,13 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
 
 
 def _within(path: str, prefer: str) -> str:
-    """The file that is looked at: in a folder that stands for one checkpoint, the likeliest."""
+    """The file that is looked at: in a folder that stands for one checkpoint, the likeliest; of the Hub, a fetched one."""
     from pathlib import Path
 
     from gandiag.load.folders import holds_checkpoint, open_folder
+    from gandiag.load.hub import fetch, is_reference
 
+    path = str(fetch(path, prefer).path) if is_reference(path) else path
     return str(open_folder(Path(path), prefer).files[0]) if holds_checkpoint(Path(path)) else path
 
 

@@ -17,9 +17,17 @@ def companion(path: Path) -> Mapping[str, Any]:
     for name in _NAMES:
         file = path.parent / name
         try:
-            if file.is_file() and not file.is_symlink() and file.stat().st_size <= _LONGEST:
+            if file.is_file() and _own(file) and file.stat().st_size <= _LONGEST:
                 found = json.loads(file.read_text(encoding="utf-8"))
                 return found if isinstance(found, dict) else {}
         except (OSError, ValueError, RecursionError):
             continue
     return {}
+
+
+def _own(file: Path) -> bool:
+    """A file itself, or a link of the Hub's cache: from <repository>/snapshots/<commit>/ into <repository>/blobs/."""
+    if not file.is_symlink():
+        return True
+    target, folder = file.resolve(), file.parent.resolve()
+    return target.parent.name == "blobs" and any(above.name == "snapshots" and above.parent == target.parent.parent for above in folder.parents)

@@ -9,7 +9,7 @@ from pathlib import Path
 from gandiag.errors import LoadError
 from gandiag.load.companions import companion
 
-_HUB = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+HUB_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 _NUMBERED = re.compile(r"(model|pytorch_model)_\d+\.(safetensors|bin)")
 _BIGGAN = re.compile(r"(?P<which>G_ema|G)(_(?!optim|ema)\w+)?\.pth")  # G.pth, G_ema_best0.pth; not G_optim.pth
 _STUDIO = re.compile(r"model=(?P<which>G_ema|G)-(?P<when>best|current)-weights-step=(?P<step>\d+)\.pth")
@@ -29,7 +29,7 @@ def holds_checkpoint(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
-    return bool(names & {"model_index.json", ".metadata", *_HUB}) or bool(_of_training(names, "ema"))
+    return bool(names & {"model_index.json", ".metadata", *HUB_NAMES}) or bool(of_training(names, "ema"))
 
 
 def open_folder(path: Path, prefer: str = "ema") -> Folder:
@@ -44,8 +44,8 @@ def open_folder(path: Path, prefer: str = "ema") -> Folder:
         raise LoadError(f"{path} holds a model in several pieces", "save it as one file: save_pretrained(..., max_shard_size='100GB')")
     remote = [key for key in _REMOTE if key in companion(path / "config.json")]
     notes = (f"config.json names code elsewhere ({', '.join(remote)}), which was neither fetched nor run",) if remote else ()
-    ranked = _of_training(names, prefer)
-    hub = [name for name in _HUB if name in names]
+    ranked = of_training(names, prefer)
+    hub = [name for name in HUB_NAMES if name in names]
     numbered = sorted(name for name in names if _NUMBERED.fullmatch(name))
     if ranked:
         others = f"; {len(ranked) - 1} more of its kind beside it" if len(ranked) > 1 else ""
@@ -55,7 +55,7 @@ def open_folder(path: Path, prefer: str = "ema") -> Folder:
     raise LoadError(f"{path} is a folder, not a checkpoint", "pass the checkpoint file")
 
 
-def _of_training(names: set[str], prefer: str) -> list[str]:
+def of_training(names: set[str], prefer: str) -> list[str]:
     """The generators that BigGAN's or StudioGAN's training left behind: the wanted kind first, then the best, then the latest."""
     found = [(match, name) for name in names if (match := _BIGGAN.fullmatch(name) or _STUDIO.fullmatch(name))]
 

@@ -20,6 +20,7 @@ from gandiag.load.companions import companion
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
 from gandiag.load.folders import holds_checkpoint, open_folder
+from gandiag.load.hub import fetch, is_reference
 from gandiag.load.names import printable, role
 from gandiag.load.programs import Program
 from gandiag.load.read import Content, read
@@ -30,7 +31,7 @@ from gandiag.load.spec import Spec, read_spec, settled, write_spec
 from gandiag.load.stated import stated
 from gandiag.load.weights import as_float, find_weights
 
-_KNOWN_SOURCES = ("flag", "spec", "gandiag", "file", "metadata", "shapes", "module", "attribute")
+_KNOWN_SOURCES = ("flag", "spec", "gandiag", "hub", "file", "metadata", "shapes", "module", "attribute")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +96,9 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
 
 
 def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) -> Network:
-    """The network of a file, or of the one file in a folder that holds a generator."""
+    """The network of a file, of the one file in a folder that holds a generator, or of a repository of the Hub."""
+    if is_reference(os.fspath(path)):
+        return _fetched(os.fspath(path), config, glance=glance)
     if not holds_checkpoint(Path(path)):
         return _one(os.fspath(path), config, glance=glance)
     folder, found, reasons = open_folder(Path(path), config.weights), [], []
@@ -112,6 +115,13 @@ def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) ->
     unnamed = (f"{', '.join(file.name for file in folder.files)} are unnamed; {names[0]} looks like the generator",) if len(folder.files) > 1 else ()
     network = found[0] if len(folder.files) == 1 or glance else _one(found[0].subject["path"], config, glance=False)
     return replace(network, notes=(*network.notes, *folder.notes, *unnamed))
+
+
+def _fetched(reference: str, config: AuditConfig, *, glance: bool) -> Network:
+    came = fetch(reference, config.weights)
+    network = _read(came.path, config, glance=glance)
+    facts = {**network.subject, "path": reference}
+    return replace(network, subject=facts, assumptions=(came.revision, *network.assumptions), notes=(*network.notes, *came.notes))
 
 
 def _one(path: str, config: AuditConfig, *, glance: bool) -> Network:
