@@ -266,7 +266,7 @@ def test_the_rate_of_the_mapping_is_told_by_its_weights(tmp_path: Path, rate: fl
     tensors = rosinality()
     changed = {name: entry * 0.01 / rate if name.startswith("style.") else entry for name, entry in tensors.items()}
     network, z = load_network(saved({"g_ema": changed}, tmp_path / "m.pt")), draw(9)(2, W)
-    assert f"factor {rate:g} (its weights have deviation" in said(network, "mapping")[0] and said(network, "mapping")[1] == "weights"
+    assert f"factor {rate:g} (its weights have deviation" in said(network, "mapping")[0] and said(network, "mapping")[1] == "file"
     close(network.forward(z), rosinality_forward(tensors, z))
 
 
@@ -377,6 +377,18 @@ def test_nvidias_near_misses_are_named(tmp_path: Path, spoil: Callable[[Tensors]
     spoil(tensors)
     with pytest.raises(LoadError, match=f"nvidia: .*{reason}"):
         load_network(saved({"G_ema": tensors}, tmp_path / "G.pt"))
+
+
+@pytest.mark.parametrize("tensors", [rosinality, nvidia])
+def test_strict_asks_for_what_neither_file_nor_flag_says(tmp_path: Path, tensors: Callable[[], Tensors]) -> None:
+    path = saved({"g_ema": tensors()}, tmp_path / "m.pt")
+    with pytest.raises(LoadError, match=r"takes no assumptions: .*output range") as caught:
+        load_network(path, AuditConfig(strict=True))
+    assert caught.value.hint == "give --prior, --output-range"
+    (tmp_path / "config.json").write_text('{"conv_clamp": 256, "lr_mlp": 0.01}')
+    network = load_network(path, AuditConfig(strict=True, output_range=(0.0, 1.0), prior="uniform"))
+    assert network.output.range == (0.0, 1.0) and said(network, "output range") == ("[0, 1]", "flag")
+    assert network.latent.prior == "uniform" and said(network, "latent prior")[0].startswith("uniform, of which only the direction matters")
 
 
 # whole audits

@@ -20,6 +20,7 @@ from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.linear_attention import Attended
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.style_layers import direction
 from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
@@ -39,14 +40,15 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         net = StyleGan(tensors, rate)
     fitted(net, {**tensors, "picture": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
     shape = (net.G.colours, net.G.side, net.G.side)
+    prior, prior_said = direction(config.prior, "z is", "stylegan2-pytorch")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
-        Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (stylegan2-pytorch)"),
+        prior_said,
         Assumption("learning-rate factor of the mapping", f"{rate:g}", "file (.config.json)" if rate == told else "family (stylegan2-pytorch)"),
         Assumption("mean style", f"the average of {_MEAN:,} mapped z, as the package takes it; its own sample sheets are drawn at psi 0.6", "gandiag"),
         *([Assumption("attention", f"before block{'s' if len(net.G.attns) > 1 else ''} {', '.join(net.G.attns)}", "shapes")] if net.G.attns else []),
     )
-    return Ready("StyleGAN2 (stylegan2-pytorch)", net, Latent(dim), Output("image", shape, (0.0, 1.0)), assumptions=said)
+    return Ready("StyleGAN2 (stylegan2-pytorch)", net, Latent(dim, prior), Output("image", shape, (0.0, 1.0)), assumptions=said)
 
 
 class StyleGan(nn.Module):

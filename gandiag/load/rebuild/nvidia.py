@@ -22,7 +22,7 @@ from gandiag.load.inert_modules import Node
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, doubled, mapping_rate, modulated, unit
+from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
@@ -39,26 +39,29 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         raise NotThis("")
     told = _told(weights.structure)
     rate, rate_told, rate_source = mapping_rate(tensors["mapping.fc0.weight"], told.get("rate", weights.beside.get("lr_multiplier")))
+    beside = weights.beside.get("conv_clamp")
+    told |= {"clamp": float(beside)} if "clamp" not in told and isinstance(beside, (int, float)) and beside > 0 else {}
     clamp = told.get("clamp", _CLAMP)
     with torch.device("meta"):
         net = StyleGan2(tensors, rate, clamp)
     fitted(net, tensors)
     z, classes = net.mapping.z_dim, net.mapping.classes
-    label = "z and the class's embedding are normalised" if classes else "z is normalised"
     mean = "w_avg of the file" if net.mapping.averaged else f"the average of {_MEAN:,} mapped z"
     shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
+    prior, prior_said = direction(config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA")
+    span, range_said = open_range(config.output_range, "NVIDIA")
     said = (
         Assumption("latent size (--latent-dim)", str(z), "shapes"),
-        Assumption("latent prior", f"normal, of which only the direction matters: {label}", "family (NVIDIA)"),
+        prior_said,
         *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes")] if classes else []),
         Assumption("mapping", f"{net.mapping.depth} layers, learning-rate factor {rate_told}", rate_source),
         Assumption("mean style", mean, "file" if net.mapping.averaged else "gandiag"),
         Assumption("synthesis", f"{net.synthesis.kind} architecture to {net.synthesis.side} pixels", "shapes"),
         Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
-        Assumption("output range (--output-range)", "[-1, 1], by training: nothing bounds it", "family (NVIDIA)"),
+        range_said,
     )
-    output = Output("image", (net.synthesis.colours, net.synthesis.side, net.synthesis.side), (-1.0, 1.0))
-    return Ready(FAMILY, net, Latent(z), output, classes, "onehot" if classes else None, said)
+    output = Output("image", (net.synthesis.colours, net.synthesis.side, net.synthesis.side), span)
+    return Ready(FAMILY, net, Latent(z, prior), output, classes, "onehot" if classes else None, said)
 
 
 def _told(structure: Node | None) -> dict[str, Any]:

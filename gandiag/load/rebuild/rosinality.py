@@ -18,7 +18,7 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, doubled, mapping_rate, modulated, unit
+from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
@@ -40,15 +40,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     fitted(net, tensors)
     net.mean = mean
     source = ("latent_avg of the file", "file") if mean is not None else (f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
+    prior, prior_said = direction(config.prior, "z is", "rosinality")
+    span, range_said = open_range(config.output_range, "rosinality")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
-        Assumption("latent prior", "normal, of which only the direction matters: z is normalised", "family (rosinality)"),
+        prior_said,
         Assumption("mapping", f"{len(net.style) - 1} layers, learning-rate factor {rate_told}", rate_source),
         Assumption("mean style", *source),
         Assumption("synthesis", f"RGB skips from 4 to {net.side} pixels", "shapes"),
-        Assumption("output range (--output-range)", "[-1, 1], by training: nothing bounds it", "family (rosinality)"),
+        range_said,
     )
-    return Ready(FAMILY, net, Latent(dim), Output("image", (net.colours, net.side, net.side), (-1.0, 1.0)), assumptions=said)
+    return Ready(FAMILY, net, Latent(dim, prior), Output("image", (net.colours, net.side, net.side), span), assumptions=said)
 
 
 class StyleGan2(nn.Module):

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gandiag.contracts import Assumption, Prior
+
 RATE = 0.01  # the usual learning-rate factor of a mapping network
 _EPS = 1e-8
 
@@ -74,6 +76,21 @@ def filtered(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
     return F.conv2d(x, kernel.flip(0, 1).expand(channels, 1, *kernel.shape), groups=channels)
 
 
+def open_range(given: tuple[float, ...] | None, family: str) -> tuple[tuple[float, float], Assumption]:
+    """The range of pictures that nothing bounds: the flag's, else the one that the training data had."""
+    what = "output range (--output-range)"
+    if given is not None:
+        return (given[0], given[1]), Assumption(what, f"[{given[0]:g}, {given[1]:g}]", "flag")
+    return (-1.0, 1.0), Assumption(what, "[-1, 1], that of its training data: nothing bounds the outputs", f"family ({family})")
+
+
+def direction(given: str | None, what: str, family: str) -> tuple[Prior, Assumption]:
+    """The prior of a latent that is normalised: the flag's, else a normal one. `what` is normalised."""
+    prior: Prior = given or "normal"  # type: ignore[assignment]
+    said = f"{prior}, of which only the direction matters: {what} normalised"
+    return prior, Assumption("latent prior (--prior)", said, "flag" if given else f"family ({family})")
+
+
 def mapping_rate(weight: Tensor, told: Any) -> tuple[float, str, str]:
     """The learning-rate factor of a mapping layer, in words, and its source: what the file tells, else by its weights' deviation.
 
@@ -85,4 +102,5 @@ def mapping_rate(weight: Tensor, told: Any) -> tuple[float, str, str]:
     if not (math.isfinite(deviation) and deviation > 0):
         return RATE, f"{RATE:g}", "family (StyleGAN2)"
     rate = 10.0 ** min(0, max(-3, -round(math.log10(deviation))))
-    return rate, f"{rate:g} (its weights have deviation {deviation:.3g}, which starts at 1 / factor)", "weights"
+    clear = abs(math.log(rate * deviation)) < math.log(1.5)
+    return rate, f"{rate:g} (its weights have deviation {deviation:.3g}, which starts at 1 / factor)", "file" if clear else "weights"
