@@ -15,12 +15,14 @@ def fields(view: memoryview) -> Iterator[Field]:
     while place < end:
         key, place = varint(view, place)
         number, wire = key >> 3, key & 7
+        if number == 0:
+            raise ValueError("a field without a number")
         if wire == 0:
             value, place = varint(view, place)
             yield number, value
             continue
         size, place = varint(view, place) if wire == 2 else ({1: 8, 5: 4}[wire] if wire in (1, 5) else -1, place)
-        if size < 0 or place + size > end or number == 0:
+        if size < 0 or place + size > end:
             raise ValueError(f"a field {number} of kind {wire} runs over the end")
         yield number, view[place : place + size]
         place += size

@@ -17,6 +17,7 @@ from torch import nn
 from gandiag.errors import LoadError
 from gandiag.load.checks import check_tensors, tensors_in
 from gandiag.load.containers import RUNS_CODE, Container, named, needs_trust, refusal, sniff
+from gandiag.load.exported import Exported
 from gandiag.load.inert import Reading, read_pickle
 from gandiag.load.materialise import materialise
 from gandiag.registry import Registry
@@ -124,7 +125,7 @@ def read_torchscript(container: Container, *, trust: bool, sha256: str) -> Conte
 
 def read_exported(container: Container, *, trust: bool, sha256: str) -> Content:
     """A torch.export program; only ever reached with `trust`."""
-    return _program(container, sha256, trust, lambda: torch.export.load(container.path).module())
+    return _program(container, sha256, trust, lambda: Exported(torch.export.load(container.path)))
 
 
 def _program(container: Container, sha256: str, trust: bool, load: Callable[[], nn.Module]) -> Content:
