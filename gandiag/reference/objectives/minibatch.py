@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gandiag.reference.objectives.contract import Remedy
 from gandiag.reference.objectives.features import insert
+from gandiag.reference.objectives.pairs import distances
 
 KERNELS, DIMS, GROUP = 16, 5, 128  # the official CIFAR script has 100 kernels
 
@@ -40,21 +41,20 @@ class Minibatch(nn.Module):
 
     def closeness(self, features: Tensor) -> Tensor:
         """o, (B, kernels): 0 … group − 1."""
-        return torch.cat([torch.exp(-part).sum(1) for part in self._distances(features)])
+        return torch.cat([torch.exp(-part).sum(2).T for part in self._distances(features)])
 
     def _distances(self, features: Tensor) -> list[Tensor]:
-        """L1 distances of each sample to the others of its group, (g, g, kernels) each; huge to itself."""
+        """L1 distances of each sample to the others of its group, (kernels, g, g) each; huge to itself."""
         t = self.theta / self.theta.norm(dim=0) * self.log_scale.exp().reshape(-1)  # (A, kernels · dims)
         found = []
         for part in (features @ t).split(self.group):
-            m = part.reshape(len(part), *self.log_scale.shape)  # (g, kernels, dims)
-            apart = (m[:, None] - m[None]).abs().sum(3)  # (g, g, kernels)
-            found.append(apart + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device)[:, :, None])
+            m = part.reshape(len(part), *self.log_scale.shape).transpose(0, 1)  # (kernels, g, dims)
+            found.append(distances(m.contiguous()) + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device))
         return found
 
     @torch.no_grad()
     def _prime(self, features: Tensor) -> None:
-        nearest = torch.cat([part.amin(1) for part in self._distances(features)])  # (B, kernels)
+        nearest = torch.cat([part.amin(2).T for part in self._distances(features)])  # (B, kernels)
         self.log_scale.sub_((0.5 * nearest.mean(0)).clamp_min(1e-6).log()[:, None])
         self.bias.copy_(-self.closeness(features).mean(0))
         self.ready.fill_(True)
