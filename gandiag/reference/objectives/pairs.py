@@ -32,7 +32,7 @@ class _Distances(torch.autograd.Function):
         return made
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, weight: Tensor) -> Tensor:
         made: Tensor = _Slopes.apply(ctx.saved_tensors[0], weight)
         return made
 
@@ -47,7 +47,7 @@ class _Slopes(torch.autograd.Function):
         return torch.stack([_gap(points, c).sign_().mul_(both).sum(2) for c in range(points.shape[2])], 2)
 
     @staticmethod
-    def backward(ctx: Any, by_slope: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, by_slope: Tensor) -> tuple[None, Tensor]:
         (points,) = ctx.saved_tensors
         made = torch.zeros_like(_gap(points, 0))
         for c in range(points.shape[2]):
