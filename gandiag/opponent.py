@@ -23,6 +23,7 @@ from gandiag.sample.streams import SampleSet
 
 KEYS = ("game_value", "game_upper", "game_lower", "duality_gap", "maximin_gain", "maximin_spread", "maximin_outputs")
 REAL = 1_500  # real samples that the probe learns from, chooses by and judges by
+SETTLED = 96  # samples of each side that a discriminator's batch norm is tried on
 POOL = 8_192  # latents to learn from, drawn once
 LEAST_STEPS = 25
 # By budget: the most steps of a search, and multiplications in all on a CPU (some seconds, some minutes); a GPU has 30 times as many.
@@ -117,7 +118,7 @@ def play(match: Match, sampler: Sampler, real: SampleSet | None, config: AuditCo
     make = _maker(sampler, config, scale)
     try:
         with torch.no_grad():
-            ready = settle(match.opponent, samples[:256].cpu(), make(sampler.network.module, torch.arange(256)).cpu())
+            ready = settle(match.opponent, samples[:SETTLED].cpu(), make(sampler.network.module, torch.arange(SETTLED)).cpu())
     except NotThis as wrong:
         return _missing(f"the discriminator ({match.opponent.where}) is not used: {wrong}", about)
     span = sampler.output.range

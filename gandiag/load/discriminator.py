@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -19,12 +20,16 @@ from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.judged_moments import disagreement
 from gandiag.load.names import printable, role
 from gandiag.load.read import read
-from gandiag.load.rebuild.judges import Judge, assemble, rebuild
+from gandiag.load.rebuild.judges import DROPPED, Judge, assemble, rebuild
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.trainer_state import judge_of, state_file
 from gandiag.load.weights import Weights, as_float, find_discriminators
 
-TRUSTED_MISMATCH = 0.5  # of batch norm's statistics: beyond it this is another network than the one that was trained
+CLEAR = 2.0  # how many times worse the runner-up must be
+FITTING = 0.15  # mismatch of batch norm's statistics below which a reading is right
+TRUSTED_MISMATCH = 0.5  # beyond it this is another network than the one that was trained
+
+Choice = TypeVar("Choice", str, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,19 +130,39 @@ def settle(opponent: Opponent, real: Tensor, fake: Tensor) -> Settled:
     assert judge is not None
     pairs = [(slope, eps) for eps in (judge.epses if judge.normed else judge.epses[:1]) for slope in judge.activations]
     slope, eps = pairs[0]
-    mismatch = None
+    mismatch, shown = None, (False, False)
     if judge.normed:
-        table = {pair: disagreement(assemble(judge, *pair), real, fake) for pair in pairs}
-        best = min(table, key=lambda pair: table[pair])
-        mismatch = table[best]
+        (slope, eps), mismatch, shown = _likeliest(judge, pairs, real, fake)
         if not mismatch < TRUSTED_MISMATCH:
             raise NotThis(f"rebuilt, it disagrees with its own batch-norm statistics ({mismatch:.2g}; a right reading stays below {TRUSTED_MISMATCH:g})")
-        slope, eps = best
-    return Settled(assemble(judge, slope, eps), (*opponent.assumptions, *_said(judge, slope, eps, mismatch)), mismatch)
+    return Settled(assemble(judge, slope, eps), (*opponent.assumptions, *_said(judge, (slope, eps), shown)), mismatch)
 
 
-def _said(judge: Judge, slope: str, eps: float, mismatch: float | None) -> tuple[Assumption, ...]:
-    source = "default" if mismatch is None else "batch-norm"
-    found = [Assumption("D: hidden activation", slope, source)] if len(judge.activations) > 1 else []
-    found += [Assumption("D: batch-norm eps", f"{eps:g}", source)] if judge.normed and len(judge.epses) > 1 else []
+def _likeliest(judge: Judge, pairs: list[tuple[str, float]], real: Tensor, fake: Tensor) -> tuple[tuple[str, float], float, tuple[bool, bool]]:
+    """The slope and eps whose statistics fit best, with dropout as it may have been where without it none fits; and which of both they show.
+
+    What they do not show, being about as good for another value, is the customary one.
+    """
+    table = {(pair, 0.0): disagreement(assemble(judge, *pair), real, fake) for pair in pairs}
+    if judge.drops and not min(table.values()) < FITTING:
+        table |= {(pair, share): disagreement(assemble(judge, *pair, share), real, fake) for pair in pairs for share in DROPPED}
+    best = {pair: min(value for (other, _), value in table.items() if other == pair) for pair in pairs}
+    eps, eps_shown = _ranked({size: min(value for (_, other), value in best.items() if other == size) for _, size in pairs})
+    slope, slope_shown = _ranked({name: best[name, eps] for name, other in pairs if other == eps})
+    return (slope, eps), best[slope, eps], (slope_shown, eps_shown)
+
+
+def _ranked(scores: dict[Choice, float]) -> tuple[Choice, bool]:
+    """The best choice, and whether it is clearly so; else the first one, the customary."""
+    customary, custom = next(iter(scores.items()))
+    ranked = sorted(scores.items(), key=lambda row: row[1])
+    best, least = ranked[0]
+    clear = len(ranked) > 1 and ranked[1][1] >= CLEAR * least
+    return (best, clear) if clear or custom >= CLEAR * least else (customary, False)
+
+
+def _said(judge: Judge, chosen: tuple[str, float], shown: tuple[bool, bool]) -> tuple[Assumption, ...]:
+    slope, eps = ("batch-norm" if seen else "default" for seen in shown)
+    found = [Assumption("D: hidden activation", chosen[0], slope)] if len(judge.activations) > 1 else []
+    found += [Assumption("D: batch-norm eps", f"{chosen[1]:g}", eps)] if judge.normed and len(judge.epses) > 1 else []
     return tuple(found)

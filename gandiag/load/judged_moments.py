@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gandiag.load.moments import dropping
+
 _SHARES = 21  # of the real minibatches among all, tried from 0 to 1
 
 
@@ -41,7 +43,7 @@ def _moments(module: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor]]:
 
     hooks = [part.register_forward_hook(note) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), dropping(module):
             module(x)
     finally:
         for hook in hooks:

@@ -27,6 +27,7 @@ from gandiag.sample.guard import seeded
 
 LEAST = 32  # real samples in each of the three parts
 MARGIN = 0.1  # of the box of real and generated samples, on each side
+SHARE = 0.95  # of its gain, after which the maximin player is looked at
 NEAR = 0.1  # of the mean distance between real samples: closer outputs count as one
 CHANCE = -2 * math.log(2)  # of M where D knows nothing
 _NOTHING = Estimate(0.0, 0.0, 0.0)
@@ -72,11 +73,6 @@ class Look:
     def value(self) -> float:
         """The mean of the terms."""
         return float(self.terms.mean())
-
-    @property
-    def error(self) -> float:
-        """Its standard error."""
-        return _error(self.terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +139,9 @@ def _of_real(game: _Game, ask: Effort, seed: int) -> float:
 
 
 def _taken(found: Response[Look]) -> Look:
-    """The first moment within a standard error of the best held-out value: where D is flat there is nothing to take, and G stays."""
-    best = found.best
-    return next(seen for _, seen in found.path if seen.value >= best.value - best.error)
+    """The first moment at which the gain is nearly taken: where D is flat there is nothing to take, and G stays."""
+    start, top = found.path[0][1].value, found.best.value
+    return next(seen for _, seen in found.path if seen.value >= start + SHARE * (top - start))
 
 
 def terms(loss: str, real: Tensor, fake: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gandiag import __version__
 from gandiag.record import Exhibit, Record
-from gandiag.report import numbers, origin, view, words
+from gandiag.report import game, numbers, origin, view, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -64,6 +64,7 @@ def _parts(record: Record) -> dict[str, Any]:
         "classes": view.classes(record),
         "response": view.response(record),
         "training": view.training(record),
+        "game": game.rows(record),
         "measurements": view.measurements(telling),
         "rest": view.measurements(rest),
         "unmeasured": words.unmeasured(record),
@@ -115,7 +116,7 @@ def _response(record: Record) -> list[Exhibit]:
 
 def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Exhibits by the section that shows them."""
-    places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "rest": []}
+    places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "game": [], "rest": []}
     for entry in exhibits:
         places[view.PLACES.get(entry["id"], "rest")].append(entry)
     if not any(entry["kind"] == "image" for entry in places["repeats"]):  # a chart alone stands better beside the samples

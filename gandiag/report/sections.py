@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Measurement, Record, Score
-from gandiag.report import numbers, origin, words
+from gandiag.report import game, numbers, origin, words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +26,8 @@ def all_of(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[An
     """(title, renderables) of every section that this Record has something for, in reading order."""
     entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
         ("Where the variety went", _profile), ("Which aspect", _aspects), ("Modes", _modes), ("Classes, worst first", _classes),
-        ("Reaction to the latent scale", _response), ("Training", _training), ("Measurements", _measurements), ("The generator", _generator),
+        ("Reaction to the latent scale", _response), ("Training", _training), ("The game between G and D", _game),
+        ("Measurements", _measurements), ("The generator", _generator),
         ("Assumed", _assumed), ("Good to know", origin.remarks), ("How it was measured", _provenance),
     )
     for title, build in entries:
@@ -183,6 +184,10 @@ def _training(record: Record) -> list[Any]:
     events = list(losses.get("events") or ())
     rows += [f"step {words.shown(event.get('step'))}: {words.name(event.get('kind'))} ({words.shown(event.get('evidence'))})" for event in events[:ROWS]]
     return [*rows, *_rest(events, "events")]
+
+
+def _game(record: Record) -> list[Any]:
+    return _pairs(game.rows(record))
 
 
 def _measurements(record: Record) -> list[Any]:

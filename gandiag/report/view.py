@@ -25,6 +25,7 @@ PLACES = {
     "missed": "modes",
     "response": "response",
     "scatter": "samples",
+    "maximin": "game",
 }
 TITLES = {
     "samples": "Samples",
@@ -36,6 +37,7 @@ TITLES = {
     "distances": "Distances between samples",
     "pairwise": "Distances between samples",
     "scatter": "Real and generated points",
+    "maximin": "G against a frozen discriminator",
 }
 
 

@@ -26,6 +26,7 @@ _USUAL: Mapping[int, tuple[tuple[int, int], ...]] = {
 }  # fmt: skip
 SLOPES = ("leaky:0.2", "leaky:0.01", "relu", "leaky:0.1", "leaky:0.3")  # the customary one first
 EPSES = (1e-5, 0.8)
+DROPPED = (0.25, 0.5, 0.3)  # shares that a second module without weights may have dropped while the statistics were taken
 
 Strides = tuple[tuple[int, int], ...]
 
@@ -50,6 +51,11 @@ class Judge:
     def normed(self) -> bool:
         """Whether there is batch norm in it, whose statistics can contradict a reading."""
         return any(step.layer is not None and step.layer.kind == "norm" for step in self.steps)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there are modules in it that may be dropout: none of it is left in use, but its statistics were taken under it."""
+        return any(step.kind == "dropout" for step in self.steps)
 
     @property
     def parameters(self) -> int:
@@ -87,7 +93,7 @@ def rebuild(weights: Weights, output: Output) -> Judge:
     return Judge("convolutions", _steps(layers, spacing, strides), output.shape, assumptions=(said,))
 
 
-def assemble(judge: Judge, activation: str, eps: float) -> Judging:
+def assemble(judge: Judge, activation: str, eps: float, dropped: float = 0.0) -> Judging:
     """The network in eval mode, every weight used and of the right shape, in memory of its own. NotThis names what disagrees."""
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
@@ -97,7 +103,7 @@ def assemble(judge: Judge, activation: str, eps: float) -> Judging:
                 state |= {f"{len(modules)}.{leaf}": tensor.float().clone() for leaf, tensor in step.layer.tensors.items()}
             if step.layer is not None and step.layer.kind == "norm":
                 state[f"{len(modules)}.num_batches_tracked"] = torch.tensor(0, device="cpu")
-            modules.append(_module(step, activation, eps))
+            modules.append(_module(step, activation, eps) if step.kind != "dropout" else nn.Dropout2d(dropped) if step.size else nn.Dropout(dropped))
     layers = nn.Sequential(*modules)
     try:
         layers.load_state_dict(state, strict=True, assign=True)
@@ -116,15 +122,18 @@ def _module(step: Step, activation: str, eps: float) -> nn.Module:
 
 
 def _steps(layers: list[Layer], spacing: Sequence[int | None], strides: Strides) -> tuple[Step, ...]:
-    """Layers with activations between them; the last one has none."""
+    """Layers with activations between them, one behind each map at most: what else stands there flattens, or drops. The last one has none."""
     steps: list[Step] = [] if strides else [Step("flatten")]
-    left, flat = list(strides), not strides
+    left, flat, linear = list(strides), not strides, True
     for index, layer in enumerate(layers):
         if layer.kind == "linear" and not flat:
             steps, flat = [*steps, Step("flatten")], True
         steps.append(norm_step(layer, spatial=not flat) if layer.kind == "norm" else linear_step(layer) if flat else falling_step(layer, *left.pop(0)))
-        if index + 1 < len(layers) and activated(layer, layers[index + 1], spacing[index]):
+        linear = linear or layer.kind != "norm"
+        if index + 1 < len(layers) and linear and activated(layer, layers[index + 1], spacing[index]):
             steps.append(Step("activation"))
+            linear = False
+            steps += [Step("dropout", size=() if flat else (2,))] if spacing[index] == 2 else []
     return tuple(steps)
 
 
