@@ -22,13 +22,14 @@ from gandiag.load.inert_modules import Node
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, mapping_rate, modulated, open_range, unit
+from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (NVIDIA)"
 _CLAMP = 256.0  # what train.py of stylegan2-ada-pytorch sets
 _MEAN = 4_096
+_FEW = 512
 _LARGEST = 4_096
 
 
@@ -46,7 +47,8 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         net = StyleGan2(tensors, rate, clamp)
     fitted(net, tensors)
     z, classes = net.mapping.z_dim, net.mapping.classes
-    mean = "w_avg of the file" if net.mapping.averaged else f"the average of {_MEAN:,} mapped z"
+    own = Assumption("mean style", f"the average of {_MEAN:,} mapped z", "gandiag")
+    mean_said = kept_mean("w_avg", net.mapping.w_avg, net.mapping.drawn(_FEW)) if net.mapping.averaged else own
     shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
     prior, prior_said = direction(config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA")
     span, range_said = open_range(config.output_range, "NVIDIA")
@@ -55,7 +57,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         prior_said,
         *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes")] if classes else []),
         Assumption("mapping", f"{net.mapping.depth} layers, learning-rate factor {rate_told}", rate_source),
-        Assumption("mean style", mean, "file" if net.mapping.averaged else "gandiag"),
+        mean_said,
         Assumption("synthesis", f"{net.synthesis.kind} architecture to {net.synthesis.side} pixels", "shapes"),
         Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
         range_said,
@@ -114,7 +116,7 @@ class MappingNetwork(nn.Module):
             self.register_buffer("w_avg", torch.empty(shape_of(tensors, "mapping.w_avg", 1)))
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
-        out: Tensor = self.psi(self.mapped(z, onehot), lambda: self.w_avg if self.averaged else self._mean(z))
+        out: Tensor = self.psi(self.mapped(z, onehot), lambda: self.w_avg if self.averaged else self.drawn(_MEAN).mean(0))
         return out
 
     def mapped(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
@@ -125,10 +127,12 @@ class MappingNetwork(nn.Module):
             w = act(self.get_submodule(f"fc{index}")(w))
         return w  # (B, W)
 
-    def _mean(self, z: Tensor) -> Tensor:
-        latents = torch.randn(_MEAN, self.z_dim, generator=torch.Generator().manual_seed(0)).to(z)
-        onehot = None if self.classes is None else torch.eye(self.classes)[torch.arange(_MEAN) % self.classes].to(z)
-        return self.mapped(latents, onehot).mean(0)
+    def drawn(self, n: int) -> Tensor:
+        """Styles (n, W) of a fixed draw, the classes in turn."""
+        place = self.get_parameter("fc0.weight")
+        latents = torch.randn(n, self.z_dim, generator=torch.Generator().manual_seed(0)).to(place)
+        onehot = None if self.classes is None else torch.eye(self.classes)[torch.arange(n) % self.classes].to(place)
+        return self.mapped(latents, onehot)
 
 
 class Synthesis(nn.Module):

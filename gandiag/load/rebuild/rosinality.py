@@ -18,12 +18,13 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, mapping_rate, modulated, open_range, unit
+from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (rosinality)"
 _MEAN = 4_096
+_FEW = 512
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> Ready:
@@ -39,14 +40,15 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         net = StyleGan2(tensors, rate)
     fitted(net, tensors)
     net.mean = mean
-    source = ("latent_avg of the file", "file") if mean is not None else (f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
+    own = Assumption("mean style", f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
+    mean_said = own if mean is None else kept_mean("latent_avg", mean, net.mapped(_draws(_FEW, dim)))
     prior, prior_said = direction(config.prior, "z is", "rosinality")
     span, range_said = open_range(config.output_range, "rosinality")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         prior_said,
         Assumption("mapping", f"{len(net.style) - 1} layers, learning-rate factor {rate_told}", rate_source),
-        Assumption("mean style", *source),
+        mean_said,
         Assumption("synthesis", f"RGB skips from 4 to {net.side} pixels", "shapes"),
         range_said,
     )
@@ -95,9 +97,12 @@ class StyleGan2(nn.Module):
 
     def _mean(self, z: Tensor) -> Tensor:
         if self.mean is None:
-            rng = torch.Generator().manual_seed(0)
-            self.mean = self.mapped(torch.randn(_MEAN, z.shape[1], generator=rng).to(z)).mean(0).detach()
+            self.mean = self.mapped(_draws(_MEAN, z.shape[1]).to(z)).mean(0).detach()
         return self.mean
+
+
+def _draws(n: int, dim: int) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(0))
 
 
 class _Modulated(nn.Module):

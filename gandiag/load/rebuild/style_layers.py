@@ -91,6 +91,13 @@ def direction(given: str | None, what: str, family: str) -> tuple[Prior, Assumpt
     return prior, Assumption("latent prior (--prior)", said, "flag" if given else f"family ({family})")
 
 
+def kept_mean(name: str, mean: Tensor, mapped: Tensor) -> Assumption:
+    """The mean style that a file keeps, and how well its mapping (some styles of it, (N, W)) agrees: a wrong mapping has another mean."""
+    away = float(((mapped.mean(0) - mean.to(mapped)) / mapped.std(0).clamp_min(1e-12)).square().mean().sqrt())
+    verdict = "" if away < 1 else ", which is far: the mapping may be read wrongly, or the mean is not its own"
+    return Assumption("mean style", f"{name} of the file, {away:.2g} deviations from the mean of {len(mapped)} mapped z{verdict}", "file")
+
+
 def mapping_rate(weight: Tensor, told: Any) -> tuple[float, str, str]:
     """The learning-rate factor of a mapping layer, in words, and its source: what the file tells, else by its weights' deviation.
 
