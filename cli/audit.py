@@ -68,20 +68,29 @@ def audit(subject: str | None, run_path: str | None, as_json: bool, record_path:
 def _whole_run(folder: str, subject: str | None, resolved: Resolved, wanted: tuple[bool, str | None, str | None, bool, bool]) -> int:
     """--run: the same for every checkpoint of a folder; one document, one table."""
     as_json, path, html_path, exit_zero, dry_run = wanted
-    if subject is not None or html_path is not None or dry_run:
-        extra = subject or ("--html" if html_path else "--dry-run")
-        raise click.UsageError(f"--run does not go with {extra}: it audits the folder, and writes a table or JSON (-o, --json)")
+    if subject is not None:
+        raise click.UsageError(f"--run does not go with {subject}: it audits the checkpoints of the folder")
     from gandiag.report.runs import render_run
-    from gandiag.runs import audit_run
+    from gandiag.runs import audit_run, plan_run
 
+    if dry_run:
+        console.result("\n".join(words.clean(line) for line in plan_run(folder, resolved).split("\n")))
+        return ExitCode.OK
     with console.progress() as on_progress:
         found = audit_run(folder, resolved, progress=on_progress, say=console.note)
+    written = []
     if path is not None:
         write_atomically(path, found.to_json() + "\n")
+        written.append(f"run {path}")
+    if html_path is not None:
+        from gandiag.report.runs_page import render_run_page
+
+        write_atomically(html_path, render_run_page(folder, found.points, found.log, found.brackets, found.failed))
+        written.append(f"page {html_path}")
     if as_json:
         console.result(found.to_json())
     else:
-        console.result(render_run(found.points, found.log, found.brackets, found.failed, [f"run {path}"] if path else []))
+        console.result(render_run(found.points, found.log, found.brackets, found.failed, written))
     return ExitCode.OK if exit_zero else ExitCode.worst(found.exit_codes)
 
 

@@ -29,6 +29,10 @@ from gandiag.training import losses
 
 SCHEMA = "gandiag.run/1"
 KEPT = "gandiag-audits"
+BEGAN = {
+    "oscillating": "the losses began to oscillate", "diverging": "the losses began to diverge", "mode_hopping": "the bursts of the losses began",
+    "discriminator_wins": "D began to win", "generator_wins": "G began to win", "failed": "the losses failed",
+}  # fmt: skip
 DIGITS = re.compile(r"\d+")
 STEP = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
 
@@ -67,12 +71,50 @@ def audit_run(folder: str | Path, resolved: Resolved, *, progress: Progress = si
     for at, (step, path) in enumerate(found):
         progress("checkpoints", at, len(found))
         try:
-            points.append((step, _audited(path, kept / f"{path.stem}.json", resolved, say)))
+            points.append((step, _audited(path, _place_of(place, path), resolved, say)))
         except GandiagError as problem:
             failed.append((path.name, problem.what))
     if not points:
         raise SourceError(f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}", "audit one of them alone to see what it needs")
     return Run(tuple(points), log, brackets(points, log), tuple(failed))
+
+
+def plan_run(folder: str | Path, resolved: Resolved) -> str:
+    """What `audit_run` would do, as text: the log, every checkpoint with what is to be done, and the time. Opens the first one, draws a few samples."""
+    place = Path(folder)
+    found = checkpoints(place)
+    rows, todo = [], []
+    for step, path in found:
+        known = _known(path, _place_of(place, path), resolved) is not None
+        rows.append(f"  {step:>12,.0f}  {path.relative_to(place)}: {'audited already' if known else 'to audit'}")
+        todo += [] if known else [path]
+    log = _log(place, resolved)
+    told = "none was found; give --log FILE" if log is None else ", ".join(log["read"]["files"])
+    head = f"{len(found)} checkpoints in {folder}, {len(todo)} of them to audit; log: {told}"
+    return "\n".join([head, *rows, _time(todo, resolved)])
+
+
+def _time(todo: Sequence[Path], resolved: Resolved) -> str:
+    """One checkpoint is opened; the others of a run are like it."""
+    from gandiag.engine import Clock
+    from gandiag.study import prepare
+
+    if not todo:
+        return "nothing is to be audited: the records are read from where they are kept"
+    try:
+        study = prepare(str(todo[0]), _alone(resolved).config, real=None, clock=Clock())
+    except GandiagError as problem:
+        return f"the time is not known: {todo[0].name} could not be opened: {problem.what}"
+    return f"each: {study.estimate()}; all of them about {study.seconds() * len(todo):,.0f} s"
+
+
+def _alone(resolved: Resolved) -> Resolved:
+    """The settings for one checkpoint: the log belongs to the run, and pictures would be kept once for each."""
+    return dataclasses.replace(resolved, config=dataclasses.replace(resolved.config, log=None, exhibits=False))
+
+
+def _place_of(folder: Path, checkpoint: Path) -> Path:
+    return folder / KEPT / f"{checkpoint.stem}.json"
 
 
 def checkpoints(folder: Path) -> list[tuple[float, Path]]:
@@ -106,8 +148,8 @@ def brackets(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | No
             last = max(events, key=lambda event: event["step"])
             entry["event"] = last
             lag = start - last["step"]
-            when = f"{lag:,.0f} {(log or {}).get('unit')} after" if lag > 0 else "in the time of"
-            text += f", {when} the losses' {last['kind'].replace('_', ' ')} (from {last['step']:,.0f})"
+            when = f"{lag:,.0f} {(log or {}).get('unit')} after" if lag > 0 else "while"
+            text += f", {when} {BEGAN.get(last['kind'], last['kind'])} (at {last['step']:,.0f})"
         found.append({**entry, "text": text})
     return tuple(found)
 
@@ -122,20 +164,26 @@ def _log(folder: Path, resolved: Resolved) -> Mapping[str, Any] | None:
         return None
 
 
+def _known(path: Path, kept: Path, resolved: Resolved) -> Record | None:
+    """The record of a checkpoint where it was audited before: the same file, settings and version."""
+    if not kept.is_file():
+        return None
+    try:
+        record = Record.read(kept)
+    except RecordError:
+        return None
+    same = record.subject.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest() and _settings(record) == _wanted(resolved)
+    return record if same else None
+
+
 def _audited(path: Path, kept: Path, resolved: Resolved, say: Say | None) -> Record:
     """The record of a checkpoint: read where it was audited before, else made and kept."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if kept.is_file():
-        try:
-            record = Record.read(kept)
-        except RecordError:
-            record = None
-        if record is not None and record.subject.get("sha256") == digest and _settings(record) == _wanted(resolved):
-            return record
-    alone = dataclasses.replace(resolved, config=dataclasses.replace(resolved.config, log=None, exhibits=False))
+    known = _known(path, kept, resolved)
+    if known is not None:
+        return known
     if say is not None:
         say(f"auditing {path.name}")
-    record = audit_subject(str(path), alone)
+    record = audit_subject(str(path), _alone(resolved))
     write_atomically(kept, record.to_json() + "\n")
     return record
 

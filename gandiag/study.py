@@ -91,13 +91,17 @@ class Study:
                           assumptions=self.assumptions, classes=self.subject.classes, notes=self.subject.notes,
                           knobs=None if sampler is None else knobs_of(sampler.module))  # fmt: skip
 
-    def estimate(self) -> str:
-        """What is about to run and how long it will take, as one line."""
+    def seconds(self) -> float:
+        """How long the run will take, about."""
         draw, look = self.seconds_per_sample
         fake, real = sum(source.n for source in self.plan.sources.values()), self.total("real")
-        seconds = (fake * (draw + look) + real * look) * 1.2 + 3 + (self.match.seconds if self.match else 0.0)
+        return (fake * (draw + look) + real * look) * 1.2 + 3 + (self.match.seconds if self.match else 0.0)
+
+    def estimate(self) -> str:
+        """What is about to run and how long it will take, as one line."""
+        fake, real = sum(source.n for source in self.plan.sources.values()), self.total("real")
         against = f" against {real:,} real ones" if real else ""
-        return f"{fake:,} samples{against}, features {self.plan.question.view}, on {self.device}: about {seconds:.0f} s"
+        return f"{fake:,} samples{against}, features {self.plan.question.view}, on {self.device}: about {self.seconds():.0f} s"
 
     def describe(self) -> str:
         """The plan as text, for --dry-run."""

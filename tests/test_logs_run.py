@@ -14,7 +14,7 @@ import pytest
 from gandiag.config import resolve
 from gandiag.errors import SourceError
 from gandiag.record import Record, Score
-from gandiag.runs import audit_run, brackets, checkpoints
+from gandiag.runs import audit_run, brackets, checkpoints, plan_run
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
@@ -64,7 +64,7 @@ def test_a_bracket_names_the_event_before_it() -> None:
     log = {"unit": "steps", "events": [{"step": 1400, "kind": "discriminator_wins", "evidence": ""}, {"step": 1900, "kind": "failed", "evidence": ""}]}
     (found,) = brackets(points, log)
     assert (found["from"], found["to"]) == (1600, 1800)
-    assert "variety fell between 1,600 and 1,800" in found["text"] and "200 steps after the losses' discriminator wins" in found["text"]
+    assert "variety fell between 1,600 and 1,800" in found["text"] and "200 steps after D began to win (at 1,400)" in found["text"]
     assert brackets(points, None)[0]["event"] is None
     overlapping = [(0.0, scored(0.0, 0.1, 0.5)), (1.0, scored(0.4, 0.6, 0.8))]
     assert brackets(overlapping, log) == ()
@@ -79,8 +79,16 @@ def test_no_run_is_a_sentence(tmp_path: Path) -> None:
 def test_the_command(folder: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "gandiag", "audit"]
-    done = subprocess.run([*command, "--run", str(folder), "-n", "200", "--json"], capture_output=True, text=True, env=environ, check=False)
+    page = folder.parent / "run.html"
+    asked = [*command, "--run", str(folder), "-n", "200"]
+    dry = subprocess.run([*asked, "--dry-run"], capture_output=True, text=True, env=environ, check=False)
+    assert dry.returncode == 0 and "2 of them to audit" in dry.stdout and "all of them about" in dry.stdout, dry.stderr
+    assert not (folder / "gandiag-audits").exists()
+    done = subprocess.run([*asked, "--json", "--html", str(page)], capture_output=True, text=True, env=environ, check=False)
     assert done.returncode == 0, done.stderr
+    drawn = page.read_text()
+    assert "<svg" in drawn and "netG_step" not in drawn and "<script" not in drawn and "http://" not in drawn and "Oscillating" in drawn
+    assert plan_run(folder, resolve({"n": 200})).count("audited already") == 2
     document = json.loads(done.stdout)
     assert document["schema"] == "gandiag.run/1" and set(document) >= {"log", "points", "brackets"}
     assert [point["step"] for point in document["points"]] == [100, 300]
