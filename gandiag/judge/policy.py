@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gandiag.errors import ExitCode
 from gandiag.record import Record, Score, Verdict
@@ -35,7 +37,8 @@ def verdict_of(record: Record, policy: Policy) -> Verdict:
         return "inconclusive"
     if any(record.measurements[key].status == "error" for key in ESSENTIAL if key in record.measurements):
         return "inconclusive"
-    return verdict_of_score(record.score, policy.limit)
+    verdict = verdict_of_score(record.score, policy.limit)
+    return "inconclusive" if verdict == "collapsed" and undecided(record) else verdict
 
 
 def verdict_of_score(score: Score, limit: float) -> Verdict:
@@ -55,6 +58,12 @@ def loading_doubt(record: Record, policy: Policy) -> float | None:
     if mismatch is None or mismatch.value is None or mismatch.value < policy.bn_mismatch:
         return None
     return mismatch.value
+
+
+def undecided(record: Record) -> list[Mapping[str, Any]]:
+    """What the file leaves open and its statistics do not decide: {what, value, source} of each. A wrong guess can look like collapse."""
+    entries = record.subject.get("assumptions") or ()
+    return [entry for entry in entries if isinstance(entry, Mapping) and entry.get("source") == "undecided"]
 
 
 def exit_code(record: Record) -> ExitCode:

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from gandiag.judge.baselines import closest
 from gandiag.judge.facts import entry, measured, percent, span, trained_scale, value, wrong_scale
 from gandiag.judge.game import GAME_RULES
-from gandiag.judge.policy import Policy, loading_doubt
+from gandiag.judge.policy import Policy, loading_doubt, undecided, verdict_of_score
 from gandiag.judge.training import TRAINING_RULES
 from gandiag.record import Finding, Record
 
@@ -172,10 +173,22 @@ def loading(record: Record, policy: Policy) -> Finding | None:
     """GD401: a mis-rebuilt generator looks exactly like a collapsed one."""
     mismatch = loading_doubt(record, policy)
     if mismatch is None:
-        return None
+        return _open_questions(record, policy)
     text = (f"Cannot separate a loading error from collapse: the rebuilt network disagrees with the checkpoint's own batch-norm statistics "
             f"(mismatch {mismatch:.2g}, a correct rebuild stays below 0.15). Check --activation, --bn-eps, --prior and --image-size.")
     return Finding("GD401", "error", text, {"bn_mismatch": mismatch})
+
+
+def _open_questions(record: Record, policy: Policy) -> Finding | None:
+    entries = undecided(record)
+    if not entries:
+        return None
+    flags = ", ".join(dict.fromkeys(flag for entry in entries for flag in re.findall(r"--[a-z-]+", str(entry.get("what")))))
+    said = "; ".join(f"{str(entry.get('what')).split(' (')[0]}: {entry.get('value')}" for entry in entries)
+    in_doubt = record.verdict == "inconclusive" and verdict_of_score(record.score, policy.limit) == "collapsed"
+    lead = "Cannot separate a loading error from collapse" if in_doubt else "Something about the network was guessed"
+    text = f"{lead}: the batch-norm statistics do not decide what the weights leave open ({said}). Say it{f': {flags}' if flags else ''}."
+    return Finding("GD401", "error" if in_doubt else "warning", text, {entry["what"]: entry.get("value") for entry in entries})
 
 
 def code_not_run(record: Record, policy: Policy) -> Finding | None:

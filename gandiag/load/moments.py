@@ -56,29 +56,21 @@ def dropping(module: nn.Module) -> Iterator[None]:
                 part.eval()
 
 
-def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, z: Tensor, labels: Tensor | None, *,
-             skip: int = 0, stop: int = 1_000, batch: bool = False) -> float | None:
+def mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Module, z: Tensor, labels: Tensor | None, *, batch: bool = False) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
 
     z: (B, *latent). 0 is exact; below 0.15 is a correct rebuild at B = 256, of which about 0.1 is the draw's own noise in a
     layer without positions. Wrong activations give 0.2 to 0.5 and more, a wrong eps or scale above 0.5. Reads high when the
-    weights are averages and the statistics are not. Blind to everything after the last batch norm. `skip` leaves out the
-    first ones (they know of the latents only), `stop` ends the pass after so many. `batch`: every norm hands on what it makes
-    of the batch's own statistics, as in training; the running ones are left alone. Dropout drops, as it did when the statistics
-    were taken. Cost: one forward of B.
+    weights are averages and the statistics are not. Blind to everything after the last batch norm. `batch`: every norm hands
+    on what it makes of the batch's own statistics, as in training; the running ones are left alone. Dropout drops, as it did
+    when the statistics were taken. Cost: one forward of B.
     """
     found: list[float] = []
 
     def compare(norm: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
             return None
-        x = given[0].detach().transpose(0, 1).flatten(1).cpu().double()  # (C, B * positions)
-        mean, var = norm.running_mean.cpu().double(), norm.running_var.cpu().double() + 1e-12
-        shift = ((x.mean(1) - mean).abs() / var.sqrt()).clamp_max(10)
-        stretch = ((x.var(1) + 1e-12) / var).log().abs().clamp_max(10)
-        found.append(float((shift + stretch).mean()))
-        if len(found) >= stop:
-            raise Enough
+        found.append(apart(given[0], norm.running_mean, norm.running_var))
         return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if batch else None
 
     hooks = [part.register_forward_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
@@ -86,10 +78,19 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modu
         return None
     place = place_of(module)
     try:
-        with torch.no_grad(), contextlib.suppress(Enough), dropping(module):
+        with torch.no_grad(), dropping(module):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:
             hook.remove()
-    kept = found[skip:]
-    return sum(kept) / len(kept) if kept else None
+    return sum(found) / len(found) if found else None
+
+
+def apart(given: Tensor, mean: Tensor, var: Tensor) -> float:
+    """|Δmean| / sigma + |log variance ratio| of what a norm received, (B, C, …), and the moments (C,) that it remembers: the mean
+    over channels, of which none counts for more than 20."""
+    x = given.detach().transpose(0, 1).flatten(1).cpu().double()  # (C, B * positions)
+    mean, var = mean.cpu().double(), var.cpu().double() + 1e-12
+    shift = ((x.mean(1) - mean).abs() / var.sqrt()).clamp_max(10)
+    stretch = ((x.var(1) + 1e-12) / var).log().abs().clamp_max(10)
+    return float((shift + stretch).mean())

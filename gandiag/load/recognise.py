@@ -29,7 +29,7 @@ def looks_like(tensors: Mapping[str, Tensor]) -> tuple[Looks, str]:
         return "discriminator", f"its first layer takes {first.shape[1]} channels and its last emits 1 value"
     if takes_image and last.ndim == 4 and min(last.shape[:2]) in _COLOURS:
         return "translator", f"it takes an image of {first.shape[1]} channels and emits one of {min(last.shape[:2])}"
-    if judges and first.ndim == 2 and first.shape[1] > 1:
+    if judges and first.ndim == 2 and last.ndim == 2 and first.shape[1] > 1:  # a convolution behind a linear layer paints, in one colour
         return "discriminator", f"its first layer takes {first.shape[1]} values and its last emits 1"
     return ("generator", "") if first.ndim == 2 or first.shape[0] > 4 else ("unknown", "")
 

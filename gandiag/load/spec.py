@@ -19,7 +19,7 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.errors import ConfigError, LoadError
 
 SCHEMA = "gandiag.spec/1"
-_NAMES = ("key", "weights", "latent_dim", "prior", "classes", "condition", "image_size", "channels", "activation", "output_range", "bn_eps")
+_NAMES = ("key", "weights", "latent_dim", "prior", "classes", "condition", "image_size", "channels", "upsampling", "activation", "output_range", "bn_eps")
 _LONGEST = 1 << 20
 
 
@@ -87,6 +87,8 @@ def settled(config: AuditConfig, assumptions: Iterable[Assumption], made: tuple[
             found["activation"] = value
         elif entry.what.startswith("batch-norm eps"):
             found["bn_eps"] = float(value)
+        elif entry.what.startswith("upsampling (--upsampling"):
+            found["upsampling"] = value.rstrip(",")
     return {name: found[name] for name in _NAMES if found.get(name) is not None}
 
 

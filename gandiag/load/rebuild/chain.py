@@ -15,7 +15,7 @@ from gandiag.load.rebuild.layers import Layer, NotThis
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A layer with its weights, or one of the modules without: "activation", "dropout", "upsample", "unflatten" (to `size`)."""
+    """A layer with its weights, or one of the modules without: "activation", "dropout", "unflatten" (to `size`), "upsample" (by `build`)."""
 
     kind: str
     layer: Layer | None = None
@@ -24,10 +24,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Open:
+    """What the shapes leave open of the layers. `options`: in words, the customary one first; `norm`: the batch norm right behind.
+
+    `customary`: the other options are rare.
+    """
+
+    what: str
+    options: tuple[str, ...]
+    norm: int
+    customary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Blueprint:
     """What a family made of the weights. `inputs`: width of the first layer, labels included. `final`: tanh, sigmoid or none.
 
     `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation. `known`: activations and eps are the file's.
+    `open`: questions that a batch norm can answer; `remade` gives the blueprint of other answers, one option of each question,
+    or raises NotThis where they lead nowhere.
     """
 
     family: str
@@ -39,6 +54,8 @@ class Blueprint:
     assumptions: tuple[Assumption, ...] = ()
     default: str = "relu"
     known: bool = False
+    open: tuple[Open, ...] = ()
+    remade: Callable[[tuple[int, ...]], Blueprint] | None = None
 
     @property
     def layers(self) -> list[Layer]:
@@ -97,8 +114,6 @@ def _complete(layer: Layer) -> Mapping[str, Tensor]:
 def _module(step: Step, activation: str, eps: float) -> nn.Module:
     if step.kind == "activation":
         return hidden_module(activation)
-    if step.kind == "upsample":
-        return nn.Upsample(scale_factor=2, mode="nearest")
     if step.kind == "unflatten":
         return nn.Unflatten(1, step.size)
     if step.build is None:
@@ -148,6 +163,11 @@ def norm_step(layer: Layer, spatial: bool, *, ordinary: bool = False) -> Step:
 def conv_step(layer: Layer) -> Step:
     out, inputs, kernel, _ = layer.shape
     return Step("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors))
+
+
+def upsample_step(mode: str) -> Step:
+    """Doubling of the side: "nearest" or "bilinear"."""
+    return Step("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))
 
 
 def transposed_step(layer: Layer, geometry: tuple[int, int, int]) -> Step:

@@ -73,17 +73,14 @@ def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
         return _finished(blueprint, config, name)
     first = _first_layer(blueprint)
     inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
-    prior, prior_source = (config.prior, "flag") if config.prior else ("normal", "default")
-    scale = _scale(first, inputs)
     try:
-        module, chosen = settle(blueprint, inputs, config, (prior, scale))
+        found = settle(blueprint, inputs, config, _deviation(first, inputs))
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
     shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
-    latent = Latent(inputs.latent, prior, shape)  # type: ignore[arg-type]
-    assumed = (*said, Assumption("latent prior (--prior)", prior, prior_source), *chosen, *blueprint.assumptions)
+    latent = Latent(inputs.latent, found.prior, shape)  # type: ignore[arg-type]
     condition: Condition | None = "concat" if inputs.classes else None
-    return Rebuilt(module, blueprint.family, latent, blueprint.output, inputs, assumed, condition)
+    return Rebuilt(found.chain, blueprint.family, latent, found.output, inputs, (*said, *found.assumptions), condition)
 
 
 def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
@@ -141,7 +138,7 @@ def _labels(first: FirstLayer) -> tuple[int, bool] | None:
     return None if split is None else (split.classes, split.first)
 
 
-def _scale(first: FirstLayer | None, inputs: Inputs) -> float | None:
+def _deviation(first: FirstLayer | None, inputs: Inputs) -> float | None:
     if first is None:
         return None
     start = inputs.classes or 0 if inputs.labels_first else 0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption
-from gandiag.errors import LoadError
-from gandiag.load.rebuild.chain import Blueprint, Step, conv_step, norm_step
+from gandiag.load.rebuild.chain import Blueprint, Step
+from gandiag.load.rebuild.geometry import Geometry
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated, flat_steps
-from gandiag.load.rebuild.outputs import image_output
-from gandiag.load.rebuild.transposed import final_side, grown, kernel_steps, transposition
+from gandiag.load.rebuild.transposed import Rising, kernel_steps, rising, transposition
+from gandiag.load.rebuild.upsampled import Body, upsampled
 from gandiag.load.weights import Weights
 
 
@@ -28,17 +29,20 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     if activated(layers[split - 1], layers[split], spacing[split - 1]):
         flat.append(Step("activation"))
     unflatten = Step("unflatten", size=(channels, side, side))
-    tail, gap = layers[split:], spacing[split:]
-    turned = transposition(tail, channels)
+    before = sum(layer.kind == "norm" for layer in layers[:split])
+    body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before)
+    turned = transposition(body.layers, channels)
     if any(turned):
-        rising = [layer for layer, up in zip(tail, turned, strict=True) if up]
-        geometry, assumed = grown(side, rising, config)
-        steps, channels = kernel_steps(tail, gap, turned, geometry)
-        side = final_side(side, rising, geometry)
-    else:
-        steps, channels, side, assumed = _upsampled(tail, gap, side, config)
-    output, final, said = image_output((channels, side, side), spacing[-1], config)
-    return Blueprint("projected", (*flat, unflatten, *steps), layers[0].shape[1], False, output, final, (*assumed, *said))
+        return rising(body.layers, turned, config, Rising(side, 0, _finish(body, turned, config), before))
+    return upsampled(body, side, config)
+
+
+def _finish(body: Body, turned: list[bool], config: AuditConfig) -> Callable[[list[Geometry], int], Blueprint]:
+    def finish(geometry: list[Geometry], side: int) -> Blueprint:
+        steps, channels = kernel_steps(body.layers, body.spacing, turned, geometry)
+        return body.whole(steps, (channels, side, side), config)
+
+    return finish
 
 
 def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
@@ -51,31 +55,3 @@ def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
     # A transposed kernel names its inputs first, a convolution second; where both divide the width, even sizes are transposed.
     into = kernel[0] if kernel[2] % 2 == 0 or width % kernel[1] else kernel[1]
     return into, start
-
-
-def _upsampled(layers: list[Layer], spacing: list[int | None], side: int, config: AuditConfig) -> tuple[list[Step], int, int, tuple[Assumption, ...]]:
-    """Convolutions with nearest-neighbour doubling where a second module stands before one, or as --image-size asks."""
-    kernels = [i for i, layer in enumerate(layers) if layer.kind == "kernel"]
-    room = [0 if i == 0 else spacing[i - 1] for i in kernels]
-    bare = len(layers) > 1 and layers[0].kind == "norm" and spacing[0] == 1  # PyTorch-GAN: reshape, norm, upsample
-    doubled = [i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2 or (bare and i == 1)]
-    source = "metadata"
-    if config.image_size is not None and side * 2 ** len(doubled) != config.image_size:
-        times = (config.image_size // side).bit_length() - 1
-        if side * 2**times != config.image_size or times > len(kernels):
-            listed = ", ".join(str(side * 2**n) for n in range(len(kernels) + 1))
-            raise LoadError(f"--image-size {config.image_size} contradicts the weights, which lead to {listed}", f"remove it, or choose from: {listed}")
-        doubled, source = kernels[:times], "flag"
-    elif not doubled and any(modules is None for modules in room[1:]):
-        raise LoadError("the weights do not say where the picture is upsampled", "give the size of the output: --image-size N")
-    steps: list[Step] = []
-    for index, layer in enumerate(layers):
-        if index in doubled:
-            steps.append(Step("upsample"))
-        taken = bare and index == 0  # PyTorch-GAN: the one module there is the upsampling, and this norm alone has the usual eps
-        steps.append(norm_step(layer, spatial=True, ordinary=taken) if layer.kind == "norm" else conv_step(layer))
-        if index + 1 < len(layers) and not taken and activated(layer, layers[index + 1], spacing[index]):
-            steps.append(Step("activation"))
-    grown_to = side * 2 ** len(doubled)
-    value = f"nearest, before {', '.join(layers[i].name for i in doubled) or 'no layer'}: {side} to {grown_to} pixels"
-    return steps, layers[kernels[-1]].shape[0], grown_to, (Assumption("upsampling (--image-size)", value, source),)

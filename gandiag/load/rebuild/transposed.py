@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.chain import Blueprint, Step, conv_step, norm_step, transposed_step
-from gandiag.load.rebuild.geometry import Geometry, plan, side_after
+from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, transposed_step
+from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated
 from gandiag.load.rebuild.outputs import image_output
@@ -23,12 +26,16 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     turned = transposition(layers, first.shape[0])
     if not turned[0]:
         raise NotThis(f"{first.key} is {first.shape}: a convolution, which takes an image")
-    rising = [layer for layer, up in zip(layers, turned, strict=True) if up][1:]
-    geometry, assumed = grown(first.shape[2], rising, config)
-    steps, channels = kernel_steps(layers, spacing, turned, [(1, 0, 0), *geometry])
-    side = final_side(first.shape[2], rising, geometry)
-    output, final, said = image_output((channels, side, side), spacing[-1], config)
-    return Blueprint("transposed", tuple(steps), first.shape[0], True, output, final, (*assumed, *said))
+    return rising(layers, turned, config, Rising(first.shape[2], 1, _finish(layers, spacing, turned, config)))
+
+
+def _finish(layers: list[Layer], spacing: list[int | None], turned: list[bool], config: AuditConfig) -> Callable[[list[Geometry], int], Blueprint]:
+    def finish(geometry: list[Geometry], side: int) -> Blueprint:
+        steps, channels = kernel_steps(layers, spacing, turned, [(1, 0, 0), *geometry])
+        output, final, said = image_output((channels, side, side), spacing[-1], config)
+        return Blueprint("transposed", tuple(steps), layers[0].shape[0], True, output, final, said)
+
+    return finish
 
 
 def transposition(layers: list[Layer], channels: int) -> list[bool]:
@@ -54,25 +61,57 @@ def transposition(layers: list[Layer], channels: int) -> list[bool]:
     return found
 
 
-def grown(start: int, layers: list[Layer], config: AuditConfig) -> tuple[list[Geometry], tuple[Assumption, ...]]:
-    """Strides and paddings that lead from `start` to a customary side, or to --image-size."""
-    found = plan(start, [layer.shape[2] for layer in layers], config.image_size)
+@dataclass(frozen=True, slots=True)
+class Rising:
+    """Transposed kernels from a picture of `side`: of those in the list the first `given` are not open. `norms` stand before the list."""
+
+    side: int
+    given: int
+    finish: Callable[[list[Geometry], int], Blueprint]
+    norms: int = 0
+
+
+def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: Rising) -> Blueprint:
+    """The blueprint with customary strides and paddings, or those that lead to --image-size; each is an open question to the norm behind it."""
+    places = [index for index, up in enumerate(turned) if up][start.given :]
+    kernels = [layers[index].shape[2] for index in places]
+    found = plan(start.side, kernels, config.image_size)
     if found is None:
-        raise NotThis(f"kernels of size {', '.join(str(layer.shape[2]) for layer in layers)} have no customary stride")
-    geometry, sides = found
-    if len(geometry) != len(layers):
+        raise NotThis(f"kernels of size {', '.join(map(str, kernels))} have no customary stride")
+    planned, sides = found
+    if len(planned) != len(kernels):
         listed = ", ".join(map(str, sides[:12]))
         raise LoadError(f"--image-size {config.image_size} contradicts the weights: their kernels lead to {listed}", f"remove it, or choose from: {listed}")
-    value = " ".join(f"k{layer.shape[2]}s{s}p{p}" + (f"+{extra}" if extra else "") for layer, (s, p, extra) in zip(layers, geometry, strict=True))
-    if not layers:
-        return geometry, ()
-    return geometry, (Assumption("strides and paddings (--image-size)", value, "flag" if config.image_size else "default"),)
+    behind = [_norm_behind(layers, index) for index in places]
+    shown = [norm + start.norms for norm in behind if norm is not None]  # those without one come last
+    options = [(chosen, *(other for other in CUSTOM[kernel] if other != chosen)) for kernel, chosen in zip(kernels, planned, strict=True)]
+    asked = tuple(Open(f"stride and padding of {layers[place].name} (--image-size)", tuple(spelt(kernel, one) for one in given), norm, True)
+                  for place, kernel, given, norm in zip(places, kernels, options, shown, strict=False) if len(given) > 1)  # fmt: skip
+
+    def remade(answers: tuple[int, ...]) -> Blueprint:
+        left = iter(answers)
+        fixed = [given[next(left)] if len(given) > 1 else given[0] for given in options[: len(shown)]]
+        found = plan(start.side, kernels, config.image_size, fixed)
+        if found is None or len(found[0]) != len(kernels):
+            raise NotThis("no strides lead through its kernels")
+        made = start.finish(found[0], final_side(start.side, kernels, found[0]))
+        rest = " ".join(spelt(kernel, one) for kernel, one in zip(kernels[len(fixed) :], found[0][len(fixed) :], strict=True))
+        told = (Assumption("strides and paddings of the last layers (--image-size)", rest, "flag" if config.image_size else "default"),) if rest else ()
+        return replace(made, assumptions=(*told, *made.assumptions), open=asked, remade=remade)
+
+    return remade((0,) * len(asked))
 
 
-def final_side(side: int, layers: list[Layer], geometry: list[Geometry]) -> int:
+def _norm_behind(layers: list[Layer], index: int) -> int | None:
+    """Which batch norm is the first behind a layer; None if there is none."""
+    norms = [place for place, layer in enumerate(layers) if layer.kind == "norm"]
+    return next((norm for norm, place in enumerate(norms) if place > index), None)
+
+
+def final_side(side: int, kernels: list[int], geometry: list[Geometry]) -> int:
     """The side after these transposed convolutions."""
-    for layer, chosen in zip(layers, geometry, strict=True):
-        side = side_after(side, layer.shape[2], chosen)
+    for kernel, chosen in zip(kernels, geometry, strict=True):
+        side = side_after(side, kernel, chosen)
     return side
 
 

@@ -1,0 +1,220 @@
+"""One complete reading of a blueprint, tried on a few latents: what do its batch norms receive, against what they remember?
+
+Every norm hands on what it makes of the batch's own statistics, as it did while the running ones were taken: a wrong layer then
+shows at the norm behind it, and not at all that follow. Where rare latents carry much of a variance, batches differ; so what
+fits poorly is tried again with the running ones, and the better one counts. Of the last map before the last norm a few channels are enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gandiag.load.moments import apart, draws, dropping, prior_deviation
+from gandiag.load.rebuild.chain import Blueprint, Chain, assemble
+from gandiag.load.rebuild.inputs import Inputs
+from gandiag.load.rebuild.layers import NotThis
+
+_BUDGET = 2e8  # multiplications, about, of one pass
+_FLOATS = 4e6  # numbers in its largest layer
+_FEWEST, _MOST = 16, 256  # latents
+_CHANNELS = 32  # of the last layer
+_POOR = 0.3  # the batch's own statistics are then not the ones to compare by
+_NORMS = 3  # later ones cost more and say the same
+_NORM = nn.modules.batchnorm._BatchNorm
+_ALIKE = 0.05  # of the outputs' deviation: what two readings may differ by and still be one generator
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer to every question. `deviation`: of one latent; `answers`: the options of the blueprint's own questions."""
+
+    activation: str
+    eps: float
+    dropout: float
+    prior: str
+    deviation: float
+    answers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one sample up to a norm: multiplications before its map, those of the map for the channels looked at, the largest layer."""
+
+    before: float
+    last: float
+    floats: float
+
+    @property
+    def latents(self) -> int:
+        """How many a pass can afford; an even number."""
+        return max(_FEWEST, 2 * int(min(_BUDGET / max(1.0, self.before + self.last), _FLOATS / max(1.0, self.floats), _MOST) / 2))
+
+
+class Trial:
+    """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too."""
+
+    def __init__(self, blueprint: Blueprint, inputs: Inputs, first: Reading) -> None:
+        self.inputs, self._remade = inputs, blueprint.remade
+        self._blueprints: dict[tuple[int, ...], Blueprint | None] = {first.answers: blueprint}
+        self._found: dict[tuple[Reading, int], tuple[float, ...]] = {}
+        self._kept: dict[tuple[object, ...], Tensor] = {}  # what the last map of the last pass received
+        chain = assemble(blueprint, first.activation, first.eps)
+        norms = [layer for layer in chain.layers if isinstance(layer, _NORM)]
+        self.costs = priced(chain) if norms and not all(_untouched(norm) for norm in norms) else []
+
+    @property
+    def norms(self) -> int:
+        return len(self.costs)
+
+    @property
+    def cheap(self) -> bool:
+        """Are the first two norms cheap to reach with many latents?"""
+        return bool(self.costs) and self.costs[min(1, self.norms - 1)].latents >= 128
+
+    def reading_of(self, answers: tuple[int, ...]) -> Blueprint | None:
+        """The blueprint of these answers; None where they lead nowhere."""
+        if answers not in self._blueprints:
+            try:
+                self._blueprints[answers] = self._remade(answers) if self._remade else None
+            except NotThis:
+                self._blueprints[answers] = None
+        return self._blueprints[answers]
+
+    def chain(self, reading: Reading) -> Chain | None:
+        """The network of a reading, if it is one."""
+        blueprint = self.reading_of(reading.answers)
+        return None if blueprint is None else assemble(blueprint, reading.activation, reading.eps, reading.dropout)
+
+    def apart(self, reading: Reading, depth: int) -> tuple[float, ...]:
+        """Mismatch at each of the first `depth` norms; infinite where the reading is none."""
+        if (reading, depth) not in self._found:
+            chain = self.chain(reading)
+            found = (math.inf,) * depth if chain is None else self._tried(chain, reading, depth, True)
+            if chain is not None and _POOR < max(found) < math.inf:
+                found = tuple(map(min, found, self._tried(chain, reading, depth, False)))
+            self._found[reading, depth] = tuple(number if number == math.inf or math.isfinite(number) else 1e9 for number in found)
+        return self._found[reading, depth]
+
+    def _tried(self, chain: Chain, reading: Reading, depth: int, batch: bool) -> tuple[float, ...]:
+        layers, last = list(chain.layers), _places(chain)[depth - 1]
+        head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
+        n = self.costs[depth - 1].latents
+        made_by = ((repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[:head])
+        key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, *made_by)
+        x, labels = self._drawn(reading, n)
+        with torch.no_grad(), dropping(chain):
+            try:
+                if key not in self._kept:
+                    found: list[float] = []
+                    x = self.inputs.join(x, labels).reshape(n, *chain.inputs)
+                    for layer in layers[:head]:
+                        x = _handed_on(layer, x, found, batch)
+                    kept = {name: value for name, value in self._kept.items() if name[3] != batch}
+                    self._kept = {**kept, key: x, (*key, "found"): torch.tensor(found, dtype=torch.float64)}
+                seen = self._kept[(*key, "found")].tolist()
+                return (*seen, _last(layers[head:last], layers[last], self._kept[key]))
+            except RuntimeError:  # a picture that a later layer's kernel does not fit into
+                return (math.inf,) * depth
+
+    def alike(self, one: Reading, other: Reading) -> bool:
+        """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""
+        if one.prior != other.prior:
+            return False
+        chains = [self.chain(reading) for reading in (one, other)]
+        z, labels = self._drawn(one, 8)
+        with torch.no_grad():
+            made = [None if chain is None else chain(self.inputs.join(z, labels)).flatten(1).double() for chain in chains]
+        if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
+            return False
+        return float((made[0] - made[1]).square().mean().sqrt()) <= _ALIKE * float(made[0].std())
+
+    def depth(self, visible: int) -> int:
+        """How many norms a pass visits: up to the one that shows the question, and further where that is cheap."""
+        affordable = sum(cost.latents >= 128 for cost in self.costs)
+        return min(self.norms, max(visible + 1, min(affordable, _NORMS)))
+
+    def _drawn(self, reading: Reading, n: int) -> tuple[Tensor, Tensor | None]:
+        z = draws(n, (self.inputs.latent,), reading.prior, seed=0) * (reading.deviation / prior_deviation(reading.prior))
+        # Pairs (z, -z) stand half the batch apart: give both the same label, or the labels' own share would not cancel.
+        return z, None if self.inputs.classes is None else torch.arange(n // 2).repeat(2) % self.inputs.classes
+
+
+def _untouched(norm: _NORM) -> bool:
+    """Statistics as they are before the first batch say nothing."""
+    mean, var = norm.running_mean, norm.running_var
+    return mean is None or var is None or bool((mean == 0).all() and (var == 1).all())
+
+
+def _places(chain: Chain) -> list[int]:
+    return [place for place, layer in enumerate(chain.layers) if isinstance(layer, _NORM)]
+
+
+def _handed_on(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> Tensor:
+    """What a layer makes of its input; a norm says how far that is from what it remembers, and may use the batch's own statistics."""
+    if not isinstance(layer, _NORM) or layer.running_mean is None or layer.running_var is None:
+        made: Tensor = layer(x)
+        return made
+    found.append(apart(x, *_remembered(layer)))
+    if not batch:
+        made = layer(x)
+        return made
+    return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+
+
+def _remembered(norm: _NORM) -> tuple[Tensor, Tensor]:
+    """Running mean and variance (C,), without what is left of their start at 0 and 1 after few batches."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    left = 0.9 ** int(norm.num_batches_tracked or 0)
+    if not 1e-4 < left < 1:
+        return norm.running_mean, norm.running_var
+    return norm.running_mean / (1 - left), ((norm.running_var - left) / (1 - left)).clamp_min(1e-12)
+
+
+def _last(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
+    """Mismatch at the last norm, for a few channels of the map before it."""
+    assert isinstance(norm, _NORM)
+    mean, var = _remembered(norm)
+    if not before:
+        return apart(x, mean, var)
+    chosen = torch.arange(0, len(mean), -(-len(mean) // _CHANNELS))
+    layer = before[0]
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    part = bias[chosen] if isinstance(bias, Tensor) else None
+    if isinstance(layer, nn.ConvTranspose2d):
+        made = F.conv_transpose2d(x, weight[:, chosen], part, layer.stride, layer.padding, layer.output_padding)  # type: ignore[arg-type]
+    elif isinstance(layer, nn.Conv2d):
+        made = F.conv2d(x, weight[chosen], part, layer.stride, layer.padding)
+    else:
+        made = F.linear(x, weight[chosen], part)
+    return apart(made, mean[chosen], var[chosen])
+
+
+def priced(chain: Chain) -> list[Cost]:
+    """What it costs to reach every batch norm, by a pass of two samples."""
+    found: list[Cost] = []
+    x = torch.zeros(2, *chain.inputs)
+    before, last, floats = 0.0, 0.0, 0.0
+    with torch.no_grad():
+        for layer in chain.layers:
+            given, x = x, layer(x)
+            floats = max(floats, float(x[0].numel()))
+            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
+                before, last = before + last, float(layer.weight.numel() * positions)
+            elif isinstance(layer, _NORM):
+                found.append(Cost(before, last * min(1.0, _CHANNELS / layer.num_features), floats))
+    return found
+
+
+def visible(found: Iterable[tuple[float, ...]]) -> list[int]:
+    """The norms at which readings differ; those in front of what is asked receive the same from all."""
+    rows = [row for row in found if row and math.isfinite(row[0])]
+    length = min((len(row) for row in rows), default=0)
+    return [norm for norm in range(length) if max(row[norm] for row in rows) - min(row[norm] for row in rows) > 1e-9]

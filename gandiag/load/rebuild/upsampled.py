@@ -1,0 +1,116 @@
+"""Convolutions with doublings of the side between them: where they stand and how they interpolate is not in the weights."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption
+from gandiag.errors import LoadError
+from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, upsample_step
+from gandiag.load.rebuild.layers import Layer
+from gandiag.load.rebuild.mlp import activated
+from gandiag.load.rebuild.outputs import image_output
+
+MODES = ("nearest", "bilinear")
+_WHAT = "upsampling (--upsampling, --image-size)"
+_MANY = 12  # ways to place the doublings that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What stands behind the reshape, and the steps in front of it with their batch norms."""
+
+    inputs: int
+    flat: tuple[Step, ...]
+    layers: list[Layer]
+    spacing: list[int | None]
+    norms: int
+
+    def whole(self, steps: list[Step], shape: tuple[int, ...], config: AuditConfig) -> Blueprint:
+        """The blueprint of these steps."""
+        output, final, said = image_output(shape, self.spacing[-1], config)
+        return Blueprint("projected", (*self.flat, *steps), self.inputs, False, output, final, said)
+
+    @property
+    def kernels(self) -> list[int]:
+        return [index for index, layer in enumerate(self.layers) if layer.kind == "kernel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One reading: doublings before these layers, by this interpolation. `bare`: no activation behind the first norm."""
+
+    mode: str
+    doubled: tuple[int, ...]
+    bare: bool = False
+
+
+def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
+    """The blueprint of the customary way; the others are an open question where a batch norm stands behind a convolution.
+
+    LoadError where nothing says how large the picture becomes.
+    """
+    modes = (config.upsampling,) if config.upsampling else MODES
+    found, source = _places(body, side, config)
+    ways = [Way(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])]
+    norms = [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.kernels[0]]
+    if len({len(way.doubled) for way in ways}) > 1 and not norms and source == "default":
+        raise LoadError("the weights do not say where the picture is upsampled", "give the size of the output: --image-size N")
+    told = [f"{way.mode}, before {', '.join(body.layers[i].name for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels"
+            for way in ways]  # fmt: skip
+    deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
+    asked = (Open(_WHAT, tuple(told), deepest),) if norms and len(ways) > 1 else ()
+
+    def remade(answers: tuple[int, ...]) -> Blueprint:
+        chosen = answers[0] if answers else 0
+        way = ways[chosen]
+        size = side * 2 ** len(way.doubled)
+        made = body.whole(_steps(body, way), (body.layers[body.kernels[-1]].shape[0], size, size), config)
+        settled = () if asked else (Assumption(_WHAT, told[chosen], source),)
+        return replace(made, assumptions=(*settled, *made.assumptions), open=asked, remade=remade)
+
+    return remade((0,) * len(asked))
+
+
+def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tuple[int, ...], bool]], str]:
+    """(layers with a doubling before them, bare) of every way that fits, the customary one first; and who said so."""
+    kernels, spacing = body.kernels, body.spacing
+    bare = len(body.layers) > 1 and body.layers[0].kind == "norm" and spacing[0] == 1
+    room = [0 if i == 0 else spacing[i - 1] for i in kernels]
+    seen = tuple(i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2)
+    known = not any(modules is None for modules in room[1:])
+    # One module between the first norm and its convolution: PyTorch-GAN's doubling, or an activation.
+    ways = [(tuple(sorted({*seen, 1})), True), (seen, False)] if bare and 1 in kernels else [(seen, False)] if seen or known else _anywhere(kernels)
+    if config.image_size is None:
+        return ways, "metadata" if seen or known else "default"
+    fitting = [way for way in ways if side * 2 ** len(way[0]) == config.image_size]
+    return (fitting, "metadata" if seen or known else "flag") if fitting else (_by_size(kernels, side, config.image_size), "flag")
+
+
+def _anywhere(kernels: list[int]) -> list[tuple[tuple[int, ...], bool]]:
+    """Before every convolution, or from the first or second one on."""
+    starts = [tuple(kernels[begin : begin + count]) for count in range(len(kernels), 0, -1) for begin in (0, 1) if begin + count <= len(kernels)]
+    return [(doubled, False) for doubled in [*starts[:_MANY], ()]]
+
+
+def _by_size(kernels: list[int], side: int, size: int) -> list[tuple[tuple[int, ...], bool]]:
+    """Every way to double as often as leads to --image-size, the earliest layers first."""
+    times = max(0, (size // side).bit_length() - 1)
+    if side * 2**times != size or times > len(kernels):
+        listed = ", ".join(str(side * 2**n) for n in range(len(kernels) + 1))
+        raise LoadError(f"--image-size {size} contradicts the weights, which lead to {listed}", f"remove it, or choose from: {listed}")
+    return [(doubled, False) for doubled in itertools.islice(itertools.combinations(kernels, times), _MANY)]
+
+
+def _steps(body: Body, way: Way) -> list[Step]:
+    steps: list[Step] = []
+    for index, layer in enumerate(body.layers):
+        if index in way.doubled:
+            steps.append(upsample_step(way.mode))
+        taken = way.bare and index == 0  # PyTorch-GAN: this norm alone has the usual eps
+        steps.append(norm_step(layer, spatial=True, ordinary=taken) if layer.kind == "norm" else conv_step(layer))
+        if index + 1 < len(body.layers) and not taken and activated(layer, body.layers[index + 1], body.spacing[index]):
+            steps.append(Step("activation"))
+    return steps
