@@ -100,7 +100,7 @@ def lines(seen: Survey, network: Network | None, sha256: str | None) -> list[str
         out += ["", "contents", *_table([(row.path or "(the whole file)", row.what, size(row)) for row in seen.rows[:_ROWS]])]
         out += [f"  … and {len(seen.rows) - _ROWS} more (--json shows all)"] if len(seen.rows) > _ROWS else []
     if network is not None:
-        out += ["", "an audit would read it so", *_table(list(_facts(network).items()))]
+        out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(seen, network)).items()))]
         out += ["", "how that is known, and what is assumed", *_table([(entry.what, entry.value, entry.source) for entry in network.assumptions])]
         out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
     told = [f"  {entry}" for entry in seen.code[:20]] or ["  none"]
@@ -130,6 +130,27 @@ def _facts(network: Network) -> dict[str, str]:
     }
 
 
+def _opponent(seen: Survey, network: Network) -> dict[str, Any] | None:
+    """The discriminator that goes with the file, and whether it can be rebuilt; None where there is none."""
+    from gandiag.load.discriminator import find_opponent
+
+    found = find_opponent(seen.container.path, network.output)
+    if found is None:
+        return None
+    judge = found.judge
+    if judge is None:
+        return {"where": found.where, "rebuilt": False, "reason": found.reason}
+    return {"where": found.where, "rebuilt": True, "family": judge.family, "parameters": judge.parameters, "loss": found.loss}
+
+
+def _opponent_line(seen: Survey, network: Network) -> dict[str, str]:
+    found = _opponent(seen, network)
+    if found is None:
+        return {}
+    known = f"{found['family']}, {found['parameters']:,} parameters" if found["rebuilt"] else f"not rebuilt: {found['reason']}"
+    return {"discriminator": f"{found['where']}: {known}"}
+
+
 def document(seen: Survey, network: Network | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:
     """The JSON document, schema gandiag.inspect/1; the reading is null where there is a problem."""
     reading = None
@@ -139,7 +160,7 @@ def document(seen: Survey, network: Network | None, problem: LoadError | None, s
             "weights": network.subject.get("weights"), "family": network.subject.get("family"), "parameters": network.subject.get("parameters"),
             "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
             "output": {"kind": output.kind, "shape": list(output.shape), "range": list(output.range) if output.range else None},
-            "classes": network.classes, "condition": network.condition, "notes": list(network.notes),
+            "classes": network.classes, "condition": network.condition, "notes": list(network.notes), "discriminator": _opponent(seen, network),
             "assumptions": [{"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions],
         }  # fmt: skip
     return {

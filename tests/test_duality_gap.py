@@ -300,8 +300,7 @@ def test_files_that_are_called_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "remedy"),
-    [("metz-appendix", "none"), ("metz-appendix", "packing"), ("gaussians", "spectral"), ("gaussians", "relativistic"), ("digits", "none"),
-     ("metz-stacked-quarter", "none"), ("metz-stacked-quarter", "spectral")],
+    [("metz-appendix", "packing"), ("gaussians", "relativistic"), ("digits", "none"), ("metz-stacked-quarter", "spectral")],
 )  # fmt: skip
 def test_the_state_of_our_own_trainer(recipe: str, remedy: str, tmp_path: Path) -> None:
     """D out of state.pt judges as the trainer's own D does, in eval mode, to float32."""
@@ -336,6 +335,18 @@ def test_the_state_of_a_minibatch_discriminator_is_refused(tmp_path: Path) -> No
 def test_work_counts_multiplications() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 5))
     assert work(net, torch.zeros(2, 3, 4, 4)) == 3 * 8 * 9 * 16 + 8 * 16 * 5
+
+
+def test_inspect_names_the_discriminator(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from gandiag.cli.inspect import inspect
+
+    fixtures = Path(__file__).resolve().parent.parent / "fixtures"
+    shown = CliRunner().invoke(inspect, [str(fixtures / "training_state.pt")], standalone_mode=False).output
+    assert "discriminator" in shown and "netD: convolutions, 11,232 parameters" in shown
+    told = json.loads(CliRunner().invoke(inspect, [str(fixtures / "training_state.pt"), "--json"], standalone_mode=False).output)
+    assert told["reading"]["discriminator"] == {"where": "netD", "rebuilt": True, "family": "convolutions", "parameters": 11_232, "loss": "bce"}
+    assert json.loads(CliRunner().invoke(inspect, [str(fixtures / "healthy.pt"), "--json"], standalone_mode=False).output)["reading"]["discriminator"] is None
 
 
 # in an audit
