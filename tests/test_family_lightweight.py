@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.load.generator import Network, load_network
+from gandiag.load.moments import draws, mismatch
+from gandiag.load.rebuild.knobs import turned
 from gandiag.load.rebuild.lightweight_parts import BothAttentions, Context, Frequencies, Widened
+from gandiag.load.rebuild.noise import noise_inputs
+from gandiag.probes.batchnorm import CORRECT, statistics_mismatch
+from gandiag.sample.latents import noise_of
 
 ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "families"
 KEPT = 8  # the reference holds every eighth pixel
@@ -116,6 +121,22 @@ def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layo
     upsampled = next(entry for entry in network.assumptions if entry.what.startswith("image size"))
     assert mode in upsampled.value
     assert upsampled.source == ("file (version)" if version in ("0.21.3", "0.21.4") else "family (lightweight-gan)" if version is None else "shapes")
+
+
+def test_statistics_are_compared_under_noise_as_in_training(tmp_path: Path) -> None:
+    """One picture for all samples, as audits sample by default, would look like a loading error."""
+    loud = {name: entry if entry.shape != (1,) else torch.full((1,), 3.0) for name, entry in older(noise=True, size=4).items()}
+    network, rng = load_network(save(loud, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
+    network.module.train()
+    with torch.no_grad():
+        for step in range(60):
+            with turned(network.module, noise="random", draw=noise_of(step, torch.arange(32))):
+                network.module(torch.randn(32, 5, generator=rng))
+    network.module.eval()
+    drawn, still = statistics_mismatch(network), mismatch(network.forward, network.module, draws(256, (5,), "normal", 0), None)
+    assert drawn is not None and still is not None
+    assert drawn < CORRECT and still > 2 * drawn
+    assert not any(part.mode == "random" for part in noise_inputs(network.module))
 
 
 def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:

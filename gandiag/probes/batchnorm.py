@@ -3,13 +3,18 @@ generator looks exactly like a collapsed one."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from gandiag.load.generator import Network
 from gandiag.load.moments import draws, mismatch
+from gandiag.load.rebuild.knobs import turned
 from gandiag.probes.trained_scale import trained_scale
+from gandiag.sample.latents import noise_of
 
 CORRECT = 0.15
+_POSITIONS, _FEWEST = 2**22, 32  # pixels of one channel that a forward may hold, and samples that it has at least
 
 
 def statistics_mismatch(network: Network, *, seed: int = 0, n: int = 256) -> float | None:
@@ -19,17 +24,20 @@ def statistics_mismatch(network: Network, *, seed: int = 0, n: int = 256) -> flo
     wrong one; None without batch norm. Reads high when the weights are averages and the statistics are not. Blind to
     everything after the last batch norm. Statistics are averages over train-mode batches, where every norm used the batch's
     own; where rare latents carry much of a variance, eval mode differs from that by itself. So above 0.15 the comparison is
-    made again with batch statistics inside, and the better one counts. Cost: one forward of n, or two.
+    made again with batch statistics inside, and the better one counts. Noise inputs are drawn for every sample, as they were when
+    the statistics were taken. Cost: one forward of n, or two; beyond 128 pixels n is less, as maps have more positions to count.
     """
+    n = min(n, max(_FEWEST, _POSITIONS // math.prod(network.output.shape[1:])))
     scale = trained_scale(network)
     z = draws(n, network.latent.shape, network.latent.prior, seed) * (1.0 if scale is None else scale.value)
     half = (n + 1) // 2
     # z and -z stand half the batch apart and share a label.
     labels = None if network.condition is None else (torch.arange(half) % (network.classes or 1)).repeat(2)[:n]
-    found = mismatch(network.forward, network.module, z, labels)
-    if found is None or found < CORRECT:
-        return found
-    again = mismatch(network.forward, network.module, z, labels, batch=True)
+    with turned(network.module, noise="random", draw=noise_of(seed, torch.arange(n))):
+        found = mismatch(network.forward, network.module, z, labels)
+        if found is None or found < CORRECT:
+            return found
+        again = mismatch(network.forward, network.module, z, labels, batch=True)
     return found if again is None else min(found, again)
 
 

@@ -107,16 +107,15 @@ class BothAttentions(nn.Module):
         return _together(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * _HEAD**-0.5), x)
 
     def _nearby(self, x: Tensor) -> Tensor:
+        """Zeros beyond the border take their share of attention too. One neighbour at a time: nine maps at once are many gigabytes."""
         q = _heads(self.to_q(x)) * _HEAD**-0.5  # (B, heads, 64, HW)
-        k, v = (self._neighbours(part) for part in self.to_kv(x).chunk(2, 1))  # (B, heads, 64, 9, HW)
-        share = torch.einsum("bhdn,bhdjn->bhjn", q, k).softmax(2)
-        return _together(torch.einsum("bhjn,bhdjn->bhdn", share, v), x)
-
-    @staticmethod
-    def _neighbours(x: Tensor) -> Tensor:
-        """Every pixel's window, zeros beyond the border: they take their share of attention too."""
-        found = F.unfold(x, _WINDOW, padding=_WINDOW // 2)  # (B, C * 9, HW)
-        return found.reshape(len(x), -1, _HEAD, _WINDOW**2, found.shape[2])
+        keys, values = (F.pad(part, (1, 1, 1, 1)) for part in self.to_kv(x).chunk(2, 1))
+        places = [(slice(i, i + x.shape[2]), slice(j, j + x.shape[3])) for i in range(_WINDOW) for j in range(_WINDOW)]
+        share = torch.stack([(q * _heads(keys[:, :, rows, columns])).sum(2) for rows, columns in places]).softmax(0)  # (9, B, heads, HW)
+        out = torch.zeros_like(q)
+        for part, (rows, columns) in zip(share, places, strict=True):
+            out += part[:, :, None] * _heads(values[:, :, rows, columns])
+        return _together(out, x)
 
 
 def _heads(x: Tensor) -> Tensor:
