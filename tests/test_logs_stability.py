@@ -195,3 +195,12 @@ def test_bad_logs_end_in_a_sentence(tmp_path: Path, name: str, content: str, cod
     assert done.returncode == code, done.stdout + done.stderr
     assert said in " ".join((done.stdout + done.stderr).split()) and "Traceback" not in done.stderr
     assert code != 2 or "hint:" in done.stderr
+
+
+def test_a_truncated_event_file_shows_what_could_be_read(tmp_path: Path) -> None:
+    whole = (LOGS / "events.out.tfevents.fixture").read_bytes()
+    for share, code, said in ((0.6, (0, 1, 3), "ends within a record"), (0.002, (2,), "hint:")):
+        (tmp_path / "events.out.tfevents.cut").write_bytes(whole[: int(share * len(whole))])
+        done = run("events.out.tfevents.cut", cwd=tmp_path)
+        assert done.returncode in code and said in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

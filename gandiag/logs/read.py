@@ -14,6 +14,7 @@ from gandiag.logs import names
 from gandiag.logs.formats import Keep, recognise
 from gandiag.logs.join import healed, merged, placed
 from gandiag.logs.series import LOSSES, PLACES, SCORES, Array, Curve, Log
+from gandiag.logs.store import Store
 
 HEAD = 1 << 16  # bytes that a format may look at
 
@@ -32,13 +33,14 @@ class Columns:
 
 @dataclass(slots=True)
 class _File:
-    """One file as it stands on disk: kept columns by name, and what was seen of the rest."""
+    """One file as it stands on disk: kept columns by name, and what was seen of the rest. `read`: rows before any were averaged."""
 
     path: str
     format: str
     columns: dict[str, Array] = field(default_factory=dict)
     names: dict[str, None] = field(default_factory=dict)
     rows: int = 0
+    read: int = 0
     skipped: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -46,7 +48,8 @@ class _File:
 def read(paths: Sequence[str | os.PathLike[str]], columns: Columns | None = None) -> Log:
     """One run from one or several files: pieces of it in order, or one file for each loss.
 
-    Streams: memory is 8 bytes for each row and column of use. Raises SourceError for what is no log, or has no losses in it.
+    Streams: memory is 8 bytes for each row and column of use, up to two million rows; beyond that neighbours are averaged.
+    Raises SourceError for what is no log, or has no losses in it.
     """
     wanted = columns or Columns()
     given = set(wanted.given().values())
@@ -54,7 +57,10 @@ def read(paths: Sequence[str | os.PathLike[str]], columns: Columns | None = None
     def keep(name: str) -> bool:
         return name in given or names.interesting(name)
 
-    files = [_read_file(Path(path), keep) for place in paths for path in _expanded(Path(place))]
+    def places(name: str) -> bool:
+        return name in (wanted.step, "batches") or names.place(name) is not None
+
+    files = [_read_file(Path(path), keep, places) for place in paths for path in _expanded(Path(place))]
     _demand(files, wanted)
     return _joined(files, wanted)
 
@@ -70,7 +76,7 @@ def _expanded(path: Path) -> list[Path]:
     raise SourceError(f"{path} holds no log", "name the file itself")
 
 
-def _read_file(path: Path, keep: Keep) -> _File:
+def _read_file(path: Path, keep: Keep, places: Keep) -> _File:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -82,18 +88,16 @@ def _read_file(path: Path, keep: Keep) -> _File:
     if form.name != "tensorboard" and _binary(head):
         raise SourceError(f"{path} is binary data, not a training log", "pass CSV, JSON lines, text, a notebook or a TensorBoard event file")
     found = _File(str(path), form.name)
-    parts: dict[str, list[Array]] = {}
+    store = Store(places)
     for block in form.blocks(path, keep):
-        for name in block.columns:
-            if name not in parts:
-                parts[name] = [np.full(found.rows, np.nan)] if found.rows else []
-        for name, pieces in parts.items():
-            pieces.append(block.columns.get(name, np.full(block.rows, np.nan)))
-        found.rows += block.rows
+        store.add(block)
         found.skipped += block.skipped
         found.names |= dict.fromkeys(block.names)
         found.notes += block.notes
-    found.columns = {name: np.concatenate(pieces) for name, pieces in parts.items()}
+    found.read, found.columns = store.rows, store.columns()
+    found.rows = len(next(iter(found.columns.values()), ()))
+    if store.factor > 1:
+        found.notes.append(f"{store.factor} rows averaged into each as they were read: the log has {store.rows:,}")
     return found
 
 
@@ -122,7 +126,7 @@ def _joined(files: list[_File], wanted: Columns) -> Log:
     everywhere = list(dict.fromkeys(name for file in files for name in file.columns))
     chosen = names.choose(everywhere) | {role: (name,) for role, name in wanted.given().items()}
     roles = {role: parts for role, parts in chosen.items() if role in (*LOSSES, *SCORES)}
-    total, paths = sum(file.rows for file in files), tuple(file.path for file in files)
+    total, paths = sum(file.read for file in files), tuple(file.path for file in files)
     if not _sequential(files, roles):
         files = [_side_by_side(files, chosen.get("step", ("",))[0])]
     stacked = _stack(files, chosen)
