@@ -89,7 +89,7 @@ def test_folders_of_the_hub_and_of_biggan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names, said", [
-    (["model_index.json"], "is a diffusers pipeline"), ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
+    (["model_index.json"], "is a diffusers pipeline without unet"), ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
     (["model.safetensors.index.json", "pytorch_model.bin"], "in several pieces"),
 ])
 def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], said: str) -> None:

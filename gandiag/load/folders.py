@@ -10,6 +10,7 @@ from gandiag.errors import LoadError
 from gandiag.load.companions import companion
 
 HUB_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+_UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _NUMBERED = re.compile(r"(model|pytorch_model)_\d+\.(safetensors|bin)")
 _BIGGAN = re.compile(r"(?P<which>G_ema|G)(_(?!optim|ema)\w+)?\.pth")  # G.pth, G_ema_best0.pth; not G_optim.pth
 _STUDIO = re.compile(r"model=(?P<which>G_ema|G)-(?P<when>best|current)-weights-step=(?P<step>\d+)\.pth")
@@ -36,7 +37,7 @@ def open_folder(path: Path, prefer: str = "ema") -> Folder:
     """The candidates in a folder; `prefer`: "ema" or "raw", where a training kept both. LoadError for kinds that cannot be read."""
     names = {entry.name for entry in path.iterdir() if entry.is_file()}
     if "model_index.json" in names:
-        raise LoadError(f"{path} is a diffusers pipeline, which samples by many steps and not by one network", "audit a folder of its samples instead")
+        return Folder((_unet_of(path),))
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         raise LoadError(f"{path} is a distributed checkpoint, whose index only unpickling can read",
                         "convert it where you trust it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt")
@@ -53,6 +54,18 @@ def open_folder(path: Path, prefer: str = "ema") -> Folder:
     if hub:
         return Folder(tuple(path / name for name in [hub[0], *numbered]), notes)
     raise LoadError(f"{path} is a folder, not a checkpoint", "pass the checkpoint file")
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a folder is a diffusers pipeline: several networks, and how they sample together."""
+    return (path / "model_index.json").is_file()
+
+
+def _unet_of(path: Path) -> Path:
+    found = [file for name in _UNET if (file := path / "unet" / name).is_file()]
+    if not found:
+        raise LoadError(f"{path} is a diffusers pipeline without unet/{_UNET[0]}", "pass a pipeline with a UNet2DModel, or audit a folder of its samples")
+    return found[0]
 
 
 def of_training(names: set[str], prefer: str) -> list[str]:

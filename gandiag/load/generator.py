@@ -19,7 +19,7 @@ from gandiag.load.adapter import adapt, call, frozen_copy, picture
 from gandiag.load.companions import companion
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
-from gandiag.load.folders import holds_checkpoint, open_folder
+from gandiag.load.folders import holds_checkpoint, is_pipeline, open_folder
 from gandiag.load.hub import fetch, is_reference
 from gandiag.load.names import printable, role
 from gandiag.load.programs import Program
@@ -102,6 +102,8 @@ def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) ->
     if not holds_checkpoint(Path(path)):
         return _one(os.fspath(path), config, glance=glance)
     folder, found, reasons = open_folder(Path(path), config.weights), [], []
+    if is_pipeline(Path(path)):
+        return _pipeline(os.fspath(path), folder.files[0], config, glance=glance)
     for file in folder.files:
         try:
             found.append(_one(os.fspath(file), config, glance=glance or len(folder.files) > 1))
@@ -122,6 +124,14 @@ def _fetched(reference: str, config: AuditConfig, *, glance: bool) -> Network:
     network = _read(came.path, config, glance=glance)
     facts = {**network.subject, "path": reference}
     return replace(network, subject=facts, assumptions=(came.revision, *network.assumptions), notes=(*network.notes, *came.notes))
+
+
+def _pipeline(path: str, weights: Path, config: AuditConfig, *, glance: bool) -> Network:
+    from gandiag.load.diffusion import read_pipeline
+
+    content = read_pipeline(Path(path), weights, hashed=not glance)
+    subject = {"path": path, "sha256": content.sha256 or None, "loader": content.loader, "weights": f"unet/{weights.name}"}
+    return _of_program(content.tree, content.notes, subject, config, look=glance)
 
 
 def _one(path: str, config: AuditConfig, *, glance: bool) -> Network:
@@ -178,7 +188,7 @@ def _of_program(program: Program, notes: tuple[str, ...], subject: Mapping[str, 
         flag = "--model" if config.model is not None else "--key"
         raise LoadError(f"{flag} was given, and {name} is a whole program", f"leave {flag} out")
     made = program.ready(config, name, look=look)
-    facts = {**subject, "weights": "the whole file", "family": made.family, "parameters": program.numbers}
+    facts = {"weights": "the whole file", **subject, "family": made.family, "parameters": program.numbers}
     said = (*made.assumptions, *set_knobs(made.module, config, name))
     return Network(made.module, made.latent, made.output, made.classes, made.condition, facts, _shown(said), tuple(map(printable, notes)))
 
