@@ -60,6 +60,8 @@ def test_the_file_explains_itself() -> None:
     assert told["antialiasing"] == "none" and told["excitation"].startswith("none")
     told = {entry.what: entry.value for entry in load_network(ROOT / "lightweight" / "model_1.pt").assumptions}
     assert told["antialiasing"].startswith("a [1, 2, 1] blur") and told["excitation"] == "global context"
+    sure = load_network(ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0)))
+    assert sure.output.range == (0.0, 1.0)
     raw = load_network(ROOT / "lightweight" / "model_1.pt", AuditConfig(weights="raw"))
     assert raw.subject["weights"].startswith("GAN.G; its EMA copy GAN.GE")
 

@@ -66,7 +66,7 @@ def _habits(weights: Weights, config: AuditConfig, *, projected: bool) -> tuple[
     known = "the repository puts the average into g before it writes a file without g_ema"
     told = {"eval": "the stored statistics; the repository never calls eval() and samples by the batch's own: --bn batch"}.get(config.bn, config.bn)
     return (
-        *([Assumption("averaging", known, "family (FastGAN)")] if averaged else []),
+        *([Assumption("averaging", known, "file (no g_ema)")] if averaged else []),
         Assumption("batch norm (--bn)", told, "gandiag" if config.bn == "eval" else "flag"),
     )
 

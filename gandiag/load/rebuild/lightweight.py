@@ -53,6 +53,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         net = Lightweight(tensors, release)
     fitted(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
+    span, span_source = (config.output_range, "flag") if config.output_range else ((0.0, 1.0), _FAMILY)
     dim = shape_of(tensors, "initial_conv.0.weight", 4)[0]
     kinds = {"global context": ".1.to_k.weight", "frequency channels": ".1.dct_weights"}
     excited = next((kind for kind, key in kinds.items() if any(name.endswith(key) for name in tensors)), "none: the pictures are too small")
@@ -64,9 +65,10 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("antialiasing", "a [1, 2, 1] blur behind every upsampling" if "layers.0.0.1.f" in tensors else "none", "shapes"),
         Assumption("excitation", excited, "shapes"),
         *([Assumption("attention", f"at {', '.join(attended)} pixels, heads of 64 channels", "shapes")] if attended else []),
-        Assumption("output range", "[0, 1], clamped", _FAMILY),
+        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], clamped to [0, 1]", span_source),
     )
-    return Ready("lightweight-gan", net, Latent(dim, prior), Output("image", (net.colours, net.side, net.side), (0.0, 1.0)), assumptions=said)  # type: ignore[arg-type]
+    output = Output("image", (net.colours, net.side, net.side), (span[0], span[1]))
+    return Ready("lightweight-gan", net, Latent(dim, prior), output, assumptions=said)  # type: ignore[arg-type]
 
 
 def _release(tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Release:
