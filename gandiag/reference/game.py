@@ -21,6 +21,7 @@ from gandiag.reference.player import Player
 from gandiag.reference.recipes import Recipe
 from gandiag.reference.shallow import Shallow, covers
 from gandiag.reference.slopes import Autograd, Slopes
+from gandiag.reference.stack import Stacked, stack_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Game:
         self._buffers = list(discriminator.net.buffers())
         plain = self._rowwise and rules.remedy.penalty is None and rules.remedy.reward is None
         self._shallow = Shallow(discriminator, rules.loss) if plain and covers(discriminator.net, rules.loss) else None
+        self._stacked = self._as_stack()
 
     def step(self) -> tuple[float, float]:
         """One step of both players; their losses at its start (G's, where it looks ahead, at the end of that)."""
@@ -116,6 +118,10 @@ class Game:
             slope, (loss, _, by_fake) = slopes.descend(player.state), slopes.final(player.state)
             player.step(slope.gradient)
             return slope.loss(), loss, by_fake
+        if self._stacked is not None and not self._rowwise:
+            found, gradient, loss, by_fake = self._stacked.on(real, fake).look(self.discriminator.state)
+            self.discriminator.step(gradient)
+            return found, loss, by_fake
         loss_d, loss_g = self._losses(z, real, fake)
         gradients = torch.autograd.grad(loss_d, self.discriminator.parameters, retain_graph=True, allow_unused=True)
         (by_fake,) = torch.autograd.grad(loss_g, fake)
@@ -128,11 +134,20 @@ class Game:
         slopes: Slopes = Autograd(self.discriminator, lambda made: self._losses(z, real, made), fake)
         if self._shallow is not None:
             slopes = self._shallow.on(real, fake)
+        elif self._stacked is not None:
+            slopes = self._stacked.on(real, fake)
         found = look_ahead(slopes, self.discriminator.state, self.rules.ahead, self.discriminator.ask)
         for entry, before in zip(self._buffers, kept, strict=True):
             entry.copy_(before)
         self.discriminator.show(found.first)
         return found.loss_d, found.loss_g, found.by_fake
+
+    def _as_stack(self) -> Stacked | None:
+        rules = self.rules
+        if rules.remedy.penalty is not None or rules.remedy.reward is not None:
+            return None
+        stack = stack_of(self.discriminator.net, rules.data.output, rules.batch, rules.loss)
+        return None if stack is None else Stacked(self.discriminator, stack, rules.loss)
 
     def _step_discriminator(self, gradients: tuple[Tensor | None, ...]) -> None:
         self.discriminator.step(self.discriminator.flat(gradients))

@@ -11,6 +11,7 @@ from gandiag.contracts import Output
 from gandiag.errors import ConfigError
 from gandiag.load.rebuild.chain import hidden_module, output_module
 from gandiag.reference.recipes import NetSettings
+from gandiag.reference.small import PixelConvTranspose2d, SmallBatchNorm2d, SmallConv2d
 
 
 class Scaled(nn.Module):
@@ -82,7 +83,7 @@ def _rising(ask: NetSettings, latent: int, output: Output) -> list[nn.Module]:
     side, width = output.shape[-1], ask.hidden[0]
     if side != 4 << (len(ask.hidden) - 1):
         raise ConfigError(f"{len(ask.hidden)} layers lead to a side of {4 << (len(ask.hidden) - 1)}, and the images have {side}", "choose another recipe")
-    layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, width, 4, 1, 0, bias=not ask.norm)]
+    layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1)), PixelConvTranspose2d(latent, width, 4, 1, 0, bias=not ask.norm)]
     for out in (*ask.hidden[1:], None):
         layers += [*([nn.BatchNorm2d(width)] if ask.norm else []), hidden_module(ask.activation)]
         if out is not None:
@@ -96,7 +97,7 @@ def _falling(ask: NetSettings, shape: tuple[int, ...]) -> list[nn.Module]:
     channels, side = shape[0], shape[-1]
     layers: list[nn.Module] = []
     for out in ask.hidden:
-        layers += [nn.Conv2d(channels, out, 3, 2, 1), *([nn.BatchNorm2d(out)] if ask.norm else []), hidden_module(ask.activation)]
+        layers += [SmallConv2d(channels, out, 3, 2, 1), *([SmallBatchNorm2d(out)] if ask.norm else []), hidden_module(ask.activation)]
         channels, side = out, -(-side // 2)
     return [*layers, nn.Flatten(), nn.Linear(channels * side * side, 1)]
 

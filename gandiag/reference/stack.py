@@ -1,0 +1,205 @@
+"""The slopes of a discriminator that is a plain stack of known layers: the same as `slopes.Autograd` to rounding, without autograd.
+
+Linear maps, convolutions of small images, batch norm, ReLU, leaky ReLU, tanh, maxout, packs, under one of the classical losses;
+`layers.py` has their derivatives. Other discriminators and losses take `slopes.Autograd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gandiag.contracts import Output
+from gandiag.reference.adam import AdamState
+from gandiag.reference.layers import SIDES, Affine, Bent, Largest, Layer, Norm, Tanh, Times
+from gandiag.reference.nets import Maxout, Scaled
+from gandiag.reference.objectives.contract import Loss
+from gandiag.reference.objectives.none import LOSSES, MINIMAX
+from gandiag.reference.objectives.packing import Pack
+from gandiag.reference.player import Player
+from gandiag.reference.slopes import Slope
+from gandiag.reference.small import SmallBatchNorm2d, SmallConv2d, note, stencil_of
+
+Make = Callable[[Sequence[Tensor], Tensor], Layer]  # weights and input to a layer's pass
+
+
+class Entry(NamedTuple):
+    """A module as a maker of passes, and how many of D's parameters are its weights."""
+
+    module: nn.Module
+    make: Make
+    weights: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a discriminator is made of. `pack`: samples that it judges together."""
+
+    entries: tuple[Entry, ...]
+    pack: int
+
+
+def stack_of(net: nn.Module, output: Output, batch: int, loss: Loss) -> Stack | None:
+    """The stack of a discriminator of samples of this shape, under this loss; None where something in it is not known here."""
+    if type(net) is not nn.Sequential or loss not in LOSSES.values():
+        return None
+    layers, pack, shape = list(net), 1, tuple(output.shape)
+    if layers and isinstance(layers[0], Pack):
+        pack = layers.pop(0).samples  # type: ignore[assignment]
+        shape = (shape[0] * pack, *shape[1:])
+    entries = []
+    for module in layers:
+        found = _entry(module, shape)
+        if found is None:
+            return None
+        entries += found[0]
+        shape = found[1]
+    return Stack(tuple(entries), pack) if shape == (1,) and batch % pack == 0 and entries else None
+
+
+def _entry(module: nn.Module, shape: tuple[int, ...]) -> tuple[list[Entry], tuple[int, ...]] | None:
+    """The entry of one module, none for a mere change of shape, and the shape after it."""
+    if type(module) is nn.Flatten and module.start_dim == 1:
+        return [], (int(torch.Size(shape).numel()),)
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return _norm(module, shape)
+    if type(module) in (SmallConv2d, nn.Conv2d):
+        return _convolution(module, shape)  # type: ignore[arg-type]
+    if type(module) is nn.Linear and shape == (module.in_features,) and module.bias is not None:
+        return [Entry(module, lambda at, x: Affine(at, x, None), 2)], (module.out_features,)
+    if type(module) is Maxout and shape == (module.linear.in_features,):
+        pieces, out = module.pieces, module.linear.out_features
+        return [Entry(module.linear, lambda at, x: Affine(at, x, None), 2), Entry(module, lambda at, x: Largest(x, pieces), 0)], (out // pieces,)
+    make = _plain(module)
+    return None if make is None else ([Entry(module, make, 0)], shape)
+
+
+def _plain(module: nn.Module) -> Make | None:
+    """Layers without weights, number by number."""
+    if type(module) is nn.ReLU:
+        return lambda at, x: Bent(x, 0.0)
+    if type(module) is nn.LeakyReLU:
+        slope = module.negative_slope
+        return lambda at, x: Bent(x, slope)
+    if type(module) is nn.Tanh:
+        return lambda at, x: Tanh(x)
+    if type(module) is Scaled:
+        scale = module.scale
+        return lambda at, x: Times(x, scale)
+    return None
+
+
+def _norm(module: nn.modules.batchnorm._BatchNorm, shape: tuple[int, ...]) -> tuple[list[Entry], tuple[int, ...]] | None:
+    known = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, SmallBatchNorm2d) and module.affine and module.track_running_stats
+    eps = module.eps
+    return ([Entry(module, lambda at, x: Norm(at, x, eps), 2)], shape) if known and module.momentum is not None and shape[0] == module.num_features else None
+
+
+def _convolution(module: nn.Conv2d, shape: tuple[int, ...]) -> tuple[list[Entry], tuple[int, ...]] | None:
+    found = stencil_of(module, shape[1], shape[2]) if len(shape) == 3 and shape[0] == module.in_channels and module.bias is not None else None
+    return None if found is None else ([Entry(module, lambda at, x: Affine(at, x, found), 2)], (module.out_channels, *found.side))
+
+
+class Stacked:
+    """One minibatch before such a discriminator. `real`, `fake` (B, *shape).
+
+    The losses are means of softplus(± l), so that their derivatives by a logit are sigmoid(l) minus the label, and sigmoid(l) (1 − sigmoid(l)).
+    """
+
+    def __init__(self, player: Player, stack: Stack, loss: Loss) -> None:
+        self._player = player
+        self._stack = stack
+        self._loss = loss
+
+    def on(self, real: Tensor, fake: Tensor) -> Stacked:
+        """This minibatch from now on."""
+        count = len(real) // self._stack.pack
+        self._shape = fake.shape
+        self._count = count
+        self._x = torch.cat([real, fake.detach()]).reshape(SIDES * count, -1)
+        self._label = torch.cat([real.new_ones(count, 1), real.new_zeros(count, 1)])
+        return self
+
+    def descend(self, state: AdamState) -> Slope:
+        passes, sure = self._forward(state)
+        logits = passes[-1].y
+        gradient, _ = self._backward(passes, (sure - self._label).div_(self._count))
+        curve = torch.addcmul(sure, sure, sure, value=-1).div_(self._count)  # (2 B, 1)
+
+        def pull(v: Tensor) -> tuple[Tensor, Tensor]:
+            moved = self._push(passes, v)
+            by_x = moved.mul_(curve)
+            for entry in reversed(passes):
+                by_x = entry.back_push(by_x)
+            return self._flat([part for entry in passes for part in entry.moved]), self._by_fake(by_x)
+
+        return Slope(lambda: self._value(logits, self._loss.discriminator), gradient, pull)
+
+    def final(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
+        passes, sure = self._forward(state)
+        return self._finish(passes, sure)
+
+    def look(self, state: AdamState) -> tuple[float, Tensor, float, Tensor]:
+        """Both sides at one point: D's loss and gradient (P,), G's loss and its derivative by the generated samples; batch norm takes note."""
+        passes, sure = self._forward(state)
+        gradient, _ = self._backward(passes, (sure - self._label).div_(self._count))
+        loss_g, _, by_fake = self._finish(passes, sure)
+        self._note(passes)
+        return self._value(passes[-1].y, self._loss.discriminator), gradient, loss_g, by_fake
+
+    def _forward(self, state: AdamState) -> tuple[list[Layer], Tensor]:
+        """The passes of all layers, and sigmoid of the logits (2 B, 1)."""
+        x, passes = self._x, []
+        for entry, weights in zip(self._stack.entries, self._weights(state.theta), strict=True):
+            passes.append(entry.make(weights, x))
+            x = passes[-1].y
+        return passes, x.sigmoid()
+
+    def _backward(self, passes: list[Layer], delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives by the parameters (P,) and by x (2 B, F)."""
+        for entry in reversed(passes):
+            delta = entry.back(delta)
+        return self._flat([part for entry in passes for part in entry.found]), delta
+
+    def _push(self, passes: list[Layer], v: Tensor) -> Tensor:
+        """How the logits move when the parameters move along v."""
+        moved = None
+        for entry, by in zip(passes, self._weights(v), strict=True):
+            moved = entry.push(by, moved)
+        return passes[-1].y.new_zeros(()).expand_as(passes[-1].y) if moved is None else moved
+
+    def _finish(self, passes: list[Layer], sure: Tensor) -> tuple[float, Tensor, Tensor]:
+        gradient, by_x = self._backward(passes, self._by_logit(sure))
+        return self._value(passes[-1].y, self._loss.generator), gradient, self._by_fake(by_x)
+
+    def _by_logit(self, sure: Tensor) -> Tensor:
+        """Derivative of G's loss by the logits, (2 B, 1)."""
+        if self._loss.name == MINIMAX.name:
+            return (self._label - sure).div_(self._count)
+        return (sure - 1).mul_(1 - self._label).div_(self._count)
+
+    def _weights(self, vector: Tensor) -> list[Sequence[Tensor]]:
+        parts = self._player.split(vector)
+        ends = list(accumulate(entry.weights for entry in self._stack.entries))
+        return [parts[end - entry.weights : end] for entry, end in zip(self._stack.entries, ends, strict=True)]
+
+    def _flat(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def _by_fake(self, by_x: Tensor) -> Tensor:
+        return by_x[self._count :].reshape(self._shape)
+
+    def _value(self, logits: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
+        return float(loss(logits[: self._count], logits[self._count :]))
+
+    def _note(self, passes: list[Layer]) -> None:
+        for entry, made in zip(self._stack.entries, passes, strict=True):
+            if isinstance(made, Norm):
+                for mean, variance in zip(made.mean, made.variance, strict=True):  # (1, F) each: first real, then generated, as D sees them
+                    channels = (side.view(made.channels, -1)[:, 0] for side in (mean, variance))
+                    note(entry.module, *channels, made.numbers)  # type: ignore[arg-type]
