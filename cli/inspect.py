@@ -83,11 +83,12 @@ def _read(path: str, config: AuditConfig, seen: Survey) -> tuple[Network | None,
 
 def _refuse(seen: Survey) -> None:
     """Kinds that no reader takes, before torch is loaded."""
+    from gandiag.load.added import reader_for
     from gandiag.load.containers import REFUSED, RUNS_CODE, needs_trust, refusal
 
     if seen.container.kind in RUNS_CODE:
         raise needs_trust(seen.container, "")
-    if seen.container.kind in REFUSED:
+    if seen.container.kind in REFUSED and reader_for(seen.container) is None:
         raise refusal(seen.container)
 
 

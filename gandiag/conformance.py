@@ -7,12 +7,15 @@
     check_model(build)              a factory of networks            --model pkg.mod:build
     check_remedy(SMOOTHING)         a Remedy                         entry point gandiag.remedies
     check_loader(rebuild, "g.pth")  a rebuild(weights, config)       entry point gandiag.loaders
+    check_reader(READER, "g.xyz")   a Reader of another kind of file entry point gandiag.readers
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,6 +131,36 @@ def check_loader(rebuild: Callable[..., Any], path: str, *, z: Tensor | None = N
         out = call(module, z.reshape(len(z), *made.latent.shape), labels, (made.condition, made.classes))
         apart = float((out - samples.reshape(out.shape)).abs().max())
         _demand(apart <= 1e-4, f"its samples are {apart:.2g} away from the reference", "compare layer by layer")
+
+
+def check_reader(reader: Any, path: str) -> None:
+    """A kind of file: it takes this one, leaves other kinds alone, and gives the same dense CPU tensors twice.
+
+    Damaged files (cut short, a byte changed) end in a LoadError, or are read; nothing else may come out.
+    """
+    from gandiag.load.added import HEAD, Reader
+    from gandiag.load.checks import check_tensors, tensors_in
+
+    _demand(isinstance(reader, Reader), f"it is a {type(reader).__name__} without takes() or read()", "see gandiag.load.added.Reader")
+    whole = Path(path).read_bytes()
+    _demand(bool(reader.takes(whole[:HEAD], Path(path))), f"it does not take {Path(path).name}", "decide by the first bytes")
+    for head in (b"PK\x03\x04" + bytes(60), b"\x80\x02}q\x00.", b"<html><body>", b"", bytes(HEAD)):
+        _demand(not reader.takes(head, Path("other.pt")), f"it takes a file that begins with {head[:6]!r}", "look for the format's own first bytes")
+    first, again = (list(tensors_in(reader.read(Path(path)))) for _ in range(2))
+    _demand(any(entry.ndim >= 2 for _, entry in first), "it found no weights", "return tensors by name")
+    check_tensors(dict(first), 1 << 62)
+    same = [name for name, _ in first] == [name for name, _ in again] and all(torch.equal(a, b) for (_, a), (_, b) in zip(first, again, strict=True))
+    _demand(same, "it gives other tensors the second time", "read the file and nothing else")
+    with tempfile.TemporaryDirectory() as folder:
+        damaged = Path(folder) / Path(path).name
+        for content in (whole[: len(whole) // 2], whole[:HEAD], whole[:-1] + bytes([whole[-1] ^ 0xFF]), whole[:40] + b"\xff" + whole[41:]):
+            damaged.write_bytes(content)
+            try:
+                reader.read(damaged)
+            except LoadError:
+                continue
+            except Exception as broken:
+                _demand(False, f"a damaged file ends in {type(broken).__name__}: {broken}", "raise LoadError with a sentence and a hint")
 
 
 def check_remedy(remedy: Any) -> None:

@@ -53,6 +53,7 @@ def test_an_installed_package_is_listed_with_its_origin(site: Path) -> None:
     found = {kind: {row["name"]: row for row in rows if row["origin"] == "gandiag-example"} for kind, rows in json.loads(done.stdout).items()}
     assert {kind: set(rows) for kind, rows in found.items() if rows} == {
         "metrics": {"median_gap"}, "features": {"corners"}, "formats": {"one_line"}, "gates": {"chat"}, "remedies": {"smoothing"},
+        "readers": {"plain_text"},
     }  # fmt: skip
     assert found["metrics"]["median_gap"]["title"].startswith("Distance between the medians")
 
@@ -71,7 +72,26 @@ def test_an_installed_package_is_used_like_what_is_built_in(site: Path, tmp_path
     assert "did you mean one_line" in run(site, "report", str(record), "-f", "one_lin").stderr
 
 
-def test_the_example_keeps_every_contract(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_text(folder: Path) -> Path:
+    """A generator of two numbers, as the example's own kind of file."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    rows = [f"{name} {'x'.join(map(str, entry.shape))} {' '.join(map(str, entry.flatten().tolist()))}" for name, entry in net.state_dict().items()]
+    (folder / "g.txt").write_text("\n".join(["weights in plain text", *rows, ""]))
+    return folder / "g.txt"
+
+
+def test_another_kind_of_file_is_read_by_the_plug_in_and_by_nothing_else(site: Path, tmp_path: Path) -> None:
+    path = plain_text(tmp_path)
+    done = run(site, "inspect", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["problem"] is None and '"mlp"' in done.stdout
+    without = run(tmp_path, "inspect", str(path))
+    assert without.returncode == 2 and "text file" in without.stdout + without.stderr
+
+
+def test_the_example_keeps_every_contract(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(site))
     import gandiag_example as example
 
@@ -82,6 +102,10 @@ def test_the_example_keeps_every_contract(site: Path, monkeypatch: pytest.Monkey
     testing.check_gate_format(example.chat)
     testing.check_model(example.tiny)
     testing.check_remedy(example.SMOOTHING)
+    testing.check_reader(example.PLAIN_TEXT, str(plain_text(tmp_path)))
+    with pytest.raises(PluginError, match="takes a file that begins with"):
+        greedy = type("Greedy", (), {"takes": lambda *_: True, "read": example.PLAIN_TEXT.read})()
+        testing.check_reader(greedy, str(tmp_path / "g.txt"))
 
 
 def test_what_is_built_in_keeps_them_too() -> None:

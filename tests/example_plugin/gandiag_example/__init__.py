@@ -1,8 +1,9 @@
-"""A metric, features, a report format, a gate format, a remedy and a network factory: everything that gandiag lets others add."""
+"""A metric, features, a report format, a gate format, a remedy, a kind of file and a network factory: everything that gandiag lets others add."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from gandiag.contracts import Needs, Outcome, Output
+from gandiag.errors import LoadError
 from gandiag.features.request import Request
 from gandiag.judge.gate import Gated
 from gandiag.record import Measurement, Record
@@ -72,6 +74,26 @@ def _smooth(real: Tensor, fake: Tensor) -> Tensor:
 
 SMOOTHING = Remedy("smoothing", "One-sided label smoothing", "Salimans et al. 2016, arXiv:1606.03498, section 3.4",
                    loss=Loss("smoothed", _smooth, lambda real, fake: softplus(-fake).mean()))  # fmt: skip
+
+
+class PlainText:
+    """Weights as text, for people who like to read them: a first line, then one tensor a line: name, shape, numbers."""
+
+    def takes(self, head: bytes, path: Path) -> bool:
+        return head.startswith(b"weights in plain text\n")
+
+    def read(self, path: Path) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+                name, shape, *numbers = line.split()
+                found[name] = torch.tensor([float(number) for number in numbers]).reshape([int(size) for size in shape.split("x")])
+        except (ValueError, RuntimeError) as broken:
+            raise LoadError(f"{path.name} is damaged: {str(broken).splitlines()[0]}", "copy it again") from None
+        return found
+
+
+PLAIN_TEXT = PlainText()
 
 
 def tiny() -> nn.Module:
