@@ -49,14 +49,14 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
                    "shapes" if every == 1 else _source(config.image_size, family)),
         Assumption("hidden activation (--activation)", design.activation, _source(config.activation, family)),
         Assumption("batch-norm eps (--bn-eps)", f"{eps:g} (1e-05 in the last, whatever the training said)", _source(config.bn_eps, family)),
-        Assumption("batch norm (--bn)", f"{config.bn}; that code samples with the batch's own statistics unless told --G_eval_mode", f"family ({family})"),
+        Assumption("batch norm (--bn)", f"{config.bn}; that code samples with the batch's own statistics unless told --G_eval_mode", _source(None, family)),
         *facts, said,
     )  # fmt: skip
     return Ready(family, net, Latent(dim, config.prior or "normal"), output, classes, "index", assumed)  # type: ignore[arg-type]
 
 
 def _source(flag: object, family: str) -> str:
-    return f"family ({family})" if flag is None else "flag"
+    return f"family ({family.split(' (')[0]})" if flag is None else "flag"
 
 
 def _split(dim: int, chunk: int, blocks: int, deep: bool) -> str:
