@@ -66,3 +66,15 @@ def test_below_a_margin_of_two_strict_asks(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
         load_network(file, AuditConfig(strict=True))
     assert "--activation" in caught.value.hint
+
+
+def test_strides_that_nobody_told_are_found_behind_every_norm(tmp_path: Path) -> None:
+    """1 -> 3 -> 6 -> 13 -> 28, a much-taught generator for digits, where custom would say 3 -> 6 -> 12 -> 24."""
+    layers: list[nn.Module] = []
+    for into, out, kernel, stride in ((12, 32, 3, 1), (32, 24, 4, 1), (24, 16, 3, 2)):
+        layers += [nn.ConvTranspose2d(into, out, kernel, stride), nn.BatchNorm2d(out), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.ConvTranspose2d(16, 1, 4, 2), nn.Tanh())
+    draw = normal(12)
+    network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path))
+    told = [entry.value.split(" ")[0] for entry in network.assumptions if entry.what.startswith("stride and padding of")]
+    assert told == ["k4s1p0", "k3s2p0"] and network.output.shape == (1, 28, 28)

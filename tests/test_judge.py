@@ -60,6 +60,15 @@ def test_a_loading_doubt_is_never_a_collapse_verdict() -> None:
     assert found.findings[0].rule == "GD401"
 
 
+def test_what_the_statistics_leave_undecided_is_no_collapse_and_names_its_flag() -> None:
+    doubt = {"what": "hidden activation (--activation)", "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)", "source": "undecided"}
+    bad, good = (dataclasses.replace(one, subject={**one.subject, "assumptions": [doubt]}) for one in (record(0.85, 0.9, 0.95), record(0.0, 0.02, 0.05)))
+    found = judge(bad)
+    assert (judge(record(0.85, 0.9, 0.95)).verdict, found.verdict, judge(good).verdict) == ("collapsed", "inconclusive", "healthy")
+    rule = next(finding for finding in found.findings if finding.rule == "GD401")
+    assert rule.level == "error" and "Cannot separate a loading error from collapse" in rule.text and "--activation" in rule.text
+
+
 def test_doubts_set_the_verdict() -> None:
     found = judge(record(0.0, 0.01, 0.02, provenance={"doubts": ["only 3 of 1,000 samples are on the manifold"]}))
     assert found.verdict == "inconclusive"
