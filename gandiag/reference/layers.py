@@ -80,6 +80,9 @@ class Affine:
 class Norm:
     """Batch norm of each side by itself, y = g n + b with n = (x - mean) r. Weights: g, b (C,); F = C · P numbers a row."""
 
+    found: tuple[Tensor, ...]
+    moved: tuple[Tensor, ...]
+
     def __init__(self, weights: Sequence[Tensor], x: Tensor, eps: float) -> None:
         self.channels = len(weights[0])
         self._pixels = x.shape[1] // self.channels

@@ -199,7 +199,7 @@ class Stacked:
 
     def _note(self, passes: list[Layer]) -> None:
         for entry, made in zip(self._stack.entries, passes, strict=True):
-            if isinstance(made, Norm):
-                for mean, variance in zip(made.mean, made.variance, strict=True):  # (1, F) each: first real, then generated, as D sees them
-                    channels = (side.view(made.channels, -1)[:, 0] for side in (mean, variance))
-                    note(entry.module, *channels, made.numbers)  # type: ignore[arg-type]
+            if not isinstance(made, Norm) or not isinstance(entry.module, nn.modules.batchnorm._BatchNorm):
+                continue
+            for mean, variance in zip(made.mean, made.variance, strict=True):  # (1, F) each: first real, then generated, as D sees them
+                note(entry.module, mean.view(made.channels, -1)[:, 0], variance.view(made.channels, -1)[:, 0], made.numbers)
