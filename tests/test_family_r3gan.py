@@ -152,6 +152,9 @@ def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     odd = drawn(None) | {"MainLayers.1.Layers.0.Resampler.Kernel": torch.ones(3, 3)}
     with pytest.raises(LoadError, match="no square filter of even size"):
         load_network(save(odd, tmp_path, "odd.pt"))
+    torn = drawn(None) | {"MainLayers.2.Layers.0.LinearLayer.Layer.weight": torch.ones(WIDTHS[2], 5, 1, 1)}
+    with pytest.raises(LoadError, match="its layers do not follow each other"):
+        load_network(save(torn, tmp_path, "torn.pt"))
     more = drawn(None) | {"MainLayers.1.Layers.1.Gain": torch.ones(3)}
     with pytest.raises(LoadError, match=r"MainLayers\.1\.Layers\.1\.Gain is not part of it"):
         load_network(save(more, tmp_path, "more.pt"))

@@ -20,6 +20,7 @@ from gandiag.errors import LoadError
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.tried import tried
 from gandiag.load.weights import Weights
 
 _SIDES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -38,8 +39,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
                         "build it with its own code (autonomousvision/projected-gan): --model pkg.mod:factory [--init k=v]; or audit a folder of its samples")
     with torch.device("meta"):
         net = FastGan(tensors, projected=projected)
-    fitted(net, tensors)
     dim = shape_of(tensors, "init.init.0.weight", 4)[0]
+    tried(net, dim, (net.colours, net.side, net.side))
+    fitted(net, tensors)
     family = "family (projected-gan)" if projected else "family (FastGAN)"
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", family)
     span, span_source = (config.output_range, "flag") if config.output_range else ((-1.0, 1.0), family)
@@ -117,7 +119,7 @@ class FastGan(nn.Module):
 
 def _doubling(tensors: Mapping[str, Tensor], path: str) -> nn.Sequential:
     """Nearest neighbours, then convolutions, noise, batch norms and gates in the order of their numbers; gates hold no tensor."""
-    found = {int(match[1]): name for name in tensors if (match := re.match(rf"{path}\.(\d+)\.(weight|running_mean)$", name))}
+    found = {int(match[1]): name for name in tensors if (match := re.match(rf"{path}\.(\d{{1,2}})\.(weight|running_mean)$", name))}
     layers: list[nn.Module] = [nn.Upsample(scale_factor=2)]
     for place in range(1, 1 + max(found, default=0)):
         if f"{path}.{place}.running_mean" in tensors:

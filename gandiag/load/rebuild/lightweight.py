@@ -26,6 +26,7 @@ from gandiag.load.rebuild.linear_attention import LinearAttention
 from gandiag.load.rebuild.lucidrains import Blur
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.tried import tried
 from gandiag.load.weights import Weights
 
 _FAMILY = "family (lightweight-gan)"
@@ -51,6 +52,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     release = _release(tensors, weights.beside)
     with torch.device("meta"):
         net = Lightweight(tensors, release)
+    tried(net, shape_of(tensors, "initial_conv.0.weight", 4)[0], (net.colours, net.side, net.side))
     fitted(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
     span, span_source = (config.output_range, "flag") if config.output_range else ((0.0, 1.0), _FAMILY)
@@ -73,7 +75,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
 
 def _release(tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Release:
     """How maps are upsampled: the shapes tell most releases apart, the version that the file names the others."""
-    told = re.match(r"\d+(\.\d+)*", str(beside.get("version", "")))
+    told = re.match(r"\d{1,4}(\.\d{1,4}){0,3}", str(beside.get("version", "")))
     version = tuple(map(int, told[0].split("."))) if told else ()
     if version and version < (0, 16):
         raise _refused(f"from version {told and told[0]}, whose excitations are added", "lightweight-gan<0.16")
@@ -101,7 +103,7 @@ class Lightweight(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], release: Release) -> None:
         super().__init__()
-        count = 1 + max(int(found[1]) for name in tensors if (found := re.match(r"layers\.(\d+)\.", name)))
+        count = 1 + max(int(found[1]) for name in tensors if (found := re.match(r"layers\.(\d{1,3})\.", name)))
         if count > _LARGEST:
             raise NotThis(f"{count} layers would make pictures of {4 * 2**count} pixels")
         into, out, size, _ = shape_of(tensors, "initial_conv.0.weight", 4)

@@ -23,6 +23,7 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.tried import tried
 from gandiag.load.weights import Weights
 
 _FAMILY, _FILE = "family (pytorch_GAN_zoo)", "file (config)"
@@ -55,6 +56,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         raise NotThis(f"its first layer takes {inputs} values, its settings say {settings}")
     with torch.device("meta"):
         net = Progressive(tensors, setup)
+    tried(net, inputs, (net.colours, net.side, net.side))  # latents and attributes enter as one vector
     fitted(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
     joined = " (joined to the attributes before)" if setup.attributes else ""
@@ -131,7 +133,7 @@ class Progressive(nn.Module):
         self.setup = setup
         flat, inputs = shape_of(tensors, "formatLayer.module.weight", 2)
         self.formatLayer = Scaled(nn.Linear(inputs, flat), setup.equalised)
-        scales = 1 + max((int(name.split(".")[1]) for name in tensors if re.match(r"scaleLayers\.\d+\.", name)), default=-1)
+        scales = 1 + max((int(name.split(".")[1]) for name in tensors if re.match(r"scaleLayers\.\d{1,3}\.", name)), default=-1)
         if flat % 16 or scales > 10:
             raise NotThis(f"formatLayer has {flat} outputs and {scales} scales follow, which make no pictures of a known size")
         self.side = 4 * 2**scales
@@ -185,7 +187,7 @@ class Scaled(nn.Module):
 
 def _convolutions(tensors: Mapping[str, Tensor], path: str, setup: Setup) -> nn.ModuleList:
     """path0.module, path1.module, …"""
-    count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d+)\.", name))), default=-1)
+    count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1)
     made = []
     for index in range(count):
         out, into, size, _ = shape_of(tensors, f"{path}{index}.module.weight", 4)

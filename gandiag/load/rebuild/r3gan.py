@@ -20,6 +20,7 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.load.inert_modules import Node
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
+from gandiag.load.rebuild.tried import tried
 from gandiag.load.weights import Weights
 
 _FAMILY = "family (R3GAN)"
@@ -33,8 +34,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         raise NotThis("")
     with torch.device("meta"):
         net = R3Gan(tensors)
-    fitted(net, tensors)
     dim, classes, side = net.latent, net.classes, net.side
+    tried(net, dim, (net.colours, side, side), classes)
+    fitted(net, tensors)
     told = {} if weights.structure is None else weights.structure.settings
     _demand(told, {"z_dim": dim, "c_dim": classes or 0, "img_resolution": side})
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
@@ -71,7 +73,7 @@ class R3Gan(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"MainLayers\.\d+\.", name))
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"MainLayers\.\d{1,3}\.", name))
         if count > _LARGEST:
             raise NotThis(f"{count} stages would make pictures of {4 * 2 ** (count - 1)} pixels")
         self.side = 4 * 2 ** (count - 1)
@@ -101,7 +103,7 @@ class Stage(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], path: str, *, first: bool) -> None:
         super().__init__()
-        count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d+)\.", name))), default=-1)
+        count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1)
         start = Basis(tensors, f"{path}0.") if first else Doubling(tensors, f"{path}0.")
         self.Layers = nn.ModuleList([start, *(Block(tensors, f"{path}{index}.") for index in range(1, count))])
 
