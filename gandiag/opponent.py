@@ -52,8 +52,10 @@ def match_of(sampler: Sampler | None, config: AuditConfig, *, referenced: bool) 
     reason = _why_not(found, config, referenced)
     if reason:
         return Match(found, reason=reason)
-    assert found.judge is not None
-    return _affordable(found, sampler, config)
+    try:
+        return _affordable(found, sampler, config)
+    except Exception as odd:  # what fails here says so among what was not measured; the audit goes on
+        return Match(found, reason=f"the discriminator ({found.where}) cannot be called: {odd}"[:160])
 
 
 def _why_not(found: Opponent, config: AuditConfig, referenced: bool) -> str:

@@ -337,6 +337,17 @@ def test_work_counts_multiplications() -> None:
     assert work(net, torch.zeros(2, 3, 4, 4)) == 3 * 8 * 9 * 16 + 8 * 16 * 5
 
 
+def test_a_discriminator_that_cannot_be_used_never_stops_an_audit(tmp_path: Path) -> None:
+    """Not a number in its weights, and none of the wrong kind: the generator is audited all the same."""
+    generator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    state = {"0.weight": torch.full((8, 2), math.nan), "0.bias": torch.zeros(8), "2.weight": torch.zeros(1, 8), "2.bias": torch.zeros(1)}
+    torch.save({"netG": generator.state_dict(), "netD": state}, tmp_path / "nan.pt")
+    record = gandiag.audit(tmp_path / "nan.pt", normals(300, 2, 0).numpy(), n=120, exhibits=False)
+    assert record.score.value is not None and record.measurements["duality_gap"].status != "ok"
+    found = find_opponent(tmp_path / "nan.pt", Output("image", (0, 3)))  # no picture at all
+    assert found is not None and found.judge is None and found.reason
+
+
 def test_inspect_names_the_discriminator(tmp_path: Path) -> None:
     from click.testing import CliRunner
     from gandiag.cli.inspect import inspect

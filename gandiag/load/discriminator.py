@@ -58,13 +58,15 @@ class Settled:
 def find_opponent(path: str | os.PathLike[str], output: Output) -> Opponent | None:
     """The discriminator that goes with the generator in `path`, whose samples are `output`; None where there is none.
 
-    Cost: the headers of the files; weights are copied where it is rebuilt. What cannot be read counts as not there.
+    Cost: the headers of the files. What cannot be read counts as not there.
     """
     file = Path(path)
     try:
         return _inside(file, output) or _state(file, output) or _beside(file, output)
     except LoadError:
         return None
+    except Exception as odd:  # a file's other half never stops the audit of the generator
+        return Opponent("beside the generator", reason=printable(f"looking for it failed ({type(odd).__name__}: {odd})"[:160]))
 
 
 def _inside(file: Path, output: Output) -> Opponent | None:
@@ -114,7 +116,7 @@ def _one_of(groups: list[Weights], output: Output, beside: str) -> Opponent | No
         names = printable(", ".join(group.path for group in groups[:4]))
         return Opponent(where, reason=f"there are {len(groups)} discriminators ({names}), and the file does not say which one judged this generator")
     try:
-        judge = rebuild(as_float(groups[0]), output)
+        judge = rebuild(as_float(groups[0], borrow=True), output)
     except NotThis as wrong:
         return Opponent(where, reason=printable(str(wrong)) or "it is no plain chain of layers")
     said = Assumption("D: loss", "cross-entropy of logits, as in the first GANs", "default")
