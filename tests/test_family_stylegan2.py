@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,18 @@ from gandiag.api import audit
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.load.generator import Network, load_network
+from gandiag.load.rebuild import lucidrains, nvidia, rosinality
 from gandiag.load.rebuild.knobs import turned
+from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.linear_attention import LinearAttention
 from gandiag.load.survey import survey
+from gandiag.load.weights import Weights, as_float, find_weights
 
 Tensors = dict[str, Tensor]
 Z, W, SIDE = 6, 8, 16
 SIDES = (4, 8, 16)
 FILTER = torch.tensor([1.0, 3.0, 3.0, 1.0]).outer(torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
+LUCIDRAINS = Path(__file__).resolve().parent.parent / "fixtures" / "families" / "stylegan2" / "model_3.pt"
 SOURCE = "raise SystemExit('the source was run')"
 
 
@@ -80,7 +85,7 @@ def normalised(z: Tensor) -> Tensor:
 
 # rosinality's names
 
-def rosinality(seed: int = 0) -> Tensors:
+def ros(seed: int = 0) -> Tensors:
     normal, found = draw(seed), {"input.input": draw(seed + 1)(1, 5, 4, 4)}
     for index in (1, 2, 3):
         found |= {f"style.{index}.weight": normal(W, W, scale=100.0), f"style.{index}.bias": normal(W, scale=30.0)}
@@ -144,7 +149,7 @@ def rosinality_forward(t: Tensors, z: Tensor, *, psi: float = 1.0, mean: Tensor 
 
 # NVIDIA's names
 
-def nvidia(kind: str = "skip", classes: int = 0, seed: int = 0) -> Tensors:
+def ada(kind: str = "skip", classes: int = 0, seed: int = 0) -> Tensors:
     normal, found = draw(seed), {"mapping.w_avg": draw(seed + 1)(W)}
     widths = dict(zip(SIDES, (5, 4, 3), strict=True))
     if classes:
@@ -231,8 +236,8 @@ def close(made: Tensor, wanted: Tensor) -> None:
 # rosinality
 
 def test_rosinality_is_the_papers_forward(tmp_path: Path) -> None:
-    ema, z = rosinality(), draw(9)(4, W)
-    content = {"g": rosinality(5), "d": {"convs.0.0.weight": torch.zeros(4, 3, 1, 1)}, "g_ema": ema, "g_optim": {"state": {}, "param_groups": []},
+    ema, z = ros(), draw(9)(4, W)
+    content = {"g": ros(5), "d": {"convs.0.0.weight": torch.zeros(4, 3, 1, 1)}, "g_ema": ema, "g_optim": {"state": {}, "param_groups": []},
                "args": argparse.Namespace(size=16, latent=W), "ada_aug_p": 0.2}  # fmt: skip
     network = load_network(saved(content, tmp_path / "000100.pt"))
     assert network.subject["family"] == "StyleGAN2 (rosinality)" and network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
@@ -244,11 +249,11 @@ def test_rosinality_is_the_papers_forward(tmp_path: Path) -> None:
     with turned(network.module, noise="none"):
         close(network.forward(z), rosinality_forward(ema, z, noise=[torch.zeros(4, 1, side, side).double() for side in (4, 8, 8, 16, 16)]))
     raw = load_network(tmp_path / "000100.pt", AuditConfig(weights="raw"))
-    close(raw.forward(z), rosinality_forward(rosinality(5), z))
+    close(raw.forward(z), rosinality_forward(ros(5), z))
 
 
 def test_rosinality_truncates_towards_the_files_mean_or_its_own(tmp_path: Path) -> None:
-    tensors, z, mean = rosinality(), draw(9)(4, W), draw(3)(W)
+    tensors, z, mean = ros(), draw(9)(4, W), draw(3)(W)
     network = load_network(saved({"g_ema": tensors, "latent_avg": mean}, tmp_path / "official.pt"), AuditConfig(psi=0.5))
     assert said(network, "mean style")[0].startswith("latent_avg of the file") and said(network, "truncation") == ("0.5", "flag")
     close(network.forward(z), rosinality_forward(tensors, z, psi=0.5, mean=mean.double()))
@@ -264,7 +269,7 @@ def test_rosinality_truncates_towards_the_files_mean_or_its_own(tmp_path: Path) 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 1.0])
 def test_the_rate_of_the_mapping_is_told_by_its_weights(tmp_path: Path, rate: float) -> None:
-    tensors = rosinality()
+    tensors = ros()
     changed = {name: entry * 0.01 / rate if name.startswith("style.") else entry for name, entry in tensors.items()}
     network, z = load_network(saved({"g_ema": changed}, tmp_path / "m.pt")), draw(9)(2, W)
     assert f"factor {rate:g} (its weights have deviation" in said(network, "mapping")[0] and said(network, "mapping")[1] == "file"
@@ -278,7 +283,7 @@ def test_the_rate_of_the_mapping_is_told_by_its_weights(tmp_path: Path, rate: fl
     (lambda t: t.update({"noises.noise_3": torch.zeros(1, 1, 8, 8)}), r"noises.noise_3 is \(1, 1, 8, 8\), not \(1, 1, 16, 16\)"),
 ])
 def test_what_is_not_quite_it_is_not_run(tmp_path: Path, spoil: Callable[[Tensors], Any], reason: str) -> None:
-    tensors = rosinality()
+    tensors = ros()
     spoil(tensors)
     with pytest.raises(LoadError, match=f"rosinality: {reason}"):
         load_network(saved({"g_ema": tensors}, tmp_path / "m.pt"))
@@ -289,7 +294,7 @@ def test_what_is_not_quite_it_is_not_run(tmp_path: Path, spoil: Callable[[Tensor
 @pytest.mark.parametrize("kind", ["skip", "resnet", "orig"])
 @pytest.mark.parametrize("classes", [0, 3])
 def test_nvidia_is_the_papers_forward(tmp_path: Path, kind: str, classes: int) -> None:
-    tensors, z = nvidia(kind, classes), draw(9)(4, Z)
+    tensors, z = ada(kind, classes), draw(9)(4, Z)
     labels = torch.arange(4) % classes if classes else None
     onehot = None if labels is None else F.one_hot(labels, classes)
     network = load_network(saved({"G_ema": tensors}, tmp_path / "G.pt"))
@@ -340,9 +345,9 @@ def pickled(tensors: Tensors, *, rate: float = 0.01, clamp: float | None = 256.0
 
 
 def test_a_network_pickle_says_what_its_tensors_do_not(tmp_path: Path) -> None:
-    tensors, z = nvidia("resnet", 3), draw(9)(4, Z)
+    tensors, z = ada("resnet", 3), draw(9)(4, Z)
     labels = torch.arange(4) % 3
-    content = {"G": pickled(nvidia("resnet", 3, 5)), "D": None, "G_ema": pickled(tensors, rate=0.02, clamp=0.7), "augment_pipe": None,
+    content = {"G": pickled(ada("resnet", 3, 5)), "D": None, "G_ema": pickled(tensors, rate=0.02, clamp=0.7), "augment_pipe": None,
                "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}  # fmt: skip
     (tmp_path / "network-snapshot-000100.pkl").write_bytes(pickle.dumps(content))
     network = load_network(tmp_path / "network-snapshot-000100.pkl")
@@ -358,7 +363,7 @@ def test_a_network_pickle_says_what_its_tensors_do_not(tmp_path: Path) -> None:
 
 
 def test_a_network_pickle_without_clamp_and_one_of_another_activation(tmp_path: Path) -> None:
-    tensors, z = nvidia(), draw(9)(2, Z)
+    tensors, z = ada(), draw(9)(2, Z)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"G_ema": pickled(tensors, clamp=None)}))
     network = load_network(tmp_path / "a.pkl")
     assert said(network, "arithmetic") == ("float32 throughout, no clamp", "file")
@@ -374,14 +379,14 @@ def test_a_network_pickle_without_clamp_and_one_of_another_activation(tmp_path: 
     (lambda t: t.update({"synthesis.b32.extra": torch.zeros(3, 3)}), "synthesis.b32.extra is not part of it"),
 ])
 def test_nvidias_near_misses_are_named(tmp_path: Path, spoil: Callable[[Tensors], Any], reason: str) -> None:
-    tensors = nvidia()
+    tensors = ada()
     spoil(tensors)
     with pytest.raises(LoadError, match=f"nvidia: .*{reason}"):
         load_network(saved({"G_ema": tensors}, tmp_path / "G.pt"))
 
 
 def test_a_mean_that_is_not_the_mappings_own_is_told(tmp_path: Path) -> None:
-    tensors = nvidia()
+    tensors = ada()
     styles = load_network(saved({"G_ema": tensors}, tmp_path / "a.pt")).module.mapping.drawn(4_096)  # type: ignore[union-attr,operator]
     right, wrong = dict(tensors), dict(tensors)
     right["mapping.w_avg"], wrong["mapping.w_avg"] = styles.mean(0), styles.mean(0) + 3 * styles.std(0)
@@ -390,10 +395,10 @@ def test_a_mean_that_is_not_the_mappings_own_is_told(tmp_path: Path) -> None:
     assert far in said(load_network(saved({"G_ema": wrong}, tmp_path / "c.pt")), "mean style")[0]
 
 
-@pytest.mark.parametrize("tensors, forward", [(rosinality, rosinality_forward), (nvidia, nvidia_forward)])
+@pytest.mark.parametrize("tensors, forward", [(ros, rosinality_forward), (ada, nvidia_forward)])
 def test_bare_wrapped_sorted_and_halved_files_are_the_same(tmp_path: Path, tensors: Callable[[], Tensors], forward: Callable[..., Tensor]) -> None:
     made = tensors()
-    z = draw(9)(2, W if tensors is rosinality else Z)
+    z = draw(9)(2, W if tensors is ros else Z)
     save_file({name: entry.clone() for name, entry in made.items()}, tmp_path / "a.safetensors")
     paths = [saved(made, tmp_path / "b.pt"), saved({f"module.{name}": entry for name, entry in made.items()}, tmp_path / "c.pt"), tmp_path / "a.safetensors"]
     for path in paths:
@@ -402,7 +407,7 @@ def test_bare_wrapped_sorted_and_halved_files_are_the_same(tmp_path: Path, tenso
     close(load_network(saved(half, tmp_path / "d.pt")).forward(z), forward({name: entry.float() for name, entry in half.items()}, z))
 
 
-@pytest.mark.parametrize("tensors", [rosinality, nvidia])
+@pytest.mark.parametrize("tensors", [ros, ada])
 def test_strict_asks_for_what_neither_file_nor_flag_says(tmp_path: Path, tensors: Callable[[], Tensors]) -> None:
     path = saved({"g_ema": tensors()}, tmp_path / "m.pt")
     with pytest.raises(LoadError, match=r"takes no assumptions: .*output range") as caught:
@@ -417,7 +422,7 @@ def test_strict_asks_for_what_neither_file_nor_flag_says(tmp_path: Path, tensors
 # whole audits
 
 def test_an_audit_sweeps_psi_and_weighs_the_noise(tmp_path: Path) -> None:
-    path = saved({"g_ema": rosinality(), "latent_avg": draw(3)(W)}, tmp_path / "m.pt")
+    path = saved({"g_ema": ros(), "latent_avg": draw(3)(W)}, tmp_path / "m.pt")
     record = audit(path, n=128, features="pixels", psi=0.7, noise="random", device="cpu")
     assert record.response["axis"] == "psi" and "z is normalised" in record.response["reason"]
     points = {point["psi"]: point for point in record.response["points"]}
@@ -433,10 +438,32 @@ def test_an_audit_sweeps_psi_and_weighs_the_noise(tmp_path: Path) -> None:
 def test_samples_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     from gandiag.sample.sampler import Sampler
 
-    network = load_network(saved({"g_ema": rosinality()}, tmp_path / "m.pt"), AuditConfig(noise="random"))
+    network = load_network(saved({"g_ema": ros()}, tmp_path / "m.pt"), AuditConfig(noise="random"))
     whole = Sampler(network, device="cpu").sample(6, seed=2)
     assert torch.allclose(Sampler(network, device="cpu", batch_size=2).sample(6, seed=2), whole, atol=1e-5)
     assert (whole - Sampler(network, device="cpu").sample(6, seed=3)).abs().max() > 0.1
+
+
+# damage
+
+def lucidrains_file() -> Tensors:
+    return dict(as_float(find_weights(torch.load(LUCIDRAINS, weights_only=True))).tensors)
+
+
+FAMILIES = {"rosinality": (rosinality.rebuild, ros), "nvidia": (nvidia.rebuild, lambda: ada("resnet", 3)), "lucidrains": (lucidrains.rebuild, lucidrains_file)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_is_wrong_with_a_file_is_not_its_own(family: str) -> None:
+    """Each tensor in turn missing, empty, flat, integer, or also there under a far number: NotThis, and no other error."""
+    rebuild, tensors = FAMILIES[family]
+    whole = tensors()
+    for name in [name for name in whole if name != "mapping.w_avg"][:: max(1, len(whole) // 10)]:
+        rest, entry, far = {key: value for key, value in whole.items() if key != name}, whole[name], re.sub(r"\d+", "99999999", name)
+        others = [torch.zeros(0), entry.long(), *([entry.flatten()] if entry.ndim != 1 else [])]
+        for spoilt in [rest, *({**rest, name: other} for other in others), *([{**whole, far: entry}] if far != name else [])]:
+            with pytest.raises(NotThis):
+                rebuild(Weights(spoilt), AuditConfig())
 
 
 # lucidrains' attention

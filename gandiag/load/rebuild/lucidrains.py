@@ -8,6 +8,7 @@ towards the average of 2,000 mapped z. The mapping's learning-rate factor is not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -38,8 +39,8 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     dim = shape_of(tensors, "S.net.0.weight", 2)[1]
     with torch.device("meta"):
         net = StyleGan(tensors, rate)
-    fitted(net, {**tensors, "picture": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
     shape = (net.G.colours, net.G.side, net.G.side)
+    fitted(net, {**tensors, "picture": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
     prior, prior_said = direction(config.prior, "z is", "stylegan2-pytorch")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
@@ -74,7 +75,7 @@ class Mapping_(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
         super().__init__()
         self.rate = rate
-        indices = sorted(int(name.split(".")[2]) for name in tensors if name.startswith("S.net.") and name.endswith(".weight") and name.split(".")[2].isdigit())
+        indices = sorted(int(name.split(".")[2]) for name in tensors if re.match(r"S\.net\.\d{1,2}\.weight$", name))
         width = shape_of(tensors, "S.net.0.weight", 2)[0]
         self.net = nn.Sequential(*(nn.Linear(width, width) if index in indices else nn.LeakyReLU(0.2) for index in range(indices[-1] + 2)))
 
@@ -90,7 +91,7 @@ class Synthesis(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        count = 1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("G.blocks.") and name.split(".")[2].isdigit())
+        count = 1 + max(int(name.split(".")[2]) for name in tensors if re.match(r"G\.blocks\.\d{1,3}\.", name))
         self.side, self.colours = 4 * 2 ** (count - 1), shape_of(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0]
         if count > 10:
             raise NotThis(f"{count} blocks would make pictures of {self.side} pixels")
@@ -120,9 +121,9 @@ class Block(nn.Module):
         super().__init__()
         self.first = first
         for index in (1, 2):
-            weight = tensors[f"{path}conv{index}.weight"]
-            out, into = weight.shape[:2]
-            setattr(self, f"conv{index}", Modulated(tuple(weight.shape)))
+            shape = shape_of(tensors, f"{path}conv{index}.weight", 4)
+            out, into = shape[:2]
+            setattr(self, f"conv{index}", Modulated(shape))
             setattr(self, f"to_style{index}", nn.Linear(shape_of(tensors, f"{path}to_style{index}.weight", 2)[1], into))
             setattr(self, f"to_noise{index}", nn.Linear(1, out))
         self.to_rgb = ToRgb(tensors, f"{path}to_rgb.", last=last)
@@ -139,9 +140,9 @@ class Block(nn.Module):
 class ToRgb(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], path: str, *, last: bool) -> None:
         super().__init__()
-        weight = tensors[f"{path}conv.weight"]
-        self.conv = Modulated(tuple(weight.shape), demodulate=False)
-        self.to_style = nn.Linear(shape_of(tensors, f"{path}to_style.weight", 2)[1], weight.shape[1])
+        shape = shape_of(tensors, f"{path}conv.weight", 4)
+        self.conv = Modulated(shape, demodulate=False)
+        self.to_style = nn.Linear(shape_of(tensors, f"{path}to_style.weight", 2)[1], shape[1])
         self.upsample = None if last else nn.ModuleList([nn.Identity(), Blur()])
 
     def forward(self, x: Tensor, before: Tensor | None, w: Tensor) -> Tensor:

@@ -45,8 +45,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     clamp = told.get("clamp", _CLAMP)
     with torch.device("meta"):
         net = StyleGan2(tensors, rate, clamp)
-    fitted(net, tensors)
+    shape = (net.synthesis.colours, net.synthesis.side, net.synthesis.side)
     z, classes = net.mapping.z_dim, net.mapping.classes
+    fitted(net, tensors)
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z", "gandiag")
     mean_said = kept_mean("w_avg", net.mapping.w_avg, net.mapping.drawn(_FEW)) if net.mapping.averaged else own
     shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
@@ -62,8 +63,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
         range_said,
     )
-    output = Output("image", (net.synthesis.colours, net.synthesis.side, net.synthesis.side), span)
-    return Ready(FAMILY, net, Latent(z, prior), output, classes, "onehot" if classes else None, said)
+    return Ready(FAMILY, net, Latent(z, prior), Output("image", shape, span), classes, "onehot" if classes else None, said)
 
 
 def _told(structure: Node | None) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class MappingNetwork(nn.Module):
             raise NotThis("its mapping takes no latent, only labels")
         self.averaged, self.psi = "mapping.w_avg" in tensors, Psi()
         if self.averaged:
-            self.register_buffer("w_avg", torch.empty(shape_of(tensors, "mapping.w_avg", 1)))
+            self.register_buffer("w_avg", torch.empty(shape_of(tensors, f"mapping.fc{self.depth - 1}.weight", 2)[0]))
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
         out: Tensor = self.psi(self.mapped(z, onehot), lambda: self.w_avg if self.averaged else self.drawn(_MEAN).mean(0))
@@ -141,6 +141,8 @@ class Synthesis(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], clamp: float | None) -> None:
         super().__init__()
         sides = list(_sides(tensors))
+        if not sides:
+            raise NotThis("synthesis.b4.conv1.weight is missing")
         self.side = sides[-1]
         for side in sides:
             self.add_module(f"b{side}", Block(tensors, side, clamp))
@@ -174,7 +176,7 @@ class Block(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], side: int, clamp: float | None) -> None:
         super().__init__()
         path = f"synthesis.b{side}"
-        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+        self.register_buffer("resample_filter", _filter(tensors, path))
         self.const = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.const", 3))) if side == 4 else None
         self.conv0 = None if side == 4 else Layer(tensors, f"{path}.conv0", side, up=True, clamp=clamp)
         self.conv1 = Layer(tensors, f"{path}.conv1", side, up=False, clamp=clamp)
@@ -209,7 +211,7 @@ class Layer(nn.Module):
         self.up, self.clamp = up, clamp
         self.weight, self.bias = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0]))
         self.affine = Equal(shape_of(tensors, f"{path}.affine.weight", 2))
-        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+        self.register_buffer("resample_filter", _filter(tensors, path))
         self.noise = Noise(path) if f"{path}.noise_strength" in tensors else None
         if self.noise is not None:
             self.register_buffer("noise_const", torch.empty(side, side))
@@ -242,11 +244,18 @@ class Shortcut(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.weight", 4)))
-        self.register_buffer("resample_filter", torch.empty(shape_of(tensors, f"{path}.resample_filter", 2)))
+        self.register_buffer("resample_filter", _filter(tensors, path))
 
     def forward(self, x: Tensor) -> Tensor:
         thin = nn.functional.conv2d(x, self.weight / math.sqrt(self.weight[0].numel()))
         return doubled(thin, 4 * self.resample_filter)
+
+
+def _filter(tensors: Mapping[str, Tensor], path: str) -> Tensor:
+    shape = shape_of(tensors, f"{path}.resample_filter", 2)
+    if shape[0] != shape[1]:
+        raise NotThis(f"{path}.resample_filter is {shape}")
+    return torch.empty(shape)
 
 
 def _clamped(x: Tensor, clamp: float | None, gain: float = 1.0) -> Tensor:

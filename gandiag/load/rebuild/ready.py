@@ -31,6 +31,7 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     unexpected = [name for name in tensors if name not in own]
     shared = [name for name in own if name in tensors]
     wrong = [f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}" for name in shared if tensors[name].shape != own[name].shape]
+    wrong += [f"{name} holds {tensors[name].dtype}" for name in shared if own[name].is_floating_point() and not tensors[name].is_floating_point()]
     if missing or unexpected or wrong:
         told = [*wrong[:2], *(f"{name} is missing" for name in missing[:2]), *(f"{name} is not part of it" for name in unexpected[:2])]
         raise NotThis("; ".join(told))

@@ -8,6 +8,7 @@ stored as buffers; truncation is towards the mean of 4,096 mapped z, or towards 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import torch
@@ -38,6 +39,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     mean = mean.detach().float() if isinstance(mean, Tensor) and mean.numel() == dim else None
     with torch.device("meta"):
         net = StyleGan2(tensors, rate)
+    shape = (net.colours, net.side, net.side)
     fitted(net, tensors)
     net.mean = mean
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
@@ -52,13 +54,13 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("synthesis", f"RGB skips from 4 to {net.side} pixels", "shapes"),
         range_said,
     )
-    return Ready(FAMILY, net, Latent(dim, prior), Output("image", (net.colours, net.side, net.side), span), assumptions=said)
+    return Ready(FAMILY, net, Latent(dim, prior), Output("image", shape, span), assumptions=said)
 
 
 class StyleGan2(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
         super().__init__()
-        count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("style."))
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"style\.\d{1,4}\.weight$", name))
         self.style = nn.Sequential(nn.Identity(), *(Equal(shape_of(tensors, f"style.{index}.weight", 2), rate) for index in range(1, count)))
         octaves = len({name.split(".")[1] for name in tensors if name.startswith("to_rgbs.")})
         if octaves > 8:
@@ -70,10 +72,9 @@ class StyleGan2(nn.Module):
         self.convs = nn.ModuleList(Styled(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
         self.to_rgbs = nn.ModuleList(ToRgb(tensors, f"to_rgbs.{index}", up=True) for index in range(octaves))
         self.noises = nn.Module()
-        for index in range(2 * octaves + 1):
-            if f"noises.noise_{index}" in tensors:  # early versions of this code did not keep them
-                side = 4 * 2 ** ((index + 1) // 2)
-                self.noises.register_buffer(f"noise_{index}", torch.empty(1, 1, side, side))
+        for index in range(2 * octaves + 1) if "noises.noise_0" in tensors else ():  # early versions of this code did not keep them
+            side = 4 * 2 ** ((index + 1) // 2)
+            self.noises.register_buffer(f"noise_{index}", torch.empty(1, 1, side, side))
         self.psi = Psi()
         self.mean: Tensor | None = None
 
@@ -111,6 +112,8 @@ class _Modulated(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], path: str, *, up: bool = False) -> None:
         super().__init__()
         shape = shape_of(tensors, f"{path}.weight", 5)
+        if shape[0] != 1:
+            raise NotThis(f"{path}.weight is {shape}")
         self.weight = nn.Parameter(torch.empty(shape))
         self.modulation = Equal(shape_of(tensors, f"{path}.modulation.weight", 2))
         self.scale = 1 / math.sqrt(shape[2] * shape[3] * shape[4])
