@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from gandiag.errors import ConfigError
 from . import console
 from .live import Live
 
-HEAD = ["remedy", "score", "verdict", ""]
+HEAD = ["remedy", "score", "verdict", "before", ""]
 
 
 def compare_own(given: dict[str, Any], out: Path, ask: dict[str, Any], quiet: bool) -> None:
@@ -31,7 +32,7 @@ def compare_own(given: dict[str, Any], out: Path, ask: dict[str, Any], quiet: bo
     own = Own(given["data"], given["generator"], given["discriminator"], tuple(given["init"]))
     latent = latent_of(own)
 
-    def run(plan: Plan, folder: Path, data: Dataset) -> dict[str, Any]:
+    def run(plan: Plan, folder: Path, data: Dataset) -> list[dict[str, Any]]:
         console.note(f"{plan.remedy.name}: {plan.steps:,} steps in {folder}")
 
         def start(asked: Plan) -> Any:
@@ -40,14 +41,16 @@ def compare_own(given: dict[str, Any], out: Path, ask: dict[str, Any], quiet: bo
         with Live(quiet=quiet) as live:
             finished = train(plan, folder, live, start)
         with console.progress() as on_progress:
-            return audit_snapshots(finished, data, lambda done, total: on_progress("audit", done, total), last=True, model=own.generator, init=own.init)[-1]
+            return audit_snapshots(finished, data, lambda done, total: on_progress("audit", done, total), last=plan.snapshots == 1,
+                                   model=own.generator, init=own.init)  # fmt: skip
 
     asked = ask.get("remedy")
     remedies = TRIED if not asked else tuple(dict.fromkeys(["none", *asked.split(",")]))
     out.mkdir(parents=True, exist_ok=True)
     trials = compare(own, remedies, out, ask, run)
-    rows = [[trial.remedy, *_told(trial.audit), trial.reason] for trial in trials]
-    written = RunFolder(out).write("compared.json", json.dumps([{"remedy": t.remedy, "audit": t.audit, "reason": t.reason} for t in trials], indent=1) + "\n")
+    rows = [[trial.remedy, *_told(trial.audit), _before(trial.earlier), trial.reason] for trial in trials]
+    kept = [{"remedy": trial.remedy, "audit": trial.audit, "earlier": trial.earlier, "reason": trial.reason} for trial in trials]
+    written = RunFolder(out).write("compared.json", json.dumps(kept, indent=1) + "\n")
     console.result(f"{advice(trials)}\n\n{table(HEAD, rows)}\n\nwrote {written}")
 
 
@@ -56,3 +59,8 @@ def _told(audit: dict[str, Any] | None) -> list[str]:
         return ["–", "not tried" if audit is None else audit["verdict"]]
     score = audit["score"]
     return [f"{score['value']:.2f} [{score['low']:.2f}, {score['high']:.2f}]", audit["verdict"]]
+
+
+def _before(earlier: Sequence[dict[str, Any]]) -> str:
+    """The scores of the snapshots before the last, by step."""
+    return " · ".join(f"{row['step']:,}: " + ("–" if row["score"]["value"] is None else f"{row['score']['value']:.2f}") for row in earlier)

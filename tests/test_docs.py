@@ -96,3 +96,20 @@ def test_code_on_the_pages_is_code(page: Path) -> None:
     for block in blocks(page, "toml"):
         table = tomllib.loads(block)
         assert "gate" not in table or of_table(table["gate"])
+
+
+ROWS = {  # of docs/families.md, by the name that a family is registered under
+    "ctgan": "CTGAN", "nvidia": "StyleGAN2-ADA (NVIDIA)", "rosinality": "StyleGAN2 (rosinality)", "stylegan2-pytorch": "StyleGAN2 (stylegan2-pytorch)",
+    "biggan-deep": "BigGAN-deep (pytorch-pretrained-biggan)", "biggan": "BigGAN-deep (ajbrock)", "studiogan": "StudioGAN", "mimicry": "mimicry",
+    "r3gan": "R3GAN", "pgan": "Progressive GAN", "lightweight-gan": "lightweight-gan", "fastgan": "FastGAN",
+    "pickled": "whole pickles", "transposed": "ConvTranspose",
+    "projected": "upsample-convolution", "mlp": "MLP stacks",
+}  # fmt: skip
+
+
+def test_every_family_has_a_row() -> None:
+    from gandiag.load.rebuild.families import ORDER
+
+    firsts = [line.split("|")[1] for line in (DOCS / "families.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert set(ROWS) == set(ORDER), "a new family: add its row to docs/families.md, and its words here"
+    assert all(any(words in first for first in firsts) for words in ROWS.values())

@@ -106,11 +106,12 @@ def test_own_networks_under_remedies(tmp_path: Path) -> None:
     np.save(tmp_path / "real.npy", real.numpy())
     nets = HERE / "own_nets.py"
     ask = ["train", "--data", str(tmp_path / "real.npy"), "--generator", f"{nets}:generator", "--discriminator", f"{nets}:Discriminator",
-           "--remedy", "packing,minibatch", "--steps", "3", "--out", str(tmp_path / "tried"), "-q"]  # fmt: skip
+           "--remedy", "packing,minibatch", "--steps", "2", "--snapshots", "2", "--out", str(tmp_path / "tried"), "-q"]  # fmt: skip
     done = CliRunner().invoke(cli, ask, standalone_mode=False)
     assert done.exception is None and done.return_value == 0
     assert "needs D's features, and Discriminator does not say" in done.stdout
     rows = {row["remedy"]: row for row in json.loads((tmp_path / "tried/compared.json").read_text())}
     assert set(rows) == {"none", "packing", "minibatch"} and rows["minibatch"]["audit"] is None and rows["packing"]["audit"]["score"]["value"] is not None
+    assert [row["step"] for row in rows["packing"]["earlier"]] == [1] and f"1: {rows['packing']['earlier'][0]['score']['value']:.2f}" in done.stdout
     missing = CliRunner().invoke(cli, ["train", "--data", "x", "--out", str(tmp_path / "no")], standalone_mode=False)
     assert isinstance(missing.exception, ConfigError) and "--generator and --discriminator missing" in missing.exception.what

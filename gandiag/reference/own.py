@@ -76,20 +76,22 @@ def own_plan(own: Own, latent: Latent, remedy: str, ask: dict[str, Any]) -> Plan
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a remedy did: its last audit, or why it could not be tried."""
+    """What a remedy did: its last audit, or why it could not be tried. `earlier`: the audits of the snapshots before, oldest first."""
 
     remedy: str
     audit: dict[str, Any] | None = None
     reason: str = ""
+    earlier: tuple[dict[str, Any], ...] = ()
 
 
-def compare(own: Own, remedies: Sequence[str], out: Path, ask: dict[str, Any], run: Callable[[Plan, Path, Dataset], dict[str, Any]]) -> list[Trial]:
-    """Each remedy in a folder of its own under `out`. `run` trains a plan and gives the audit of its last snapshot."""
+def compare(own: Own, remedies: Sequence[str], out: Path, ask: dict[str, Any], run: Callable[[Plan, Path, Dataset], list[dict[str, Any]]]) -> list[Trial]:
+    """Each remedy in a folder of its own under `out`. `run` trains a plan and gives the audits of its snapshots, oldest first."""
     data, latent = own_data(own), latent_of(own)
     trials = []
     for name in remedies:
         try:
-            trials.append(Trial(name, run(own_plan(own, latent, name, ask), out / name.replace("+", "-"), data)))
+            *earlier, last = run(own_plan(own, latent, name, ask), out / name.replace("+", "-"), data)
+            trials.append(Trial(name, last, earlier=tuple(row for row in earlier if row["step"])))
         except GandiagError as problem:
             trials.append(Trial(name, reason=problem.what))
     return trials

@@ -80,7 +80,8 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
     bare = len(body.layers) > 1 and body.layers[0].kind == "norm" and spacing[0] == 1
     room = [0 if i == 0 else spacing[i - 1] for i in kernels]
     seen = tuple(i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2)
-    known = not any(modules is None for modules in room[1:])
+    between = room[1:] or [None if kernels[0] == 0 else room[0]]  # nothing stands between a reshape and a lone convolution that names could show
+    known = not any(modules is None for modules in between)
     # One module between the first norm and its convolution: PyTorch-GAN's doubling, or an activation.
     ways = [(tuple(sorted({*seen, 1})), True), (seen, False)] if bare and 1 in kernels else [(seen, False)] if seen or known else _anywhere(kernels)
     if config.image_size is None:
