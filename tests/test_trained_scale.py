@@ -55,10 +55,13 @@ def test_the_scale_of_training_is_read_back(tmp_path: Path, kind: str, scale: fl
 
 def test_a_uniform_prior_shows_its_deviation_and_is_named(tmp_path: Path) -> None:
     file = save(network("transposed", 1.0, uniform=True).state_dict(), tmp_path)
-    found = check(trained_scale(load_network(file)), 3**-0.5)
+    found = check(trained_scale(load_network(file, AuditConfig(prior="normal"))), 3**-0.5)
     assert found.source.endswith("a uniform prior on [-1, 1] (--prior uniform, deviation 0.577) would explain it")
-    # In units of the prior that it had, the scale is 1.
+    # In units of the prior that it had, the scale is 1: where a flag says so, and where the statistics do.
     check(trained_scale(load_network(file, AuditConfig(prior="uniform"))), 1.0)
+    loaded = load_network(file)
+    assert loaded.latent.prior == "uniform" and {entry.what: entry.source for entry in loaded.assumptions}["latent prior (--prior)"] == "batch-norm"
+    check(trained_scale(loaded), 1.0)
 
 
 class Joined(nn.Module):
