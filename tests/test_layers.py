@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Floors by the first part of a module's path; DESIGN: errors … config [0], load 1.0, sample 1.1, features 1.2, stats 1.3 …
 FLOOR = {
-    "errors": 0.0, "registry": 0.0, "contracts": 0.0, "record": 0.0, "config": 0.0, "catalogue": 0.0, "data": 0.0, "": 0.0,
+    "errors": 0.0, "registry": 0.0, "contracts": 0.0, "record": 0.0, "config": 0.0, "catalogue": 0.0, "protobuf": 0.0, "data": 0.0, "": 0.0,
     "load": 1.0, "sample": 1.1, "features": 1.2, "stats": 1.3, "judge": 1.0, "report": 1.0, "logs": 1.0,
     "metrics": 2.0, "probes": 2.0, "engine": 3.0, "assemble": 3.0, "training": 3.0, "plan": 3.0, "subjects": 3.0, "opponent": 3.0, "study": 3.1,
     "probing": 3.2,

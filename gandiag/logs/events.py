@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gandiag.logs.formats import Block, Keep
 from gandiag.logs.jsonl import block_of
+from gandiag.protobuf import fields, message
 
 ROWS = 50_000
 LONGEST = 1 << 26  # bytes of a record: pictures may be large, garbage is larger
@@ -64,73 +65,39 @@ def _records(path: Path, broken: list[str]) -> Iterator[bytes]:
             yield body
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(field, wire type, bytes) of a protocol buffer; varints as 8 little-endian bytes."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, kind, (value & (2**64 - 1)).to_bytes(8, "little")
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if at + size > len(data):
-            raise ValueError("a field longer than its message")
-        yield key >> 3, kind, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-        if shift > 70:
-            raise ValueError("a number without end")
-
-
 def _event(data: bytes) -> tuple[int, dict[str, float]]:
     step, scalars = 0, {}
-    for field, kind, value in _fields(data):
-        if field == 2 and kind == 0:
-            step = int.from_bytes(value, "little", signed=True)
-        elif field == 5 and kind == 2:
-            for part, _, entry in _fields(value):
-                found = _value(entry) if part == 1 else None
+    for field, value in fields(memoryview(data)):
+        if field == 2 and isinstance(value, int):
+            step = value - (1 << 64) * (value >> 63)  # an int64
+        elif field == 5 and isinstance(value, memoryview):
+            for part, entry in fields(value):
+                found = _value(message(entry)) if part == 1 else None
                 if found is not None:
                     scalars[found[0]] = found[1]
     return step, scalars
 
 
-def _value(data: bytes) -> tuple[str, float] | None:
+def _value(data: memoryview) -> tuple[str, float] | None:
     """(tag, scalar) of a summary value; None for pictures, histograms and the like."""
     tag, scalar = "", None
-    for field, kind, value in _fields(data):
-        if field == 1 and kind == 2:
-            tag = value.decode("utf-8", "replace")
-        elif field == 2 and kind == 5:
-            scalar = struct.unpack("<f", value)[0]
-        elif field == 8 and kind == 2:
-            scalar = _tensor(value)
+    for field, value in fields(data):
+        if field == 1:
+            tag = str(message(value), "utf-8", "replace")
+        elif field == 2:
+            scalar = struct.unpack("<f", message(value))[0]
+        elif field == 8:
+            scalar = _tensor(message(value))
     return None if scalar is None else (tag, math.inf if scalar != scalar else float(scalar))
 
 
-def _tensor(data: bytes) -> float | None:
+def _tensor(data: memoryview) -> float | None:
     """The value of a tensor with one float or double in it."""
-    parts = {field: value for field, _, value in _fields(data)}
-    dtype = int.from_bytes(parts.get(1, b""), "little")
-    form, size = {1: ("<f", 4), 2: ("<d", 8)}.get(dtype, ("", 0))
+    parts = dict(fields(data))
+    dtype = parts.get(1)
+    form, size = {1: ("<f", 4), 2: ("<d", 8)}.get(dtype if isinstance(dtype, int) else 0, ("", 0))
     raw = parts.get(4) or parts.get(5 if dtype == 1 else 6) or b""
-    return float(struct.unpack(form, raw)[0]) if size and len(raw) == size else None
+    return float(struct.unpack(form, raw)[0]) if size and not isinstance(raw, int) and len(raw) == size else None
 
 
 TENSORBOARD = TensorBoard()
