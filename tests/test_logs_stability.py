@@ -51,8 +51,8 @@ def alarms(seeds: range) -> list[int]:
 
 
 def test_a_healthy_run_has_settled() -> None:
-    """Eight runs at a level of 5 %: two alarms or more have a probability of 6 %, and the seeds are fixed."""
-    assert len(alarms(range(20, 28))) <= 1
+    """Eight runs at a level of 5 %: the seeds are fixed, and one of them holds a band of p = .01, as one run in a hundred does."""
+    assert alarms(range(20, 28)) == [27]
 
 
 @pytest.mark.slow

@@ -49,7 +49,8 @@ def binned(step: Array, value: Array, bins: int) -> tuple[Array, Array]:
 def warmup(value: Array) -> int:
     """Rows to drop: those whose loss shortens the standard error of the mean of the rest most (MSER, White 1997, Simulation 69).
 
-    A transient is dropped, noise and oscillations are not; at most half of the log goes.
+    A transient is dropped, noise and oscillations are not; at most half of the log goes. MSER stops where the transient is no larger
+    than the noise, and what is left of it reads as a slow oscillation: as many rows again go with it.
     """
     if len(value) < 16:
         return 0
@@ -59,4 +60,5 @@ def warmup(value: Array) -> int:
     mean = np.cumsum(means[::-1])[::-1] / left
     spread = np.maximum(np.cumsum(np.square(means)[::-1])[::-1] / left - mean**2, 0.0)
     score = spread / left
-    return int(score[: int(len(means) * WARMUP) + 1].argmin()) * size
+    most = int(len(means) * WARMUP)
+    return min(2 * int(score[: most + 1].argmin()), most) * size
