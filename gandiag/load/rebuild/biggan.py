@@ -16,7 +16,7 @@ from torch import Tensor
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Latent
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.blocks import Design, Stack, Told, rehearsed, with_counters
+from gandiag.load.rebuild.blocks import Design, Stack, Told, shape_made, with_counters
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
 from gandiag.load.weights import Weights
@@ -39,7 +39,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     design = Design(told, chunk, deep and told == "shared", doubled, eps, 1e-5, config.activation or "relu", final)
     with torch.device("meta"):
         net = Stack(tensors, design, classes)
-    output, _, said = tanh_or_flag(config.output_range, rehearsed(net, dim), family)
+    output, _, said = tanh_or_flag(config.output_range, shape_made(net, dim), family)
     fitted(net, tensors)
     assumed = (
         Assumption("latent size (--latent-dim)", _split(dim, chunk, blocks, deep), "shapes"),

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gandiag.load.rebuild.chain import hidden_module, output_module
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import shape_of
+from gandiag.load.rebuild.tried import rehearsed
 
 Told = Literal["none", "shared", "onehot", "own"]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -224,13 +225,7 @@ def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**{f"{head}num_batches_tracked": torch.zeros((), dtype=torch.long) for head in heads}, **tensors}
 
 
-def rehearsed(net: Stack, dim: int) -> tuple[int, ...]:
-    """The shape of one output, by a pass without numbers (the network is still on the meta device). NotThis where layers do not fit."""
-    z = torch.empty(2, dim, device="meta")
+def shape_made(net: Stack, dim: int) -> tuple[int, ...]:
+    """The shape of one output, while the network is still on the meta device. NotThis where layers do not fit."""
     labels = None if net.classes is None else torch.zeros(2, dtype=torch.long, device="meta")
-    try:
-        with torch.no_grad():
-            return tuple(net(z, labels).shape[1:])
-    except (RuntimeError, TypeError, ValueError) as wrong:
-        first = str(wrong).strip().splitlines()
-        raise NotThis(f"its layers do not follow each other: {first[0][:120] if first else type(wrong).__name__}") from None
+    return rehearsed(net, torch.empty(2, dim, device="meta"), labels)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Latent
-from gandiag.load.rebuild.blocks import Design, Stack, Told, rehearsed, with_counters
+from gandiag.load.rebuild.blocks import Design, Stack, Told, shape_made, with_counters
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
 from gandiag.load.weights import Weights
@@ -44,7 +44,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     design = Design(told, chunk, deep, frozenset(range(every - 1, blocks, every)), eps, eps, config.activation or "relu", final)
     with torch.device("meta"):
         net = Stack(tensors, design, classes)
-    output, _, said = tanh_or_flag(config.output_range, rehearsed(net, dim), family)
+    output, _, said = tanh_or_flag(config.output_range, shape_made(net, dim), family)
     fitted(net, tensors)
     pieces = f", in pieces of {chunk}: one for the first map, one for each of {blocks} blocks" if chunk else ""
     assumed = (
