@@ -21,8 +21,8 @@ from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.lightweight_parts import BothAttentions, Context, Frequencies, Normed, Shuffled, Widened
-from gandiag.load.rebuild.linear_attention import LinearAttention
+from gandiag.load.rebuild.lightweight_parts import BothAttentions, Context, Frequencies, Shuffled, Widened
+from gandiag.load.rebuild.linear_attention import LinearAttention, Normed
 from gandiag.load.rebuild.lucidrains import Blur
 from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.linear_attention import ChannelNorm
+from gandiag.load.rebuild.linear_attention import HEAD, attended, heads, together
 from gandiag.load.rebuild.ready import shape_of
 
-_HEAD = 64
 _WINDOW = 3
 
 
@@ -73,16 +72,6 @@ class Frequencies(nn.Module):
         return out
 
 
-class Normed(nn.Module):
-    def __init__(self, channels: int, layer: nn.Module) -> None:
-        super().__init__()
-        self.fn, self.norm = layer, ChannelNorm(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fn(self.norm(x))
-        return out
-
-
 class BothAttentions(nn.Module):
     """Linear attention over all pixels (Shen et al. 2018), and full attention of each pixel to its 3x3 neighbours, side by side."""
 
@@ -97,32 +86,17 @@ class BothAttentions(nn.Module):
         self.to_out = nn.Conv2d(2 * inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.to_out(torch.cat([F.gelu(self._everywhere(x)), self._nearby(x)], 1))
-        return out
-
-    def _everywhere(self, x: Tensor) -> Tensor:
         keys_values: Tensor = self.to_lin_kv.net(x)  # type: ignore[operator]
-        q, k, v = (_heads(part) for part in (self.to_lin_q(x), *keys_values.chunk(2, 1)))
-        context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
-        return _together(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * _HEAD**-0.5), x)
+        out: Tensor = self.to_out(torch.cat([F.gelu(attended(self.to_lin_q(x), keys_values)), self._nearby(x)], 1))
+        return out
 
     def _nearby(self, x: Tensor) -> Tensor:
         """Zeros beyond the border take their share of attention too. One neighbour at a time: nine maps at once are many gigabytes."""
-        q = _heads(self.to_q(x)) * _HEAD**-0.5  # (B, heads, 64, HW)
+        q = heads(self.to_q(x)) * HEAD**-0.5  # (B, heads, 64, HW)
         keys, values = (F.pad(part, (1, 1, 1, 1)) for part in self.to_kv(x).chunk(2, 1))
         places = [(slice(i, i + x.shape[2]), slice(j, j + x.shape[3])) for i in range(_WINDOW) for j in range(_WINDOW)]
-        share = torch.stack([(q * _heads(keys[:, :, rows, columns])).sum(2) for rows, columns in places]).softmax(0)  # (9, B, heads, HW)
+        share = torch.stack([(q * heads(keys[:, :, rows, columns])).sum(2) for rows, columns in places]).softmax(0)  # (9, B, heads, HW)
         out = torch.zeros_like(q)
         for part, (rows, columns) in zip(share, places, strict=True):
-            out += part[:, :, None] * _heads(values[:, :, rows, columns])
-        return _together(out, x)
-
-
-def _heads(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, heads, 64, HW)."""
-    return x.reshape(len(x), -1, _HEAD, x.shape[2] * x.shape[3])
-
-
-def _together(heads: Tensor, x: Tensor) -> Tensor:
-    """(B, heads, 64, HW) to (B, C, H, W) of the size of x."""
-    return heads.reshape(len(x), -1, *x.shape[2:])
+            out += part[:, :, None] * heads(values[:, :, rows, columns])
+        return together(out, x)

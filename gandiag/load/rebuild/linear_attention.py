@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.ready import shape_of
 
-_HEAD = 64
+HEAD = 64
 _EPS = 1e-5
 
 
@@ -27,8 +27,8 @@ class Attended(nn.Module):
         super().__init__()
         channels = shape_of(tensors, f"{path}.0.fn.norm.g", 4)[1]
         inner, hidden = shape_of(tensors, f"{path}.0.fn.fn.to_q.weight", 4)[0], shape_of(tensors, f"{path}.1.fn.fn.0.weight", 4)[0]
-        if inner % _HEAD:
-            raise NotThis(f"{path} attends with {inner} channels, which are no heads of {_HEAD}")
+        if inner % HEAD:
+            raise NotThis(f"{path} attends with {inner} channels, which are no heads of {HEAD}")
         forward = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, channels, 1))
         for name, layer in (("0", LinearAttention(channels, inner)), ("1", forward)):
             self.add_module(name, _Residual(channels, layer))
@@ -42,14 +42,16 @@ class Attended(nn.Module):
 class _Residual(nn.Module):
     def __init__(self, channels: int, layer: nn.Module) -> None:
         super().__init__()
-        self.fn = _Normed(channels, layer)
+        self.fn = Normed(channels, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.fn(x)
         return out
 
 
-class _Normed(nn.Module):
+class Normed(nn.Module):
+    """A layer behind a norm over the channels."""
+
     def __init__(self, channels: int, layer: nn.Module) -> None:
         super().__init__()
         self.fn, self.norm = layer, ChannelNorm(channels)
@@ -81,8 +83,22 @@ class LinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         keys_values: Tensor = self.to_kv.net(x)  # type: ignore[operator]
-        q, k, v = (part.reshape(len(x), -1, _HEAD, x.shape[2] * x.shape[3]) for part in (self.to_q(x), *keys_values.chunk(2, 1)))  # (B, heads, 64, positions)
-        context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
-        seen = torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * _HEAD**-0.5)
-        out: Tensor = self.to_out(F.gelu(seen.reshape(len(x), -1, *x.shape[2:])))
+        out: Tensor = self.to_out(F.gelu(attended(self.to_q(x), keys_values)))
         return out
+
+
+def attended(queries: Tensor, keys_values: Tensor) -> Tensor:
+    """Equation 4, head by head: queries (B, C, H, W), keys and values side by side (B, 2 C, H, W), to (B, C, H, W)."""
+    q, k, v = (heads(part) for part in (queries, *keys_values.chunk(2, 1)))
+    context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
+    return together(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * HEAD**-0.5), queries)
+
+
+def heads(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, heads, 64, HW)."""
+    return x.reshape(len(x), -1, HEAD, x.shape[2] * x.shape[3])
+
+
+def together(parts: Tensor, x: Tensor) -> Tensor:
+    """(B, heads, 64, HW) to (B, C, H, W) of the size of x."""
+    return parts.reshape(len(x), -1, *x.shape[2:])
