@@ -13,21 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
 from gandiag.errors import ConfigError
 from gandiag.judge.baselines import nearest, shipped
 from gandiag.judge.judge import judge
 from gandiag.record import Record, Score
-from gandiag.reference.bank import RESULT, gather, run, run_job
+from gandiag.reference.bank import DRAWS, RESULT, floor, gather, run, run_job
+from gandiag.reference.data import CEILING, DATASETS
+from gandiag.reference.estimates import estimate
+from gandiag.reference.pairs import pairs
 from gandiag.reference.studies import Job, jobs, share
-from gandiag.reference.tables import changes, estimate, figure, markdown, share_collapsed, summaries
-from gandiag.reference.train import train
+from gandiag.reference.tables import changes, figure, markdown, share_collapsed, summaries
+from gandiag.reference.train import COUNTED, train
 
 TINY = Job("tiny", "metz-appendix", "none", 0, 6, 1)
 
 
 def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
-    counts = {"step": 10, "modes": 4, "good": 0.5, "variation": variation, "kl": None}
+    counts = {"step": 10, "modes": 4 + seed, "of": 8, "good": 0.5, "variation": variation, "kl": None if arm == "none" and seed else variation}
     snapshot = {"step": 10, "verdict": "collapsed", "score": {"value": variation}, "profile": {"missing": variation, "skewed": 0.0}, "coverage": counts}
     snapshot["profile"] |= {"narrowed": 0.0, "duplicated": 0.0, "off_manifold": 0.5}  # type: ignore[operator]
     looks = {"step": list(range(10)), "variation": [0.9] * 9 + [variation], "modes": [1] * 10, "dominant": [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]}
@@ -90,15 +94,41 @@ def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
 
 def test_means_intervals_and_pairs() -> None:
     none, unrolled = summaries(BANK)
-    assert none["variation"]["value"] == pytest.approx(0.85) and unrolled["paired"]["value"] == pytest.approx(-0.75)
+    assert none["variation"]["value"] == pytest.approx(0.85) and none["kl"] == {"value": 0.8, "low": None, "high": None, "n": 1}
     # Two values 0.8 and 0.9: standard error 0.05, Student's t with one degree of freedom 12.706.
-    assert none["variation"]["high"] == pytest.approx(0.85 + 12.706 * 0.05, abs=1e-3)
-    assert none["kl"]["value"] is None and none["paired"] is None
+    assert none["variation"]["low"] == pytest.approx(0.85 - 12.706 * 0.05, abs=1e-3)
+    assert none["variation"]["high"] == 7 / 8, "no more than one mode of eight can show"
+    assert unrolled["variation"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1, "n": 2})
     assert estimate([1.0]) == {"value": 1.0, "low": None, "high": None, "n": 1}
+    (against,) = pairs(BANK)
+    assert against["arm"] == "unrolled/10" and against["seeds"] == [0, 1]
+    assert against["variation"]["value"] == pytest.approx(-0.75) and against["variation"]["better"] == 2
+    assert against["kl"]["value"] == pytest.approx(-0.7) and against["kl"]["n"] == 1, "one seed of none has no KL"
+    assert against["modes"]["value"] == 0 and against["modes"]["better"] == 0, "as many modes are not more"
     assert share_collapsed(BANK["runs"][2]) == pytest.approx(8 / 9) and changes(BANK["runs"][0]) == 2
     text = markdown(BANK)
     assert "| s | unrolled/10 | 10\\* of 20 | 2 |" in text and "arXiv:1611.02163" in text
+    assert "| s | unrolled/10 | 2 | 0.0 [0.0, 0.0] | 0 of 2 | -0.75 [-0.88, -0.11] | 2 of 2 |" in text
     assert figure(BANK).startswith(b"\x89PNG")
+
+
+def test_a_partner_may_come_from_a_longer_study_and_no_other_recipe_or_step() -> None:
+    short = ended("minibatch", 0, 0.2) | {"study": "short"}
+    longer = ended("none", 0, 0.8) | {"steps": 20}
+    elsewhere = ended("none", 0, 0.5) | {"recipe": "other"}
+    (found,) = pairs({"runs": [elsewhere, short, longer]})
+    assert found["variation"]["value"] == pytest.approx(-0.6) and found["variation"]["n"] == 1
+    assert pairs({"runs": [elsewhere, short, longer | {"snapshots": longer["snapshots"][:1]}]}) == []
+
+
+def test_what_real_data_reach_is_counted_as_a_run_is() -> None:
+    found = floor(DATASETS.get("ring8")())
+    # Total variation of N even draws over K: K/2 times the mean deviation of Bin(N, 1/K)/N.
+    counts = binom(COUNTED, 1 / 8)
+    expected = 4 * counts.expect(lambda x: abs(x / COUNTED - 1 / 8))
+    deviation = 0.006  # of one draw, in 20,000 multinomial ones
+    assert abs(found["variation"]["value"] - expected) < 4 * deviation / DRAWS**0.5
+    assert found["modes"]["value"] == 8 and abs(found["good"]["value"] - CEILING) < 4 * (CEILING * (1 - CEILING) / COUNTED / DRAWS) ** 0.5
 
 
 def record(missing: float, basis: str = "referenced") -> Record:

@@ -9,18 +9,23 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gandiag.errors import GandiagError
 from gandiag.reference.audits import audit_snapshots
-from gandiag.reference.data import DATASETS
+from gandiag.reference.coverage import coverage
+from gandiag.reference.data import DATASETS, Dataset
+from gandiag.reference.estimates import estimate
 from gandiag.reference.folder import RunFolder
+from gandiag.reference.pairs import COLUMNS, greatest
 from gandiag.reference.studies import Job
-from gandiag.reference.train import COVERAGE, train
+from gandiag.reference.train import COUNTED, COVERAGE, EVALUATED, train
 
 RESULT = "result.json"
 SCHEMA = "gandiag.bank/1"
+DRAWS = 5  # of real data
 Told = Callable[[Job, str], None]  # a job, and what became of it: "done", "running elsewhere", or why it failed
 
 
@@ -77,7 +82,17 @@ def gather(every: Sequence[Job], out: Path) -> dict[str, Any]:
     files = [job.folder(out) / RESULT for job in every]
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     made = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "scipy")}}
-    return {"schema": SCHEMA, "versions": made, "rebuild": "gandiag bank --out DIR", "runs": runs}
+    real = {name: found for name in sorted({run["dataset"] for run in runs}) if (found := floor(DATASETS.get(name)()))}
+    return {"schema": SCHEMA, "versions": made, "rebuild": "gandiag bank --out DIR", "runs": runs, "real": real}
+
+
+def floor(data: Dataset) -> dict[str, Any]:
+    """What real data reach when as many samples are counted as of a generator: each count's mean over DRAWS draws; {} where nobody reads modes."""
+    import torch
+
+    counts = [coverage(data, data.draw(COUNTED, torch.Generator().manual_seed(EVALUATED + draw))) for draw in range(DRAWS)]
+    known = [asdict(entry) for entry in counts if entry is not None]
+    return {name: estimate([entry[name] for entry in known], most=greatest(name, data.modes)) for name in COLUMNS} if known else {}
 
 
 def _tell(job: Job, what: str, told: Told) -> str:

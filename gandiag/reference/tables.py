@@ -1,20 +1,21 @@
-"""The bank as a table: each arm's mean over seeds with its interval, paired with no remedy, beside the published rows."""
+"""The bank as tables: each arm's mean over seeds with its interval, real data, remedies against none, the published rows."""
 
 from __future__ import annotations
 
 import io
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby, pairwise
 from typing import Any
 
-from scipy.stats import t as student
+from gandiag.reference.estimates import estimate, told
+from gandiag.reference.pairs import COLUMNS, at, greatest, pairs
 
 COLLAPSED = 0.7  # total variation from which a look counts as collapsed
-COLUMNS = ("modes", "good", "variation", "kl")
-HEAD = ["study", "arm", "steps", "seeds", "modes", "% high quality", "variation", "KL", "looks collapsed", "changes of mode", "variation − none, paired"]
+HEAD = ["study", "arm", "steps", "seeds", "modes", "% high quality", "variation", "KL", "looks collapsed", "changes of mode"]
+PAIRED = ["study", "arm", "seeds", "modes", "more in", "variation", "less in", "KL", "lower in"]
 
 
 def summaries(bank: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -22,17 +23,22 @@ def summaries(bank: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for (study, arm), entries in groupby(sorted(bank["runs"], key=_place), key=_place):
         runs = list(entries)
-        numbers = {name: estimate([ended[name] for run in runs if (ended := end(run)) and ended[name] is not None]) for name in COLUMNS}
-        looks = {"collapsed": estimate([share_collapsed(run) for run in runs]), "changes": estimate([changes(run) for run in runs])}
+        ends = [ended for run in runs if (ended := end(run))]
+        numbers = {name: estimate(known(ends, name), most=greatest(name, ends[0]["of"]) if ends else math.inf) for name in COLUMNS}
+        looks = {"collapsed": estimate([share_collapsed(run) for run in runs], most=1.0), "changes": estimate([changes(run) for run in runs])}
         about = {name: runs[0][name] for name in ("recipe", "dataset", "steps", "recipe_steps", "shortened")}
-        found.append({"study": study, "arm": arm, **about, "seeds": [run["seed"] for run in runs], **numbers, **looks, "paired": paired(bank, runs)})
+        found.append({"study": study, "arm": arm, **about, "seeds": [run["seed"] for run in runs], **numbers, **looks})
     return found
 
 
 def end(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The counts of a run's last snapshot."""
-    last: Mapping[str, Any] | None = run["snapshots"][-1]["coverage"] if run["snapshots"] else None
-    return last
+    return at(run, run["snapshots"][-1]["step"]) if run["snapshots"] else None
+
+
+def known(counts: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """One count of each, where it is known."""
+    return [entry[name] for entry in counts if entry[name] is not None]
 
 
 def share_collapsed(run: Mapping[str, Any]) -> float:
@@ -48,25 +54,6 @@ def changes(run: Mapping[str, Any]) -> int:
     return sum(one != other for one, other in pairwise(seen))
 
 
-def paired(bank: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Difference in final total variation from the arm "none" of the same study and seed; below 0: the remedy helps."""
-    plain = {run["seed"]: end(run) for run in bank["runs"] if run["study"] == runs[0]["study"] and run["arm"] == "none"}
-    pairs = [(mine, other) for run in runs if run["arm"] != "none" and (mine := end(run)) and (other := plain.get(run["seed"]))]
-    return estimate([mine["variation"] - other["variation"] for mine, other in pairs], least=-1.0) if pairs else None
-
-
-def estimate(values: Sequence[float], least: float = 0.0) -> dict[str, Any]:
-    """{value, low, high, n}: mean with its 95 % interval by Student's t, cut at the least value that there can be."""
-    n = len(values)
-    if not n:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    mean = sum(values) / n
-    if n == 1:
-        return {"value": mean, "low": None, "high": None, "n": 1}
-    half = float(student.ppf(0.975, n - 1)) * math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    return {"value": mean, "low": max(least, mean - half), "high": mean + half, "n": n}
-
-
 def published() -> list[dict[str, Any]]:
     """Published rows, each with its source."""
     rows: list[dict[str, Any]] = tomllib.loads(files("gandiag.data").joinpath("published.toml").read_text(encoding="utf-8"))["row"]
@@ -74,30 +61,40 @@ def published() -> list[dict[str, Any]]:
 
 
 def markdown(bank: Mapping[str, Any]) -> str:
-    """Both tables as Markdown."""
-    lines = ["# Baselines", "", _row(HEAD), _row(["---"] * len(HEAD)), *(_row(cells(entry)) for entry in summaries(bank)), "",
-             "Means over seeds at the end of training with 95 % intervals (Student's t). High quality: within the radius that holds 98.9 % of real samples. "
+    """All tables as Markdown."""
+    lines = ["# Baselines", "", *_table(HEAD, [*map(cells, summaries(bank)), *(_real(*entry) for entry in bank.get("real", {}).items())]), "",
+             "Means over seeds at the end of training with 95 % intervals (Student's t); real data: as many samples as were counted of each run. "
+             "High quality: within the radius that holds 98.9 % of real samples. "
              "Looks collapsed: share of the looks, without the first tenth, with total variation of 0.7 and more. "
-             "\\*: shorter than the recipe.", "", "# Published", "",
-             _row(["task", "method", "modes", "% high quality", "KL", "source", "read"]), _row(["---"] * 7)]  # fmt: skip
-    lines += [_row([str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")]) for row in published()]
+             "\\*: shorter than the recipe."]  # fmt: skip
+    against = pairs(bank)
+    if against:
+        lines += ["", "# Against none, seed by seed", "", *_table(PAIRED, map(_paired, against)), "",
+                  "Mean differences, arm − none, with 95 % intervals; the seeds in which the arm does better."]  # fmt: skip
+    rows = [[str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")] for row in published()]
+    lines += ["", "# Published", "", *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows)]
     return "\n".join(lines) + "\n"
 
 
 def cells(entry: Mapping[str, Any]) -> list[str]:
     """A summary under HEAD."""
     steps = f"{entry['steps']:,}" + (f"\\* of {entry['recipe_steps']:,}" if entry["shortened"] else "")
-    numbers = [told(entry["modes"], 1), told(entry["good"], 1, 100), told(entry["variation"], 2), told(entry["kl"], 2)]
-    rest = [told(entry["collapsed"], 2), told(entry["changes"], 0), "–" if entry["paired"] is None else told(entry["paired"], 2)]
-    return [entry["study"], entry["arm"], steps, str(len(entry["seeds"])), *numbers, *rest]
+    return [entry["study"], entry["arm"], steps, str(len(entry["seeds"])), *_counts(entry), told(entry["collapsed"], 2), told(entry["changes"], 0)]
 
 
-def told(found: Mapping[str, Any], digits: int, unit: float = 1.0) -> str:
-    """0.12 [0.10, 0.14]"""
-    if found["value"] is None:
-        return "–"
-    spread = "" if found["low"] is None else f" [{unit * found['low']:.{digits}f}, {unit * found['high']:.{digits}f}]"
-    return f"{unit * found['value']:.{digits}f}{spread}"
+def _real(dataset: str, entry: Mapping[str, Any]) -> list[str]:
+    """What real data reach, under HEAD."""
+    return [dataset, "real data", "–", f"{entry['variation']['n']} draws", *_counts(entry), "–", "–"]
+
+
+def _counts(entry: Mapping[str, Any]) -> list[str]:
+    return [told(entry["modes"], 1), told(entry["good"], 1, 100), told(entry["variation"], 2), told(entry["kl"], 2)]
+
+
+def _paired(entry: Mapping[str, Any]) -> list[str]:
+    """A comparison under PAIRED."""
+    numbers = [(told(entry[name], digits), f"{entry[name]['better']} of {entry[name]['n']}") for name, digits in (("modes", 1), ("variation", 2), ("kl", 2))]
+    return [entry["study"], entry["arm"], str(len(entry["seeds"])), *(cell for pair in numbers for cell in pair)]
 
 
 def figure(bank: Mapping[str, Any]) -> bytes:
@@ -131,5 +128,5 @@ def _place(run: Mapping[str, Any]) -> tuple[str, str]:
     return run["study"], run["arm"]
 
 
-def _row(entries: Sequence[str]) -> str:
-    return "| " + " | ".join(entries) + " |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
