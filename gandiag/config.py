@@ -63,7 +63,7 @@ class AuditConfig:
     npz_key: str | None = knob(None, "array inside an .npz file of samples", group="load")
     # what the file cannot say
     latent_dim: int | None = knob(None, "size of the latent vector, labels not counted", group="latent", low=1)
-    prior: str | None = knob(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "truncated", "sphere"))
+    prior: str | None = knob(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "unit", "truncated", "sphere"))
     scale: float = knob(1.0, "latent scale sampled at", group="latent", low=0.0)
     psi: float = knob(1.0, "truncation: styles drawn towards their mean, 1 is none", group="latent", low=0.0)
     noise: str = knob("const", "noise inputs beside the latent: one fixed draw, one a sample, or none", group="latent", choices=("const", "random", "none"))

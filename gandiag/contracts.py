@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gandiag.record import Exhibit, Measurement
 
-Prior = Literal["normal", "uniform", "truncated", "sphere"]
+Prior = Literal["normal", "uniform", "unit", "truncated", "sphere"]
 Condition = Literal["index", "onehot", "concat"]
 Kind = Literal["image", "vector", "series"]
 

@@ -7,8 +7,9 @@ y_{c,p} = b_c + <w_{c,p}, x>, with c the channel and p the position (one for Lin
     running_mean_c = b_c + <mean_p w_{c,p}, m>
     running_var_c  = E_p[ s² |w^z_{c,p}|² ] + Var_{k,p}[ w^labels_{c,p} r_k ]
 
-The prior has mean zero, so a position's mean differs from another's only through the labels, and that difference is inside
-the second term, a variance over classes k *and* positions p of what label k adds. The bias moves no variance. Hence
+(a prior of mean h s adds s² h² Var_p[ sum of w^z_{c,p} ]). With mean zero, a position's mean differs from another's only through
+the labels, and that difference is inside the second term, a variance over classes k *and* positions p of what label k adds.
+The bias moves no variance. Hence
 
     s² = (running_var_c - label term_c) / mean_p |w^z_{c,p}|²        once for every channel c
 
@@ -42,6 +43,7 @@ class FirstLayer:
     """The first map and the statistics behind it, in float64: `weight` (D, C, P), `bias`, `mean`, `var` (C,).
 
     `labels`: (K, D') values of the input columns that are no latents, one row per class; `latents`: columns that are.
+    `shift`: the latents' mean in units of their deviation.
     """
 
     weight: Tensor
@@ -51,6 +53,7 @@ class FirstLayer:
     latents: list[int]
     labels: Tensor | None = None
     left: float = 0.0  # of the initial variance 1 in `var`, if the average is an exponential one
+    shift: float = 0.0
 
     @property
     def others(self) -> list[int]:
@@ -115,7 +118,8 @@ def _cost(means: Tensor, count: int, first: bool) -> float:
 
 def input_scale(layer: FirstLayer) -> Estimate | None:
     """Standard deviation of one latent, with a 95 % interval; None where the statistics cannot be explained at all."""
-    power = layer.weight[layer.latents].square().sum(0).mean(1)  # (C,)
+    rows = layer.weight[layer.latents]
+    power = rows.square().sum(0).mean(1) + layer.shift**2 * rows.sum(0).var(1, unbiased=False)  # (C,)
     means = input_means(layer)
     usable = power > 1e-12 * float(power.max())
     if int(usable.sum()) < 2:
@@ -140,7 +144,7 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
     behind = _WINDOW * 16.0
     if means is not None:
-        seen = squared / max(1e-12, float(means[layer.latents].square().mean()))
+        seen = squared / max(1e-12, float((means[layer.latents] - layer.shift * math.sqrt(squared)).square().mean()))
         behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latents))))
     rows = layer.weight[layer.latents]
     shares = rows.square().mean((1, 2))

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 
 def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
-    """n latents (n, *shape) at the prior's own scale. Even n: each with its negative, so that their mean is zero."""
+    """n latents (n, *shape) at the prior's own scale. Even n: each with its mirror image, so that their mean is the prior's."""
     rng = torch.Generator().manual_seed(seed)
     half = (n + 1) // 2
+    if prior == "unit":
+        z = torch.rand(half, *shape, generator=rng)
+        return torch.cat([z, 1 - z])[:n]
     z = 2 * torch.rand(half, *shape, generator=rng) - 1 if prior == "uniform" else torch.randn(half, *shape, generator=rng)
     if prior == "truncated":
         while bool((outside := z.abs() > 2).any()):
@@ -24,8 +27,13 @@ def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
 
 
 def prior_deviation(prior: str) -> float:
-    """Standard deviation of one latent at scale 1: uniform on [-1, 1] has 3^-1/2, a normal cut at 2 has 0.8796."""
-    return {"uniform": 3**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)
+    """Standard deviation of one latent at scale 1: uniform on [-1, 1] has 3^-1/2, on [0, 1] half of it, a normal cut at 2 has 0.8796."""
+    return {"uniform": 3**-0.5, "unit": 12**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)
+
+
+def prior_shift(prior: str) -> float:
+    """Mean of one latent in units of its deviation, whatever the scale: 3^1/2 on [0, 1], else 0."""
+    return 3**0.5 if prior == "unit" else 0.0
 
 
 class Enough(Exception):

@@ -20,7 +20,7 @@ from gandiag.config import AuditConfig, flag
 from gandiag.contracts import Assumption
 
 _LONGEST = 1 << 20  # bytes of header that are looked at
-_PRIORS = ("normal", "uniform", "truncated", "sphere")
+_PRIORS = ("normal", "uniform", "unit", "truncated", "sphere")
 
 
 @dataclass(frozen=True, slots=True)

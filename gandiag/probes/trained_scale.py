@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gandiag.contracts import Estimate
 from gandiag.load.first_layer import input_scale, observe
 from gandiag.load.generator import Network
-from gandiag.load.moments import prior_deviation
+from gandiag.load.moments import prior_deviation, prior_shift
 
 # Weights move on while the statistics of the last hundred batches fade, and averaged weights keep the raw ones' statistics: what
 # sampling error cannot show. A published DCGAN sampled as it was trained reads 1.003 [1.001, 1.006] without it.
@@ -36,7 +36,7 @@ def trained_scale(network: Network) -> TrainedScale | None:
     if network.trained_scale is not None:
         return TrainedScale(network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header")
     seen = observe(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
-    found = None if seen is None else input_scale(seen)
+    found = None if seen is None else input_scale(replace(seen, shift=prior_shift(network.latent.prior)))
     if seen is None or found is None:
         return None
     unit = prior_deviation(network.latent.prior)

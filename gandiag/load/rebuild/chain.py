@@ -27,13 +27,14 @@ class Step:
 class Open:
     """What the shapes leave open of the layers. `options`: in words, the customary one first; `norm`: the batch norm right behind.
 
-    `customary`: the other options are rare.
+    `customary`: the other options are rare. `last`: the norm behind all the layers that it is about, where that is not the first one.
     """
 
     what: str
     options: tuple[str, ...]
     norm: int
     customary: bool = False
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,19 @@ def assemble(blueprint: Blueprint, activation: str, eps: float, dropout: float =
         raise NotThis(str(wrong).splitlines()[-1].strip()) from None
     inputs = (blueprint.inputs, 1, 1) if blueprint.spatial else (blueprint.inputs,)
     return Chain(layers, inputs, blueprint.output.shape).eval().requires_grad_(False)
+
+
+def retuned(chain: Chain, blueprint: Blueprint, activation: str, eps: float, dropout: float) -> Chain:
+    """The blueprint's own chain, changed in place to another activation, eps and dropout; its weights stay where they are."""
+    for place, step in enumerate(blueprint.steps):
+        if step.kind == "dropout":
+            chain.layers[place] = nn.Dropout(dropout).eval()
+        elif step.kind == "activation":
+            chain.layers[place] = hidden_module(activation).eval()
+        elif step.layer is not None and step.layer.kind == "norm":
+            with torch.device("meta"):
+                chain.layers[place].eps = _module(step, activation, eps).eps
+    return chain
 
 
 def _complete(layer: Layer) -> Mapping[str, Tensor]:

@@ -8,7 +8,7 @@ gandiag.loaders, and prove it with gandiag.testing.check_loader. It matches only
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,11 +18,13 @@ from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.first_layer import FirstLayer, find_labels, from_tensors, input_means, input_scale
 from gandiag.load.folding import folded
+from gandiag.load.moments import prior_shift
 from gandiag.load.rebuild.chain import Blueprint
 from gandiag.load.rebuild.hypotheses import settle
 from gandiag.load.rebuild.inputs import Inputs, split_inputs
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.layouts import known_layout
+from gandiag.load.rebuild.questions import PRIORS
 from gandiag.load.rebuild.ready import Ready
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
@@ -74,7 +76,7 @@ def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
     first = _first_layer(blueprint)
     inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
     try:
-        found = settle(blueprint, inputs, config, _deviation(first, inputs))
+        found = settle(blueprint, inputs, config, _deviations(first, inputs))
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
     shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
@@ -138,11 +140,12 @@ def _labels(first: FirstLayer) -> tuple[int, bool] | None:
     return None if split is None else (split.classes, split.first)
 
 
-def _deviation(first: FirstLayer | None, inputs: Inputs) -> float | None:
+def _deviations(first: FirstLayer | None, inputs: Inputs) -> dict[str, float]:
+    """The deviation of one latent under each prior that is tried; none where the first layer does not show it."""
     if first is None:
-        return None
+        return {}
     start = inputs.classes or 0 if inputs.labels_first else 0
     labels = torch.eye(inputs.classes, dtype=torch.float64) if inputs.classes else None
-    known = FirstLayer(first.weight, first.bias, first.mean, first.var, list(range(start, start + inputs.latent)), labels, first.left)
-    found = input_scale(known)
-    return None if found is None else found.value
+    known = replace(first, latents=list(range(start, start + inputs.latent)), labels=labels)
+    found = {prior: input_scale(replace(known, shift=prior_shift(prior))) for prior in PRIORS}
+    return {prior: one.value for prior, one in found.items() if one is not None} if all(found.values()) else {}

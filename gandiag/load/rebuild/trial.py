@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.load.moments import apart, draws, dropping, prior_deviation
-from gandiag.load.rebuild.chain import Blueprint, Chain, assemble
+from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, retuned
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
 
-_BUDGET = 2e8  # multiplications, about, of one pass
+_BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
 _FLOATS = 4e6  # numbers in its largest layer
-_FEWEST, _MOST = 16, 256  # latents
+_FEWEST, _SOME, _MOST = 16, 128, 1024  # latents
 _CHANNELS = 32  # of the last layer
 _POOR = 0.3  # the batch's own statistics are then not the ones to compare by
 _NORMS = 3  # later ones cost more and say the same
@@ -53,16 +53,26 @@ class Cost:
     @property
     def latents(self) -> int:
         """How many a pass can afford; an even number."""
-        return max(_FEWEST, 2 * int(min(_BUDGET / max(1.0, self.before + self.last), _FLOATS / max(1.0, self.floats), _MOST) / 2))
+        return self._within(_BUDGET, _MOST)
+
+    @property
+    def glimpse(self) -> int:
+        """How many one of hundreds of passes can afford."""
+        return self._within(_GLIMPSE, _SOME)
+
+    def _within(self, budget: float, most: int) -> int:
+        return max(_FEWEST, 2 * int(min(budget / max(1.0, self.before + self.last), _FLOATS / max(1.0, self.floats), most) / 2))
 
 
 class Trial:
     """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too."""
 
     def __init__(self, blueprint: Blueprint, inputs: Inputs, first: Reading) -> None:
-        self.inputs, self._remade = inputs, blueprint.remade
+        self.inputs, self._remade, self._spatial = inputs, blueprint.remade, blueprint.spatial
         self._blueprints: dict[tuple[int, ...], Blueprint | None] = {first.answers: blueprint}
-        self._found: dict[tuple[Reading, int], tuple[float, ...]] = {}
+        self._chains: dict[tuple[int, ...], Chain] = {}
+        self._found: dict[tuple[Reading, int, bool], tuple[float, ...]] = {}
+        self._rows: dict[tuple[object, ...], tuple[float, ...]] = {}  # by the layers that a pass goes through: readings may share them
         self._kept: dict[tuple[object, ...], Tensor] = {}  # what the last map of the last pass received
         chain = assemble(blueprint, first.activation, first.eps)
         norms = [layer for layer in chain.layers if isinstance(layer, _NORM)]
@@ -91,36 +101,56 @@ class Trial:
         blueprint = self.reading_of(reading.answers)
         return None if blueprint is None else assemble(blueprint, reading.activation, reading.eps, reading.dropout)
 
-    def apart(self, reading: Reading, depth: int) -> tuple[float, ...]:
-        """Mismatch at each of the first `depth` norms; infinite where the reading is none."""
-        if (reading, depth) not in self._found:
-            chain = self.chain(reading)
-            found = (math.inf,) * depth if chain is None else self._tried(chain, reading, depth, True)
-            if chain is not None and _POOR < max(found) < math.inf:
-                found = tuple(map(min, found, self._tried(chain, reading, depth, False)))
-            self._found[reading, depth] = tuple(number if number == math.inf or math.isfinite(number) else 1e9 for number in found)
-        return self._found[reading, depth]
+    def _set(self, reading: Reading) -> Chain | None:
+        """The same, but one network for all readings that share their layers: valid until the next call."""
+        if reading.answers not in self._chains:
+            made = self.chain(reading)
+            if made is None:
+                return None
+            self._chains[reading.answers] = made
+        blueprint = self.reading_of(reading.answers)
+        assert blueprint is not None
+        return retuned(self._chains[reading.answers], blueprint, reading.activation, reading.eps, reading.dropout)
 
-    def _tried(self, chain: Chain, reading: Reading, depth: int, batch: bool) -> tuple[float, ...]:
+    def apart(self, reading: Reading, depth: int, *, coarse: bool = False) -> tuple[float, ...]:
+        """Mismatch at each of the first `depth` norms; infinite where the reading is none. `coarse`: on few latents."""
+        if (reading, depth, coarse) not in self._found:
+            chain = self._set(reading)
+            found = (math.inf,) * depth if chain is None else self._tried(chain, reading, depth, True, coarse)
+            if chain is not None and not coarse and _POOR < max(found) < math.inf:
+                found = tuple(map(min, found, self._tried(chain, reading, depth, False, coarse)))
+            self._found[reading, depth, coarse] = tuple(number if number == math.inf or math.isfinite(number) else 1e9 for number in found)
+        return self._found[reading, depth, coarse]
+
+    def _tried(self, chain: Chain, reading: Reading, depth: int, batch: bool, coarse: bool) -> tuple[float, ...]:
         layers, last = list(chain.layers), _places(chain)[depth - 1]
         head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
-        n = self.costs[depth - 1].latents
-        made_by = ((repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[:head])
-        key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, *made_by)
-        x, labels = self._drawn(reading, n)
-        with torch.no_grad(), dropping(chain):
+        n = self.costs[depth - 1].glimpse if coarse else self.costs[depth - 1].latents
+        parts = [(repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[: last + 1]]
+        key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, *parts[:head])
+        whole = (*key, *parts[head:])
+        if whole not in self._rows:
+            self._rows[whole] = self._passed(layers[: last + 1], head, key, reading)
+        return self._rows[whole]
+
+    def _passed(self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Reading) -> tuple[float, ...]:
+        """Mismatch at the norms among `layers`, of which the last one is one. What the layer at `head` receives is kept by `key`."""
+        n, batch = key[2], bool(key[3])
+        assert isinstance(n, int)
+        with torch.no_grad(), dropping(nn.Sequential(*layers)):
             try:
                 if key not in self._kept:
                     found: list[float] = []
-                    x = self.inputs.join(x, labels).reshape(n, *chain.inputs)
+                    x, labels = self._drawn(reading, n)
+                    x = self.inputs.join(x, labels).reshape(n, -1, *(1, 1) * self._spatial)
                     for layer in layers[:head]:
                         x = _handed_on(layer, x, found, batch)
                     kept = {name: value for name, value in self._kept.items() if name[3] != batch}
                     self._kept = {**kept, key: x, (*key, "found"): torch.tensor(found, dtype=torch.float64)}
                 seen = self._kept[(*key, "found")].tolist()
-                return (*seen, _last(layers[head:last], layers[last], self._kept[key]))
+                return (*seen, _last(layers[head:-1], layers[-1], self._kept[key]))
             except RuntimeError:  # a picture that a later layer's kernel does not fit into
-                return (math.inf,) * depth
+                return (math.inf,) * sum(isinstance(layer, _NORM) for layer in layers)
 
     def alike(self, one: Reading, other: Reading) -> bool:
         """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""

@@ -61,7 +61,7 @@ def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
     told = [f"{way.mode}, before {', '.join(body.layers[i].name for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels"
             for way in ways]  # fmt: skip
     deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
-    asked = (Open(_WHAT, tuple(told), deepest),) if norms and len(ways) > 1 else ()
+    asked = (Open(_WHAT, tuple(told), deepest + 1 - len(norms), last=deepest),) if norms and len(ways) > 1 else ()
 
     def remade(answers: tuple[int, ...]) -> Blueprint:
         chosen = answers[0] if answers else 0
