@@ -1,128 +1,168 @@
-"""Valid files with damage that fits no plan: whatever a file holds, it is read, or refused in a sentence."""
+"""Valid files with damage that fits no plan: whatever a file holds, it is read, or refused in a sentence, and soon.
+
+    python tests/test_inert_fuzz.py --seconds 600 [--first N] [--keep DIR]    a longer hunt: prints what it finds, and keeps those files
+
+A case is a number: it draws the seed, the damage and the flags.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import io
-import pickle
+import signal
+import sys
 import tempfile
 import time
-from argparse import Namespace
-from collections import OrderedDict, defaultdict
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from torch import nn
+from fuzz_damage import damaged, write
+from fuzz_seeds import Seed, seeds
+from gandiag.cli import console
+from gandiag.cli.main import run
 
 from gandiag.config import AuditConfig
-from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
-from gandiag.load.survey import survey
+from gandiag.contracts import Source
+from gandiag.errors import ExitCode, GandiagError
+from gandiag.subjects import open_subject
+
+HANG = 5.0  # seconds of the processor
+FLAGS: tuple[dict[str, Any], ...] = (
+    {"latent_dim": 5}, {"classes": 3}, {"weights": "raw"}, {"key": "g_ema"}, {"key": "0"}, {"output_range": (0.0, 1.0)}, {"image_size": 16}, {"channels": 3},
+    {"psi": 0.5}, {"noise": "random"}, {"bn_eps": 0.8}, {"activation": "leaky:0.2"}, {"prior": "uniform"}, {"strict": True},
+    {"condition": "onehot", "classes": 3},
+)  # fmt: skip
+known_seeds = cache(seeds)
 
 
-def seeds() -> dict[str, bytes]:
-    """Small files of every container, with everything in them that the reader treats specially."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
-    extras = {"args": Namespace(nz=2), "loss": np.float64(1.5), "curve": np.arange(3.0), "d": defaultdict(list), "o": OrderedDict(a=torch.Size([2]))}
-    content = {"epoch": 3, "netG": net.state_dict(), "optimizer": torch.optim.Adam(net.parameters()).state_dict(), **extras}
-    found = {}
-    for name, zipped in (("zip", True), ("legacy", False)):
-        for kind, whole in (("dict", content), ("module", net)):
-            stream = io.BytesIO()
-            torch.save(whole, stream, _use_new_zipfile_serialization=zipped)
-            found[f"{name} {kind}"] = stream.getvalue()
-    for protocol in (0, 2, 4):
-        found[f"pickle {protocol}"] = pickle.dumps({"G": net, **content}, protocol)
-    from safetensors.torch import save
-
-    return {**found, "safetensors": save(net.state_dict())}
+class Hang(BaseException):
+    """More than the time that a file may take; no handler of errors catches it."""
 
 
-SEEDS = seeds()
-SMALL = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate], derandomize=True)
+def case(number: int) -> tuple[str, Seed, dict[str, Any]]:
+    """The name of the seed, its damaged files, and flags (mostly none)."""
+    rng = np.random.default_rng(number)
+    names = sorted(known_seeds())
+    name = names[number % len(names)]
+    seed = damaged(known_seeds()[name], rng)
+    return name, seed, {**seed.flags, **(FLAGS[int(rng.integers(len(FLAGS)))] if rng.random() < 0.1 else {})}
 
 
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A seed with a few bytes replaced, pieces cut out, doubled, or moved in from another seed."""
-    whole = bytearray(SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
-    for _ in range(draw(st.integers(1, 4))):
-        at, length = draw(st.integers(0, max(0, len(whole) - 1))), draw(st.integers(1, 24))
-        kind = draw(st.sampled_from(["set", "cut", "double", "graft", "opcode"]))
-        if kind == "set":
-            whole[at : at + 1] = draw(st.binary(min_size=1, max_size=4))
-        elif kind == "cut":
-            del whole[at : at + length]
-        elif kind == "double":
-            whole[at:at] = whole[at : at + length]
-        elif kind == "opcode":
-            whole[at : at + 1] = draw(st.sampled_from([*(bytes([code]) for code in b"Rbsut\x85\x9302(}]NQ\x81"), b"h\x00"]))
-        else:
-            other = SEEDS[draw(st.sampled_from(sorted(SEEDS)))]
-            start = draw(st.integers(0, len(other) - 1))
-            whole[at : at + length] = other[start : start + length]
-    return bytes(whole)
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Hang after HANG seconds of the processor."""
+
+    def stop(signum: int, frame: Any) -> None:
+        raise Hang(f"more than {HANG:g} s")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, HANG)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
-def look(content: bytes, folder: Path) -> None:
-    """Survey and load. Only LoadError may come out, in a sentence, and soon."""
-    path = folder / "fuzzed.pt"
-    path.write_bytes(content)
-    start = time.process_time()
-    for way in (lambda: survey(str(path)), lambda: load_network(path, AuditConfig())):
+def look(seed: Seed, flags: dict[str, Any], folder: Path) -> None:
+    """As `inspect` and `audit` do it: the account of the file, then two samples. Whatever else than a GandiagError comes out, comes out here."""
+    path = write(seed, folder)
+    flags = {**flags, "spec": str(folder / flags["spec"])} if "spec" in flags else flags
+    with watched(), contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = run(["inspect", str(path)])
+    assert code in (ExitCode.OK, ExitCode.CANNOT_RUN)
+    complaint = err.getvalue()
+    assert (code == ExitCode.OK) == (complaint == "") and (out.getvalue() or complaint)
+    if complaint:
+        assert complaint.startswith("error: ") and "hint: " in complaint and "\x1b" not in complaint
+    with watched():
         try:
-            way()
-        except LoadError as problem:
+            subject = open_subject(path, AuditConfig(**flags))
+            list(subject.batches(Source("plain", n=2), 2))
+        except GandiagError as problem:
             assert problem.what and problem.hint and "\n" not in problem.what
-    assert time.process_time() - start < 5
 
 
-def hunt(examples: int, seconds: float, folder: Path) -> int:
-    """Try mutations until the time or the number of examples is spent."""
-    tried, end = 0, time.monotonic() + seconds
-
-    @settings(SMALL, max_examples=examples)
-    @given(damaged())
-    def one(content: bytes) -> None:
-        nonlocal tried
-        if time.monotonic() < end:
-            tried += 1
-            look(content, folder)
-
-    one()
-    return tried
+def fatal(problem: BaseException) -> int:
+    """In place of the command line's apology for a bug."""
+    raise problem
 
 
-def test_twenty_seconds_of_damage(tmp_path: Path) -> None:
-    assert hunt(2_000, 20, tmp_path) > 30
+def warm_up(folder: Path) -> None:
+    """Every seed as it is: what is imported at first use counts for no file."""
+    for number, (_, seed) in enumerate(sorted(known_seeds().items())):
+        (folder / str(number)).mkdir(parents=True)
+        with contextlib.suppress(Hang):
+            look(seed, seed.flags, folder / str(number))
 
 
-@pytest.mark.slow
-def test_ten_minutes_of_damage() -> None:
-    end, tried, salt = time.monotonic() + 600, 0, 0
+def hunt(first: int, seconds: float, folder: Path, limit: int = 1_000_000) -> int:
+    """Cases from `first` on, until the time is over: how many were tried. A case that fails is named by its number."""
+    end = time.monotonic() + seconds
+    for number in range(first, first + limit):
+        if time.monotonic() > end:
+            return number - first
+        name, seed, flags = case(number)
+        place = folder / str(number)
+        place.mkdir()
+        try:
+            look(seed, flags, place)
+        except BaseException as found:
+            found.add_note(f"case {number}: {name}, damaged, {flags}")
+            raise
+    return limit
+
+
+def test_twenty_seconds_of_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "apologise", fatal)
+    warm_up(tmp_path / "seeds")
+    assert hunt(0, 20, tmp_path) > 30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--first", type=int, default=10_000)
+    parser.add_argument("--keep", type=Path)
+    asked = parser.parse_args()
+    console.apologise = fatal  # type: ignore[assignment]
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
-            salt += 1
-            rng = np.random.default_rng(salt)
-            for _ in range(50):
-                look(scrambled(rng), Path(folder))
-                tried += 1
-    assert tried > 1_000
+        warm_up(Path(folder))
+    number, end, found = asked.first, time.monotonic() + asked.seconds, Counter[str]()
+    slowest = (0.0, 0)
+    while time.monotonic() < end:
+        name, seed, flags = case(number)
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.process_time()
+            try:
+                look(seed, flags, Path(folder))
+            except BaseException as wrong:
+                if isinstance(wrong, KeyboardInterrupt):
+                    raise
+                frames = traceback.extract_tb(wrong.__traceback__)[-4:]
+                place = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
+                text = f"{type(wrong).__name__}: {str(wrong)[:160]} | {place}"
+                found[text] += 1
+                if found[text] <= 2:
+                    print(f"case {number} ({name}, {flags}): {text}", flush=True)
+                    if asked.keep:
+                        (asked.keep / str(number)).mkdir(parents=True, exist_ok=True)
+                        write(seed, asked.keep / str(number))
+            slowest = max(slowest, (time.process_time() - start, number))
+        number += 1
+    print(f"{number - asked.first:,} damaged files (cases {asked.first} to {number - 1}); {sum(found.values())} failed, in {len(found)} ways; "
+          f"the slowest took {slowest[0]:.1f} s (case {slowest[1]})")  # fmt: skip
+    sys.exit(1 if found else 0)
 
 
-def scrambled(rng: np.random.Generator) -> bytes:
-    """As `damaged`, drawn faster."""
-    names: list[str] = sorted(SEEDS)
-    whole = bytearray(SEEDS[names[rng.integers(len(names))]])
-    for _ in range(int(rng.integers(1, 5))):
-        at, length = int(rng.integers(len(whole) or 1)), int(rng.integers(1, 24))
-        other: Any = SEEDS[names[rng.integers(len(names))]]
-        start = int(rng.integers(len(other)))
-        piece = [rng.bytes(1), b"", bytes(whole[at : at + length]) * 2, other[start : start + length]][int(rng.integers(4))]
-        whole[at : at + (1 if len(piece) == 1 else length)] = piece
-    return bytes(whole)
+if __name__ == "__main__":
+    main()

@@ -156,15 +156,25 @@ def _zip_kind(file: Path, size: int) -> tuple[str, str]:
     if (listed := _directory(file, size)) > _DIRECTORY:
         return "malformed", f"its list of contents alone has {listed} bytes"
     try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-    except Exception:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, struct.error …
+        entries = zip_entries(file)
+    except zipfile.BadZipFile:
         return "truncated", " (the zip directory at its end is missing or damaged)"
     names = [entry.filename for entry in entries]
     kind, detail = _archive_kind(names)
     if kind not in ("torch-zip", "torchscript"):
         return kind, detail
     return _checked(entries, kind, size)
+
+
+def zip_entries(file: Path) -> list[zipfile.ZipInfo]:
+    """What a zip lists. BadZipFile where its directory is damaged, or so long that the list alone would fill the memory."""
+    if (listed := _directory(file, file.stat().st_size)) > _DIRECTORY:
+        raise zipfile.BadZipFile(f"its list of contents alone has {listed} bytes")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except Exception as broken:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
+        raise zipfile.BadZipFile(f"its list of contents is damaged ({type(broken).__name__})") from None
 
 
 def _directory(file: Path, size: int) -> int:

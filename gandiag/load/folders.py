@@ -30,7 +30,8 @@ def holds_checkpoint(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
-    return bool(names & {"model_index.json", ".metadata", *HUB_NAMES}) or bool(of_training(names, "ema"))
+    in_pieces = any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names)
+    return in_pieces or bool(names & {"model_index.json", ".metadata", *HUB_NAMES}) or bool(of_training(names, "ema"))
 
 
 def open_folder(path: Path, prefer: str = "ema") -> Folder:

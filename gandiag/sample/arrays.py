@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from gandiag.sample.latents import slices
 LABEL_KEYS = ("labels", "label", "y", "targets")
 _LOOKED_AT = 4096  # rows that settle the range of a float array; every batch is checked again
 _COLOURS = (1, 3, 4)
+# What numpy and zipfile raise for files that are cut short, damaged, encrypted or not theirs
+_UNREADABLE = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError, tokenize.TokenError, zipfile.BadZipFile,
+               zlib.error)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,8 @@ def read_npy(path: Path) -> np.ndarray[Any, Any]:
     """The array of an .npy file, mapped and not loaded; nothing in it is executed."""
     try:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as broken:
-        raise SourceError(f"{path} cannot be read: {broken}", "write it with numpy.save, without Python objects in it") from None
+    except _UNREADABLE as broken:
+        raise SourceError(f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.save, without Python objects in it") from None
 
 
 def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor | None]:
@@ -99,12 +104,37 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor 
         with np.load(path, allow_pickle=False) as stored:
             names = list(stored.files)
             chosen = _choose(path, names, key, stored)
-            array = stored[chosen]
-            labels = next((stored[name] for name in LABEL_KEYS if name in names and name != chosen), None)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as broken:
-        raise SourceError(f"{path} cannot be read: {broken}", "write it with numpy.savez, without Python objects in it") from None
+            array = _member(stored, chosen)
+            labels = next((_member(stored, name) for name in LABEL_KEYS if name in names and name != chosen), None)
+    except _UNREADABLE as broken:
+        raise SourceError(f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects in it") from None
     fits = labels is not None and labels.dtype.kind in "iu" and labels.shape == array.shape[:1]
     return array, torch.from_numpy(labels.astype(np.int64)) if fits and labels is not None else None
+
+
+def _member(stored: Any, name: str) -> np.ndarray[Any, Any]:
+    """An array of an .npz file, which is as large as it claims: numpy would reserve the memory first. ValueError where it is not."""
+    shape, dtype, held = _header(stored, name)
+    claimed = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or claimed != held:
+        raise ValueError(f"{name} holds Python objects" if dtype.hasobject else f"{name} claims {claimed:,} bytes and holds {held:,}")
+    return np.asarray(stored[name])
+
+
+def _header(stored: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """(shape, type, bytes behind the header) of an array in an .npz file."""
+    entry = stored.zip.getinfo(f"{name}.npy")
+    with stored.zip.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name} is written in version {version} of the format")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        return shape, dtype, entry.file_size - stream.tell()
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
 
 
 def _choose(path: Path, names: list[str], key: str | None, stored: Any) -> str:
@@ -114,7 +144,7 @@ def _choose(path: Path, names: list[str], key: str | None, stored: Any) -> str:
         return key
     found = [name for name in names if name not in LABEL_KEYS] or names
     if len(found) != 1:
-        listed = ", ".join(f"{name} {stored[name].shape}" for name in found[:6]) or "nothing"
+        listed = ", ".join(f"{name} {_header(stored, name)[0]}" for name in found[:6]) or "nothing"
         raise SourceError(f"{path} holds {len(found)} arrays: {listed}", "name one with --npz-key")
     return found[0]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gandiag.contracts import Assumption, Batch, Kind, Output, Source
 from gandiag.errors import SourceError
+from gandiag.load.containers import zip_entries
 from gandiag.sample.arrays import array_rows, read_npy, read_npz
 from gandiag.sample.datasets import dataset_rows
 from gandiag.sample.fit import RANGE, fit_images, image_assumptions
@@ -184,8 +185,10 @@ def _open_path(path: Path, npz_key: str | None, kind: Kind | None) -> Rows:
 
 
 def _open_zip(path: Path, npz_key: str | None, kind: Kind | None) -> Rows:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        names = [entry.filename for entry in zip_entries(path)]
+    except zipfile.BadZipFile as broken:
+        raise SourceError(f"{path} cannot be read as a zip file: {broken}", "write it again") from None
     if names and all(name.endswith(".npy") for name in names):
         array, found = read_npz(path, npz_key)
         return array_rows(array, str(path), labels=found, kind=kind)
@@ -219,8 +222,7 @@ def looks_like_samples(path: str | os.PathLike[str]) -> bool:
             start = file.read(8)
         if not start.startswith(b"PK"):
             return start.startswith(b"\x93NUMPY")
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+        names = [entry.filename for entry in zip_entries(path)]
     except (OSError, zipfile.BadZipFile):
         return False
     return not any(name.endswith("/data.pkl") for name in names) and any(name.endswith(".npy") or is_image_name(name) for name in names)

@@ -26,6 +26,7 @@ from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.layouts import known_layout
 from gandiag.load.rebuild.questions import PRIORS
 from gandiag.load.rebuild.ready import Ready
+from gandiag.load.rebuild.tried import demand_samples
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
 
@@ -102,7 +103,10 @@ def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint | 
             continue  # a chain that would fit by accident is not what these names are
         build: Callable[[Weights, AuditConfig], Blueprint | Ready] = FAMILIES.get(family)
         try:
-            return build(weights, config)
+            made = build(weights, config)
+            if isinstance(made, Ready):
+                demand_samples(made.module, made.latent, made.output, (made.condition, made.classes))
+            return made
         except NotThis as wrong:
             reasons += [f"{family}: {wrong}"] if str(wrong) else []  # no reason: not even the names are its own
     raise _no_family(weights, reasons, name)
@@ -120,6 +124,8 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
         hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
         return LoadError(f"{what}, but not run ({'; '.join(reasons[:2])})", hint)
     reasons = [reason for reason in reasons if not reason.startswith("pickled:")]
+    named = [reason for reason in reasons if reason.partition(":")[0] not in _BY_SHAPE]  # what almost is one of these is no plain chain
+    reasons = named or reasons
     return LoadError(
         f"{name} holds {len(weights.tensors)} tensors but no architecture that gandiag can rebuild ({'; '.join(reasons)})",
         "say what builds it: --model pkg.mod:factory [--init k=v]",

@@ -180,6 +180,9 @@ class Block(nn.Module):
         self.const = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.const", 3))) if side == 4 else None
         self.conv0 = None if side == 4 else Layer(tensors, f"{path}.conv0", side, up=True, clamp=clamp)
         self.conv1 = Layer(tensors, f"{path}.conv1", side, up=False, clamp=clamp)
+        if self.const is not None and self.const.shape != (self.conv1.weight.shape[1], 4, 4):
+            raise NotThis(f"{path}.const is {tuple(self.const.shape)}, and {path}.conv1.weight {tuple(self.conv1.weight.shape)} takes "
+                          f"{(self.conv1.weight.shape[1], 4, 4)}")  # fmt: skip
         self.torgb = ToRgb(tensors, f"{path}.torgb", clamp) if f"{path}.torgb.weight" in tensors else None
         self.skip = Shortcut(tensors, f"{path}.skip") if f"{path}.skip.weight" in tensors else None
 

@@ -69,6 +69,9 @@ class StyleGan2(nn.Module):
         self.input = nn.Module()
         self.input.input = nn.Parameter(torch.empty(shape_of(tensors, "input.input", 4)))
         self.conv1, self.to_rgb1 = Styled(tensors, "conv1", 0, up=False), ToRgb(tensors, "to_rgb1", up=False)
+        width, start = self.conv1.conv.weight.shape[2], tuple(self.input.input.shape)
+        if start != (1, width, 4, 4):
+            raise NotThis(f"input.input is {start}, and conv1.conv.weight {tuple(self.conv1.conv.weight.shape)} takes {(1, width, 4, 4)}")
         self.convs = nn.ModuleList(Styled(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
         self.to_rgbs = nn.ModuleList(ToRgb(tensors, f"to_rgbs.{index}", up=True) for index in range(octaves))
         self.noises = nn.Module()

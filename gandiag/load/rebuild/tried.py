@@ -1,21 +1,31 @@
-"""A network whose layers do not follow each other is found out before it is filled: a run on the meta device, without numbers."""
+"""A network whose layers do not follow each other is found out before it is sampled: a run on the meta device, without numbers."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from gandiag.contracts import Condition, Latent, Output
+from gandiag.errors import LoadError
+from gandiag.load.adapter import call, picture
 from gandiag.load.rebuild.layers import NotThis
+
+_WRONG = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, LoadError)
 
 
 def rehearsed(net: nn.Module, *given: Tensor | None) -> tuple[int, ...]:
     """The shape of one sample that `net` makes of these inputs, all on the meta device. NotThis where its layers do not follow each other."""
-    try:
-        with torch.no_grad():
+    with _watched(net) as where, torch.no_grad():
+        try:
             return tuple(net.eval()(*given).shape[1:])
-    except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
-        first = (str(wrong).strip().splitlines() or [type(wrong).__name__])[0]
-        raise NotThis(f"its layers do not follow each other: {first[:120]}") from None
+        except _WRONG as wrong:
+            raise NotThis(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
 
 
 def tried(net: nn.Module, latent: int, shape: tuple[int, ...], onehot: int | None = None) -> None:
@@ -23,3 +33,60 @@ def tried(net: nn.Module, latent: int, shape: tuple[int, ...], onehot: int | Non
     made = rehearsed(net, *(torch.empty(2, size, device="meta") for size in (latent, onehot) if size is not None))
     if made != shape:
         raise NotThis(f"it would make samples of {made}, not {shape}")
+
+
+def demand_samples(net: nn.Module, latent: Latent, output: Output, how: tuple[Condition | None, int | None]) -> None:
+    """NotThis, with the first layer that does not fit, unless a finished network makes samples of `output`. `how`: (condition, classes).
+
+    Its tensors are replaced by some without numbers for the time being; a network that cannot be run so (it keeps numbers where
+    torch does not see them) makes one sample in earnest.
+    """
+    stand_ins: dict[str, Tensor] = {name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()}
+    stand_ins |= {name: entry.to("meta") for name, entry in net.named_buffers()}
+    try:
+        made = _shape(net, lambda *given: functional_call(net, stand_ins, given), latent, how, "meta")
+    except NotThis:
+        made = _shape(net, net, latent, how, "cpu")
+    if math.prod(made) != math.prod(output.shape):
+        raise NotThis(f"it would make samples of {made}, not {output.shape}")
+
+
+def _shape(net: nn.Module, run: Callable[..., Any], latent: Latent, how: tuple[Condition | None, int | None], device: str) -> tuple[int, ...]:
+    z = torch.zeros(2, *latent.shape, device=device)
+    labels = None if how[0] is None else torch.zeros(2, dtype=torch.int64, device=device)
+    with _watched(net) as where, torch.no_grad():
+        try:
+            return tuple(picture(call(run, z, labels, how)).shape[1:])  # type: ignore[arg-type]
+        except _WRONG as wrong:
+            raise NotThis(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
+
+
+@contextmanager
+def _watched(net: nn.Module) -> Iterator[Callable[[], str]]:
+    """Inside, the function that says which layer was entered and not left: its weight, and what it was given."""
+    entered: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+
+    def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda part, given: entered.append((name, part, next((tuple(entry.shape) for entry in given if isinstance(entry, Tensor)), ())))
+
+    def leave(part: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+        entered.pop()
+
+    hooks = [hook for name, part in net.named_modules() for hook in (part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave))]
+    try:
+        yield lambda: _told(*entered[-1]) if entered else ""
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _told(name: str, part: nn.Module, given: tuple[int, ...]) -> str:
+    own = [(leaf, entry) for leaf, entry in part.named_parameters() if entry.ndim >= 2]
+    if not name or not own:
+        return ""
+    leaf, weight = own[0]
+    return f"{name}.{leaf} is {tuple(weight.shape)}, and is given {given[1:]} a sample"
+
+
+def _first_line(wrong: Exception) -> str:
+    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:120]

@@ -1,0 +1,85 @@
+"""What the fuzzer found, each as the smallest file that shows it: refused in a sentence since."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fuzz_seeds import torch_bytes, zipped
+from loading import save
+from test_family_stylegan2 import ada, ros
+
+from gandiag.config import AuditConfig
+from gandiag.errors import GandiagError, LoadError, SourceError
+from gandiag.load.generator import load_network
+from gandiag.sample.streams import open_samples
+from gandiag.subjects import is_samples, open_subject
+
+
+def refused(path: Path, said: str) -> None:
+    with pytest.raises(GandiagError, match=said) as caught:
+        open_subject(path, AuditConfig())
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("offset, byte", [(46, 0xFF), (6, 0xAD)], ids=["a name that is no UTF-8", "a version that nobody writes"])
+def test_a_damaged_list_of_contents(tmp_path: Path, offset: int, byte: int) -> None:
+    """Whether a file is samples is asked before it is read, and zipfile's errors came out there."""
+    whole = bytearray(torch_bytes({"0.weight": torch.ones(2, 2)}))
+    place = whole.find(b"PK\x01\x02")
+    whole[place + offset] = byte
+    whole[place + 9] |= 0x08  # names are UTF-8
+    (tmp_path / "a.pt").write_bytes(whole)
+    assert not is_samples(tmp_path / "a.pt")
+    refused(tmp_path / "a.pt", "ends early .* directory at its end is missing or damaged")
+
+
+@pytest.mark.parametrize("text", ["{'descr': '|u1', 'shape': (", "{'descr': '|u1"])
+def test_an_array_whose_header_ends_in_the_middle(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())
+    refused(tmp_path / "a.npy", r"a\.npy cannot be read")
+
+
+def test_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None:
+    """numpy reserves what an archive's array claims before it reads it."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2)})
+    (tmp_path / "a.npz").write_bytes(zipped({"x.npy": stream.getvalue() + bytes(64)}))
+    refused(tmp_path / "a.npz", r"x claims 17,592,186,044,416 bytes and holds 64")
+
+
+def test_a_model_in_pieces_is_no_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {}}))
+    refused(tmp_path, "holds a model in several pieces")
+
+
+def test_the_constant_start_of_stylegan2_fits_its_first_layer(tmp_path: Path) -> None:
+    nvidia = {**ada(), "synthesis.b4.const": torch.zeros(7, 4, 4)}
+    with pytest.raises(LoadError, match=r"synthesis.b4.const is \(7, 4, 4\), and synthesis.b4.conv1.weight \(5, 5, 3, 3\) takes \(5, 4, 4\)"):
+        load_network(save({"G_ema": nvidia}, tmp_path))
+    rosinality = {**ros(), "input.input": torch.zeros(1, 5, 5, 4)}
+    with pytest.raises(LoadError, match=r"input.input is \(1, 5, 5, 4\), and conv1.conv.weight \(1, 5, 5, 3, 3\) takes \(1, 5, 4, 4\)") as caught:
+        load_network(save({"g_ema": rosinality}, tmp_path))
+    assert "transposed:" not in caught.value.what and "--model" in caught.value.hint
+
+
+def test_layers_that_do_not_follow_each_other_are_named(tmp_path: Path) -> None:
+    path = "synthesis.b8.conv1"
+    wide = {f"{path}.weight": torch.zeros(4, 9, 3, 3), f"{path}.affine.weight": torch.zeros(9, 8), f"{path}.affine.bias": torch.zeros(9)}
+    with pytest.raises(LoadError, match=r"synthesis.b8.conv1.weight is \(4, 9, 3, 3\), and is given \(4, 8, 8\) a sample"):
+        load_network(save({"G_ema": ada() | wide}, tmp_path))
+    with pytest.raises(LoadError, match=r"style.3.weight is \(8, 8\), and is given \(9,\) a sample"):
+        load_network(save({"g_ema": ros() | {"style.2.weight": torch.zeros(9, 8), "style.2.bias": torch.zeros(9)}}, tmp_path))
+
+
+def test_an_image_archive_with_a_damaged_list(tmp_path: Path) -> None:
+    whole = bytearray(zipped({"a.png": b"x", "b.png": b"y"}))
+    whole[whole.find(b"PK\x01\x02") + 6] = 0xAD
+    (tmp_path / "a.zip").write_bytes(whole)
+    with pytest.raises(SourceError, match="cannot be read as a zip file"):
+        open_samples(tmp_path / "a.zip")
