@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gandiag.config import AuditConfig, resolve
+from gandiag.contracts import Assumption
 from gandiag.errors import ExitCode, LoadError
 from gandiag.load.survey import Row, Survey, size, survey
 from gandiag.report import words
@@ -21,6 +24,12 @@ from .options import Grouped, load_options
 
 SCHEMA = "gandiag.inspect/1"
 _ROWS = 40
+_OF_LAYER = r"(.* of )(\S+(?:, \S+)*)( \(--[a-z-]+\))"
+_PASSED = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
+_FAMILIES = {  # those that are told by shapes alone, in words
+    "transposed": "transposed convolutions (a DCGAN or its kin)", "projected": "a linear layer, then convolutions that are upsampled",
+    "mlp": "linear layers (MLP)", "pickled": "standard layers, in the order of the pickled modules",
+}  # fmt: skip
 
 
 @click.command("inspect", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,22 +104,51 @@ def _refuse(seen: Survey) -> None:
 def lines(seen: Survey, network: Network | None, sha256: str | None) -> list[str]:
     """The whole account as text."""
     protocol = f", protocol {seen.protocol}" if seen.protocol is not None else ""
-    out = [f"{seen.container.name}: {seen.kind}{protocol}, {seen.container.size:,} bytes"]
+    out = [f"{_name(seen, network)}: {seen.kind}{protocol}, {seen.container.size:,} bytes"]
     out += [f"sha256 {sha256}"] if sha256 else []
     if seen.rows:
         out += ["", "contents", *_table([(row.path or "(the whole file)", row.what, size(row)) for row in seen.rows[:_ROWS]])]
         out += [f"  … and {len(seen.rows) - _ROWS} more (--json shows all)"] if len(seen.rows) > _ROWS else []
     if network is not None:
+        rows: list[tuple[str, ...]] = [(entry.what, entry.value, _source(entry.source)) for entry in _together(network.assumptions)]
         out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(seen, network)).items()))]
-        out += ["", "how that is known, and what is assumed", *_table([(entry.what, entry.value, entry.source) for entry in network.assumptions])]
+        out += ["", "how that is known, and what is assumed", *_table(rows)]
         out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
     told = [f"  {entry}" for entry in seen.code[:20]] or ["  none"]
     return [*out, "", "code (nothing was run)", *told]
 
 
+def _name(seen: Survey, network: Network | None) -> str:
+    """The file's name; of a folder that was given, its place in it: "ddpm/unet/model.safetensors"."""
+    from pathlib import Path
+
+    file, given = seen.container.path, Path(str(network.subject.get("path"))) if network is not None else seen.container.path
+    inside = given != file and given in file.parents
+    return f"{given.name}/{file.relative_to(given).as_posix()}" if inside else seen.container.name
+
+
+def _together(assumptions: Sequence[Assumption]) -> list[Assumption]:
+    """Neighbours that say the same of several layers as one: "stride and padding of main.4, main.7 (--image-size)"."""
+    found: list[Assumption] = []
+    for entry in assumptions:
+        before = re.fullmatch(_OF_LAYER, found[-1].what) if found else None
+        now = re.fullmatch(_OF_LAYER, entry.what)
+        same = before and now and before.group(1, 3) == now.group(1, 3) and (found[-1].value, found[-1].source) == (entry.value, entry.source)
+        if same and before and now:
+            found[-1] = Assumption(f"{before[1]}{before[2]}, {now[2]}{now[3]}", entry.value, entry.source)
+        else:
+            found.append(entry)
+    return found
+
+
+def _source(source: str) -> str:
+    """"family (mimicry)" -> "family: mimicry": parentheses stand around it already."""
+    return source.replace(" (", ": ", 1).removesuffix(")") if " (" in source else source
+
+
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     """Columns side by side; long texts are wrapped under themselves."""
-    width = min(44, max(len(row[0]) for row in rows))
+    width = min(54, max(len(row[0]) for row in rows))
     out = []
     for first, *rest in rows:
         text = "  ".join(part for part in ([rest[0], f"({rest[1]})"] if len(rest) > 1 and rest[1] else rest[:1]) if part)
@@ -124,10 +162,10 @@ def _facts(network: Network) -> dict[str, str]:
     span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
     return {
         "weights": str(about.get("weights")),
-        "family": f"{about.get('family')}, {about.get('parameters', 0):,} parameters",
+        "family": f"{_FAMILIES.get(str(about.get('family')), about.get('family'))}, {about.get('parameters', 0):,} parameters",
         "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
-        "classes": "none" if network.classes is None else f"{network.classes}, passed as {network.condition}",
+        "classes": "none" if network.classes is None else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
     }
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from loading import save
-from torch import Tensor
+from loading import calibrated, normal, save
+from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
@@ -154,3 +155,34 @@ def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     del style["formatLayer.module.weight"]
     with pytest.raises(LoadError, match="pytorch_GAN_zoo's StyleGAN, which gandiag does not rebuild"):
         load_network(save(style, tmp_path, "style.pt"))
+
+
+class Dcgan(nn.Module):
+    """The library's DCGAN: a first layer by name, the rest in one Sequential by names, and an activation that only its loss tells."""
+
+    def __init__(self, depth: int = 2) -> None:
+        super().__init__()
+        self.formatLayer = nn.ConvTranspose2d(LATENT, 8 * 2**depth, 4, bias=False)
+        parts: dict[str, nn.Module] = {"batchNorm0": nn.BatchNorm2d(8 * 2**depth), "relu0": nn.ReLU()}
+        for index in range(1, depth + 1):
+            wide = 8 * 2 ** (depth - index)
+            parts |= {f"convTranspose{index}": nn.ConvTranspose2d(2 * wide, wide, 4, 2, 1, bias=False), f"batchNorm{index}": nn.BatchNorm2d(wide),
+                      f"relu{index}": nn.ReLU()}  # fmt: skip
+        self.main = nn.Sequential(OrderedDict(parts | {"outlayer": nn.ConvTranspose2d(8, 3, 4, 2, 1, bias=False)}))
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.main(self.formatLayer(z[:, :, None, None]))
+        return out
+
+
+@pytest.mark.parametrize("loss, final", [("WGANGP", "none"), ("DCGAN", "tanh")])
+def test_the_loss_tells_what_its_dcgan_ends_in(tmp_path: Path, loss: str, final: str) -> None:
+    net = calibrated(Dcgan(), normal(LATENT))
+    critic = {"main.convTranspose2.weight": torch.ones(8, 3, 4, 4)}
+    file = save({"config": BaseConfig(lossCriterion=loss, noiseVectorDim=LATENT), "netG": net.state_dict(), "netD": critic}, tmp_path, "dcgan.pt")
+    network = load_network(file)
+    assert told(network, "output activation") == (f"{final} (trained by the loss {loss}), [-1, 1]", "file (config)")
+    with torch.no_grad():
+        wanted = net(z()) if final == "none" else net(z()).tanh()
+    assert wanted.std() > 0.05 and torch.allclose(network.forward(z()[:, :, None, None]), wanted, atol=1e-5)
+    assert told(load_network(file, AuditConfig(output_range=(0.0, 1.0))), "output activation") == ("sigmoid, [0, 1]", "flag")

@@ -159,6 +159,8 @@ def main() -> None:
                         write(seed, asked.keep / str(number))
             slowest = max(slowest, (time.process_time() - start, number))
         number += 1
+        if number % 250 == 0:
+            print(f"{number - asked.first:,} so far", flush=True)
     print(f"{number - asked.first:,} damaged files (cases {asked.first} to {number - 1}); {sum(found.values())} failed, in {len(found)} ways; "
           f"the slowest took {slowest[0]:.1f} s (case {slowest[1]})")  # fmt: skip
     sys.exit(1 if found else 0)

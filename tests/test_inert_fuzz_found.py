@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fuzz_seeds import torch_bytes, zipped
+from fuzz_seeds import FIXTURES, torch_bytes, zipped
 from loading import save
 from test_family_stylegan2 import ada, ros
 
@@ -83,3 +84,25 @@ def test_an_image_archive_with_a_damaged_list(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(whole)
     with pytest.raises(SourceError, match="cannot be read as a zip file"):
         open_samples(tmp_path / "a.zip")
+
+
+def test_attention_of_the_wrong_rank(tmp_path: Path) -> None:
+    content = torch.load(FIXTURES / "families" / "mimicry_sagan.pth", weights_only=True)
+    for spoil in (lambda entry: entry.flatten(), lambda entry: None):
+        tensors = dict(content["model_state_dict"])
+        name = next(name for name in tensors if name.startswith("attn_block.phi.weight"))
+        tensors[name] = spoil(tensors[name])
+        with pytest.raises(LoadError):
+            load_network(save({name: entry for name, entry in tensors.items() if entry is not None}, tmp_path))
+
+
+class Keyed(torch.nn.Linear):
+    """An object whose attributes have names that are no text: no Python makes it, but a pickle can say it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Keyed, (2, 3), {**self.__dict__, 7: "x", Keyed: 1}
+
+
+def test_attributes_without_a_name(tmp_path: Path) -> None:
+    (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G": Keyed(2, 3)}))
+    assert load_network(tmp_path / "g.pkl").output.shape == (3,)

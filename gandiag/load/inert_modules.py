@@ -60,7 +60,8 @@ def module_of(record: Any, depth: int = 0) -> Node | None:
     kept = {name: entry for name, entry in buffers.items() if not (isinstance(left_out, set) and name in left_out)}
     tensors = {name: entry for name, entry in {**parameters, **kept}.items() if isinstance(name, str) and isinstance(entry, Lazy)}
     children = {name: child for name, entry in inside.items() if isinstance(name, str) and (child := module_of(entry, depth + 1)) is not None}
-    settings = {name: entry for name, entry in attributes.items() if not name.startswith("_") or name in ("_init_args", "_init_kwargs")}
+    said = {name: entry for name, entry in attributes.items() if isinstance(name, str)}  # a pickle's keys may be anything
+    settings = {name: entry for name, entry in said.items() if not name.startswith("_") or name in ("_init_args", "_init_kwargs")}
     return Node(cls, tensors, children, settings, source)
 
 

@@ -67,7 +67,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("antialiasing", "a [1, 2, 1] blur behind every upsampling" if "layers.0.0.1.f" in tensors else "none", "shapes"),
         Assumption("excitation", excited, "shapes"),
         *([Assumption("attention", f"at {', '.join(attended)} pixels, heads of 64 channels", "shapes")] if attended else []),
-        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], clamped to [0, 1]", span_source),
+        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], clamped{'' if span == (0.0, 1.0) else ' to [0, 1]'}", span_source),
     )
     output = Output("image", (net.colours, net.side, net.side), (span[0], span[1]))
     return Ready("lightweight-gan", net, Latent(dim, prior), output, assumptions=said)  # type: ignore[arg-type]

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Output
 from gandiag.errors import LoadError
 
 # Flat outputs that are customarily images: size -> (C, H, W)
 FLAT_IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32), 12288: (3, 64, 64)}
+_ZOO = {"MSE": "tanh", "DCGAN": "tanh", "WGANGP": "none", "Logistic": "none"}  # losses of pytorch_GAN_zoo, and what its generators end in
 _BY_RANGE = {(-1.0, 1.0): "tanh", (0.0, 1.0): "sigmoid"}
 
 
-def image_output(shape: tuple[int, ...], after: int | None, config: AuditConfig) -> tuple[Output, str, tuple[Assumption, ...]]:
-    """Images end in tanh unless --output-range says otherwise; a tanh called as a function leaves no trace in the file."""
+def zoo_final(settings: Any) -> tuple[str, str] | None:
+    """(activation, in words) at the end of a generator of pytorch_GAN_zoo, by the loss that its checkpoint's settings name; None for other files."""
+    found = getattr(settings, "attributes", settings)
+    loss = found.get("lossCriterion") if isinstance(found, Mapping) else None
+    final = _ZOO.get(loss) if isinstance(loss, str) else None
+    return None if final is None else (final, f"{final} (trained by the loss {loss})")
+
+
+def image_output(
+    shape: tuple[int, ...], after: int | None, config: AuditConfig, told: tuple[str, str] | None = None
+) -> tuple[Output, str, tuple[Assumption, ...]]:
+    """Images end in tanh unless --output-range or the file (`told`: the activation, and in words) says otherwise.
+
+    A tanh called as a function leaves no trace in the weights.
+    """
     if config.channels is not None and config.channels != shape[0]:
         raise LoadError(f"--channels {config.channels} contradicts the weights, which emit {shape[0]}", "remove --channels")
     if config.output_range is not None:
         low, high = config.output_range
         final = _BY_RANGE.get((float(low), float(high)), "none")
         return Output("image", shape, (low, high)), final, (Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag"),)
+    if told is not None:
+        return Output("image", shape, (-1.0, 1.0)), told[0], (Assumption("output activation (--output-range)", f"{told[1]}, [-1, 1]", "file (config)"),)
     seen = "a module follows the last layer" if after else "no module follows the last layer" if after == 0 else "the file does not say"
     value = f"tanh, [-1, 1] ({seen}; sigmoid, [0, 1], would fit as well)"
     return Output("image", shape, (-1.0, 1.0)), "tanh", (Assumption("output activation (--output-range)", value, "default"),)

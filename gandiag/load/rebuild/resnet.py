@@ -39,6 +39,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     output, net.final, said = tanh_or_flag(config.output_range, (net.colours, size, size), "mimicry")
     fitted(net, tensors)
     told = (Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", config.prior or "normal", _source(config)),
+            *([Assumption("classes (--classes)", f"{net.classes}, as an index: each has gains and biases of its own", "shapes")] if net.classes else []),
             Assumption("upsampling", f"bilinear, before every block: {side} to {size} pixels", "family (mimicry)"), said)  # fmt: skip
     latent = Latent(dim, config.prior or "normal")  # type: ignore[arg-type]
     return Ready("mimicry ResNet", net, latent, output, net.classes, "index" if net.classes else None, told)
@@ -101,13 +102,13 @@ class Block(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        embedded = tensors.get("b1.embed.weight")
-        self.classes = None if embedded is None else int(embedded.shape[0])
+        self.classes = shape_of(tensors, "b1.embed.weight", 2)[0] if "b1.embed.weight" in tensors else None
         for norm, conv in (("b1", "c1"), ("b2", "c2")):
             width = shape_of(tensors, f"{conv}.weight", 4)[1]
             setattr(self, norm, nn.BatchNorm2d(width) if self.classes is None else ClassNorm(width, self.classes))
             setattr(self, conv, _conv(tensors[f"{conv}.weight"], f"{conv}.bias" in tensors))
         if "c_sc.weight" in tensors:
+            shape_of(tensors, "c_sc.weight", 4)
             self.c_sc = _conv(tensors["c_sc.weight"], "c_sc.bias" in tensors)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -143,6 +144,7 @@ class Attention(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name in ("theta", "phi", "g", "o"):
+            shape_of(tensors, f"attn_block.{name}.weight", 4)
             setattr(self, name, _conv(tensors[f"attn_block.{name}.weight"], f"attn_block.{name}.bias" in tensors))
         self.gamma = nn.Parameter(torch.empty(tensors["attn_block.gamma"].shape))
 

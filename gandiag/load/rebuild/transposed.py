@@ -12,7 +12,7 @@ from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_st
 from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated
-from gandiag.load.rebuild.outputs import image_output
+from gandiag.load.rebuild.outputs import image_output, zoo_final
 from gandiag.load.weights import Weights
 
 
@@ -26,13 +26,15 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     turned = transposition(layers, first.shape[0])
     if not turned[0]:
         raise NotThis(f"{first.key} is {first.shape}: a convolution, which takes an image")
-    return rising(layers, turned, config, Rising(first.shape[2], 1, _finish(layers, spacing, turned, config)))
+    return rising(layers, turned, config, Rising(first.shape[2], 1, _finish(layers, spacing, turned, config, zoo_final(weights.beside.get("config")))))
 
 
-def _finish(layers: list[Layer], spacing: list[int | None], turned: list[bool], config: AuditConfig) -> Callable[[list[Geometry], int], Blueprint]:
+def _finish(
+    layers: list[Layer], spacing: list[int | None], turned: list[bool], config: AuditConfig, told: tuple[str, str] | None
+) -> Callable[[list[Geometry], int], Blueprint]:
     def finish(geometry: list[Geometry], side: int) -> Blueprint:
         steps, channels = kernel_steps(layers, spacing, turned, [(1, 0, 0), *geometry])
-        output, final, said = image_output((channels, side, side), spacing[-1], config)
+        output, final, said = image_output((channels, side, side), spacing[-1], config, told)
         return Blueprint("transposed", tuple(steps), layers[0].shape[0], True, output, final, said)
 
     return finish
