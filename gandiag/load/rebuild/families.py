@@ -117,8 +117,9 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
     if layout is not None:
         what, place = layout
         hint = f"build it with its own code ({place}): --model pkg.mod:factory [--init k=v], run where that is importable; or audit a folder of its samples"
-        why = next((f": {reason.partition(': ')[2]}" for reason in reasons if not reason.startswith("pickled:")), "")
-        return LoadError(f"{name} holds {what}, which gandiag does not rebuild{why}", hint)
+        why = next((reason.partition(": ")[2] for reason in reasons if not reason.startswith("pickled:")), "")
+        form = f" in a form that gandiag does not rebuild: {why}" if why else ", which gandiag does not rebuild"
+        return LoadError(f"{name} holds {what}{form}", hint)
     if weights.structure is not None:
         what = f"{name} holds a whole object ({weights.structure.cls}) whose forward() is not in the file: its {len(weights.tensors)} tensors can be read"
         hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
