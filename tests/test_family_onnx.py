@@ -130,7 +130,7 @@ def test_looking_reads_the_header_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["inspect", str(pictures(tmp_path / "g.onnx", label="index"))]) == 0
     said = capsys.readouterr().out
     for part in ("graph of 5 operators, opset 17, written by tests", "input z",
-                 "float32 (batch, 8)", "input y", "int64 (batch)", "5, passed as index", "1 Tanh"):
+                 "float32 (batch, 8)", "input y", "int64 (batch)", "5, passed as an index", "1 Tanh"):
         assert part in said
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fuzz_seeds import FIXTURES, torch_bytes, zipped
+from fuzz_seeds import FIXTURES, HAS_DIFFUSERS, torch_bytes, zipped
 from loading import save
 from test_family_stylegan2 import ada, ros
 
@@ -106,3 +107,14 @@ class Keyed(torch.nn.Linear):
 def test_attributes_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G": Keyed(2, 3)}))
     assert load_network(tmp_path / "g.pkl").output.shape == (3,)
+
+
+@pytest.mark.skipif(not HAS_DIFFUSERS, reason="needs diffusers")
+@pytest.mark.filterwarnings("ignore")  # the library's own, at import
+@pytest.mark.parametrize("key, value", [("timestep_spacing", "0.weight"), ("prediction_type", 7), ("steps_offset", "x")])
+def test_settings_of_a_scheduler_that_only_sampling_looks_at(tmp_path: Path, key: str, value: object) -> None:
+    shutil.copytree(FIXTURES / "families" / "ddpm", tmp_path / "ddpm")
+    plan = tmp_path / "ddpm" / "scheduler" / "scheduler_config.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), key: value}))
+    with pytest.raises(LoadError, match=r"scheduler_config\.json is none of DDIM"):
+        load_network(tmp_path / "ddpm")

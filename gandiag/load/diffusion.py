@@ -65,8 +65,7 @@ class Pipeline:
         _refuse_flags(config, name)
         steps, source = _steps(config)
         unet = _unet(self.network, self.tensors, name)
-        scheduler = _scheduler(self.plan, name)
-        scheduler.set_timesteps(steps)
+        scheduler = _scheduler(self.plan, steps, name)
         size = self.network.get("sample_size")
         sides = tuple(size) if isinstance(size, list) else (size, size)
         if len(sides) != 2 or not all(type(side) is int and 0 < side <= _MOST for side in sides):
@@ -153,14 +152,18 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {new(name): entry for name, entry in tensors.items()}
 
 
-def _scheduler(plan: Mapping[str, Any], name: str) -> Any:
+def _scheduler(plan: Mapping[str, Any], sampled: int, name: str) -> Any:
+    """DDIM by these settings, set for so many steps; one of them is taken, as some settings are only looked at then."""
     diffusers = _library()
     steps = plan.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 1 <= steps <= 100_000:
         raise LoadError(f"{name}: num_train_timesteps in scheduler_config.json is {str(steps)[:40]}", "it must be from 1 to 100000")
     try:
-        return diffusers.DDIMScheduler.from_config({key: entry for key, entry in plan.items() if not key.startswith("_")})
-    except (ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as wrong:
+        made = diffusers.DDIMScheduler.from_config({key: entry for key, entry in plan.items() if not key.startswith("_")})
+        made.set_timesteps(sampled)
+        made.step(torch.zeros(1, 1, 2, 2), made.timesteps[0], torch.zeros(1, 1, 2, 2), eta=0.0)
+        return made
+    except (ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError, RuntimeError, OverflowError) as wrong:
         first = (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:160]
         raise LoadError(f"{name}: scheduler_config.json is none of DDIM: {first}", "save the pipeline again: save_pretrained(...)") from None
 
