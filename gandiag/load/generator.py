@@ -174,7 +174,7 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
         fill(module, weights, name)
         return _adapted(frozen_copy(module), config, {**subject, "family": config.model}, notes)
     refuse_others(weights.tensors, name, _siblings(path))
-    made = rebuild(replace(weights, beside={**companion(Path(path)), **_settings(content.tree)}), config, name)
+    made = rebuild(replace(weights, beside={**companion(Path(path)), **_settings(content.tree)}), config, name, glance=borrow and not config.strict)
     facts = {**subject, "family": made.family, "parameters": weights.parameters}
     classes, first = made.inputs.classes, made.inputs.labels_first
     said = (*made.assumptions, *set_knobs(made.module, config, name))

@@ -118,6 +118,18 @@ def retuned(chain: Chain, blueprint: Blueprint, activation: str, eps: float, dro
     return chain
 
 
+SHUFFLES = ("pixel shuffle", "depth to space")
+
+
+class DepthToSpace(nn.Module):
+    """Pixel shuffle in the order of other frameworks, (B, 4 C, H, W) -> (B, C, 2 H, 2 W): four blocks of C channels, one for each pixel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        blocks = x.reshape(batch, 4, channels // 4, height, width).transpose(1, 2)
+        return nn.functional.pixel_shuffle(blocks.reshape(batch, channels, height, width), 2)
+
+
 def _complete(layer: Layer) -> Mapping[str, Tensor]:
     """Checkpoints of torch < 0.4.1 have no num_batches_tracked."""
     if layer.kind == "norm" and "num_batches_tracked" not in layer.tensors:
@@ -180,7 +192,9 @@ def conv_step(layer: Layer) -> Step:
 
 
 def upsample_step(mode: str) -> Step:
-    """Doubling of the side: "nearest" or "bilinear"."""
+    """Doubling of the side: "nearest" or "bilinear"; "pixel shuffle" or "depth to space", which take four channels for one."""
+    if mode in SHUFFLES:
+        return Step("upsample", None, lambda eps: nn.PixelShuffle(2) if mode == SHUFFLES[0] else DepthToSpace())
     return Step("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))
 
 

@@ -68,8 +68,8 @@ class Rebuilt:
     condition: Condition | None = None
 
 
-def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
-    """The generator that these weights are. LoadError with what each family missed if none takes them."""
+def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = False) -> Rebuilt:
+    """The generator that these weights are. LoadError with what each family missed if none takes them. `glance`: what takes seconds is left."""
     weights = folded(weights)
     blueprint = _blueprint(weights, config, name)
     if isinstance(blueprint, Ready):
@@ -77,7 +77,7 @@ def rebuild(weights: Weights, config: AuditConfig, name: str) -> Rebuilt:
     first = _first_layer(blueprint)
     inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
     try:
-        found = settle(blueprint, inputs, config, _deviations(first, inputs))
+        found = settle(blueprint, inputs, config, _deviations(first, inputs), glance=glance)
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
     shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
@@ -154,5 +154,6 @@ def _deviations(first: FirstLayer | None, inputs: Inputs) -> dict[str, float]:
     start = inputs.classes or 0 if inputs.labels_first else 0
     labels = torch.eye(inputs.classes, dtype=torch.float64) if inputs.classes else None
     known = replace(first, latents=list(range(start, start + inputs.latent)), labels=labels)
-    found = {prior: input_scale(replace(known, shift=prior_shift(prior))) for prior in PRIORS}
-    return {prior: one.value for prior, one in found.items() if one is not None} if all(found.values()) else {}
+    found = {shift: input_scale(replace(known, shift=shift)) for shift in {prior_shift(prior) for prior in PRIORS}}
+    scales = {prior: found[prior_shift(prior)] for prior in PRIORS}
+    return {prior: one.value for prior, one in scales.items() if one is not None} if all(scales.values()) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from gandiag.config import AuditConfig
@@ -10,7 +11,7 @@ from gandiag.load.rebuild.geometry import Geometry
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated, flat_steps
 from gandiag.load.rebuild.transposed import Rising, kernel_steps, rising, transposition
-from gandiag.load.rebuild.upsampled import Body, upsampled
+from gandiag.load.rebuild.upsampled import Body, shuffled, shuffles, upsampled
 from gandiag.load.weights import Weights
 
 
@@ -31,6 +32,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     unflatten = Step("unflatten", size=(channels, side, side))
     before = sum(layer.kind == "norm" for layer in layers[:split])
     body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before)
+    with contextlib.suppress(NotThis):
+        if places := shuffles(body.layers, channels):
+            return shuffled(body, side, places, config)
     turned = transposition(body.layers, channels)
     if any(turned):
         return rising(body.layers, turned, config, Rising(side, 0, _finish(body, turned, config), before))

@@ -231,6 +231,7 @@ def priced(chain: Chain) -> list[Cost]:
     found: list[Cost] = []
     x = torch.zeros(2, *chain.inputs)
     before, last, floats = 0.0, 0.0, 0.0
+    direct = False  # does the map's output go to the norm as it is?
     with torch.no_grad():
         for layer in chain.layers:
             given, x = x, layer(x)
@@ -239,7 +240,8 @@ def priced(chain: Chain) -> list[Cost]:
                 positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
                 before, last = before + last, float(layer.weight.numel() * positions)
             elif isinstance(layer, _NORM):
-                found.append(Cost(before, last * min(1.0, _CHANNELS / layer.num_features), floats))
+                found.append(Cost(before, last * (min(1.0, _CHANNELS / layer.num_features) if direct else 1.0), floats))
+            direct = isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
     return found
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, upsample_step
-from gandiag.load.rebuild.layers import Layer
+from gandiag.load.rebuild.chain import SHUFFLES, Blueprint, Open, Step, conv_step, norm_step, upsample_step
+from gandiag.load.rebuild.layers import Layer, NotThis
 from gandiag.load.rebuild.mlp import activated
 from gandiag.load.rebuild.outputs import image_output
 
@@ -47,6 +47,30 @@ class Way:
     bare: bool = False
 
 
+def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
+    """The layers that take a quarter of the channels that the convolution before them makes: pixels are shuffled in between.
+
+    None where the channels follow each other as they are. NotThis where neither explains them."""
+    found = []
+    for index, layer in enumerate(layers):
+        takes = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
+        if takes * 4 == channels and index > 0:
+            found.append(index)
+        elif takes != channels:
+            raise NotThis(f"{layer.name} takes {takes} channels after {channels}")
+        channels = takes if layer.kind == "norm" else layer.shape[0]
+    return tuple(found)
+
+
+def shuffled(body: Body, side: int, places: tuple[int, ...], config: AuditConfig) -> Blueprint:
+    """Doublings that the shapes show; batch norm tells in which order the pixels are taken from the channels."""
+    size = side * 2 ** len(places)
+    if config.image_size not in (None, size):
+        raise LoadError(f"--image-size {config.image_size} contradicts the weights, whose pixel shuffles lead to {size}", "remove --image-size")
+    spacing = [gap - 1 if gap and index + 1 in places else gap for index, gap in enumerate(body.spacing)]  # the shuffle is one of the modules there
+    return _told(replace(body, spacing=spacing), side, [Way(mode, places) for mode in SHUFFLES], "shapes", config)
+
+
 def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
     """The blueprint of the customary way; the others are an open question where a batch norm stands behind a convolution.
 
@@ -55,9 +79,18 @@ def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
     modes = (config.upsampling,) if config.upsampling else MODES
     found, source = _places(body, side, config)
     ways = [Way(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])]
-    norms = [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.kernels[0]]
-    if len({len(way.doubled) for way in ways}) > 1 and not norms and source == "default":
+    if len({len(way.doubled) for way in ways}) > 1 and not _norms(body) and source == "default":
         raise LoadError("the weights do not say where the picture is upsampled", "give the size of the output: --image-size N")
+    return _told(body, side, ways, source, config)
+
+
+def _norms(body: Body) -> list[int]:
+    return [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.kernels[0]]
+
+
+def _told(body: Body, side: int, ways: list[Way], source: str, config: AuditConfig) -> Blueprint:
+    """The blueprint of the first way; a question about the others, where a norm can answer it."""
+    norms = _norms(body)
     told = [f"{way.mode}, before {', '.join(body.layers[i].name for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels"
             for way in ways]  # fmt: skip
     deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
@@ -91,9 +124,10 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
 
 
 def _anywhere(kernels: list[int]) -> list[tuple[tuple[int, ...], bool]]:
-    """Before every convolution, or from the first or second one on."""
+    """Before every convolution but the one that makes the picture, or before that too, or from the second one on."""
     starts = [tuple(kernels[begin : begin + count]) for count in range(len(kernels), 0, -1) for begin in (0, 1) if begin + count <= len(kernels)]
-    return [(doubled, False) for doubled in [*starts[:_MANY], ()]]
+    usual = tuple(kernels[:-1])
+    return [(doubled, False) for doubled in [usual, *(start for start in starts[:_MANY] if start != usual), *([()] if usual else [])]]
 
 
 def _by_size(kernels: list[int], side: int, size: int) -> list[tuple[tuple[int, ...], bool]]:
