@@ -47,9 +47,10 @@ def judged(truth: Truth, net: nn.Module, network: Network) -> dict[str, Judged]:
         right = said[what].value.split(" ")[0] == true or (equal and what != "latent prior")
         found[name] = Judged(right, said[what].source == "undecided", f"{said[what].value} [{said[what].source}]")
     if truth.layers in STRIDES:
-        places = [entry for what, entry in said.items() if what.startswith("stride and padding of")]
-        kernels = STRIDES[truth.layers][1][-1 - len(places) : -1]
-        right = [entry.value.split(" ")[0] for entry in places] == [f"k{k}s{s}p{p}" + (f"+{extra}" if extra else "") for k, s, p, extra in kernels]
+        places = [entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))]
+        named = re.findall(r"k\ds\dp\d(?:\+1)?", " ".join(entry.value.split(" (")[0] for entry in places))
+        spelt = [f"k{k}s{s}p{p}" + (f"+{extra}" if extra else "") for k, s, p, extra in STRIDES[truth.layers][1]]
+        right = named[:-1] == spelt[-len(named) : -1] if len(named) > 1 else False
         told = "; ".join(f"{entry.value} [{entry.source}]" for entry in places)
         undecided = any(entry.source == "undecided" for entry in places)
         side = _side(truth, net)

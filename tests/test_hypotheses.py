@@ -17,6 +17,7 @@ from gandiag.errors import LoadError
 from gandiag.load.generator import load_network
 from gandiag.load.moments import dropping
 from gandiag.load.rebuild.chain import DepthToSpace, assemble, retuned
+from gandiag.load.rebuild.geometry import CUSTOM, side_after, ways
 from gandiag.load.rebuild.hypotheses import best_of
 from gandiag.load.rebuild.mlp import rebuild as rebuild_mlp
 from gandiag.load.rebuild.questions import Question
@@ -165,3 +166,52 @@ def test_a_glance_does_not_rank_what_takes_seconds(tmp_path: Path) -> None:
     file = save(calibrated(DCGAN(ngf=160, blocks=3), normal(12), batches=1).state_dict(), tmp_path)
     entry = next(entry for entry in load_network(file, glance=True).assumptions if entry.what.startswith("hidden activation"))
     assert entry.source == "default" and "an audit asks" in entry.value
+
+
+def stacked(kernels: list[tuple[int, int, int, int]], *, side: int = 1) -> nn.Sequential:
+    """Transposed convolutions (kernel, stride, padding, output padding), batch norm and ReLU between them; a linear layer where `side` is not 1."""
+    layers: list[nn.Module] = []
+    into = 12
+    if side > 1:
+        layers, into = [nn.Linear(12, 32 * side**2), nn.BatchNorm1d(32 * side**2), nn.ReLU(), nn.Unflatten(1, (32, side, side))], 32
+    for index, (kernel, stride, padding, extra) in enumerate(kernels):
+        out = 3 if index == len(kernels) - 1 else 24 - 4 * index
+        layers += [nn.ConvTranspose2d(into, out, kernel, stride, padding, extra), *([nn.BatchNorm2d(out), nn.ReLU()] if out > 3 else [nn.Tanh()])]
+        into = out
+    return nn.Sequential(*layers)
+
+
+def test_a_size_that_is_given_is_reached_by_the_strides_that_fit(tmp_path: Path) -> None:
+    """4 -> 6 -> 11 -> 24 -> 48: with 48 given, no stride can be another alone, so all are one question."""
+    net = stacked([(4, 1, 0, 0), (3, 1, 0, 0), (3, 2, 1, 0), (4, 2, 0, 0), (4, 2, 1, 0)])
+    draw = normal(12)
+    file = save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path)
+    network = load_network(file, AuditConfig(image_size=48))
+    entry = next(entry for entry in network.assumptions if entry.what == "strides and paddings (--image-size)")
+    assert entry.value.startswith("k3s1p0 k3s2p1 k4s2p0 ") and entry.source == "flag"
+    z = torch.randn(4, 12, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+
+
+def test_ways_all_lead_to_the_size_and_the_customary_one_is_first() -> None:
+    options = [CUSTOM[3], CUSTOM[3], CUSTOM[4]]
+    found = ways(4, [3, 3, 4, 4], 48, options)
+    for path in found:
+        sides = [4]
+        for kernel, geometry in zip([3, 3, 4], path, strict=True):
+            sides.append(side_after(sides[-1], kernel, geometry))
+        assert 48 in {side_after(sides[-1], 4, geometry) for geometry in CUSTOM[4]}, path
+    assert len(set(found)) == len(found) > 3
+    costs = [sum(given.index(one) for given, one in zip(options, path, strict=True)) for path in found]
+    assert costs == sorted(costs)
+
+
+def test_odd_transposed_kernels_behind_a_reshape_are_no_convolutions(tmp_path: Path) -> None:
+    """32 x 4 x 4 values are no square picture of the 24 channels that the first kernel makes; its last kernel rises as the others do."""
+    net = stacked([(3, 2, 1, 1), (3, 2, 1, 1), (3, 2, 1, 1)], side=4)
+    network = load_network(save(calibrated(net, normal(12)).state_dict(), tmp_path))
+    assert network.output.shape == (3, 32, 32)
+    z = torch.randn(4, 12)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)

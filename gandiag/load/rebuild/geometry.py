@@ -15,6 +15,7 @@ CUSTOM: dict[int, tuple[tuple[int, int, int], ...]] = {
     7: ((1, 3, 0), (1, 0, 0), (2, 3, 1)),
 }
 USUAL_SIDES = (16, 24, 28, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+_WAYS = 24  # to one size, that are told apart
 _UNUSUAL = 1.5  # a final side that nobody uses costs more than one unusual layer
 
 Geometry = tuple[int, int, int]
@@ -23,13 +24,14 @@ Geometry = tuple[int, int, int]
 def plan(start: int, kernels: Sequence[int], image_size: int | None, fixed: Sequence[Geometry] = ()) -> tuple[list[Geometry], list[int]] | None:
     """The most customary geometry of each layer from side `start`, and every side that can be reached; the first layers may be `fixed`.
 
-    With `image_size`, the most customary that ends there, or None. Cost: one state per reachable side and layer.
+    A kernel as large as a fixed one that doubles the side most likely does it the same way. With `image_size`, the most customary
+    plan that ends there, or none. Cost: one state per reachable side and layer.
     """
     reached: dict[int, tuple[float, list[Geometry]]] = {start: (0.0, [])}
     for index, kernel in enumerate(kernels):
         following: dict[int, tuple[float, list[Geometry]]] = {}
         for side, (cost, path) in reached.items():
-            for rank, geometry in enumerate((fixed[index],) if index < len(fixed) else CUSTOM.get(kernel, ())):
+            for rank, geometry in enumerate((fixed[index],) if index < len(fixed) else _likely(kernel, kernels, fixed)):
                 after = side_after(side, kernel, geometry)
                 worth = cost + 0.5 * (rank > 0) + 0.5 * rank
                 if 1 <= after <= 2048 and (after not in following or worth < following[after][0]):
@@ -40,6 +42,21 @@ def plan(start: int, kernels: Sequence[int], image_size: int | None, fixed: Sequ
         return ([], sides) if sides else None
     best = image_size or min(reached, key=lambda side: reached[side][0] + _UNUSUAL * (side not in USUAL_SIDES))
     return reached[best][1], sides
+
+
+def _likely(kernel: int, kernels: Sequence[int], fixed: Sequence[Geometry]) -> list[Geometry]:
+    """The geometries of a kernel, those of fixed kernels of its size that double the side first."""
+    alike = [geometry for size, geometry in zip(kernels, fixed, strict=False) if size == kernel and geometry[0] > 1]
+    return list(dict.fromkeys([*reversed(alike), *CUSTOM.get(kernel, ())]))
+
+
+def ways(start: int, kernels: Sequence[int], image_size: int, options: Sequence[Sequence[Geometry]]) -> list[tuple[Geometry, ...]]:
+    """Geometries of the first layers, one of each's `options`, from which the others can lead to `image_size`; the most customary first."""
+    found: list[tuple[Geometry, ...]] = [()]
+    for given in options:
+        longer = [(*path, geometry) for path in found for geometry in given]
+        found = [path for path in longer if (plan(start, kernels, image_size, path) or ([], []))[0]]
+    return sorted(found, key=lambda path: sum(given.index(geometry) for given, geometry in zip(options, path, strict=True)))[:_WAYS]
 
 
 def side_after(side: int, kernel: int, geometry: Geometry) -> int:

@@ -118,7 +118,7 @@ def _answered(trial: Trial, question: Question, reading: Reading, table: Scores)
     close = [answer for answer in rivals if answer in near and (best in question.rare or answer not in question.rare)]
     if not close:
         return chosen, Assumption(question.what, f"{said} ({told})", "batch-norm")
-    _demand_one_size(trial, mine, table[close[0]][1])
+    _demand_one_size(trial, chosen, question.put(chosen, close[0]))
     return chosen, Assumption(question.what, f"{said} (undecided: {told})", UNDECIDED)
 
 
@@ -129,7 +129,7 @@ def _times(other: float, score: float) -> str:
 
 
 def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading) -> None:
-    """Undecided answers that make pictures of different sizes are no reading at all."""
+    """Undecided answers that alone make pictures of different sizes are no reading at all."""
     shapes = [made.output.shape for made in map(trial.reading_of, (mine.answers, theirs.answers)) if made is not None]
     if len({*shapes}) > 1:
         sides = " and ".join(f"{shape[-2]} x {shape[-1]}" for shape in shapes)

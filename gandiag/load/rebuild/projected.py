@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from math import isqrt
 
 from gandiag.config import AuditConfig
 from gandiag.load.rebuild.chain import Blueprint, Step
@@ -24,9 +25,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     spacing = gaps(layers, weights.modules)
     channels, split = _reshape(layers, start)
     flat, width = flat_steps(layers[:split], spacing[:split])
-    side = round((width / channels) ** 0.5)
-    if channels * side * side != width:
+    if not _square(width, channels):
         raise NotThis(f"{width} values are no square picture of {channels} channels")
+    side = isqrt(width // channels)
     if activated(layers[split - 1], layers[split], spacing[split - 1]):
         flat.append(Step("activation"))
     unflatten = Step("unflatten", size=(channels, side, side))
@@ -54,8 +55,22 @@ def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
     before = layers[start - 1]
     if before.kind == "norm" and start >= 2 and layers[start - 2].kind == "linear" and layers[start - 2].shape[0] != before.shape[0]:
         return before.shape[0], start - 1
-    kernel = layers[start].shape
-    width = layers[start - 1].shape[0]
-    # A transposed kernel names its inputs first, a convolution second; where both divide the width, even sizes are transposed.
-    into = kernel[0] if kernel[2] % 2 == 0 or width % kernel[1] else kernel[1]
-    return into, start
+    width, (first, second, kernel, _) = before.shape[0], layers[start].shape
+    # A transposed kernel names its inputs first, a convolution second; where either goes on, even sizes are transposed.
+    either = [into for into in ((first, second) if kernel % 2 == 0 else (second, first)) if _square(width, into)]
+    if not either:
+        raise NotThis(f"{width} values are no square picture of {first} or {second} channels")
+    return next((into for into in either if _goes_on(layers[start:], into)), either[0]), start
+
+
+def _square(width: int, channels: int) -> bool:
+    return width % channels == 0 and isqrt(width // channels) ** 2 == width // channels
+
+
+def _goes_on(layers: list[Layer], channels: int) -> bool:
+    """Do the layers follow each other, as kernels of either kind or with pixel shuffles?"""
+    for follow in (transposition, shuffles):
+        with contextlib.suppress(NotThis):
+            follow(layers, channels)
+            return True
+    return False

@@ -9,7 +9,7 @@ from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, transposed_step
-from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt
+from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt, ways
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated
 from gandiag.load.rebuild.outputs import image_output, zoo_final
@@ -87,12 +87,12 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
     behind = [_norm_behind(layers, index) for index in places]
     shown = [norm + start.norms for norm in behind if norm is not None]  # those without one come last
     options = [(chosen, *(other for other in CUSTOM[kernel] if other != chosen)) for kernel, chosen in zip(kernels, planned, strict=True)]
-    asked = tuple(Open(f"stride and padding of {layers[place].name} (--image-size)", tuple(spelt(kernel, one) for one in given), norm, True)
-                  for place, kernel, given, norm in zip(places, kernels, options, shown, strict=False) if len(given) > 1)  # fmt: skip
+    asked, fixings = _strides([layers[place].name for place in places], kernels, options[: len(shown)], shown)
+    if config.image_size is not None:
+        asked, fixings = _ways(kernels, ways(start.side, kernels, config.image_size, options[: len(shown)]), shown)
 
     def remade(answers: tuple[int, ...]) -> Blueprint:
-        left = iter(answers)
-        fixed = [given[next(left)] if len(given) > 1 else given[0] for given in options[: len(shown)]]
+        fixed = fixings(answers)
         found = plan(start.side, kernels, config.image_size, fixed)
         if found is None or len(found[0]) != len(kernels):
             raise NotThis("no strides lead through its kernels")
@@ -102,6 +102,28 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
         return replace(made, assumptions=(*told, *made.assumptions), open=asked, remade=remade)
 
     return remade((0,) * len(asked))
+
+
+Asked = tuple[tuple[Open, ...], Callable[[tuple[int, ...]], list[Geometry]]]  # questions, and from their answers the layers' geometries
+
+
+def _strides(names: list[str], kernels: list[int], options: list[tuple[Geometry, ...]], shown: list[int]) -> Asked:
+    """One question for each layer with a norm behind it."""
+    asked = tuple(Open(f"stride and padding of {name} (--image-size)", tuple(spelt(kernel, one) for one in given), norm, True)
+                  for name, kernel, given, norm in zip(names, kernels, options, shown, strict=False) if len(given) > 1)  # fmt: skip
+
+    def fixings(answers: tuple[int, ...]) -> list[Geometry]:
+        left = iter(answers)
+        return [given[next(left)] if len(given) > 1 else given[0] for given in options]
+
+    return asked, fixings
+
+
+def _ways(kernels: list[int], found: list[tuple[Geometry, ...]], shown: list[int]) -> Asked:
+    """One question for all layers together: alone, none of them could have another stride and the picture still its size."""
+    told = tuple(" ".join(spelt(kernel, one) for kernel, one in zip(kernels, path, strict=False)) for path in found)
+    asked = (Open("strides and paddings (--image-size)", told, shown[0], True, last=shown[-1]),) if len(found) > 1 else ()
+    return asked, lambda answers: list(found[answers[0] if answers else 0])
 
 
 def _norm_behind(layers: list[Layer], index: int) -> int | None:
