@@ -1,9 +1,11 @@
-"""What loading a checkpoint costs, against the least that torch can do with it: `python benchmarks/load.py [--mb 500]`.
+"""What loading a checkpoint costs, against the least that torch can do with it: `python benchmarks/load.py [--mb 500] [--norm]`.
 
 The peer opens the file with torch.load(mmap=True) and copies it into a module with load_state_dict; the module's memory is taken
 within the time, as it must be somewhere, and not initialised, which nobody needs. Each side runs in processes of its own, in turn
 with the others, after one pass that puts the file into the page cache. Processor seconds (and wall seconds, which a busy machine
 stretches) without imports; peak memory is the process's own (VmHWM: ru_maxrss would be a large parent's), without its imports.
+
+With --norm a batch norm stands behind every hidden layer, and loading also asks their statistics what the weights leave open.
 
     load      gandiag.load.generator.load_network, which also hashes the file (the pass is timed apart) and rebuilds the network
     inspect   survey and reading, without the hash
@@ -41,7 +43,7 @@ from torch import nn
 sizes = json.loads(sys.argv[2])
 before, start, layers = now(), clocks(), []
 with torch.device("meta"):
-    for into, out in sizes: layers += [nn.Linear(into, out), nn.ReLU()]
+    for into, out, norm in sizes: layers += [nn.Linear(into, out), *([nn.BatchNorm1d(out)] if norm else []), nn.ReLU()]
 net = nn.Sequential(*layers[:-1]).to_empty(device="cpu")
 net.load_state_dict(torch.load(path, mmap=True, weights_only=True, map_location="cpu"))
 done(start, before)
@@ -73,7 +75,20 @@ done(start, before)
 }
 
 
-def measure(path: Path, sizes: list[tuple[int, int]], repeats: int) -> dict[str, dict[str, float]]:
+def saved(sizes: list[tuple[int, int, bool]], path: Path) -> None:
+    """An MLP's weights; statistics as some training steps leave them."""
+    layers: list[nn.Module] = []
+    for into, out, norm in sizes:
+        layers += [nn.Linear(into, out), *([nn.BatchNorm1d(out)] if norm else []), nn.ReLU()]
+    net = nn.Sequential(*layers[:-1]).train()
+    if any(norm for *_, norm in sizes):
+        with torch.no_grad():
+            for _ in range(30):
+                net(torch.randn(64, sizes[0][0]))
+    torch.save(net.state_dict(), path)
+
+
+def measure(path: Path, sizes: list[tuple[int, int, bool]], repeats: int) -> dict[str, dict[str, float]]:
     """Of each side the fastest of a few runs, taken in turn, and the least peak memory above what the imports took."""
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(repeats):
@@ -86,19 +101,16 @@ def measure(path: Path, sizes: list[tuple[int, int]], repeats: int) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description="What loading a checkpoint costs.")
     parser.add_argument("--mb", type=int, default=500)
+    parser.add_argument("--norm", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     width, options = 4096, parser.parse_args()
     count = max(1, round(options.mb * 2**20 / (4 * width * width)))
-    sizes = [(128, width), *[(width, width)] * count, (width, 3072)]
+    sizes = [(128, width, options.norm), *[(width, width, options.norm)] * count, (width, 3072, False)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "generator.pt"
-        layers: list[nn.Module] = []
-        for into, out in sizes:
-            layers += [nn.Linear(into, out), nn.ReLU()]
-        torch.save(nn.Sequential(*layers[:-1]).state_dict(), path)
-        del layers
+        saved(sizes, path)
         found = measure(path, sizes, options.repeats)
-        print(f"{path.stat().st_size / 2**20:.0f} MiB, MLP of {count + 2} layers")
+        print(f"{path.stat().st_size / 2**20:.0f} MiB, MLP of {count + 2} layers{', batch norm between them' * options.norm}")
     for side, row in found.items():
         print(f"  {side:<8} {row['cpu']:6.2f} s processor {row['wall']:7.2f} s wall {row['peak'] / 2**20:8.0f} MiB")
     rest = {key: (found["load"][key] - found["hash"][key]) / found["torch"][key] for key in ("cpu", "wall")}

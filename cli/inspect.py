@@ -124,7 +124,7 @@ def _name(seen: Survey, network: Network | None) -> str:
 
     file, given = seen.container.path, Path(str(network.subject.get("path"))) if network is not None else seen.container.path
     inside = given != file and given in file.parents
-    return f"{given.name}/{file.relative_to(given).as_posix()}" if inside else seen.container.name
+    return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.container.name
 
 
 def _together(assumptions: Sequence[Assumption]) -> list[Assumption]:

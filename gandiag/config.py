@@ -72,7 +72,8 @@ class AuditConfig:
     class_: int | None = knob(None, "sample this class only", group="latent", low=0)
     image_size: int | None = knob(None, "side of the image in pixels", group="output", low=1)
     channels: int | None = knob(None, "channels of the image", group="output", low=1)
-    upsampling: str | None = knob(None, "how a picture is doubled, where the file does not say", group="output", choices=("nearest", "bilinear"))
+    upsampling: str | None = knob(None, "how a picture is doubled, where the file does not say", group="output",
+                                   choices=("nearest", "bilinear", "pixel-shuffle", "depth-to-space"))  # fmt: skip
     activation: str | None = knob(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
     output_range: tuple[float, ...] | None = knob(None, "range of the output, as -1,1 or 0,1", group="output", many=True)
     bn: str = knob("eval", "batch norm: stored statistics, the batch's, or re-estimated", group="output", choices=("eval", "batch", "standing"))

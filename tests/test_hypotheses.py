@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.load.generator import load_network
 from gandiag.load.moments import dropping
+from gandiag.load.rebuild import hypotheses
 from gandiag.load.rebuild.chain import DepthToSpace, assemble, retuned
 from gandiag.load.rebuild.geometry import CUSTOM, side_after, ways
 from gandiag.load.rebuild.hypotheses import best_of
 from gandiag.load.rebuild.mlp import rebuild as rebuild_mlp
 from gandiag.load.rebuild.questions import Question
-from gandiag.load.rebuild.trial import Reading
+from gandiag.load.rebuild.search import Scores
+from gandiag.load.rebuild.trial import Reading, Trial
 from gandiag.load.weights import find_weights
 from gandiag.probes.batchnorm import statistics_mismatch
 from gandiag.probes.trained_scale import trained_scale
@@ -129,8 +132,8 @@ class Shuffled(nn.Module):
 def test_the_order_of_shuffled_pixels_is_told_by_the_statistics(tmp_path: Path, order: nn.Module) -> None:
     net = calibrated(Shuffled(order), normal(12))
     network = load_network(save(net.state_dict(), tmp_path))
-    entry = next(entry for entry in network.assumptions if entry.what.startswith("upsampling"))
-    assert entry.source == "batch-norm" and entry.value.startswith("pixel shuffle" if isinstance(order, nn.PixelShuffle) else "depth to space")
+    entry = next(entry for entry in network.assumptions if entry.what.startswith("order of shuffled pixels"))
+    assert entry.source == "batch-norm" and entry.value.startswith("pixel-shuffle" if isinstance(order, nn.PixelShuffle) else "depth-to-space")
     z = torch.randn(4, 12)
     with torch.no_grad():
         assert torch.allclose(network.forward(z), net(z), atol=1e-6)
@@ -152,7 +155,7 @@ def test_custom_stands_until_another_answer_fits_noticeably_better(fits: float, 
     assert best_of(asked, {0: (fits, reading), 1: (others, replace(reading, answers=(1,)))}) == best
 
 
-def test_a_retuned_network_is_the_one_that_would_be_built(tmp_path: Path) -> None:
+def test_a_retuned_network_is_the_one_that_would_be_built() -> None:
     weights = find_weights(calibrated(mlp((8, 32, 32, 2), norm=True), normal(8)).state_dict(), name="g.pt")
     blueprint = rebuild_mlp(weights, AuditConfig())
     chain = assemble(blueprint, "relu", 1e-5)
@@ -215,3 +218,96 @@ def test_odd_transposed_kernels_behind_a_reshape_are_no_convolutions(tmp_path: P
     z = torch.randn(4, 12)
     with torch.no_grad():
         assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel, bias", [(3, True), (3, False), (4, True), (4, False)])
+def test_transposed_kernels_that_quarter_the_channels_shuffle_no_pixels(tmp_path: Path, kernel: int, bias: bool) -> None:
+    """ConvTranspose2d(4 c, c) has the shape of a Conv2d that makes 4 c channels."""
+    padding = (1, 1) if kernel == 3 else (1, 0)
+    net = nn.Sequential(nn.Linear(12, 64 * 16), nn.BatchNorm1d(64 * 16), nn.ReLU(), nn.Unflatten(1, (64, 4, 4)),
+                        nn.ConvTranspose2d(64, 16, kernel, 2, *padding, bias=bias), nn.BatchNorm2d(16), nn.ReLU(),
+                        nn.ConvTranspose2d(16, 4, kernel, 2, *padding, bias=bias), nn.Tanh())  # fmt: skip
+    network = load_network(save(calibrated(net, normal(12)).state_dict(), tmp_path))
+    assert network.output.shape == (4, 16, 16) and not any("shuffled" in entry.what for entry in network.assumptions)
+    z = torch.randn(4, 12)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+
+
+def test_a_flag_tells_the_order_of_shuffled_pixels_and_a_spec_replays_it(tmp_path: Path) -> None:
+    net = calibrated(Shuffled(DepthToSpace()), normal(12))
+    file, spec = save(net.state_dict(), tmp_path), str(tmp_path / "spec.json")
+    z = torch.randn(4, 12)
+    load_network(file, AuditConfig(spec=spec))
+    for config in (AuditConfig(upsampling="depth-to-space"), AuditConfig(spec=spec)):
+        network = load_network(file, config)
+        entry = next(entry for entry in network.assumptions if entry.what.startswith("order of shuffled pixels"))
+        assert entry.value.startswith("depth-to-space")
+        with torch.no_grad():
+            assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+    with pytest.raises(LoadError, match="--upsampling nearest contradicts the weights, which shuffle pixels"):
+        load_network(file, AuditConfig(upsampling="nearest"))
+
+
+@pytest.mark.parametrize("slow", [1, 2])
+def test_a_kernel_does_as_the_last_one_of_its_size(tmp_path: Path, slow: int) -> None:
+    """k3s2 doublings and then k3s1: the last layer, which no norm sees, keeps the side as the one before it."""
+    net = stacked([(4, 1, 0, 0), *[(3, 2, 1, 1)] * 2, *[(3, 1, 1, 0)] * slow])
+    draw = normal(12)
+    network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path))
+    told = next(entry.value for entry in network.assumptions if entry.what.startswith("strides and paddings of the last layers"))
+    assert told == ("k3s2p1+1" if slow == 1 else "k3s1p1") and network.output.shape[-1] == (32 if slow == 1 else 16)
+
+
+def test_a_size_that_no_kernel_leads_to_is_refused(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(12, 8, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    draw = normal(12)
+    file = save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path)
+    assert load_network(file, AuditConfig(image_size=4)).output.shape == (3, 4, 4)
+    with pytest.raises(LoadError, match="--image-size 64 contradicts the weights"):
+        load_network(file, AuditConfig(image_size=64))
+
+
+@pytest.mark.parametrize("reshape", [True, False])
+def test_a_numbered_reshape_is_no_activation(tmp_path: Path, reshape: bool) -> None:
+    """Linear, Unflatten, norm: one module between the weights, as in Linear, activation, norm of a network that reshapes elsewhere."""
+    layers = [nn.Linear(12, 32 * 16), nn.Unflatten(1, (32, 4, 4)), nn.BatchNorm2d(32), nn.ReLU(), nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.BatchNorm2d(16),
+              nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh()]  # fmt: skip
+    net: nn.Module = nn.Sequential(*layers) if reshape else InTwo(nn.Sequential(layers[0], nn.ReLU()), nn.Sequential(*layers[2:]))
+    network = load_network(save(calibrated(net, normal(12)).state_dict(), tmp_path))
+    z = torch.randn(4, 12)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+
+
+class InTwo(nn.Module):
+    """A network that reshapes in its `forward`."""
+
+    def __init__(self, flat: nn.Module, spatial: nn.Module) -> None:
+        super().__init__()
+        self.flat, self.spatial = flat, spatial
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.spatial(self.flat(z).reshape(len(z), -1, 4, 4))
+        return out
+
+
+def test_where_custom_stands_the_rest_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the stride that fits a little better another activation fits than beside custom: what is named is one reading that was tried."""
+    def fits(reading: Reading) -> float:
+        return {("relu", 0): 0.30, ("elu", 0): 0.40, ("relu", 1): 0.60, ("elu", 1): 0.25}[reading.activation, reading.answers[0]]
+
+    stride = Question("stride", (0, 1), 0, 0, 0, customary=True)
+    activation = Question("hidden activation", ("relu", "elu"), "activation", 0, 0)
+
+    def searching(trial: object, asked: list[Question], reading: Reading) -> tuple[Reading, dict[str, Scores]]:
+        every = [stride.put(activation.put(reading, act), way) for act in ("relu", "elu") for way in (0, 1)]
+        free = [one for one in every if stride in asked or one.answers == reading.answers]
+        best = min(free, key=fits)
+        return best, {question.what: {answer: min(((fits(one), one) for one in free if question.answer(one) == answer), key=lambda found: found[0])
+                                      for answer in question.answers} for question in asked}  # fmt: skip
+
+    monkeypatch.setattr(hypotheses, "search", searching)
+    found, scores = hypotheses._searched(cast(Trial, None), [stride, activation], Reading("relu", 1e-5, 0.0, "normal", 1.0, (0,)))
+    assert (found.activation, found.answers) == ("relu", (0,))
+    assert scores["hidden activation"]["relu"][0] == 0.30

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,37 @@ def test_an_array_that_claims_more_than_it_holds(tmp_path: Path) -> None:
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2)})
     (tmp_path / "a.npz").write_bytes(zipped({"x.npy": stream.getvalue() + bytes(64)}))
     refused(tmp_path / "a.npz", r"x claims 17,592,186,044,416 bytes and holds 64")
+
+
+def test_an_archive_whose_directory_claims_it_too(tmp_path: Path) -> None:
+    """The size in the directory is the file's own word as well; what is stored as it is cannot be larger than its bytes."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (2**40, 2)})
+    whole = bytearray(zipped({"x.npy": stream.getvalue() + bytes(64)}))
+    size = struct.pack("<I", len(stream.getvalue()) + 64)
+    place = whole.rfind(b"PK\x01\x02")
+    assert whole[place + 24 : place + 28] == size
+    whole[place + 24 : place + 28] = struct.pack("<I", 2**31)
+    (tmp_path / "a.npz").write_bytes(whole)
+    refused(tmp_path / "a.npz", r"x claims 2,147,483,648 bytes and holds 192")
+
+
+def test_a_header_that_nobody_can_parse(tmp_path: Path) -> None:
+    text = b"-" * 9000
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+    refused(tmp_path / "a.npy", r"a\.npy cannot be read")
+
+
+def test_a_damaged_lzma_stream(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((40, 3), np.float32))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", stream.getvalue())
+    whole = bytearray((tmp_path / "a.npz").read_bytes())
+    start = 30 + len("x.npy") + 4 + 5  # of the stream, behind the local header and the properties of LZMA
+    whole[start : start + 30] = b"\xff" * 30
+    (tmp_path / "a.npz").write_bytes(whole)
+    refused(tmp_path / "a.npz", r"a\.npz cannot be read")
 
 
 def test_a_model_in_pieces_is_no_folder_of_images(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def settled(config: AuditConfig, assumptions: Iterable[Assumption], made: tuple[
             found["activation"] = value
         elif entry.what.startswith("batch-norm eps"):
             found["bn_eps"] = float(value)
-        elif entry.what.startswith("upsampling (--upsampling"):
+        elif entry.what.startswith(("upsampling (--upsampling", "order of shuffled pixels")):
             found["upsampling"] = value.rstrip(",")
     return {name: found[name] for name in _NAMES if found.get(name) is not None}
 

@@ -51,6 +51,7 @@ def _explained(low: float, high: float, prior: str) -> str:
     """Another prior at scale 1 that has this deviation, if the declared one has not."""
     if low <= prior_deviation(prior) <= high:
         return ""
-    others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]", "truncated": "a normal prior cut at 2"}
+    others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]",
+              "unit": "a uniform prior on [0, 1]", "truncated": "a normal prior cut at 2"}  # fmt: skip
     fitting = [name for name in others if name != prior and low <= prior_deviation(name) <= high]
     return f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_deviation(fitting[0]):.3f}) would explain it" if fitting else ""

@@ -23,9 +23,15 @@ from gandiag.sample.latents import slices
 LABEL_KEYS = ("labels", "label", "y", "targets")
 _LOOKED_AT = 4096  # rows that settle the range of a float array; every batch is checked again
 _COLOURS = (1, 3, 4)
+try:
+    import lzma
+except ImportError:  # a Python that was built without it
+    _LZMA: tuple[type[Exception], ...] = ()
+else:
+    _LZMA = (lzma.LZMAError,)
 # What numpy and zipfile raise for files that are cut short, damaged, encrypted or not theirs
-_UNREADABLE = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError, tokenize.TokenError, zipfile.BadZipFile,
-               zlib.error)  # fmt: skip
+_UNREADABLE: tuple[type[Exception], ...] = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError, MemoryError,
+                                            tokenize.TokenError, zipfile.BadZipFile, zlib.error, *_LZMA)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,9 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor 
 
 def _member(stored: Any, name: str) -> np.ndarray[Any, Any]:
     """An array of an .npz file, which is as large as it claims: numpy would reserve the memory first. ValueError where it is not."""
+    entry = stored.zip.getinfo(f"{name}.npy")
+    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
+        raise ValueError(f"{name} claims {entry.file_size:,} bytes and holds {entry.compress_size:,}")
     shape, dtype, held = _header(stored, name)
     claimed = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or claimed != held:

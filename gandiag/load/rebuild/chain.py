@@ -118,7 +118,7 @@ def retuned(chain: Chain, blueprint: Blueprint, activation: str, eps: float, dro
     return chain
 
 
-SHUFFLES = ("pixel shuffle", "depth to space")
+SHUFFLES = ("pixel-shuffle", "depth-to-space")
 
 
 class DepthToSpace(nn.Module):
@@ -192,7 +192,7 @@ def conv_step(layer: Layer) -> Step:
 
 
 def upsample_step(mode: str) -> Step:
-    """Doubling of the side: "nearest" or "bilinear"; "pixel shuffle" or "depth to space", which take four channels for one."""
+    """Doubling of the side: "nearest" or "bilinear"; "pixel-shuffle" or "depth-to-space", which take four channels for one."""
     if mode in SHUFFLES:
         return Step("upsample", None, lambda eps: nn.PixelShuffle(2) if mode == SHUFFLES[0] else DepthToSpace())
     return Step("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))

@@ -15,7 +15,7 @@ CUSTOM: dict[int, tuple[tuple[int, int, int], ...]] = {
     7: ((1, 3, 0), (1, 0, 0), (2, 3, 1)),
 }
 USUAL_SIDES = (16, 24, 28, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-_WAYS = 24  # to one size, that are told apart
+_WAYS, _PATHS = 24, 100  # to one size, that are told apart; beginnings of ways that are followed
 _UNUSUAL = 1.5  # a final side that nobody uses costs more than one unusual layer
 
 Geometry = tuple[int, int, int]
@@ -45,9 +45,9 @@ def plan(start: int, kernels: Sequence[int], image_size: int | None, fixed: Sequ
 
 
 def _likely(kernel: int, kernels: Sequence[int], fixed: Sequence[Geometry]) -> list[Geometry]:
-    """The geometries of a kernel, those of fixed kernels of its size that double the side first."""
-    alike = [geometry for size, geometry in zip(kernels, fixed, strict=False) if size == kernel and geometry[0] > 1]
-    return list(dict.fromkeys([*reversed(alike), *CUSTOM.get(kernel, ())]))
+    """The geometries of a kernel; where the last fixed one of its size doubles the side, that one's is the first."""
+    alike = [geometry for size, geometry in zip(kernels, fixed, strict=False) if size == kernel][-1:]
+    return list(dict.fromkeys([*(geometry for geometry in alike if geometry[0] > 1), *CUSTOM.get(kernel, ())]))
 
 
 def ways(start: int, kernels: Sequence[int], image_size: int, options: Sequence[Sequence[Geometry]]) -> list[tuple[Geometry, ...]]:
@@ -55,8 +55,9 @@ def ways(start: int, kernels: Sequence[int], image_size: int, options: Sequence[
     found: list[tuple[Geometry, ...]] = [()]
     for given in options:
         longer = [(*path, geometry) for path in found for geometry in given]
-        found = [path for path in longer if (plan(start, kernels, image_size, path) or ([], []))[0]]
-    return sorted(found, key=lambda path: sum(given.index(geometry) for given, geometry in zip(options, path, strict=True)))[:_WAYS]
+        possible = [path for path in longer if (plan(start, kernels, image_size, path) or ([], []))[0]]
+        found = sorted(possible, key=lambda path: sum(given.index(geometry) for given, geometry in zip(options, path, strict=False)))[:_PATHS]
+    return found[:_WAYS]
 
 
 def side_after(side: int, kernel: int, geometry: Geometry) -> int:

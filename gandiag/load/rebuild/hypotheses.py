@@ -64,8 +64,8 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
         reading, entry = _prior_by_scale(trial, reading, deviations)
         told_prior.append(entry)
     asked = questions(blueprint, config, prior=not deviations)
-    hurried = glance and trial.norms > 1 and not trial.cheap
-    reading, scores = (reading, {}) if hurried else search(trial, asked, reading)
+    hurried = glance and not trial.quick(max((question.last for question in asked), default=0))
+    reading, scores = (reading, {}) if hurried else _searched(trial, asked, reading)
     said = []
     for question in asked:
         reading, entry = _answered(trial, question, reading, scores.get(question.what, {}))
@@ -76,6 +76,29 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
     chain = assemble(chosen, reading.activation, reading.eps, reading.dropout)
     said = [_credited(entry, config) for entry in (*said, *told_prior)]
     return Settled(chain, chosen.output, reading.prior, (*said, *_unasked(blueprint, config), *chosen.assumptions))
+
+
+def _searched(trial: Trial, asked: list[Question], reading: Reading) -> tuple[Reading, dict[str, Scores]]:
+    """The best reading in which custom stands wherever no other answer fits well enough, and what every answer fits.
+
+    Where custom stands against an answer that fits better, what fitted beside that one need not fit beside custom: the rest is searched again.
+    """
+    scores: dict[str, Scores] = {}
+    while True:
+        reading, found = search(trial, asked, reading)
+        scores |= found
+        kept = [question for question in asked if found[question.what] and _custom_stands(question, found[question.what])]
+        if not kept:
+            return reading, scores
+        for question in kept:
+            reading = question.put(reading, question.answers[0])
+        asked = [question for question in asked if question not in kept]
+
+
+def _custom_stands(question: Question, table: Scores) -> bool:
+    """Does another answer fit better than custom, and not well enough?"""
+    best = min(table, key=lambda answer: table[answer][0])
+    return question.customary and best != question.answers[0] and (best_of(question, table) != best or table[best][0] >= BAD)
 
 
 def _credited(entry: Assumption, config: AuditConfig) -> Assumption:
@@ -104,7 +127,8 @@ def _answered(trial: Trial, question: Question, reading: Reading, table: Scores)
         return question.put(reading, custom), Assumption(question.what, f"{question.told(custom)} (the statistics fit none: {score:.2f} at best)", UNDECIDED)
     near = [answer for answer in table if answer != best and table[answer][0] < CLEAR * score]
     equal = [answer for answer in near if question.alters and trial.alike(mine, table[answer][1])]
-    best = custom if custom in equal else best
+    if custom in equal:
+        equal, best = [*equal, best], custom
     rivals = sorted((answer for answer in table if answer != best and answer not in equal), key=lambda answer: table[answer][0])
     chosen, said = question.put(reading, best), question.told(best)
     if not rivals:

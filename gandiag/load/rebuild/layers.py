@@ -31,6 +31,10 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensors["weight" if self.kind != "norm" else "running_mean"].shape)
 
+    def makes(self, channels: int) -> bool:
+        """May it have so many outputs? A bias has as many."""
+        return "bias" not in self.tensors or len(self.tensors["bias"]) == channels
+
     @property
     def key(self) -> str:
         return f"{self.name}.weight".lstrip(".")

@@ -28,15 +28,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     if not _square(width, channels):
         raise NotThis(f"{width} values are no square picture of {channels} channels")
     side = isqrt(width // channels)
-    if activated(layers[split - 1], layers[split], spacing[split - 1]):
+    if activated(layers[split - 1], layers[split], _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1])):
         flat.append(Step("activation"))
     unflatten = Step("unflatten", size=(channels, side, side))
     before = sum(layer.kind == "norm" for layer in layers[:split])
     body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before)
-    with contextlib.suppress(NotThis):
-        if places := shuffles(body.layers, channels):
-            return shuffled(body, side, places, config)
-    turned = transposition(body.layers, channels)
+    try:
+        turned = transposition(body.layers, channels)
+    except NotThis:  # pixels that are shuffled between convolutions follow each other in no other way
+        with contextlib.suppress(NotThis):
+            return shuffled(body, side, shuffles(body.layers, channels), config)
+        raise
     if any(turned):
         return rising(body.layers, turned, config, Rising(side, 0, _finish(body, turned, config), before))
     return upsampled(body, side, config)
@@ -60,17 +62,23 @@ def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
     either = [into for into in ((first, second) if kernel % 2 == 0 else (second, first)) if _square(width, into)]
     if not either:
         raise NotThis(f"{width} values are no square picture of {first} or {second} channels")
-    return next((into for into in either if _goes_on(layers[start:], into)), either[0]), start
+    behind = layers[start:]
+    return next((into for follow in (transposition, shuffles) for into in either if _goes_on(follow, behind, into)), either[0]), start
+
+
+def _beside_the_reshape(first: Layer, second: Layer, gap: int | None) -> int | None:
+    """Modules without weights between two layers of which one reshapes, as in any stack that both stand in."""
+    return gap - 1 if gap and first.name.rpartition(".")[0] == second.name.rpartition(".")[0] else gap
 
 
 def _square(width: int, channels: int) -> bool:
     return width % channels == 0 and isqrt(width // channels) ** 2 == width // channels
 
 
-def _goes_on(layers: list[Layer], channels: int) -> bool:
-    """Do the layers follow each other, as kernels of either kind or with pixel shuffles?"""
-    for follow in (transposition, shuffles):
-        with contextlib.suppress(NotThis):
-            follow(layers, channels)
-            return True
-    return False
+def _goes_on(follow: Callable[[list[Layer], int], object], layers: list[Layer], channels: int) -> bool:
+    """Do the layers follow each other from so many channels?"""
+    try:
+        follow(layers, channels)
+    except NotThis:
+        return False
+    return True

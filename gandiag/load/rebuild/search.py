@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gandiag.load.rebuild.questions import Question
-from gandiag.load.rebuild.trial import Reading, Trial, visible
+from gandiag.load.rebuild.trial import MANY, Reading, Trial, visible
 
 Scores = dict[Any, tuple[float, Reading]]  # answer -> mismatch, and the reading that reaches it
 
@@ -35,12 +35,12 @@ def search(trial: Trial, asked: list[Question], reading: Reading) -> tuple[Readi
     """The best reading, and per question the mismatch of each answer; no answers where no norm can see the question."""
     swept = _sweep(trial, asked, reading)
     best = swept.best
-    for _ in range(_ROUNDS):
+    for left in reversed(range(_ROUNDS)):
         tables = {question.what: _table(trial, asked, question, best, swept) for question in asked}
         better = [min(table.values(), key=_score) for table in tables.values() if table]
         gains = [(score / own, other) for (score, other), own in zip(better, (_own(table, best) for table in tables.values() if table), strict=True) if own > 0]
         gain, other = min(gains, key=lambda found: found[0], default=(1.0, best))
-        if gain >= 1 or other == best:
+        if not left or gain >= 1 or other == best:
             break
         best = other
     return best, tables
@@ -71,7 +71,7 @@ def _sweep(trial: Trial, asked: list[Question], reading: Reading) -> Sweep:
         state = frozenset(question.what for question in opened)
         for one in reversed(ranked):
             found.rivals |= {(question.what, question.answer(one)): (one, state) for question in opened}
-        width = _MANY if trial.cheap else _FEW
+        width = _MANY if trial.costs[norm].latents >= MANY else _FEW
         left = [one for one in ranked[:width] if scores[one] <= _KEPT * scores[ranked[0]]]
     return found
 

@@ -56,7 +56,7 @@ def transposition(layers: list[Layer], channels: int) -> list[bool]:
         if kernel != other:
             raise NotThis(f"{layer.key} is {layer.shape}: its kernel is not square")
         up = into == channels and (out != channels or kernel % 2 == 0)
-        if not up and (out != channels or kernel % 2 == 0):
+        if (not up and (out != channels or kernel % 2 == 0)) or not layer.makes(out if up else into):
             raise NotThis(f"{layer.key} is {layer.shape}, which does not take the {channels} channels before it")
         channels = out if up else into
         found.append(up)
@@ -81,7 +81,7 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
     if found is None:
         raise NotThis(f"kernels of size {', '.join(map(str, kernels))} have no customary stride")
     planned, sides = found
-    if len(planned) != len(kernels):
+    if len(planned) != len(kernels) or config.image_size not in (None, *sides):
         listed = ", ".join(map(str, sides[:12]))
         raise LoadError(f"--image-size {config.image_size} contradicts the weights: their kernels lead to {listed}", f"remove it, or choose from: {listed}")
     behind = [_norm_behind(layers, index) for index in places]

@@ -8,25 +8,24 @@ fits poorly is tried again with the running ones, and the better one counts. Of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandiag.load.moments import apart, draws, dropping, prior_deviation
+from gandiag.load.moments import draws, dropping, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, retuned
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, places, untouched
 
 _BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
 _FLOATS = 4e6  # numbers in its largest layer
 _FEWEST, _SOME, _MOST = 16, 128, 1024  # latents
-_CHANNELS = 32  # of the last layer
+MANY = 128  # latents that a cheap norm can have
 _POOR = 0.3  # the batch's own statistics are then not the ones to compare by
 _NORMS = 3  # later ones cost more and say the same
-_NORM = nn.modules.batchnorm._BatchNorm
 _ALIKE = 0.05  # of the outputs' deviation: what two readings may differ by and still be one generator
 
 
@@ -75,17 +74,16 @@ class Trial:
         self._rows: dict[tuple[object, ...], tuple[float, ...]] = {}  # by the layers that a pass goes through: readings may share them
         self._kept: dict[tuple[object, ...], Tensor] = {}  # what the last map of the last pass received
         chain = assemble(blueprint, first.activation, first.eps)
-        norms = [layer for layer in chain.layers if isinstance(layer, _NORM)]
-        self.costs = priced(chain) if norms and not all(_untouched(norm) for norm in norms) else []
+        norms = [layer for layer in chain.layers if isinstance(layer, NORM)]
+        self.costs = priced(chain) if norms and not all(untouched(norm) for norm in norms) else []
 
     @property
     def norms(self) -> int:
         return len(self.costs)
 
-    @property
-    def cheap(self) -> bool:
-        """Are the first two norms cheap to reach with many latents?"""
-        return bool(self.costs) and self.costs[min(1, self.norms - 1)].latents >= 128
+    def quick(self, last: int) -> bool:
+        """Is the norm at `last` cheap to reach with many latents, or the only one?"""
+        return self.norms < 2 or self.costs[min(last, self.norms - 1)].latents >= MANY
 
     def reading_of(self, answers: tuple[int, ...]) -> Blueprint | None:
         """The blueprint of these answers; None where they lead nowhere."""
@@ -123,7 +121,7 @@ class Trial:
         return self._found[reading, depth, coarse]
 
     def _tried(self, chain: Chain, reading: Reading, depth: int, batch: bool, coarse: bool) -> tuple[float, ...]:
-        layers, last = list(chain.layers), _places(chain)[depth - 1]
+        layers, last = list(chain.layers), places(chain)[depth - 1]
         head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
         n = self.costs[depth - 1].glimpse if coarse else self.costs[depth - 1].latents
         parts = [(repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[: last + 1]]
@@ -144,13 +142,13 @@ class Trial:
                     x, labels = self._drawn(reading, n)
                     x = self.inputs.join(x, labels).reshape(n, -1, *(1, 1) * self._spatial)
                     for layer in layers[:head]:
-                        x = _handed_on(layer, x, found, batch)
+                        x = handed_on(layer, x, found, batch)
                     kept = {name: value for name, value in self._kept.items() if name[3] != batch}
                     self._kept = {**kept, key: x, (*key, "found"): torch.tensor(found, dtype=torch.float64)}
                 seen = self._kept[(*key, "found")].tolist()
-                return (*seen, _last(layers[head:-1], layers[-1], self._kept[key]))
+                return (*seen, last_of(layers[head:-1], layers[-1], self._kept[key]))
             except RuntimeError:  # a picture that a later layer's kernel does not fit into
-                return (math.inf,) * sum(isinstance(layer, _NORM) for layer in layers)
+                return (math.inf,) * sum(isinstance(layer, NORM) for layer in layers)
 
     def alike(self, one: Reading, other: Reading) -> bool:
         """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""
@@ -166,64 +164,13 @@ class Trial:
 
     def depth(self, visible: int) -> int:
         """How many norms a pass visits: up to the one that shows the question, and further where that is cheap."""
-        affordable = sum(cost.latents >= 128 for cost in self.costs)
+        affordable = sum(cost.latents >= MANY for cost in self.costs)
         return min(self.norms, max(visible + 1, min(affordable, _NORMS)))
 
     def _drawn(self, reading: Reading, n: int) -> tuple[Tensor, Tensor | None]:
         z = draws(n, (self.inputs.latent,), reading.prior, seed=0) * (reading.deviation / prior_deviation(reading.prior))
         # Pairs (z, -z) stand half the batch apart: give both the same label, or the labels' own share would not cancel.
         return z, None if self.inputs.classes is None else torch.arange(n // 2).repeat(2) % self.inputs.classes
-
-
-def _untouched(norm: _NORM) -> bool:
-    """Statistics as they are before the first batch say nothing."""
-    mean, var = norm.running_mean, norm.running_var
-    return mean is None or var is None or bool((mean == 0).all() and (var == 1).all())
-
-
-def _places(chain: Chain) -> list[int]:
-    return [place for place, layer in enumerate(chain.layers) if isinstance(layer, _NORM)]
-
-
-def _handed_on(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> Tensor:
-    """What a layer makes of its input; a norm says how far that is from what it remembers, and may use the batch's own statistics."""
-    if not isinstance(layer, _NORM) or layer.running_mean is None or layer.running_var is None:
-        made: Tensor = layer(x)
-        return made
-    found.append(apart(x, *_remembered(layer)))
-    if not batch:
-        made = layer(x)
-        return made
-    return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
-
-
-def _remembered(norm: _NORM) -> tuple[Tensor, Tensor]:
-    """Running mean and variance (C,), without what is left of their start at 0 and 1 after few batches."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    left = 0.9 ** int(norm.num_batches_tracked or 0)
-    if not 1e-4 < left < 1:
-        return norm.running_mean, norm.running_var
-    return norm.running_mean / (1 - left), ((norm.running_var - left) / (1 - left)).clamp_min(1e-12)
-
-
-def _last(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
-    """Mismatch at the last norm, for a few channels of the map before it."""
-    assert isinstance(norm, _NORM)
-    mean, var = _remembered(norm)
-    if not before:
-        return apart(x, mean, var)
-    chosen = torch.arange(0, len(mean), -(-len(mean) // _CHANNELS))
-    layer = before[0]
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor)
-    part = bias[chosen] if isinstance(bias, Tensor) else None
-    if isinstance(layer, nn.ConvTranspose2d):
-        made = F.conv_transpose2d(x, weight[:, chosen], part, layer.stride, layer.padding, layer.output_padding)  # type: ignore[arg-type]
-    elif isinstance(layer, nn.Conv2d):
-        made = F.conv2d(x, weight[chosen], part, layer.stride, layer.padding)
-    else:
-        made = F.linear(x, weight[chosen], part)
-    return apart(made, mean[chosen], var[chosen])
 
 
 def priced(chain: Chain) -> list[Cost]:
@@ -239,8 +186,8 @@ def priced(chain: Chain) -> list[Cost]:
             if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
                 before, last = before + last, float(layer.weight.numel() * positions)
-            elif isinstance(layer, _NORM):
-                found.append(Cost(before, last * (min(1.0, _CHANNELS / layer.num_features) if direct else 1.0), floats))
+            elif isinstance(layer, NORM):
+                found.append(Cost(before, last * (min(1.0, CHANNELS / layer.num_features) if direct else 1.0), floats))
             direct = isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
     return found
 

@@ -15,6 +15,7 @@ from gandiag.load.rebuild.outputs import image_output
 
 MODES = ("nearest", "bilinear")
 _WHAT = "upsampling (--upsampling, --image-size)"
+_ORDER = "order of shuffled pixels (--upsampling)"
 _MANY = 12  # ways to place the doublings that are tried
 
 
@@ -50,9 +51,11 @@ class Way:
 def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
     """The layers that take a quarter of the channels that the convolution before them makes: pixels are shuffled in between.
 
-    None where the channels follow each other as they are. NotThis where neither explains them."""
+    Empty where the channels follow each other as they are. NotThis where neither explains them."""
     found = []
     for index, layer in enumerate(layers):
+        if layer.kind == "kernel" and (layer.shape[2] != layer.shape[3] or layer.shape[2] % 2 == 0 or not layer.makes(layer.shape[0])):
+            raise NotThis(f"{layer.key} is {layer.shape}: no convolution that keeps the side")
         takes = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
         if takes * 4 == channels and index > 0:
             found.append(index)
@@ -67,8 +70,11 @@ def shuffled(body: Body, side: int, places: tuple[int, ...], config: AuditConfig
     size = side * 2 ** len(places)
     if config.image_size not in (None, size):
         raise LoadError(f"--image-size {config.image_size} contradicts the weights, whose pixel shuffles lead to {size}", "remove --image-size")
+    if config.upsampling in MODES:
+        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, which shuffle pixels", f"remove it, or choose from: {', '.join(SHUFFLES)}")
     spacing = [gap - 1 if gap and index + 1 in places else gap for index, gap in enumerate(body.spacing)]  # the shuffle is one of the modules there
-    return _told(replace(body, spacing=spacing), side, [Way(mode, places) for mode in SHUFFLES], "shapes", config)
+    ways = [Way(mode, places) for mode in ((config.upsampling,) if config.upsampling else SHUFFLES)]
+    return _told(replace(body, spacing=spacing), side, ways, "flag" if config.upsampling else "default", config)
 
 
 def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
@@ -76,6 +82,8 @@ def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
 
     LoadError where nothing says how large the picture becomes.
     """
+    if config.upsampling in SHUFFLES:
+        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, whose channels follow each other", f"choose from: {', '.join(MODES)}")
     modes = (config.upsampling,) if config.upsampling else MODES
     found, source = _places(body, side, config)
     ways = [Way(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])]
@@ -91,17 +99,18 @@ def _norms(body: Body) -> list[int]:
 def _told(body: Body, side: int, ways: list[Way], source: str, config: AuditConfig) -> Blueprint:
     """The blueprint of the first way; a question about the others, where a norm can answer it."""
     norms = _norms(body)
+    what = _ORDER if ways[0].mode in SHUFFLES else _WHAT
     told = [f"{way.mode}, before {', '.join(body.layers[i].name for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels"
             for way in ways]  # fmt: skip
     deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
-    asked = (Open(_WHAT, tuple(told), deepest + 1 - len(norms), last=deepest),) if norms and len(ways) > 1 else ()
+    asked = (Open(what, tuple(told), deepest + 1 - len(norms), last=deepest),) if norms and len(ways) > 1 else ()
 
     def remade(answers: tuple[int, ...]) -> Blueprint:
         chosen = answers[0] if answers else 0
         way = ways[chosen]
         size = side * 2 ** len(way.doubled)
         made = body.whole(_steps(body, way), (body.layers[body.kernels[-1]].shape[0], size, size), config)
-        settled = () if asked else (Assumption(_WHAT, told[chosen], source),)
+        settled = () if asked else (Assumption(what, told[chosen], source),)
         return replace(made, assumptions=(*settled, *made.assumptions), open=asked, remade=remade)
 
     return remade((0,) * len(asked))
