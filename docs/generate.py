@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the code: `python docs/generate.py`. A test says when it is stale."""
+"""Writes docs/reference.md from the code and docs/baselines.md from the bank: `python docs/generate.py`. A test says when they are stale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from gandiag.cli.main import COMMANDS  # noqa: E402
 from gandiag.catalogue import entries  # noqa: E402
 from gandiag.config import AuditConfig, flag  # noqa: E402
 from gandiag.errors import ExitCode  # noqa: E402
+from gandiag.judge.baselines import shipped  # noqa: E402
 from gandiag.judge.remedies import advise  # noqa: E402
+from gandiag.reference.tables import markdown  # noqa: E402
 
 MEANINGS = {
     "OK": "audited, no collapse seen; policy kept", "COLLAPSED": "audited, collapse; policy violated",
@@ -53,10 +55,24 @@ def reference() -> str:
     return "\n".join(lines)
 
 
+def baselines() -> str:
+    """The tables of the bundled bank."""
+    bank = shipped()
+    made = ", ".join(f"{name} {version}" for name, version in bank["versions"].items())
+    head, _, rest = markdown(bank).partition("\n")
+    about = f"""
+What the reference trainer makes of the recipes in `gandiag/data/recipes.toml` without a remedy and with one, from the seeds in `gandiag/data/bank.toml`.
+`gandiag bank --out DIR` makes all of it again (here: {made}, CPU); `gandiag train DATASET --recipe RECIPE --remedy R --seed S` makes one run. An audit with
+`--real` names the run that it is closest to. Written by `python docs/generate.py` from `gandiag/data/bank.json`; do not edit.
+"""
+    return head + "\n" + about + rest
+
+
 def _setting(entry: dataclasses.Field[object]) -> tuple[str, ...]:
     default = "" if entry.default is None else ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else str(entry.default)
     return f"`{flag(entry.name)}`", f"`GANDIAG_{entry.name.strip('_').upper()}`", cell(default), cell(entry.metadata["help"])
 
 
 if __name__ == "__main__":
-    (HERE / "reference.md").write_text(reference(), encoding="utf-8")
+    for page in (reference, baselines):
+        (HERE / f"{page.__name__}.md").write_text(page(), encoding="utf-8")

@@ -47,10 +47,11 @@ def test_every_page_is_reached_from_the_index() -> None:
     assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} == linked
 
 
-def test_the_reference_follows_the_code() -> None:
-    done = subprocess.run([sys.executable, "-c", "import generate; print(generate.reference(), end='')"], cwd=DOCS, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("page", ["reference", "baselines"])
+def test_what_is_generated_follows_the_code_and_the_bank(page: str) -> None:
+    done = subprocess.run([sys.executable, "-c", f"import generate; print(generate.{page}(), end='')"], cwd=DOCS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (DOCS / "reference.md").read_text(encoding="utf-8"), "stale: python docs/generate.py"
+    assert done.stdout == (DOCS / f"{page}.md").read_text(encoding="utf-8"), "stale: python docs/generate.py"
 
 
 def masked(text: str) -> str:

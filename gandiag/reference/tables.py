@@ -69,10 +69,10 @@ def markdown(bank: Mapping[str, Any]) -> str:
              "\\*: shorter than the recipe."]  # fmt: skip
     against = pairs(bank)
     if against:
-        lines += ["", "# Against none, seed by seed", "", *_table(PAIRED, map(_paired, against)), "",
+        lines += ["", "## Against none, seed by seed", "", *_table(PAIRED, map(_paired, against)), "",
                   "Mean differences, arm − none, with 95 % intervals; the seeds in which the arm does better."]  # fmt: skip
     rows = [[str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")] for row in published()]
-    lines += ["", "# Published", "", *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows)]
+    lines += ["", "## Published", "", *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows)]
     return "\n".join(lines) + "\n"
 
 
