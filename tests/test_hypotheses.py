@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.load.generator import load_network
-from gandiag.load.moments import dropping
-from gandiag.load.rebuild import hypotheses
+from gandiag.load.moments import dropping, moments
+from gandiag.load.rebuild import hypotheses, trial
 from gandiag.load.rebuild.chain import DepthToSpace, assemble, retuned
 from gandiag.load.rebuild.geometry import CUSTOM, side_after, ways
 from gandiag.load.rebuild.hypotheses import best_of
 from gandiag.load.rebuild.mlp import rebuild as rebuild_mlp
+from gandiag.load.rebuild.norms import handed_on
 from gandiag.load.rebuild.questions import Question
 from gandiag.load.rebuild.search import Scores
 from gandiag.load.rebuild.trial import Reading, Trial
@@ -164,11 +165,16 @@ def test_a_retuned_network_is_the_one_that_would_be_built() -> None:
         assert torch.equal(retuned(chain, blueprint, activation, eps, 0.0)(z), assemble(blueprint, activation, eps)(z))
 
 
-def test_a_glance_does_not_rank_what_takes_seconds(tmp_path: Path) -> None:
-    """The first norms of a wide DCGAN are too costly for a glance; loading asks them."""
-    file = save(calibrated(DCGAN(ngf=160, blocks=3), normal(12), batches=1).state_dict(), tmp_path)
-    entry = next(entry for entry in load_network(file, glance=True).assumptions if entry.what.startswith("hidden activation"))
-    assert entry.source == "default" and "an audit asks" in entry.value
+@pytest.mark.parametrize("limit, value", [("_GLANCE", 1e8), ("_LARGE", 1e3)])
+def test_a_glance_does_not_rank_what_takes_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
+    """Of a network that is too large, and of one that turns out to take long, custom is told, and that an audit asks."""
+    file = save(calibrated(DCGAN(), normal(12), batches=5).state_dict(), tmp_path)
+    for hurried in (False, True):
+        if hurried:
+            monkeypatch.setattr(hypotheses, limit, value)
+        entry = next(entry for entry in load_network(file, glance=True).assumptions if entry.what.startswith("hidden activation"))
+        assert (entry.source, "an audit asks" in entry.value) == (("default", True) if hurried else ("batch-norm", False))
+    assert "an audit asks" not in str(load_network(file).assumptions)
 
 
 def stacked(kernels: list[tuple[int, int, int, int]], *, side: int = 1) -> nn.Sequential:
@@ -311,3 +317,28 @@ def test_where_custom_stands_the_rest_is_searched_again(monkeypatch: pytest.Monk
     found, scores = hypotheses._searched(cast(Trial, None), [stride, activation], Reading("relu", 1e-5, 0.0, "normal", 1.0, (0,)))
     assert (found.activation, found.answers) == ("relu", (0,))
     assert scores["hidden activation"]["relu"][0] == 0.30
+
+
+def test_readings_with_larger_pictures_have_fewer_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By custom every k3 keeps the side of 4; that each doubles it is tried as well, and must not take a thousand times the memory."""
+    largest = 0
+
+    def watched(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> Tensor:
+        nonlocal largest
+        made = handed_on(layer, x, found, batch)
+        largest = max(largest, made.numel())
+        return made
+
+    monkeypatch.setattr(trial, "handed_on", watched)
+    net = stacked([(4, 1, 0, 0), *[(3, 2, 1, 1)] * 3, *[(3, 1, 1, 0)] * 2])
+    draw = normal(12)
+    network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None], batches=30).state_dict(), tmp_path))
+    assert network.output.shape == (3, 32, 32) and 0 < largest <= 4e6
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (40, 5, 7, 3), (40, 5, 9)])
+def test_moments_survive_a_mean_far_from_zero(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3 + torch.arange(5.0).reshape(5, *(1 for _ in shape[2:]))
+    mean, var = moments(x)
+    rows = x.double().transpose(0, 1).flatten(1)
+    assert torch.allclose(mean, rows.mean(1), rtol=1e-9, atol=1e-9) and torch.allclose(var, rows.var(1), rtol=1e-5)

@@ -24,13 +24,14 @@ from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.questions import Question, questions
 from gandiag.load.rebuild.search import Scores, search
-from gandiag.load.rebuild.trial import Reading, Trial
+from gandiag.load.rebuild.trial import Reading, TooLong, Trial
 
 UNDECIDED = "undecided"  # the source of an assumption that the statistics leave open
 CLEAR = 2.0  # how many times worse the runner-up must be
 NOTICED = 1.25  # how many times worse custom must be to be doubted: a padding more or less may change little but the border
 GOOD = 0.15  # a reading that fits so well may be right; one that does not may not make custom doubtful
 BAD = 0.5  # no reading is right
+_GLANCE, _LARGE = 4e10, 2e7  # multiplications in two seconds, about; parameters of networks of which one pass takes too long for a glance
 _HURRIED = " (custom; an audit asks the batch norms, which takes seconds here)"
 _RANGES = {"uniform": " on [-1, 1]", "unit": " (uniform on [0, 1])"}
 _NEITHER = 0.2  # of the logarithm: so far from a prior's deviation are weights and statistics that drift apart, not
@@ -64,12 +65,18 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
         reading, entry = _prior_by_scale(trial, reading, deviations)
         told_prior.append(entry)
     asked = questions(blueprint, config, prior=not deviations)
-    hurried = glance and not trial.quick(max((question.last for question in asked), default=0))
-    reading, scores = (reading, {}) if hurried else _searched(trial, asked, reading)
+    if glance:
+        trial.left = 0 if sum(entry.numel() for layer in blueprint.layers for entry in layer.tensors.values()) > _LARGE else _GLANCE
+    scores: dict[str, Scores] = {}
+    hurried = ""
+    try:
+        reading, scores = _searched(trial, asked, reading)
+    except TooLong:
+        hurried = _HURRIED
     said = []
     for question in asked:
         reading, entry = _answered(trial, question, reading, scores.get(question.what, {}))
-        said.append(replace(entry, value=entry.value + _HURRIED) if hurried else entry)
+        said.append(replace(entry, value=entry.value + hurried))
     chosen = trial.reading_of(reading.answers)
     if chosen is None:
         raise NotThis("no strides lead through its kernels")

@@ -7,6 +7,7 @@ fits poorly is tried again with the running ones, and the better one counts. Of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, place
 _BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
 _FLOATS = 4e6  # numbers in its largest layer
 _FEWEST, _SOME, _MOST = 16, 128, 1024  # latents
+_WRITTEN = 60  # multiplications that writing a number and reading it again costs, about
 MANY = 128  # latents that a cheap norm can have
 _POOR = 0.3  # the batch's own statistics are then not the ones to compare by
 _NORMS = 3  # later ones cost more and say the same
@@ -43,11 +45,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one sample up to a norm: multiplications before its map, those of the map for the channels looked at, the largest layer."""
+    """Of one sample up to a norm: multiplications before its map, those of the map for the channels looked at, the largest layer, all layers."""
 
     before: float
     last: float
     floats: float
+    numbers: float
 
     @property
     def latents(self) -> int:
@@ -59,12 +62,24 @@ class Cost:
         """How many one of hundreds of passes can afford."""
         return self._within(_GLIMPSE, _SOME)
 
+    @property
+    def worth(self) -> float:
+        """Of one sample, as so many multiplications: small layers cost what it takes to write them."""
+        return self.before + self.last + _WRITTEN * self.numbers
+
     def _within(self, budget: float, most: int) -> int:
         return max(_FEWEST, 2 * int(min(budget / max(1.0, self.before + self.last), _FLOATS / max(1.0, self.floats), most) / 2))
 
 
+class TooLong(Exception):
+    """Trying the readings takes longer than is allowed."""
+
+
 class Trial:
-    """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too."""
+    """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too.
+
+    `left`: multiplications, about, that all passes together may still take; TooLong beyond.
+    """
 
     def __init__(self, blueprint: Blueprint, inputs: Inputs, first: Reading) -> None:
         self.inputs, self._remade, self._spatial = inputs, blueprint.remade, blueprint.spatial
@@ -76,14 +91,12 @@ class Trial:
         chain = assemble(blueprint, first.activation, first.eps)
         norms = [layer for layer in chain.layers if isinstance(layer, NORM)]
         self.costs = priced(chain) if norms and not all(untouched(norm) for norm in norms) else []
+        self._prices: dict[tuple[tuple[int, ...], int], Cost] = {}
+        self.left = math.inf
 
     @property
     def norms(self) -> int:
         return len(self.costs)
-
-    def quick(self, last: int) -> bool:
-        """Is the norm at `last` cheap to reach with many latents, or the only one?"""
-        return self.norms < 2 or self.costs[min(last, self.norms - 1)].latents >= MANY
 
     def reading_of(self, answers: tuple[int, ...]) -> Blueprint | None:
         """The blueprint of these answers; None where they lead nowhere."""
@@ -123,13 +136,26 @@ class Trial:
     def _tried(self, chain: Chain, reading: Reading, depth: int, batch: bool, coarse: bool) -> tuple[float, ...]:
         layers, last = list(chain.layers), places(chain)[depth - 1]
         head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
-        n = self.costs[depth - 1].glimpse if coarse else self.costs[depth - 1].latents
+        own = self._price(chain, reading, depth)  # other strides, larger pictures
+        n = min(cost.glimpse if coarse else cost.latents for cost in (self.costs[depth - 1], own))
         parts = [(repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[: last + 1]]
         key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, *parts[:head])
         whole = (*key, *parts[head:])
         if whole not in self._rows:
+            self.left -= n * (own.last + _WRITTEN * own.floats if key in self._kept else own.worth)
+            if self.left < 0:
+                raise TooLong
             self._rows[whole] = self._passed(layers[: last + 1], head, key, reading)
         return self._rows[whole]
+
+    def _price(self, chain: Chain, reading: Reading, depth: int) -> Cost:
+        """Of a pass to the norm at `depth`; custom's where the layers do not fit each other."""
+        if (reading.answers, depth) not in self._prices:
+            try:
+                self._prices[reading.answers, depth] = priced(chain, depth)[-1]
+            except RuntimeError:
+                self._prices[reading.answers, depth] = self.costs[depth - 1]
+        return self._prices[reading.answers, depth]
 
     def _passed(self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Reading) -> tuple[float, ...]:
         """Mismatch at the norms among `layers`, of which the last one is one. What the layer at `head` receives is kept by `key`."""
@@ -156,7 +182,8 @@ class Trial:
             return False
         chains = [self.chain(reading) for reading in (one, other)]
         z, labels = self._drawn(one, 8)
-        with torch.no_grad():
+        made: list[Tensor | None] = [None, None]
+        with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
             made = [None if chain is None else chain(self.inputs.join(z, labels)).flatten(1).double() for chain in chains]
         if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
             return False
@@ -173,21 +200,23 @@ class Trial:
         return z, None if self.inputs.classes is None else torch.arange(n // 2).repeat(2) % self.inputs.classes
 
 
-def priced(chain: Chain) -> list[Cost]:
-    """What it costs to reach every batch norm, by a pass of two samples."""
+def priced(chain: Chain, depth: int | None = None) -> list[Cost]:
+    """What it costs to reach every batch norm, or the first `depth`, by a pass of two samples. RuntimeError where layers do not fit each other."""
     found: list[Cost] = []
     x = torch.zeros(2, *chain.inputs)
-    before, last, floats = 0.0, 0.0, 0.0
+    before, last, floats, numbers = 0.0, 0.0, 0.0, 0.0
     direct = False  # does the map's output go to the norm as it is?
     with torch.no_grad():
         for layer in chain.layers:
+            if len(found) == depth:
+                break
             given, x = x, layer(x)
-            floats = max(floats, float(x[0].numel()))
+            floats, numbers = max(floats, float(x[0].numel())), numbers + float(x[0].numel())
             if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
                 before, last = before + last, float(layer.weight.numel() * positions)
             elif isinstance(layer, NORM):
-                found.append(Cost(before, last * (min(1.0, CHANNELS / layer.num_features) if direct else 1.0), floats))
+                found.append(Cost(before, last * (min(1.0, CHANNELS / layer.num_features) if direct else 1.0), floats, numbers))
             direct = isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
     return found
 
