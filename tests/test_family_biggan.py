@@ -182,6 +182,9 @@ def test_batch_norm_is_seen_by_the_probes(tmp_path: Path) -> None:
     ({"blocks.0.0.extra": torch.zeros(3)}, "is not part of it"),
     ({"linear.weight": torch.zeros(128, 7)}, "and a piece of z 7"),
     ({"linear.u0": torch.zeros(1, 5)}, "no left singular vector"),
+    ({"linear.u0": torch.ones(1, 128, dtype=torch.int64)}, "no left singular vector"),
+    ({"blocks.1.1.gamma": None}, "gamma is missing"),
+    ({"blocks.0.0.bn1.accumulation_counter": torch.ones(1)}, "counts no statistics beside it"),
 ])
 def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Tensor | None], said: str) -> None:
     state = {name: change.get(name, entry) for name, entry in {**Paper().state, **change}.items()}

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 from fuzz_seeds import FIXTURES, HAS_DIFFUSERS, torch_bytes, zipped
-from loading import save
+from loading import DCGAN, calibrated, normal, save
+from PIL import Image
 from test_family_stylegan2 import ada, ros
 
 from gandiag.config import AuditConfig
@@ -85,6 +86,35 @@ def test_a_damaged_lzma_stream(tmp_path: Path) -> None:
     whole[start : start + 30] = b"\xff" * 30
     (tmp_path / "a.npz").write_bytes(whole)
     refused(tmp_path / "a.npz", r"a\.npz cannot be read")
+
+
+def test_a_graph_without_outputs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("Relu", ["z"], ["x"])
+    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 8])], [])
+    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    refused(tmp_path / "a.onnx", "is an ONNX graph without outputs")
+
+
+@pytest.mark.parametrize("count", [-(2**40), 2**60, float("nan")])
+def test_a_damaged_count_of_batches(tmp_path: Path, count: float) -> None:
+    """What is left of a batch norm's start is 0.9 to the power of it."""
+    state = calibrated(DCGAN(), normal(12)).state_dict()
+    state |= {name: torch.tensor(count) for name in state if name.endswith("num_batches_tracked")}
+    assert load_network(save(state, tmp_path)).output.shape == (3, 32, 32)
+
+
+def test_an_image_that_ends_early_in_an_archive(tmp_path: Path) -> None:
+    """Its header can be read, and the rest, which only the fingerprint of the real data reads, cannot."""
+    picture = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(picture, "PNG")
+    whole = bytearray(zipped({"b.png": picture.getvalue(), "a.png": picture.getvalue()}))
+    place = whole.rfind(b"PK\x01\x02")
+    whole[place + 20 : place + 28] = struct.pack("<II", 2 * len(picture.getvalue()), 2 * len(picture.getvalue()))
+    (tmp_path / "a.zip").write_bytes(whole)
+    rows = open_samples(tmp_path / "a.zip").rows
+    with pytest.raises(SourceError, match=r"a\.png cannot be read as an image"):
+        rows.fingerprint(torch.arange(1))
 
 
 def test_a_model_in_pieces_is_no_folder_of_images(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.contracts import Estimate
-from gandiag.load.moments import Enough, place_of
+from gandiag.load.moments import Enough, batches_seen, place_of
 
 MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
@@ -227,8 +227,7 @@ def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latent
     """
     if "running_mean" not in norm or "running_var" not in norm:
         return None
-    batches = norm.get("num_batches_tracked")
-    left = _left(norm["running_mean"], norm["running_var"], None if batches is None else int(batches))
+    left = _left(norm["running_mean"], norm["running_var"], batches_seen(norm.get("num_batches_tracked")))
     weight = first["weight"].detach().double()
     weight = weight.T[:, :, None] if weight.ndim == 2 else weight.flatten(2)  # (D, C, P)
     channels = len(norm["running_mean"])

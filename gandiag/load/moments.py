@@ -120,5 +120,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return _double(near) + rest, (_double(centred.square_().sum(2)).sum(0) - count * rest.square()) / (count - 1)
 
 
+def batches_seen(counter: Tensor | None) -> int | None:
+    """What a batch norm's counter says, at least 0; None where there is none, and where it is no number."""
+    if counter is None or counter.numel() != 1 or not bool(torch.isfinite(counter).all()):
+        return None
+    return max(0, int(counter))
+
+
 def _double(x: Tensor) -> Tensor:
     return x.double() if x.device.type != "mps" else x.cpu().double()  # mps has no float64

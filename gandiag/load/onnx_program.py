@@ -48,6 +48,8 @@ class OnnxProgram:
         return self.graph.numbers
 
     def ready(self, config: AuditConfig, name: str, *, look: bool) -> Ready:
+        if not self.graph.outputs:
+            raise LoadError(f"{name} is an ONNX graph without outputs", "check it with onnx.checker, or export it again")
         feeds = feeds_of(self.graph, name)
         latent, said = latent_of(feeds.latent, config, name)
         classes, condition, told = classes_of(self.graph, feeds, config, name)

@@ -116,7 +116,7 @@ class ImageRows:
         for name in self.files.names:
             digest.update(f"{name}|{self.files.size(name)}\n".encode())
         for index in indices.tolist():
-            with self.files.open(self.files.names[index]) as file:
+            with _told(self.files.names[index]), self.files.open(self.files.names[index]) as file:
                 digest.update(hashlib.blake2b(file.read()).digest())
         return digest.hexdigest()
 

@@ -114,8 +114,8 @@ def _renamed(name: str, heads: Mapping[str, str]) -> str:
 
 def _normed(weight: Tensor, u: Tensor, name: str) -> Tensor:
     """W / sigma, sigma by one step from the stored left singular vector u (1, outputs)."""
-    if weight.ndim < 2 or u.shape != (1, weight.shape[0]):
-        raise NotThis(f"{name} is {tuple(u.shape)}, which is no left singular vector of a weight {tuple(weight.shape)}")
+    if weight.ndim < 2 or u.shape != (1, weight.shape[0]) or u.dtype != weight.dtype:
+        raise NotThis(f"{name} is {u.dtype} of shape {tuple(u.shape)}, which is no left singular vector of a weight {tuple(weight.shape)}")
     matrix = weight.flatten(1)
     right = torch.nn.functional.normalize(u[0] @ matrix, dim=0, eps=1e-12)
     made: Tensor = weight / torch.linalg.vector_norm(matrix @ right)
@@ -130,6 +130,10 @@ def _statistics(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[As
         raise NotThis(f"{silent[0]} keeps no statistics: it was trained with --norm_style gn or nonorm, which is not rebuilt")
     facts: list[Assumption] = []
     counters = {name: entry for name, entry in tensors.items() if name.endswith(".accumulation_counter")}
+    odd = next((name for name, entry in counters.items() if entry.numel() != 1 or name.replace("accumulation_counter", "running_mean") not in tensors
+                or name.replace("accumulation_counter", "running_var") not in tensors), None)  # fmt: skip
+    if odd is not None:
+        raise NotThis(f"{odd} is {tuple(counters[odd].shape)}, and counts no statistics beside it")
     counts = {float(entry) for entry in counters.values()}
     for name, entry in counters.items():
         for part in ("running_mean", "running_var"):

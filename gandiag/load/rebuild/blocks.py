@@ -192,6 +192,8 @@ class Attention(Step):
         self.width = shape_of(tensors, f"{head}.theta.weight", 4)[1]
         for name in ("theta", "phi", "g", "o"):
             setattr(self, name, conv_of(tensors, f"{head}.{name}"))
+        if f"{head}.gamma" not in tensors:
+            raise NotThis(f"{head}.gamma is missing")
         self.gamma = nn.Parameter(torch.empty(tensors[f"{head}.gamma"].shape))
 
     def forward(self, x: Tensor) -> Tensor:

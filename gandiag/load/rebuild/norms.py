@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandiag.load.moments import apart
+from gandiag.load.moments import apart, batches_seen
 from gandiag.load.rebuild.chain import Chain
 
 CHANNELS = 32  # of the last layer before a norm that are looked at
@@ -40,7 +40,7 @@ def handed_on(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> T
 def _remembered(norm: NORM) -> tuple[Tensor, Tensor]:
     """Running mean and variance (C,), without what is left of their start at 0 and 1 after few batches."""
     assert norm.running_mean is not None and norm.running_var is not None
-    left = 0.9 ** int(norm.num_batches_tracked or 0)
+    left = 0.9 ** (batches_seen(norm.num_batches_tracked) or 0)
     if not 1e-4 < left < 1:
         return norm.running_mean, norm.running_var
     return norm.running_mean / (1 - left), ((norm.running_var - left) / (1 - left)).clamp_min(1e-12)
