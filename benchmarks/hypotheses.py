@@ -57,7 +57,7 @@ def judged(truth: Truth, net: nn.Module, network: Network) -> dict[str, Judged]:
         found["strides"] = Judged(right or equal, undecided, told)
         found[SIZE] = Judged(network.output.shape[-1] == side, undecided, told)
     if truth.layers in RISES:
-        entry = said["upsampling"]
+        entry = said["order of shuffled pixels" if truth.layers == "shuffle" else "upsampling"]
         undecided, told = entry.source == "undecided", f"{entry.value} [{entry.source}]"
         found["upsampling"] = Judged(equal, undecided, told)
         found[SIZE] = Judged(network.output.shape[-1] == _side(truth, net), undecided, told)

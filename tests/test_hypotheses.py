@@ -342,3 +342,16 @@ def test_moments_survive_a_mean_far_from_zero(shape: tuple[int, ...]) -> None:
     mean, var = moments(x)
     rows = x.double().transpose(0, 1).flatten(1)
     assert torch.allclose(mean, rows.mean(1), rtol=1e-9, atol=1e-9) and torch.allclose(var, rows.var(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5])
+@pytest.mark.parametrize("spatial", [False, True])
+def test_dropout_of_a_flat_part_is_recognised(tmp_path: Path, p: float, spatial: bool) -> None:
+    head: list[nn.Module] = []
+    for into, out in ((12, 64), (64, 64 if not spatial else 24 * 16)):
+        head += [nn.Linear(into, out), nn.BatchNorm1d(out), nn.ReLU(), nn.Dropout(p)]
+    tail = [nn.Unflatten(1, (24, 4, 4)), nn.ConvTranspose2d(24, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(p),
+            nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh()] if spatial else [nn.Linear(64, 2)]  # fmt: skip
+    network = load_network(save(calibrated(nn.Sequential(*head, *tail), normal(12), batches=200).state_dict(), tmp_path))
+    entry = next(entry for entry in network.assumptions if entry.what.startswith("dropout"))
+    assert float(entry.value.split(" ")[0]) == p, entry

@@ -29,9 +29,14 @@ def flat_steps(layers: list[Layer], spacing: list[int | None]) -> tuple[list[Ste
             raise NotThis(f"{layer.key} is {layer.shape}, which does not take the {width} values before it")
         steps.append(linear_step(layer) if layer.kind == "linear" else norm_step(layer, spatial=False))
         width = layer.shape[0]
-        if index + 1 < len(layers) and activated(layer, layers[index + 1], spacing[index]):
-            steps.append(Step("activation"))
+        if index + 1 < len(layers):
+            steps += between(layer, layers[index + 1], spacing[index])
     return steps, width
+
+
+def between(layer: Layer, following: Layer, gap: int | None) -> list[Step]:
+    """The modules without weights between two layers: an activation, and a second one: what that is, the statistics say."""
+    return [Step(kind) for kind in ("activation", "dropout")[: 2 if gap == 2 else 1]] if activated(layer, following, gap) else []
 
 
 def activated(layer: Layer, following: Layer, gap: int | None) -> bool:

@@ -10,7 +10,7 @@ from gandiag.config import AuditConfig
 from gandiag.load.rebuild.chain import Blueprint, Step
 from gandiag.load.rebuild.geometry import Geometry
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
-from gandiag.load.rebuild.mlp import activated, flat_steps
+from gandiag.load.rebuild.mlp import between, flat_steps
 from gandiag.load.rebuild.transposed import Rising, kernel_steps, rising, transposition
 from gandiag.load.rebuild.upsampled import Body, shuffled, shuffles, upsampled
 from gandiag.load.weights import Weights
@@ -28,8 +28,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     if not _square(width, channels):
         raise NotThis(f"{width} values are no square picture of {channels} channels")
     side = isqrt(width // channels)
-    if activated(layers[split - 1], layers[split], _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1])):
-        flat.append(Step("activation"))
+    flat += between(layers[split - 1], layers[split], _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1]))
     unflatten = Step("unflatten", size=(channels, side, side))
     before = sum(layer.kind == "norm" for layer in layers[:split])
     body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before)

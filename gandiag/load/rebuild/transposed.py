@@ -11,7 +11,7 @@ from gandiag.errors import LoadError
 from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, transposed_step
 from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt, ways
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
-from gandiag.load.rebuild.mlp import activated
+from gandiag.load.rebuild.mlp import between
 from gandiag.load.rebuild.outputs import image_output, zoo_final
 from gandiag.load.weights import Weights
 
@@ -152,8 +152,6 @@ def kernel_steps(layers: list[Layer], spacing: list[int | None], turned: list[bo
         else:
             steps.append(conv_step(layer))
             channels = layer.shape[0]
-        if index + 1 < len(layers) and activated(layer, layers[index + 1], spacing[index]):
-            steps.append(Step("activation"))
-            if spacing[index] == 2:
-                steps.append(Step("dropout"))  # a second module without weights: what it is, the statistics say
+        if index + 1 < len(layers):
+            steps += between(layer, layers[index + 1], spacing[index])
     return steps, channels

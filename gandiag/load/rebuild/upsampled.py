@@ -125,18 +125,23 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
     between = room[1:] or [None if kernels[0] == 0 else room[0]]  # nothing stands between a reshape and a lone convolution that names could show
     known = not any(modules is None for modules in between)
     # One module between the first norm and its convolution: PyTorch-GAN's doubling, or an activation.
-    ways = [(tuple(sorted({*seen, 1})), True), (seen, False)] if bare and 1 in kernels else [(seen, False)] if seen or known else _anywhere(kernels)
+    if bare and 1 in kernels:
+        ways = [(tuple(sorted({*seen, 1})), True), (seen, False)]
+    else:
+        ways = [(seen, False)] if seen or known else _anywhere(kernels, body.layers[0].kind == "norm")
     if config.image_size is None:
         return ways, "metadata" if seen or known else "default"
     fitting = [way for way in ways if side * 2 ** len(way[0]) == config.image_size]
     return (fitting, "metadata" if seen or known else "flag") if fitting else (_by_size(kernels, side, config.image_size), "flag")
 
 
-def _anywhere(kernels: list[int]) -> list[tuple[tuple[int, ...], bool]]:
-    """Before every convolution but the one that makes the picture, or before that too, or from the second one on."""
+def _anywhere(kernels: list[int], normed: bool) -> list[tuple[tuple[int, ...], bool]]:
+    """Before every convolution but the one that makes the picture, or before that too, or from the second one on; or as PyTorch-GAN
+    has it, where a norm comes first."""
     starts = [tuple(kernels[begin : begin + count]) for count in range(len(kernels), 0, -1) for begin in (0, 1) if begin + count <= len(kernels)]
     usual = tuple(kernels[:-1])
-    return [(doubled, False) for doubled in [usual, *(start for start in starts[:_MANY] if start != usual), *([()] if usual else [])]]
+    ways = [(doubled, False) for doubled in [usual, *(start for start in starts[:_MANY] if start != usual), *([()] if usual else [])]]
+    return [*ways, (usual, True)] if normed and usual else ways
 
 
 def _by_size(kernels: list[int], side: int, size: int) -> list[tuple[tuple[int, ...], bool]]:
