@@ -355,3 +355,68 @@ def test_dropout_of_a_flat_part_is_recognised(tmp_path: Path, p: float, spatial:
     network = load_network(save(calibrated(nn.Sequential(*head, *tail), normal(12), batches=200).state_dict(), tmp_path))
     entry = next(entry for entry in network.assumptions if entry.what.startswith("dropout"))
     assert float(entry.value.split(" ")[0]) == p, entry
+
+
+def test_the_most_copied_upsampling_dcgan_has_its_leaky_slope_and_its_eps(tmp_path: Path) -> None:
+    """PyTorch-GAN's, in its own width: eps 0.8 by mistake, and not in the first norm; an activation first shows at the third norm."""
+    net = Mapped(nn.Linear(100, 128 * 64), nn.Sequential(
+        nn.BatchNorm2d(128), nn.Upsample(scale_factor=2), nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128, 0.8), nn.LeakyReLU(0.2),
+        nn.Upsample(scale_factor=2), nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64, 0.8), nn.LeakyReLU(0.2),
+        nn.Conv2d(64, 1, 3, padding=1), nn.Tanh()))  # fmt: skip
+    torch.manual_seed(0)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0, 0.02)  # as there: variances are small, and an eps of 0.8 is not
+    with torch.no_grad():
+        for _ in range(40):
+            net.train()(torch.randn(32, 100))
+    network = load_network(save(net.eval().state_dict(), tmp_path))
+    told = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
+    assert told["hidden activation"].value.startswith("leaky:0.2 ") and told["batch-norm eps"].value.startswith("0.8 ")
+    assert told["hidden activation"].source == told["batch-norm eps"].source == "batch-norm"
+    z = torch.randn(2, 100)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-5)
+
+
+class Mapped(nn.Module):
+    """PyTorch-GAN's names."""
+
+    def __init__(self, l1: nn.Module, blocks: nn.Module) -> None:
+        super().__init__()
+        self.l1, self.conv_blocks = nn.Sequential(l1), blocks
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.conv_blocks(self.l1(z).reshape(len(z), 128, 8, 8))
+        return out
+
+
+def test_twelve_channels_are_three_that_are_shuffled_once_more(tmp_path: Path) -> None:
+    net = calibrated(Ended(), normal(12))
+    network = load_network(save(net.state_dict(), tmp_path))
+    assert network.output.shape == (3, 16, 16)
+    z = torch.randn(4, 12)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+
+
+class Ended(nn.Module):
+    """Two shuffles, the second one behind the last convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm0 = nn.Linear(12, 16 * 16), nn.BatchNorm2d(16)
+        self.conv1, self.norm1, self.last = nn.Conv2d(16, 64, 3, padding=1), nn.BatchNorm2d(16), nn.Conv2d(16, 12, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.norm0(self.first(z).reshape(-1, 16, 4, 4)).relu()
+        x = self.norm1(nn.functional.pixel_shuffle(self.conv1(x), 2)).relu()
+        return nn.functional.pixel_shuffle(self.last(x), 2).tanh()
+
+
+def test_a_first_kernel_that_is_square_takes_latents(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(24, 24, 3, 2), nn.BatchNorm2d(24), nn.ReLU(), nn.ConvTranspose2d(24, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(),
+                        nn.ConvTranspose2d(12, 3, 4, 2, 1), nn.Tanh())  # fmt: skip
+    draw = normal(24)
+    network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path))
+    assert network.latent.dim == 24 and network.output.shape == (3, 12, 12)

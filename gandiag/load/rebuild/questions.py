@@ -55,11 +55,12 @@ def questions(blueprint: Blueprint, config: AuditConfig, *, prior: bool) -> list
     if prior and config.prior is None:
         asked.append(Question("latent prior (--prior)", PRIORS, "prior", 0, 0))
     start = 0 if prior else 1  # the first norm stands right behind the first layer, or it does not
+    shown = max(1, _behind_activations(blueprint))
     if not blueprint.known and blueprint.activations and config.activation is None:
         usual = tuple(dict.fromkeys((blueprint.default, "relu", "leaky:0.2")))
-        asked.append(Question("hidden activation (--activation)", usual, "activation", start, 1, rare=_FURTHER))
+        asked.append(Question("hidden activation (--activation)", usual, "activation", start, shown, rare=_FURTHER))
     if not blueprint.known and norms and config.bn_eps is None:
-        asked.append(Question("batch-norm eps (--bn-eps)", (1e-5, 0.8), "eps", 1, 1, "{:g}".format))
+        asked.append(Question("batch-norm eps (--bn-eps)", (1e-5, 0.8), "eps", 1, shown, "{:g}".format))
     for place, open_ in enumerate(blueprint.open):
         answers = tuple(range(len(open_.options)))
         last = open_.norm if open_.last is None else open_.last
@@ -67,3 +68,15 @@ def questions(blueprint: Blueprint, config: AuditConfig, *, prior: bool) -> list
     if blueprint.dropouts:
         asked.append(Question("dropout in training, none in use", _DROPOUTS, "dropout", start, 1, "{:g}".format, alters=False))
     return asked
+
+
+def _behind_activations(blueprint: Blueprint) -> int:
+    """The first norm that receives what an activation made; 0 where there is none."""
+    norms, active = 0, False
+    for step in blueprint.steps:
+        if step.layer is not None and step.layer.kind == "norm":
+            if active:
+                return norms
+            norms += 1
+        active |= step.kind == "activation"
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,10 +24,20 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
         raise NotThis("it is not made of convolutions alone")
     first = layers[0]
     spacing = gaps(layers, weights.modules)
+    turned = _from_latents(layers)
+    return rising(layers, turned, config, Rising(first.shape[2], 1, _finish(layers, spacing, turned, config, zoo_final(weights.beside.get("config")))))
+
+
+def _from_latents(layers: list[Layer]) -> list[bool]:
+    """Which kernels are transposed, the first one among them: a convolution that takes as many channels as it makes would do nothing to one pixel."""
+    first = layers[0]
+    if first.shape[2] == first.shape[3] and first.makes(first.shape[1]):
+        with contextlib.suppress(NotThis):
+            return [True, *transposition(layers[1:], first.shape[1])]
     turned = transposition(layers, first.shape[0])
     if not turned[0]:
         raise NotThis(f"{first.key} is {first.shape}: a convolution, which takes an image")
-    return rising(layers, turned, config, Rising(first.shape[2], 1, _finish(layers, spacing, turned, config, zoo_final(weights.beside.get("config")))))
+    return turned
 
 
 def _finish(

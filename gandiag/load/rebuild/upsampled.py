@@ -51,7 +51,9 @@ class Way:
 def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
     """The layers that take a quarter of the channels that the convolution before them makes: pixels are shuffled in between.
 
-    Empty where the channels follow each other as they are. NotThis where neither explains them."""
+    The place behind the last layer is one of them where that makes twelve channels, which are three of a picture twice as large.
+    Empty where the channels follow each other as they are. NotThis where neither explains them.
+    """
     found = []
     for index, layer in enumerate(layers):
         if layer.kind == "kernel" and (layer.shape[2] != layer.shape[3] or layer.shape[2] % 2 == 0 or not layer.makes(layer.shape[0])):
@@ -62,7 +64,7 @@ def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
         elif takes != channels:
             raise NotThis(f"{layer.name} takes {takes} channels after {channels}")
         channels = takes if layer.kind == "norm" else layer.shape[0]
-    return tuple(found)
+    return (*found, len(layers)) if channels == 4 * 3 else tuple(found)
 
 
 def shuffled(body: Body, side: int, places: tuple[int, ...], config: AuditConfig) -> Blueprint:
@@ -100,8 +102,8 @@ def _told(body: Body, side: int, ways: list[Way], source: str, config: AuditConf
     """The blueprint of the first way; a question about the others, where a norm can answer it."""
     norms = _norms(body)
     what = _ORDER if ways[0].mode in SHUFFLES else _WHAT
-    told = [f"{way.mode}, before {', '.join(body.layers[i].name for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels"
-            for way in ways]  # fmt: skip
+    names = [*(layer.name for layer in body.layers), "the output"]
+    told = [f"{way.mode}, before {', '.join(names[i] for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels" for way in ways]
     deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
     asked = (Open(what, tuple(told), deepest + 1 - len(norms), last=deepest),) if norms and len(ways) > 1 else ()
 
@@ -109,7 +111,8 @@ def _told(body: Body, side: int, ways: list[Way], source: str, config: AuditConf
         chosen = answers[0] if answers else 0
         way = ways[chosen]
         size = side * 2 ** len(way.doubled)
-        made = body.whole(_steps(body, way), (body.layers[body.kernels[-1]].shape[0], size, size), config)
+        channels = body.layers[body.kernels[-1]].shape[0] // (4 if len(body.layers) in way.doubled else 1)
+        made = body.whole(_steps(body, way), (channels, size, size), config)
         settled = () if asked else (Assumption(what, told[chosen], source),)
         return replace(made, assumptions=(*settled, *made.assumptions), open=asked, remade=remade)
 
@@ -162,4 +165,6 @@ def _steps(body: Body, way: Way) -> list[Step]:
         steps.append(norm_step(layer, spatial=True, ordinary=taken) if layer.kind == "norm" else conv_step(layer))
         if index + 1 < len(body.layers) and not taken and activated(layer, body.layers[index + 1], body.spacing[index]):
             steps.append(Step("activation"))
+    if len(body.layers) in way.doubled:
+        steps.append(upsample_step(way.mode))
     return steps
