@@ -414,6 +414,29 @@ class Ended(nn.Module):
         return nn.functional.pixel_shuffle(self.last(x), 2).tanh()
 
 
+def test_residual_blocks_are_no_chain(tmp_path: Path) -> None:
+    """Their layers follow each other by shape; read as a chain of eight convolutions they would make a picture of 512 pixels."""
+    state = {"first.weight": torch.randn(16 * 16, 12), "first.bias": torch.zeros(16 * 16)}
+    for block in range(3):
+        for name, kernel in (("conv1", 3), ("conv2", 3), ("sc", 1)):
+            state |= {f"r{block}.{name}.weight": torch.randn(16, 16, kernel, kernel), f"r{block}.{name}.bias": torch.zeros(16)}
+    state |= {"last.weight": torch.randn(3, 16, 3, 3), "last.bias": torch.zeros(3)}
+    with pytest.raises(LoadError, match=r"\(r0\.sc stands beside other layers"):
+        load_network(save(state, tmp_path))
+    with pytest.raises(LoadError, match="do not say where the picture is upsampled"):
+        load_network(save({name.replace(".sc.", ".third."): entry for name, entry in state.items()}, tmp_path))
+
+
+def test_ema_pytorch_keeps_the_average_and_what_it_is_taken_of(tmp_path: Path) -> None:
+    raw, average = (calibrated(DCGAN(), normal(12), seed=seed) for seed in (0, 1))
+    state = {f"{head}.{name}": entry for head, net in (("online_model", raw), ("ema_model", average)) for name, entry in net.state_dict().items()}
+    file = save({**state, "initted": torch.tensor(True), "step": torch.tensor(7)}, tmp_path)
+    z = torch.randn(4, 12, 1, 1)
+    with torch.no_grad():
+        for config, net in ((AuditConfig(), average), (AuditConfig(weights="raw"), raw)):
+            assert torch.allclose(load_network(file, config).forward(z), net(z), atol=1e-6)
+
+
 def test_a_first_kernel_that_is_square_takes_latents(tmp_path: Path) -> None:
     net = nn.Sequential(nn.ConvTranspose2d(24, 24, 3, 2), nn.BatchNorm2d(24), nn.ReLU(), nn.ConvTranspose2d(24, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(),
                         nn.ConvTranspose2d(12, 3, 4, 2, 1), nn.Tanh())  # fmt: skip

@@ -20,7 +20,10 @@ _LOOSE = {"n_averaged", "initted", "step"}  # counters that averaging wrappers k
 
 def role(path: str) -> tuple[Role, str]:
     """The role of an entry by the words of its path, and what is left of the name ("netG_A" -> generator, "a")."""
-    words = [word for word in re.split(r"[^a-z0-9]+", _split_camel(path).lower()) if word and word not in _FILLER]
+    every = [word for word in re.split(r"[^a-z0-9]+", _split_camel(path).lower()) if word]
+    words = [word for word in every if word not in _FILLER]
+    if not words and "online" in every:  # ema_pytorch's copy in training
+        return "generator", ""
     if any(_OPTIMIZER.fullmatch(word) for word in words):
         return "optimizer", ""
     averaged = any(word in _AVERAGE or word.startswith("avg") for word in words)

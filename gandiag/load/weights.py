@@ -165,6 +165,8 @@ def _split(group: Weights) -> list[Weights]:
     heads = list(dict.fromkeys(name.split(".", 1)[0] for name in group.tensors if "." in name))
     if "GE" in heads and "G" in heads:
         return [_pair(group, heads, "GE", "SE"), _pair(group, heads, "G", "S")]
+    if set(heads) == {"ema_model", "online_model"}:  # ema_pytorch: the average, and what it is taken of
+        return [_part(group, head, f"{group.path}.{head}".strip(".")) for head in ("ema_model", "online_model")]
     roles = {head: role(head)[0] for head in heads}
     if not any(found in ("average", "generator") for found in roles.values()) or len(heads) == 1:
         return [_part(group, heads[0], group.path)] if len(heads) == 1 and roles[heads[0]] in ("average", "generator") else [group]

@@ -127,6 +127,8 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
     reasons = [reason for reason in reasons if not reason.startswith("pickled:")]
     named = [reason for reason in reasons if reason.partition(":")[0] not in _BY_SHAPE]  # what almost is one of these is no plain chain
     reasons = named or reasons
+    whys = {reason.partition(": ")[2] for reason in reasons}
+    reasons = [*whys] if len(whys) == 1 and len(reasons) > 1 else reasons  # the same in every reading
     return LoadError(
         f"{name} holds {len(weights.tensors)} tensors but no architecture that gandiag can rebuild ({'; '.join(reasons)})",
         "say what builds it: --model pkg.mod:factory [--init k=v]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from torch import Tensor
 from gandiag.load.weights import Weights
 
 LayerKind = Literal["linear", "kernel", "norm"]
+_BESIDE = re.compile(r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])")
 _NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -46,6 +48,9 @@ def layers_of(weights: Weights) -> list[Layer]:
     for key, tensor in weights.tensors.items():
         name, _, leaf = key.rpartition(".")
         grouped.setdefault(name, {})[leaf] = tensor
+    beside = next((name for name in grouped if _BESIDE.search(name.lower())), None)
+    if beside is not None:
+        raise NotThis(f"{beside} stands beside other layers, as in residual blocks, and in no plain chain")
     return [_checked(Layer(name, _kind(name, tensors), tensors)) for name, tensors in grouped.items()]
 
 

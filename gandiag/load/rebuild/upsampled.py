@@ -16,6 +16,7 @@ from gandiag.load.rebuild.outputs import image_output
 MODES = ("nearest", "bilinear")
 _WHAT = "upsampling (--upsampling, --image-size)"
 _ORDER = "order of shuffled pixels (--upsampling)"
+_LARGEST = 1024  # pixels that custom may lead to
 _MANY = 12  # ways to place the doublings that are tried
 
 
@@ -132,6 +133,9 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
         ways = [(tuple(sorted({*seen, 1})), True), (seen, False)]
     else:
         ways = [(seen, False)] if seen or known else _anywhere(kernels, body.layers[0].kind == "norm")
+    if config.image_size is None and not (seen or known) and side * 2 ** len(ways[0][0]) > _LARGEST:
+        raise LoadError(f"the weights do not say where the picture is upsampled: {len(kernels)} convolutions and {side} pixels",
+                        "give the size of the output: --image-size N")
     if config.image_size is None:
         return ways, "metadata" if seen or known else "default"
     fitting = [way for way in ways if side * 2 ** len(way[0]) == config.image_size]
