@@ -127,7 +127,7 @@ def _answered(trial: Trial, question: Question, reading: Reading, table: Scores)
     """The answer, its margin over the best answer that makes other samples, and whether that is enough."""
     custom = question.answers[0]
     if not table:
-        return reading, Assumption(question.what, question.told(custom), "default")
+        return question.put(reading, custom), Assumption(question.what, question.told(custom), "default")
     best = best_of(question, table)
     score, mine = table[best]
     if score >= BAD and question.customary:
@@ -149,7 +149,7 @@ def _answered(trial: Trial, question: Question, reading: Reading, table: Scores)
     close = [answer for answer in rivals if answer in near and (best in question.rare or answer not in question.rare)]
     if not close:
         return chosen, Assumption(question.what, f"{said} ({told})", "batch-norm")
-    _demand_one_size(trial, chosen, question.put(chosen, close[0]))
+    _demand_one_size(trial, chosen, question.put(chosen, close[0]), score)
     return chosen, Assumption(question.what, f"{said} (undecided: {told})", UNDECIDED)
 
 
@@ -159,9 +159,13 @@ def _times(other: float, score: float) -> str:
     return f"{other:.3f}" + (f", {other / score:.1f} times as far" if score > 0 else "")
 
 
-def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading) -> None:
+def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading, score: float) -> None:
     """Undecided answers that alone make pictures of different sizes are no reading at all."""
     shapes = [made.output.shape for made in map(trial.reading_of, (mine.answers, theirs.answers)) if made is not None]
+    if len({*shapes}) > 1 and score >= BAD:
+        raise LoadError(f"no plain chain of these layers fits their batch-norm statistics (mismatch {score:.2f} at best, where the right one has less than "
+                        f"{GOOD:g}): layers may be skipped or joined",
+                        f"say what builds it: --model pkg.mod:factory [--init k=v]; or, for a plain chain, its size: --image-size {shapes[0][-1]}")
     if len({*shapes}) > 1:
         sides = " and ".join(f"{shape[-2]} x {shape[-1]}" for shape in shapes)
         raise LoadError(f"the weights and their batch-norm statistics leave the size of the picture open: {sides} fit about as well",

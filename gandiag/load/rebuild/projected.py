@@ -28,10 +28,11 @@ def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
     if not _square(width, channels):
         raise NotThis(f"{width} values are no square picture of {channels} channels")
     side = isqrt(width // channels)
-    flat += between(layers[split - 1], layers[split], _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1]))
+    lead = _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1])
+    flat += between(layers[split - 1], layers[split], lead)
     unflatten = Step("unflatten", size=(channels, side, side))
     before = sum(layer.kind == "norm" for layer in layers[:split])
-    body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before)
+    body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before, lead)
     try:
         turned = transposition(body.layers, channels)
     except NotThis:  # pixels that are shuffled between convolutions follow each other in no other way

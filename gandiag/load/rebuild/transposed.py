@@ -94,7 +94,8 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
     planned, sides = found
     if len(planned) != len(kernels) or config.image_size not in (None, *sides):
         listed = ", ".join(map(str, sides[:12]))
-        raise LoadError(f"--image-size {config.image_size} contradicts the weights: their kernels lead to {listed}", f"remove it, or choose from: {listed}")
+        raise LoadError(f"--image-size {config.image_size} contradicts the weights: with the strides that gandiag tries their kernels lead to {listed}",
+                        f"remove it, or choose from: {listed}; for other strides, --model pkg.mod:factory")
     behind = [_norm_behind(layers, index) for index in places]
     shown = [norm + start.norms for norm in behind if norm is not None]  # those without one come last
     options = [(chosen, *(other for other in CUSTOM[kernel] if other != chosen)) for kernel, chosen in zip(kernels, planned, strict=True)]

@@ -29,6 +29,7 @@ class Body:
     layers: list[Layer]
     spacing: list[int | None]
     norms: int
+    lead: int | None = 0  # modules without weights in front of the first layer, the reshape not among them
 
     def whole(self, steps: list[Step], shape: tuple[int, ...], config: AuditConfig) -> Blueprint:
         """The blueprint of these steps."""
@@ -124,7 +125,7 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
     """(layers with a doubling before them, bare) of every way that fits, the customary one first; and who said so."""
     kernels, spacing = body.kernels, body.spacing
     bare = len(body.layers) > 1 and body.layers[0].kind == "norm" and spacing[0] == 1
-    room = [0 if i == 0 else spacing[i - 1] for i in kernels]
+    room = [body.lead if i == 0 else spacing[i - 1] for i in kernels]
     seen = tuple(i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2)
     between = room[1:] or [None if kernels[0] == 0 else room[0]]  # nothing stands between a reshape and a lone convolution that names could show
     known = not any(modules is None for modules in between)
@@ -133,7 +134,8 @@ def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tupl
         ways = [(tuple(sorted({*seen, 1})), True), (seen, False)]
     else:
         ways = [(seen, False)] if seen or known else _anywhere(kernels, body.layers[0].kind == "norm")
-    if config.image_size is None and not (seen or known) and side * 2 ** len(ways[0][0]) > _LARGEST:
+    ways = [way for way in ways if config.image_size is not None or side * 2 ** len(way[0]) <= _LARGEST]
+    if not ways or (config.image_size is None and not (seen or known) and len(ways[0][0]) < len(kernels) - 1):
         raise LoadError(f"the weights do not say where the picture is upsampled: {len(kernels)} convolutions and {side} pixels",
                         "give the size of the output: --image-size N")
     if config.image_size is None:
