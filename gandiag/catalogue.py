@@ -46,7 +46,7 @@ def entry(key: str) -> Entry | None:
 
 def explain(key: str) -> Entry:
     """The entry, or a ConfigError with the nearest names."""
-    found = entry(key)
+    found = entry(key) or entry(key.upper() if key.upper().startswith("GD") else key.lower())
     if found is None:
         raise ConfigError(f"there is no metric or rule called {key!r}", near(key, list(entries())))
     return found

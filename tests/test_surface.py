@@ -58,6 +58,7 @@ def test_every_entry_of_the_catalogue_is_complete() -> None:
     assert entry("frechet[imagenet]") is entry("frechet[pixels]") is not None
     with pytest.raises(ConfigError, match="recal"):
         explain("recal")
+    assert explain("gd103").key == "GD103" and explain("Recall").key == "recall"
 
 
 def test_registries_name_near_matches_and_refuse_duplicates() -> None:

@@ -38,7 +38,8 @@ def test_aspects_see_what_they_are_called_after() -> None:
     assert torch.allclose(layout(images + 0.1), layout(images), atol=1e-5)  # a colour cast moves no layout
     assert torch.allclose(color(images.flip(3)), color(images), atol=1e-5)  # nor does a mirror move colours
     assert torch.allclose(texture(images * 0 + 0.3), texture(images * 0 + 0.6), atol=1e-4)  # flat images have no texture
-    assert luminance(torch.ones(1, 3, 2, 2)).allclose(torch.ones(1, 2, 2))
+    for channels in (1, 2, 3, 4, 12):
+        assert luminance(torch.ones(1, channels, 2, 2)).allclose(torch.ones(1, 2, 2))
 
 
 def test_learned_loss_sees_a_missing_half_and_not_noise() -> None:

@@ -58,9 +58,9 @@ def layout(images: Tensor) -> Tensor:
 
 
 def luminance(images: Tensor) -> Tensor:
-    """Grey values of images (B, C, H, W), C = 1 or 3: (B, H, W)."""
-    if images.shape[1] == 1:
-        return images[:, 0]
+    """Grey values of images (B, C, H, W): (B, H, W). Channels that are no colours, of which there are not three, count alike."""
+    if images.shape[1] != 3:
+        return images.mean(1)
     weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype)
     return (images * weights[:, None, None]).sum(1)
 

@@ -64,7 +64,8 @@ def mode_dropping(record: Record, policy: Policy) -> Finding | None:
     text = f"Mode dropping: {percent(share)} {span(low, high)} of the real data has no counterpart among the samples"
     if missed:
         text += f"; {len(missed)} of {record.modes.get('found')} clusters are missing or starved"
-    return Finding("GD103", "error", text + ".", {"missing": share, "modes_missed": len(missed)})
+    counted = {} if record.modes.get("covered") is None else {"modes_missed": len(missed)}  # None: too few samples lie near real ones
+    return Finding("GD103", "error", text + ".", {"missing": share, **counted})
 
 
 def _factor(code: str, name: str, text: str) -> Rule:

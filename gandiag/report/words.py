@@ -20,7 +20,7 @@ KINDS = {
     "complete": "complete collapse: nearly every sample is the same",
     "partial": "partial collapse: part of the variety is left",
     "mode_dropping": "mode dropping: whole kinds of sample are never made",
-    "thin_modes": "thin modes: every kind is there, with less variety inside",
+    "thin_modes": "thin modes: less variety inside the kinds that are made",
     "recycled": "recycled: the same samples come again and again",
     "skewed": "skewed: some kinds are made far too often",
     "conditional": "conditional: some classes have collapsed, others have not",
