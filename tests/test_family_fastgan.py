@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,10 @@ def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
     assert "--model" in caught.value.hint
     with pytest.raises(LoadError, match=r"feat_8\.9\.weight is not part of it|feat_8 does not end with a batch norm"):
         load_network(save(drawn() | {"feat_8.9.weight": torch.ones(1)}, tmp_path, "G.pth"))
+    state = drawn()
+    mean = next(name for name in state if name.startswith("feat_8.") and name.endswith("running_mean"))
+    with pytest.raises(LoadError, match=rf"{re.escape(mean)} is \(\)"):
+        load_network(save(state | {mean: torch.ones(())}, tmp_path, "G.pth"))
     with pytest.raises(LoadError, match="which do not double from 4 on"):
         load_network(save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth"))
 
