@@ -123,7 +123,7 @@ def _doubling(tensors: Mapping[str, Tensor], path: str) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Upsample(scale_factor=2)]
     for place in range(1, 1 + max(found, default=0)):
         if f"{path}.{place}.running_mean" in tensors:
-            layers += [nn.BatchNorm2d(*shape_of(tensors, f"{path}.{place}.running_mean", 1)), nn.GLU(1)]
+            layers += [nn.BatchNorm2d(shape_of(tensors, f"{path}.{place}.running_mean", 1)[0]), nn.GLU(1)]
         elif place not in found and isinstance(layers[-1], nn.GLU):
             continue  # the gate behind the batch norm
         elif place in found and tensors[f"{path}.{place}.weight"].shape == (1,):
