@@ -190,3 +190,13 @@ def test_settings_of_a_scheduler_that_only_sampling_looks_at(tmp_path: Path, key
     plan.write_text(json.dumps({**json.loads(plan.read_text()), key: value}))
     with pytest.raises(LoadError, match=r"scheduler_config\.json is none of DDIM"):
         load_network(tmp_path / "ddpm")
+
+
+def test_a_graph_whose_outputs_have_no_possible_size(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("Relu", ["z"], ["x"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 8, *more]) for name, more in (("z", []), ("x", [2**62, 4]))]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    with pytest.raises(GandiagError):
+        load_network(tmp_path / "a.onnx", glance=True)

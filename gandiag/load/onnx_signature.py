@@ -19,7 +19,7 @@ INTEGERS = {"int64": np.int64, "int32": np.int32}
 _LABEL = re.compile(r"(^|[^a-z])(y|c|label|class|classes|cond|condition|one_?hot|target)s?([^a-z]|$)", re.IGNORECASE)
 _TRUNCATION = re.compile(r"psi|trunc", re.IGNORECASE)
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-_LARGEST = 10**8  # numbers of one latent
+LARGEST = 10**8  # numbers of one latent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def latent_of(value: Value, config: AuditConfig, name: str) -> tuple[Latent, tup
             raise LoadError(f"{name} leaves the size of its latents open (input {value.name})", "give it: --latent-dim N")
         shape, source = (config.latent_dim, *shape[1:]), "flag"
     dim = math.prod(shape)
-    if not 0 < dim <= _LARGEST:
+    if not all(0 < size <= LARGEST for size in (dim, *shape)):
         raise LoadError(f"{name} declares latents of shape ({', '.join(map(str, shape))})", "export it again; up to 100 million numbers are taken")
     if config.latent_dim not in (None, dim):
         raise LoadError(f"--latent-dim {config.latent_dim} contradicts {name}, whose input {value.name} has {dim} numbers", "remove --latent-dim")

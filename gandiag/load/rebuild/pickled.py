@@ -8,6 +8,7 @@ held by name, an activation shared between them), the weights' shapes decide, as
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -111,7 +112,8 @@ def _steps(leaves: list[Leaf], tensors: Mapping[str, Tensor], first: Leaf) -> tu
             steps.append(Step("unflatten", size=size) if len(size) == 3 else Step("layer", build=lambda eps: torch.nn.Flatten()))
             shape = size
         inside = {key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name}
-        with torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")  # that layers are empty
             module = build(leaf.node, inside).eval()
             _demand_tensors(leaf, module, inside)
             try:
