@@ -200,3 +200,14 @@ def test_a_graph_whose_outputs_have_no_possible_size(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
     with pytest.raises(GandiagError):
         load_network(tmp_path / "a.onnx", glance=True)
+
+
+def test_an_eps_in_the_settings_that_is_no_number(tmp_path: Path) -> None:
+    """What is said of it is what is built."""
+    for name in ("pytorch_model.bin", "config.json"):
+        shutil.copy(FIXTURES / "families" / "biggan" / name, tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    for eps in ("x", 7, None):
+        (tmp_path / "config.json").write_text(json.dumps({**settings, "eps": eps}))
+        entry = next(entry for entry in load_network(tmp_path).assumptions if entry.what.startswith("batch-norm eps"))
+        assert (entry.value, entry.source) == ("0.0001", "family (BigGAN-deep)")
