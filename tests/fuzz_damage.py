@@ -36,14 +36,14 @@ OPCODES = [bytes([code]) for code in b"Rbsut\x85\x86\x87\x9302(}]NQ\x81lda1eJKMq
 
 def damaged(seed: Seed, rng: Rng) -> Seed:
     """The seed with one of its files changed, seldom with one missing."""
-    name = pick(rng, sorted(seed.files))
+    name = _pick(rng, sorted(seed.files))
     content = seed.files[name]
     for turn in range(int(rng.integers(1, 4))):
         ways = [way for way in _ways(name, content) if turn == 0 or way is not tensors]  # what is damaged is unpickled by gandiag only
-        content = pick(rng, ways)(content, rng)
+        content = _pick(rng, ways)(content, rng)
     files = {**seed.files, name: content}
     if len(files) > 1 and rng.random() < 0.05:
-        del files[pick(rng, sorted(set(files) - {seed.target}))]
+        del files[_pick(rng, sorted(set(files) - {seed.target}))]
     return replace(seed, files=files)
 
 
@@ -63,7 +63,7 @@ def _ways(name: str, content: bytes) -> list[Change]:
     return [scrambled, fields, fields, fields] if name.endswith(".onnx") else [scrambled]
 
 
-def pick(rng: Rng, options: Any) -> Any:
+def _pick(rng: Rng, options: Any) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
@@ -94,11 +94,11 @@ def entries(whole: bytes, rng: Rng) -> bytes:
     parts = unzipped(whole)
     if not parts:
         return scrambled(whole, rng)
-    name, other, way = pick(rng, list(parts)), pick(rng, list(parts)), int(rng.integers(7))
+    name, other, way = _pick(rng, list(parts)), _pick(rng, list(parts)), int(rng.integers(7))
     if way == 0:
         del parts[name]
     elif way == 1:
-        new = pick(rng, ["../x", "/etc/x", "a" * 300, "é\u202e", name + "x", name.upper(), "constants.pkl", "a/.data/extern_modules",
+        new = _pick(rng, ["../x", "/etc/x", "a" * 300, "é\u202e", name + "x", name.upper(), "constants.pkl", "a/.data/extern_modules",
                           other.replace("/", "\\"), ""])
         parts = {new if key == name else key: entry for key, entry in parts.items()}
     elif way == 2:
@@ -110,7 +110,7 @@ def entries(whole: bytes, rng: Rng) -> bytes:
     elif way == 5:
         parts[name] = scrambled(parts[name] or b"\0", rng)
     else:
-        parts[pick(rng, ["archive/byteorder", "archive/data/0", "archive/.format_version", "archive/code/x.py"])] = pick(rng, [b"big", b"", bytes(8), b"3\n"])
+        parts[_pick(rng, ["archive/byteorder", "archive/data/0", "archive/.format_version", "archive/code/x.py"])] = _pick(rng, [b"big", b"", bytes(8), b"3\n"])
     return zipped(parts)
 
 
@@ -126,7 +126,7 @@ def inside(whole: bytes, rng: Rng) -> bytes:
     pickles = [name for name in parts if name.endswith(".pkl")]
     if not pickles:
         return scrambled(whole, rng)
-    name = pick(rng, pickles)
+    name = _pick(rng, pickles)
     parts[name] = opcodes(parts[name], rng)
     return zipped(parts)
 
@@ -154,17 +154,17 @@ def opcodes(whole: bytes, rng: Rng) -> bytes:
     if not ops:
         return scrambled(whole, rng)
     loaded = [op for op in ops if isinstance(op[3], (int, str)) and not isinstance(op[3], bool)]
-    start, end, name, argument = pick(rng, loaded if loaded and rng.random() < 0.6 else ops)
-    first, last = pick(rng, ops)[:2]
+    start, end, name, argument = _pick(rng, loaded if loaded and rng.random() < 0.6 else ops)
+    first, last = _pick(rng, ops)[:2]
     way = int(rng.integers(4))
     if name in ("BININT", "BININT1", "BININT2", "LONG1") and rng.random() < 0.7:
-        new = _number(int(pick(rng, [*SIZES, argument + 1, argument - 1, -argument, argument * 2])))
+        new = _number(int(_pick(rng, [*SIZES, argument + 1, argument - 1, -argument, argument * 2])))
     elif name in ("BINUNICODE", "SHORT_BINUNICODE") and rng.random() < 0.7:
-        text = str(pick(rng, [op[3] for op in ops if isinstance(op[3], str)] + ["", "weight", "0", "..", "\ud800", "x" * 300, argument + "1", argument[:-1]]))
+        text = str(_pick(rng, [op[3] for op in ops if isinstance(op[3], str)] + ["", "weight", "0", "..", "\ud800", "x" * 300, argument + "1", argument[:-1]]))
         coded = text.encode("utf-8", "surrogatepass")
         new = b"X" + struct.pack("<I", len(coded)) + coded
     else:
-        new = [b"", whole[start:end] * 2, whole[first:last], pick(rng, OPCODES)][way]
+        new = [b"", whole[start:end] * 2, whole[first:last], _pick(rng, OPCODES)][way]
     return whole[:start] + new + whole[end:]
 
 
@@ -210,19 +210,19 @@ def changed(tree: dict[Any, Any], rng: Rng) -> None:
     """One change to one mapping of a nested tree: most often one with tensors in it."""
     maps = list(_maps(tree))
     rich = [entry for entry in maps if sum(isinstance(value, Tensor) for value in entry.values()) > 1]
-    node = pick(rng, rich if rich and rng.random() < 0.85 else maps)
+    node = _pick(rng, rich if rich and rng.random() < 0.85 else maps)
     if not node:
         return
-    key, other, way = pick(rng, list(node)), pick(rng, list(node)), int(rng.integers(10))
+    key, other, way = _pick(rng, list(node)), _pick(rng, list(node)), int(rng.integers(10))
     if way == 0:
         del node[key]
     elif way == 1:
-        new = pick(rng, [f"{key}x", f"module.{key}", str(key).replace("0", "1"), str(key).rpartition(".")[2], other, 7, "", f"{key}.weight", str(key).upper()])
+        new = _pick(rng, [f"{key}x", f"module.{key}", str(key).replace("0", "1"), str(key).rpartition(".")[2], other, 7, "", f"{key}.weight", str(key).upper()])
         node[new] = node.pop(key)
     elif way == 2:
         node[key], node[other] = node[other], node[key]
     elif way == 3:
-        node[key] = pick(rng, JUNK[:18])
+        node[key] = _pick(rng, JUNK[:18])
     elif way <= 6:
         _resized(node, str(key), rng)
     elif isinstance(node[key], Tensor):
@@ -243,8 +243,8 @@ def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
     sizes = [size for name, entry in node.items() if str(name).startswith(head) and isinstance(entry, Tensor) for size in entry.shape]
     if not sizes:
         return
-    old = pick(rng, sizes)
-    new = int(pick(rng, [1, 2, 3, old + 1, max(1, old - 1), 2 * old, max(1, old // 2)]))
+    old = _pick(rng, sizes)
+    new = int(_pick(rng, [1, 2, 3, old + 1, max(1, old - 1), 2 * old, max(1, old // 2)]))
     only = None if rng.random() < 0.5 else int(rng.integers(4))
     for name, entry in node.items():
         if str(name).startswith(head) and isinstance(entry, Tensor):
@@ -257,12 +257,12 @@ def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
 def _altered(entry: Tensor, rng: Rng) -> Tensor:
     choices: list[Callable[[], Tensor]] = [
         lambda: entry.transpose(0, -1) if entry.ndim else entry, lambda: entry[None], lambda: entry.reshape(-1), lambda: entry[:0] if entry.ndim else entry,
-        lambda: entry[:1] if entry.ndim else entry[None], lambda: entry.to(pick(rng, DTYPES)), lambda: entry * float("nan"), lambda: entry * 0,
+        lambda: entry[:1] if entry.ndim else entry[None], lambda: entry.to(_pick(rng, DTYPES)), lambda: entry * float("nan"), lambda: entry * 0,
         lambda: entry * 1e30, lambda: torch.cat([entry, entry]) if entry.ndim else entry, lambda: entry.mean() if entry.is_floating_point() else entry,
         lambda: entry.unsqueeze(-1), lambda: entry[..., :1] if entry.ndim else entry, lambda: entry * -1, lambda: entry.reshape(-1)[:1].expand(5, 5),
     ]  # fmt: skip
     try:
-        return pick(rng, choices)()
+        return _pick(rng, choices)()
     except Exception:
         return entry
 
@@ -273,7 +273,7 @@ def header(whole: bytes, rng: Rng) -> bytes:
     """The table of a safetensors file."""
     length = int.from_bytes(whole[:8], "little")
     new = values(whole[8 : 8 + length], rng)
-    said = len(new) if rng.random() < 0.9 else int(pick(rng, SIZES))
+    said = len(new) if rng.random() < 0.9 else int(_pick(rng, SIZES))
     return struct.pack("<Q", said) + new + whole[8 + length :]
 
 
@@ -285,18 +285,18 @@ def values(whole: bytes, rng: Rng) -> bytes:
         return scrambled(whole, rng)
     places = list(_places(root))
     if not places:
-        return json.dumps(pick(rng, JUNK)).encode()
-    holder, key = pick(rng, places)
+        return json.dumps(_pick(rng, JUNK)).encode()
+    holder, key = _pick(rng, places)
     way = int(rng.integers(5))
     if way == 0:
         del holder[key]
     elif way == 1 and isinstance(holder, dict):
-        holder[str(pick(rng, ["", "x", "_class_name", "__metadata__", "settings"]))] = holder.pop(key)
+        holder[str(_pick(rng, ["", "x", "_class_name", "__metadata__", "settings"]))] = holder.pop(key)
     elif way == 2:
-        holder[key], other = pick(rng, SIZES), holder[key]
+        holder[key], other = _pick(rng, SIZES), holder[key]
         holder[key] = -other if isinstance(other, int) and rng.random() < 0.3 else holder[key]
     else:
-        holder[key] = pick(rng, JUNK)
+        holder[key] = _pick(rng, JUNK)
     return json.dumps(root).encode()
 
 
@@ -307,16 +307,16 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def texts(whole: bytes, rng: Rng) -> bytes:
-    return bytes(pick(rng, [b"", b"{", b"[" * 100_000, b"null", b'{"a": 1, "a": 2}', b"\xff\xfe", whole[:-1], whole * 2, b'{"a": ' * 5000, b"9" * 10_000]))
+    return bytes(_pick(rng, [b"", b"{", b"[" * 100_000, b"null", b'{"a": 1, "a": 2}', b"\xff\xfe", whole[:-1], whole * 2, b'{"a": ' * 5000, b"9" * 10_000]))
 
 
 def array(whole: bytes, rng: Rng) -> bytes:
     """The header of an .npy array: its type, order and shape."""
     length = int.from_bytes(whole[8:10], "little")
     text = whole[10 : 10 + length].decode("latin1")
-    old = pick(rng, ["(", ")", "6", "8", "3", "False", "|u1", "<i8", "<f8", "'", "{", "shape", ","])
+    old = _pick(rng, ["(", ")", "6", "8", "3", "False", "|u1", "<i8", "<f8", "'", "{", "shape", ","])
     junk = ("", "(", "-1", "0", "9" * 12, "2**9", "True", "|O", "<U4", ">f8", "<c16", "<m8[s]", "'", "None", "[", "1, " * 40, "x", "\\x00", "(" * 500)
-    new = text.replace(old, pick(rng, junk), int(rng.integers(1, 3))).encode("latin1")
+    new = text.replace(old, _pick(rng, junk), int(rng.integers(1, 3))).encode("latin1")
     said = len(new) if rng.random() < 0.9 else int(rng.integers(65_536))
     return whole[:8] + struct.pack("<H", said % 65_536) + new + whole[10 + length :]
 
@@ -325,7 +325,7 @@ def arrays(whole: bytes, rng: Rng) -> bytes:
     parts = unzipped(whole)
     if not parts:
         return scrambled(whole, rng)
-    name = pick(rng, list(parts))
+    name = _pick(rng, list(parts))
     parts[name] = array(parts[name], rng)
     return zipped(parts)
 
@@ -341,7 +341,7 @@ def fields(whole: bytes, rng: Rng) -> bytes:
     gather(root, places)
     if not places:
         return whole
-    holder, at = pick(rng, places)
+    holder, at = _pick(rng, places)
     number, wire, value = holder[at]
     way = int(rng.integers(6))
     if way == 0:
@@ -349,14 +349,14 @@ def fields(whole: bytes, rng: Rng) -> bytes:
     elif way == 1:
         holder.insert(at, holder[at])
     elif way == 2:
-        holder[at] = (int(pick(rng, [1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0, 1000])), wire, value)
+        holder[at] = (int(_pick(rng, [1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0, 1000])), wire, value)
     elif way == 3 or wire == 0:
-        holder[at] = (number, 0, int(pick(rng, SIZES)))
+        holder[at] = (number, 0, int(_pick(rng, SIZES)))
     elif way == 4:
-        other, place = pick(rng, places)
+        other, place = _pick(rng, places)
         holder[at] = (number, *other[place][1:]) if place < len(other) and other is not holder else holder[at]
     elif isinstance(value, bytes):
-        holder[at] = (number, wire, pick(rng, [b"", scrambled(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]))
+        holder[at] = (number, wire, _pick(rng, [b"", scrambled(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]))
     return packed(root)
 
 

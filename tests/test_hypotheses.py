@@ -289,12 +289,12 @@ def test_a_numbered_reshape_is_no_activation(tmp_path: Path, reshape: bool) -> N
 class InTwo(nn.Module):
     """A network that reshapes in its `forward`."""
 
-    def __init__(self, flat: nn.Module, spatial: nn.Module) -> None:
+    def __init__(self, flat: nn.Module, spatial: nn.Module, side: int = 4) -> None:
         super().__init__()
-        self.flat, self.spatial = flat, spatial
+        self.flat, self.spatial, self.side = flat, spatial, side
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.spatial(self.flat(z).reshape(len(z), -1, 4, 4))
+        out: Tensor = self.spatial(self.flat(z).reshape(len(z), -1, self.side, self.side))
         return out
 
 
@@ -359,10 +359,10 @@ def test_dropout_of_a_flat_part_is_recognised(tmp_path: Path, p: float, spatial:
 
 def test_the_most_copied_upsampling_dcgan_has_its_leaky_slope_and_its_eps(tmp_path: Path) -> None:
     """PyTorch-GAN's, in its own width: eps 0.8 by mistake, and not in the first norm; an activation first shows at the third norm."""
-    net = Mapped(nn.Linear(100, 128 * 64), nn.Sequential(
+    net = InTwo(nn.Sequential(nn.Linear(100, 128 * 64)), nn.Sequential(
         nn.BatchNorm2d(128), nn.Upsample(scale_factor=2), nn.Conv2d(128, 128, 3, padding=1), nn.BatchNorm2d(128, 0.8), nn.LeakyReLU(0.2),
         nn.Upsample(scale_factor=2), nn.Conv2d(128, 64, 3, padding=1), nn.BatchNorm2d(64, 0.8), nn.LeakyReLU(0.2),
-        nn.Conv2d(64, 1, 3, padding=1), nn.Tanh()))  # fmt: skip
+        nn.Conv2d(64, 1, 3, padding=1), nn.Tanh()), side=8)  # fmt: skip
     torch.manual_seed(0)
     for part in net.modules():
         if isinstance(part, nn.Conv2d):
@@ -377,18 +377,6 @@ def test_the_most_copied_upsampling_dcgan_has_its_leaky_slope_and_its_eps(tmp_pa
     z = torch.randn(2, 100)
     with torch.no_grad():
         assert torch.allclose(network.forward(z), net(z), atol=1e-5)
-
-
-class Mapped(nn.Module):
-    """PyTorch-GAN's names."""
-
-    def __init__(self, l1: nn.Module, blocks: nn.Module) -> None:
-        super().__init__()
-        self.l1, self.conv_blocks = nn.Sequential(l1), blocks
-
-    def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.conv_blocks(self.l1(z).reshape(len(z), 128, 8, 8))
-        return out
 
 
 def test_twelve_channels_are_three_that_are_shuffled_once_more(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ folded when the graph is loaded and the runtime's memory has a ceiling, so that 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from gandiag.contracts import Condition, Latent
 from gandiag.errors import LoadError, OutputError
 from gandiag.load.containers import Container
 from gandiag.load.onnx_graph import Graph, read_graph
-from gandiag.load.onnx_signature import FLOATS, INTEGERS, LARGEST, Feeds, classes_of, declared, feeds_of, latent_of, output_of, remarks
+from gandiag.load.onnx_signature import FLOATS, INTEGERS, Feeds, classes_of, declared, demand_possible, feeds_of, latent_of, output_of, remarks
 from gandiag.load.read import Content
 from gandiag.load.rebuild.ready import Ready
 
@@ -59,8 +58,7 @@ class OnnxProgram:
         if shape is None:
             made = _tried(module, latent, classes, name)
             shape, span = tuple(made.shape[1:]), (float(made.min()), float(made.max()))
-        if not all(0 < size <= LARGEST for size in (math.prod(shape), *shape)):
-            raise LoadError(f"{name} declares outputs of shape ({', '.join(map(str, shape))})", "export it again; up to 100 million numbers are taken")
+        demand_possible(shape, "outputs", name)
         output, module.last_channels, module.divisor, shown = output_of(self.graph, shape, span, config)
         return Ready("ONNX graph", module, latent, output, classes, condition, (*said, *told, *shown, *remarks(self.graph, feeds)))
 

@@ -19,7 +19,7 @@ INTEGERS = {"int64": np.int64, "int32": np.int32}
 _LABEL = re.compile(r"(^|[^a-z])(y|c|label|class|classes|cond|condition|one_?hot|target)s?([^a-z]|$)", re.IGNORECASE)
 _TRUNCATION = re.compile(r"psi|trunc", re.IGNORECASE)
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-LARGEST = 10**8  # numbers of one latent
+_LARGEST = 10**8  # numbers of one latent or output
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,12 @@ def feeds_of(graph: Graph, name: str) -> Feeds:
     return Feeds(latents[0], labels[0] if labels else None, tuple(held), next((int(size) for size in fixed), None))
 
 
+def demand_possible(shape: tuple[int, ...], what: str, name: str) -> None:
+    """LoadError for a shape that nothing has; a damaged file may declare any."""
+    if not all(0 < size <= _LARGEST for size in (math.prod(shape), *shape)):
+        raise LoadError(f"{name} declares {what} of shape ({', '.join(map(str, shape))})", "export it again; up to 100 million numbers are taken")
+
+
 def latent_of(value: Value, config: AuditConfig, name: str) -> tuple[Latent, tuple[Assumption, ...]]:
     dims = value.dims[1:]
     shape = tuple(size if isinstance(size, int) else 1 for size in dims)
@@ -64,8 +70,7 @@ def latent_of(value: Value, config: AuditConfig, name: str) -> tuple[Latent, tup
             raise LoadError(f"{name} leaves the size of its latents open (input {value.name})", "give it: --latent-dim N")
         shape, source = (config.latent_dim, *shape[1:]), "flag"
     dim = math.prod(shape)
-    if not all(0 < size <= LARGEST for size in (dim, *shape)):
-        raise LoadError(f"{name} declares latents of shape ({', '.join(map(str, shape))})", "export it again; up to 100 million numbers are taken")
+    demand_possible(shape, "latents", name)
     if config.latent_dim not in (None, dim):
         raise LoadError(f"--latent-dim {config.latent_dim} contradicts {name}, whose input {value.name} has {dim} numbers", "remove --latent-dim")
     prior = config.prior or "normal"

@@ -37,8 +37,8 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     known = bool(rows) and all(isinstance(entry, list) and len(entry) == 3 for entry in rows)
     doubled = [bool(entry[0]) for entry in rows] if known else [place % 2 == 1 for place in range(len(blocks))]
     given = weights.beside.get("eps")
-    stated = isinstance(given, (int, float)) and 0 < given < 1
-    eps = float(given) if isinstance(given, (int, float)) and stated else _EPS
+    stated = float(given) if isinstance(given, (int, float)) and 0 < given < 1 else None
+    eps = _EPS if stated is None else stated
     with torch.device("meta"):
         net = BigGan(tensors, dict(zip(blocks, doubled, strict=True)), eps)
     fitted(net, tensors)
@@ -49,7 +49,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", "normal cut at 2", "family (BigGAN-deep)"),
         Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes"),
         Assumption("truncation", "1: the last of the stored statistics", "family (BigGAN-deep)"),
-        Assumption("batch-norm eps (--bn-eps)", f"{eps:g}", "file (config.json)" if stated else "family (BigGAN-deep)"),
+        Assumption("batch-norm eps (--bn-eps)", f"{eps:g}", "family (BigGAN-deep)" if stated is None else "file (config.json)"),
         Assumption("upsampling (--image-size)", f"4 to {side} pixels, in blocks {places}", source),
     )  # fmt: skip
     return Ready("BigGAN-deep", net, Latent(dim, "truncated"), Output("image", (3, side, side), (-1.0, 1.0)), classes, "onehot", said)

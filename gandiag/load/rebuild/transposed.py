@@ -99,9 +99,9 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
     behind = [_norm_behind(layers, index) for index in places]
     shown = [norm + start.norms for norm in behind if norm is not None]  # those without one come last
     options = [(chosen, *(other for other in CUSTOM[kernel] if other != chosen)) for kernel, chosen in zip(kernels, planned, strict=True)]
-    asked, fixings = _strides([layers[place].name for place in places], kernels, options[: len(shown)], shown)
-    if config.image_size is not None:
-        asked, fixings = _ways(kernels, ways(start.side, kernels, config.image_size, options[: len(shown)]), shown)
+    given = options[: len(shown)]
+    asked, fixings = (_strides([layers[place].name for place in places], kernels, given, shown) if config.image_size is None else
+                      _ways(kernels, ways(start.side, kernels, config.image_size, given), shown))  # fmt: skip
 
     def remade(answers: tuple[int, ...]) -> Blueprint:
         fixed = fixings(answers)
