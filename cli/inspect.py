@@ -23,13 +23,13 @@ from . import console
 from .options import Grouped, load_options
 
 SCHEMA = "gandiag.inspect/1"
-_ROWS = 40
-_OF_LAYER = r"(.* of )(\S+(?:, \S+)*)( \(--[a-z-]+\))"
+_ROWS, _CODE = 40, 20
+_OF_LAYER = r"(.* of )(\S+(?:, \S+)*)( \(--[a-z -]+\))"
+_FIT = r"(.*) \(batch-norm mismatch ([\d.]+); .*: [\d.]+, ([\d.]+) times as far\)"
+_FITS = r"(.*) \(batch-norm mismatch at most ([\d.]+); the nearest other: ([\d.]+) times as far\)"
+_SOURCES = {"batch-norm": "by the batch norms", "shapes": "by the shapes", "metadata": "by the file's metadata", "default": "by custom", "flag": "as you say",
+            "spec": "by --spec", "gandiag": "gandiag's way", "file": "by the file"}  # fmt: skip
 _PASSED = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
-_FAMILIES = {  # those that are told by shapes alone, in words
-    "transposed": "transposed convolutions (a DCGAN or its kin)", "projected": "a linear layer, then convolutions that are upsampled",
-    "mlp": "linear layers (MLP)", "pickled": "standard layers, in the order of the pickled modules",
-}  # fmt: skip
 
 
 @click.command("inspect", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,7 +45,12 @@ def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -
     """
     console.configure(debug=debug)
     config = resolve({name: value for name, value in flags.items() if value is not None}).config
-    seen = survey(_within(path, config.weights))
+    try:
+        seen = survey(_within(path, config.weights))
+    except LoadError as missing:
+        if as_json:
+            console.result(json.dumps(_nothing(path, missing), indent=2, ensure_ascii=False))
+        raise
     sha256 = _digest(seen) if hashed else None
     network, problem = _read(path, config, seen)
     if as_json:
@@ -78,7 +83,7 @@ def _digest(seen: Survey) -> str:
 def _read(path: str, config: AuditConfig, seen: Survey) -> tuple[Network | None, LoadError | None]:
     """The generator as an audit would read it, or why there is none. What the survey refuses never meets torch."""
     if seen.problem is not None:
-        return None, seen.problem
+        return None, _here(seen.problem)
     try:
         _refuse(seen)
         from gandiag.load.generator import load_network
@@ -87,7 +92,12 @@ def _read(path: str, config: AuditConfig, seen: Survey) -> tuple[Network | None,
         found = load_network(path, config, glance=True)
         return (found if config.prior else with_likely_prior(found)), None
     except LoadError as problem:
-        return None, problem
+        return None, _here(problem)
+
+
+def _here(problem: LoadError) -> LoadError:
+    """The refusal, with a flag that this command has not in the words of the one that has it."""
+    return LoadError(problem.what, problem.hint.replace("--trust", "gandiag audit --trust"))
 
 
 def _refuse(seen: Survey) -> None:
@@ -110,11 +120,12 @@ def lines(seen: Survey, network: Network | None, sha256: str | None) -> list[str
         out += ["", "contents", *_table([(row.path or "(the whole file)", row.what, size(row)) for row in seen.rows[:_ROWS]])]
         out += [f"  … and {len(seen.rows) - _ROWS} more (--json shows all)"] if len(seen.rows) > _ROWS else []
     if network is not None:
-        rows: list[tuple[str, ...]] = [(entry.what, entry.value, _source(entry.source)) for entry in _together(network.assumptions)]
+        rows: list[tuple[str, ...]] = [_row_of(entry) for entry in _together(network.assumptions)]
         out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(seen, network)).items()))]
-        out += ["", "how that is known, and what is assumed", *_table(rows)]
+        out += ["", "how that is known or assumed, and which flag says otherwise", *_table(rows, "[{}]")]
         out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
-    told = [f"  {entry}" for entry in seen.code[:20]] or ["  none"]
+    told = [f"  {entry}" for entry in seen.code[:_CODE]] or ["  none"]
+    told += [f"  … and {len(seen.code) - _CODE} more (--json shows all)"] if len(seen.code) > _CODE else []
     return [*out, "", "code (nothing was run)", *told]
 
 
@@ -127,18 +138,38 @@ def _name(seen: Survey, network: Network | None) -> str:
     return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.container.name
 
 
+def _row_of(entry: Assumption) -> tuple[str, str, str]:
+    """What, its value, and who says so and what flag says otherwise."""
+    what, _, flags = entry.what.partition(" (--")
+    if not flags.endswith(")"):
+        what, flags = entry.what, ""
+    source = _SOURCES.get(entry.source, _source(entry.source))
+    return what, entry.value, f"{source}; --{flags.removesuffix(')')}" if flags and entry.source != "flag" else source
+
+
 def _together(assumptions: Sequence[Assumption]) -> list[Assumption]:
-    """Neighbours that say the same of several layers as one: "stride and padding of main.4, main.7 (--image-size)"."""
+    """Neighbours that say the same of several layers as one: "stride and padding of main.4, main.7 (--image-size)"; of how well they fit, the worst."""
     found: list[Assumption] = []
     for entry in assumptions:
         before = re.fullmatch(_OF_LAYER, found[-1].what) if found else None
         now = re.fullmatch(_OF_LAYER, entry.what)
-        same = before and now and before.group(1, 3) == now.group(1, 3) and (found[-1].value, found[-1].source) == (entry.value, entry.source)
-        if same and before and now:
-            found[-1] = Assumption(f"{before[1]}{before[2]}, {now[2]}{now[3]}", entry.value, entry.source)
+        value = _both(found[-1].value, entry.value) if before and now else None
+        if before and now and before.group(1, 3) == now.group(1, 3) and value is not None and found[-1].source == entry.source:
+            found[-1] = Assumption(f"{before[1]}{before[2]}, {now[2]}{now[3]}", value, entry.source)
         else:
             found.append(entry)
     return found
+
+
+def _both(one: str, other: str) -> str | None:
+    """What two values say that differ in how well they fit at most; None where they say different things."""
+    if one == other:
+        return one
+    parts = [re.fullmatch(_FITS, text) or re.fullmatch(_FIT, text) for text in (one, other)]
+    if parts[0] is None or parts[1] is None or parts[0][1] != parts[1][1]:
+        return None
+    worst, nearest = max(parts[0][2], parts[1][2], key=float), min(parts[0][3], parts[1][3], key=float)
+    return f"{parts[0][1]} (batch-norm mismatch at most {worst}; the nearest other: {nearest} times as far)"
 
 
 def _source(source: str) -> str:
@@ -146,12 +177,12 @@ def _source(source: str) -> str:
     return source.replace(" (", ": ", 1).removesuffix(")") if " (" in source else source
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Columns side by side; long texts are wrapped under themselves."""
+def _table(rows: list[tuple[str, ...]], last: str = "({})") -> list[str]:
+    """Columns side by side, the `last` one in brackets; long texts are wrapped under themselves."""
     width = min(54, max(len(row[0]) for row in rows))
     out = []
     for first, *rest in rows:
-        text = "  ".join(part for part in ([rest[0], f"({rest[1]})"] if len(rest) > 1 and rest[1] else rest[:1]) if part)
+        text = "  ".join(part for part in ([rest[0], last.format(rest[1])] if len(rest) > 1 and rest[1] else rest[:1]) if part)
         head = f"  {first:<{width}}  "
         out += textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False) or [head.rstrip()]
     return out
@@ -162,7 +193,7 @@ def _facts(network: Network) -> dict[str, str]:
     span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
     return {
         "weights": str(about.get("weights")),
-        "family": f"{_FAMILIES.get(str(about.get('family')), about.get('family'))}, {about.get('parameters', 0):,} parameters",
+        "family": f"{words.family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
         "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
         "classes": "none" if network.classes is None else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
@@ -188,6 +219,13 @@ def _opponent_line(seen: Survey, network: Network) -> dict[str, str]:
         return {}
     known = f"{found['family']}, {found['parameters']:,} parameters" if found["rebuilt"] else f"not rebuilt: {found['reason']}"
     return {"discriminator": f"{found['where']}: {known}"}
+
+
+def _nothing(path: str, problem: LoadError) -> dict[str, Any]:
+    """The document of a path that is no file to look into."""
+    facts = ("size", "container", "protocol", "sha256")
+    told: dict[str, Any] = {"contents": [], "code": [], "reading": None, "problem": {"what": problem.what, "hint": problem.hint}}
+    return {"schema": SCHEMA, "path": path, **dict.fromkeys(facts), **told}
 
 
 def document(seen: Survey, network: Network | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gandiag.config import AuditConfig, flag, numbers
 _ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
 
 
+_LOOKED_AT = {"spec": "the whole reading that an audit with --spec wrote: replayed"}  # the help of commands that write nothing
 _TITLES = {
     "audit": "What to measure", "run": "How to run", "load": "How to read the file", "latent": "What the file cannot say: the latent",
     "output": "What the file cannot say: the network", "": "Output",
@@ -70,13 +71,14 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The knobs that say how a checkpoint is read; none that would run code in it."""
     for entry in reversed(dataclasses.fields(AuditConfig)):
         if entry.metadata["group"] in ("load", "latent", "output") and entry.name not in ("trust", "npz_key", "scale", "class_", "bn"):
-            command = _option(entry)(command)
+            command = _option(entry, _LOOKED_AT.get(entry.name))(command)
     return command
 
 
-def _option(entry: dataclasses.Field[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _option(entry: dataclasses.Field[Any], instead: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`instead`: of the knob's own help."""
     rules, annotation = entry.metadata, str(entry.type)
-    text = rules["help"] + _default(entry)
+    text = (instead or rules["help"]) + _default(entry)
     if entry.name == "exhibits":
         return click.option("--exhibits/--no-exhibits", default=None, help=text)
     if annotation.startswith("bool"):

@@ -72,6 +72,8 @@ class AuditConfig:
     class_: int | None = knob(None, "sample this class only", group="latent", low=0)
     image_size: int | None = knob(None, "side of the image in pixels", group="output", low=1)
     channels: int | None = knob(None, "channels of the image", group="output", low=1)
+    strides: tuple[str, ...] | None = knob(None, "stride/padding of each transposed convolution that starts from more than one pixel, in order: 2/1,2/1",
+                                           group="output", many=True)  # fmt: skip
     upsampling: str | None = knob(None, "how a picture is doubled, where the file does not say", group="output",
                                    choices=("nearest", "bilinear", "pixel-shuffle", "depth-to-space"))  # fmt: skip
     activation: str | None = knob(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")

@@ -18,7 +18,7 @@ from gandiag.errors import LoadError
 from gandiag.load.generator import load_network
 from gandiag.load.moments import dropping, moments
 from gandiag.load.rebuild import hypotheses, trial
-from gandiag.load.rebuild.chain import DepthToSpace, assemble, retuned
+from gandiag.load.rebuild.chain import DepthToSpace, assemble, retuned, strides_of
 from gandiag.load.rebuild.geometry import CUSTOM, side_after, ways
 from gandiag.load.rebuild.hypotheses import best_of
 from gandiag.load.rebuild.mlp import rebuild as rebuild_mlp
@@ -90,8 +90,8 @@ def test_strides_that_nobody_told_are_found_behind_every_norm(tmp_path: Path) ->
     net = nn.Sequential(*layers, nn.ConvTranspose2d(16, 1, 4, 2), nn.Tanh())
     draw = normal(12)
     network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path))
-    told = [entry.value.split(" ")[0] for entry in network.assumptions if entry.what.startswith("stride and padding of")]
-    assert told == ["k4s1p0", "k3s2p0"] and network.output.shape == (1, 28, 28)
+    told = [entry.value.split(" (")[0] for entry in network.assumptions if entry.what.startswith("stride and padding of")]
+    assert told == ["4x4 with stride 1, padding 0", "3x3 with stride 2, padding 0"] and network.output.shape == (1, 28, 28)
 
 
 def test_an_activation_and_an_eps_that_hide_each_other_are_found_together(tmp_path: Path) -> None:
@@ -196,8 +196,9 @@ def test_a_size_that_is_given_is_reached_by_the_strides_that_fit(tmp_path: Path)
     draw = normal(12)
     file = save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path)
     network = load_network(file, AuditConfig(image_size=48))
-    entry = next(entry for entry in network.assumptions if entry.what == "strides and paddings (--image-size)")
-    assert entry.value.startswith("k3s1p0 k3s2p1 k4s2p0 ") and entry.source == "flag"
+    entry = next(entry for entry in network.assumptions if entry.what == "strides and paddings (--image-size or --strides)")
+    assert entry.value.startswith("3x3 with stride 1, padding 0; then 3x3 with stride 2, padding 1; then 4x4 with stride 2, padding 0 (")
+    assert entry.source == "flag"
     z = torch.randn(4, 12, 1, 1)
     with torch.no_grad():
         assert torch.allclose(network.forward(z), net(z), atol=1e-6)
@@ -255,6 +256,37 @@ def test_a_flag_tells_the_order_of_shuffled_pixels_and_a_spec_replays_it(tmp_pat
         load_network(file, AuditConfig(upsampling="nearest"))
 
 
+def test_strides_that_are_given_are_no_question(tmp_path: Path) -> None:
+    """Nobody would guess a stride of 5; one that is told needs no statistics, and its mistakes are named."""
+    net = stacked([(4, 1, 0, 0), (8, 5, 1, 0), (5, 3, 1, 0)])
+    draw = normal(12)
+    file = save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path)
+    with pytest.raises(LoadError, match="kernels of size 8, 5 have no customary stride; --strides"):
+        load_network(file)
+    network = load_network(file, AuditConfig(strides=("5/1", "3/1")))
+    entry = next(entry for entry in network.assumptions if "--strides" in entry.what)
+    assert (entry.value, entry.source) == ("8x8 with stride 5, padding 1; then 5x5 with stride 3, padding 1", "flag")
+    z = torch.randn(4, 12, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(network.forward(z), net(z), atol=1e-6)
+    for given, size, said in [(("5/1",), None, "gives 1 layers, and 2 have a stride"), (("5/1", "3"), None, "--strides is 5/1,3"),
+                              (("5/1", "1/1/1"), None, "--strides is"), (("5/1", "1/60"), None, r"3\.weight|6\.weight, 5x5 with stride 1, padding 60, makes"),
+                              (("5/1", "3/1"), 64, "--strides leads to 63 pixels, and --image-size is 64")]:  # fmt: skip
+        with pytest.raises(LoadError, match=said):
+            load_network(file, AuditConfig(strides=given, image_size=size))
+    with pytest.raises(LoadError, match="no transposed convolutions whose strides are open"):
+        load_network(save(mlp((8, 32, 2)).state_dict(), tmp_path, "mlp.pth"), AuditConfig(strides=("2/1",)))
+
+
+def test_a_last_layer_of_stride_three_is_reached_by_its_size(tmp_path: Path) -> None:
+    """A taught generator of 96 pixels: 1 -> 4 -> 8, and then 5x5 with stride 3 and padding 1, which no norm sees."""
+    net = stacked([(4, 1, 0, 0), (4, 2, 1, 0), (5, 3, 1, 0)])
+    draw = normal(12)
+    file = save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path)
+    network = load_network(file, AuditConfig(image_size=24))
+    assert strides_of(network.module) == ("2/1", "3/1") and network.output.shape == (3, 24, 24)
+
+
 @pytest.mark.parametrize("slow", [1, 2])
 def test_a_kernel_does_as_the_last_one_of_its_size(tmp_path: Path, slow: int) -> None:
     """k3s2 doublings and then k3s1: the last layer, which no norm sees, keeps the side as the one before it."""
@@ -262,7 +294,8 @@ def test_a_kernel_does_as_the_last_one_of_its_size(tmp_path: Path, slow: int) ->
     draw = normal(12)
     network = load_network(save(calibrated(net, lambda rng: draw(rng)[:, :, None, None]).state_dict(), tmp_path))
     told = next(entry.value for entry in network.assumptions if entry.what.startswith("strides and paddings of the last layers"))
-    assert told == ("k3s2p1+1" if slow == 1 else "k3s1p1") and network.output.shape[-1] == (32 if slow == 1 else 16)
+    assert told == ("3x3 with stride 2, padding 1, output padding 1" if slow == 1 else "3x3 with stride 1, padding 1")
+    assert network.output.shape[-1] == (32 if slow == 1 else 16)
 
 
 def test_a_size_that_no_kernel_leads_to_is_refused(tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ from PIL import Image
 from test_family_stylegan2 import ada, ros
 
 from gandiag.config import AuditConfig
+from gandiag.contracts import Latent, Output
 from gandiag.errors import GandiagError, LoadError, SourceError
 from gandiag.load.generator import load_network
+from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.tried import demand_samples
 from gandiag.sample.streams import open_samples
 from gandiag.subjects import is_samples, open_subject
 
@@ -211,3 +214,11 @@ def test_an_eps_in_the_settings_that_is_no_number(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({**settings, "eps": eps}))
         entry = next(entry for entry in load_network(tmp_path).assumptions if entry.what.startswith("batch-norm eps"))
         assert (entry.value, entry.source) == ("0.0001", "family (BigGAN-deep)")
+
+
+def test_an_embedding_with_fewer_rows_than_classes(tmp_path: Path) -> None:
+    """A run without numbers looks nothing up; a label of the missing rows ended in torch's IndexError."""
+    net = torch.nn.Sequential(torch.nn.Embedding(3, 4))
+    output = Output("vector", (4,), None)
+    with pytest.raises(NotThis, match=r"0\.weight has 3 rows for 5 classes"):
+        demand_samples(net, Latent(2, "normal", (2,)), output, ("index", 5))

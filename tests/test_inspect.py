@@ -67,7 +67,7 @@ def test_the_document_and_the_hash(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_flags_say_how_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = inspected(capsys, training_dict(tmp_path), "--weights", "raw", "--activation", "leaky:0.2", "--prior", "uniform")
-    assert "netG; its EMA copy netG_ema is there too: --weights ema" in out and "leaky:0.2  (flag)" in out and "12, uniform" in out
+    assert "netG; its EMA copy netG_ema is there too: --weights ema" in out and "leaky:0.2  [as you say]" in out and "12, uniform" in out
 
 
 def test_a_refusal_is_told_with_what_was_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

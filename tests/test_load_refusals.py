@@ -62,9 +62,10 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, what: str, hint: 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none.pt").what
-    save(mlp().state_dict(), tmp_path, "g.pt")
-    problem = refused(tmp_path)
-    assert "is a folder" in problem.what and problem.hint == "pass one file: g.pt"
+    (tmp_path / "a").mkdir()
+    assert "a is an empty folder" in refused(tmp_path / "a").what
+    (tmp_path / "a" / "read.me").write_text("")
+    assert "is a folder without a checkpoint" in refused(tmp_path / "a").what
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.98])

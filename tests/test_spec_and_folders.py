@@ -31,7 +31,7 @@ def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
     written = json.loads(Path(spec).read_text())
     assert written["sha256"] == first.subject["sha256"] and written["settings"] == {
         "weights": "ema", "latent_dim": 12, "prior": "normal", "image_size": 32, "channels": 3, "activation": "leaky:0.2", "output_range": [-1.0, 1.0],
-        "bn_eps": 1e-5}  # fmt: skip
+        "bn_eps": 1e-5, "strides": ["2/1", "2/1", "2/1"]}  # fmt: skip
     again = load_network(file, AuditConfig(spec=spec, strict=True))  # nothing is left to assume
     same(again, net)
     assert {entry.source for entry in again.assumptions} <= {"spec", "shapes"}
@@ -39,6 +39,8 @@ def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
     assert other.notes[-1].endswith("which was written for another file")
     assert any(entry.value.startswith("leaky:0.2") and entry.source == "spec" for entry in other.assumptions)
     assert load_network(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions  # a flag wins
+    assert load_network(file, AuditConfig(spec=spec, image_size=34)).output.shape == (3, 34, 34)  # over the strides that lead elsewhere too
+    assert load_network(file, AuditConfig(spec=spec, strides=("2/1", "2/1", "1/1"))).output.shape == (3, 17, 17)
 
 
 @pytest.mark.parametrize("text, error, said", [
@@ -100,6 +102,39 @@ def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], said: str
     assert caught.value.hint
 
 
+def test_a_folder_that_holds_one_generator_stands_for_it(tmp_path: Path) -> None:
+    net = calibrated(DCGAN(), normal(12))
+    save(net.state_dict(), tmp_path, "weights.pt")
+    (tmp_path / "options.json").write_text("{}")
+    assert not is_samples(tmp_path)
+    network = load_network(tmp_path)
+    same(network, net)
+    assert network.notes == ("weights.pt was taken out of the folder, which holds no other weights",)
+    (tmp_path / "weights.pt").rename(tmp_path / "netG.pt")
+    save(critic().state_dict(), tmp_path, "netD.pt")
+    assert "of 2 files of weights the one that is called a generator" in load_network(tmp_path).notes[-1]
+    save(shuffled(DCGAN()).state_dict(), tmp_path, "netG_7.pt")
+    with pytest.raises(LoadError, match="is a folder of 3 checkpoints") as caught:
+        load_network(tmp_path)
+    assert f"{tmp_path}/netG.pt, {tmp_path}/netG_7.pt; or all" in caught.value.hint and f"--run {tmp_path}" in caught.value.hint
+
+
+def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:
+    pipeline = tmp_path / "ddpm"
+    (pipeline / "unet").mkdir(parents=True)
+    for name in ("model_index.json", "unet/diffusion_pytorch_model.safetensors", "unet/config.json"):
+        (pipeline / name).write_text("{}")
+    for path in (pipeline / "unet", pipeline / "unet" / "diffusion_pytorch_model.safetensors"):
+        with pytest.raises(LoadError, match="holds the UNet of a diffusers pipeline") as caught:
+            load_network(path)
+        assert caught.value.hint == f"pass the pipeline's folder: {pipeline}"
+    with pytest.raises(LoadError, match="describes a network, and holds no weights") as caught:
+        load_network(pipeline / "model_index.json")
+    assert caught.value.hint == f"pass its folder: {pipeline}"
+
+
 def test_folders_of_samples_stay_samples(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
+    assert is_samples(tmp_path)
+    save(shuffled(DCGAN()).state_dict(), tmp_path, "netG.pt")  # which a training leaves beside its pictures
     assert is_samples(tmp_path)

@@ -15,6 +15,7 @@ from gandiag.errors import LoadError
 
 LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 # Protocols 0 and 1 announce nothing: a global, or a mark with what may follow it, or an empty container that is memoised
 _OLD_PICKLE = re.compile(rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL)
 RUNS_CODE = {
@@ -63,8 +64,8 @@ def sniff(path: str | Path) -> Container:
     """What the file is. LoadError if it is missing, a folder, or cannot be opened."""
     file = Path(path)
     if file.is_dir():
-        inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in WEIGHT_SUFFIXES)[:5]
-        raise LoadError(f"{path} is a folder, not a checkpoint", f"pass one file: {', '.join(inside)}" if inside else "pass the checkpoint file")
+        what = "an empty folder" if next(file.iterdir(), None) is None else "a folder without a checkpoint in it"
+        raise LoadError(f"{path} is {what}", "pass a checkpoint, or the folder that holds it")
     if not file.is_file():
         raise LoadError(f"{path} is no regular file", "pass a checkpoint") if file.exists() else LoadError(f"{path} does not exist", "check the path")
     try:
@@ -80,6 +81,8 @@ def sniff(path: str | Path) -> Container:
 def refusal(container: Container) -> LoadError:
     """The error for a file that no reader takes."""
     what, hint = REFUSED[container.kind]
+    if container.kind == "json" and container.name in ("config.json", "model_index.json"):
+        what, hint = "describes a network, and holds no weights", f"pass its folder: {container.path.parent}"
     facts = {"name": container.name, "size": container.size, "detail": container.detail}
     return LoadError(f"{container.name} {what.format(**facts)}", hint.format(**facts))
 

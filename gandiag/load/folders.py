@@ -1,4 +1,5 @@
-"""Folders that stand for one checkpoint: Hugging Face's, BigGAN's, StudioGAN's, accelerate's, by the names in them. Torch-free."""
+"""Folders that stand for one checkpoint: Hugging Face's, BigGAN's, StudioGAN's, accelerate's, by the names in them, and those
+that hold no other one, or no other generator. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from gandiag.errors import LoadError
 from gandiag.load.companions import companion
+from gandiag.load.containers import IMAGE_SUFFIXES, WEIGHT_SUFFIXES
+from gandiag.load.names import role
 
 HUB_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 _UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -26,17 +29,24 @@ class Folder:
 
 
 def holds_checkpoint(path: Path) -> bool:
-    """Whether a folder is one checkpoint by the names in it, rather than samples."""
+    """Whether a folder is one checkpoint by the names in it, or holds some and no picture, rather than samples."""
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
     in_pieces = any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names)
-    return in_pieces or bool(names & {"model_index.json", ".metadata", *HUB_NAMES}) or bool(of_training(names, "ema"))
+    if in_pieces or names & {"model_index.json", ".metadata", *HUB_NAMES} or of_training(names, "ema"):
+        return True
+    return bool(_files(path, WEIGHT_SUFFIXES)) and not any(entry.is_dir() for entry in path.iterdir()) and not _files(path, tuple(IMAGE_SUFFIXES))
+
+
+def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file())
 
 
 def open_folder(path: Path, prefer: str = "ema") -> Folder:
     """The candidates in a folder; `prefer`: "ema" or "raw", where a training kept both. LoadError for kinds that cannot be read."""
     names = {entry.name for entry in path.iterdir() if entry.is_file()}
+    refuse_part(path)
     if "model_index.json" in names:
         return Folder((_unet_of(path),))
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
@@ -54,7 +64,26 @@ def open_folder(path: Path, prefer: str = "ema") -> Folder:
         return Folder((path / ranked[0],), (*notes, f"{ranked[0]} was taken out of the folder{others}"))
     if hub:
         return Folder(tuple(path / name for name in [hub[0], *numbered]), notes)
-    raise LoadError(f"{path} is a folder, not a checkpoint", "pass the checkpoint file")
+    return _only(path)
+
+
+def _only(path: Path) -> Folder:
+    """The one checkpoint of a folder, or the one that its name calls a generator. LoadError where several would do."""
+    files = _files(path, WEIGHT_SUFFIXES)
+    named = [file for file in files if role(file.stem)[0] in ("generator", "average")]
+    chosen = files if len(files) == 1 else named
+    if len(chosen) == 1:
+        beside = f", of {len(files)} files of weights the one that is called a generator" if len(files) > 1 else ", which holds no other weights"
+        return Folder((chosen[0],), (f"{chosen[0].name} was taken out of the folder{beside}",))
+    listed = ", ".join(str(file) for file in (named or files)[:5]) + (", …" if len(named or files) > 5 else "")
+    raise LoadError(f"{path} is a folder of {len(files)} checkpoints",
+                    f"pass one of them: {listed}; or all, if they are of one training: gandiag audit --run {path}")
+
+
+def refuse_part(folder: Path) -> None:
+    """LoadError for the part of a diffusers pipeline that holds its UNet: how it samples stands in the folder above."""
+    if folder.name == "unet" and is_pipeline(folder.parent):
+        raise LoadError(f"{folder} holds the UNet of a diffusers pipeline, which does not say how it samples", f"pass the pipeline's folder: {folder.parent}")
 
 
 def is_pipeline(path: Path) -> bool:

@@ -19,11 +19,12 @@ from gandiag.load.adapter import adapt, call, frozen_copy, picture
 from gandiag.load.companions import companion
 from gandiag.load.containers import WEIGHT_SUFFIXES
 from gandiag.load.factory import build, fill
-from gandiag.load.folders import holds_checkpoint, is_pipeline, open_folder
+from gandiag.load.folders import holds_checkpoint, is_pipeline, open_folder, refuse_part
 from gandiag.load.hub import fetch, is_reference
 from gandiag.load.names import printable, role
 from gandiag.load.programs import Program
 from gandiag.load.read import Content, read
+from gandiag.load.rebuild.chain import strides_of
 from gandiag.load.rebuild.families import rebuild
 from gandiag.load.rebuild.knobs import set_knobs
 from gandiag.load.recognise import refuse_others
@@ -87,7 +88,7 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
             _refuse_assumptions(network, Path(path).name)
         if config.spec and not noted.settings and not glance:
             made = (network.latent, network.output, network.classes, network.condition)
-            write_spec(config.spec, settled(config, network.assumptions, made), network.subject)
+            write_spec(config.spec, settled(config, network.assumptions, made, strides_of(network.module)), network.subject)
     except LoadError as problem:
         raise LoadError(printable(problem.what), printable(problem.hint)) from None
     if noted.sha256 and network.subject["sha256"] not in (None, noted.sha256):
@@ -100,6 +101,8 @@ def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) ->
     if is_reference(os.fspath(path)):
         return _fetched(os.fspath(path), config, glance=glance)
     if not holds_checkpoint(Path(path)):
+        if config.model is None:
+            refuse_part(Path(path).parent)
         return _one(os.fspath(path), config, glance=glance)
     folder, found, reasons = open_folder(Path(path), config.weights), [], []
     if is_pipeline(Path(path)):
@@ -239,7 +242,7 @@ def _refuse_assumptions(network: Network, name: str) -> None:
     open_ones = [entry for entry in network.assumptions if not entry.source.startswith(_KNOWN_SOURCES)]
     if not open_ones:
         return
-    flags = list(dict.fromkeys(flag for entry in open_ones for flag in re.findall(r"--[a-z-]+", entry.what)))
+    flags = list(dict.fromkeys(flag for entry in open_ones for flag in re.findall(r"--[a-z-]+(?: or --[a-z-]+)*", entry.what)))
     said = "; ".join(f"{entry.what.split(' (')[0]}: {entry.value.split(' (')[0]} ({entry.source})" for entry in open_ones)
     hint = f"give {', '.join(flags)}" if flags else "put the settings of its training beside the file (config.json), or leave --strict out"
     raise LoadError(f"{name} does not say everything, and --strict takes no assumptions: {said}", hint)

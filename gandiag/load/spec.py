@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from gandiag.contracts import Assumption, Latent, Output
 from gandiag.errors import ConfigError, LoadError
 
 SCHEMA = "gandiag.spec/1"
-_NAMES = ("key", "weights", "latent_dim", "prior", "classes", "condition", "image_size", "channels", "upsampling", "activation", "output_range", "bn_eps")
+_NAMES = (
+    "key", "weights", "latent_dim", "prior", "classes", "condition", "image_size", "channels", "strides", "upsampling", "activation", "output_range", "bn_eps",
+)  # fmt: skip
 _LONGEST = 1 << 20
 
 
@@ -33,7 +35,9 @@ class Spec:
     def fill(self, config: AuditConfig) -> AuditConfig:
         """The settings, completed where the user left them open."""
         default = AuditConfig()
-        return dataclasses.replace(config, **{name: value for name, value in self.settings.items() if getattr(config, name) == getattr(default, name)})
+        beaten = {"image_size"} if config.strides else {"strides"} if config.image_size not in (None, self.settings.get("image_size")) else set()
+        open_ones = [name for name in self.settings if name not in beaten and getattr(config, name) == getattr(default, name)]
+        return dataclasses.replace(config, **{name: self.settings[name] for name in open_ones})
 
     def credit(self, entry: Assumption, config: AuditConfig) -> Assumption:
         """An assumption with the spec as its source, where the spec made it and no flag did."""
@@ -65,6 +69,8 @@ def read_spec(path: str) -> Spec:
 
 
 def _fits(name: str, value: Any) -> bool:
+    if name == "strides":
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
     if name == "output_range":
         return isinstance(value, tuple) and all(isinstance(bound, (int, float)) for bound in value)
     if name in ("latent_dim", "classes", "image_size", "channels"):
@@ -72,8 +78,9 @@ def _fits(name: str, value: Any) -> bool:
     return isinstance(value, (int, float) if name == "bn_eps" else str)
 
 
-def settled(config: AuditConfig, assumptions: Iterable[Assumption], made: tuple[Latent, Output, int | None, str | None]) -> dict[str, Any]:
-    """The settings that lead to this reading again, flags included."""
+def settled(config: AuditConfig, assumptions: Sequence[Assumption], made: tuple[Latent, Output, int | None, str | None],
+            strides: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    """The settings that lead to this reading again, flags included. `strides`: of the network, as --strides takes them; kept where they had to be told."""
     latent, output, classes, condition = made
     found = {name: getattr(config, name) for name in _NAMES if getattr(config, name) is not None}
     found |= {"latent_dim": latent.dim, "prior": latent.prior, "output_range": None if output.range is None else list(output.range)}
@@ -81,6 +88,8 @@ def settled(config: AuditConfig, assumptions: Iterable[Assumption], made: tuple[
         found |= {"channels": output.shape[0], "image_size": output.shape[1]}
     if classes is not None:
         found |= {"classes": classes, "condition": condition}
+    if any(flag("strides") in entry.what for entry in assumptions):
+        found["strides"] = list(strides)
     for entry in assumptions:
         value = entry.value.split(" ")[0]
         if entry.what.startswith("hidden activation"):

@@ -145,7 +145,14 @@ def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
     clean = {new: tensors[old] for old, new in names.items()}
     if not ordered:
         clean = {name: clean[name] for name in sorted(clean, key=natural)}
-    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path, structure=getattr(tree, "structure", None))
+    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path, notes=_averaged(tensors), structure=getattr(tree, "structure", None))
+
+
+def _averaged(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What torch's AveragedModel counts beside its weights."""
+    count = tensors.get("n_averaged")
+    told = count is not None and count.numel() == 1 and bool(count.isfinite().all())
+    return (f"averaged weights (torch.optim.swa_utils.AveragedModel, updated {int(count):,} times)",) if count is not None and told else ()
 
 
 def _modules(metadata: Any) -> tuple[str, ...] | None:

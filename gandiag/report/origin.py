@@ -22,7 +22,7 @@ def trained(record: Record) -> str:
 def model(record: Record) -> str:
     """What the generator is, on one line."""
     about, latent, output = record.subject, record.subject.get("latent") or {}, record.subject.get("output") or {}
-    parts = [words.clean(about["family"])] if about.get("family") else []
+    parts = [words.family(about["family"])] if about.get("family") else []
     parts += [f"{words.number(about['parameters'])} parameters"] if about.get("parameters") else []
     parts += [f"latent {words.number(latent['dim'])} {words.clean(latent.get('prior') or '')}".rstrip()] if latent.get("dim") else []
     parts += [f"{words.clean(output['kind'])} {times(output.get('shape') or ())}".rstrip()] if output.get("kind") else []

@@ -14,6 +14,10 @@ NO_REAL = "missing modes cannot be seen without --real"
 NONE = "–"
 LEVELS = {"error": "FAIL", "warning": "WARN", "note": "note"}
 
+FAMILIES = {
+    "transposed": "transposed convolutions (a DCGAN or its kin)", "projected": "a linear layer, then convolutions", "mlp": "linear layers (MLP)",
+    "pickled": "standard layers, in the order of the pickled modules",
+}  # fmt: skip
 VERDICTS = {"healthy": "HEALTHY", "collapsed": "COLLAPSED", "inconclusive": "INCONCLUSIVE", "not_degenerate": "NOT DEGENERATE"}
 
 KINDS = {
@@ -134,6 +138,11 @@ def capital(text: str) -> str:
 def verdict(record: Record) -> str:
     """The verdict as a word, in capitals."""
     return VERDICTS.get(record.verdict, clean(record.verdict).upper())
+
+
+def family(name: Any) -> str:
+    """A generator's family as people call it; those that are told by shapes alone have no name of their own."""
+    return FAMILIES.get(str(name), clean(name))
 
 
 def subject(record: Record) -> str:

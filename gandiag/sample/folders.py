@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gandiag.contracts import Kind
 from gandiag.errors import SourceError
+from gandiag.load.containers import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 _SURVEYED = 5000  # headers looked at before the run; the rest is checked as it is read
 _LARGEST = 1 << 28  # bytes of one zip member
 
@@ -124,7 +124,7 @@ class ImageRows:
 def image_rows(files: Files, name: str) -> ImageRows:
     """Survey the headers: sizes, channels, unreadable files, classes."""
     if not files.names:
-        raise SourceError(f"{name} holds no images", f"put {', '.join(sorted(IMAGE_SUFFIXES))} files in it")
+        raise SourceError(f"{name} holds no images", f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint")
     labels, class_names = classes_of(files.names)
     rows = ImageRows(files, name, labels, class_names)
     step = max(1, -(-len(files.names) // _SURVEYED))

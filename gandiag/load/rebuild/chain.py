@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gandiag.contracts import Assumption, Output
 from gandiag.errors import ConfigError
+from gandiag.load.rebuild.geometry import written
 from gandiag.load.rebuild.layers import Layer, NotThis
 
 
@@ -84,6 +85,14 @@ class Chain(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         out: Tensor = self.layers(z.reshape(len(z), *self.inputs))
         return out.reshape(len(z), *self.shape)  # (B, *shape)
+
+
+def strides_of(module: nn.Module) -> tuple[str, ...]:
+    """Of a chain's transposed convolutions, as --strides takes them; one that starts from a single pixel makes its kernel, whatever its stride."""
+    if not isinstance(module, Chain):
+        return ()
+    turned = [layer for layer in module.layers if isinstance(layer, nn.ConvTranspose2d)][len(module.inputs) == 3 :]
+    return tuple(written((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
 
 
 def assemble(blueprint: Blueprint, activation: str, eps: float, dropout: float = 0.0) -> Chain:

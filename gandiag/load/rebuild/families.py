@@ -72,6 +72,8 @@ def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = 
     """The generator that these weights are. LoadError with what each family missed if none takes them. `glance`: what takes seconds is left."""
     weights = folded(weights)
     blueprint = _blueprint(weights, config, name)
+    if config.strides and not any("--strides" in entry.what for entry in blueprint.assumptions):
+        raise LoadError(f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open", "leave --strides out")
     if isinstance(blueprint, Ready):
         return _finished(blueprint, config, name)
     first = _first_layer(blueprint)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 # kernel -> (stride, padding, output padding), the customary one first
 CUSTOM: dict[int, tuple[tuple[int, int, int], ...]] = {
     1: ((1, 0, 0), (1, 2, 0)),
     2: ((2, 0, 0),),
-    3: ((1, 1, 0), (2, 1, 1), (2, 1, 0), (2, 0, 0), (1, 0, 0)),
+    3: ((1, 1, 0), (2, 1, 1), (2, 1, 0), (2, 0, 0), (1, 0, 0), (3, 0, 0)),
     4: ((2, 1, 0), (2, 0, 0), (1, 0, 0), (2, 2, 0)),
-    5: ((2, 2, 1), (1, 2, 0), (2, 2, 0)),
+    5: ((2, 2, 1), (1, 2, 0), (2, 2, 0), (3, 1, 0)),
     6: ((2, 2, 0),),
     7: ((1, 3, 0), (1, 0, 0), (2, 3, 1)),
 }
 USUAL_SIDES = (16, 24, 28, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+LARGEST = 2048  # pixels
 _WAYS, _PATHS = 24, 100  # to one size, that are told apart; beginnings of ways that are followed
 _UNUSUAL = 1.5  # a final side that nobody uses costs more than one unusual layer
 
@@ -34,7 +36,7 @@ def plan(start: int, kernels: Sequence[int], image_size: int | None, fixed: Sequ
             for rank, geometry in enumerate((fixed[index],) if index < len(fixed) else _likely(kernel, kernels, fixed)):
                 after = side_after(side, kernel, geometry)
                 worth = cost + 0.5 * (rank > 0) + 0.5 * rank
-                if 1 <= after <= 2048 and (after not in following or worth < following[after][0]):
+                if 1 <= after <= LARGEST and (after not in following or worth < following[after][0]):
                     following[after] = worth, [*path, geometry]
         reached = following
     sides = sorted(reached)
@@ -66,7 +68,25 @@ def side_after(side: int, kernel: int, geometry: Geometry) -> int:
     return (side - 1) * stride - 2 * padding + kernel + extra
 
 
-def spelt(kernel: int, geometry: Geometry) -> str:
-    """k4s2p1, with +1 for an output padding of 1."""
-    stride, padding, extra = geometry
-    return f"k{kernel}s{stride}p{padding}" + (f"+{extra}" if extra else "")
+def spelt(kernels: Iterable[int], geometries: Iterable[Geometry]) -> str:
+    """In words: "2 times 4x4 with stride 2, padding 1; then 3x3 with stride 1, padding 1"."""
+    parts = []
+    for (kernel, (stride, padding, extra)), alike in itertools.groupby(zip(kernels, geometries, strict=False)):
+        times = len(list(alike))
+        outer = f", output padding {extra}" if extra else ""
+        parts.append((f"{times} times " if times > 1 else "") + f"{kernel}x{kernel} with stride {stride}, padding {padding}{outer}")
+    return "; then ".join(parts)
+
+
+def written(geometry: Geometry) -> str:
+    """As --strides takes it: "2/1", stride and padding, or "2/2/1" with an output padding."""
+    return "/".join(map(str, geometry if geometry[2] else geometry[:2]))
+
+
+def parsed(text: str) -> Geometry:
+    """What `written` gave. ValueError for anything else, and for an output padding that torch refuses."""
+    parts = [int(part) for part in text.split("/")]
+    stride, padding, extra = (*parts, 0)[:3]
+    if len(parts) not in (2, 3) or stride < 1 or padding < 0 or not 0 <= extra < stride:
+        raise ValueError(text)
+    return stride, padding, extra

@@ -82,7 +82,7 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
         raise NotThis("no strides lead through its kernels")
     chain = assemble(chosen, reading.activation, reading.eps, reading.dropout)
     said = [_credited(entry, config) for entry in (*said, *told_prior)]
-    return Settled(chain, chosen.output, reading.prior, (*said, *_unasked(blueprint, config), *chosen.assumptions))
+    return Settled(chain, chosen.output, reading.prior, (*said, *_unasked(blueprint, config, trial), *chosen.assumptions))
 
 
 def _searched(trial: Trial, asked: list[Question], reading: Reading) -> tuple[Reading, dict[str, Scores]]:
@@ -110,7 +110,7 @@ def _custom_stands(question: Question, table: Scores) -> bool:
 
 def _credited(entry: Assumption, config: AuditConfig) -> Assumption:
     """What the size of the picture was given for, with that flag as its source, unless statistics leave it open all the same."""
-    given = entry.what.endswith("(--image-size)") or (config.upsampling is not None and "--upsampling" in entry.what)
+    given = "(--image-size or --strides)" in entry.what or (config.upsampling is not None and "--upsampling" in entry.what)
     return replace(entry, source="flag") if given and config.image_size is not None and entry.source != UNDECIDED else entry
 
 
@@ -192,15 +192,17 @@ def _prior_by_mean(trial: Trial, reading: Reading, deviations: Mapping[str, floa
     tried = {prior: replace(reading, prior=prior, deviation=deviations[prior]) for prior in ("normal", "unit")}
     scores = {prior: trial.apart(one, 1)[0] for prior, one in tried.items()}
     if scores["normal"] < CLEAR * scores["unit"]:
-        had = f"its latents had deviation {deviations['normal']:.3g} in training, neither 1 nor .577 (uniform)"
+        had = f"its latents had deviation {deviations['normal']:.3g} in training, where a standard normal has 1 and a uniform on [-1, 1] .577"
         return tried["normal"], Assumption(what, f"normal; {had}", "default")
     told = f"batch-norm mismatch {scores['unit']:.3f}; normal: {_times(scores['normal'], scores['unit'])}"
     return tried["unit"], Assumption(what, f"unit; its latents had deviation {deviations['unit']:.3g} in training, not .289 ({told})", "batch-norm")
 
 
-def _unasked(blueprint: Blueprint, config: AuditConfig) -> tuple[Assumption, ...]:
-    """What flags or the file answered."""
+def _unasked(blueprint: Blueprint, config: AuditConfig, trial: Trial) -> tuple[Assumption, ...]:
+    """What flags or the file answered, and why the statistics did not."""
     found = []
+    if any(layer.kind == "norm" for layer in blueprint.layers) and not trial.norms:
+        found.append(Assumption("batch-norm statistics", "never updated (mean 0, variance 1): they tell nothing of the rest", "file"))
     if blueprint.known:
         found.append(Assumption("activations and batch-norm eps", "as the pickled layers say", "file"))
     if config.prior is not None:

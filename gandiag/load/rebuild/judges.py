@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gandiag.contracts import Assumption, Output
 from gandiag.load.folding import folded
 from gandiag.load.rebuild.chain import Step, hidden_module, linear_step, norm_step
+from gandiag.load.rebuild.geometry import spelt
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import activated
 from gandiag.load.weights import Weights
@@ -88,7 +89,7 @@ def rebuild(weights: Weights, output: Output) -> Judge:
     if layers[0].kind == "linear":
         return Judge("mlp", _steps(layers, spacing, ()), (_flat(layers, output),))
     strides = _strides(layers, output)
-    told = " ".join(f"k{layer.shape[2]}s{s}p{p}" for layer, (s, p) in zip(_kernels(layers), strides, strict=True))
+    told = spelt([layer.shape[2] for layer in _kernels(layers)], [(stride, padding, 0) for stride, padding in strides])
     said = Assumption("D: strides and paddings", told, "shapes")
     return Judge("convolutions", _steps(layers, spacing, strides), output.shape, assumptions=(said,))
 

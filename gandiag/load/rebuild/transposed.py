@@ -10,11 +10,13 @@ from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.chain import Blueprint, Open, Step, conv_step, norm_step, transposed_step
-from gandiag.load.rebuild.geometry import CUSTOM, Geometry, plan, side_after, spelt, ways
+from gandiag.load.rebuild.geometry import CUSTOM, LARGEST, Geometry, parsed, plan, side_after, spelt, ways
 from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
 from gandiag.load.rebuild.mlp import between
 from gandiag.load.rebuild.outputs import image_output, zoo_final
 from gandiag.load.weights import Weights
+
+_FLAGS = "(--image-size or --strides)"
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
@@ -85,17 +87,20 @@ class Rising:
 
 
 def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: Rising) -> Blueprint:
-    """The blueprint with customary strides and paddings, or those that lead to --image-size; each is an open question to the norm behind it."""
+    """The blueprint with customary strides and paddings, or those that lead to --image-size; each is an open question to the norm behind it.
+    Those of --strides are none."""
     places = [index for index, up in enumerate(turned) if up][start.given :]
     kernels = [layers[index].shape[2] for index in places]
+    if config.strides:
+        return _given([layers[index].key for index in places], kernels, config, start)
     found = plan(start.side, kernels, config.image_size)
     if found is None:
-        raise NotThis(f"kernels of size {', '.join(map(str, kernels))} have no customary stride")
+        raise NotThis(f"kernels of size {', '.join(map(str, kernels))} have no customary stride; --strides 2/1,… gives each one's stride and padding")
     planned, sides = found
     if len(planned) != len(kernels) or config.image_size not in (None, *sides):
-        listed = ", ".join(map(str, sides[:12]))
+        listed = ", ".join(map(str, sides[:12])) + (", …" if len(sides) > 12 else "")
         raise LoadError(f"--image-size {config.image_size} contradicts the weights: with the strides that gandiag tries their kernels lead to {listed}",
-                        f"remove it, or choose from: {listed}; for other strides, --model pkg.mod:factory")
+                        f"remove it, or choose from: {listed}; for other strides, --strides 2/1,… (stride and padding of each)")
     behind = [_norm_behind(layers, index) for index in places]
     shown = [norm + start.norms for norm in behind if norm is not None]  # those without one come last
     options = [(chosen, *(other for other in CUSTOM[kernel] if other != chosen)) for kernel, chosen in zip(kernels, planned, strict=True)]
@@ -109,11 +114,32 @@ def rising(layers: list[Layer], turned: list[bool], config: AuditConfig, start: 
         if found is None or len(found[0]) != len(kernels):
             raise NotThis("no strides lead through its kernels")
         made = start.finish(found[0], final_side(start.side, kernels, found[0]))
-        rest = " ".join(spelt(kernel, one) for kernel, one in zip(kernels[len(fixed) :], found[0][len(fixed) :], strict=True))
-        told = (Assumption("strides and paddings of the last layers (--image-size)", rest, "flag" if config.image_size else "default"),) if rest else ()
+        rest = spelt(kernels[len(fixed) :], found[0][len(fixed) :])
+        told = (Assumption(f"strides and paddings of the last layers {_FLAGS}", rest, "flag" if config.image_size else "default"),) if rest else ()
         return replace(made, assumptions=(*told, *made.assumptions), open=asked, remade=remade)
 
     return remade((0,) * len(asked))
+
+
+def _given(names: list[str], kernels: list[int], config: AuditConfig, start: Rising) -> Blueprint:
+    """The blueprint with the strides of --strides. LoadError where they are not one for each kernel, lead nowhere, or elsewhere than --image-size."""
+    try:
+        geometry = [parsed(part) for part in config.strides or ()]
+    except ValueError:
+        raise LoadError(f"--strides is {','.join(config.strides or ())}",
+                        "give stride/padding of each layer, or stride/padding/output padding: 2/1,2/1,1/0") from None
+    if len(geometry) != len(kernels):
+        raise LoadError(f"--strides gives {len(geometry)} layers, and {len(kernels)} have a stride: {', '.join(names)}",
+                        f"give {len(kernels)}: {','.join(['2/1'] * len(kernels))}")
+    side = start.side
+    for name, kernel, one in zip(names, kernels, geometry, strict=True):
+        side, before = side_after(side, kernel, one), side
+        if not 1 <= side <= LARGEST:
+            raise LoadError(f"--strides contradicts the weights: {name}, {spelt([kernel], [one])}, makes {side} pixels of {before}", "correct --strides")
+    if config.image_size not in (None, side):
+        raise LoadError(f"--strides leads to {side} pixels, and --image-size is {config.image_size}", "give one of them")
+    made = start.finish(geometry, side)
+    return replace(made, assumptions=(Assumption("strides and paddings (--strides)", spelt(kernels, geometry), "flag"), *made.assumptions))
 
 
 Asked = tuple[tuple[Open, ...], Callable[[tuple[int, ...]], list[Geometry]]]  # questions, and from their answers the layers' geometries
@@ -121,7 +147,7 @@ Asked = tuple[tuple[Open, ...], Callable[[tuple[int, ...]], list[Geometry]]]  # 
 
 def _strides(names: list[str], kernels: list[int], options: list[tuple[Geometry, ...]], shown: list[int]) -> Asked:
     """One question for each layer with a norm behind it."""
-    asked = tuple(Open(f"stride and padding of {name} (--image-size)", tuple(spelt(kernel, one) for one in given), norm, True)
+    asked = tuple(Open(f"stride and padding of {name} {_FLAGS}", tuple(spelt([kernel], [one]) for one in given), norm, True)
                   for name, kernel, given, norm in zip(names, kernels, options, shown, strict=False) if len(given) > 1)  # fmt: skip
 
     def fixings(answers: tuple[int, ...]) -> list[Geometry]:
@@ -133,8 +159,8 @@ def _strides(names: list[str], kernels: list[int], options: list[tuple[Geometry,
 
 def _ways(kernels: list[int], found: list[tuple[Geometry, ...]], shown: list[int]) -> Asked:
     """One question for all layers together: alone, none of them could have another stride and the picture still its size."""
-    told = tuple(" ".join(spelt(kernel, one) for kernel, one in zip(kernels, path, strict=False)) for path in found)
-    asked = (Open("strides and paddings (--image-size)", told, shown[0], True, last=shown[-1]),) if len(found) > 1 else ()
+    told = tuple(spelt(kernels, path) for path in found)
+    asked = (Open(f"strides and paddings {_FLAGS}", told, shown[0], True, last=shown[-1]),) if len(found) > 1 else ()
     return asked, lambda answers: list(found[answers[0] if answers else 0])
 
 

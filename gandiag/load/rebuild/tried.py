@@ -39,8 +39,11 @@ def demand_samples(net: nn.Module, latent: Latent, output: Output, how: tuple[Co
     """NotThis, with the first layer that does not fit, unless a finished network makes samples of `output`. `how`: (condition, classes).
 
     Its tensors are replaced by some without numbers for the time being; a network that cannot be run so (it keeps numbers where
-    torch does not see them) makes one sample in earnest.
+    torch does not see them) makes one sample in earnest. Embeddings, which a run without numbers does not look up, have a row for every class.
     """
+    short = next((name for name, part in net.named_modules() if isinstance(part, nn.Embedding) and part.num_embeddings < (how[1] or 0)), None)
+    if short is not None:
+        raise NotThis(f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {how[1]} classes")
     stand_ins: dict[str, Tensor] = {name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()}
     stand_ins |= {name: entry.to("meta") for name, entry in net.named_buffers()}
     try:
