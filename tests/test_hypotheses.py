@@ -269,7 +269,8 @@ def test_strides_that_are_given_are_no_question(tmp_path: Path) -> None:
     z = torch.randn(4, 12, 1, 1)
     with torch.no_grad():
         assert torch.allclose(network.forward(z), net(z), atol=1e-6)
-    for given, size, said in [(("5/1",), None, "gives 1 layers, and 2 have a stride"), (("5/1", "3"), None, "--strides is 5/1,3"),
+    for given, size, said in [(("5/1",), None, r"gives 1, and the layers with a stride are 2: 3\.weight, 6\.weight"),
+                              (("5/1", "3"), None, "--strides is 5/1,3"),
                               (("5/1", "1/1/1"), None, "--strides is"), (("5/1", "1/60"), None, r"3\.weight|6\.weight, 5x5 with stride 1, padding 60, makes"),
                               (("5/1", "3/1"), 64, "--strides leads to 63 pixels, and --image-size is 64")]:  # fmt: skip
         with pytest.raises(LoadError, match=said):

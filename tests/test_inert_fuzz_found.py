@@ -222,3 +222,11 @@ def test_an_embedding_with_fewer_rows_than_classes(tmp_path: Path) -> None:
     output = Output("vector", (4,), None)
     with pytest.raises(NotThis, match=r"0\.weight has 3 rows for 5 classes"):
         demand_samples(net, Latent(2, "normal", (2,)), output, ("index", 5))
+
+
+@pytest.mark.parametrize("count", [torch.tensor(3), torch.tensor(3j), torch.tensor(float("nan")), torch.zeros(2)])
+def test_the_counter_of_an_averaged_model_is_told_if_it_is_one(tmp_path: Path, count: torch.Tensor) -> None:
+    net = calibrated(DCGAN(), normal(12))
+    file = save({"n_averaged": count, **{f"module.{name}": entry for name, entry in net.state_dict().items()}}, tmp_path)
+    told = any(note.endswith("updated 3 times)") for note in load_network(file).notes)
+    assert told == (count.dtype == torch.int64)

@@ -120,7 +120,7 @@ def test_a_folder_that_holds_one_generator_stands_for_it(tmp_path: Path) -> None
 
 
 def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:
-    pipeline = tmp_path / "ddpm"
+    pipeline = tmp_path / "ddpm {0}"  # braces are a name like any other
     (pipeline / "unet").mkdir(parents=True)
     for name in ("model_index.json", "unet/diffusion_pytorch_model.safetensors", "unet/config.json"):
         (pipeline / name).write_text("{}")

@@ -82,8 +82,8 @@ def refusal(container: Container) -> LoadError:
     """The error for a file that no reader takes."""
     what, hint = REFUSED[container.kind]
     if container.kind == "json" and container.name in ("config.json", "model_index.json"):
-        what, hint = "describes a network, and holds no weights", f"pass its folder: {container.path.parent}"
-    facts = {"name": container.name, "size": container.size, "detail": container.detail}
+        what, hint = "describes a network, and holds no weights", "pass its folder: {folder}"
+    facts = {"name": container.name, "size": container.size, "detail": container.detail, "folder": container.path.parent}
     return LoadError(f"{container.name} {what.format(**facts)}", hint.format(**facts))
 
 

@@ -4,6 +4,7 @@ that hold no other one, or no other generator. Torch-free."""
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def holds_checkpoint(path: Path) -> bool:
     in_pieces = any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names)
     if in_pieces or names & {"model_index.json", ".metadata", *HUB_NAMES} or of_training(names, "ema"):
         return True
-    return bool(_files(path, WEIGHT_SUFFIXES)) and not any(entry.is_dir() for entry in path.iterdir()) and not _files(path, tuple(IMAGE_SUFFIXES))
+    return bool(_files(path, WEIGHT_SUFFIXES)) and not any(entry.is_dir() for entry in path.iterdir()) and not _files(path, IMAGE_SUFFIXES)
 
 
-def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def _files(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """By name; hidden ones are left out."""
     return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file())
 
 

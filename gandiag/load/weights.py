@@ -151,8 +151,9 @@ def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
 def _averaged(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What torch's AveragedModel counts beside its weights."""
     count = tensors.get("n_averaged")
-    told = count is not None and count.numel() == 1 and bool(count.isfinite().all())
-    return (f"averaged weights (torch.optim.swa_utils.AveragedModel, updated {int(count):,} times)",) if count is not None and told else ()
+    if count is None or count.numel() != 1 or count.is_floating_point() or count.is_complex():
+        return ()
+    return (f"averaged weights (torch.optim.swa_utils.AveragedModel, updated {int(count):,} times)",)
 
 
 def _modules(metadata: Any) -> tuple[str, ...] | None:

@@ -129,7 +129,7 @@ def _given(names: list[str], kernels: list[int], config: AuditConfig, start: Ris
         raise LoadError(f"--strides is {','.join(config.strides or ())}",
                         "give stride/padding of each layer, or stride/padding/output padding: 2/1,2/1,1/0") from None
     if len(geometry) != len(kernels):
-        raise LoadError(f"--strides gives {len(geometry)} layers, and {len(kernels)} have a stride: {', '.join(names)}",
+        raise LoadError(f"--strides gives {len(geometry)}, and the layers with a stride are {len(kernels)}: {', '.join(names)}",
                         f"give {len(kernels)}: {','.join(['2/1'] * len(kernels))}")
     side = start.side
     for name, kernel, one in zip(names, kernels, geometry, strict=True):
