@@ -205,7 +205,10 @@ def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any],
     found = adapt(module, config)
     said = (*found.assumptions, *set_knobs(module, config, type(module).__name__))
     facts = {"family": type(module).__name__, "parameters": sum(entry.numel() for entry in module.parameters()), **subject}
-    return Network(module, found.latent, found.output, found.classes, found.condition, facts, said, notes)
+    if config.class_place is not None and (found.condition != "concat" or config.class_place not in ("before", "after")):
+        takes = "no class" if found.condition is None else f"its class as --condition {found.condition}"
+        raise LoadError(f"--class-place {config.class_place} was given, and {type(module).__name__} takes {takes}", "leave --class-place out")
+    return Network(module, found.latent, found.output, found.classes, found.condition, facts, said, notes, config.class_place == "before")
 
 
 def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module, str] | None:

@@ -20,7 +20,8 @@ from gandiag.errors import ConfigError, LoadError
 
 SCHEMA = "gandiag.spec/1"
 _NAMES = (
-    "key", "weights", "latent_dim", "prior", "classes", "condition", "image_size", "channels", "strides", "upsampling", "activation", "output_range", "bn_eps",
+    "key", "weights", "latent_dim", "prior", "classes", "condition", "class_place",
+    "image_size", "channels", "strides", "upsampling", "activation", "output_range", "bn_eps",
 )  # fmt: skip
 _LONGEST = 1 << 20
 
@@ -94,6 +95,8 @@ def settled(config: AuditConfig, assumptions: Sequence[Assumption], made: tuple[
         value = entry.value.split(" ")[0]
         if entry.what.startswith("hidden activation"):
             found["activation"] = value
+        elif entry.what.startswith("place of the class"):
+            found["class_place"] = value
         elif entry.what.startswith("batch-norm eps"):
             found["bn_eps"] = float(value)
         elif entry.what.startswith(("upsampling (--upsampling", "order of shuffled pixels")):

@@ -89,9 +89,10 @@ class Chain(nn.Module):
 
 def strides_of(module: nn.Module) -> tuple[str, ...]:
     """Of a chain's transposed convolutions, as --strides takes them; one that starts from a single pixel makes its kernel, whatever its stride."""
-    if not isinstance(module, Chain):
+    chain = getattr(module, "chain", module)
+    if not isinstance(chain, Chain):
         return ()
-    turned = [layer for layer in module.layers if isinstance(layer, nn.ConvTranspose2d)][len(module.inputs) == 3 :]
+    turned = [layer for layer in chain.layers if isinstance(layer, nn.ConvTranspose2d)][len(chain.inputs) == 3 :]
     return tuple(written((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
 
 

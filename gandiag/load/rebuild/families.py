@@ -20,6 +20,7 @@ from gandiag.load.first_layer import FirstLayer, find_labels, from_tensors, inpu
 from gandiag.load.folding import folded
 from gandiag.load.moments import prior_shift
 from gandiag.load.rebuild.chain import Blueprint
+from gandiag.load.rebuild.embedded import Embedded, Table, joins, set_apart
 from gandiag.load.rebuild.hypotheses import settle
 from gandiag.load.rebuild.inputs import Inputs, split_inputs
 from gandiag.load.rebuild.layers import NotThis
@@ -71,21 +72,28 @@ class Rebuilt:
 def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = False) -> Rebuilt:
     """The generator that these weights are. LoadError with what each family missed if none takes them. `glance`: what takes seconds is left."""
     weights = folded(weights)
-    blueprint = _blueprint(weights, config, name)
+    blueprint, table = _blueprint(weights, config, name)
     if config.strides and not any("--strides" in entry.what for entry in blueprint.assumptions):
         raise LoadError(f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open", "leave --strides out")
+    if config.class_place and isinstance(blueprint, Ready):
+        raise LoadError(f"--class-place was given, and {name} ({blueprint.family}) has its class in one place only", "leave --class-place out")
     if isinstance(blueprint, Ready):
         return _finished(blueprint, config, name)
-    first = _first_layer(blueprint)
-    inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
     try:
-        found = settle(blueprint, inputs, config, _deviations(first, inputs), glance=glance)
+        if table is not None:
+            ways, said, deviations = *joins(table, blueprint.inputs, blueprint.layers[0], config), {}
+        else:
+            first = _first_layer(blueprint)
+            inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
+            ways, deviations = (inputs,), _deviations(first, inputs)
+        found = settle(blueprint, ways, config, deviations, glance=glance)
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
-    shape = (inputs.latent, 1, 1) if blueprint.spatial else (inputs.latent,)
-    latent = Latent(inputs.latent, found.prior, shape)  # type: ignore[arg-type]
-    condition: Condition | None = "concat" if inputs.classes else None
-    return Rebuilt(found.chain, blueprint.family, latent, found.output, inputs, (*said, *found.assumptions), condition)
+    module = found.chain if table is None else Embedded(found.chain, found.inputs)
+    size = found.inputs.latent
+    latent = Latent(size, found.prior, (size, 1, 1) if blueprint.spatial else (size,))  # type: ignore[arg-type]
+    condition: Condition | None = None if not found.inputs.classes else "concat" if table is None else "index"
+    return Rebuilt(module, blueprint.family, latent, found.output, found.inputs, (*said, *found.assumptions), condition)
 
 
 def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
@@ -98,17 +106,21 @@ def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
     return Rebuilt(made.module, made.family, made.latent, made.output, Inputs(made.latent.dim, made.classes), made.assumptions, made.condition)
 
 
-def _blueprint(weights: Weights, config: AuditConfig, name: str) -> Blueprint | Ready:
+def _blueprint(weights: Weights, config: AuditConfig, name: str) -> tuple[Blueprint | Ready, Table | None]:
+    """What the first family makes of them that takes them, and the class embedding that stood beside its layers."""
     reasons = []
+    chain, table = set_apart(weights)
     for family in (*(extra for extra in FAMILIES if extra not in ORDER), *ORDER):
         if family in _BY_SHAPE and known_layout(weights.tensors):
             continue  # a chain that would fit by accident is not what these names are
         build: Callable[[Weights, AuditConfig], Blueprint | Ready] = FAMILIES.get(family)
         try:
+            if family in _BY_SHAPE:
+                return build(chain, config), table
             made = build(weights, config)
             if isinstance(made, Ready):
                 demand_samples(made.module, made.latent, made.output, (made.condition, made.classes))
-            return made
+            return made, None
         except NotThis as wrong:
             reasons += [f"{family}: {wrong}"] if str(wrong) else []  # no reason: not even the names are its own
     raise _no_family(weights, reasons, name)

@@ -11,7 +11,7 @@ the last norm) leave it to custom, and that is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,16 +39,18 @@ _NEITHER = 0.2  # of the logarithm: so far from a prior's deviation are weights 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The network, what its prior and output are, and how everything open was answered."""
+    """The network, what its inputs, prior and output are, and how everything open was answered."""
 
     chain: Chain
+    inputs: Inputs
     output: Output
     prior: str
     assumptions: tuple[Assumption, ...]
 
 
-def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations: Mapping[str, float], *, glance: bool = False) -> Settled:
-    """The best reading of a blueprint. `deviations`: of one latent under each prior, where the first layer shows it; else the prior is asked.
+def settle(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, deviations: Mapping[str, float], *, glance: bool = False) -> Settled:
+    """The best reading of a blueprint. `inputs`: the ways to join the class, the customary one first.
+    `deviations`: of one latent under each prior, where the first layer shows it; else the prior is asked.
     `glance`: networks whose ranking takes seconds are not ranked, and that is said.
 
     LoadError where the undecided answers make pictures of different sizes; NotThis where the weights do not fit the layers.
@@ -64,7 +66,7 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
     if deviations and config.prior is None:
         reading, entry = _prior_by_scale(trial, reading, deviations)
         told_prior.append(entry)
-    asked = questions(blueprint, config, prior=not deviations)
+    asked = questions(blueprint, inputs, config, prior=not deviations)
     if glance:
         trial.left = 0 if sum(entry.numel() for layer in blueprint.layers for entry in layer.tensors.values()) > _LARGE else _GLANCE
     scores: dict[str, Scores] = {}
@@ -82,7 +84,7 @@ def settle(blueprint: Blueprint, inputs: Inputs, config: AuditConfig, deviations
         raise NotThis("no strides lead through its kernels")
     chain = assemble(chosen, reading.activation, reading.eps, reading.dropout)
     said = [_credited(entry, config) for entry in (*said, *told_prior)]
-    return Settled(chain, chosen.output, reading.prior, (*said, *_unasked(blueprint, config, trial), *chosen.assumptions))
+    return Settled(chain, inputs[reading.joined], chosen.output, reading.prior, (*said, *_unasked(blueprint, config, trial), *chosen.assumptions))
 
 
 def _searched(trial: Trial, asked: list[Question], reading: Reading) -> tuple[Reading, dict[str, Scores]]:

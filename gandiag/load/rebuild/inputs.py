@@ -1,8 +1,9 @@
-"""Which inputs of the first layer are latents, and which are one-hot labels joined to them."""
+"""Which inputs of the first layer are latents, and how the class is joined to them: one-hot, or by its row of a table (`embedded`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,22 +13,41 @@ from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.layers import Layer
 
+Place = Literal["before", "after", "times", "plus"]  # of what stands for the class: beside the latents, or multiplied with them or added to them
 
-@dataclass(frozen=True, slots=True)
+
+PLACE = "place of the class (--class-place)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """`latent` inputs are z; `classes` more are a one-hot label, before (`labels_first`) or after them."""
+    """`latent` inputs are z. Where there are classes, each is joined to them at `place` as its row of `table` (K, E), or one-hot."""
 
     latent: int
     classes: int | None = None
-    labels_first: bool = False
+    place: Place = "after"
+    table: Tensor | None = None
+
+    @property
+    def labels_first(self) -> bool:
+        return self.place == "before"
 
     def join(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """(B, latent) and (B,) to what the first layer takes: (B, latent + classes)."""
+        """(B, latent) and (B,) to what the first layer takes."""
         flat = z.flatten(1)
         if self.classes is None or labels is None:
             return flat
-        onehot = torch.nn.functional.one_hot(labels, self.classes).to(flat)  # (B, K)
-        return torch.cat([onehot, flat] if self.labels_first else [flat, onehot], 1)
+        vectors = torch.nn.functional.one_hot(labels, self.classes).to(flat) if self.table is None else self.table[labels]  # (B, K) or (B, E)
+        return joined(flat, vectors, self.place)
+
+
+def joined(z: Tensor, vectors: Tensor, place: Place) -> Tensor:
+    """Latents (B, D) and what stands for each one's class (B, E) as one input: (B, D + E), or (B, D) where they are multiplied or added."""
+    if place == "times":
+        return z * vectors
+    if place == "plus":
+        return z + vectors
+    return torch.cat([vectors, z] if place == "before" else [z, vectors], 1)
 
 
 def split_inputs(total: int, layer: Layer, seen: tuple[int, bool] | None, config: AuditConfig) -> tuple[Inputs, tuple[Assumption, ...]]:
@@ -39,6 +59,8 @@ def split_inputs(total: int, layer: Layer, seen: tuple[int, bool] | None, config
         raise LoadError(f"--condition index does not fit: {layer.key} is {layer.shape}, and nothing in the weights takes a class index",
                         "--classes N --condition concat, or --model for another network")
     classes, source = _classes(total, seen, config)
+    if classes is None and config.class_place is not None:
+        raise LoadError(f"--class-place {config.class_place} needs the number of classes, which the weights do not show", "add --classes N")
     if classes is None:
         _agree(total, total, layer, config)
         return Inputs(total), (Assumption("latent size (--latent-dim)", str(total), "shapes"),)
@@ -47,14 +69,15 @@ def split_inputs(total: int, layer: Layer, seen: tuple[int, bool] | None, config
         raise LoadError(f"--classes {classes} contradicts the weights: {layer.key} is {layer.shape}, {total} inputs in all", "correct --classes")
     _agree(latent, total, layer, config)
     shown = seen is not None and seen[0] == classes
-    first = seen[1] if seen is not None and shown else False
-    place = f"one-hot, joined {'before' if first else 'after'} the latents (--condition concat{', place by batch norm' if shown else ''})"
+    place: Place = "before" if seen is not None and shown and seen[1] else "after"
+    if config.class_place is not None:
+        place = placed(config, ("before", "after"), f"{layer.key} takes the class one-hot, beside the latents")
     said = (
         Assumption("latent size (--latent-dim)", str(latent), "shapes" if source == "flag" else source),
-        Assumption("classes (--classes)", f"{classes}, {place}", source),
+        Assumption("classes (--classes)", f"{classes}, one-hot (--condition concat)", source),
+        Assumption(PLACE, f"{place} the latents", "flag" if config.class_place else "batch-norm" if shown else "default"),
     )
-    guess = Assumption("place of the labels (--model, if it is another)", "after the latents", "default")
-    return Inputs(latent, classes, first), said if shown else (*said, guess)
+    return Inputs(latent, classes, place), said
 
 
 def _classes(total: int, seen: tuple[int, bool] | None, config: AuditConfig) -> tuple[int | None, str]:
@@ -69,6 +92,13 @@ def _classes(total: int, seen: tuple[int, bool] | None, config: AuditConfig) -> 
     if config.condition is not None:
         raise LoadError(f"--condition {config.condition} needs the number of classes, which the weights do not show", "add --classes N")
     return None, "shapes"
+
+
+def placed(config: AuditConfig, possible: tuple[Place, ...], why: str) -> Place:
+    """The place of --class-place. LoadError, with `why`, where it is none of those that are possible."""
+    if config.class_place not in possible:
+        raise LoadError(f"--class-place {config.class_place} contradicts the weights: {why}", f"choose from: {', '.join(possible)}")
+    return config.class_place
 
 
 def _agree(latent: int, total: int, layer: Layer, config: AuditConfig) -> None:

@@ -73,7 +73,7 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
     weight = tensors.get("weight")
     if weight is None or leaves - {"weight", "bias"}:
         raise NotThis(f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does")
-    if weight.ndim == 2 and "emb" not in name.lower():
+    if weight.ndim == 2 and ("bias" in leaves or "emb" not in name.lower()):
         return "linear"
     if weight.ndim == 4:
         return "kernel"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.config import AuditConfig
 from gandiag.load.moments import prior_deviation
 from gandiag.load.rebuild.chain import Blueprint
+from gandiag.load.rebuild.inputs import PLACE, Inputs
 from gandiag.load.rebuild.trial import Reading
 
 PRIORS = ("normal", "uniform", "unit")
@@ -48,9 +49,11 @@ class Question:
         return reading.answers[self.field] if isinstance(self.field, int) else getattr(reading, self.field)
 
 
-def questions(blueprint: Blueprint, config: AuditConfig, *, prior: bool) -> list[Question]:
+def questions(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, *, prior: bool) -> list[Question]:
     """Everything that flags, the file and the shapes leave open. `prior`: that too, as no norm behind the first layer shows it alone."""
     asked = []
+    if len(inputs) > 1:
+        asked.append(Question(PLACE, tuple(range(len(inputs))), "joined", 0, 0, lambda way: f"{inputs[way].place} the latents"))
     norms = any(layer.kind == "norm" for layer in blueprint.layers)
     if prior and config.prior is None:
         asked.append(Question("latent prior (--prior)", PRIORS, "prior", 0, 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,8 @@ _ALIKE = 0.05  # of the outputs' deviation: what two readings may differ by and 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer to every question. `deviation`: of one latent; `answers`: the options of the blueprint's own questions."""
+    """An answer to every question. `deviation`: of one latent; `answers`: the options of the blueprint's own questions;
+    `joined`: which of the trial's inputs."""
 
     activation: str
     eps: float
@@ -41,6 +42,7 @@ class Reading:
     prior: str
     deviation: float
     answers: tuple[int, ...]
+    joined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,11 @@ class TooLong(Exception):
 class Trial:
     """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too.
 
-    `left`: multiplications, about, that all passes together may still take; TooLong beyond.
+    `inputs`: the ways to join classes to latents, of which there are as many in each. `left`: multiplications, about, that all passes together
+    may still take; TooLong beyond.
     """
 
-    def __init__(self, blueprint: Blueprint, inputs: Inputs, first: Reading) -> None:
+    def __init__(self, blueprint: Blueprint, inputs: Sequence[Inputs], first: Reading) -> None:
         self.inputs, self._remade, self._spatial = inputs, blueprint.remade, blueprint.spatial
         self._blueprints: dict[tuple[int, ...], Blueprint | None] = {first.answers: blueprint}
         self._chains: dict[tuple[int, ...], Chain] = {}
@@ -139,7 +142,7 @@ class Trial:
         own = self._price(chain, reading, depth)  # other strides, larger pictures
         n = min(cost.glimpse if coarse else cost.latents for cost in (self.costs[depth - 1], own))
         parts = [(repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[: last + 1]]
-        key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, *parts[:head])
+        key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, reading.joined, *parts[:head])
         whole = (*key, *parts[head:])
         if whole not in self._rows:
             self.left -= n * (own.last + _WRITTEN * own.floats if key in self._kept else own.worth)
@@ -166,7 +169,7 @@ class Trial:
                 if key not in self._kept:
                     found: list[float] = []
                     x, labels = self._drawn(reading, n)
-                    x = self.inputs.join(x, labels).reshape(n, -1, *(1, 1) * self._spatial)
+                    x = self.inputs[reading.joined].join(x, labels).reshape(n, -1, *(1, 1) * self._spatial)
                     for layer in layers[:head]:
                         x = handed_on(layer, x, found, batch)
                     kept = {name: value for name, value in self._kept.items() if name[3] != batch}
@@ -180,11 +183,13 @@ class Trial:
         """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""
         if one.prior != other.prior:
             return False
-        chains = [self.chain(reading) for reading in (one, other)]
+        pair = (one, other)
         z, labels = self._drawn(one, 8)
         made: list[Tensor | None] = [None, None]
         with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
-            made = [None if chain is None else chain(self.inputs.join(z, labels)).flatten(1).double() for chain in chains]
+            chains = [self.chain(reading) for reading in pair]
+            given = [self.inputs[reading.joined].join(z, labels) for reading in pair]
+            made = [None if chain is None else chain(x).flatten(1).double() for chain, x in zip(chains, given, strict=True)]
         if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
             return False
         return float((made[0] - made[1]).square().mean().sqrt()) <= _ALIKE * float(made[0].std())
@@ -195,9 +200,10 @@ class Trial:
         return min(self.norms, max(visible + 1, min(affordable, _NORMS)))
 
     def _drawn(self, reading: Reading, n: int) -> tuple[Tensor, Tensor | None]:
-        z = draws(n, (self.inputs.latent,), reading.prior, seed=0) * (reading.deviation / prior_deviation(reading.prior))
+        latent, classes = self.inputs[0].latent, self.inputs[0].classes
+        z = draws(n, (latent,), reading.prior, seed=0) * (reading.deviation / prior_deviation(reading.prior))
         # Pairs (z, -z) stand half the batch apart: give both the same label, or the labels' own share would not cancel.
-        return z, None if self.inputs.classes is None else torch.arange(n // 2).repeat(2) % self.inputs.classes
+        return z, None if classes is None else torch.arange(n // 2).repeat(2) % classes
 
 
 def priced(chain: Chain, depth: int | None = None) -> list[Cost]:

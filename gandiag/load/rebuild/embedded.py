@@ -1,0 +1,86 @@
+"""Conditional chains whose class is a row of a table: beside the latents, as in conditional GANs (Mirza and Osindero 2014), or multiplied
+with them, as auxiliary-classifier GANs are often written. The table's width says which is possible, batch norm which it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.contracts import Assumption
+from gandiag.errors import LoadError
+from gandiag.load.rebuild.chain import Chain
+from gandiag.load.rebuild.inputs import PLACE, Inputs, Place, joined, placed
+from gandiag.load.rebuild.layers import Layer, NotThis
+from gandiag.load.weights import Weights
+
+_FIRST = "label_emb"  # PyTorch-GAN's name, whose conditional generators join the class before the latents; most others join it after them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """`rows` (K, E): one vector for each class, under the module's name."""
+
+    name: str
+    rows: Tensor
+
+
+class Embedded(nn.Module):
+    """(B, D) latents and (B,) class indices to samples (B, *shape)."""
+
+    def __init__(self, chain: Chain, inputs: Inputs) -> None:
+        super().__init__()
+        assert inputs.table is not None
+        rows, width = inputs.table.shape
+        self.table = nn.Embedding(rows, width, _weight=inputs.table).requires_grad_(False)
+        self.chain, self.place = chain, inputs.place
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        made: Tensor = self.chain(joined(z.flatten(1), self.table(labels), self.place))
+        return made
+
+
+def set_apart(weights: Weights) -> tuple[Weights, Table | None]:
+    """The weights without their one class embedding, and that; all of them and None where there is none, or several."""
+    tables = [key for key, tensor in weights.tensors.items() if _is_table(key, tensor, weights.tensors)]
+    if len(tables) != 1:
+        return weights, None
+    rest = {key: tensor for key, tensor in weights.tensors.items() if key != tables[0]}
+    return replace(weights, tensors=rest), Table(tables[0].rpartition(".")[0], weights.tensors[tables[0]])
+
+
+def _is_table(key: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> bool:
+    name, _, leaf = key.rpartition(".")
+    alone = f"{name}.bias" not in tensors
+    return leaf == "weight" and "emb" in name.lower() and alone and tensor.ndim == 2 and tensor.is_floating_point() and tensor.numel() > 0
+
+
+def joins(table: Table, total: int, layer: Layer, config: AuditConfig) -> tuple[tuple[Inputs, ...], tuple[Assumption, ...]]:
+    """The ways in which the table can be joined to latents for a first layer of `total` inputs, the customary one first.
+
+    NotThis where none leads there; LoadError where a flag contradicts the weights.
+    """
+    classes, width = table.rows.shape
+    if width > total or classes < 2:
+        raise NotThis(f"{table.name}.weight holds {classes} vectors of {width} numbers, which do not fit the {total} inputs of {layer.key}")
+    beside: tuple[Place, ...] = ("before", "after") if table.name == _FIRST else ("after", "before")
+    places: tuple[Place, ...] = ("times", "plus") if width == total else beside
+    latent = total if width == total else total - width
+    if config.classes not in (None, classes):
+        raise LoadError(f"--classes {config.classes} contradicts the weights: {table.name}.weight holds {classes} classes", "Remove --classes.")
+    if config.condition not in (None, "index"):
+        raise LoadError(f"--condition {config.condition} contradicts the weights: {table.name}.weight holds a vector for each class index",
+                        "Remove --condition.")
+    if config.latent_dim not in (None, latent):
+        beside_it = "" if latent == total else f", {width} of them the class"
+        raise LoadError(f"--latent-dim {config.latent_dim} contradicts the weights: {layer.key} takes {total} inputs{beside_it}", "Remove --latent-dim.")
+    said: tuple[Assumption, ...] = (
+        Assumption("latent size (--latent-dim)", str(latent), "shapes"),
+        Assumption("classes (--classes)", f"{classes}, each a vector of {width} numbers ({table.name})", "shapes"),
+    )
+    if config.class_place is not None:
+        places = (placed(config, places, f"{table.name}.weight holds vectors of {width} numbers, and {layer.key} takes {total}"),)
+        said = (*said, Assumption(PLACE, f"{places[0]} the latents", "flag"))
+    return tuple(Inputs(latent, classes, place, table.rows) for place in places), said

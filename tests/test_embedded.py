@@ -1,0 +1,158 @@
+"""Chains whose class is a row of a table: where it goes is read from batch norm, and said where nothing tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from loading import calibrated, save
+from torch import Tensor, nn
+
+from gandiag.config import AuditConfig
+from gandiag.errors import LoadError
+from gandiag.load.generator import load_network, network_of
+from gandiag.load.rebuild.inputs import Place, joined
+from gandiag.load.spec import read_spec
+
+CLASSES, LATENT = 5, 12
+
+
+class Conditional(nn.Module):
+    """An embedding `name` of `width` numbers, joined at `place`; then linear layers, or transposed convolutions."""
+
+    def __init__(self, place: Place, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True) -> None:
+        super().__init__()
+        inputs = LATENT if place in ("times", "plus") else LATENT + width
+        self.place, self.name, self.spatial = place, name, spatial
+        self.add_module(name, nn.Embedding(CLASSES, width))
+        if spatial:
+            self.net = nn.Sequential(nn.ConvTranspose2d(inputs, 48, 4), nn.BatchNorm2d(48), nn.ReLU(), nn.ConvTranspose2d(48, 24, 4, 2, 1),
+                                     nn.BatchNorm2d(24), nn.ReLU(), nn.ConvTranspose2d(24, 3, 4, 2, 1), nn.Tanh())  # fmt: skip
+        else:  # no norm behind the first layer, as in PyTorch-GAN's cgan.py
+            layers: list[nn.Module] = [nn.Linear(inputs, 48), nn.LeakyReLU(0.2)]
+            for into, out in ((48, 64), (64, 96)):
+                layers += [nn.Linear(into, out), *([nn.BatchNorm1d(out, 0.8)] if norm else []), nn.LeakyReLU(0.2)]
+            self.net = nn.Sequential(*layers, nn.Linear(96, 256), nn.Tanh())
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        x = joined(z, self.get_submodule(self.name)(labels), self.place)
+        made: Tensor = self.net(x[:, :, None, None] if self.spatial else x)
+        return made
+
+
+class Trained(nn.Module):
+    """Draws the classes itself, to be calibrated by latents alone."""
+
+    def __init__(self, net: Conditional) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor) -> Tensor:
+        made: Tensor = self.net(z, torch.arange(len(z)) % CLASSES)
+        return made
+
+
+def trained(net: Conditional) -> Conditional:
+    calibrated(Trained(net), lambda rng: torch.randn(60, LATENT, generator=rng), batches=1)
+    with torch.no_grad():
+        net.get_submodule(net.name).weight.normal_(generator=torch.Generator().manual_seed(1))  # as nn.Embedding begins
+    net.train()
+    with torch.no_grad():
+        for step in range(60):
+            Trained(net)(torch.randn(60, LATENT, generator=torch.Generator().manual_seed(step)))
+    return net.eval()
+
+
+@pytest.mark.parametrize("spatial", [False, True])
+@pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)])
+def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: Place, width: int, spatial: bool) -> None:
+    net = trained(Conditional(place, width, spatial=spatial))
+    network = load_network(save(net.state_dict(), tmp_path))
+    z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
+    with torch.no_grad():
+        made, true = network.forward(z.reshape(10, *network.latent.shape), labels), net(z, labels)
+    assert (made - true.reshape(made.shape)).abs().max() < 1e-6, [entry for entry in network.assumptions if entry.source != "shapes"]
+    assert (network.latent.dim, network.classes, network.condition) == (LATENT, CLASSES, "index")
+    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
+    assert entry.source == "batch-norm" and "times as far" in entry.value
+
+
+@pytest.mark.parametrize(("name", "place"), [("label_emb", "before"), ("embed", "after")])
+def test_without_batch_norm_custom_decides_and_strict_asks(tmp_path: Path, name: str, place: Place) -> None:
+    net = Conditional(place, 4, name=name, norm=False).eval()
+    file = save(net.state_dict(), tmp_path)
+    network = load_network(file, AuditConfig(activation="leaky:0.2"))
+    z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
+    with torch.no_grad():
+        assert torch.equal(network.forward(z, labels), net(z, labels).reshape(10, *network.output.shape))
+    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
+    assert entry.source == "default" and entry.value == f"{place} the latents"
+    with pytest.raises(LoadError, match="place of the class"):
+        load_network(file, AuditConfig(strict=True))
+
+
+def test_a_reading_that_was_written_down_is_replayed(tmp_path: Path) -> None:
+    file, spec = save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path), str(tmp_path / "reading.json")
+    first = load_network(file, AuditConfig(spec=spec))
+    assert read_spec(spec).settings["condition"] == "index" and read_spec(spec).settings["strides"] == ("2/1", "2/1")
+    again = load_network(file, AuditConfig(spec=spec))
+    z, labels = torch.randn(4, *first.latent.shape), torch.arange(4)
+    assert torch.equal(first.forward(z, labels), again.forward(z, labels))
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"classes": 7}, "--classes 7 contradicts the weights: label_emb.weight holds 5 classes"),
+    ({"latent_dim": 16}, r"--latent-dim 16 contradicts the weights: net.0.weight takes 16 inputs, 4 of them the class"),
+    ({"condition": "onehot", "classes": 5}, "--condition onehot contradicts the weights"),
+])  # fmt: skip
+def test_flags_that_contradict_the_table_are_named(tmp_path: Path, given: dict[str, object], said: str) -> None:
+    file = save(Conditional("before", 4).state_dict(), tmp_path)
+    with pytest.raises(LoadError, match=said):
+        load_network(file, AuditConfig(**given))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: Place) -> None:
+    """The embedding's vector; and, in a chain that shows no embedding, the one-hot label."""
+    net = Conditional(place, CLASSES, name="embed", norm=False).eval()
+    state = net.state_dict()
+    given = AuditConfig(class_place=place, activation="leaky:0.2")
+    table = load_network(save(state, tmp_path), given)
+    z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
+    with torch.no_grad():
+        assert torch.equal(table.forward(z, labels), net(z, labels).reshape(10, *table.output.shape))
+        net.get_submodule("embed").weight.copy_(torch.eye(CLASSES))
+        del state["embed.weight"]
+        onehot = load_network(save(state, tmp_path), replace(given, classes=CLASSES))
+        assert torch.equal(onehot.forward(z, labels), net(z, labels).reshape(10, *onehot.output.shape))
+    assert [entry.source for entry in (*table.assumptions, *onehot.assumptions) if "--class-place" in entry.what] == ["flag", "flag"]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"class_place": "times"}, "--class-place times contradicts the weights: label_emb.weight holds vectors of 4 numbers, and net.0.weight takes 16"),
+    ({"class_place": "times", "classes": 5, "key": "onehot"}, "--class-place times contradicts the weights: 0.weight takes the class one-hot"),
+    ({"class_place": "before", "key": "onehot"}, "--class-place before needs the number of classes"),
+])  # fmt: skip
+def test_a_place_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, object], said: str) -> None:
+    content = {"generator": Conditional("before", 4).state_dict(), "onehot": nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 256)).state_dict()}
+    with pytest.raises(LoadError, match=said):
+        load_network(save(content, tmp_path), AuditConfig(**given))  # type: ignore[arg-type]
+
+
+def test_a_model_that_takes_one_tensor_has_the_label_where_it_was_told(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 2)).eval()
+    config = AuditConfig(classes=5, latent_dim=12, condition="concat", class_place="before")
+    z, labels = torch.randn(5, 12), torch.arange(5)
+    with torch.no_grad():
+        assert torch.equal(network_of(net, config).forward(z, labels), net(torch.cat([torch.eye(5), z], 1)))
+    with pytest.raises(LoadError, match="--class-place before was given, and Sequential takes no class"):
+        network_of(net, AuditConfig(latent_dim=17, class_place="before"))
+
+
+def test_a_table_that_fits_nowhere_is_refused_by_name(tmp_path: Path) -> None:
+    state = Conditional("before", 4).state_dict()
+    state["label_emb.weight"] = torch.randn(CLASSES, 40)
+    with pytest.raises(LoadError, match=r"label_emb.weight holds 5 vectors of 40 numbers, which do not fit the 16 inputs of net.0.weight"):
+        load_network(save(state, tmp_path))
