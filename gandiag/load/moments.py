@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+_APART = 7919_0000  # from the small seeds of trainings: a network's first random numbers, an embedding say, must not come again as its latents
+
 
 def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
     """n latents (n, *shape) at the prior's own scale. Even n: each with its mirror image, so that their mean is the prior's."""
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(_APART + seed)
     half = (n + 1) // 2
     if prior == "unit":
         z = torch.rand(half, *shape, generator=rng)
