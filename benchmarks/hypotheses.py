@@ -23,6 +23,8 @@ from torch import nn
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.load.generator import Network, load_network
+from gandiag.load.rebuild.chain import strides_of
+from gandiag.load.rebuild.geometry import written
 
 SIZE = "size of the picture"
 
@@ -48,9 +50,9 @@ def judged(truth: Truth, net: nn.Module, network: Network) -> dict[str, Judged]:
         found[name] = Judged(right, said[what].source == "undecided", f"{said[what].value} [{said[what].source}]")
     if truth.layers in STRIDES:
         places = [entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))]
-        named = re.findall(r"k\ds\dp\d(?:\+1)?", " ".join(entry.value.split(" (")[0] for entry in places))
-        spelt = [f"k{k}s{s}p{p}" + (f"+{extra}" if extra else "") for k, s, p, extra in STRIDES[truth.layers][1]]
-        right = named[:-1] == spelt[-len(named) : -1] if len(named) > 1 else False
+        start, layers = STRIDES[truth.layers]
+        true = tuple(written(geometry) for _, *geometry in layers[start == 1 :])  # strides that start from one pixel are not asked for
+        right = strides_of(network.module)[:-1] == true[:-1]  # behind the last layer stands no norm
         told = "; ".join(f"{entry.value} [{entry.source}]" for entry in places)
         undecided = any(entry.source == "undecided" for entry in places)
         side = _side(truth, net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -61,10 +60,11 @@ def bank(out: Path, only: str | None, workers: int | None, dry_run: bool, only_g
 
 def _write(found: dict[str, object], out: Path) -> None:
     from gandiag.reference.folder import RunFolder
-    from gandiag.reference.tables import figure, markdown, published, summaries
+    from gandiag.reference.tables import by_entry, figure, markdown, published, summaries
 
     folder = RunFolder(out)
     text = markdown(found)
-    written = [folder.write("bank.json", json.dumps({**found, "summaries": summaries(found), "published": published()}, indent=1) + "\n"),
+    document = {**found, "summaries": summaries(found), "published": published()}
+    written = [folder.write("bank.json", by_entry(document)),
                folder.write("bank.md", text), folder.write("bank.png", figure(found))]  # fmt: skip
     console.result(text + "\nwrote " + " · ".join(map(str, written)))

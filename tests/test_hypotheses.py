@@ -357,9 +357,9 @@ def test_readings_with_larger_pictures_have_fewer_latents(tmp_path: Path, monkey
     """By custom every k3 keeps the side of 4; that each doubles it is tried as well, and must not take a thousand times the memory."""
     largest = 0
 
-    def watched(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> Tensor:
+    def watched(layer: nn.Module, x: Tensor, batch: bool) -> Tensor:
         nonlocal largest
-        made = handed_on(layer, x, found, batch)
+        made = handed_on(layer, x, batch)
         largest = max(largest, made.numel())
         return made
 

@@ -24,7 +24,7 @@ from gandiag.reference.data import CEILING, DATASETS
 from gandiag.reference.estimates import estimate
 from gandiag.reference.pairs import pairs
 from gandiag.reference.studies import Job, jobs, share
-from gandiag.reference.tables import changes, figure, markdown, share_collapsed, summaries
+from gandiag.reference.tables import by_entry, changes, figure, markdown, share_collapsed, summaries
 from gandiag.reference.train import COUNTED, train
 
 TINY = Job("tiny", "metz-appendix", "none", 0, 6, 1)
@@ -90,6 +90,11 @@ def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
     whole = train(job.plan(), tmp_path / "whole")
     pieces = train(job.plan(), folder)
     assert whole.generator.read_bytes() == pieces.generator.read_bytes()
+
+
+def test_a_table_has_a_line_for_each_run() -> None:
+    text = by_entry(BANK)
+    assert json.loads(text) == BANK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(BANK["runs"])
 
 
 def test_means_intervals_and_pairs() -> None:

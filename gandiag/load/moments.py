@@ -113,7 +113,8 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     in float64 throughout, and one channel after the other, this takes ten times as long.
     """
     if x.ndim == 2:
-        return _double(x).mean(0), _double(x).var(0)
+        var, mean = torch.var_mean(_double(x), 0)
+        return mean, var
     x = x.flatten(2)
     count = len(x) * x.shape[2]
     near = (_double(x.sum(2)).sum(0) / count).to(x.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,6 +53,15 @@ def changes(run: Mapping[str, Any]) -> int:
     """How often the dominant mode is another one than at the look before."""
     seen = run["looks"]["dominant"]
     return sum(one != other for one, other in pairwise(seen))
+
+
+def by_entry(document: Mapping[str, Any]) -> str:
+    """A document as JSON with one line for each entry of its lists: a change of one run is a change of one line."""
+    lines = []
+    for name, value in document.items():
+        text = "[\n" + ",\n".join(f"  {json.dumps(entry)}" for entry in value) + "\n ]" if isinstance(value, list) else json.dumps(value)
+        lines.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def published() -> list[dict[str, Any]]:

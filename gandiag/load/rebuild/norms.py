@@ -25,16 +25,17 @@ def places(chain: Chain) -> list[int]:
     return [place for place, layer in enumerate(chain.layers) if isinstance(layer, NORM)]
 
 
-def handed_on(layer: nn.Module, x: Tensor, found: list[float], batch: bool) -> Tensor:
-    """What a layer makes of its input; a norm says how far that is from what it remembers, and may use the batch's own statistics."""
-    if not isinstance(layer, NORM) or layer.running_mean is None or layer.running_var is None:
+def handed_on(layer: nn.Module, x: Tensor, batch: bool) -> Tensor:
+    """What a layer makes of its input; a norm may use the batch's own statistics."""
+    if not isinstance(layer, NORM) or not batch:
         made: Tensor = layer(x)
         return made
-    found.append(apart(x, *_remembered(layer)))
-    if not batch:
-        made = layer(x)
-        return made
     return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+
+
+def missed(norm: NORM, x: Tensor) -> float:
+    """How far what a norm receives is from what it remembers."""
+    return apart(x, *_remembered(norm))
 
 
 def _remembered(norm: NORM) -> tuple[Tensor, Tensor]:
@@ -49,9 +50,9 @@ def _remembered(norm: NORM) -> tuple[Tensor, Tensor]:
 def last_of(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
     """Mismatch at the last norm, for a few channels of the map before it."""
     assert isinstance(norm, NORM)
-    mean, var = _remembered(norm)
     if not before:
-        return apart(x, mean, var)
+        return missed(norm, x)
+    mean, var = _remembered(norm)
     chosen = torch.arange(0, len(mean), -(-len(mean) // CHANNELS))
     layer = before[0]
     weight, bias = layer.weight, layer.bias

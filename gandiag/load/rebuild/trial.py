@@ -8,6 +8,7 @@ fits poorly is tried again with the running ones, and the better one counts. Of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from gandiag.load.moments import draws, dropping, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, retuned
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, places, untouched
+from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, missed, places, untouched
 
 _BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
 _FLOATS = 4e6  # numbers in its largest layer
@@ -73,6 +74,17 @@ class Cost:
         return max(_FEWEST, 2 * int(min(budget / max(1.0, self.before + self.last), _FLOATS / max(1.0, self.floats), most) / 2))
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a layer received in a pass. `key`: of the pass up to there; `found`: the mismatches seen by then; `sure`: nothing was dropped before."""
+
+    key: tuple[object, ...]
+    place: int
+    x: Tensor
+    found: tuple[float, ...]
+    sure: bool
+
+
 class TooLong(Exception):
     """Trying the readings takes longer than is allowed."""
 
@@ -90,7 +102,7 @@ class Trial:
         self._chains: dict[tuple[int, ...], Chain] = {}
         self._found: dict[tuple[Reading, int, bool], tuple[float, ...]] = {}
         self._rows: dict[tuple[object, ...], tuple[float, ...]] = {}  # by the layers that a pass goes through: readings may share them
-        self._kept: dict[tuple[object, ...], Tensor] = {}  # what the last map of the last pass received
+        self._stages: dict[bool, list[Stage]] = {}  # of the last pass by the batch's own statistics, and by the running ones
         chain = assemble(blueprint, first.activation, first.eps)
         norms = [layer for layer in chain.layers if isinstance(layer, NORM)]
         self.costs = priced(chain) if norms and not all(untouched(norm) for norm in norms) else []
@@ -145,7 +157,7 @@ class Trial:
         key: tuple[object, ...] = (reading.prior, reading.deviation, n, batch, reading.joined, *parts[:head])
         whole = (*key, *parts[head:])
         if whole not in self._rows:
-            self.left -= n * (own.last + _WRITTEN * own.floats if key in self._kept else own.worth)
+            self.left -= n * (own.last + _WRITTEN * own.floats if any(stage.key == key for stage in self._stages.get(batch, [])) else own.worth)
             if self.left < 0:
                 raise TooLong
             self._rows[whole] = self._passed(layers[: last + 1], head, key, reading)
@@ -161,23 +173,36 @@ class Trial:
         return self._prices[reading.answers, depth]
 
     def _passed(self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Reading) -> tuple[float, ...]:
-        """Mismatch at the norms among `layers`, of which the last one is one. What the layer at `head` receives is kept by `key`."""
-        n, batch = key[2], bool(key[3])
-        assert isinstance(n, int)
+        """Mismatch at the norms among `layers`, of which the last one is one; what the layer at `head` receives goes by `key`."""
         with torch.no_grad(), dropping(nn.Sequential(*layers)):
             try:
-                if key not in self._kept:
-                    found: list[float] = []
-                    x, labels = self._drawn(reading, n)
-                    x = self.inputs[reading.joined].join(x, labels).reshape(n, -1, *(1, 1) * self._spatial)
-                    for layer in layers[:head]:
-                        x = handed_on(layer, x, found, batch)
-                    kept = {name: value for name, value in self._kept.items() if name[3] != batch}
-                    self._kept = {**kept, key: x, (*key, "found"): torch.tensor(found, dtype=torch.float64)}
-                seen = self._kept[(*key, "found")].tolist()
-                return (*seen, last_of(layers[head:-1], layers[-1], self._kept[key]))
+                reached = self._reached(layers[:head], key, reading)
+                return (*reached.found, last_of(layers[head:-1], layers[-1], reached.x))
             except RuntimeError:  # a picture that a later layer's kernel does not fit into
                 return (math.inf,) * sum(isinstance(layer, NORM) for layer in layers)
+
+    def _reached(self, layers: list[nn.Module], key: tuple[object, ...], reading: Reading) -> Stage:
+        """What comes behind `layers`, from where the last pass of the kind still went the same way: what a norm receives does not depend on its eps,
+        nor on the activation behind it."""
+        (n, batch), begun = key[2:4], len(key) - len(layers)
+        assert isinstance(n, int) and isinstance(batch, bool)
+        norms = [*itertools.accumulate((isinstance(layer, NORM) for layer in layers), initial=0)]  # before each place
+        stages = [stage for stage in self._stages.get(batch, []) if key[: len(stage.key)] == stage.key and (stage.sure or len(stage.key) == len(key))
+                  and len(stage.found) <= norms[min(stage.place + 1, len(layers))]]  # fmt: skip
+        if not stages:
+            z, labels = self._drawn(reading, n)
+            stages = [Stage(key[:begun], 0, self.inputs[reading.joined].join(z, labels).reshape(n, -1, *(1, 1) * self._spatial), (), True)]
+        x, found, sure = stages[-1].x, stages[-1].found, stages[-1].sure
+        for place in range(stages[-1].place, len(layers)):
+            layer = layers[place]
+            if isinstance(layer, NORM) and len(found) == norms[place]:
+                found = (*found, missed(layer, x))
+                stages.append(Stage(key[: begun + place], place, x, found, sure))
+            sure &= not isinstance(layer, nn.Dropout) or layer.p == 0
+            x = handed_on(layer, x, batch)
+        stages.append(Stage(key, len(layers), x, found, sure))
+        self._stages[batch] = stages
+        return stages[-1]
 
     def alike(self, one: Reading, other: Reading) -> bool:
         """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""
