@@ -98,6 +98,18 @@ def test_each_factor_names_its_kind(entry: str, rule: str, kind: str) -> None:
     assert found.findings[0].remedies
 
 
+@pytest.mark.parametrize(
+    ("modes", "kind"),
+    [({}, "thin_modes"), ({"covered": 7}, "mode_dropping"), ({"missed": [{"mode": 3}]}, "mode_dropping"), ({"stability": 0.6}, "mode_dropping"),
+     ({"found": 1, "covered": 1}, "mode_dropping"), ({"covered": None}, "mode_dropping")],
+)  # fmt: skip
+def test_where_every_cluster_is_served_no_mode_was_dropped(modes: dict[str, object], kind: str) -> None:
+    served = {"found": 8, "covered": 8, "effective": 7.9, "stability": 0.99, "missed": []}
+    found = judge(record(0.2, 0.3, 0.4, profile={"missing": share(0.21), "narrowed": share(0.02)}, modes=served | modes))
+    assert found.kinds == ("partial", kind)
+    assert ("all 8 clusters are served, yet 21 %" in found.findings[0].text) == (kind == "thin_modes")
+
+
 def test_complete_collapse_is_one_finding_not_five() -> None:
     facts = {name: share(0.95) for name in ("missing", "narrowed", "duplicated")}
     found = judge(record(0.98, 1.0, 1.0, profile=facts, measurements={"pairwise_distance": Measurement(0.1, floor=10.0)}))

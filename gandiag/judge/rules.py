@@ -20,6 +20,8 @@ Rule = Callable[[Record, Policy], Finding | None]
 
 # A factor of the profile is a finding of its own when its lower bound passes this.
 FACTOR = 0.08
+# Adjusted Rand index of the clusters of different halves, from which they are the data's own.
+STABLE = 0.9
 # Mean pairwise distance below this share of the real one: one output, for every purpose.
 ONE_OUTPUT = 0.1
 # Share of the samples that repeat another, beyond which all are one output.
@@ -56,9 +58,9 @@ def is_complete(record: Record) -> bool:
 
 
 def mode_dropping(record: Record, policy: Policy) -> Finding | None:
-    """GD103: regions of the data that the generator never produces."""
+    """GD103: regions of the data that the generator never produces, unless every one of several clusters is served: then they lie inside these."""
     share, low, high = entry(record.profile, "missing")
-    if not collapsed(record) or is_complete(record) or low < FACTOR:
+    if not collapsed(record) or is_complete(record) or low < FACTOR or all_served(record):
         return None
     missed = record.modes.get("missed") or []
     text = f"Mode dropping: {percent(share)} {span(low, high)} of the real data has no counterpart among the samples"
@@ -79,7 +81,27 @@ def _factor(code: str, name: str, text: str) -> Rule:
     return rule
 
 
-thin_modes = _factor("GD104", "narrowed", "Thin modes: within its modes the generator has lost {share} {span} of the real width.")
+def thin_modes(record: Record, policy: Policy) -> Finding | None:
+    """GD104: modes narrower than the real ones, or of which parts are never produced."""
+    if not collapsed(record) or is_complete(record):
+        return None
+    lost, texts = {}, []
+    (width, *around), (share, *about) = entry(record.profile, "narrowed"), entry(record.profile, "missing")
+    if around[0] >= FACTOR:
+        lost["narrowed"] = width
+        texts.append(f"within its modes the generator has lost {percent(width)} {span(*around)} of the real width")
+    if about[0] >= FACTOR and all_served(record):
+        lost["missing"] = share
+        texts.append(f"all {record.modes['found']} clusters are served, yet {percent(share)} {span(*about)} of the real data, inside them, has no counterpart")
+    return Finding("GD104", "error", f"Thin modes: {'; '.join(texts)}.", lost) if texts else None
+
+
+def all_served(record: Record) -> bool:
+    """Are there several clusters, found again in other halves of the data, and samples in each of them?"""
+    found, covered = (record.modes.get(name) or 0 for name in ("found", "covered"))
+    return found >= 2 and covered == found and not record.modes.get("missed") and (record.modes.get("stability") or 0.0) >= STABLE
+
+
 recycled = _factor("GD105", "duplicated", "Recycled outputs: {share} {span} of the variety is lost to repeats of the same outputs from different latents.")
 skewed = _factor("GD106", "skewed", "Skewed modes: {share} {span} of the mass sits in other modes than in the real data.")
 
