@@ -15,13 +15,14 @@ from . import console
 @click.command("explain")
 @click.argument("name", metavar="CODE|METRIC")
 def explained(name: str) -> None:
-    """Explain a rule (GD103) or a measurement (recall): formula, direction, when it misleads, what to try, source."""
+    """Explain a rule (GD103), a measurement (recall) or a factor of the score (missing): formula, direction, when it misleads, what to try, source."""
     console.result(text_of(explain(name)))
 
 
 def text_of(entry: Entry) -> str:
     """One entry of the catalogue as text, with the ranked remedies of a rule."""
-    rows = [("how", entry.formula), ("better", entry.better if not entry.key.startswith("GD") else ""), ("bounds", _bounds(entry)), ("unit", entry.unit),
+    better = entry.better if not entry.key.startswith("GD") else ""
+    rows = [("means", entry.means), ("how", entry.formula), ("better", better), ("bounds", _bounds(entry)), ("unit", entry.unit),
             ("misleads", entry.misleads), ("try", entry.try_), ("source", entry.source)]  # fmt: skip
     lines = [f"{entry.key}  {entry.title}", *(_row(name, text) for name, text in rows if text)]
     for rank, remedy in enumerate(advise(entry.key), 1):

@@ -18,6 +18,7 @@ class Entry:
 
     key: str
     title: str
+    means: str = ""
     formula: str = ""
     better: str = "neither"
     bounds: tuple[float | None, float | None] = (None, None)
@@ -45,15 +46,18 @@ def entry(key: str) -> Entry | None:
 
 
 def explain(key: str) -> Entry:
-    """The entry, or a ConfigError with the nearest names."""
-    found = entry(key) or entry(key.upper() if key.upper().startswith("GD") else key.lower())
+    """The entry; a factor or an aspect goes without its section ("missing"). ConfigError with the nearest names."""
+    low = key.lower()
+    spelt = (key, key.upper() if low.startswith("gd") else low, f"profile.{low}", f"aspects.{low}")
+    found = next((known for name in spelt if (known := entry(name)) is not None), None)
     if found is None:
-        raise ConfigError(f"there is no metric or rule called {key!r}", near(key, list(entries())))
+        bare = sorted({name.rpartition(".")[2] for name in entries()})
+        raise ConfigError(f"there is no metric or rule called {key!r}", near(key, bare, "gandiag list has all names"))
     return found
 
 
 def _entry(key: str, table: Mapping[str, Any]) -> Entry:
     bounds = [None if bound in ("", None) else float(bound) for bound in table.get("bounds", ("", ""))]
     low, high = (*bounds, None, None)[:2]
-    texts = {name: str(table.get(name, "")) for name in ("title", "formula", "unit", "misleads", "source")}
+    texts = {name: str(table.get(name, "")) for name in ("title", "means", "formula", "unit", "misleads", "source")}
     return Entry(key=key, better=str(table.get("better", "neither")), bounds=(low, high), try_=str(table.get("try", "")), **texts)

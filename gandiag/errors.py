@@ -80,10 +80,10 @@ class VerdictError(GandiagError):
         self.record = record
 
 
-def near(name: str, known: list[str] | tuple[str, ...]) -> str:
-    """«did you mean …» for an unknown name, then all the options."""
+def near(name: str, known: list[str] | tuple[str, ...], rest: str = "") -> str:
+    """«did you mean …» for an unknown name, then all the options, or `rest` where these are too many."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.55)
-    options = ", ".join(sorted(known))
-    return (f"did you mean {' or '.join(close)}? " if close else "") + f"choose from: {options}"
+    options = rest or f"choose from: {', '.join(sorted(known))}"
+    return (f"did you mean {' or '.join(close)}? " if close else "") + options

@@ -53,12 +53,15 @@ def test_unknown_names_are_attribute_errors() -> None:
 def test_every_entry_of_the_catalogue_is_complete() -> None:
     for key, row in entries().items():
         assert row.title, key
-        if not re.fullmatch(r"GD\d{3}", key):
+        if re.fullmatch(r"GD\d{3}", key):
+            assert row.means, key
+        else:
             assert row.formula and row.better in ("higher", "lower", "neither"), key
     assert entry("frechet[imagenet]") is entry("frechet[pixels]") is not None
     with pytest.raises(ConfigError, match="recal"):
         explain("recal")
     assert explain("gd103").key == "GD103" and explain("Recall").key == "recall"
+    assert explain("missing").key == "profile.missing" and explain("color").key == "aspects.color"
 
 
 def test_registries_name_near_matches_and_refuse_duplicates() -> None:
