@@ -52,6 +52,7 @@ class OnnxProgram:
             raise LoadError(f"{name} is an ONNX graph without outputs", "check it with onnx.checker, or export it again")
         feeds = feeds_of(self.graph, name)
         latent, said = latent_of(feeds.latent, config, name)
+        demand_possible((feeds.batch or 1, *latent.shape), "batches of latents", name)
         classes, condition, told = classes_of(self.graph, feeds, config, name)
         module = Graphed(_session(self.path, name), feeds, condition, classes)
         shape, span = declared(self.graph) if look else None, None
