@@ -16,6 +16,7 @@ from gandiag.load.generator import load_network, network_of
 from gandiag.load.moments import draws
 from gandiag.load.rebuild.inputs import Place, joined
 from gandiag.load.spec import read_spec
+from gandiag.probes.trained_scale import trained_scale
 
 CLASSES, LATENT = 5, 12
 
@@ -55,14 +56,14 @@ class Trained(nn.Module):
         return made
 
 
-def trained(net: Conditional) -> Conditional:
+def trained(net: Conditional, scale: float = 1.0) -> Conditional:
     calibrated(Trained(net), lambda rng: torch.randn(60, LATENT, generator=rng), batches=1)
     with torch.no_grad():
         net.get_submodule(net.name).weight.normal_(generator=torch.Generator().manual_seed(0))  # as nn.Embedding begins, whose numbers no trial may draw again
     net.train()
     with torch.no_grad():
         for step in range(60):
-            Trained(net)(torch.randn(60, LATENT, generator=torch.Generator().manual_seed(step)))
+            Trained(net)(scale * torch.randn(60, LATENT, generator=torch.Generator().manual_seed(step)))
     return net.eval()
 
 
@@ -77,7 +78,22 @@ def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: Place, w
     assert (made - true.reshape(made.shape)).abs().max() < 1e-6, [entry for entry in network.assumptions if entry.source != "shapes"]
     assert (network.latent.dim, network.classes, network.condition) == (LATENT, CLASSES, "index")
     entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
-    assert entry.source == "batch-norm" and "times as far" in entry.value
+    assert entry.source == "batch-norm" and entry.value.rstrip(")").endswith(("times as far", "impossible"))
+
+
+@pytest.mark.parametrize("scale", [0.05, 1.0])
+@pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("times", LATENT), ("plus", LATENT)])
+def test_the_scale_of_the_training_is_read_behind_the_embedding(tmp_path: Path, place: Place, width: int, scale: float) -> None:
+    """And with it the place and the prior, which a wrong scale would hide."""
+    network = load_network(save(trained(Conditional(place, width, spatial=True), scale).state_dict(), tmp_path))
+    found = trained_scale(network)
+    told = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
+    assert told["place of the class"].value.startswith(f"{place} ") and told["place of the class"].source == "batch-norm", told
+    assert network.latent.prior == "normal" and told["latent prior"].source != "undecided"
+    if place == "plus":  # nothing tells latents and classes apart there
+        assert found is None
+    else:
+        assert found is not None and found.low <= scale <= found.high and found.high - found.low < (2 if place == "times" else 12) * scale
 
 
 @pytest.mark.parametrize(("name", "place"), [("label_emb", "before"), ("embed", "after")])

@@ -101,7 +101,7 @@ def test_closed_form_without_sampling_noise() -> None:
     z, labels, share = weight[:8], weight[8:], torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
     spread = (share[:, None, None] * labels**2).sum(0).mean(1) - (share[:, None] * labels.mean(2)).sum(0) ** 2
     layer = FirstLayer(weight, bias, bias + (share[:, None] * labels.mean(2)).sum(0), 0.3**2 * (z**2).sum(0).mean(1) + spread,
-                       list(range(8)), torch.eye(4, dtype=torch.float64))
+                       list(range(8)), torch.eye(12, dtype=torch.float64)[8:])
     found = input_scale(layer)
     assert found is not None and found.value == pytest.approx(0.3, rel=1e-9)
 

@@ -7,7 +7,8 @@ y_{c,p} = b_c + <w_{c,p}, x>, with c the channel and p the position (one for Lin
     running_mean_c = b_c + <mean_p w_{c,p}, m>
     running_var_c  = E_p[ s² |w^z_{c,p}|² ] + Var_{k,p}[ w^labels_{c,p} r_k ]
 
-(a prior of mean h s adds s² h² Var_p[ sum of w^z_{c,p} ]). With mean zero, a position's mean differs from another's only through
+(a prior of mean h s adds s² h² Var_p[ sum of w^z_{c,p} ]; where the class multiplies the latents by g_k, w^z is w^z g_k, averaged or
+varied over k as well). With mean zero, a position's mean differs from another's only through
 the labels, and that difference is inside the second term, a variance over classes k *and* positions p of what label k adds.
 The bias moves no variance. Hence
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from gandiag.load.moments import Enough, batches_seen, place_of
 MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
+_MOVED = 0.05  # of a variance: how far weights move while the statistics of the last hundred batches fade
 _FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 
 
@@ -42,7 +44,7 @@ _FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 class FirstLayer:
     """The first map and the statistics behind it, in float64: `weight` (D, C, P), `bias`, `mean`, `var` (C,).
 
-    `labels`: (K, D') values of the input columns that are no latents, one row per class; `latents`: columns that are.
+    `labels`: (K, D) what each class adds to the inputs; `gains`: (K, D) what it multiplies them with; `latents`: columns that are latents.
     `shift`: the latents' mean in units of their deviation.
     """
 
@@ -54,6 +56,8 @@ class FirstLayer:
     labels: Tensor | None = None
     left: float = 0.0  # of the initial variance 1 in `var`, if the average is an exponential one
     shift: float = 0.0
+    gains: Tensor | None = None
+    spread: Tensor | None = None  # (C,) of the bias over positions: it was taken off `var`
 
     @property
     def others(self) -> list[int]:
@@ -118,19 +122,31 @@ def _cost(means: Tensor, count: int, first: bool) -> float:
 
 def input_scale(layer: FirstLayer) -> Estimate | None:
     """Standard deviation of one latent, with a 95 % interval; None where the statistics cannot be explained at all."""
-    rows = layer.weight[layer.latents]
-    power = rows.square().sum(0).mean(1) + layer.shift**2 * rows.sum(0).var(1, unbiased=False)  # (C,)
-    means = input_means(layer)
+    power = _power(layer)
+    means = input_means(layer) if layer.gains is None else None
     usable = power > 1e-12 * float(power.max())
     if int(usable.sum()) < 2:
         return None
     # Plain averages (momentum None, re-estimated statistics) keep nothing of the start, exponential ones do, and the file
     # does not say which it has: the right reading is the one under which the channels agree.
     readings = [(layer.var - left) / (1 - left) for left in dict.fromkeys((0.0, layer.left))]
-    agreed = [((var - _label_variance(layer, means)) / power)[usable] for var in readings]  # each (C,), s² by every channel
+    added = _label_variance(layer, means)
+    agreed = [((var - added) / power)[usable] for var in readings]  # each (C,), s² by every channel
     ratios = min(agreed, key=lambda found: _disagreement(found))
     squared = float(ratios.median())
-    return _interval(layer, squared, ratios, means) if squared > 0 else None
+    biases = torch.zeros_like(power) if layer.spread is None else layer.spread
+    shares = [float((part / power)[usable].median()) / squared for part in (added, biases)] if squared > 0 else []
+    return _interval(layer, squared, ratios, means, shares) if shares else None
+
+
+def _power(layer: FirstLayer) -> Tensor:
+    """What latents of variance 1 give each channel, (C,)."""
+    rows = layer.weight[layer.latents]
+    if layer.gains is None:
+        return rows.square().sum(0).mean(1) + layer.shift**2 * rows.sum(0).var(1, unbiased=False)
+    gains = layer.gains[:, layer.latents]
+    sums = torch.einsum("kd,dcp->ckp", gains, rows).flatten(1)
+    return torch.einsum("d,dcp->c", gains.square().mean(0), rows.square()) / rows.shape[2] + layer.shift**2 * sums.var(1, unbiased=False)
 
 
 def _disagreement(ratios: Tensor) -> float:
@@ -138,8 +154,9 @@ def _disagreement(ratios: Tensor) -> float:
     return float((ratios - middle).abs().median()) / middle if middle > 0 else math.inf
 
 
-def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor | None) -> Estimate:
-    """Spread over channels, the finite number of samples behind the statistics, and the unknown batch size."""
+def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor | None, taken: list[float]) -> Estimate:
+    """Spread over channels, the finite number of samples behind the statistics, and the unknown batch size. `taken`: the variance of the labels and
+    that of the biases over the latents'. Both were subtracted: the one was seen on as few samples, and either may have moved on since."""
     spread = 1.4826 * float((ratios - squared).abs().median())
     channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
     behind = _WINDOW * 16.0
@@ -151,7 +168,7 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     sampling = math.sqrt(2 * float(shares.square().sum()) / (behind * float(shares.sum()) ** 2))  # few latents may carry it all
     low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
     lowered = low_by * _WINDOW / behind
-    width = 1.96 * math.hypot(channels, sampling)
+    width = 1.96 * math.hypot(channels, sampling, taken[0] * math.sqrt(2 / behind), _MOVED * sum(taken))
     return Estimate(math.sqrt(squared), math.sqrt(squared * max(0.0, 1 - width)), math.sqrt(squared * (1 + width + lowered)))
 
 
@@ -162,11 +179,11 @@ def _low_chi_square(dof: int) -> float:
 
 def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
     """Variance over classes and positions of what the labels add to each channel, (C,); zero without labels."""
-    if layer.labels is None or not layer.others:
+    if layer.labels is None:
         return torch.zeros_like(layer.var)
-    added = torch.einsum("kd,dcp->kcp", layer.labels, layer.weight[layer.others])  # (K, C, P)
+    added = torch.einsum("kd,dcp->kcp", layer.labels, layer.weight)  # (K, C, P)
     shares = torch.full((len(added),), 1 / len(added), dtype=added.dtype)
-    if means is not None and layer.labels.shape[0] == layer.labels.shape[1] and bool((layer.labels == torch.eye(len(shares), dtype=added.dtype)).all()):
+    if means is not None and len(layer.others) == len(shares) and torch.equal(layer.labels[:, layer.others], torch.eye(len(shares), dtype=added.dtype)):
         shares = means[layer.others].clamp_min(0) / means[layer.others].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
     centre = torch.einsum("k,kcp->c", shares, added) / added.shape[2]
     return torch.einsum("k,kcp->c", shares, (added - centre[None, :, None]).square()) / added.shape[2]
@@ -176,9 +193,9 @@ def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
 
 def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, shape: tuple[int, ...], classes: int | None) -> FirstLayer | None:
     """Run `forward` on a few latents and look at the first map and what follows it. None if no batch norm follows at once,
-    or if the map's input is not the latent itself (a normalised z, an embedding network)."""
+    or if the map's input is neither the latent itself nor that times something of its class (a normalised z, an embedding network)."""
     rng = torch.Generator().manual_seed(7)
-    labels = None if classes is None else torch.arange(max(_DRAWS, classes)) % classes
+    labels = None if classes is None else torch.arange(max(_DRAWS, 2 * classes)) % classes
     z = torch.randn(_DRAWS if labels is None else len(labels), *shape, generator=rng)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
     place = place_of(module)
@@ -211,12 +228,22 @@ def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: 
     if isinstance(first, nn.ConvTranspose2d) and x.shape[1] != first.in_channels:
         return None  # not a 1x1 input
     latents = [column for column in range(x.shape[1]) if bool((x[:, column, None] == z).all(0).any())]
-    if len(latents) != z.shape[1]:
-        return None
-    known = set(latents)
-    rest = [column for column in range(x.shape[1]) if column not in known]
     weights, statistics = ({name: entry.cpu() for name, entry in part.state_dict().items()} for part in (first, norm))
-    return from_tensors(weights, statistics, latents, x[:classes][:, rest].double() if classes and rest else None)
+    if len(latents) == z.shape[1]:
+        added = x[:classes].double()
+        added[:, latents] = 0
+        return from_tensors(weights, statistics, latents, added if classes and x.shape[1] > len(latents) else None)
+    gains = _gains(x, z, classes)
+    layer = None if gains is None else from_tensors(weights, statistics)
+    return None if layer is None else replace(layer, gains=gains)
+
+
+def _gains(x: Tensor, z: Tensor, classes: int | None) -> Tensor | None:
+    """(K, D) what each class multiplies the latents with, where the input is that: the same in both halves of the draws."""
+    if classes is None or x.shape != z.shape or len(z) < 2 * classes:
+        return None
+    first, second = (x[start : start + classes] / z[start : start + classes] for start in (0, classes))
+    return first.double() if torch.allclose(first, second, rtol=1e-3, atol=1e-5) else None
 
 
 def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latents: list[int] | None = None, labels: Tensor | None = None) -> FirstLayer | None:
@@ -236,6 +263,7 @@ def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latent
     # Read as pictures, a bias differs between positions of one channel: it then has a variance, like the labels' means.
     bias = first.get("bias", torch.zeros(weight.shape[1])).detach().double().reshape(channels, -1)
     mean = norm["running_mean"].double() / (1 - left)
-    var = norm["running_var"].double() - (1 - left) * bias.var(1, unbiased=False)
+    spread = bias.var(1, unbiased=False)
+    var = norm["running_var"].double() - (1 - left) * spread
     everything = list(range(len(weight)))
-    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels, left)
+    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels, left, spread=spread)

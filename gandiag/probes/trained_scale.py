@@ -29,7 +29,7 @@ def trained_scale(network: Network) -> TrainedScale | None:
 
     Derivation and formula: `gandiag.load.first_layer`. In units of the prior's own deviation: with --prior uniform, 1 means
     uniform on [-1, 1]. None without a batch norm directly behind the first linear map, with statistics never updated, or
-    where the network does not feed z to that map as it is (normalised latents, embeddings in between by products).
+    where that map is fed neither z as it is nor z times something of its class (normalised latents).
     A file that states its scale is believed. Reads high or low when the weights are an average and the statistics are not; the interval widens with it.
     Cost: one forward of a few samples.
     """
@@ -42,14 +42,16 @@ def trained_scale(network: Network) -> TrainedScale | None:
     unit = prior_deviation(network.latent.prior)
     found = Estimate(found.value, found.low * (1 - DRIFT), found.high * (1 + DRIFT))
     told = f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
-    if network.classes and network.condition:
+    if seen.labels is not None:
         told += f", after the share of {network.classes} labels"
+    elif seen.gains is not None:
+        told += f", times the vector of each of {network.classes} classes"
     return TrainedScale(found.value / unit, found.low / unit, found.high / unit, told + _explained(found.low, found.high, network.latent.prior))
 
 
 def _explained(low: float, high: float, prior: str) -> str:
-    """Another prior at scale 1 that has this deviation, if the declared one has not."""
-    if low <= prior_deviation(prior) <= high:
+    """Another prior at scale 1 that has this deviation, if the declared one has not, and if that is known well enough to tell."""
+    if low <= prior_deviation(prior) <= high or high > 2 * low:
         return ""
     others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]",
               "unit": "a uniform prior on [0, 1]", "truncated": "a normal prior cut at 2"}  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from gandiag.load.moments import prior_shift
 from gandiag.load.rebuild.chain import Blueprint
 from gandiag.load.rebuild.embedded import Embedded, Table, joins, set_apart
 from gandiag.load.rebuild.hypotheses import settle
-from gandiag.load.rebuild.inputs import Inputs, split_inputs
+from gandiag.load.rebuild.inputs import Inputs, joined, split_inputs
 from gandiag.load.rebuild.layers import NotThis
 from gandiag.load.rebuild.layouts import known_layout
 from gandiag.load.rebuild.questions import PRIORS
@@ -80,13 +81,13 @@ def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = 
     if isinstance(blueprint, Ready):
         return _finished(blueprint, config, name)
     try:
+        first = _first_layer(blueprint)
         if table is not None:
-            ways, said, deviations = *joins(table, blueprint.inputs, blueprint.layers[0], config), {}
+            ways, said = joins(table, blueprint.inputs, blueprint.layers[0], config)
         else:
-            first = _first_layer(blueprint)
             inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
-            ways, deviations = (inputs,), _deviations(first, inputs)
-        found = settle(blueprint, ways, config, deviations, glance=glance)
+            ways = (inputs,)
+        found = settle(blueprint, ways, config, [_deviations(first, way) for way in ways], glance=glance)
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
     module = found.chain if table is None else Embedded(found.chain, found.inputs)
@@ -167,9 +168,20 @@ def _deviations(first: FirstLayer | None, inputs: Inputs) -> dict[str, float]:
     """The deviation of one latent under each prior that is tried; none where the first layer does not show it."""
     if first is None:
         return {}
-    start = inputs.classes or 0 if inputs.labels_first else 0
-    labels = torch.eye(inputs.classes, dtype=torch.float64) if inputs.classes else None
-    known = replace(first, latents=list(range(start, start + inputs.latent)), labels=labels)
+    known = replace(first, **_given(inputs))
     found = {shift: input_scale(replace(known, shift=shift)) for shift in {prior_shift(prior) for prior in PRIORS}}
     scales = {prior: found[prior_shift(prior)] for prior in PRIORS}
     return {prior: one.value for prior, one in scales.items() if one is not None} if all(scales.values()) else {}
+
+
+def _given(inputs: Inputs) -> dict[str, Any]:
+    """What of a first layer's inputs are latents, and what the class does to them."""
+    if inputs.classes is None:
+        return {"latents": list(range(inputs.latent))}
+    vectors = torch.eye(inputs.classes, dtype=torch.float64) if inputs.table is None else inputs.table.double()
+    start = vectors.shape[1] if inputs.place == "before" else 0
+    latents = list(range(start, start + inputs.latent))
+    if inputs.place == "times":
+        return {"latents": latents, "gains": vectors}
+    none = torch.zeros(len(vectors), inputs.latent, dtype=torch.float64)
+    return {"latents": latents, "labels": joined(none, vectors, inputs.place)}

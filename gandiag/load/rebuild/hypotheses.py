@@ -22,7 +22,7 @@ from gandiag.load.moments import prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, hidden_module
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.questions import Question, questions
+from gandiag.load.rebuild.questions import Question, place_question, questions
 from gandiag.load.rebuild.search import Scores, search
 from gandiag.load.rebuild.trial import Reading, TooLong, Trial
 
@@ -48,9 +48,11 @@ class Settled:
     assumptions: tuple[Assumption, ...]
 
 
-def settle(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, deviations: Mapping[str, float], *, glance: bool = False) -> Settled:
+def settle(
+    blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, deviations: Sequence[Mapping[str, float]], *, glance: bool = False
+) -> Settled:
     """The best reading of a blueprint. `inputs`: the ways to join the class, the customary one first.
-    `deviations`: of one latent under each prior, where the first layer shows it; else the prior is asked.
+    `deviations`: for each of them, of one latent under each prior, where the first layer shows it; else the prior is asked.
     `glance`: networks whose ranking takes seconds are not ranked, and that is said.
 
     LoadError where the undecided answers make pictures of different sizes; NotThis where the weights do not fit the layers.
@@ -59,14 +61,12 @@ def settle(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, 
         hidden_module(config.activation)
     prior = config.prior or "normal"
     reading = Reading(config.activation or blueprint.default if blueprint.activations else "none", 1e-5 if config.bn_eps is None else config.bn_eps,
-                      0.0, prior, deviations.get(prior, deviations.get("normal", prior_deviation(prior))), (0,) * len(blueprint.open))  # fmt: skip
+                      0.0, prior, prior_deviation(prior), (0,) * len(blueprint.open))  # fmt: skip
     assemble(blueprint, reading.activation, reading.eps)  # NotThis first
     trial = Trial(blueprint, inputs, reading)
-    told_prior = []
-    if deviations and config.prior is None:
-        reading, entry = _prior_by_scale(trial, reading, deviations)
-        told_prior.append(entry)
-    asked = questions(blueprint, inputs, config, prior=not deviations)
+    shown = any(deviations)  # a place that leaves no variance to the latents is none
+    reading, told_first = _by_scale(trial, reading, deviations, config) if shown else (reading, [])
+    asked = questions(blueprint, inputs, config, prior=not shown)
     if glance:
         trial.left = 0 if sum(entry.numel() for layer in blueprint.layers for entry in layer.tensors.values()) > _LARGE else _GLANCE
     scores: dict[str, Scores] = {}
@@ -83,7 +83,7 @@ def settle(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, 
     if chosen is None:
         raise NotThis("no strides lead through its kernels")
     chain = assemble(chosen, reading.activation, reading.eps, reading.dropout)
-    said = [_credited(entry, config) for entry in (*said, *told_prior)]
+    said = [_credited(entry, config) for entry in (*said, *told_first)]
     return Settled(chain, inputs[reading.joined], chosen.output, reading.prior, (*said, *_unasked(blueprint, config, trial), *chosen.assumptions))
 
 
@@ -172,6 +172,24 @@ def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading, score: float)
         sides = " and ".join(f"{shape[-2]} x {shape[-1]}" for shape in shapes)
         raise LoadError(f"the weights and their batch-norm statistics leave the size of the picture open: {sides} fit about as well",
                         f"say which: --image-size {shapes[0][-1]}, or --image-size {shapes[1][-1]}")
+
+
+def _by_scale(trial: Trial, reading: Reading, deviations: Sequence[Mapping[str, float]], config: AuditConfig) -> tuple[Reading, list[Assumption]]:
+    """Where the first layer shows the latents' deviation, whatever the place of the class: that place, and then the prior."""
+    told = []
+    if len(trial.inputs) > 1:
+        table: Scores = {}
+        for way, found in enumerate(deviations):
+            tried = [replace(reading, joined=way, prior=prior, deviation=found[prior]) for prior in found]
+            table[way] = min(((trial.apart(one, 1)[0], one) for one in tried), key=lambda scored: scored[0], default=(math.inf, replace(reading, joined=way)))
+        chosen, entry = _answered(trial, place_question(trial.inputs), reading, table)
+        reading = replace(reading, joined=chosen.joined)
+        told.append(entry)
+    found = deviations[reading.joined]
+    if config.prior is None:
+        reading, entry = _prior_by_scale(trial, reading, found)
+        return reading, [*told, entry]
+    return replace(reading, deviation=found.get(reading.prior, found["normal"])), told
 
 
 def _prior_by_scale(trial: Trial, reading: Reading, deviations: Mapping[str, float]) -> tuple[Reading, Assumption]:

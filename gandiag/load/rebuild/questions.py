@@ -49,11 +49,15 @@ class Question:
         return reading.answers[self.field] if isinstance(self.field, int) else getattr(reading, self.field)
 
 
+def place_question(inputs: Sequence[Inputs]) -> Question:
+    """Which of the ways to join the class to the latents."""
+    return Question(PLACE, tuple(range(len(inputs))), "joined", 0, 0, lambda way: f"{inputs[way].place} the latents")
+
+
 def questions(blueprint: Blueprint, inputs: Sequence[Inputs], config: AuditConfig, *, prior: bool) -> list[Question]:
-    """Everything that flags, the file and the shapes leave open. `prior`: that too, as no norm behind the first layer shows it alone."""
-    asked = []
-    if len(inputs) > 1:
-        asked.append(Question(PLACE, tuple(range(len(inputs))), "joined", 0, 0, lambda way: f"{inputs[way].place} the latents"))
+    """Everything that flags, the file and the shapes leave open. `prior`: that and the place of the class too, as no norm behind the first layer
+    shows them alone."""
+    asked = [place_question(inputs)] if prior and len(inputs) > 1 else []
     norms = any(layer.kind == "norm" for layer in blueprint.layers)
     if prior and config.prior is None:
         asked.append(Question("latent prior (--prior)", PRIORS, "prior", 0, 0))
