@@ -46,13 +46,14 @@ FAMILIES = Registry("loaders", {
     "pgan": "gandiag.load.rebuild.pgan:rebuild",
     "lightweight-gan": "gandiag.load.rebuild.lightweight:rebuild",
     "fastgan": "gandiag.load.rebuild.fastgan:rebuild",
+    "sagan": "gandiag.load.rebuild.sagan:rebuild",
     "transposed": "gandiag.load.rebuild.transposed:rebuild",
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
 ORDER = (  # the most specific first
     "ctgan", "nvidia", "rosinality", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan",
-    "fastgan", "pickled", "transposed", "projected", "mlp",
+    "fastgan", "sagan", "pickled", "transposed", "projected", "mlp",
 )  # fmt: skip
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 
