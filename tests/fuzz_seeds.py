@@ -74,11 +74,13 @@ def _fixtures() -> Iterator[tuple[str, Seed]]:
 
 def _layouts() -> Iterator[tuple[str, Seed]]:
     """State dicts in the layouts of repositories, as the families' own tests draw them."""
+    import test_embedded as embedded
     import test_family_biggan as biggan
     import test_family_fastgan as fastgan
     import test_family_lightweight as lightweight
     import test_family_pgan as pgan
     import test_family_r3gan as r3gan
+    import test_family_sagan as sagan
     import test_family_studiogan as studiogan
     import test_family_stylegan2 as stylegan2
     from loading import DCGAN, calibrated, mlp, normal
@@ -97,6 +99,9 @@ def _layouts() -> Iterator[tuple[str, Seed]]:
     yield "pgan", _file(lambda folder: pgan.checkpoint(folder, pgan.BaseConfig(depthScales=[8, 8, 5], noiseVectorDim=6)))
     for classes in (None, 3):
         yield f"r3gan {classes}", _state(r3gan.drawn(classes), "r3gan.pt")
+    yield "sagan", _state(sagan.checkpoint(), "900_G.pth")
+    for place, width in (("after", 3), ("times", embedded.LATENT)):
+        yield f"embedded {place}", _state(embedded.trained(embedded.Conditional(place, width, spatial=place == "after")).state_dict(), "netG.pth")  # type: ignore[arg-type]
     yield "lightweight older", _state(lightweight.older(noise=True, size=3, blur=True), "model.pt")
     yield "lightweight upsampled", _state(lightweight.older(noise=False, size=2), "model.pt")
     yield "dcgan", _state(calibrated(DCGAN(nz=6, ngf=4), normal(6), batches=3).state_dict(), "netG.pth")

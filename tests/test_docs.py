@@ -102,7 +102,7 @@ def test_code_on_the_pages_is_code(page: Path) -> None:
 ROWS = {  # of docs/families.md, by the name that a family is registered under
     "ctgan": "CTGAN", "nvidia": "StyleGAN2-ADA (NVIDIA)", "rosinality": "StyleGAN2 (rosinality)", "stylegan2-pytorch": "StyleGAN2 (stylegan2-pytorch)",
     "biggan-deep": "BigGAN-deep (pytorch-pretrained-biggan)", "biggan": "BigGAN-deep (ajbrock)", "studiogan": "StudioGAN", "mimicry": "mimicry",
-    "r3gan": "R3GAN", "pgan": "Progressive GAN", "lightweight-gan": "lightweight-gan", "fastgan": "FastGAN",
+    "r3gan": "R3GAN", "pgan": "Progressive GAN", "lightweight-gan": "lightweight-gan", "fastgan": "FastGAN", "sagan": "SAGAN",
     "pickled": "whole pickles", "transposed": "ConvTranspose",
     "projected": "upsample-convolution", "mlp": "MLP stacks",
 }  # fmt: skip
