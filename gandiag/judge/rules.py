@@ -207,7 +207,7 @@ def _open_questions(record: Record, policy: Policy) -> Finding | None:
     if not entries:
         return None
     flags = ", ".join(dict.fromkeys(flag for entry in entries for flag in re.findall(r"--[a-z-]+", str(entry.get("what")))))
-    said = "; ".join(f"{str(entry.get('what')).split(' (')[0]}: {entry.get('value')}" for entry in entries)
+    said = "; ".join(f"{str(entry.get('what')).split(' (')[0]}: {str(entry.get('value')).split(' (')[0]}" for entry in entries)
     in_doubt = record.verdict == "inconclusive" and verdict_of_score(record.score, policy.limit) == "collapsed"
     lead = "Cannot separate a loading error from collapse" if in_doubt else "Something about the network was guessed"
     text = f"{lead}: the batch-norm statistics do not decide what the weights leave open ({said}). Say it{f': {flags}' if flags else ''}."
