@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,3 +180,53 @@ def test_latents_of_a_trial_are_not_the_first_numbers_of_a_training() -> None:
     """A conditional generator's embedding is often the first thing drawn after manual_seed(0): multiplied with itself it would look like another prior."""
     embedding = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
     assert not torch.isclose(draws(16, (100,), "normal", 0)[:8], embedding).any()
+
+
+def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{name}.{leaf}": tensor for name, part in parts for leaf, tensor in part.state_dict().items()}
+
+
+@pytest.mark.parametrize("state", [
+    layers(("embed", nn.Linear(100, 256, bias=False)), ("fc1", nn.Linear(256, 512)), ("fc2", nn.Linear(512, 784))),
+    layers(("label_emb", nn.Linear(10, 100, bias=False)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+    layers(("label_emb", nn.Linear(10, 100)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+    layers(("z_embed", nn.Linear(64, 100, bias=False)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+    layers(("fc", nn.Linear(128, 32)), ("bn", nn.BatchNorm1d(32, affine=False)), ("embed", nn.Embedding(10, 64)), ("out", nn.Linear(32, 784))),
+    layers(("label_emb", nn.Embedding(1, 4)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+], ids=["the first layer", "of a one-hot class", "of a one-hot class, biased", "of the latents", "of a conditional batch norm", "of one class"])  # fmt: skip
+def test_what_may_be_another_layer_is_no_table(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    with pytest.raises(LoadError):
+        load_network(save(state, tmp_path))
+
+
+def test_a_last_layer_of_an_ensemble_is_a_layer(tmp_path: Path) -> None:
+    state = layers(("ensemble.0", nn.Linear(100, 256)), ("ensemble.2", nn.Linear(256, 784, bias=False)))
+    network = load_network(save(state, tmp_path))
+    assert network.classes is None and network.latent.dim == 100 and network.output.shape == (1, 28, 28)
+
+
+def test_many_classes_cost_little(tmp_path: Path) -> None:
+    """60,000 rows: classes times channels times positions would be gigabytes."""
+    net = trained(Conditional("before", 4, spatial=True))
+    state = dict(net.state_dict())
+    state["label_emb.weight"] = torch.randn(60_000, 4, generator=torch.Generator().manual_seed(2))
+    begun = time.monotonic()
+    found = trained_scale(load_network(save(state, tmp_path)))
+    assert found is not None and found.low <= 1 <= found.high and time.monotonic() - begun < 20
+
+
+def test_statistics_that_fit_no_place_leave_it_open(tmp_path: Path) -> None:
+    state = dict(trained(Conditional("plus", LATENT, spatial=True)).state_dict())
+    state["net.1.running_var"] = state["net.1.running_var"] * 1e-6
+    entry = next(entry for entry in load_network(save(state, tmp_path)).assumptions if entry.what.startswith("place of the class"))
+    assert entry.source == "undecided" and "fit none" in entry.value
+
+
+def test_a_program_has_its_class_where_it_has_it(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    assert onnx
+    from test_family_onnx import pictures
+
+    pictures(tmp_path / "g.onnx", label="index")
+    with pytest.raises(LoadError, match=r"--class-place was given, and g\.onnx is a whole program"):
+        load_network(tmp_path / "g.onnx", AuditConfig(class_place="after"))

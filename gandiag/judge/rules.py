@@ -58,7 +58,7 @@ def is_complete(record: Record) -> bool:
 
 
 def mode_dropping(record: Record, policy: Policy) -> Finding | None:
-    """GD103: regions of the data that the generator never produces, unless every one of several clusters is served: then they lie inside these."""
+    """GD103: regions of the data that the generator never produces, unless every one of several stable clusters is served: then they lie inside them."""
     share, low, high = entry(record.profile, "missing")
     if not collapsed(record) or is_complete(record) or low < FACTOR or all_served(record):
         return None

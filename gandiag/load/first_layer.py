@@ -37,6 +37,7 @@ MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
 _MOVED = 0.05  # of a variance: how far weights move while the statistics of the last hundred batches fade
+_KINDS = 512  # classes that are looked at, of as many as there are
 _FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 
 
@@ -145,8 +146,8 @@ def _power(layer: FirstLayer) -> Tensor:
     if layer.gains is None:
         return rows.square().sum(0).mean(1) + layer.shift**2 * rows.sum(0).var(1, unbiased=False)
     gains = layer.gains[:, layer.latents]
-    sums = torch.einsum("kd,dcp->ckp", gains, rows).flatten(1)
-    return torch.einsum("d,dcp->c", gains.square().mean(0), rows.square()) / rows.shape[2] + layer.shift**2 * sums.var(1, unbiased=False)
+    power = torch.einsum("d,dcp->c", gains.square().mean(0), rows.square()) / rows.shape[2]
+    return power if layer.shift == 0 else power + layer.shift**2 * _varied(gains, _even(gains), rows)
 
 
 def _disagreement(ratios: Tensor) -> float:
@@ -181,12 +182,26 @@ def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
     """Variance over classes and positions of what the labels add to each channel, (C,); zero without labels."""
     if layer.labels is None:
         return torch.zeros_like(layer.var)
-    added = torch.einsum("kd,dcp->kcp", layer.labels, layer.weight)  # (K, C, P)
-    shares = torch.full((len(added),), 1 / len(added), dtype=added.dtype)
-    if means is not None and len(layer.others) == len(shares) and torch.equal(layer.labels[:, layer.others], torch.eye(len(shares), dtype=added.dtype)):
+    shares = _even(layer.labels)
+    if means is not None and len(layer.others) == len(shares) and torch.equal(layer.labels[:, layer.others], torch.eye(len(shares), dtype=shares.dtype)):
         shares = means[layer.others].clamp_min(0) / means[layer.others].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
-    centre = torch.einsum("k,kcp->c", shares, added) / added.shape[2]
-    return torch.einsum("k,kcp->c", shares, (added - centre[None, :, None]).square()) / added.shape[2]
+    return _varied(layer.labels, shares, layer.weight)
+
+
+def _even(vectors: Tensor) -> Tensor:
+    return torch.full((len(vectors),), 1 / len(vectors), dtype=torch.float64)
+
+
+def _varied(vectors: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
+    """Variance (C,) over classes and positions of what each class's vector (K, D) adds through `weight` (D, C, P): that within positions and that of their
+    means. Nothing here is as large as classes times channels."""
+    used = vectors.abs().sum(0) > 0
+    flat, vectors = weight[used].flatten(1), vectors[:, used]  # (D', C P)
+    mean = shares @ vectors
+    spread = vectors - mean
+    within = (flat * ((spread * shares[:, None]).T @ spread @ flat)).sum(0).reshape(weight.shape[1:]).mean(1)
+    across: Tensor = (mean @ flat).reshape(weight.shape[1:]).var(1, unbiased=False)
+    return within + across
 
 
 # from a module, by watching it run
@@ -195,7 +210,8 @@ def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modul
     """Run `forward` on a few latents and look at the first map and what follows it. None if no batch norm follows at once,
     or if the map's input is neither the latent itself nor that times something of its class (a normalised z, an embedding network)."""
     rng = torch.Generator().manual_seed(7)
-    labels = None if classes is None else torch.arange(max(_DRAWS, 2 * classes)) % classes
+    kinds = torch.arange(0) if classes is None else torch.arange(min(classes, _KINDS)) * classes // min(classes, _KINDS)
+    labels = None if classes is None else kinds[torch.arange(max(_DRAWS, 2 * len(kinds))) % len(kinds)]
     z = torch.randn(_DRAWS if labels is None else len(labels), *shape, generator=rng)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
     place = place_of(module)
@@ -215,10 +231,11 @@ def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Modul
     finally:
         for hook in hooks:
             hook.remove()
-    return _from_run(seen, z.flatten(1), classes)
+    return _from_run(seen, z.flatten(1), len(kinds))
 
 
-def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: int | None) -> FirstLayer | None:
+def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: int) -> FirstLayer | None:
+    """`classes`: how many came in turn, 0 where there are none."""
     if len(seen) < 2 or not isinstance(seen[0][0], (nn.Linear, nn.ConvTranspose2d)) or not isinstance(seen[1][0], nn.modules.batchnorm._BatchNorm):
         return None
     (first, given, made), (norm, received, _) = seen
@@ -238,9 +255,9 @@ def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: 
     return None if layer is None else replace(layer, gains=gains)
 
 
-def _gains(x: Tensor, z: Tensor, classes: int | None) -> Tensor | None:
+def _gains(x: Tensor, z: Tensor, classes: int) -> Tensor | None:
     """(K, D) what each class multiplies the latents with, where the input is that: the same in both halves of the draws."""
-    if classes is None or x.shape != z.shape or len(z) < 2 * classes:
+    if not classes or x.shape != z.shape or len(z) < 2 * classes:
         return None
     first, second = (x[start : start + classes] / z[start : start + classes] for start in (0, classes))
     return first.double() if torch.allclose(first, second, rtol=1e-3, atol=1e-5) else None

@@ -26,12 +26,14 @@ from gandiag.load.programs import Program
 from gandiag.load.read import Content, read
 from gandiag.load.rebuild.chain import strides_of
 from gandiag.load.rebuild.families import rebuild
+from gandiag.load.rebuild.inputs import PLACE
 from gandiag.load.rebuild.knobs import set_knobs
 from gandiag.load.recognise import refuse_others
 from gandiag.load.spec import Spec, read_spec, settled, write_spec
 from gandiag.load.stated import stated
 from gandiag.load.weights import as_float, find_weights
 
+_OF_WEIGHTS = {"model": "--model", "key": "--key", "strides": "--strides", "class_place": "--class-place"}  # what a program leaves no room for
 _KNOWN_SOURCES = ("flag", "spec", "gandiag", "hub", "file", "metadata", "shapes", "module", "attribute")
 
 
@@ -187,8 +189,8 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
 def _of_program(program: Program, notes: tuple[str, ...], subject: Mapping[str, Any], config: AuditConfig, *, look: bool) -> Network:
     """A generator that needs no rebuilding: its computation is in the file, and only arithmetic."""
     name = Path(subject["path"]).name
-    if config.model is not None or config.key is not None:
-        flag = "--model" if config.model is not None else "--key"
+    flag = next((spelt for name, spelt in _OF_WEIGHTS.items() if getattr(config, name) is not None), None)
+    if flag is not None:
         raise LoadError(f"{flag} was given, and {name} is a whole program", f"leave {flag} out")
     made = program.ready(config, name, look=look)
     facts = {"weights": "the whole file", **subject, "family": made.family, "parameters": program.numbers}
@@ -204,6 +206,8 @@ def _settings(tree: Any) -> Mapping[str, Any]:
 def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:
     found = adapt(module, config)
     said = (*found.assumptions, *set_knobs(module, config, type(module).__name__))
+    if found.condition == "concat":
+        said = (*said, Assumption(PLACE, f"{config.class_place or 'after'} the latents", "flag" if config.class_place else "default"))
     facts = {"family": type(module).__name__, "parameters": sum(entry.numel() for entry in module.parameters()), **subject}
     if config.class_place is not None and (found.condition != "concat" or config.class_place not in ("before", "after")):
         takes = "no class" if found.condition is None else f"its class as --condition {found.condition}"

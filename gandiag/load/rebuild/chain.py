@@ -88,7 +88,8 @@ class Chain(nn.Module):
 
 
 def strides_of(module: nn.Module) -> tuple[str, ...]:
-    """Of a chain's transposed convolutions, as --strides takes them; one that starts from a single pixel makes its kernel, whatever its stride."""
+    """Of the transposed convolutions of a chain, or of the chain in a network, as --strides takes them. One that starts from a single pixel makes its
+    kernel, whatever its stride, and is left out."""
     chain = getattr(module, "chain", module)
     if not isinstance(chain, Chain):
         return ()

@@ -3,6 +3,7 @@ with them, as auxiliary-classifier GANs are often written. The table's width say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,9 +14,10 @@ from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
 from gandiag.load.rebuild.chain import Chain
 from gandiag.load.rebuild.inputs import PLACE, Inputs, Place, joined, placed
-from gandiag.load.rebuild.layers import Layer, NotThis
+from gandiag.load.rebuild.layers import Layer, NotThis, is_embedding
 from gandiag.load.weights import Weights
 
+_OTHERS = re.compile(r"(?:^|_)(?:z|noise|latent|style|pos|position|time)(?:_|$)", re.IGNORECASE)  # what is embedded there is no class
 _FIRST = "label_emb"  # PyTorch-GAN's name, whose conditional generators join the class before the latents; most others join it after them
 
 
@@ -36,6 +38,7 @@ class Embedded(nn.Module):
         rows, width = inputs.table.shape
         self.table = nn.Embedding(rows, width, _weight=inputs.table).requires_grad_(False)
         self.chain, self.place = chain, inputs.place
+        self.eval()
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         made: Tensor = self.chain(joined(z.flatten(1), self.table(labels), self.place))
@@ -43,18 +46,25 @@ class Embedded(nn.Module):
 
 
 def set_apart(weights: Weights) -> tuple[Weights, Table | None]:
-    """The weights without their one class embedding, and that; all of them and None where there is none, or several."""
+    """The weights without their one class embedding, and that; all of them and None where there is none, or several.
+
+    A linear layer without bias looks the same: names tell, and what fits as one (`joins`) is none.
+    """
     tables = [key for key, tensor in weights.tensors.items() if _is_table(key, tensor, weights.tensors)]
     if len(tables) != 1:
         return weights, None
     rest = {key: tensor for key, tensor in weights.tensors.items() if key != tables[0]}
+    bare = [key.removesuffix("running_mean") for key in rest if key.endswith("running_mean")]
+    if weights.tensors[tables[0]].shape[1] in [2 * len(rest[f"{norm}running_mean"]) for norm in bare if f"{norm}weight" not in rest]:
+        return weights, None  # the gains and biases of a conditional batch norm
     return replace(weights, tensors=rest), Table(tables[0].rpartition(".")[0], weights.tensors[tables[0]])
 
 
 def _is_table(key: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> bool:
     name, _, leaf = key.rpartition(".")
-    alone = f"{name}.bias" not in tensors
-    return leaf == "weight" and "emb" in name.lower() and alone and tensor.ndim == 2 and tensor.is_floating_point() and tensor.numel() > 0
+    own = name.rpartition(".")[2]
+    named = leaf == "weight" and f"{name}.bias" not in tensors and is_embedding(own) and _OTHERS.search(own) is None
+    return named and tensor.ndim == 2 and tensor.is_floating_point() and tensor.numel() > 0
 
 
 def joins(table: Table, total: int, layer: Layer, config: AuditConfig) -> tuple[tuple[Inputs, ...], tuple[Assumption, ...]]:
@@ -64,7 +74,10 @@ def joins(table: Table, total: int, layer: Layer, config: AuditConfig) -> tuple[
     """
     classes, width = table.rows.shape
     if width > total or classes < 2:
-        raise NotThis(f"{table.name}.weight holds {classes} vectors of {width} numbers, which do not fit the {total} inputs of {layer.key}")
+        misfit = f"{classes} vectors of {width} numbers, which do not fit the {total} inputs of {layer.key}"
+        raise NotThis(f"{table.name}.weight holds {misfit if classes > 1 else 'one vector, and one class is none'}")
+    if classes == total:
+        raise NotThis(f"{table.name}.weight {classes, width} may be {classes} classes as well as a layer that makes the {total} inputs of {layer.key}")
     beside: tuple[Place, ...] = ("before", "after") if table.name == _FIRST else ("after", "before")
     places: tuple[Place, ...] = ("times", "plus") if width == total else beside
     latent = total if width == total else total - width

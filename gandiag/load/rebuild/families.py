@@ -55,6 +55,7 @@ ORDER = (  # the most specific first
     "ctgan", "nvidia", "rosinality", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan",
     "fastgan", "sagan", "pickled", "transposed", "projected", "mlp",
 )  # fmt: skip
+_ROWS = 4096  # of a table: more say the same of its moments
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 
 
@@ -78,7 +79,8 @@ def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = 
     if config.strides and not any("--strides" in entry.what for entry in blueprint.assumptions):
         raise LoadError(f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open", "leave --strides out")
     if config.class_place and isinstance(blueprint, Ready):
-        raise LoadError(f"--class-place was given, and {name} ({blueprint.family}) has its class in one place only", "leave --class-place out")
+        takes = "no class" if blueprint.classes is None else "its class in one place only"
+        raise LoadError(f"--class-place was given, and {name} ({blueprint.family}) takes {takes}", "leave --class-place out")
     if isinstance(blueprint, Ready):
         return _finished(blueprint, config, name)
     try:
@@ -180,6 +182,7 @@ def _given(inputs: Inputs) -> dict[str, Any]:
     if inputs.classes is None:
         return {"latents": list(range(inputs.latent))}
     vectors = torch.eye(inputs.classes, dtype=torch.float64) if inputs.table is None else inputs.table.double()
+    vectors = vectors[torch.arange(min(len(vectors), _ROWS)) * len(vectors) // min(len(vectors), _ROWS)]
     start = vectors.shape[1] if inputs.place == "before" else 0
     latents = list(range(start, start + inputs.latent))
     if inputs.place == "times":

@@ -22,7 +22,7 @@ from gandiag.load.moments import prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, hidden_module
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.questions import Question, place_question, questions
+from gandiag.load.rebuild.questions import PRIORS, Question, place_question, questions
 from gandiag.load.rebuild.search import Scores, search
 from gandiag.load.rebuild.trial import Reading, TooLong, Trial
 
@@ -64,9 +64,17 @@ def settle(
                       0.0, prior, prior_deviation(prior), (0,) * len(blueprint.open))  # fmt: skip
     assemble(blueprint, reading.activation, reading.eps)  # NotThis first
     trial = Trial(blueprint, inputs, reading)
-    shown = any(deviations)  # a place that leaves no variance to the latents is none
-    reading, told_first = _by_scale(trial, reading, deviations, config) if shown else (reading, [])
-    asked = questions(blueprint, inputs, config, prior=not shown)
+    told_first = []
+    if len(inputs) > 1 and any(deviations):
+        reading, entry = _place_by_scale(trial, reading, deviations)
+        told_first.append(entry)
+    found = deviations[reading.joined]
+    if found and config.prior is None:
+        reading, entry = _prior_by_scale(trial, reading, found)
+        told_first.append(entry)
+    elif found:
+        reading = replace(reading, deviation=found.get(prior, found["normal"]))
+    asked = questions(blueprint, () if told_first else inputs, config, prior=not found)
     if glance:
         trial.left = 0 if sum(entry.numel() for layer in blueprint.layers for entry in layer.tensors.values()) > _LARGE else _GLANCE
     scores: dict[str, Scores] = {}
@@ -174,22 +182,17 @@ def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading, score: float)
                         f"say which: --image-size {shapes[0][-1]}, or --image-size {shapes[1][-1]}")
 
 
-def _by_scale(trial: Trial, reading: Reading, deviations: Sequence[Mapping[str, float]], config: AuditConfig) -> tuple[Reading, list[Assumption]]:
-    """Where the first layer shows the latents' deviation, whatever the place of the class: that place, and then the prior."""
-    told = []
-    if len(trial.inputs) > 1:
-        table: Scores = {}
-        for way, found in enumerate(deviations):
-            tried = [replace(reading, joined=way, prior=prior, deviation=found[prior]) for prior in found]
-            table[way] = min(((trial.apart(one, 1)[0], one) for one in tried), key=lambda scored: scored[0], default=(math.inf, replace(reading, joined=way)))
-        chosen, entry = _answered(trial, place_question(trial.inputs), reading, table)
-        reading = replace(reading, joined=chosen.joined)
-        told.append(entry)
-    found = deviations[reading.joined]
-    if config.prior is None:
-        reading, entry = _prior_by_scale(trial, reading, found)
-        return reading, [*told, entry]
-    return replace(reading, deviation=found.get(reading.prior, found["normal"])), told
+def _place_by_scale(trial: Trial, reading: Reading, deviations: Sequence[Mapping[str, float]]) -> tuple[Reading, Assumption]:
+    """Where the first layer shows the latents' deviation under a place of the class: which place fits best, at that deviation or at a prior's own."""
+    table: Scores = {}
+    for way, found in enumerate(deviations):
+        usual = {prior: prior_deviation(prior) for prior in PRIORS}
+        tried = [replace(reading, joined=way, prior=prior, deviation=scale) for known in (found, usual) for prior, scale in known.items()]
+        table[way] = min(((trial.apart(one, 1)[0], one) for one in tried), key=lambda scored: scored[0])
+    chosen, entry = _answered(trial, place_question(trial.inputs), reading, table)
+    if table[chosen.joined][0] >= BAD:
+        entry = replace(entry, value=f"{entry.value.split(' (')[0]} (the statistics fit none: {table[chosen.joined][0]:.2f} at best)", source=UNDECIDED)
+    return replace(reading, joined=chosen.joined), entry
 
 
 def _prior_by_scale(trial: Trial, reading: Reading, deviations: Mapping[str, float]) -> tuple[Reading, Assumption]:

@@ -14,6 +14,7 @@ from gandiag.load.weights import Weights
 
 LayerKind = Literal["linear", "kernel", "norm"]
 _BESIDE = re.compile(r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])")
+_EMBEDDING = re.compile(r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb")  # label_emb, embed, classEmbedding; neither ensemble nor member
 _NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -73,13 +74,18 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
     weight = tensors.get("weight")
     if weight is None or leaves - {"weight", "bias"}:
         raise NotThis(f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does")
-    if weight.ndim == 2 and ("bias" in leaves or "emb" not in name.lower()):
+    if weight.ndim == 2 and not any(map(is_embedding, name.split("."))):
         return "linear"
     if weight.ndim == 4:
         return "kernel"
     if weight.ndim == 2:
         raise NotThis(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
     raise NotThis(f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer")
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a module is called an embedding. `name`: one part of its path."""
+    return _EMBEDDING.search(name) is not None
 
 
 def gaps(layers: list[Layer], modules: tuple[str, ...] | None) -> list[int | None]:

@@ -198,7 +198,7 @@ class Trial:
             if isinstance(layer, NORM) and len(found) == norms[place]:
                 found = (*found, missed(layer, x))
                 stages.append(Stage(key[: begun + place], place, x, found, sure))
-            sure &= not isinstance(layer, nn.Dropout) or layer.p == 0
+            sure &= not isinstance(layer, nn.modules.dropout._DropoutNd) or layer.p == 0
             x = handed_on(layer, x, batch)
         stages.append(Stage(key, len(layers), x, found, sure))
         self._stages[batch] = stages
