@@ -69,8 +69,8 @@ class AuditConfig:
     noise: str = knob("const", "noise inputs beside the latent: one fixed draw, one a sample, or none", group="latent", choices=("const", "random", "none"))
     classes: int | None = knob(None, "number of classes of a conditional generator", group="latent", low=1)
     condition: str | None = knob(None, "how the class is passed", group="latent", choices=("index", "onehot", "concat"))
-    class_place: str | None = knob(None, "where the class goes, one-hot or as its vector: before or after the latents; times or plus them", group="latent",
-                                    choices=("before", "after", "times", "plus"))  # fmt: skip
+    class_place: str | None = knob(None, "where the class, one-hot or as a vector, goes: before, after, between, times or plus the latents", group="latent",
+                                    choices=("before", "after", "between", "times", "plus"))  # fmt: skip
     class_: int | None = knob(None, "sample this class only", group="latent", low=0)
     image_size: int | None = knob(None, "side of the image in pixels", group="output", low=1)
     channels: int | None = knob(None, "channels of the image", group="output", low=1)

@@ -182,6 +182,43 @@ def test_latents_of_a_trial_are_not_the_first_numbers_of_a_training() -> None:
     assert not torch.isclose(draws(16, (100,), "normal", 0)[:8], embedding).any()
 
 
+class Informed(nn.Module):
+    """InfoGAN's inputs, noise, one-hot class, codes on [-1, 1], in PyTorch-GAN's layout; the class and the codes are drawn inside."""
+
+    def __init__(self, noise: int = 20, codes: int = 2) -> None:
+        super().__init__()
+        self.codes = codes
+        self.l1 = nn.Sequential(nn.Linear(noise + CLASSES + codes, 64 * 16))
+        self.conv_blocks = nn.Sequential(nn.BatchNorm2d(64), nn.Upsample(scale_factor=2), nn.Conv2d(64, 16, 3, 1, 1), nn.BatchNorm2d(16, 0.8),
+                                         nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(16, 1, 3, 1, 1), nn.Tanh())  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.of(z[:, : z.shape[1] - self.codes], torch.randint(CLASSES, (len(z),)), 2 * torch.rand(len(z), self.codes) - 1)
+
+    def of(self, noise: Tensor, labels: Tensor, codes: Tensor) -> Tensor:
+        made: Tensor = self.conv_blocks(self.l1(torch.cat([noise, torch.eye(CLASSES)[labels], codes], 1)).view(-1, 64, 4, 4))
+        return made
+
+
+@pytest.mark.parametrize("codes", [1, 2, 3])
+def test_a_class_between_latents_and_codes_is_found(tmp_path: Path, codes: int) -> None:
+    torch.manual_seed(0)
+    net = calibrated(Informed(codes=codes), lambda rng: torch.randn(64, 20 + codes, generator=rng), batches=150)
+    spec = str(tmp_path / "reading.json")
+    file = save(net.state_dict(), tmp_path)
+    z, labels = torch.randn(10, 20 + codes), torch.arange(10) % CLASSES
+    for given in ({"bn_eps": 0.8, "activation": "leaky:0.2"}, {}):  # read, and replayed: what stands behind the last norm shows no eps
+        network = load_network(file, AuditConfig(spec=spec, **given))  # type: ignore[arg-type]
+        assert (network.latent.dim, network.classes, network.condition, network.latent.prior) == (20 + codes, CLASSES, "index", "normal")
+        with torch.no_grad():
+            made, true = network.forward(z, labels), net.of(z[:, :20], labels, z[:, 20:])  # type: ignore[operator]
+        assert torch.allclose(made, true, atol=1e-6)
+    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
+    assert entry.value.startswith(f"between the latents: the last {codes} ")
+    found = trained_scale(network)
+    assert found is not None and found.low < 1 < found.high
+
+
 def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
     return {f"{name}.{leaf}": tensor for name, part in parts for leaf, tensor in part.state_dict().items()}
 

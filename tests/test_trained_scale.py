@@ -12,7 +12,7 @@ from loading import DCGAN, calibrated, mlp, save, shuffled
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.load.first_layer import FirstLayer, find_labels, input_scale
+from gandiag.load.first_layer import FirstLayer, Split, find_labels, input_scale
 from gandiag.load.generator import load_network, network_of
 from gandiag.probes.batchnorm import statistics_mismatch
 from gandiag.probes.trained_scale import TrainedScale, trained_scale
@@ -117,6 +117,12 @@ def test_labels_are_seen_only_where_they_are() -> None:
             means[where] = 1 / classes + noise[where] / classes**0.5  # shares of 1,100 draws, like the latents' means of 0.03
             split = find_labels(means)
             assert split is not None and (split.classes, split.first) == (classes, first)
+    for seed in range(40):  # no codes where there are none
+        rng = torch.Generator().manual_seed(seed)
+        means = 0.03 * torch.randn(40, generator=rng, dtype=torch.float64)
+        assert find_labels(means) is None
+        means[30:] = 0.1 + 0.01 * torch.randn(10, generator=rng, dtype=torch.float64)
+        assert find_labels(means) in (Split(10, False), None)
     unequal = noise + torch.cat([torch.zeros(56), torch.tensor([0.85, 0.05, 0.05, 0.05])])
     assert find_labels(unequal) is None  # left to the flags
     assert find_labels(noise + 0.5) is None  # a prior on [0, 1] is no label

@@ -37,6 +37,7 @@ MOMENTUM = 0.1
 _WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
 _MOVED = 0.05  # of a variance: how far weights move while the statistics of the last hundred batches fade
+_CODES, _SURPRISE = 4, 10.0  # at most so many codes behind the labels, and what must speak for them, in units of twice the log-likelihood
 _KINDS = 512  # classes that are looked at, of as many as there are
 _FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 
@@ -86,10 +87,11 @@ def input_means(layer: FirstLayer) -> Tensor | None:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """K one-hot labels among the inputs, `first` or last."""
+    """K one-hot labels among the inputs, `first` or last; or with so many `codes` behind them, as in InfoGAN (Chen et al. 2016)."""
 
     classes: int
     first: bool
+    codes: int = 0
 
 
 def find_labels(means: Tensor) -> Split | None:
@@ -97,28 +99,41 @@ def find_labels(means: Tensor) -> Split | None:
 
     Under a split, latents have means N(0, v) with v unknown, and labels 1/K, of which 15 % (unequal classes) and the
     sampling of 500 draws may be off. The likeliest split must beat "no labels" by 20 and every other split by 6, in units
-    of twice the log-likelihood, and its labels must add up to 1. Classes of very unequal shares are left to the flags.
+    of twice the log-likelihood, and its labels must add up to 1. Classes of very unequal shares are left to the flags. A few codes behind
+    the labels must be clearly likelier than none.
     """
     inputs = len(means)
     if inputs < _FEWEST + 2:
         return None
-    fits = [(_cost(means, count, first), count, first) for first in (False, True) for count in range(2, inputs - _FEWEST + 1)]
-    best, count, first = min(fits)
+    fits = [(_cost(means, 0, count), 0, count) for count in range(2, inputs - _FEWEST + 1)]
+    fits += [(_cost(means, inputs - count - codes, count) + _SURPRISE * (codes > 0), inputs - count - codes, count)
+             for codes in range(_CODES + 1) for count in range(2, inputs - _FEWEST - codes + 1)]  # fmt: skip
+    best, start, count = min(fits)
     runner_up = sorted(fits)[1][0]
-    share = float((means[:count] if first else means[inputs - count :]).sum())
-    clear = _cost(means, 0, False) - best > 20 and runner_up - best > 6
-    return Split(count, first) if clear and 0.85 < share < 1.15 else None
+    share = float(means[start : start + count].sum())
+    clear = _cost(means, 0, 0) - best > 20 and runner_up - best > 6
+    codes = inputs - start - count if start else 0
+    even = _misfit(means[start : start + count]) <= count + 3 * math.sqrt(2 * count)  # an outlier among latents is no reason to look for codes
+    return Split(count, start == 0, codes) if clear and 0.85 < share < 1.15 and (even or not codes) else None
 
 
-def _cost(means: Tensor, count: int, first: bool) -> float:
-    """Twice the negative log-likelihood, up to a constant, of `count` labels at one end."""
-    labels, latents = (means[:count], means[count:]) if first else (means[len(means) - count :], means[: len(means) - count])
+def _cost(means: Tensor, start: int, count: int) -> float:
+    """Twice the negative log-likelihood, up to a constant, of `count` labels from `start` on."""
+    labels, latents = means[start : start + count], torch.cat([means[:start], means[start + count :]])
     v = max(1e-8, float(latents.square().mean()))
     cost = len(latents) * (math.log(v) + 1)
     if count:
-        allowed = (0.15 / count) ** 2 + 1 / (500 * count)
-        cost += float((labels - 1 / count).square().sum()) / allowed + count * math.log(allowed)
+        cost += _misfit(labels) + count * math.log(_allowed(count))
     return cost
+
+
+def _misfit(labels: Tensor) -> float:
+    """Squared distances of the labels' means from even shares, in units of what they may be off."""
+    return float((labels - 1 / len(labels)).square().sum()) / _allowed(len(labels))
+
+
+def _allowed(count: int) -> float:
+    return (0.15 / count) ** 2 + 1 / (500 * count)
 
 
 def input_scale(layer: FirstLayer) -> Estimate | None:

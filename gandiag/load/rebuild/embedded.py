@@ -37,11 +37,11 @@ class Embedded(nn.Module):
         assert inputs.table is not None
         rows, width = inputs.table.shape
         self.table = nn.Embedding(rows, width, _weight=inputs.table).requires_grad_(False)
-        self.chain, self.place = chain, inputs.place
+        self.chain, self.place, self.codes = chain, inputs.place, inputs.codes
         self.eval()
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        made: Tensor = self.chain(joined(z.flatten(1), self.table(labels), self.place))
+        made: Tensor = self.chain(joined(z.flatten(1), self.table(labels), self.place, self.codes))
         return made
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import LoadError
-from gandiag.load.first_layer import FirstLayer, find_labels, from_tensors, input_means, input_scale
+from gandiag.load.first_layer import FirstLayer, Split, find_labels, from_tensors, input_means, input_scale
 from gandiag.load.folding import folded
 from gandiag.load.moments import prior_shift
 from gandiag.load.rebuild.chain import Blueprint
@@ -93,10 +93,10 @@ def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = 
         found = settle(blueprint, ways, config, [_deviations(first, way) for way in ways], glance=glance)
     except NotThis as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
-    module = found.chain if table is None else Embedded(found.chain, found.inputs)
+    module = found.chain if found.inputs.table is None else Embedded(found.chain, found.inputs)
     size = found.inputs.latent
     latent = Latent(size, found.prior, (size, 1, 1) if blueprint.spatial else (size,))  # type: ignore[arg-type]
-    condition: Condition | None = None if not found.inputs.classes else "concat" if table is None else "index"
+    condition: Condition | None = None if not found.inputs.classes else "concat" if found.inputs.table is None else "index"
     return Rebuilt(module, blueprint.family, latent, found.output, found.inputs, (*said, *found.assumptions), condition)
 
 
@@ -161,10 +161,9 @@ def _first_layer(blueprint: Blueprint) -> FirstLayer | None:
     return from_tensors(steps[0].layer.tensors, steps[1].layer.tensors)
 
 
-def _labels(first: FirstLayer) -> tuple[int, bool] | None:
+def _labels(first: FirstLayer) -> Split | None:
     means = input_means(first)
-    split = None if means is None else find_labels(means)
-    return None if split is None else (split.classes, split.first)
+    return None if means is None else find_labels(means)
 
 
 def _deviations(first: FirstLayer | None, inputs: Inputs) -> dict[str, float]:
@@ -183,9 +182,8 @@ def _given(inputs: Inputs) -> dict[str, Any]:
         return {"latents": list(range(inputs.latent))}
     vectors = torch.eye(inputs.classes, dtype=torch.float64) if inputs.table is None else inputs.table.double()
     vectors = vectors[torch.arange(min(len(vectors), _ROWS)) * len(vectors) // min(len(vectors), _ROWS)]
-    start = vectors.shape[1] if inputs.place == "before" else 0
-    latents = list(range(start, start + inputs.latent))
     if inputs.place == "times":
-        return {"latents": latents, "gains": vectors}
+        return {"latents": list(range(inputs.latent)), "gains": vectors}
     none = torch.zeros(len(vectors), inputs.latent, dtype=torch.float64)
-    return {"latents": latents, "labels": joined(none, vectors, inputs.place)}
+    marked = joined(torch.ones(1, inputs.latent), 0 * vectors[:1], inputs.place, inputs.codes)[0]
+    return {"latents": marked.nonzero()[:, 0].tolist(), "labels": joined(none, vectors, inputs.place, inputs.codes)}
