@@ -7,8 +7,11 @@ import json
 import pickle
 import shutil
 import struct
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from gandiag.contracts import Latent, Output
 from gandiag.errors import GandiagError, LoadError, SourceError
 from gandiag.load.generator import load_network
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.tried import demand_samples
+from gandiag.load.rebuild.tried import demand_samples, tried
 from gandiag.sample.streams import open_samples
 from gandiag.subjects import is_samples, open_subject
 
@@ -230,3 +233,42 @@ def test_the_counter_of_an_averaged_model_is_told_if_it_is_one(tmp_path: Path, c
     file = save({"n_averaged": count, **{f"module.{name}": entry for name, entry in net.state_dict().items()}}, tmp_path)
     told = any(note.endswith("updated 3 times)") for note in load_network(file).notes)
     assert told == (count.dtype == torch.int64)
+
+
+@pytest.mark.parametrize("make, name", [(lambda: {"G_ema": ada("resnet")}, "mapping.fc1.weight"), (lambda: ros_file(), "style.2.weight")],
+                         ids=["nvidia", "rosinality"])  # fmt: skip
+def test_a_mapping_whose_layers_do_not_follow_each_other(tmp_path: Path, make: Callable[[], dict[str, Any]], name: str) -> None:
+    """Its styles were drawn, to be compared with the mean that the file keeps, before the network was tried."""
+    content = make()
+    state = content.get("G_ema", content.get("g_ema"))
+    state[name], state[name.replace("weight", "bias")] = torch.ones(9, 9), torch.ones(9)
+    refused_as_a_network(save(content, tmp_path, "G.pt"))
+
+
+def ros_file() -> dict[str, Any]:
+    return {"g_ema": ros(), "latent_avg": torch.zeros(8)}
+
+
+def refused_as_a_network(file: str) -> None:
+    with pytest.raises(LoadError, match=r"no architecture|does not rebuild") as caught:
+        load_network(file)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("size", [-11, 0])
+def test_weights_that_leave_no_latents(size: int) -> None:
+    """A BigGAN-deep of which every axis of 24 had one entry: less than its class takes."""
+    with pytest.raises(NotThis, match="it would take latents of shape"):
+        demand_samples(torch.nn.Linear(1, 2), Latent(size, "normal"), Output("vector", (2,)), (None, None))
+    with pytest.raises(NotThis, match="it would take latents of size"):
+        tried(torch.nn.Linear(1, 2, device="meta"), size, (2,))
+
+
+@pytest.mark.skipif(not HAS_DIFFUSERS, reason="needs diffusers")
+def test_settings_of_empty_layers_warn_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(FIXTURES / "families" / "ddpm", tmp_path / "ddpm")
+    settings = tmp_path / "ddpm" / "unet" / "config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "block_out_channels": [4, 0]}))
+    with warnings.catch_warnings(record=True) as heard, pytest.raises(LoadError, match="do not fit each other"):
+        load_network(tmp_path / "ddpm")
+    assert not [entry for entry in heard if "zero-element" in str(entry.message)]

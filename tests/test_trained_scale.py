@@ -53,6 +53,31 @@ def test_the_scale_of_training_is_read_back(tmp_path: Path, kind: str, scale: fl
     assert "batch-norm variance behind the first layer" in found.source and "prior on" not in found.source
 
 
+@pytest.mark.parametrize("scale", [0.02, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh, lambda: nn.LeakyReLU(0.2)])
+def test_the_scale_is_read_behind_an_activation(scale: float, act: Callable[[], nn.Module]) -> None:
+    """As in PyTorch-GAN, whose first layers have no norm."""
+    net = nn.Sequential(nn.Linear(12, 48), act(), nn.Linear(48, 64), nn.BatchNorm1d(64, 0.8), act(), nn.Linear(64, 2))
+    made = network_of(calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=80), AuditConfig(latent_dim=12))
+    found = trained_scale(made)
+    assert found is not None and found.low <= scale <= found.high and found.high < 1.5 * found.low  # tanh of wide latents hardly grows
+    assert found.value == pytest.approx(scale, rel=0.06) and "behind 2 layers" in found.source
+
+
+def test_no_scale_is_read_where_the_latents_are_normalised() -> None:
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 2))
+
+        def forward(self, z: Tensor) -> Tensor:
+            made: Tensor = self.net(z / z.norm(dim=1, keepdim=True))
+            return made
+
+    net = calibrated(Normalised(), lambda rng: torch.randn(64, 12, generator=rng), batches=80)
+    assert trained_scale(network_of(net, AuditConfig(latent_dim=12))) is None
+
+
 def test_a_uniform_prior_shows_its_deviation_and_is_named(tmp_path: Path) -> None:
     file = save(network("transposed", 1.0, uniform=True).state_dict(), tmp_path)
     found = check(trained_scale(load_network(file, AuditConfig(prior="normal"))), 3**-0.5)

@@ -8,6 +8,7 @@ and nothing else, so that no code beside the library's is ever imported.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,8 @@ def _unet(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str)
         raise LoadError(what, "gandiag samples a UNet2DModel that gives as many channels as it takes; else audit a folder of its samples")
     _demand_small(settings, name)
     try:
-        with torch.device("meta"):
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")  # that layers are empty
             net = diffusers.UNet2DModel.from_config({key: entry for key, entry in settings.items() if not key.startswith("_")})
         fitted(net, _renamed(tensors))
     except (NotThis, ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError) as wrong:

@@ -8,6 +8,7 @@ from gandiag.contracts import Estimate
 from gandiag.load.first_layer import input_scale, observe
 from gandiag.load.generator import Network
 from gandiag.load.moments import prior_deviation, prior_shift
+from gandiag.probes.scale_search import search_scale
 
 # Weights move on while the statistics of the last hundred batches fade, and averaged weights keep the raw ones' statistics: what
 # sampling error cannot show. A published DCGAN sampled as it was trained reads 1.003 [1.001, 1.006] without it.
@@ -27,9 +28,9 @@ class TrainedScale:
 def trained_scale(network: Network) -> TrainedScale | None:
     """The scale of the latents in training, read from the batch-norm statistics behind the first layer; no data needed.
 
-    Derivation and formula: `gandiag.load.first_layer`. In units of the prior's own deviation: with --prior uniform, 1 means
-    uniform on [-1, 1]. None without a batch norm directly behind the first linear map, with statistics never updated, or
-    where that map is fed neither z as it is nor z times something of its class (normalised latents).
+    Derivation and formula: `gandiag.load.first_layer`; behind activations, by trial: `gandiag.probes.scale_search`. In units of the prior's own
+    deviation: with --prior uniform, 1 means uniform on [-1, 1]. None without batch norm, with statistics never updated, or where more than linear
+    layers and activations stands before the first one.
     A file that states its scale is believed. Reads high or low when the weights are an average and the statistics are not; the interval widens with it.
     Cost: one forward of a few samples.
     """
@@ -38,7 +39,7 @@ def trained_scale(network: Network) -> TrainedScale | None:
     seen = observe(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
     found = None if seen is None else input_scale(replace(seen, shift=prior_shift(network.latent.prior)))
     if seen is None or found is None:
-        return None
+        return _searched(network) if seen is None else None
     unit = prior_deviation(network.latent.prior)
     found = Estimate(found.value, found.low * (1 - DRIFT), found.high * (1 + DRIFT))
     told = f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
@@ -47,6 +48,18 @@ def trained_scale(network: Network) -> TrainedScale | None:
     elif seen.gains is not None:
         told += f", times the vector of each of {network.classes} classes"
     return TrainedScale(found.value / unit, found.low / unit, found.high / unit, told + _explained(found.low, found.high, network.latent.prior))
+
+
+def _searched(network: Network) -> TrainedScale | None:
+    """By trying scales, where activations stand before the first norm."""
+    found = search_scale(network)
+    if found is None:
+        return None
+    unit, scale = prior_deviation(network.latent.prior), found.scale
+    told = f"the variances at the first batch norm, {found.channels} channels behind {found.layers} layer{'s' * (found.layers != 1)}: latents of "
+    told += f"deviation {unit * scale.value:.3g}"
+    explained = _explained(unit * scale.low, unit * scale.high, network.latent.prior)
+    return TrainedScale(scale.value, scale.low, scale.high, told + explained)
 
 
 def _explained(low: float, high: float, prior: str) -> str:

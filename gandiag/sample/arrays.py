@@ -99,7 +99,8 @@ class ArrayRows:
 def read_npy(path: Path) -> np.ndarray[Any, Any]:
     """The array of an .npy file, mapped and not loaded; nothing in it is executed."""
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.errstate(over="ignore"):  # of the sizes that a damaged header declares: they are refused below
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except _UNREADABLE as broken:
         raise SourceError(f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.save, without Python objects in it") from None
 

@@ -35,10 +35,10 @@ def handed_on(layer: nn.Module, x: Tensor, batch: bool) -> Tensor:
 
 def missed(norm: NORM, x: Tensor) -> float:
     """How far what a norm receives is from what it remembers."""
-    return apart(x, *_remembered(norm))
+    return apart(x, *remembered(norm))
 
 
-def _remembered(norm: NORM) -> tuple[Tensor, Tensor]:
+def remembered(norm: NORM) -> tuple[Tensor, Tensor]:
     """Running mean and variance (C,), without what is left of their start at 0 and 1 after few batches."""
     assert norm.running_mean is not None and norm.running_var is not None
     left = 0.9 ** (batches_seen(norm.num_batches_tracked) or 0)
@@ -52,7 +52,7 @@ def last_of(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
     assert isinstance(norm, NORM)
     if not before:
         return missed(norm, x)
-    mean, var = _remembered(norm)
+    mean, var = remembered(norm)
     chosen = torch.arange(0, len(mean), -(-len(mean) // CHANNELS))
     layer = before[0]
     weight, bias = layer.weight, layer.bias

@@ -24,6 +24,7 @@ from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
 from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
+from gandiag.load.rebuild.tried import rehearsed
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (NVIDIA)"
@@ -47,6 +48,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         net = StyleGan2(tensors, rate, clamp)
     shape = (net.synthesis.colours, net.synthesis.side, net.synthesis.side)
     z, classes = net.mapping.z_dim, net.mapping.classes
+    rehearsed(net.mapping, *(torch.empty(2, size, device="meta") for size in (z, classes) if size))  # before styles are drawn
     fitted(net, tensors)
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z", "gandiag")
     mean_said = kept_mean("w_avg", net.mapping.w_avg, net.mapping.drawn(_FEW)) if net.mapping.averaged else own

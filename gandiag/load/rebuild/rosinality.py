@@ -21,6 +21,7 @@ from gandiag.load.rebuild.noise import Noise
 from gandiag.load.rebuild.ready import Ready, fitted, shape_of
 from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
 from gandiag.load.rebuild.styles import Psi
+from gandiag.load.rebuild.tried import rehearsed
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (rosinality)"
@@ -40,6 +41,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
     with torch.device("meta"):
         net = StyleGan2(tensors, rate)
     shape = (net.colours, net.side, net.side)
+    rehearsed(net, torch.empty(2, dim, device="meta"))  # before styles are drawn
     fitted(net, tensors)
     net.mean = mean
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")

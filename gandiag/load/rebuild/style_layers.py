@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.contracts import Assumption, Prior
+from gandiag.load.rebuild.layers import NotThis
 
 RATE = 0.01  # the usual learning-rate factor of a mapping network
 _EPS = 1e-8
@@ -93,6 +94,8 @@ def direction(given: str | None, what: str, family: str) -> tuple[Prior, Assumpt
 
 def kept_mean(name: str, mean: Tensor, mapped: Tensor) -> Assumption:
     """The mean style that a file keeps, and how well its mapping (some styles of it, (N, W)) agrees: a wrong mapping has another mean."""
+    if mapped.shape[1:] != mean.shape:
+        raise NotThis(f"{name} holds {mean.numel()} numbers, and styles have {mapped.shape[1]}")
     away = float(((mapped.mean(0) - mean.to(mapped)) / mapped.std(0).clamp_min(1e-12)).square().mean().sqrt())
     verdict = "" if away < 1 else ", which is far: the mapping may be read wrongly, or the mean is not its own"
     return Assumption("mean style", f"{name} of the file, {away:.2g} deviations from the mean of {len(mapped)} mapped z{verdict}", "file")

@@ -30,6 +30,8 @@ def rehearsed(net: nn.Module, *given: Tensor | None) -> tuple[int, ...]:
 
 def tried(net: nn.Module, latent: int, shape: tuple[int, ...], onehot: int | None = None) -> None:
     """NotThis unless `net` makes samples of `shape` from z (B, latent), and one-hot labels (B, onehot) where it takes them."""
+    if min(latent, onehot or 1) < 1:
+        raise NotThis(f"it would take latents of size {latent}" + (f" and {onehot} classes" if onehot is not None else ""))
     made = rehearsed(net, *(torch.empty(2, size, device="meta") for size in (latent, onehot) if size is not None))
     if made != shape:
         raise NotThis(f"it would make samples of {made}, not {shape}")
@@ -55,6 +57,8 @@ def demand_samples(net: nn.Module, latent: Latent, output: Output, how: tuple[Co
 
 
 def _shape(net: nn.Module, run: Callable[..., Any], latent: Latent, how: tuple[Condition | None, int | None], device: str) -> tuple[int, ...]:
+    if min(latent.shape) < 1:
+        raise NotThis(f"it would take latents of shape {latent.shape}")
     z = torch.zeros(2, *latent.shape, device=device)
     labels = None if how[0] is None else torch.zeros(2, dtype=torch.int64, device=device)
     with _watched(net) as where, torch.no_grad():
