@@ -206,3 +206,19 @@ def test_plain_averages_keep_nothing_of_the_start() -> None:
     calibrated(net, lambda rng: 0.1 * torch.randn(256, 12, generator=rng), batches=20)
     found = trained_scale(network_of(net))
     assert found is not None and found.value == pytest.approx(0.1, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.1, 3.0])
+@pytest.mark.parametrize("name", ["relu", "leaky:0.2"])
+def test_a_file_is_read_at_the_scale_of_its_training(tmp_path: Path, name: str, scale: float) -> None:
+    """No prior at its own scale explains its first norm, which an activation keeps from showing the scale: all readings are tried at theirs."""
+    act = nn.ReLU if name == "relu" else lambda: nn.LeakyReLU(0.2)
+    net = nn.Sequential(nn.Linear(12, 64), act(), nn.Linear(64, 96), nn.BatchNorm1d(96, 0.8), act(), nn.Linear(96, 128), nn.BatchNorm1d(128, 0.8), act(),
+                        nn.Linear(128, 256), nn.Tanh())  # fmt: skip
+    made = load_network(save(calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=150).state_dict(), tmp_path))
+    told = {entry.what.split(" (")[0]: entry for entry in made.assumptions}
+    assert told["hidden activation"].value.startswith(f"{name} ") and told["batch-norm eps"].value.startswith("0.8 "), told
+    assert made.latent.prior == "normal" and "its latents had deviation" in told["latent prior"].value
+    found = trained_scale(made)
+    assert found is not None and found.low <= scale <= found.high
+    assert (statistics_mismatch(made) or 9) < 0.2

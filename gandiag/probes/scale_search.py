@@ -16,8 +16,8 @@ from gandiag.contracts import Estimate
 from gandiag.load.generator import Network
 from gandiag.load.moments import Enough, draws, dropping, moments, place_of
 from gandiag.load.rebuild.norms import NORM, remembered, untouched
+from gandiag.load.scales import SCALES, crossings
 
-SCALES = tuple(2 ** (step / 2) for step in range(-16, 9))  # 1/256 to 16, in units of the prior
 DRAWN = 1024
 FITS = 0.15  # mean log ratio of the variances: with more, what stands before the norm is not what it was
 STEEP = 0.5  # least elasticity of the variance: with less it hangs on biases and labels, and hardly on the scale
@@ -53,7 +53,7 @@ def search_scale(network: Network) -> Searched | None:
     norm, _, layers = received[0]  # type: ignore[misc]
     told = remembered(norm)
     variances = torch.stack([moments(seen[1])[1] for seen in received if seen is not None])  # (S, C)
-    found = _crossings(variances, told[1])
+    found = crossings(variances, told[1])
     usable = found.isfinite()
     if int(usable.sum()) < max(2, len(found) // 2):
         return None
@@ -92,20 +92,6 @@ def _received(network: Network, z: Tensor, labels: Tensor | None) -> tuple[NORM,
     if not seen or untouched(seen[0][0]) or not all(isinstance(part, _PLAIN) for part in ran):
         return None
     return *seen[0], sum(isinstance(part, (nn.Linear, nn.ConvTranspose2d)) for part in ran)
-
-
-def _crossings(variances: Tensor, told: Tensor) -> Tensor:
-    """Logarithm of the scale at which each channel (C,) has the variance that it remembers, by interpolation; infinite where none has."""
-    logs = torch.tensor(SCALES, dtype=torch.float64).log()
-    grown = variances.double().clamp_min(1e-300).log()
-    target = told.cpu().double().clamp_min(1e-300).log()
-    above = (grown >= target).double().argmax(0)  # the first scale that reaches it, 0 where none does or all do
-    low = (above - 1).clamp_min(0)
-    rows = torch.arange(grown.shape[1])
-    before, behind = grown[low, rows], grown[above, rows]
-    share = (target - before) / (behind - before).clamp_min(1e-12)
-    found = logs[low] + share * (logs[above] - logs[low])
-    return torch.where(above > 0, found, torch.inf)
 
 
 def _apart(given: Tensor, told: Tensor) -> float:

@@ -81,6 +81,11 @@ def settle(
     hurried = ""
     try:
         reading, scores = _searched(trial, asked, reading)
+        rescaled = _rescaled(trial, asked, reading, scores)
+        if rescaled is not None:
+            reading, scores, entry = rescaled
+            told_first.append(entry)
+            asked = [question for question in asked if question.field != "prior"]
     except TooLong:
         hurried = _HURRIED
     said = []
@@ -182,6 +187,42 @@ def _demand_one_size(trial: Trial, mine: Reading, theirs: Reading, score: float)
                         f"say which: --image-size {shapes[0][-1]}, or --image-size {shapes[1][-1]}")
 
 
+def _rescaled(trial: Trial, asked: list[Question], reading: Reading, scores: Mapping[str, Scores]) -> tuple[Reading, dict[str, Scores], Assumption] | None:
+    """Where no prior at its own scale explains what the first norm remembers: the readings once more, each at the scale at which it does.
+
+    None where one does, where nothing was asked, or where no scale fits either.
+    """
+    by = {question.field: question for question in asked}
+    table = scores.get(by["prior"].what, {}) if "prior" in by else {}
+    usual = min((score for score, _ in table.values()), default=0.0)
+    if usual < BAD:
+        return None
+    depth = min(trial.norms, 1 + max((by[field].last for field in ("activation", "eps") if field in by), default=0))
+    found: dict[tuple[Any, Any], tuple[float, Reading]] = {}
+    for activation in (*by["activation"].answers, *by["activation"].rare) if "activation" in by else (reading.activation,):
+        one = replace(reading, activation=activation, prior="normal", deviation=1.0)
+        scale = trial.scale_of(one)
+        for eps in by["eps"].answers if "eps" in by else (reading.eps,):
+            if scale is not None:
+                tried = replace(one, eps=eps, deviation=scale)
+                found[activation, eps] = sum(trial.apart(tried, depth)) / depth, tried
+    score, best = min(found.values(), key=lambda scored: scored[0], default=(math.inf, reading))
+    if score >= BAD or CLEAR * score > usual:
+        return None
+    rest = [question for question in asked if question.field not in ("prior", "activation", "eps")]
+    best, more = _searched(trial, rest, best) if rest else (best, {})
+    for place, field in enumerate(("activation", "eps")):
+        if field in by:
+            rows = {key[place] for key in found}
+            more[by[field].what] = {row: min((scored for key, scored in found.items() if key[place] == row), key=lambda scored: scored[0]) for row in rows}
+    return best, more, Assumption(by["prior"].what, _nobodys("normal", best.deviation), "default")
+
+
+def _nobodys(prior: str, deviation: float) -> str:
+    """A prior at nobody's deviation, in words."""
+    return f"{prior}; its latents had deviation {deviation:.3g} in training, where a standard normal has 1 and a uniform on [-1, 1] .577"
+
+
 def _place_by_scale(trial: Trial, reading: Reading, deviations: Sequence[Mapping[str, float]]) -> tuple[Reading, Assumption]:
     """Where the first layer shows the latents' deviation under a place of the class: which place fits best, at that deviation or at a prior's own."""
     table: Scores = {}
@@ -215,8 +256,7 @@ def _prior_by_mean(trial: Trial, reading: Reading, deviations: Mapping[str, floa
     tried = {prior: replace(reading, prior=prior, deviation=deviations[prior]) for prior in ("normal", "unit")}
     scores = {prior: trial.apart(one, 1)[0] for prior, one in tried.items()}
     if scores["normal"] < CLEAR * scores["unit"]:
-        had = f"its latents had deviation {deviations['normal']:.3g} in training, where a standard normal has 1 and a uniform on [-1, 1] .577"
-        return tried["normal"], Assumption(what, f"normal; {had}", "default")
+        return tried["normal"], Assumption(what, _nobodys("normal", deviations["normal"]), "default")
     told = f"batch-norm mismatch {scores['unit']:.3f}; normal: {_times(scores['normal'], scores['unit'])}"
     return tried["unit"], Assumption(what, f"unit; its latents had deviation {deviations['unit']:.3g} in training, not .289 ({told})", "batch-norm")
 

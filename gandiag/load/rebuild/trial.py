@@ -11,16 +11,17 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from gandiag.load.moments import draws, dropping, prior_deviation
+from gandiag.load.moments import draws, dropping, moments, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, retuned
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, missed, places, untouched
+from gandiag.load.rebuild.norms import CHANNELS, NORM, handed_on, last_of, missed, places, remembered, untouched
+from gandiag.load.scales import SCALES, crossings
 
 _BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
 _FLOATS = 4e6  # numbers in its largest layer
@@ -218,6 +219,27 @@ class Trial:
         if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
             return False
         return float((made[0] - made[1]).square().mean().sqrt()) <= _ALIKE * float(made[0].std())
+
+    def scale_of(self, reading: Reading) -> float | None:
+        """The deviation of one latent at which most channels of the first norm receive the variance that they remember; None where few ever do."""
+        chain = self._set(reading)
+        if chain is None or not self.norms:
+            return None
+        place = places(chain)[0]
+        norm, layers = chain.layers[place], list(chain.layers)[:place]
+        assert isinstance(norm, NORM)
+        own = prior_deviation(reading.prior)
+        z, labels = self._drawn(replace(reading, deviation=own), self.costs[0].latents)
+        grown = []
+        with torch.no_grad(), dropping(nn.Sequential(*layers)):
+            for scale in SCALES:
+                x = self.inputs[reading.joined].join(scale * z, labels).reshape(len(z), -1, *(1, 1) * self._spatial)
+                for layer in layers:
+                    x = layer(x)
+                grown.append(moments(x)[1])
+        found = crossings(torch.stack(grown), remembered(norm)[1])
+        usable = found[found.isfinite()]
+        return own * math.exp(float(usable.median())) if 2 * len(usable) >= len(found) else None
 
     def depth(self, visible: int) -> int:
         """How many norms a pass visits: up to the one that shows the question, and further where that is cheap."""
