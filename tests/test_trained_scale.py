@@ -222,3 +222,25 @@ def test_a_file_is_read_at_the_scale_of_its_training(tmp_path: Path, name: str, 
     found = trained_scale(made)
     assert found is not None and found.low <= scale <= found.high
     assert (statistics_mismatch(made) or 9) < 0.2
+
+
+def test_networks_without_a_norm_that_could_tell_are_not_run_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty-five passes of a whole network are seconds, or hours."""
+    passes = 0
+
+    class Counted(nn.Module):
+        def __init__(self, *parts: nn.Module) -> None:
+            super().__init__()
+            self.net = nn.Sequential(*parts)
+
+        def forward(self, z: Tensor) -> Tensor:
+            nonlocal passes
+            passes += len(z)
+            made: Tensor = self.net(z)
+            return made
+
+    for parts in ([nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)],  # none at all
+                  [nn.Linear(4, 16), nn.ReLU(), nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)]):  # behind a convolution
+        made = network_of(Counted(*parts), AuditConfig(latent_dim=4))
+        passes = 0
+        assert trained_scale(made) is None and passes <= 80

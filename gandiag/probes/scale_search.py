@@ -18,7 +18,7 @@ from gandiag.load.moments import Enough, draws, dropping, moments, place_of
 from gandiag.load.rebuild.norms import NORM, remembered, untouched
 from gandiag.load.scales import SCALES, crossings
 
-DRAWN = 1024
+DRAWN, _FEWEST, _BUDGET = 1024, 64, 4e8  # latents; at least; multiplications of one pass, about
 FITS = 0.15  # mean log ratio of the variances: with more, what stands before the norm is not what it was
 STEEP = 0.5  # least elasticity of the variance: with less it hangs on biases and labels, and hardly on the scale
 _BEHIND = 304  # samples that the statistics stand for at least: 19 batches of 16
@@ -40,18 +40,21 @@ def search_scale(network: Network) -> Searched | None:
     """The scale at which the first batch norm receives the variances that it remembers, with a 95 % interval.
 
     None where there is no such norm with statistics of its own, where the activation before it was guessed, where anything but linear layers and
-    activations stands before it, where no scale fits (`FITS`), or where its variance hardly depends on the scale (`STEEP`). Cost: 25 passes of 1,024 samples
-    to the first norm.
+    activations stands before it, where no scale fits (`FITS`), or where its variance hardly depends on the scale (`STEEP`).
+    Cost: 25 passes to the first norm, a second or two on a CPU.
     """
     if any(entry.source == "undecided" and entry.what.startswith("hidden activation") for entry in network.assumptions):
         return None
-    z = draws(DRAWN, network.latent.shape, network.latent.prior, seed=1)
-    labels = None if network.condition is None else (torch.arange(DRAWN // 2) % (network.classes or 1)).repeat(2)
+    if not any(isinstance(part, NORM) for part in network.module.modules()):
+        return None
+    first = _received(network, *_drawn(network, _FEWEST))
+    if first is None:
+        return None
+    z, labels = _drawn(network, max(_FEWEST, min(DRAWN, 2 * int(_BUDGET / first[3] / 2))))
     received = [_received(network, scale * z, labels) for scale in SCALES]
     if any(seen is None for seen in received):
         return None
-    norm, _, layers = received[0]  # type: ignore[misc]
-    told = remembered(norm)
+    told, layers = remembered(first[0]), first[2]
     variances = torch.stack([moments(seen[1])[1] for seen in received if seen is not None])  # (S, C)
     found = crossings(variances, told[1])
     usable = found.isfinite()
@@ -68,14 +71,23 @@ def search_scale(network: Network) -> Searched | None:
     return Searched(Estimate(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)), len(found), layers)
 
 
-def _received(network: Network, z: Tensor, labels: Tensor | None) -> tuple[NORM, Tensor, int] | None:
-    """The first batch norm that runs, what it receives, and the layers with weights before it; None where there is none, or something else ran."""
+def _drawn(network: Network, n: int) -> tuple[Tensor, Tensor | None]:
+    """Latents and labels, each latent with its mirror image under the same label."""
+    labels = None if network.condition is None else (torch.arange(n // 2) % (network.classes or 1)).repeat(2)
+    return draws(n, network.latent.shape, network.latent.prior, seed=1), labels
+
+
+def _received(network: Network, z: Tensor, labels: Tensor | None) -> tuple[NORM, Tensor, int, int] | None:
+    """The first batch norm that runs, what it receives, the layers with weights before it, and their weights; None where there is none, or something
+    else ran before, at which the pass ends."""
     ran: list[nn.Module] = []
     seen: list[tuple[NORM, Tensor]] = []
 
     def watch(part: nn.Module, given: tuple[Tensor, ...]) -> None:
         if isinstance(part, NORM):
             seen.append((part, given[0].detach()))
+            raise Enough
+        if not isinstance(part, _PLAIN):
             raise Enough
         ran.append(part)
 
@@ -89,9 +101,10 @@ def _received(network: Network, z: Tensor, labels: Tensor | None) -> tuple[NORM,
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen or untouched(seen[0][0]) or not all(isinstance(part, _PLAIN) for part in ran):
+    if not seen or untouched(seen[0][0]):
         return None
-    return *seen[0], sum(isinstance(part, (nn.Linear, nn.ConvTranspose2d)) for part in ran)
+    layers = [part for part in ran if isinstance(part, (nn.Linear, nn.ConvTranspose2d))]
+    return *seen[0], len(layers), max(1, sum(part.weight.numel() for part in layers))
 
 
 def _apart(given: Tensor, told: Tensor) -> float:

@@ -10,6 +10,7 @@ the last norm) leave it to custom, and that is said.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,13 +82,14 @@ def settle(
     hurried = ""
     try:
         reading, scores = _searched(trial, asked, reading)
+    except TooLong:
+        hurried = _HURRIED
+    with contextlib.suppress(TooLong):
         rescaled = _rescaled(trial, asked, reading, scores)
         if rescaled is not None:
             reading, scores, entry = rescaled
             told_first.append(entry)
             asked = [question for question in asked if question.field != "prior"]
-    except TooLong:
-        hurried = _HURRIED
     said = []
     for question in asked:
         reading, entry = _answered(trial, question, reading, scores.get(question.what, {}))

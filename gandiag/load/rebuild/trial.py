@@ -230,6 +230,9 @@ class Trial:
         assert isinstance(norm, NORM)
         own = prior_deviation(reading.prior)
         z, labels = self._drawn(replace(reading, deviation=own), self.costs[0].latents)
+        self.left -= len(SCALES) * len(z) * (self.costs[0].before + self.costs[0].last)
+        if self.left < 0:
+            raise TooLong
         grown = []
         with torch.no_grad(), dropping(nn.Sequential(*layers)):
             for scale in SCALES:
