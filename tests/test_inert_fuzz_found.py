@@ -272,3 +272,13 @@ def test_settings_of_empty_layers_warn_nobody(tmp_path: Path, capfd: pytest.Capt
     with warnings.catch_warnings(record=True) as heard, pytest.raises(LoadError, match="do not fit each other"):
         load_network(tmp_path / "ddpm")
     assert not [entry for entry in heard if "zero-element" in str(entry.message)]
+
+
+def test_one_channel_is_not_stretched_to_many(tmp_path: Path) -> None:
+    """A weight of one input channel passed a run without numbers, with one style for all five channels, and failed when it was sampled."""
+    state = ada("resnet")
+    head = "synthesis.b8.conv0"
+    state[f"{head}.weight"] = state[f"{head}.weight"][:, :1].clone()
+    state[f"{head}.affine.weight"], state[f"{head}.affine.bias"] = state[f"{head}.affine.weight"][:1].clone(), state[f"{head}.affine.bias"][:1].clone()
+    with pytest.raises(LoadError, match=r"synthesis\.b8\.conv0\.weight is .* and is given"):
+        load_network(save({"G_ema": state}, tmp_path, "G.pt"))

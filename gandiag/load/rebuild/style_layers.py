@@ -48,6 +48,8 @@ def modulated(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = Tr
 
     The style scales x instead of the weight, and demodulation the output: the same numbers, without B copies of the weight.
     """
+    if not x.shape[1] == style.shape[1] == weight.shape[1]:  # one channel would be stretched to many, and a run without numbers takes it
+        raise RuntimeError(f"{x.shape[1]} channels and {style.shape[1]} styles for a weight of {tuple(weight.shape)}")
     x = x * style[:, :, None, None]
     if blur is None:
         out = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
