@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gandiag.config import AuditConfig
+from gandiag.config import AuditConfig, flag
 from gandiag.contracts import Assumption, Condition, Latent, Output
 from gandiag.errors import LoadError
 from gandiag.load.adapter import adapt, call, frozen_copy, picture
@@ -33,7 +33,7 @@ from gandiag.load.spec import Spec, read_spec, settled, write_spec
 from gandiag.load.stated import stated
 from gandiag.load.weights import as_float, find_weights
 
-_OF_WEIGHTS = {"model": "--model", "key": "--key", "strides": "--strides", "class_place": "--class-place"}  # what a program leaves no room for
+_OF_WEIGHTS = ("model", "key", "strides", "class_place")  # settings that a program leaves no room for
 _KNOWN_SOURCES = ("flag", "spec", "gandiag", "hub", "file", "metadata", "shapes", "module", "attribute")
 
 
@@ -189,9 +189,9 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
 def _of_program(program: Program, notes: tuple[str, ...], subject: Mapping[str, Any], config: AuditConfig, *, look: bool) -> Network:
     """A generator that needs no rebuilding: its computation is in the file, and only arithmetic."""
     name = Path(subject["path"]).name
-    flag = next((spelt for name, spelt in _OF_WEIGHTS.items() if getattr(config, name) is not None), None)
-    if flag is not None:
-        raise LoadError(f"{flag} was given, and {name} is a whole program", f"leave {flag} out")
+    given = next((flag(setting) for setting in _OF_WEIGHTS if getattr(config, setting) is not None), None)
+    if given is not None:
+        raise LoadError(f"{given} was given, and {name} is a whole program", f"leave {given} out")
     made = program.ready(config, name, look=look)
     facts = {"weights": "the whole file", **subject, "family": made.family, "parameters": program.numbers}
     said = (*made.assumptions, *set_knobs(made.module, config, name))

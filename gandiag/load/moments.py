@@ -28,6 +28,11 @@ def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
     return torch.cat([z, -z])[:n]
 
 
+def paired_labels(n: int, classes: int | None) -> Tensor | None:
+    """Classes in turn, (n,) int64, for `draws`: z and -z stand half the batch apart and share one, or the labels' own share would not cancel."""
+    return None if classes is None else (torch.arange((n + 1) // 2) % classes).repeat(2)[:n]
+
+
 def prior_deviation(prior: str) -> float:
     """Standard deviation of one latent at scale 1: uniform on [-1, 1] has 3^-1/2, on [0, 1] half of it, a normal cut at 2 has 0.8796."""
     return {"uniform": 3**-0.5, "unit": 12**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)

@@ -8,7 +8,7 @@ import math
 import torch
 
 from gandiag.load.generator import Network
-from gandiag.load.moments import draws, mismatch
+from gandiag.load.moments import draws, mismatch, paired_labels
 from gandiag.load.rebuild.knobs import turned
 from gandiag.probes.trained_scale import trained_scale
 from gandiag.sample.latents import noise_of
@@ -30,9 +30,7 @@ def statistics_mismatch(network: Network, *, seed: int = 0, n: int = 256) -> flo
     n = min(n, max(_FEWEST, _POSITIONS // math.prod(network.output.shape[1:])))
     scale = trained_scale(network)
     z = draws(n, network.latent.shape, network.latent.prior, seed) * (1.0 if scale is None else scale.value)
-    half = (n + 1) // 2
-    # z and -z stand half the batch apart and share a label.
-    labels = None if network.condition is None else (torch.arange(half) % (network.classes or 1)).repeat(2)[:n]
+    labels = paired_labels(n, None if network.condition is None else network.classes or 1)
     with turned(network.module, noise="random", draw=noise_of(seed, torch.arange(n))):
         found = mismatch(network.forward, network.module, z, labels)
         if found is None or found < CORRECT:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gandiag.contracts import Estimate
 from gandiag.load.generator import Network
-from gandiag.load.moments import Enough, draws, dropping, moments, place_of
+from gandiag.load.moments import Enough, draws, dropping, moments, paired_labels, place_of
 from gandiag.load.rebuild.norms import NORM, remembered, untouched
 from gandiag.load.scales import SCALES, crossings
 
@@ -73,8 +73,7 @@ def search_scale(network: Network) -> Searched | None:
 
 def _drawn(network: Network, n: int) -> tuple[Tensor, Tensor | None]:
     """Latents and labels, each latent with its mirror image under the same label."""
-    labels = None if network.condition is None else (torch.arange(n // 2) % (network.classes or 1)).repeat(2)
-    return draws(n, network.latent.shape, network.latent.prior, seed=1), labels
+    return draws(n, network.latent.shape, network.latent.prior, seed=1), paired_labels(n, None if network.condition is None else network.classes or 1)
 
 
 def _received(network: Network, z: Tensor, labels: Tensor | None) -> tuple[NORM, Tensor, int, int] | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gandiag.load.moments import draws, dropping, moments, prior_deviation
+from gandiag.load.moments import draws, dropping, moments, paired_labels, prior_deviation
 from gandiag.load.rebuild.chain import Blueprint, Chain, assemble, retuned
 from gandiag.load.rebuild.inputs import Inputs
 from gandiag.load.rebuild.layers import NotThis
@@ -252,8 +252,7 @@ class Trial:
     def _drawn(self, reading: Reading, n: int) -> tuple[Tensor, Tensor | None]:
         latent, classes = self.inputs[0].latent, self.inputs[0].classes
         z = draws(n, (latent,), reading.prior, seed=0) * (reading.deviation / prior_deviation(reading.prior))
-        # Pairs (z, -z) stand half the batch apart: give both the same label, or the labels' own share would not cancel.
-        return z, None if classes is None else torch.arange(n // 2).repeat(2) % classes
+        return z, paired_labels(n, classes)
 
 
 def priced(chain: Chain, depth: int | None = None) -> list[Cost]:
