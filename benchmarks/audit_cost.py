@@ -43,15 +43,15 @@ def main() -> None:
 
     torch.set_num_threads(ask.threads)
     from gandiag.config import AuditConfig
-    from gandiag.engine import Clock, union, walk
+    from gandiag.engine import StageTimer, collect_needs, run_sources
     from gandiag.metrics.frechet import frechet_distance
     from gandiag.metrics.kernel import kid
     from gandiag.metrics.neighbours import prdc
     from gandiag.metrics.pairwise import pairwise_distances
-    from gandiag.metrics.variety import variety
-    from gandiag.stats.subset import Kept
-    from gandiag.stats.trio import trio
-    from gandiag.study import prepare
+    from gandiag.metrics.variety import estimate_diversity_loss
+    from gandiag.stats.subset import SubsetSpec
+    from gandiag.stats.trio import make_split
+    from gandiag.study import open_session
 
     torch.manual_seed(0)
     module = dcgan(ask.size)
@@ -59,7 +59,7 @@ def main() -> None:
         real = torch.cat([module(torch.randn(100, 100, 1, 1)) for _ in range(2 * ask.n // 100)])  # type: ignore[operator]
         real = ((real + 0.1 * torch.randn(real.shape)).clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8).numpy()
 
-    study = prepare(module, AuditConfig(latent_dim=100, n=ask.n, device="cpu"), real=real)
+    study = open_session(module, AuditConfig(latent_dim=100, n=ask.n, device="cpu"), real=real)
     view = next(iter(study.views.values()))
     output = study.subject.output
 
@@ -79,22 +79,22 @@ def main() -> None:
                 images = torch.from_numpy(real[batch : batch + 128]).float().div(127.5).sub(1)
                 view.extractor(images, output)
 
-    clock = Clock()
-    needs = union(study.plan.metrics)
+    clock = StageTimer()
+    needs = collect_needs(study.plan.metrics)
     results: dict[str, dict[object, object]] = {}
 
     def passes() -> None:
-        results.update(walk(needs, {role: (study.stream(role, needs), study.total(role)) for role in needs}, clock=clock))
+        results.update(run_sources(needs, {role: (study.batch_factory(role, needs), study.n_samples(role)) for role in needs}, timer=clock))
 
     forward, passed = seconds(bare), seconds(passes)
-    sets = trio(results["real"][Kept(view.name, 2 * ask.n)], results["fake"][Kept(view.name, ask.n)])  # type: ignore[arg-type]
-    both = torch.cat([sets.a, sets.b])
+    sets = make_split(results["real"][SubsetSpec(view.name, 2 * ask.n)], results["fake"][SubsetSpec(view.name, ask.n)])  # type: ignore[arg-type]
+    both = torch.cat([sets.reference, sets.heldout])
     points = {
-        "score": lambda: variety(both, sets.f, replicates=0),
-        "frechet": lambda: frechet_distance(sets.a, sets.f),
-        "kid": lambda: kid(sets.a, sets.f),
-        "neighbours": lambda: prdc(sets.a, sets.f),
-        "pairwise": lambda: (pairwise_distances(sets.f), pairwise_distances(sets.a)),
+        "score": lambda: estimate_diversity_loss(both, sets.fake, replicates=0),
+        "frechet": lambda: frechet_distance(sets.reference, sets.fake),
+        "kid": lambda: kid(sets.reference, sets.fake),
+        "neighbours": lambda: prdc(sets.reference, sets.fake),
+        "pairwise": lambda: (pairwise_distances(sets.fake), pairwise_distances(sets.reference)),
     }
     taken = {name: seconds(work) for name, work in points.items()}
     total = passed + sum(taken.values())
@@ -103,12 +103,12 @@ def main() -> None:
     for name, value in taken.items():
         print(f"  {name:<22} {value:7.2f} s   point value")
     print(f"audit, point values      {total:7.2f} s   {total / forward:.2f} x the bare forward passes (target 1.15)")
-    rest = Clock()
-    from gandiag.engine import measure
-    from gandiag.probing import look
+    rest = StageTimer()
+    from gandiag.engine import run_metrics
+    from gandiag.probing import run_probes
 
-    measure(study.plan.metrics, results, clock=rest)
-    look(study, results, clock=rest, progress=lambda *event: None)
+    run_metrics(study.plan.metrics, results, timer=rest)
+    run_probes(study, results, timer=rest, progress=lambda *event: None)
     for name, value in rest.seconds.items():
         print(f"  {name:<22} {value:7.2f} s   with intervals and floors")
 

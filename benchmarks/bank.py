@@ -20,22 +20,22 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONPATH=str(ROOT)
 import multiprocessing  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor  # noqa: E402
 
-from gandiag.reference.bank import run, run_job  # noqa: E402
-from gandiag.reference.studies import Job  # noqa: E402
+from gandiag.reference.bank import run_jobs, run_job  # noqa: E402
+from gandiag.reference.studies import BenchmarkJob  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1_500)
     ask = parser.parse_args()
-    todo = [Job("benchmark", "metz-appendix", "none", seed, ask.steps, 1) for seed in range(4)]
+    todo = [BenchmarkJob("benchmark", "metz-appendix", "none", seed, ask.steps, 1) for seed in range(4)]
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             said = list(pool.map(run_job, todo, [Path(place) / "one"] * len(todo)))
         one = time.perf_counter() - start
         start = time.perf_counter()
-        problems = run(todo, Path(place) / "two", 2)
+        problems = run_jobs(todo, Path(place) / "two", 2)
         two = time.perf_counter() - start
     assert said == ["done"] * 4 and not problems, (said, problems)
     print(f"one process {one:.1f} s, two {two:.1f} s: {two / one:.2f}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

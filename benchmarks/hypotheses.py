@@ -22,9 +22,9 @@ from torch import nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
-from gandiag.load.rebuild.chain import strides_of
-from gandiag.load.rebuild.geometry import written
+from gandiag.load.generator import LoadedGenerator, load_generator
+from gandiag.load.rebuild.chain import format_module_strides
+from gandiag.load.rebuild.geometry import format_stride
 
 SIZE = "size of the picture"
 
@@ -38,7 +38,7 @@ class Judged:
     said: str
 
 
-def judged(truth: Truth, net: nn.Module, network: Network) -> dict[str, Judged]:
+def judged(truth: Truth, net: nn.Module, network: LoadedGenerator) -> dict[str, Judged]:
     """Question -> how it was answered."""
     said = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
     equal = _alike(truth, net, network)
@@ -51,8 +51,8 @@ def judged(truth: Truth, net: nn.Module, network: Network) -> dict[str, Judged]:
     if truth.layers in STRIDES:
         places = [entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))]
         start, layers = STRIDES[truth.layers]
-        true = tuple(written(geometry) for _, *geometry in layers[start == 1 :])  # strides that start from one pixel are not asked for
-        right = strides_of(network.module)[:-1] == true[:-1]  # behind the last layer stands no norm
+        true = tuple(format_stride(geometry) for _, *geometry in layers[start == 1 :])  # strides that start from one pixel are not asked for
+        right = format_module_strides(network.module)[:-1] == true[:-1]  # behind the last layer stands no norm
         told = "; ".join(f"{entry.value} [{entry.source}]" for entry in places)
         undecided = any(entry.source == "undecided" for entry in places)
         side = _side(truth, net)
@@ -75,7 +75,7 @@ def _side(truth: Truth, net: nn.Module) -> int:
         return int(net(latents(truth, 2)).shape[-1])
 
 
-def _alike(truth: Truth, net: nn.Module, network: Network) -> bool:
+def _alike(truth: Truth, net: nn.Module, network: LoadedGenerator) -> bool:
     """Do both make the same samples of the same latents?"""
     with torch.no_grad():
         torch.manual_seed(0)
@@ -87,15 +87,15 @@ def _alike(truth: Truth, net: nn.Module, network: Network) -> bool:
 def read(truth: Truth, net: nn.Module, path: Path) -> dict[str, Judged]:
     """One file; where it asks for the size of the picture, read again with the size that it names first."""
     try:
-        return judged(truth, net, load_network(path))
+        return judged(truth, net, load_generator(path))
     except LoadError as problem:
         named = re.search(r"--image-size (\d+)", problem.hint)
         if named is None:
-            print(f"{truth}\n   refused: {problem.what}")
-            return {name: Judged(False, True, problem.what) for name in ("strides" if truth.layers in STRIDES else "upsampling", SIZE)}
-        found = judged(truth, net, load_network(path, AuditConfig(image_size=int(named[1]))))
-        asked = {name: Judged(found[name].right, True, problem.what) for name in ("strides", "upsampling") if name in found}
-        return {**found, **asked, SIZE: Judged(int(named[1]) == _side(truth, net), True, problem.what)}
+            print(f"{truth}\n   refused: {problem.message}")
+            return {name: Judged(False, True, problem.message) for name in ("strides" if truth.layers in STRIDES else "upsampling", SIZE)}
+        found = judged(truth, net, load_generator(path, AuditConfig(image_size=int(named[1]))))
+        asked = {name: Judged(found[name].right, True, problem.message) for name in ("strides", "upsampling") if name in found}
+        return {**found, **asked, SIZE: Judged(int(named[1]) == _side(truth, net), True, problem.message)}
 
 
 def study(truth: Truth, path: Path, steps: int) -> dict[str, Judged]:

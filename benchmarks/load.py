@@ -7,7 +7,7 @@ stretches) without imports; peak memory is the process's own (VmHWM: ru_maxrss w
 
 With --norm a batch norm stands behind every hidden layer, and loading also asks their statistics what the weights leave open.
 
-    load      gandiag.load.generator.load_network, which also hashes the file (the pass is timed apart) and rebuilds the network
+    load      gandiag.load.generator.load_generator, which also hashes the file (the pass is timed apart) and rebuilds the network
     inspect   survey and reading, without the hash
 """
 
@@ -50,9 +50,9 @@ done(start, before)
 """,
     "load": """
 from gandiag.config import AuditConfig
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 before, start = now(), clocks()
-load_network(path, AuditConfig())
+load_generator(path, AuditConfig())
 done(start, before)
 """,
     "hash": """
@@ -62,14 +62,14 @@ with open(path, "rb") as file: hashlib.file_digest(file, "sha256").hexdigest()
 done(start, before)
 """,
     "inspect": """
-from gandiag.cli.inspect import lines
+from gandiag.cli.inspect import format_summary
 from gandiag.config import AuditConfig
-from gandiag.load.generator import load_network
-from gandiag.load.survey import survey
-from gandiag.subjects import with_likely_prior
+from gandiag.load.generator import load_generator
+from gandiag.load.survey import summarize_file
+from gandiag.subjects import with_inferred_prior
 before, start = now(), clocks()
-seen = survey(path)
-lines(seen, with_likely_prior(load_network(path, AuditConfig(), glance=True)), None)
+seen = summarize_file(path)
+format_summary(seen, with_inferred_prior(load_generator(path, AuditConfig(), glance=True)), None)
 done(start, before)
 """,
 }

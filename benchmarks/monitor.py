@@ -17,27 +17,27 @@ from typing import Any
 import torch
 
 import gandiag
-from gandiag.reference.data import ring8
-from gandiag.reference.game import Game, make_game
+from gandiag.reference.data import make_ring8
+from gandiag.reference.game import GANTrainer, make_trainer
 from gandiag.reference.objectives.remedies import REMEDIES
-from gandiag.reference.recipes import recipe
+from gandiag.reference.recipes import get_recipe
 
 EVERY, COUNT_EVERY, LEARNED, MOST = 50, 25, 1_000, 4_000
 GONE = 0.1  # of its share: a mode with fewer nearest samples is gone
 
 
-def game(seed: int, name: str = "metz-appendix", ahead: int = 0) -> Game:
-    return make_game(recipe(name), ring8(), REMEDIES.get("none"), seed=seed, ahead=ahead)
+def game(seed: int, name: str = "metz-appendix", ahead: int = 0) -> GANTrainer:
+    return make_trainer(get_recipe(name), make_ring8(), REMEDIES.get("none"), seed=seed, unroll_steps=ahead)
 
 
 def monitor(every: int = EVERY, **settings: Any) -> gandiag.Monitor:
-    real = ring8().draw(2_048, torch.Generator().manual_seed(100))
+    real = make_ring8().draw(2_048, torch.Generator().manual_seed(100))
     return gandiag.Monitor(real=real, every=every, latent_dim=256, status=False, **settings)
 
 
-def modes(made: Game) -> int:
+def modes(made: GANTrainer) -> int:
     """Modes that are there, by whoever knows them."""
-    data, samples = ring8(), made.sample(2_500, seed=7)
+    data, samples = make_ring8(), made.generate_samples(2_500, seed=7)
     assert data.read is not None
     return int((torch.bincount(data.read(samples).mode, minlength=8) >= GONE * len(samples) / 8).sum())
 
@@ -50,26 +50,26 @@ def collapse(seed: int) -> str:
         made.step()
         watch(made.steps, made.generator.net)
         if made.steps % COUNT_EVERY == 0 and made.steps >= LEARNED:
-            start = watch.pace.clock()
+            start = watch.time_budget.clock()
             count = modes(made)
-            watch.pace.pause(watch.pace.clock() - start)  # counting is not training
+            watch.time_budget.exclude(watch.time_budget.clock() - start)  # counting is not training
             if not frozen and count == 8:
-                frozen, made.discriminator.ask = made.steps, dataclasses.replace(made.discriminator.ask, lr=0.0)
+                frozen, made.discriminator.adam = made.steps, dataclasses.replace(made.discriminator.adam, lr=0.0)
             lost = made.steps if frozen and count <= 4 else 0
-    warnings = [look.step for look in watch.looks if look.alarming and look.step > frozen]
+    warnings = [look.step for look in watch.evaluations if look.is_alarm and look.step > frozen]
     first = warnings[0] if warnings else None
-    before = sum(look.alarming for look in watch.looks if LEARNED <= look.step <= frozen)
+    before = sum(look.is_alarm for look in watch.evaluations if LEARNED <= look.step <= frozen)
     told = "early" if first is not None and first <= lost else "LATE"
     return (f"seed {seed}: eight modes until {frozen}, half gone at {lost}, first warning at {first}: {told}; {before} warnings between "
-            f"{LEARNED} and {frozen}; {len(watch.looks)} looks, overhead {100 * watch.overhead:.2f} %")  # fmt: skip
+            f"{LEARNED} and {frozen}; {len(watch.evaluations)} looks, overhead {100 * watch.overhead:.2f} %")  # fmt: skip
 
 
 def vanilla(seed: int) -> str:
     made, watch = game(seed), monitor(every=250)
-    while not watch.looks:
+    while not watch.evaluations:
         made.step()
         watch(made.steps, made.generator.net)
-    return f"seed {seed}: vanilla, first look: {watch.looks[0]}; modes: {modes(made)}"
+    return f"seed {seed}: vanilla, first look: {watch.evaluations[0]}; modes: {modes(made)}"
 
 
 def identical(seed: int, steps: int = 300) -> bool:

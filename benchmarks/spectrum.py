@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gandiag.logs.background import ar1
+from gandiag.logs.background import sample_ar1
 from gandiag.logs.series import Array
-from gandiag.logs.spectrum import spectrum
+from gandiag.logs.spectrum import estimate_spectrum
 
 PHIS = (0.0, 0.5, 0.9, 0.98)
 DRAWS = 99
@@ -27,7 +27,7 @@ DRAWS = 99
 
 def series(step: Array, phi: float, rng: np.random.Generator) -> Array:
     """AR(1) noise of unit variance at steps (n,): white for phi = 0."""
-    return rng.standard_normal(len(step)) if phi == 0 else ar1(step, phi, 1, rng, 1.0)[0]
+    return rng.standard_normal(len(step)) if phi == 0 else sample_ar1(step, phi, 1, rng, 1.0)[0]
 
 
 def irregular_steps(n: int, rng: np.random.Generator) -> Array:
@@ -41,7 +41,7 @@ def alarms(n: int, phi: float, repeats: int, *, irregular: bool = False, seed: i
     found = 0
     for repeat in range(repeats):
         step = irregular_steps(n, rng) if irregular else np.arange(n, dtype=np.float64)
-        found += spectrum(step, series(step, phi, rng), draws=DRAWS, seed=repeat).p_value <= 0.05
+        found += estimate_spectrum(step, series(step, phi, rng), n_draws=DRAWS, seed=repeat).line_p_value <= 0.05
     return found / repeats
 
 
@@ -56,7 +56,7 @@ def power(n: int, phi: float, amplitude: float, repeats: int, seed: int = 0) -> 
     for repeat in range(repeats):
         turns = n / 64 + rng.random() - 0.5
         wave = amplitude * np.sin(2 * math.pi * (turns * step / n + rng.random()))
-        found += spectrum(step, series(step, phi, rng) + wave, draws=DRAWS, seed=repeat).p_value <= 0.05
+        found += estimate_spectrum(step, series(step, phi, rng) + wave, n_draws=DRAWS, seed=repeat).line_p_value <= 0.05
     return found / repeats
 
 

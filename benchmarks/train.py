@@ -22,9 +22,9 @@ import torch  # noqa: E402
 from torch.nn.functional import binary_cross_entropy_with_logits as bce  # noqa: E402
 
 from gandiag.reference.data import DATASETS  # noqa: E402
-from gandiag.reference.game import Game, make_game  # noqa: E402
-from gandiag.reference.objectives.remedies import remedy_called  # noqa: E402
-from gandiag.reference.recipes import recipe, recipes  # noqa: E402
+from gandiag.reference.game import GANTrainer, make_trainer  # noqa: E402
+from gandiag.reference.objectives.remedies import get_remedy  # noqa: E402
+from gandiag.reference.recipes import get_recipe, load_recipes  # noqa: E402
 
 STEPS = 2
 
@@ -33,10 +33,10 @@ def bare(name: str) -> Callable[[], None]:
     """One step of D, then one of G, from one generated minibatch."""
     game = fresh(name)
     g, d, rng = game.generator.net, game.discriminator.net, torch.Generator().manual_seed(0)
-    adams = [torch.optim.Adam(list(player.net.parameters()), lr=player.ask.lr, betas=(player.ask.beta1, player.ask.beta2)) for player in sides(game)]
-    size, draw, latent = game.rules.batch, game.rules.data.draw, game.rules.latent.dim
+    adams = [torch.optim.Adam(list(player.net.parameters()), lr=player.adam.lr, betas=(player.adam.beta1, player.adam.beta2)) for player in sides(game)]
+    size, draw, latent = game.setup.batch_size, game.setup.data.draw, game.setup.latent.dim
     one, zero = torch.ones(size, 1), torch.zeros(size, 1)
-    sign = -1.0 if recipe(name).loss == "minimax" else 1.0
+    sign = -1.0 if get_recipe(name).loss == "minimax" else 1.0
 
     def step() -> None:
         fake = g(torch.randn(size, latent, generator=rng))
@@ -52,12 +52,12 @@ def bare(name: str) -> Callable[[], None]:
     return step
 
 
-def fresh(name: str) -> Game:
-    entry = recipe(name)
-    return make_game(entry, DATASETS.get(entry.dataset)(), remedy_called("none"), seed=0, ahead=0)
+def fresh(name: str) -> GANTrainer:
+    entry = get_recipe(name)
+    return make_trainer(entry, DATASETS.get(entry.dataset)(), get_remedy("none"), seed=0, unroll_steps=0)
 
 
-def sides(game: Game) -> list:  # type: ignore[type-arg]
+def sides(game: GANTrainer) -> list:  # type: ignore[type-arg]
     return [game.generator, game.discriminator]
 
 
@@ -66,11 +66,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     ask = parser.parse_args()
     torch.set_num_threads(1)
-    for name in recipes():
-        if recipe(name).dataset not in ("ring8", "stacked-digits"):
+    for name in load_recipes():
+        if get_recipe(name).dataset not in ("ring8", "stacked-digits"):
             continue
         generic = fresh(name)
-        generic._shallow = None
+        generic._shallow_gradients = None
         found = raced({"bare": bare(name), "trainer": fresh(name).step, "generic": generic.step}, ask.rounds)
         ratios = "  ".join(f"{kind} {1e3 * seconds:6.2f} ms ({seconds / found['bare']:.2f})" for kind, seconds in found.items())
         print(f"{name:<22}{ratios}", flush=True)

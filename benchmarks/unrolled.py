@@ -22,56 +22,56 @@ import torch  # noqa: E402
 from train import raced  # noqa: E402
 
 from gandiag.reference.data import DATASETS  # noqa: E402
-from gandiag.reference.game import Game, make_game  # noqa: E402
-from gandiag.reference.objectives.remedies import remedy_called  # noqa: E402
-from gandiag.reference.objectives.unrolled import look_ahead  # noqa: E402
-from gandiag.reference.recipes import recipe  # noqa: E402
-from gandiag.reference.slopes import Autograd  # noqa: E402
+from gandiag.reference.game import GANTrainer, make_trainer  # noqa: E402
+from gandiag.reference.objectives.remedies import get_remedy  # noqa: E402
+from gandiag.reference.objectives.unrolled import unroll_discriminator  # noqa: E402
+from gandiag.reference.recipes import get_recipe  # noqa: E402
+from gandiag.reference.slopes import AutogradGradients  # noqa: E402
 
 WARM = 5  # steps before the gradients are compared
 RECIPES = ("metz-appendix", "metz-notebook", "metz-stacked-quarter")
 
 
-def fresh(name: str, steps: int) -> Game:
-    entry = recipe(name)
-    return make_game(entry, DATASETS.get(entry.dataset)(), remedy_called("unrolled"), seed=0, ahead=steps)
+def fresh(name: str, steps: int) -> GANTrainer:
+    entry = get_recipe(name)
+    return make_trainer(entry, DATASETS.get(entry.dataset)(), get_remedy("unrolled"), seed=0, unroll_steps=steps)
 
 
-def parts(game: Game, steps: int) -> Callable[[], None]:
+def parts(game: GANTrainer, steps: int) -> Callable[[], None]:
     """The yardstick: what cannot be spared."""
     g, d = game.generator, game.discriminator
 
     def run() -> None:
-        z, real, fake = game._minibatch()
+        z, real, fake = game._draw_minibatch()
         leaf = fake.detach().requires_grad_()
         for _ in range(steps):
-            loss = game._losses(z, real, leaf)[0]
+            loss = game._compute_losses(z, real, leaf)[0]
             gradients = torch.autograd.grad(loss, d.parameters, create_graph=True)
             found = torch.autograd.grad(gradients, [*d.parameters, leaf], [entry.detach() for entry in gradients], materialize_grads=True, allow_unused=True)
         by_g = torch.autograd.grad(fake, g.parameters, found[-1])
-        g.step(g.flat(by_g))
+        g.step(g.flatten(by_g))
 
     return run
 
 
-def by_higher(game: Game, steps: int) -> Callable[[], torch.Tensor] | None:
+def by_higher(game: GANTrainer, steps: int) -> Callable[[], torch.Tensor] | None:
     """The same look ahead written with `higher`; the derivative by the generated minibatch."""
     try:
         import higher  # type: ignore[import-not-found]
     except ImportError:
         return None
     d, g = game.discriminator, game.generator
-    adam = torch.optim.Adam(d.net.parameters(), lr=d.ask.lr, betas=(d.ask.beta1, d.ask.beta2), eps=d.ask.eps)
+    adam = torch.optim.Adam(d.net.parameters(), lr=d.adam.lr, betas=(d.adam.beta1, d.adam.beta2), eps=d.adam.eps)
 
     def run() -> torch.Tensor:
-        _, real, fake = game._minibatch()
+        _, real, fake = game._draw_minibatch()
         leaf, real = fake.detach().requires_grad_(), real.to(fake.dtype)
         with higher.innerloop_ctx(d.net, adam, copy_initial_weights=True) as (net, inner):
             for _ in range(steps):
-                inner.step(game.rules.loss.discriminator(net(real), net(leaf)))
-            (by_fake,) = torch.autograd.grad(game.rules.loss.generator(net(real), net(leaf)), leaf)
+                inner.step(game.setup.loss.discriminator(net(real), net(leaf)))
+            (by_fake,) = torch.autograd.grad(game.setup.loss.generator(net(real), net(leaf)), leaf)
         by_g = torch.autograd.grad(fake, g.parameters, by_fake)
-        g.step(g.flat(by_g))
+        g.step(g.flatten(by_g))
         return torch.as_tensor(by_fake)
 
     return run
@@ -86,15 +86,15 @@ def agreement(name: str, steps: int) -> float | None:
     try:
         game, other = fresh(name, steps), fresh(name, steps)
         for player in (game.discriminator, other.discriminator):
-            player.ask = replace(player.ask, eps=1e-30)
+            player.adam = replace(player.adam, eps=1e-30)
         theirs = by_higher(other, steps)
         if theirs is None:
             return None
         found = theirs()
-        z, real, fake = game._minibatch()
+        z, real, fake = game._draw_minibatch()
         leaf, real = fake.detach().requires_grad_(), real.to(fake.dtype)
-        slopes = Autograd(game.discriminator, lambda made: game._losses(z, real, made), leaf)
-        mine = look_ahead(slopes, game.discriminator.state, steps, game.discriminator.ask).by_fake
+        slopes = AutogradGradients(game.discriminator, lambda made: game._compute_losses(z, real, made), leaf)
+        mine = unroll_discriminator(slopes, game.discriminator.state, steps, game.discriminator.adam).fake_gradient
         return float((mine - found).norm() / found.norm())
     finally:
         torch.set_default_dtype(torch.float32)
@@ -109,22 +109,22 @@ def expansion(name: str, steps: int) -> float:
     torch.set_default_dtype(torch.float64)
     try:
         game = fresh(name, steps)
-        d, losses = game.discriminator, game.rules.loss
+        d, losses = game.discriminator, game.setup.loss
         for _ in range(WARM):
             game.step()
-        _, real, fake = game._minibatch()
+        _, real, fake = game._draw_minibatch()
         leaf, real = fake.detach().requires_grad_(), real.to(fake.dtype)
-        slopes = game._shallow or game._stacked
+        slopes = game._shallow_gradients or game._stack_gradients
         assert slopes is not None
-        mine = look_ahead(slopes.on(real, leaf), d.state, steps, d.ask).by_fake
+        mine = unroll_discriminator(slopes.set_minibatch(real, leaf), d.state, steps, d.adam).fake_gradient
         theta, m, v, t = d.state
         theta = theta.detach().clone().requires_grad_()
         for _ in range(steps):
-            with d.wearing(d.split(theta)):
+            with d.swap_parameters(d.unflatten(theta)):
                 (g,) = torch.autograd.grad(losses.discriminator(d.net(real), d.net(leaf)), theta, create_graph=True)
-            m, v, t = d.ask.beta1 * m + (1 - d.ask.beta1) * g, d.ask.beta2 * v + (1 - d.ask.beta2) * g**2, t + 1
-            theta = theta - d.ask.lr * (m / (1 - d.ask.beta1**t)) / ((v / (1 - d.ask.beta2**t)).sqrt() + d.ask.eps)
-        with d.wearing(d.split(theta)):
+            m, v, t = d.adam.beta1 * m + (1 - d.adam.beta1) * g, d.adam.beta2 * v + (1 - d.adam.beta2) * g**2, t + 1
+            theta = theta - d.adam.lr * (m / (1 - d.adam.beta1**t)) / ((v / (1 - d.adam.beta2**t)).sqrt() + d.adam.eps)
+        with d.swap_parameters(d.unflatten(theta)):
             (found,) = torch.autograd.grad(losses.generator(d.net(real), d.net(leaf)), leaf)
         return float((mine - found).norm() / found.norm())
     finally:
@@ -139,7 +139,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in RECIPES:
         generic = fresh(name, ask.steps)
-        generic._shallow = generic._stacked = None
+        generic._shallow_gradients = generic._stack_gradients = None
         yardstick = parts(fresh(name, ask.steps), ask.steps)
         steps: dict[str, Callable[[], object]] = {"parts": yardstick, "trainer": fresh(name, ask.steps).step, "generic": generic.step}
         theirs = by_higher(fresh(name, ask.steps), ask.steps)

@@ -27,8 +27,8 @@ from statistics import fmean, pstdev
 
 import torch
 
-from gandiag.metrics.variety import variety
-from gandiag.testing import Injection, cases, standard_world
+from gandiag.metrics.variety import estimate_diversity_loss
+from gandiag.testing import Corruption, validity_cases, standard_mixture
 
 MODES = {"table": "validity", "auc": "validity_auc", "digits": "validity_classes", "images": "validity_classes", "stability": "validity_stability",
          "nulls": "validity_nulls", "coverage": "validity_nulls", "cost": "validity_cost"}  # fmt: skip
@@ -44,16 +44,16 @@ def seeds_of(options: argparse.Namespace, quick: int, full: int) -> range:
     return range(options.first_seed, options.first_seed + count)
 
 
-def drawn(injection: Injection, dim: int, seed: int, n: int, separation: float | None = None) -> tuple[torch.Tensor, torch.Tensor, float]:
+def drawn(injection: Corruption, dim: int, seed: int, n: int, separation: float | None = None) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Real rows (2n, D), generated rows (n, D) and the share of variety that they lack, for one seed."""
-    world = standard_world(dim, seed, separation=separation)
-    return world.sample(2 * n, 1000 + seed), injection.sample(world, n, 2000 + seed), injection.target(world)
+    world = standard_mixture(dim, seed, separation=separation)
+    return world.sample(2 * n, 1000 + seed), injection.sample(world, n, 2000 + seed), injection.true_loss(world)
 
 
-def measure(injection: Injection, dim: int, seed: int, options: argparse.Namespace) -> tuple[float, float, float, float]:
+def measure(injection: Corruption, dim: int, seed: int, options: argparse.Namespace) -> tuple[float, float, float, float]:
     """Target, score and interval for one seed."""
     real, fake, target = drawn(injection, dim, seed, options.n, options.separation)
-    score = variety(real, fake, seed=seed, replicates=options.replicates).score
+    score = estimate_diversity_loss(real, fake, seed=seed, replicates=options.replicates).score
     return target, score.value, score.low, score.high
 
 
@@ -63,10 +63,10 @@ def table(dim: int, options: argparse.Namespace) -> tuple[float, float]:
     print(f"\n{dim} dimensions, n = {options.n}, seeds {seeds.start} to {seeds.stop - 1}")
     print(f"{'injection':30s} target   mean     sd   interval      covered", flush=True)
     errors = {}
-    for case in cases():
+    for case in validity_cases():
         if options.only not in case.name:
             continue
-        found = [measure(case.injection, dim, seed, options) for seed in seeds]
+        found = [measure(case.corruption, dim, seed, options) for seed in seeds]
         target, value, low, high = (fmean(column) for column in zip(*found, strict=True))
         covered = fmean(a <= t <= b for t, _, a, b in found)
         errors[case.name] = abs(value - target)

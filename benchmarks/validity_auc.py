@@ -18,19 +18,19 @@ from statistics import fmean
 
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.metrics.variety import variety
-from gandiag.rivals import RIVALS, better, compare
-from gandiag.selftest import LOST, area
-from gandiag.testing import Injection
+from gandiag.metrics.variety import estimate_diversity_loss
+from gandiag.rivals import OTHER_METRICS, metric_direction, compute_metrics
+from gandiag.selftest import MIN_LOSS, roc_auc
+from gandiag.testing import Corruption
 
-FIDELITY = tuple(Injection(noise=noise, junk=junk, width=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
-WHOLE = {"half": {"keep": 0.5}, "quarter": {"keep": 0.75}, "every second": {"keep": 0.5, "alternate": True}, "Zipf 1": {"zipf": 1.0}, "most": {"keep": 0.25}}
-INSIDE = {"width .5": {"width": 0.5}, "unique .5": {"unique": 0.5}}
+FIDELITY = tuple(Corruption(noise=noise, outlier_fraction=junk, std_factor=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
+WHOLE = {"half": {"mode_fraction": 0.5}, "quarter": {"mode_fraction": 0.75}, "every second": {"mode_fraction": 0.5, "alternate_modes": True}, "Zipf 1": {"zipf_exponent": 1.0}, "most": {"mode_fraction": 0.25}}
+INSIDE = {"width .5": {"std_factor": 0.5}, "unique .5": {"unique_fraction": 0.5}}
 LOSSES = WHOLE | INSIDE
-KEYS = ("score", *RIVALS)
+KEYS = ("score", *OTHER_METRICS)
 
 
-def pairs(seed: int) -> Iterator[tuple[str, Injection]]:
+def pairs(seed: int) -> Iterator[tuple[str, Corruption]]:
     """("none" or the loss, what is injected): every degree of fidelity, once without and once with a loss."""
     for i, fault in enumerate(FIDELITY):
         name = list(LOSSES)[(i + i // len(LOSSES) + 5 * seed) % len(LOSSES)]
@@ -43,10 +43,10 @@ def measured(dim: int, seed: int, n: int) -> list[tuple[str, dict[str, float]]]:
     found = []
     for i, (name, injection) in enumerate(pairs(seed)):
         real, fake, lost = drawn(injection, dim, 1000 * seed + i, n)
-        if name != "none" and lost < LOST - 0.001:
-            raise ValueError(f"{name} loses {lost:.2f} in {dim} dimensions, less than {LOST}")
-        score = variety(real, fake, seed=seed, replicates=0).score.value
-        found.append((name, {"score": score, **compare(real[:n], fake)}))
+        if name != "none" and lost < MIN_LOSS - 0.001:
+            raise ValueError(f"{name} loses {lost:.2f} in {dim} dimensions, less than {MIN_LOSS}")
+        score = estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value
+        found.append((name, {"score": score, **compute_metrics(real[:n], fake)}))
     return found
 
 
@@ -55,7 +55,7 @@ def areas(found: list[tuple[str, dict[str, float]]], losses: dict[str, object]) 
     out = {}
     for key in KEYS:
         lost, none = ([numbers[key] for name, numbers in found if name in names] for names in (losses, ("none",)))
-        out[key] = area(lost, none, "lower" if key == "score" else better(key))
+        out[key] = roc_auc(lost, none, "lower" if key == "score" else metric_direction(key))
     return out
 
 

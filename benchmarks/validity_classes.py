@@ -23,11 +23,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from validity import seeds_of
 
-from gandiag.contracts import Output
-from gandiag.features.extractors import make
-from gandiag.features.names import parse
-from gandiag.features.request import Request
-from gandiag.metrics.views import variety_of_views
+from gandiag.contracts import OutputSpec
+from gandiag.features.extractors import create_extractor
+from gandiag.features.names import parse_view_name
+from gandiag.features.request import ExtractorRequest
+from gandiag.metrics.views import estimate_multi_view_loss
 
 HELD_OUT = 0.4  # of the digits: what held-out samples are taken from, and what the sampler is fitted to
 SAMPLED_FROM = 4  # dropped classes from which on the sampler is used
@@ -59,13 +59,13 @@ def fixture_images() -> Images:
 
 def embed(pixels: Tensor, name: str) -> Tensor:
     """(N, D) by gandiag's own extractor."""
-    output = Output("image", tuple(pixels.shape[1:]), (0.0, 1.0))
-    return make(Request(parse(name), output))(pixels, output)
+    output = OutputSpec("image", tuple(pixels.shape[1:]), (0.0, 1.0))
+    return create_extractor(ExtractorRequest(parse_view_name(name), output))(pixels, output)
 
 
 def scored(view: str, real: Tensor, fake: Tensor, seed: int) -> float:
     """The score of images, as an audit finds it, by one view alone."""
-    return variety_of_views({view: real}, {view: fake}, seed=seed, replicates=2)[0].score.value
+    return estimate_multi_view_loss({view: real}, {view: fake}, seed=seed, replicates=2)[0].score.value
 
 
 def split(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -21,15 +21,15 @@ def once(n: int, replicates: int) -> dict[str, float]:
     """Seconds of one judgement, and the mebibytes that it needed above the imports and the data."""
     import torch
 
-    from gandiag.metrics.variety import variety
-    from gandiag.testing import Injection, mixture
+    from gandiag.metrics.variety import estimate_diversity_loss
+    from gandiag.testing import Corruption, make_mixture
 
-    world = mixture(DIM, 20)
-    variety(world.sample(400, 1), world.sample(200, 2), replicates=2)  # imports and first calls
-    real, fake = world.sample(2 * n, 1), Injection(keep=0.5).sample(world, n, 2)
+    world = make_mixture(DIM, 20)
+    estimate_diversity_loss(world.sample(400, 1), world.sample(200, 2), replicates=2)  # imports and first calls
+    real, fake = world.sample(2 * n, 1), Corruption(mode_fraction=0.5).sample(world, n, 2)
     before = resident()
     start = time.monotonic()
-    score = variety(real, fake, replicates=replicates).score
+    score = estimate_diversity_loss(real, fake, replicates=replicates).score
     seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"n": n, "replicates": replicates, "seconds": seconds, "mebibytes": peak - before, "score": score.value, "threads": torch.get_num_threads()}

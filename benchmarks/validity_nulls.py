@@ -10,25 +10,25 @@ from statistics import fmean, stdev
 import torch
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.judge.policy import Policy, verdict_of_score
-from gandiag.metrics.variety import variety
+from gandiag.judge.policy import Policy, compute_score_verdict
+from gandiag.metrics.variety import estimate_diversity_loss
 from gandiag.record import Score
-from gandiag.testing import Injection, standard_world
+from gandiag.testing import Corruption, standard_mixture
 
 N = 2000
 REPLICATES = 20
-COVERED = {"clean": Injection(), "half dropped": Injection(keep=0.5), "width .5": Injection(width=0.5), "half + 20 % junk": Injection(keep=0.5, junk=0.2)}
+COVERED = {"clean": Corruption(), "half dropped": Corruption(mode_fraction=0.5), "width .5": Corruption(std_factor=0.5), "half + 20 % junk": Corruption(mode_fraction=0.5, outlier_fraction=0.2)}
 LOSS = 0.3  # of the modes, rounded to whole ones: 2 of 8 in the plane would be .25, so three are dropped there
 
 
 def verdict(real: torch.Tensor, fake: torch.Tensor, seed: int) -> tuple[str, float]:
-    found = variety(real, fake, seed=seed, replicates=REPLICATES)
-    return ("inconclusive" if found.doubts else verdict_of_score(Score(**asdict(found.score)), Policy().limit)), found.score.value
+    found = estimate_diversity_loss(real, fake, seed=seed, replicates=REPLICATES)
+    return ("inconclusive" if found.inconclusive_reasons else compute_score_verdict(Score(**asdict(found.score)), Policy().limit)), found.score.value
 
 
 def real_against_real(dim: int, seeds: range, n: int) -> tuple[Counter[str], list[float]]:
     """Each seed splits other samples of one world: 2n are the reference, n play the generator."""
-    world = standard_world(dim)
+    world = standard_mixture(dim)
     found = []
     for seed in seeds:
         pool = world.sample(3 * n, 10_000 + seed)
@@ -38,18 +38,18 @@ def real_against_real(dim: int, seeds: range, n: int) -> tuple[Counter[str], lis
 
 def with_a_loss(dim: int, seeds: range, n: int) -> Counter[str]:
     """30 % of the modes gone: 6 of 20, or 3 of 8."""
-    world = standard_world(dim)
-    modes = len(world.shares)
-    injection = Injection(keep=1 - round(LOSS * modes + 0.49) / modes)
+    world = standard_mixture(dim)
+    modes = len(world.weights)
+    injection = Corruption(mode_fraction=1 - round(LOSS * modes + 0.49) / modes)
     return Counter(verdict(world.sample(2 * n, 20_000 + seed), injection.sample(world, n, 30_000 + seed), seed)[0] for seed in seeds)
 
 
-def covered(dim: int, injection: Injection, seeds: range, n: int) -> tuple[float, float, float, float]:
+def covered(dim: int, injection: Corruption, seeds: range, n: int) -> tuple[float, float, float, float]:
     """Share of seeds whose interval holds the target; the mean error; the scores' deviation, and the intervals' own idea of it."""
     hits, errors, reach = [], [], []
     for seed in seeds:
         real, fake, target = drawn(injection, dim, seed, n)
-        score = variety(real, fake, seed=seed, replicates=REPLICATES).score
+        score = estimate_diversity_loss(real, fake, seed=seed, replicates=REPLICATES).score
         hits.append(score.low - 1e-9 <= target <= score.high + 1e-9)
         errors.append(score.value - target)
         reach.append(max(score.high - score.value, score.value - score.low) / 1.96)

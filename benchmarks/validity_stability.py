@@ -9,13 +9,13 @@ from statistics import fmean
 import torch
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.metrics.variety import variety
-from gandiag.testing import LADDERS, Injection
+from gandiag.metrics.variety import estimate_diversity_loss
+from gandiag.testing import LOSS_LEVELS, Corruption
 
 SIZES = (500, 1000, 2000, 5000)
 ROWS = {
-    "clean": Injection(), "half of the modes": Injection(keep=0.5), "width .5": Injection(width=0.5), "Zipf 1": Injection(zipf=1.0),
-    "half + junk 20 %": Injection(keep=0.5, junk=0.2), "noise 1": Injection(noise=1.0),
+    "clean": Corruption(), "half of the modes": Corruption(mode_fraction=0.5), "width .5": Corruption(std_factor=0.5), "Zipf 1": Corruption(zipf_exponent=1.0),
+    "half + junk 20 %": Corruption(mode_fraction=0.5, outlier_fraction=0.2), "noise 1": Corruption(noise=1.0),
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def by_size(dim: int, seeds: range, sizes: tuple[int, ...]) -> dict[str, float]:
             scores = []
             for seed in seeds:
                 real, fake, _ = drawn(injection, dim, seed, n)
-                scores.append(variety(real, fake, seed=seed, replicates=0).score.value)
+                scores.append(estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value)
             means.append(fmean(scores))
         out[name] = max(means) - min(means)
         print(f"{dim:4d}-D  {name:20s}" + "".join(f"  {mean:.3f}" for mean in means) + f"   moves {out[name]:.3f}", flush=True)
@@ -42,24 +42,24 @@ def invariances(dim: int, seed: int, n: int) -> dict[str, float]:
     moved = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "order": 0.0}
     for injection in ROWS.values():
         real, fake, _ = drawn(injection, dim, seed, n)
-        plain = variety(real, fake, seed=seed, replicates=0).score.value
+        plain = estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value
         i, j = torch.randperm(len(real), generator=draw), torch.randperm(len(fake), generator=draw)
         offset = 10 * torch.randn(dim, generator=draw)
         changed = {"rotation": (real @ turn, fake @ turn), "scale": (1000 * real, 1000 * fake), "shift": (real + offset, fake + offset),
                    "order": (real[i], fake[j])}  # fmt: skip
         for name, (a, b) in changed.items():
-            moved[name] = max(moved[name], abs(variety(a, b, seed=seed, replicates=0).score.value - plain))
+            moved[name] = max(moved[name], abs(estimate_diversity_loss(a, b, seed=seed, replicates=0).score.value - plain))
     return moved
 
 
 def falls(dim: int, seed: int, n: int) -> dict[str, float]:
     """For each ladder, the deepest fall of the score from a rung to a worse one; 0 where it never falls. Ties at 1.00 are none."""
     out = {}
-    for name, rungs in LADDERS.items():
+    for name, rungs in LOSS_LEVELS.items():
         scores = []
         for rung in rungs:
             real, fake, _ = drawn(rung, dim, seed, n)
-            scores.append(variety(real, fake, seed=seed, replicates=0).score.value)
+            scores.append(estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value)
         out[name] = max(0.0, 0.0, *(a - b for a, b in pairwise(scores) if b < 0.995))
     return out
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import click
 
-from gandiag.config import Resolved, resolve
+from gandiag.config import ResolvedConfig, resolve_config
 from gandiag.errors import ExitCode, LoadError, RecordError, SourceError
-from gandiag.judge.policy import exit_code
-from gandiag.load.containers import refusal, sniff
+from gandiag.judge.policy import verdict_exit_code
+from gandiag.load.containers import unsupported_file_error, detect_file_type
 from gandiag.record import Record, write_atomically
 from gandiag.report import words
 
 from . import console
-from .options import Grouped, audit_options, show_config
+from .options import GroupedCommand, audit_options, format_config
 
 _NEVER = ("lfs", "html", "empty")  # neither weights nor samples
 
-@click.command(cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subject", metavar="CKPT|SAMPLES", required=False)
 @audit_options
 @click.option("--run", "run_path", metavar="DIR", help="audit every checkpoint of a run, and line them up with its log; what is audited already is kept")
@@ -34,18 +34,18 @@ _NEVER = ("lfs", "html", "empty")  # neither weights nor samples
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("-v", "--verbose", count=True, help="seconds per stage, all measurements")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def audit(subject: str | None, run_path: str | None, as_json: bool, record_path: str | None, html_path: str | None, exit_zero: bool, dry_run: bool,
+def audit_command(subject: str | None, run_path: str | None, as_json: bool, record_path: str | None, html_path: str | None, exit_zero: bool, dry_run: bool,
           list_config: bool, quiet: int, verbose: int, debug: bool, **flags: Any) -> int:
     """Audit a generator checkpoint, or a folder, zip, .npy or .npz of samples.
 
     With --real the score says how much of the data's variety is missing; without it only repeats and insensitivity to the
     latent can be seen. Everything runs offline, and nothing in a checkpoint is executed unless you say --trust.
     """
-    console.configure(quiet=quiet, verbose=verbose, debug=debug)
-    resolved = resolve({name: value for name, value in flags.items() if value is not None})
+    console.configure_output(quiet=quiet, verbose=verbose, debug=debug)
+    resolved = resolve_config({name: value for name, value in flags.items() if value is not None})
     if list_config:
         values = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
-        console.result(show_config(values, dict(resolved.sources)))
+        console.print_result(format_config(values, dict(resolved.sources)))
         return ExitCode.OK
     for path in (record_path, html_path):
         check_writable(path)
@@ -59,25 +59,25 @@ def audit(subject: str | None, run_path: str | None, as_json: bool, record_path:
         return ExitCode.OK
     written = _write(record, record_path, html_path)
     if as_json:
-        console.result(record.to_json())
+        console.print_result(record.to_json())
     else:
-        console.show(record, paths=written, verbose=verbose > 0)
-    return ExitCode.OK if exit_zero else exit_code(record)
+        console.print_record(record, paths=written, verbose=verbose > 0)
+    return ExitCode.OK if exit_zero else verdict_exit_code(record)
 
 
-def _whole_run(folder: str, subject: str | None, resolved: Resolved, wanted: tuple[bool, str | None, str | None, bool, bool]) -> int:
+def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wanted: tuple[bool, str | None, str | None, bool, bool]) -> int:
     """--run: the same for every checkpoint of a folder; one document, one table."""
     as_json, path, html_path, exit_zero, dry_run = wanted
     if subject is not None:
         raise click.UsageError(f"--run does not go with {subject}: it audits the checkpoints of the folder")
     from gandiag.report.runs import render_run
-    from gandiag.runs import audit_run, plan_run
+    from gandiag.runs import audit_series, describe_series
 
     if dry_run:
-        console.result("\n".join(words.clean(line) for line in plan_run(folder, resolved).split("\n")))
+        console.print_result("\n".join(words.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n")))
         return ExitCode.OK
-    with console.progress() as on_progress:
-        found = audit_run(folder, resolved, progress=on_progress, say=console.note)
+    with console.show_progress() as on_progress:
+        found = audit_series(folder, resolved, progress=on_progress, on_message=console.print_info)
     written = []
     if path is not None:
         write_atomically(path, found.to_json() + "\n")
@@ -85,32 +85,32 @@ def _whole_run(folder: str, subject: str | None, resolved: Resolved, wanted: tup
     if html_path is not None:
         from gandiag.report.runs_page import render_run_page
 
-        write_atomically(html_path, render_run_page(folder, found.points, found.log, found.brackets, found.failed))
+        write_atomically(html_path, render_run_page(folder, found.points, found.log, found.score_jumps, found.failed))
         written.append(f"page {html_path}")
     if as_json:
-        console.result(found.to_json())
+        console.print_result(found.to_json())
     else:
-        console.result(render_run(found.points, found.log, found.brackets, found.failed, written))
+        console.print_result(render_run(found.points, found.log, found.score_jumps, found.failed, written))
     return ExitCode.OK if exit_zero else ExitCode.worst(found.exit_codes)
 
 
-def _run(subject: str, resolved: Resolved, dry_run: bool) -> Record | None:
-    from gandiag.api import audit_subject, plan
+def _run(subject: str, resolved: ResolvedConfig, dry_run: bool) -> Record | None:
+    from gandiag.api import audit_with_config, describe_audit
 
     if dry_run:
         # Names inside a checkpoint are somebody else's text: no control characters reach the terminal.
-        console.result("\n".join(words.clean(line) for line in plan(subject, resolved).split("\n")))
+        console.print_result("\n".join(words.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n")))
         return None
-    with console.progress() as on_progress:
-        return audit_subject(subject, resolved, progress=on_progress, say=console.note)
+    with console.show_progress() as on_progress:
+        return audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)
 
 
 def check_readable(subject: str, real: str | None) -> None:
     """Fail in an instant where a path leads nowhere or a download failed: what follows imports torch, which takes seconds."""
     if not os.path.lexists(subject) and not subject.startswith("hf:"):
         raise LoadError(f"{subject} does not exist", "check the path")
-    if Path(subject).is_file() and (found := sniff(subject)).kind in _NEVER:
-        raise refusal(found)
+    if Path(subject).is_file() and (found := detect_file_type(subject)).kind in _NEVER:
+        raise unsupported_file_error(found)
     if real is not None and not os.path.lexists(real):
         raise SourceError(f"{real} cannot be read: No such file or directory", "check the path")
 

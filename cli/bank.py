@@ -20,20 +20,20 @@ from . import console
 @click.option("--gather", "only_gather", is_flag=True, help="write the table of what is done, and run nothing")
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def bank(out: Path, only: str | None, workers: int | None, dry_run: bool, only_gather: bool, quiet: int, debug: bool) -> int:
+def bank_command(out: Path, only: str | None, workers: int | None, dry_run: bool, only_gather: bool, quiet: int, debug: bool) -> int:
     """Train every recipe under every remedy from every seed, audit all snapshots, and write one table.
 
     The same command goes on after any interruption, and on a cluster each process takes its share by RANK and WORLD_SIZE (or
     SLURM_PROCID and SLURM_NTASKS). Writes bank.json, bank.md and bank.png.
     """
-    console.configure(quiet=quiet, debug=debug)
-    from gandiag.reference.bank import RESULT, gather, run
-    from gandiag.reference.studies import Job, jobs, share
+    console.configure_output(quiet=quiet, debug=debug)
+    from gandiag.reference.bank import RESULT_FILE, collect_results, run_jobs
+    from gandiag.reference.studies import BenchmarkJob, list_jobs, select_jobs_for_rank
 
-    every = jobs(only)
-    mine = share(every)
+    every = list_jobs(only)
+    mine = select_jobs_for_rank(every)
     if dry_run:
-        console.result("\n".join(f"{'done' if (job.folder(out) / RESULT).exists() else 'open'}  {job.folder(out)}  {job.steps:,} steps" for job in mine))
+        console.print_result("\n".join(f"{'done' if (job.run_folder(out) / RESULT_FILE).exists() else 'open'}  {job.run_folder(out)}  {job.steps:,} steps" for job in mine))
         return ExitCode.OK
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -41,30 +41,30 @@ def bank(out: Path, only: str | None, workers: int | None, dry_run: bool, only_g
         raise RecordError(f"{out} cannot be made: {problem.strerror}", "choose another --out") from None
     problems: list[str] = []
     if not only_gather:
-        done = sum((job.folder(out) / RESULT).exists() for job in mine)
-        with console.progress() as on_progress:
+        done = sum((job.run_folder(out) / RESULT_FILE).exists() for job in mine)
+        with console.show_progress() as on_progress:
             on_progress("bank", done, len(mine))
 
-            def told(job: Job, what: str) -> None:
+            def told(job: BenchmarkJob, what: str) -> None:
                 nonlocal done
                 done += 1
                 on_progress("bank", done, len(mine))
-                console.note(f"{job.study} {job.arm} seed {job.seed}: {what}")
+                console.print_info(f"{job.study} {job.arm} seed {job.seed}: {what}")
 
-            problems = run(mine, out, workers or os.cpu_count() or 1, told)
-    _write(gather(every, out), out)
+            problems = run_jobs(mine, out, workers or os.cpu_count() or 1, told)
+    _write(collect_results(every, out), out)
     for line in problems:
-        console.warn(line)
+        console.print_warning(line)
     return ExitCode.CANNOT_RUN if any(": failed" in line for line in problems) else ExitCode.OK
 
 
 def _write(found: dict[str, object], out: Path) -> None:
     from gandiag.reference.folder import RunFolder
-    from gandiag.reference.tables import by_entry, figure, markdown, published, summaries
+    from gandiag.reference.tables import format_json_by_entry, render_figure, render_markdown, load_paper_results, summarize_runs
 
     folder = RunFolder(out)
-    text = markdown(found)
-    document = {**found, "summaries": summaries(found), "published": published()}
-    written = [folder.write("bank.json", by_entry(document)),
-               folder.write("bank.md", text), folder.write("bank.png", figure(found))]  # fmt: skip
-    console.result(text + "\nwrote " + " · ".join(map(str, written)))
+    text = render_markdown(found)
+    document = {**found, "summaries": summarize_runs(found), "published": load_paper_results()}
+    written = [folder.write("bank.json", format_json_by_entry(document)),
+               folder.write("bank.md", text), folder.write("bank.png", render_figure(found))]  # fmt: skip
+    console.print_result(text + "\nwrote " + " · ".join(map(str, written)))

@@ -7,11 +7,11 @@ from dataclasses import replace
 import click
 
 from gandiag.errors import ConfigError, RecordError
-from gandiag.judge.baseline import compare, regressed
+from gandiag.judge.baseline import compare, check_regression
 from gandiag.judge.limits import Limit
-from gandiag.judge.rulebook import MAX_REGRESS
+from gandiag.judge.rulebook import DEFAULT_MAX_REGRESS
 from gandiag.record import Record, write_atomically
-from gandiag.report.changes import Compared, render
+from gandiag.report.changes import ComparisonReport, render_comparison
 
 from . import console
 
@@ -19,13 +19,13 @@ from . import console
 @click.command("compare")
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--max-regress", type=float, default=MAX_REGRESS, show_default=True, metavar="X", envvar="GANDIAG_MAX_REGRESS",
+@click.option("--max-regress", type=float, default=DEFAULT_MAX_REGRESS, show_default=True, metavar="X", envvar="GANDIAG_MAX_REGRESS",
               help="how much worse the score may be")  # fmt: skip
 @click.option("--allow", multiple=True, type=click.Choice(["inconclusive"]), help="exit 0 where it cannot be told")
 @click.option("-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json or markdown")
 @click.option("-o", "--output", metavar="FILE", help="write to this file instead of standard output")
 @click.option("-v", "--verbose", is_flag=True, help="show what stayed the same too")
-def compared(old: str, new: str, max_regress: float, allow: tuple[str, ...], form: str, output: str | None, verbose: bool) -> int:
+def compare_command(old: str, new: str, max_regress: float, allow: tuple[str, ...], form: str, output: str | None, verbose: bool) -> int:
     """What changed from OLD to NEW, two records of `gandiag audit -o`; each difference with its interval.
 
     Where both were audited with the same seed and numbers of samples, the replicates of the score pair up, and small changes show.
@@ -40,12 +40,12 @@ def compared(old: str, new: str, max_regress: float, allow: tuple[str, ...], for
     except (AttributeError, KeyError, TypeError, ValueError) as wrong:
         what = f"one of the records has damaged content: {type(wrong).__name__}: {wrong}"
         raise RecordError(what, "write both again with `gandiag audit -o`") from wrong
-    check = regressed(Limit("score"), found.change("score"), max_regress)
-    result = Compared(old, new, found, replace(check, allowed=check.state in allow))
-    text = render(result, form, verbose=verbose)
+    check = check_regression(Limit("score"), found.change("score"), max_regress)
+    result = ComparisonReport(old, new, found, replace(check, allowed=check.state in allow))
+    text = render_comparison(result, form, verbose=verbose)
     if output is None:
-        console.result(text)
+        console.print_result(text)
     else:
         write_atomically(output, text)
-        console.note(f"wrote {output}")
-    return result.code
+        console.print_info(f"wrote {output}")
+    return result.exit_code

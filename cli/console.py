@@ -25,11 +25,24 @@ from gandiag.report import words
 if TYPE_CHECKING:
     from gandiag.record import Record
 
-from .progress import Progress
+from .progress import ProgressReporter
 
-__all__ = ["Progress", "apologise", "colored", "complain", "configure", "detail", "interrupted", "note", "progress", "result", "show", "warn"]
+__all__ = [
+    "ProgressReporter",
+    "configure_output",
+    "print_bug_report",
+    "print_error",
+    "print_info",
+    "print_interrupted",
+    "print_record",
+    "print_result",
+    "print_verbose",
+    "print_warning",
+    "show_progress",
+    "supports_color",
+]
 
-WIDEST = 100
+MAX_WIDTH = 100
 
 
 @dataclass(slots=True)
@@ -42,85 +55,85 @@ class _Settings:
 settings = _Settings()
 
 
-def configure(*, quiet: int = 0, verbose: int = 0, debug: bool = False) -> None:
+def configure_output(*, quiet: int = 0, verbose: int = 0, debug: bool = False) -> None:
     """Set once by `main`: -q and -qq, -v, --debug."""
     settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
 
 
-def colored(stream: TextIO) -> bool:
+def supports_color(stream: TextIO) -> bool:
     """Whether this stream gets ANSI colors. NO_COLOR beats FORCE_COLOR; empty values count as unset."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
-def width(stream: TextIO) -> int:
+def get_output_width(stream: TextIO) -> int:
     """Columns to fill: the terminal's, at most 100; 80 in a file or pipe."""
-    return min(shutil.get_terminal_size((80, 24)).columns, WIDEST) if stream.isatty() else 80
+    return min(shutil.get_terminal_size((80, 24)).columns, MAX_WIDTH) if stream.isatty() else 80
 
 
-def result(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a result on stdout, exactly as it is, with a newline at its end."""
     if settings.quiet < 2:
         _write(sys.stdout, text)
 
 
-def show(record: Record, paths: Sequence[str] = (), verbose: int | None = None) -> None:
+def print_record(record: Record, paths: Sequence[str] = (), verbose: int | None = None) -> None:
     """Print a Record as text, fitted to the terminal. `paths`: what was written, for the last line. `verbose`: as -v, else what was configured."""
     from gandiag.report.terminal import render_text
 
     more = settings.verbose if verbose is None else verbose
     if settings.quiet < 2:
-        result(render_text(record, width=width(sys.stdout), color=colored(sys.stdout), paths=paths, verbose=more > 0))
+        print_result(render_text(record, width=get_output_width(sys.stdout), color=supports_color(sys.stdout), paths=paths, verbose=more > 0))
 
 
-def progress() -> Progress:
+def show_progress() -> ProgressReporter:
     """A context manager that gives the callback `on_progress(stage, done, total)`."""
-    return Progress(quiet=settings.quiet > 0)
+    return ProgressReporter(quiet=settings.quiet > 0)
 
 
-def note(text: str) -> None:
+def print_info(text: str) -> None:
     """Something good to know; gone under -q."""
     if settings.quiet < 1:
-        _write(sys.stderr, words.clean(text))
+        _write(sys.stderr, words.escape_unprintable(text))
 
 
-def detail(text: str) -> None:
+def print_verbose(text: str) -> None:
     """Something for those who asked with -v."""
     if settings.verbose > 0 and settings.quiet < 1:
-        _write(sys.stderr, words.clean(text))
+        _write(sys.stderr, words.escape_unprintable(text))
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """Something that may spoil the result; shown under -q too."""
     if settings.quiet < 2:
-        _write(sys.stderr, f"{_styled('warning:', '33')} {words.clean(text)}")
+        _write(sys.stderr, f"{_styled('warning:', '33')} {words.escape_unprintable(text)}")
 
 
-def complain(error: GandiagError) -> None:
+def print_error(error: GandiagError) -> None:
     """What went wrong, in one sentence, and what to do about it. The traceback with --debug."""
     if settings.quiet >= 2:
         return
     if settings.debug:
         _trace(error)
-    _write(sys.stderr, f"{_styled('error:', '1;31')} {words.clean(error.what)}")
+    _write(sys.stderr, f"{_styled('error:', '1;31')} {words.escape_unprintable(error.message)}")
     if error.hint:
-        _write(sys.stderr, f"{_styled('hint:', '36')}  {words.clean(error.hint)}")
+        _write(sys.stderr, f"{_styled('hint:', '36')}  {words.escape_unprintable(error.hint)}")
 
 
-def apologise(bug: BaseException) -> None:
+def print_bug_report(error: BaseException) -> None:
     """One line for a bug of ours; the traceback with --debug."""
     if settings.quiet >= 2:
         return
     if settings.debug:
-        _trace(bug)
-    told = words.clean(f"{type(bug).__name__}: {bug}".rstrip(": "))
+        _trace(error)
+    told = words.escape_unprintable(f"{type(error).__name__}: {error}".rstrip(": "))
     _write(sys.stderr, f"{_styled('error:', '1;31')} this is a bug in gandiag: {told}")
     if not settings.debug:
         _write(sys.stderr, f"{_styled('hint:', '36')}  run it again with --debug, and report what it prints")
 
 
-def interrupted() -> None:
+def print_interrupted() -> None:
     """One line after Ctrl-C."""
     if settings.quiet < 2:
         _write(sys.stderr, "interrupted")
@@ -128,11 +141,11 @@ def interrupted() -> None:
 
 def _trace(error: BaseException) -> None:
     lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-    _write(sys.stderr, "\n".join(words.clean(line) for line in lines))
+    _write(sys.stderr, "\n".join(words.escape_unprintable(line) for line in lines))
 
 
 def _styled(word: str, code: str) -> str:
-    return f"\x1b[{code}m{word}\x1b[0m" if colored(sys.stderr) else word
+    return f"\x1b[{code}m{word}\x1b[0m" if supports_color(sys.stderr) else word
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gandiag.config import AuditConfig, resolve
+from gandiag.config import AuditConfig, resolve_config
 from gandiag.contracts import Assumption
 from gandiag.errors import ExitCode, LoadError
-from gandiag.load.survey import Row, Survey, size, survey
+from gandiag.load.survey import SummaryRow, FileSummary, format_row_size, summarize_file
 from gandiag.report import words
 
 if TYPE_CHECKING:
-    from gandiag.load.generator import Network
+    from gandiag.load.generator import LoadedGenerator
 
 from . import console
-from .options import Grouped, load_options
+from .options import GroupedCommand, load_options
 
 SCHEMA = "gandiag.inspect/1"
 _ROWS, _CODE = 40, 20
@@ -32,33 +32,33 @@ _SOURCES = {"batch-norm": "by the batch norms", "shapes": "by the shapes", "meta
 _PASSED = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
 
 
-@click.command("inspect", cls=Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("inspect", cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="CKPT")
 @load_options
 @click.option("--json", "as_json", is_flag=True, help="print everything as one JSON document")
 @click.option("--hash", "hashed", is_flag=True, help="name the file by its sha256 (reads all of it)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def inspect(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -> int:
+def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -> int:
     """What is in CKPT: its contents, the weights that an audit would take, how it would read them, and the code it would not run.
 
     Only the file's headers are read, and the few tensors that settle an open question. Exit code 2 if it could not be audited.
     """
-    console.configure(debug=debug)
-    config = resolve({name: value for name, value in flags.items() if value is not None}).config
+    console.configure_output(debug=debug)
+    config = resolve_config({name: value for name, value in flags.items() if value is not None}).config
     try:
-        seen = survey(_within(path, config.weights))
+        seen = summarize_file(_within(path, config.weights))
     except LoadError as missing:
         if as_json:
-            console.result(json.dumps(_nothing(path, missing), indent=2, ensure_ascii=False))
+            console.print_result(json.dumps(_nothing(path, missing), indent=2, ensure_ascii=False))
         raise
     sha256 = _digest(seen) if hashed else None
     network, problem = _read(path, config, seen)
     if as_json:
-        console.result(json.dumps(document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
+        console.print_result(json.dumps(build_document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
     else:
-        console.result("\n".join(words.clean(line) for line in lines(seen, network, sha256)))
+        console.print_result("\n".join(words.escape_unprintable(line) for line in format_summary(seen, network, sha256)))
         if problem is not None:
-            console.complain(problem)
+            console.print_error(problem)
     return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
 
 
@@ -66,76 +66,76 @@ def _within(path: str, prefer: str) -> str:
     """The file that is looked at: in a folder that stands for one checkpoint, the likeliest; of the Hub, a fetched one."""
     from pathlib import Path
 
-    from gandiag.load.folders import holds_checkpoint, open_folder
-    from gandiag.load.hub import fetch, is_reference
+    from gandiag.load.folders import is_checkpoint_folder, open_checkpoint_folder
+    from gandiag.load.hub import download_checkpoint, is_hub_reference
 
-    path = str(fetch(path, prefer).path) if is_reference(path) else path
-    return str(open_folder(Path(path), prefer).files[0]) if holds_checkpoint(Path(path)) else path
+    path = str(download_checkpoint(path, prefer).path) if is_hub_reference(path) else path
+    return str(open_checkpoint_folder(Path(path), prefer).files[0]) if is_checkpoint_folder(Path(path)) else path
 
 
-def _digest(seen: Survey) -> str:
+def _digest(seen: FileSummary) -> str:
     import hashlib
 
-    with seen.container.path.open("rb") as stream:
+    with seen.file_info.path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read(path: str, config: AuditConfig, seen: Survey) -> tuple[Network | None, LoadError | None]:
+def _read(path: str, config: AuditConfig, seen: FileSummary) -> tuple[LoadedGenerator | None, LoadError | None]:
     """The generator as an audit would read it, or why there is none. What the survey refuses never meets torch."""
-    if seen.problem is not None:
-        return None, _here(seen.problem)
+    if seen.error is not None:
+        return None, _here(seen.error)
     try:
         _refuse(seen)
-        from gandiag.load.generator import load_network
-        from gandiag.subjects import with_likely_prior
+        from gandiag.load.generator import load_generator
+        from gandiag.subjects import with_inferred_prior
 
-        found = load_network(path, config, glance=True)
-        return (found if config.prior else with_likely_prior(found)), None
+        found = load_generator(path, config, inspect_only=True)
+        return (found if config.prior else with_inferred_prior(found)), None
     except LoadError as problem:
         return None, _here(problem)
 
 
 def _here(problem: LoadError) -> LoadError:
     """The refusal, with a flag that this command has not in the words of the one that has it."""
-    return LoadError(problem.what, problem.hint.replace("--trust", "gandiag audit --trust"))
+    return LoadError(problem.message, problem.hint.replace("--trust", "gandiag audit --trust"))
 
 
-def _refuse(seen: Survey) -> None:
+def _refuse(seen: FileSummary) -> None:
     """Kinds that no reader takes, before torch is loaded."""
-    from gandiag.load.added import reader_for
-    from gandiag.load.containers import REFUSED, RUNS_CODE, needs_trust, refusal
+    from gandiag.load.added import find_plugin_reader
+    from gandiag.load.containers import UNSUPPORTED_KINDS, EXECUTABLE_KINDS, trust_required_error, unsupported_file_error
 
-    if seen.container.kind in RUNS_CODE:
-        raise needs_trust(seen.container, "")
-    if seen.container.kind in REFUSED and reader_for(seen.container) is None:
-        raise refusal(seen.container)
+    if seen.file_info.kind in EXECUTABLE_KINDS:
+        raise trust_required_error(seen.file_info, "")
+    if seen.file_info.kind in UNSUPPORTED_KINDS and find_plugin_reader(seen.file_info) is None:
+        raise unsupported_file_error(seen.file_info)
 
 
-def lines(seen: Survey, network: Network | None, sha256: str | None) -> list[str]:
+def format_summary(summary: FileSummary, network: LoadedGenerator | None, sha256: str | None) -> list[str]:
     """The whole account as text."""
-    protocol = f", protocol {seen.protocol}" if seen.protocol is not None else ""
-    out = [f"{_name(seen, network)}: {seen.kind}{protocol}, {seen.container.size:,} bytes"]
+    protocol = f", protocol {summary.pickle_protocol}" if summary.pickle_protocol is not None else ""
+    out = [f"{_name(summary, network)}: {summary.kind_name}{protocol}, {summary.file_info.size:,} bytes"]
     out += [f"sha256 {sha256}"] if sha256 else []
-    if seen.rows:
-        out += ["", "contents", *_table([(row.path or "(the whole file)", row.what, size(row)) for row in seen.rows[:_ROWS]])]
-        out += [f"  … and {len(seen.rows) - _ROWS} more (--json shows all)"] if len(seen.rows) > _ROWS else []
+    if summary.rows:
+        out += ["", "contents", *_table([(row.path or "(the whole file)", row.description, format_row_size(row)) for row in summary.rows[:_ROWS]])]
+        out += [f"  … and {len(summary.rows) - _ROWS} more (--json shows all)"] if len(summary.rows) > _ROWS else []
     if network is not None:
         rows: list[tuple[str, ...]] = [_row_of(entry) for entry in _together(network.assumptions)]
-        out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(seen, network)).items()))]
+        out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(summary, network)).items()))]
         out += ["", "how that is known or assumed, and which flag says otherwise", *_table(rows, "[{}]")]
         out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
-    told = [f"  {entry}" for entry in seen.code[:_CODE]] or ["  none"]
-    told += [f"  … and {len(seen.code) - _CODE} more (--json shows all)"] if len(seen.code) > _CODE else []
+    told = [f"  {entry}" for entry in summary.code_actions[:_CODE]] or ["  none"]
+    told += [f"  … and {len(summary.code_actions) - _CODE} more (--json shows all)"] if len(summary.code_actions) > _CODE else []
     return [*out, "", "code (nothing was run)", *told]
 
 
-def _name(seen: Survey, network: Network | None) -> str:
+def _name(seen: FileSummary, network: LoadedGenerator | None) -> str:
     """The file's name; of a folder that was given, its place in it: "ddpm/unet/model.safetensors"."""
     from pathlib import Path
 
-    file, given = seen.container.path, Path(str(network.subject.get("path"))) if network is not None else seen.container.path
+    file, given = seen.file_info.path, Path(str(network.subject.get("path"))) if network is not None else seen.file_info.path
     inside = given != file and given in file.parents
-    return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.container.name
+    return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.file_info.name
 
 
 def _row_of(entry: Assumption) -> tuple[str, str, str]:
@@ -188,32 +188,32 @@ def _table(rows: list[tuple[str, ...]], last: str = "({})") -> list[str]:
     return out
 
 
-def _facts(network: Network) -> dict[str, str]:
+def _facts(network: LoadedGenerator) -> dict[str, str]:
     about, latent, output = network.subject, network.latent, network.output
     span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
     return {
         "weights": str(about.get("weights")),
-        "family": f"{words.family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
+        "family": f"{words.describe_family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
         "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
         "classes": "none" if network.classes is None else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
     }
 
 
-def _opponent(seen: Survey, network: Network) -> dict[str, Any] | None:
+def _opponent(seen: FileSummary, network: LoadedGenerator) -> dict[str, Any] | None:
     """The discriminator that goes with the file, and whether it can be rebuilt; None where there is none."""
-    from gandiag.load.discriminator import find_opponent
+    from gandiag.load.discriminator import find_discriminator
 
-    found = find_opponent(seen.container.path, network.output)
+    found = find_discriminator(seen.file_info.path, network.output)
     if found is None:
         return None
-    judge = found.judge
+    judge = found.spec
     if judge is None:
-        return {"where": found.where, "rebuilt": False, "reason": found.reason}
-    return {"where": found.where, "rebuilt": True, "family": judge.family, "parameters": judge.parameters, "loss": found.loss}
+        return {"where": found.location, "rebuilt": False, "reason": found.reason}
+    return {"where": found.location, "rebuilt": True, "family": judge.family, "parameters": judge.n_parameters, "loss": found.loss}
 
 
-def _opponent_line(seen: Survey, network: Network) -> dict[str, str]:
+def _opponent_line(seen: FileSummary, network: LoadedGenerator) -> dict[str, str]:
     found = _opponent(seen, network)
     if found is None:
         return {}
@@ -224,11 +224,11 @@ def _opponent_line(seen: Survey, network: Network) -> dict[str, str]:
 def _nothing(path: str, problem: LoadError) -> dict[str, Any]:
     """The document of a path that is no file to look into."""
     facts = ("size", "container", "protocol", "sha256")
-    told: dict[str, Any] = {"contents": [], "code": [], "reading": None, "problem": {"what": problem.what, "hint": problem.hint}}
+    told: dict[str, Any] = {"contents": [], "code": [], "reading": None, "problem": {"what": problem.message, "hint": problem.hint}}
     return {"schema": SCHEMA, "path": path, **dict.fromkeys(facts), **told}
 
 
-def document(seen: Survey, network: Network | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:
+def build_document(summary: FileSummary, network: LoadedGenerator | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:
     """The JSON document, schema gandiag.inspect/1; the reading is null where there is a problem."""
     reading = None
     if network is not None:
@@ -237,15 +237,15 @@ def document(seen: Survey, network: Network | None, problem: LoadError | None, s
             "weights": network.subject.get("weights"), "family": network.subject.get("family"), "parameters": network.subject.get("parameters"),
             "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
             "output": {"kind": output.kind, "shape": list(output.shape), "range": list(output.range) if output.range else None},
-            "classes": network.classes, "condition": network.condition, "notes": list(network.notes), "discriminator": _opponent(seen, network),
+            "classes": network.classes, "condition": network.condition, "notes": list(network.notes), "discriminator": _opponent(summary, network),
             "assumptions": [{"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions],
         }  # fmt: skip
     return {
-        "schema": SCHEMA, "path": str(seen.container.path), "size": seen.container.size, "container": seen.container.kind, "protocol": seen.protocol,
-        "sha256": sha256, "contents": [_row(row) for row in seen.rows], "code": list(seen.code), "reading": reading,
-        "problem": None if problem is None else {"what": problem.what, "hint": problem.hint},
+        "schema": SCHEMA, "path": str(summary.file_info.path), "size": summary.file_info.size, "container": summary.file_info.kind, "protocol": summary.pickle_protocol,
+        "sha256": sha256, "contents": [_row(row) for row in summary.rows], "code": list(summary.code_actions), "reading": reading,
+        "problem": None if problem is None else {"what": problem.message, "hint": problem.hint},
     }  # fmt: skip
 
 
-def _row(row: Row) -> dict[str, Any]:
-    return {"path": row.path, "what": row.what, "tensors": row.tensors, "numbers": row.numbers, "bytes": row.nbytes}
+def _row(row: SummaryRow) -> dict[str, Any]:
+    return {"path": row.path, "what": row.description, "tensors": row.n_tensors, "numbers": row.numel, "bytes": row.nbytes}

@@ -8,26 +8,26 @@ from importlib import import_module
 
 import click
 
-from gandiag.catalogue import entries
-from gandiag.errors import ConfigError, PluginError, near
+from gandiag.catalogue import load_entries
+from gandiag.errors import ConfigError, PluginError, close_match_hint
 from gandiag.registry import Registry
 from gandiag.report import words
 
 from . import console
 
 # Kind -> registry; only those that are asked for are imported.
-REGISTRIES = {
+REGISTRY_PATHS = {
     "metrics": "gandiag.plan:METRICS",
     "features": "gandiag.features.extractors:EXTRACTORS",
     "formats": "gandiag.report.formats:FORMATS",
-    "gates": "gandiag.report.gates:GATES",
+    "gates": "gandiag.report.gates:GATE_FORMATS",
     "readers": "gandiag.load.read:READERS",
     "families": "gandiag.load.rebuild.families:FAMILIES",
     "logs": "gandiag.logs.formats:FORMATS",
     "remedies": "gandiag.reference.objectives.remedies:REMEDIES",
     "datasets": "gandiag.reference.data:DATASETS",
 }
-SAID = {
+KIND_TEXT = {
     "measurements": "numbers of a record, for policies and `gandiag explain`", "rules": "findings, for `gandiag explain`",
     "metrics": "what --metrics takes", "features": "what --features takes", "formats": "of `gandiag report`", "gates": "formats of `gandiag gate`",
     "readers": "files that can be read", "families": "networks that can be rebuilt", "logs": "training logs that can be read",
@@ -38,27 +38,27 @@ SAID = {
 @click.command("list")
 @click.argument("kind", required=False, metavar="[KIND]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON document")
-def listed(kind: str | None, as_json: bool) -> None:
+def list_command(kind: str | None, as_json: bool) -> None:
     """List names with where they come from. KIND: measurements, rules, metrics, features, formats, gates, readers, families, logs, remedies, datasets."""
-    if kind is not None and kind not in SAID:
-        raise ConfigError(f"there is no kind called {kind!r}", near(kind, list(SAID)))
-    found = {name: list(_rows(name)) for name in ([kind] if kind else SAID)}
+    if kind is not None and kind not in KIND_TEXT:
+        raise ConfigError(f"there is no kind called {kind!r}", close_match_hint(kind, list(KIND_TEXT)))
+    found = {name: list(_rows(name)) for name in ([kind] if kind else KIND_TEXT)}
     if as_json:
-        console.result(json.dumps({name: [{"name": row[0], "origin": row[1], "title": row[2]} for row in rows] for name, rows in found.items()}, indent=2))
+        console.print_result(json.dumps({name: [{"name": row[0], "origin": row[1], "title": row[2]} for row in rows] for name, rows in found.items()}, indent=2))
     else:
-        console.result("\n\n".join(_section(name, rows) for name, rows in found.items()))
+        console.print_result("\n\n".join(_section(name, rows) for name, rows in found.items()))
 
 
 def _rows(kind: str) -> Iterator[tuple[str, str, str]]:
     """(name, origin, title) of everything of a kind."""
-    if kind not in REGISTRIES:
+    if kind not in REGISTRY_PATHS:
         rules = kind == "rules"
-        yield from ((key, "gandiag", entry.title) for key, entry in sorted(entries().items()) if key.startswith("GD") == rules)
+        yield from ((key, "gandiag", entry.title) for key, entry in sorted(load_entries().items()) if key.startswith("GD") == rules)
         return
-    module, _, attr = REGISTRIES[kind].partition(":")
+    module, _, attr = REGISTRY_PATHS[kind].partition(":")
     registry: Registry = getattr(import_module(module), attr)
     for name in registry:
-        known = entries().get(name)
+        known = load_entries().get(name)
         yield name, registry.origin(name), known.title if known else _doc(registry, name)
 
 
@@ -69,13 +69,13 @@ def _doc(registry: Registry, name: str) -> str:
     try:
         return (getattr(registry.get(name), "__doc__", None) or "").strip().split("\n")[0]
     except PluginError as broken:
-        return f"broken: {broken.what}"
+        return f"broken: {broken.message}"
 
 
 def _section(kind: str, rows: list[tuple[str, str, str]]) -> str:
-    width = max((len(words.clean(row[0])) for row in rows), default=0)
-    lines = [f"{kind}: {SAID[kind]}"]
+    width = max((len(words.escape_unprintable(row[0])) for row in rows), default=0)
+    lines = [f"{kind}: {KIND_TEXT[kind]}"]
     for name, origin, title in rows:
-        beside = "" if origin == "gandiag" else f" ({words.clean(origin)})"
-        lines.append(f"  {words.clean(name):<{width}}  {words.clean(title)}{beside}".rstrip())
+        beside = "" if origin == "gandiag" else f" ({words.escape_unprintable(origin)})"
+        lines.append(f"  {words.escape_unprintable(name):<{width}}  {words.escape_unprintable(title)}{beside}".rstrip())
     return "\n".join(lines)

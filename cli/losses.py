@@ -27,14 +27,14 @@ from .audit import check_writable
 @click.option("-q", "--quiet", count=True, help="no notes (-q), nothing at all (-qq)")
 @click.option("-v", "--verbose", count=True, help="every remedy")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def losses(logs: tuple[str, ...], generator: str | None, discriminator: str | None, step: str | None, seed: int, as_json: bool, json_path: str | None,
+def losses_command(logs: tuple[str, ...], generator: str | None, discriminator: str | None, step: str | None, seed: int, as_json: bool, json_path: str | None,
            html_path: str | None, exit_zero: bool, quiet: int, verbose: int, debug: bool) -> int:  # fmt: skip
     """Read the losses of a GAN training like an instrument.
 
     LOG: CSV, TSV, JSON lines, TensorBoard events, notebooks, or any text with the losses in it (a pasted scrollback); several
     files of one run are joined. Exit codes: 0 settled, 1 any other finding, 2 could not read, 3 inconclusive.
     """
-    console.configure(quiet=quiet, verbose=verbose, debug=debug)
+    console.configure_output(quiet=quiet, verbose=verbose, debug=debug)
     for path in (json_path, html_path):
         check_writable(path)
     found = judged(list(logs), generator=generator, discriminator=discriminator, step=step, seed=seed)
@@ -48,10 +48,10 @@ def losses(logs: tuple[str, ...], generator: str | None, discriminator: str | No
         write_atomically(html_path, render_losses_page(found.document, found.findings))
         written.append(f"page {html_path}")
     if as_json:
-        console.result(found.to_json())
+        console.print_result(found.to_json())
     else:
         from gandiag.report.losses import render_losses
 
-        wide, color = console.width(sys.stdout), console.colored(sys.stdout)
-        console.result(render_losses(found.document, found.findings, width=wide, color=color, paths=written, verbose=verbose > 0))
+        wide, color = console.get_output_width(sys.stdout), console.supports_color(sys.stdout)
+        console.print_result(render_losses(found.document, found.findings, width=wide, color=color, paths=written, verbose=verbose > 0))
     return ExitCode.OK if exit_zero else found.exit_code

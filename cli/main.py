@@ -14,24 +14,24 @@ from importlib import import_module
 import click
 
 from gandiag import __version__
-from gandiag.errors import ExitCode, GandiagError, near
+from gandiag.errors import ExitCode, GandiagError, close_match_hint
 
 COMMANDS = {
-    "audit": ("gandiag.cli.audit:audit", "Is this generator collapsed, how badly, in which way, and what helps?"),
-    "inspect": ("gandiag.cli.inspect:inspect", "What is in this file, and how would it be read? Nothing is run."),
-    "gate": ("gandiag.cli.gate:gated", "For CI: hold records or checkpoints against a policy."),
-    "compare": ("gandiag.cli.compare:compared", "What changed from one record to another, with intervals."),
-    "explain": ("gandiag.cli.explain:explained", "What a finding or a number is, when it misleads, and what to try."),
-    "losses": ("gandiag.cli.losses:losses", "What do the losses of this training say: cycle, runaway, winner, since when?"),
-    "list": ("gandiag.cli.list:listed", "Every name that gandiag knows, and from which plug-in."),
-    "report": ("gandiag.cli.report:report", "Show a record again: text, page or JSON. Nothing is measured."),
-    "train": ("gandiag.cli.train:train", "Train a small GAN with or without a remedy, and audit its snapshots."),
-    "bank": ("gandiag.cli.bank:bank", "The baselines: recipes, remedies and seeds in one table."),
-    "selftest": ("gandiag.cli.selftest:selftest", "Check the score on this machine against collapses of known size."),
+    "audit": ("gandiag.cli.audit:audit_command", "Is this generator collapsed, how badly, in which way, and what helps?"),
+    "inspect": ("gandiag.cli.inspect:inspect_command", "What is in this file, and how would it be read? Nothing is run."),
+    "gate": ("gandiag.cli.gate:gate_command", "For CI: hold records or checkpoints against a policy."),
+    "compare": ("gandiag.cli.compare:compare_command", "What changed from one record to another, with intervals."),
+    "explain": ("gandiag.cli.explain:explain_command", "What a finding or a number is, when it misleads, and what to try."),
+    "losses": ("gandiag.cli.losses:losses_command", "What do the losses of this training say: cycle, runaway, winner, since when?"),
+    "list": ("gandiag.cli.list:list_command", "Every name that gandiag knows, and from which plug-in."),
+    "report": ("gandiag.cli.report:report_command", "Show a record again: text, page or JSON. Nothing is measured."),
+    "train": ("gandiag.cli.train:train_command", "Train a small GAN with or without a remedy, and audit its snapshots."),
+    "bank": ("gandiag.cli.bank:bank_command", "The baselines: recipes, remedies and seeds in one table."),
+    "selftest": ("gandiag.cli.selftest:self_test_command", "Check the score on this machine against collapses of known size."),
 }
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LazyGroup(click.Group):
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no command {args[0]!r}: {near(args[0], list(COMMANDS))}", ctx)
+            raise click.UsageError(f"there is no command {args[0]!r}: {close_match_hint(args[0], list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -73,7 +73,7 @@ def cli() -> None:
     """
 
 
-def run(argv: Sequence[str] | None = None) -> ExitCode:
+def run_command_line(argv: Sequence[str] | None = None) -> ExitCode:
     """Run a command line and return its exit code; every error becomes one sentence and an action on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Before torch starts its threads: waiting threads that spin for long slow a busy machine seven times and more.
@@ -99,19 +99,19 @@ def _bounded(arguments: list[str]) -> ExitCode:
         sys.stdout.flush()
         return ExitCode(code or 0)
     except (click.Abort, KeyboardInterrupt):
-        console.interrupted()
+        console.print_interrupted()
         return ExitCode.INTERRUPTED
     except click.ClickException as problem:
         problem.show()
     except GandiagError as problem:
-        console.complain(problem)
+        console.print_error(problem)
     except BrokenPipeError:
         # The reader of our output has gone: nothing more can be said, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as problem:
-        console.complain(_full(problem)) if problem.errno in FULL else console.apologise(problem)
+        console.print_error(_full(problem)) if problem.errno in DISK_FULL_ERRORS else console.print_bug_report(problem)
     except Exception as bug:
-        console.apologise(bug)
+        console.print_bug_report(bug)
     return ExitCode.CANNOT_RUN
 
 
@@ -121,4 +121,4 @@ def _full(problem: OSError) -> GandiagError:
 
 def entry() -> None:
     """The console script."""
-    raise SystemExit(int(run()))
+    raise SystemExit(int(run_command_line()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gandiag.config import AuditConfig, flag, numbers
+from gandiag.config import AuditConfig, option_name, parse_floats
 
 # Spelt as a plain switch, or with another name, on the command line.
 _ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
@@ -21,7 +21,7 @@ _TITLES = {
 }  # fmt: skip
 
 
-class Grouped(click.Command):
+class GroupedCommand(click.Command):
     """A command whose help lists its options under the headings of their knobs."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -37,7 +37,7 @@ class Grouped(click.Command):
                     formatter.write_dl(rows[group], col_max=26)
 
 
-class Numbers(click.ParamType[Any]):
+class NumberList(click.ParamType[Any]):
     """Comma-separated numbers."""
 
     name = "numbers"
@@ -46,12 +46,12 @@ class Numbers(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         try:
-            return numbers(value)
+            return parse_floats(value)
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 0.5,1,2", param, ctx)
 
 
-class Names(click.ParamType[Any]):
+class NameList(click.ParamType[Any]):
     """Comma-separated names."""
 
     name = "names"
@@ -82,10 +82,10 @@ def _option(entry: dataclasses.Field[Any], instead: str | None = None) -> Callab
     if entry.name == "exhibits":
         return click.option("--exhibits/--no-exhibits", default=None, help=text)
     if annotation.startswith("bool"):
-        return click.option(flag(entry.name), entry.name, is_flag=True, default=None, help=text)
+        return click.option(option_name(entry.name), entry.name, is_flag=True, default=None, help=text)
     if entry.name == "init":
         return click.option("--init", multiple=True, metavar="K=V", help=text, callback=lambda ctx, param, value: value or None)
-    names = _ALIASES.get(entry.name, (flag(entry.name), entry.name))
+    names = _ALIASES.get(entry.name, (option_name(entry.name), entry.name))
     return click.option(*names, type=_type(annotation, rules), default=None, help=text, metavar=_metavar(entry, annotation))
 
 
@@ -93,9 +93,9 @@ def _type(annotation: str, rules: Any) -> Any:
     if rules["choices"]:
         return click.Choice(rules["choices"])
     if annotation.startswith("tuple[float"):
-        return Numbers()
+        return NumberList()
     if annotation.startswith("tuple[str"):
-        return Names()
+        return NameList()
     return int if annotation.startswith("int") else float if annotation.startswith("float") else str
 
 
@@ -113,10 +113,10 @@ def _default(entry: dataclasses.Field[Any]) -> str:
     return f"  [default: {shown}]"
 
 
-def show_config(values: dict[str, Any], sources: dict[str, str]) -> str:
+def format_config(values: dict[str, Any], sources: dict[str, str]) -> str:
     """The resolved settings, one a line, each with its source."""
     width = max(len(name) for name in values)
-    return "\n".join(f"{flag(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items())
+    return "\n".join(f"{option_name(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items())
 
 
 def _shown(value: Any) -> str:

@@ -10,48 +10,48 @@ from typing import Any
 from gandiag.errors import ConfigError
 
 from . import console
-from .live import Live
+from .live import TrainingProgress
 
-HEAD = ["remedy", "score", "verdict", "before", ""]
+TABLE_HEADER = ["remedy", "score", "verdict", "before", ""]
 
 
-def compare_own(given: dict[str, Any], out: Path, ask: dict[str, Any], quiet: bool) -> None:
+def compare_custom_models(inputs: dict[str, Any], out: Path, settings: dict[str, Any], quiet: bool) -> None:
     """Train and audit under each remedy; show which one helps, and what the others need. Writes compared.json."""
-    missing = [f"--{name}" for name in ("data", "generator", "discriminator") if not given[name]]
+    missing = [f"--{name}" for name in ("data", "generator", "discriminator") if not inputs[name]]
     if missing:
         raise ConfigError(f"{' and '.join(missing)} missing", "your own networks need --data, --generator and --discriminator")
     from gandiag.reference.audits import audit_snapshots
     from gandiag.reference.data import Dataset
     from gandiag.reference.folder import RunFolder
-    from gandiag.reference.game import make_game
-    from gandiag.reference.own import TRIED, Own, advice, compare, latent_of
-    from gandiag.reference.plan import Plan
-    from gandiag.reference.story import table
+    from gandiag.reference.game import make_trainer
+    from gandiag.reference.own import DEFAULT_REMEDIES, CustomNetworks, describe_best_remedy, compare_remedies, infer_latent
+    from gandiag.reference.plan import RunConfig
+    from gandiag.reference.story import format_table
     from gandiag.reference.train import train
 
-    own = Own(given["data"], given["generator"], given["discriminator"], tuple(given["init"]))
-    latent = latent_of(own)
+    own = CustomNetworks(inputs["data"], inputs["generator"], inputs["discriminator"], tuple(inputs["init"]))
+    latent = infer_latent(own)
 
-    def run(plan: Plan, folder: Path, data: Dataset) -> list[dict[str, Any]]:
-        console.note(f"{plan.remedy.name}: {plan.steps:,} steps in {folder}")
+    def run(plan: RunConfig, folder: Path, data: Dataset) -> list[dict[str, Any]]:
+        console.print_info(f"{plan.remedy.name}: {plan.steps:,} steps in {folder}")
 
-        def start(asked: Plan) -> Any:
-            return make_game(asked.recipe, data, asked.remedy, seed=asked.seed, ahead=asked.ahead, z_scale=asked.z_scale, networks=own.networks, latent=latent)
+        def start(asked: RunConfig) -> Any:
+            return make_trainer(asked.recipe, data, asked.remedy, seed=asked.seed, unroll_steps=asked.ahead, z_scale=asked.z_scale, network_factory=own.build_networks, latent=latent)
 
-        with Live(quiet=quiet) as live:
+        with TrainingProgress(quiet=quiet) as live:
             finished = train(plan, folder, live, start)
-        with console.progress() as on_progress:
-            return audit_snapshots(finished, data, lambda done, total: on_progress("audit", done, total), last=plan.snapshots == 1,
-                                   model=own.generator, init=own.init)  # fmt: skip
+        with console.show_progress() as on_progress:
+            return audit_snapshots(finished, data, lambda done, total: on_progress("audit", done, total), last_only=plan.snapshots == 1,
+                                   model=own.generator, init=own.model_args)  # fmt: skip
 
-    asked = ask.get("remedy")
-    remedies = TRIED if not asked else tuple(dict.fromkeys(["none", *asked.split(",")]))
+    asked = settings.get("remedy")
+    remedies = DEFAULT_REMEDIES if not asked else tuple(dict.fromkeys(["none", *asked.split(",")]))
     out.mkdir(parents=True, exist_ok=True)
-    trials = compare(own, remedies, out, ask, run)
-    rows = [[trial.remedy, *_told(trial.audit), _before(trial.earlier), trial.reason] for trial in trials]
-    kept = [{"remedy": trial.remedy, "audit": trial.audit, "earlier": trial.earlier, "reason": trial.reason} for trial in trials]
+    trials = compare_remedies(own, remedies, out, settings, run)
+    rows = [[trial.remedy, *_told(trial.audit), _before(trial.previous_audits), trial.reason] for trial in trials]
+    kept = [{"remedy": trial.remedy, "audit": trial.audit, "earlier": trial.previous_audits, "reason": trial.reason} for trial in trials]
     written = RunFolder(out).write("compared.json", json.dumps(kept, indent=1) + "\n")
-    console.result(f"{advice(trials)}\n\n{table(HEAD, rows)}\n\nwrote {written}")
+    console.print_result(f"{describe_best_remedy(trials)}\n\n{format_table(TABLE_HEADER, rows)}\n\nwrote {written}")
 
 
 def _told(audit: dict[str, Any] | None) -> list[str]:

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-HEARTBEAT = 30.0  # seconds
+LOG_INTERVAL = 30.0  # seconds
 
 
-class Progress:
+class ProgressReporter:
     """A callback `on_progress(stage, done, total)` that shows how far a run is; a context manager.
 
     On a terminal: one bar a stage, with the time left. Elsewhere: "sampled 4,096 / 10,000, 38 s left" every `every`
     seconds, also while nothing is reported, so that a log shows that the run is alive. `quiet`: nothing at all.
     """
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, every: float = HEARTBEAT) -> None:
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, interval: float = LOG_INTERVAL) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.quiet = quiet
-        self.every = every
+        self.interval = interval
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
         self._stage: tuple[str, int, int, float] | None = None
@@ -57,24 +57,24 @@ class Progress:
             self._stage = (stage, done, total, started)
         if self._bar is not None:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(words.name(stage), total=total or None)
+                self._tasks[stage] = self._bar.add_task(words.key_to_text(stage), total=total or None)
             self._bar.update(self._tasks[stage], completed=done, total=total or None)
 
     def _beat(self) -> None:
-        while not self._over.wait(self.every):
+        while not self._over.wait(self.interval):
             with self._lock:
                 stage = self._stage
             if stage is not None:
-                self.stream.write(heartbeat(*stage[:3], time.monotonic() - stage[3]) + "\n")
+                self.stream.write(format_log_line(*stage[:3], time.monotonic() - stage[3]) + "\n")
                 self.stream.flush()
 
 
-def heartbeat(stage: str, done: int, total: int, seconds: float) -> str:
+def format_log_line(stage: str, done: int, total: int, seconds: float) -> str:
     """One line for a log: "sample 4,096 / 10,000, 38 s left"."""
-    told = f"{words.name(stage)} {done:,}" + (f" / {total:,}" if total else "")
+    told = f"{words.key_to_text(stage)} {done:,}" + (f" / {total:,}" if total else "")
     if total and 0 < done < total:
-        return f"{told}, {words.duration(seconds * (total - done) / done)} left"
-    return f"{told}, {words.duration(seconds)} so far"
+        return f"{told}, {words.format_duration(seconds * (total - done) / done)} left"
+    return f"{told}, {words.format_duration(seconds)} so far"
 
 
 def _bar(stream: TextIO) -> Bar:
@@ -83,6 +83,6 @@ def _bar(stream: TextIO) -> Bar:
 
     from . import console
 
-    page = Console(file=stream, no_color=not console.colored(stream), markup=False, emoji=False, highlight=False)
+    page = Console(file=stream, no_color=not console.supports_color(stream), markup=False, emoji=False, highlight=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=page, transient=True)

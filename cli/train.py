@@ -10,7 +10,7 @@ import click
 from gandiag.errors import ConfigError, ExitCode
 
 from . import console
-from .live import Live
+from .live import TrainingProgress
 
 
 @click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +30,7 @@ from .live import Live
 @click.option("--init", multiple=True, metavar="K=V", help="argument of both (repeatable)")
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def train(dataset: str | None, out: Path, audited: bool, quiet: int, debug: bool, **ask: Any) -> int:
+def train_command(dataset: str | None, out: Path, audited: bool, quiet: int, debug: bool, **ask: Any) -> int:
     """Train a small GAN on DATASET, with or without a remedy, and audit its snapshots.
 
     \b
@@ -43,36 +43,36 @@ def train(dataset: str | None, out: Path, audited: bool, quiet: int, debug: bool
     The same command goes on where it was stopped, with the same result to the bit. Exit code 0 when training finished,
     whatever its audits say; 2 where it could not run, or diverged.
     """
-    console.configure(quiet=quiet, debug=debug)
+    console.configure_output(quiet=quiet, debug=debug)
     import torch
 
     from gandiag.reference.data import DATASETS
-    from gandiag.reference.plan import make_plan
-    from gandiag.reference.story import HEAD, PAGE, table, tell, title
-    from gandiag.reference.train import LOG
+    from gandiag.reference.plan import make_run_config
+    from gandiag.reference.story import TABLE_HEADER, PAGE_FILE, format_table, write_report, format_run_title
+    from gandiag.reference.train import LOG_FILE
     from gandiag.reference.train import train as run
 
     torch.set_num_threads(1)
     own = {name: ask.pop(name) for name in ("data", "generator", "discriminator", "init")}
     if any(own.values()):
-        from .own import compare_own
+        from .own import compare_custom_models
 
-        compare_own(own, out, ask, quiet > 0)
+        compare_custom_models(own, out, ask, quiet > 0)
         return ExitCode.OK
     if dataset is None:
         raise ConfigError("there is no DATASET", f"choose from: {', '.join(DATASETS)}; or give --data, --generator and --discriminator")
     data = DATASETS.get(dataset)()
-    plan = make_plan(dataset, ask)
-    console.note(f"{title(plan)}: {plan.steps:,} steps in {out}")
-    with Live(quiet=quiet > 0) as live:
+    plan = make_run_config(dataset, ask)
+    console.print_info(f"{format_run_title(plan)}: {plan.steps:,} steps in {out}")
+    with TrainingProgress(quiet=quiet > 0) as live:
         folder = run(plan, out, live)
     audits: list[dict[str, Any]] = []
     if audited:
         from gandiag.reference.audits import audit_snapshots
 
-        with console.progress() as on_progress:
+        with console.show_progress() as on_progress:
             audits = audit_snapshots(folder, data, lambda done, total: on_progress("audit", done, total))
-    rows = tell(folder, plan, data, audits)
-    written = f"generator {folder.generator} · page {folder.path / PAGE} · log {folder.path / LOG}"
-    console.result(f"{title(plan)}\n\n{table(HEAD, rows)}\n\n{written}")
+    rows = write_report(folder, plan, data, audits)
+    written = f"generator {folder.generator_file} · page {folder.path / PAGE_FILE} · log {folder.path / LOG_FILE}"
+    console.print_result(f"{format_run_title(plan)}\n\n{format_table(TABLE_HEADER, rows)}\n\n{written}")
     return ExitCode.OK

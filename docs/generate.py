@@ -12,12 +12,12 @@ sys.path.insert(0, str(HERE.parent))
 
 from gandiag.cli.main import COMMANDS  # noqa: E402
 
-from gandiag.catalogue import entries  # noqa: E402
-from gandiag.config import AuditConfig, flag  # noqa: E402
+from gandiag.catalogue import load_entries  # noqa: E402
+from gandiag.config import AuditConfig, option_name  # noqa: E402
 from gandiag.errors import ExitCode  # noqa: E402
-from gandiag.judge.baselines import shipped  # noqa: E402
-from gandiag.judge.remedies import advise  # noqa: E402
-from gandiag.reference.tables import markdown  # noqa: E402
+from gandiag.judge.baselines import load_baselines  # noqa: E402
+from gandiag.judge.remedies import get_remedies  # noqa: E402
+from gandiag.reference.tables import render_markdown  # noqa: E402
 
 MEANINGS = {
     "OK": "audited, no collapse seen; policy kept", "COLLAPSED": "audited, collapse; policy violated",
@@ -46,20 +46,20 @@ def reference() -> str:
     lines += ["## Settings", "", "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > default.", ""]
     lines += table(("option", "environment", "default", "what it sets"), (_setting(entry) for entry in dataclasses.fields(AuditConfig)))
     lines += ["## Findings", ""]
-    rules = {key: entry for key, entry in sorted(entries().items()) if key.startswith("GD")}
-    advice = {key: "; ".join(str(remedy["title"]) for remedy in advise(key)) for key in rules}
+    rules = {key: entry for key, entry in sorted(load_entries().items()) if key.startswith("GD")}
+    advice = {key: "; ".join(str(remedy["title"]) for remedy in get_remedies(key)) for key in rules}
     lines += table(("code", "finding", "what usually helps"), ((f"`{key}`", cell(entry.title), cell(advice[key])) for key, entry in rules.items()))
     lines += ["## Measurements", "", "`gandiag explain NAME` has the formula, when it misleads, and the source.", ""]
-    numbers = ((key, entry) for key, entry in sorted(entries().items()) if not key.startswith("GD"))
+    numbers = ((key, entry) for key, entry in sorted(load_entries().items()) if not key.startswith("GD"))
     lines += table(("name", "what it is", "better"), ((f"`{key}`", cell(entry.title), entry.better) for key, entry in numbers))
     return "\n".join(lines)
 
 
 def baselines() -> str:
     """The tables of the bundled bank."""
-    bank = shipped()
+    bank = load_baselines()
     made = ", ".join(f"{name} {version}" for name, version in bank["versions"].items())
-    head, _, rest = markdown(bank).partition("\n")
+    head, _, rest = render_markdown(bank).partition("\n")
     about = f"""
 What the reference trainer makes of the recipes in `gandiag/data/recipes.toml` without a remedy and with one, from the seeds in `gandiag/data/bank.toml`.
 `gandiag bank --out DIR` makes all of it again (here: {made}, CPU); `gandiag train DATASET --recipe RECIPE --remedy R --seed S` makes one run. An audit with
@@ -70,7 +70,7 @@ What the reference trainer makes of the recipes in `gandiag/data/recipes.toml` w
 
 def _setting(entry: dataclasses.Field[object]) -> tuple[str, ...]:
     default = "" if entry.default is None else ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else str(entry.default)
-    return f"`{flag(entry.name)}`", f"`GANDIAG_{entry.name.strip('_').upper()}`", cell(default), cell(entry.metadata["help"])
+    return f"`{option_name(entry.name)}`", f"`GANDIAG_{entry.name.strip('_').upper()}`", cell(default), cell(entry.metadata["help"])
 
 
 if __name__ == "__main__":

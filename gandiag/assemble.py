@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gandiag.config import Resolved
-from gandiag.contracts import Assumption, Estimate, Latent, Outcome, Output
+from gandiag.config import ResolvedConfig
+from gandiag.contracts import Assumption, Estimate, LatentSpec, MetricResult, OutputSpec
 from gandiag.record import Measurement, Record, Score
-from gandiag.stats.sheets import capped
+from gandiag.stats.sheets import limit_total_size
 
-PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
-SECTIONS = ("profile", "aspects", "modes", "response", "game")
+REPORTED_PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
+RECORD_SECTIONS = ("profile", "aspects", "modes", "response", "game")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scale:
+class LatentScale:
     """The latent scale that the file says it was trained at, and where it says so."""
 
     value: float
@@ -27,14 +27,14 @@ class Scale:
     source: str
 
 
-def subject_of(facts: Mapping[str, Any], output: Output, *, latent: Latent | None = None, scale: float = 1.0, trained: Scale | None = None,
+def build_subject_section(facts: Mapping[str, Any], output: OutputSpec, *, latent: LatentSpec | None = None, scale: float = 1.0, trained_scale: LatentScale | None = None,
                assumptions: Sequence[Assumption] = (), classes: int | None = None, notes: Sequence[Any] = (),
-               knobs: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
+               sampling_settings: Mapping[str, Any] | None = None) -> dict[str, Any]:  # fmt: skip
     """The record's `subject`: facts of the file, latent (with `knobs`: psi and noise), output, and everything that had to be assumed."""
     shown = None
     if latent is not None:
-        shown = {"dim": latent.dim, "prior": latent.prior, "scale": scale, "trained_scale": None if trained is None else dataclasses.asdict(trained),
-                 **(knobs or {})}
+        shown = {"dim": latent.dim, "prior": latent.prior, "scale": scale, "trained_scale": None if trained_scale is None else dataclasses.asdict(trained_scale),
+                 **(sampling_settings or {})}
     return {
         "path": None, "sha256": None, "loader": None, "family": None, "parameters": None, "weights": None,
         **facts,
@@ -46,42 +46,42 @@ def subject_of(facts: Mapping[str, Any], output: Output, *, latent: Latent | Non
     }
 
 
-def provenance_of(resolved: Resolved, *, device: str, features: Mapping[str, str], seconds: Mapping[str, float], doubts: Sequence[str],
-                  remarks: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def build_provenance(resolved: ResolvedConfig, *, device: str, feature_fingerprints: Mapping[str, str], seconds: Mapping[str, float], inconclusive_reasons: Sequence[str],
+                  notes: Sequence[str]) -> dict[str, Any]:  # fmt: skip
     """Versions, device, seed, settings with their sources, features with their fingerprints, seconds per stage. No host or user names."""
     settings = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
     config = {name: {"value": value, "source": resolved.sources.get(name, "default")} for name, value in settings.items()}
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in REPORTED_PACKAGES}},
         "device": device,
         "seed": resolved.config.seed,
         "config": config,
-        "features": dict(features),
+        "features": dict(feature_fingerprints),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "doubts": list(doubts),
-        "remarks": list(remarks),
+        "doubts": list(inconclusive_reasons),
+        "remarks": list(notes),
     }
 
 
-def record_of(outcome: Outcome, subject: Mapping[str, Any], provenance: Mapping[str, Any], *, limit: float, exhibits: bool) -> Record:
+def build_record(result: MetricResult, subject: Mapping[str, Any], provenance: Mapping[str, Any], *, limit: float, exhibits: bool) -> Record:
     """A Record that still has to be judged."""
-    sections = dict(outcome.sections)
+    sections = dict(result.sections)
     score = dataclasses.replace(sections.get("score") or Score(None, None, None, basis="degeneracy"), limit=limit)
     return Record(
-        verdict="inconclusive", kinds=(), score=score, subject=subject, measurements=dict(sorted(outcome.measurements.items())),
-        classes=tuple(sections.get("classes", ())), exhibits=capped(outcome.exhibits) if exhibits else (), provenance=provenance,
-        **{name: sections.get(name, {}) for name in SECTIONS},
+        verdict="inconclusive", kinds=(), score=score, subject=subject, measurements=dict(sorted(result.measurements.items())),
+        classes=tuple(sections.get("classes", ())), exhibits=limit_total_size(result.exhibits) if exhibits else (), provenance=provenance,
+        **{name: sections.get(name, {}) for name in RECORD_SECTIONS},
     )  # fmt: skip
 
 
-def fact(value: float | Estimate, *, n: int = 0, unit: str = "", reason: str = "a fact of the file") -> Measurement:
+def measurement_without_floor(value: float | Estimate, *, n: int = 0, unit: str = "", reason: str = "a fact of the file") -> Measurement:
     """A measurement that has no floor, because it is no statistic of the samples."""
     if isinstance(value, Estimate):
         return Measurement(value.value, value.low, value.high, unit=unit, n=n, reason=reason)
     return Measurement(value, unit=unit, n=n, reason=reason)
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gandiag.errors import ConfigError, near
+from gandiag.errors import ConfigError, close_match_hint
 
-SCALES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
+DEFAULT_LATENT_SCALES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0)
 
 # Samples a side. On a GPU "standard" is 10,000.
-BUDGETS: dict[str, dict[str, int]] = {
+BUDGET_SAMPLES: dict[str, dict[str, int]] = {
     "quick": {"cpu": 1_000, "gpu": 1_000},
     "standard": {"cpu": 2_000, "gpu": 10_000},
     "thorough": {"cpu": 50_000, "gpu": 50_000},
 }
 
 
-def knob(default: Any, help: str, *, group: str = "audit", choices: tuple[str, ...] = (), low: float | None = None,
-         high: float | None = None, many: bool = False) -> Any:
+def setting_field(default: Any, help: str, *, group: str = "audit", choices: tuple[str, ...] = (), low: float | None = None,
+         high: float | None = None, multiple: bool = False) -> Any:
     """A dataclass field that carries what command line, environment and TOML need to know about it."""
-    meta = {"help": help, "group": group, "choices": choices, "low": low, "high": high, "many": many}
+    meta = {"help": help, "group": group, "choices": choices, "low": low, "high": high, "many": multiple}
     return field(default=default, metadata=meta)
 
 
@@ -37,75 +37,75 @@ class AuditConfig:
     """The settings of one audit; frozen and checked on construction. Unset (None) means: inferred, and said."""
 
     # what to measure
-    real: str | None = knob(None, "real data: image folder (class sub-folders are matched class by class), zip, .npy or .npz")
-    log: str | None = knob(None, "training log of this generator: its losses are read and reported beside the verdict")
-    budget: str = knob("standard", "samples a side: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000", choices=tuple(BUDGETS))
-    n: int | None = knob(None, "generated samples, in place of the budget's", low=2)
-    scales: tuple[float, ...] = knob(SCALES, "latent scales of the sweep, comma-separated", many=True, low=0.0)
-    seed: int = knob(0, "seed of every draw", low=0)
-    features: str | None = knob(None, "imagenet (images), identity (vectors), series, pixels, imagenet@224, or one of torch-fidelity's extractors")
-    metrics: tuple[str, ...] = knob((), "extra metrics by name, comma-separated (fid, is: Inception weights are needed)", many=True)
-    limit: float = knob(0.15, "collapse score at which the verdict is collapsed", low=0.0, high=1.0)
-    exhibits: bool = knob(True, "keep sample sheets and curves in the record")
+    real: str | None = setting_field(None, "real data: image folder (class sub-folders are matched class by class), zip, .npy or .npz")
+    log: str | None = setting_field(None, "training log of this generator: its losses are read and reported beside the verdict")
+    budget: str = setting_field("standard", "samples a side: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000", choices=tuple(BUDGET_SAMPLES))
+    n: int | None = setting_field(None, "generated samples, in place of the budget's", low=2)
+    scales: tuple[float, ...] = setting_field(DEFAULT_LATENT_SCALES, "latent scales of the sweep, comma-separated", multiple=True, low=0.0)
+    seed: int = setting_field(0, "seed of every draw", low=0)
+    features: str | None = setting_field(None, "imagenet (images), identity (vectors), series, pixels, imagenet@224, or one of torch-fidelity's extractors")
+    metrics: tuple[str, ...] = setting_field((), "extra metrics by name, comma-separated (fid, is: Inception weights are needed)", multiple=True)
+    limit: float = setting_field(0.15, "collapse score at which the verdict is collapsed", low=0.0, high=1.0)
+    exhibits: bool = setting_field(True, "keep sample sheets and curves in the record")
     # how to run
-    device: str = knob("auto", "where to sample", group="run", choices=("auto", "cpu", "cuda", "mps"))
-    batch_size: int | None = knob(None, "generator batch (default: automatic, halved when memory runs out)", group="run", low=1)
-    download: bool = knob(False, "allow the download of extractor weights", group="run")
-    inception_weights: str | None = knob(None, "torch-fidelity's Inception weights on this disk", group="run")
+    device: str = setting_field("auto", "where to sample", group="run", choices=("auto", "cpu", "cuda", "mps"))
+    batch_size: int | None = setting_field(None, "generator batch (default: automatic, halved when memory runs out)", group="run", low=1)
+    download: bool = setting_field(False, "allow the download of extractor weights", group="run")
+    inception_weights: str | None = setting_field(None, "torch-fidelity's Inception weights on this disk", group="run")
     # how to read the file
-    key: str | None = knob(None, "path of the generator inside the file, as a.b.c", group="load")
-    weights: str = knob("ema", "which weights, where the file holds both", group="load", choices=("ema", "raw"))
-    model: str | None = knob(None, "pkg.mod:factory that builds the network for these weights", group="load")
-    init: tuple[str, ...] = knob((), "k=v argument of the factory (repeatable)", group="load", many=True)
-    trust: bool = knob(False, "run the code in this file (TorchScript, pickled modules)", group="load")
-    strict: bool = knob(False, "turn every assumption into an error", group="load")
-    spec: str | None = knob(None, "file that keeps the whole reading: written if it does not exist, else replayed", group="load")
-    npz_key: str | None = knob(None, "array inside an .npz file of samples", group="load")
+    key: str | None = setting_field(None, "path of the generator inside the file, as a.b.c", group="load")
+    weights: str = setting_field("ema", "which weights, where the file holds both", group="load", choices=("ema", "raw"))
+    model: str | None = setting_field(None, "pkg.mod:factory that builds the network for these weights", group="load")
+    init: tuple[str, ...] = setting_field((), "k=v argument of the factory (repeatable)", group="load", multiple=True)
+    trust: bool = setting_field(False, "run the code in this file (TorchScript, pickled modules)", group="load")
+    strict: bool = setting_field(False, "turn every assumption into an error", group="load")
+    spec: str | None = setting_field(None, "file that keeps the whole reading: written if it does not exist, else replayed", group="load")
+    npz_key: str | None = setting_field(None, "array inside an .npz file of samples", group="load")
     # what the file cannot say
-    latent_dim: int | None = knob(None, "size of the latent vector, labels not counted", group="latent", low=1)
-    prior: str | None = knob(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "unit", "truncated", "sphere"))
-    scale: float = knob(1.0, "latent scale sampled at", group="latent", low=0.0)
-    psi: float = knob(1.0, "truncation: styles drawn towards their mean, 1 is none", group="latent", low=0.0)
-    noise: str = knob("const", "noise inputs beside the latent: one fixed draw, one a sample, or none", group="latent", choices=("const", "random", "none"))
-    classes: int | None = knob(None, "number of classes of a conditional generator", group="latent", low=1)
-    condition: str | None = knob(None, "how the class is passed", group="latent", choices=("index", "onehot", "concat"))
-    class_place: str | None = knob(None, "where the class, one-hot or as a vector, goes: before, after, between, times or plus the latents", group="latent",
+    latent_dim: int | None = setting_field(None, "size of the latent vector, labels not counted", group="latent", low=1)
+    prior: str | None = setting_field(None, "latent prior (default: normal)", group="latent", choices=("normal", "uniform", "unit", "truncated", "sphere"))
+    scale: float = setting_field(1.0, "latent scale sampled at", group="latent", low=0.0)
+    psi: float = setting_field(1.0, "truncation: styles drawn towards their mean, 1 is none", group="latent", low=0.0)
+    noise: str = setting_field("const", "noise inputs beside the latent: one fixed draw, one a sample, or none", group="latent", choices=("const", "random", "none"))
+    classes: int | None = setting_field(None, "number of classes of a conditional generator", group="latent", low=1)
+    condition: str | None = setting_field(None, "how the class is passed", group="latent", choices=("index", "onehot", "concat"))
+    class_place: str | None = setting_field(None, "where the class, one-hot or as a vector, goes: before, after, between, times or plus the latents", group="latent",
                                     choices=("before", "after", "between", "times", "plus"))  # fmt: skip
-    class_: int | None = knob(None, "sample this class only", group="latent", low=0)
-    image_size: int | None = knob(None, "side of the image in pixels", group="output", low=1)
-    channels: int | None = knob(None, "channels of the image", group="output", low=1)
-    strides: tuple[str, ...] | None = knob(None, "stride/padding of each transposed convolution that starts from more than one pixel, in order: 2/1,2/1",
-                                           group="output", many=True)  # fmt: skip
-    upsampling: str | None = knob(None, "how a picture is doubled, where the file does not say", group="output",
+    class_: int | None = setting_field(None, "sample this class only", group="latent", low=0)
+    image_size: int | None = setting_field(None, "side of the image in pixels", group="output", low=1)
+    channels: int | None = setting_field(None, "channels of the image", group="output", low=1)
+    strides: tuple[str, ...] | None = setting_field(None, "stride/padding of each transposed convolution that starts from more than one pixel, in order: 2/1,2/1",
+                                           group="output", multiple=True)  # fmt: skip
+    upsampling: str | None = setting_field(None, "how a picture is doubled, where the file does not say", group="output",
                                    choices=("nearest", "bilinear", "pixel-shuffle", "depth-to-space"))  # fmt: skip
-    activation: str | None = knob(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
-    output_range: tuple[float, ...] | None = knob(None, "range of the output, as -1,1 or 0,1", group="output", many=True)
-    bn: str = knob("eval", "batch norm: stored statistics, the batch's, or re-estimated", group="output", choices=("eval", "batch", "standing"))
-    bn_eps: float | None = knob(None, "eps of batch norm (1e-5; some popular code uses 0.8)", group="output", low=0.0)
+    activation: str | None = setting_field(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
+    output_range: tuple[float, ...] | None = setting_field(None, "range of the output, as -1,1 or 0,1", group="output", multiple=True)
+    bn: str = setting_field("eval", "batch norm: stored statistics, the batch's, or re-estimated", group="output", choices=("eval", "batch", "standing"))
+    bn_eps: float | None = setting_field(None, "eps of batch norm (1e-5; some popular code uses 0.8)", group="output", low=0.0)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            check(entry, getattr(self, entry.name))
+            validate_setting(entry, getattr(self, entry.name))
         if self.output_range is not None and (len(self.output_range) != 2 or not self.output_range[0] < self.output_range[1]):
             raise ConfigError(f"--output-range is {self.output_range}", "give two numbers, low then high: --output-range -1,1")
 
-    def samples(self, device: str) -> int:
+    def n_samples(self, device: str) -> int:
         """Generated samples: `n`, else the budget's for this device."""
-        return self.n or BUDGETS[self.budget]["cpu" if device == "cpu" else "gpu"]
+        return self.n or BUDGET_SAMPLES[self.budget]["cpu" if device == "cpu" else "gpu"]
 
 
-def flag(name: str) -> str:
+def option_name(name: str) -> str:
     """The command-line spelling of a knob: `latent_dim` -> --latent-dim, `class_` -> --class."""
     return "--" + name.strip("_").replace("_", "-")
 
 
-def check(entry: dataclasses.Field[Any], value: Any) -> None:
+def validate_setting(entry: dataclasses.Field[Any], value: Any) -> None:
     """Choices and bounds of one knob. ConfigError names the flag, the value and what is allowed."""
     if value is None:
         return
-    rules, name = entry.metadata, flag(entry.name)
+    rules, name = entry.metadata, option_name(entry.name)
     if rules["choices"] and value not in rules["choices"]:
-        raise ConfigError(f"{name} is {value!r}", near(str(value), rules["choices"]))
+        raise ConfigError(f"{name} is {value!r}", close_match_hint(str(value), rules["choices"]))
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, str):
             continue
@@ -117,14 +117,14 @@ def check(entry: dataclasses.Field[Any], value: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedConfig:
     """A configuration and where each value came from: "flag", "environment", the TOML file, or "default"."""
 
     config: AuditConfig
     sources: Mapping[str, str]
 
 
-def resolve(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Resolved:
+def resolve_config(options: Mapping[str, Any], *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> ResolvedConfig:
     """Put flags over environment over TOML over defaults. Unknown names are errors with the nearest match."""
     environ = os.environ if environ is None else environ
     known = {entry.name: entry for entry in dataclasses.fields(AuditConfig)}
@@ -132,12 +132,12 @@ def resolve(flags: Mapping[str, Any], *, environ: Mapping[str, str] | None = Non
     sources = {name: "default" for name in known}
     for name, value, source in [*_from_toml(folder or Path.cwd(), known), *_from_environ(environ, known)]:
         values[name], sources[name] = value, source
-    for name, value in flags.items():
+    for name, value in options.items():
         if name not in known:
-            raise ConfigError(f"there is no setting called {name!r}", near(name, list(known)))
+            raise ConfigError(f"there is no setting called {name!r}", close_match_hint(name, list(known)))
         if value is not None:
             values[name], sources[name] = value, "flag"
-    return Resolved(AuditConfig(**values), sources)
+    return ResolvedConfig(AuditConfig(**values), sources)
 
 
 def _from_environ(environ: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
@@ -169,7 +169,7 @@ def _from_toml(folder: Path, known: Mapping[str, Any]) -> list[tuple[str, Any, s
 def _toml_row(key: str, value: Any, known: Mapping[str, Any], file: str) -> tuple[str, Any, str]:
     name = {"class": "class_"}.get(key, key.replace("-", "_"))
     if name not in known:
-        raise ConfigError(f"{file} sets {key!r}, which is no setting", near(key, list(known)))
+        raise ConfigError(f"{file} sets {key!r}, which is no setting", close_match_hint(key, list(known)))
     return name, tuple(value) if isinstance(value, list) else _parse(known[name], value, f"{file}: {key}"), file
 
 
@@ -186,7 +186,7 @@ def _parse(entry: dataclasses.Field[Any], text: Any, where: str) -> Any:
         if annotation.startswith("float"):
             return float(text)
         if annotation.startswith("tuple[float"):
-            return numbers(text)
+            return parse_floats(text)
         if annotation.startswith("tuple[str"):
             return tuple(part.strip() for part in text.split(",") if part.strip())
     except (ValueError, KeyError):
@@ -194,6 +194,6 @@ def _parse(entry: dataclasses.Field[Any], text: Any, where: str) -> Any:
     return text
 
 
-def numbers(text: str) -> tuple[float, ...]:
+def parse_floats(text: str) -> tuple[float, ...]:
     """"0.5, 1,2" -> (0.5, 1.0, 2.0). ValueError for anything else."""
     return tuple(float(part) for part in text.split(",") if part.strip())

@@ -21,46 +21,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gandiag.contracts import Batch, Metric, Outcome, Output
+from gandiag.contracts import Batch, Metric, MetricResult, OutputSpec
 from gandiag.errors import ExitCode, LoadError, PluginError
 from gandiag.features.extractors import Extractor
-from gandiag.features.names import parse
-from gandiag.features.request import Request
-from gandiag.judge.gate import Gated, gate, refused
-from gandiag.plan import Question
-from gandiag.record import Finding, Measurement, Record, Score, plain
-from gandiag.testing import Injection, mixture
+from gandiag.features.names import parse_view_name
+from gandiag.features.request import ExtractorRequest
+from gandiag.judge.gate import GateResult, gate, make_error_result
+from gandiag.plan import MetricContext
+from gandiag.record import Finding, Measurement, Record, Score, to_json_value
+from gandiag.testing import Corruption, make_mixture
 
-N, DIM = 200, 8
-ATTACK = "</script><img src=x onerror=alert(1)>\x1b[31m|`\n::error::x"
+N_SAMPLES, DIM = 200, 8
+UNSAFE_TEXT = "</script><img src=x onerror=alert(1)>\x1b[31m|`\n::error::x"
 
 
-def check_metric(factory: Any, *, view: str = "identity", n: int = N) -> tuple[Metric, ...]:
+def check_metric(factory: Any, *, view: str = "identity", n: int = N_SAMPLES) -> tuple[Metric, ...]:
     """A metric class (view, n, seed, referenced) or a function of a Question: measured on a toy world, with and without collapse.
 
     Kept are: a key; hashable needs; numbers that are finite or null with a reason, `low <= value <= high`, a direction; the same
     result twice; the inputs unchanged. Returns the metrics that it made.
     """
-    output = Output("vector", (DIM,))
-    made = [factory(view, n, 0, True)] if isinstance(factory, type) else list(factory(Question(view, n, 0, output, True, False)))
-    world = mixture(dim=DIM, modes=5)
+    output = OutputSpec("vector", (DIM,))
+    made = [factory(view, n, 0, True)] if isinstance(factory, type) else list(factory(MetricContext(view, n, 0, output, True, False)))
+    world = make_mixture(dim=DIM, n_modes=5)
     real = world.sample(2 * n, seed=1)
     for metric in made:
         _demand(isinstance(metric, Metric), f"{type(metric).__name__} has no key, needs() or measure()", "see gandiag.contracts.Metric")
-        for fake in (world.sample(n, seed=2), Injection(point="on").sample(world, n, seed=2)):
+        for fake in (world.sample(n, seed=2), Corruption(point="on").sample(world, n, seed=2)):
             kept = real.clone(), fake.clone()
             first, again = (metric.measure(_results(metric, view, real, fake)) for _ in range(2))
             _outcome(metric, first)
-            same = json.dumps(plain(first), sort_keys=True) == json.dumps(plain(again), sort_keys=True)
+            same = json.dumps(to_json_value(first), sort_keys=True) == json.dumps(to_json_value(again), sort_keys=True)
             _demand(same, f"{metric.key} gives another result the second time", "draw from a torch.Generator of your own, seeded by `seed`")
             _demand(torch.equal(real, kept[0]) and torch.equal(fake, kept[1]), f"{metric.key} changes its input", "work on a copy")
     return tuple(made)
 
 
-def check_features(factory: Callable[[Request], Any], *, name: str = "plugin", output: Output | None = None) -> Extractor:
+def check_features(factory: Callable[[ExtractorRequest], Any], *, name: str = "plugin", output: OutputSpec | None = None) -> Extractor:
     """A factory of extractors: (B, dim) float32 on the CPU, finite, the same in any batching and twice, the input unchanged."""
-    shape = output or Output("image", (3, 16, 16), (-1.0, 1.0))
-    made: Extractor = factory(Request(parse(name), shape))
+    shape = output or OutputSpec("image", (3, 16, 16), (-1.0, 1.0))
+    made: Extractor = factory(ExtractorRequest(parse_view_name(name), shape))
     _demand(isinstance(made, Extractor), f"it made a {type(made).__name__} without name, dim, fingerprint or call", "see gandiag.features.extractors.Extractor")
     samples = torch.rand(7, *shape.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     kept = samples.clone()
@@ -82,24 +82,24 @@ def check_format(render: Callable[[Record], str]) -> None:
         _text(render(record))
 
 
-def check_gate_format(render: Callable[[Sequence[Gated]], str]) -> None:
+def check_gate_format(render: Callable[[Sequence[GateResult]], str]) -> None:
     """A format of `gandiag gate`: text for every code; one that fails does not read as one that passes."""
     passed, *rest = [gate(record) for record in _records()]
     _demand(passed.code is ExitCode.OK, "the check itself is broken", "report it")
-    shown = [_text(render([one])) for one in (passed, *rest, refused(ATTACK, LoadError(ATTACK, ATTACK)))]
+    shown = [_text(render([one])) for one in (passed, *rest, make_error_result(UNSAFE_TEXT, LoadError(UNSAFE_TEXT, UNSAFE_TEXT)))]
     _demand(len({*shown}) == len(shown), "two subjects with different results look alike", "show subject, code and checks")
 
 
 def check_model(factory: Callable[[], nn.Module], **settings: Any) -> None:
     """What `--model` names: a module that can be called with latents, built the same twice. `settings`: latent_dim, classes …"""
-    from gandiag.config import resolve
-    from gandiag.load.generator import network_of
+    from gandiag.config import resolve_config
+    from gandiag.load.generator import wrap_module
 
     one, two = factory(), factory()
     _demand(isinstance(one, nn.Module), f"it made a {type(one).__name__}", "return a torch.nn.Module")
     shapes = [{name: tuple(entry.shape) for name, entry in net.state_dict().items()} for net in (one, two)]
     _demand(shapes[0] == shapes[1], "it builds another network the second time", "take every choice from the arguments (--init)")
-    network_of(one, resolve(settings).config)
+    wrap_module(one, resolve_config(settings).config)
 
 
 def check_loader(rebuild: Callable[..., Any], path: str, *, z: Tensor | None = None, labels: Tensor | None = None, samples: Tensor | None = None) -> None:
@@ -108,27 +108,27 @@ def check_loader(rebuild: Callable[..., Any], path: str, *, z: Tensor | None = N
     z (B, *latent), labels (B,) and samples (B, *output) are what the family's own code makes; without them only the contract is checked.
     """
     from gandiag.config import AuditConfig
-    from gandiag.load.read import read
-    from gandiag.load.rebuild.chain import Blueprint, assemble
-    from gandiag.load.rebuild.layers import NotThis
-    from gandiag.load.rebuild.ready import Ready
-    from gandiag.load.weights import Weights, as_float, find_weights
+    from gandiag.load.read import read_checkpoint
+    from gandiag.load.rebuild.chain import SequentialSpec, build_sequential_generator
+    from gandiag.load.rebuild.layers import ArchitectureMismatch
+    from gandiag.load.rebuild.ready import RebuiltGenerator
+    from gandiag.load.weights import Weights, cast_to_float32, find_generator_weights
 
-    weights = as_float(find_weights(read(path).tree))
+    weights = cast_to_float32(find_generator_weights(read_checkpoint(path).tree))
     made = rebuild(weights, AuditConfig())
-    _demand(isinstance(made, (Ready, Blueprint)), f"it returned a {type(made).__name__}", "return a Ready, or a Blueprint for a plain chain")
+    _demand(isinstance(made, (RebuiltGenerator, SequentialSpec)), f"it returned a {type(made).__name__}", "return a Ready, or a Blueprint for a plain chain")
     for kept in (dict(list(weights.tensors.items())[1:]), {**weights.tensors, "gandiag.stranger": torch.zeros(3, 3)}):
         try:
             rebuild(Weights(kept), AuditConfig())
-        except NotThis:
+        except ArchitectureMismatch:
             continue
         _demand(False, "it takes weights with a tensor missing, or one too many", "raise NotThis unless every key is used (see ready.fitted)")
-    module = made.module if isinstance(made, Ready) else assemble(made, made.default, 1e-5)
+    module = made.module if isinstance(made, RebuiltGenerator) else build_sequential_generator(made, made.default, 1e-5)
     _demand(not module.training and not any(entry.requires_grad for entry in module.parameters()), "its network is in training mode", "end with ready.fitted")
-    if isinstance(made, Ready) and z is not None and samples is not None:
-        from gandiag.load.adapter import call
+    if isinstance(made, RebuiltGenerator) and z is not None and samples is not None:
+        from gandiag.load.adapter import call_generator
 
-        out = call(module, z.reshape(len(z), *made.latent.shape), labels, (made.condition, made.classes))
+        out = call_generator(module, z.reshape(len(z), *made.latent.shape), labels, (made.condition, made.classes))
         apart = float((out - samples.reshape(out.shape)).abs().max())
         _demand(apart <= 1e-4, f"its samples are {apart:.2g} away from the reference", "compare layer by layer")
 
@@ -138,22 +138,22 @@ def check_reader(reader: Any, path: str) -> None:
 
     Damaged files (cut short, a byte changed) end in a LoadError, or are read; nothing else may come out.
     """
-    from gandiag.load.added import HEAD, Reader
-    from gandiag.load.checks import check_tensors, tensors_in
+    from gandiag.load.added import HEADER_BYTES, Reader
+    from gandiag.load.checks import check_tensors, iter_tensors
 
     _demand(isinstance(reader, Reader), f"it is a {type(reader).__name__} without takes() or read()", "see gandiag.load.added.Reader")
     whole = Path(path).read_bytes()
-    _demand(bool(reader.takes(whole[:HEAD], Path(path))), f"it does not take {Path(path).name}", "decide by the first bytes")
-    for head in (b"PK\x03\x04" + bytes(60), b"\x80\x02}q\x00.", b"<html><body>", b"", bytes(HEAD)):
+    _demand(bool(reader.takes(whole[:HEADER_BYTES], Path(path))), f"it does not take {Path(path).name}", "decide by the first bytes")
+    for head in (b"PK\x03\x04" + bytes(60), b"\x80\x02}q\x00.", b"<html><body>", b"", bytes(HEADER_BYTES)):
         _demand(not reader.takes(head, Path("other.pt")), f"it takes a file that begins with {head[:6]!r}", "look for the format's own first bytes")
-    first, again = (list(tensors_in(reader.read(Path(path)))) for _ in range(2))
+    first, again = (list(iter_tensors(reader.read(Path(path)))) for _ in range(2))
     _demand(any(entry.ndim >= 2 for _, entry in first), "it found no weights", "return tensors by name")
     check_tensors(dict(first), 1 << 62)
     same = [name for name, _ in first] == [name for name, _ in again] and all(torch.equal(a, b) for (_, a), (_, b) in zip(first, again, strict=True))
     _demand(same, "it gives other tensors the second time", "read the file and nothing else")
     with tempfile.TemporaryDirectory() as folder:
         damaged = Path(folder) / Path(path).name
-        for content in (whole[: len(whole) // 2], whole[:HEAD], whole[:-1] + bytes([whole[-1] ^ 0xFF]), whole[:40] + b"\xff" + whole[41:]):
+        for content in (whole[: len(whole) // 2], whole[:HEADER_BYTES], whole[:-1] + bytes([whole[-1] ^ 0xFF]), whole[:40] + b"\xff" + whole[41:]):
             damaged.write_bytes(content)
             try:
                 reader.read(damaged)
@@ -165,14 +165,14 @@ def check_reader(reader: Any, path: str) -> None:
 
 def check_remedy(remedy: Any) -> None:
     """A remedy of the reference trainer: named, sourced, and a ring trains with it for a few steps without a NaN."""
-    from gandiag.reference.data import ring8
-    from gandiag.reference.game import make_game
+    from gandiag.reference.data import make_ring8
+    from gandiag.reference.game import make_trainer
     from gandiag.reference.objectives.contract import Remedy
-    from gandiag.reference.recipes import recipe_for
+    from gandiag.reference.recipes import get_default_recipe
 
     _demand(isinstance(remedy, Remedy), f"it is a {type(remedy).__name__}", "make a gandiag.reference.objectives.contract.Remedy")
     _demand(bool(remedy.title and remedy.source), f"{remedy.name} has no title or no source", "say what it is, and where it was published")
-    games = [make_game(recipe_for("ring8"), ring8(), remedy, seed=0, ahead=0) for _ in range(2)]
+    games = [make_trainer(get_default_recipe("ring8"), make_ring8(), remedy, seed=0, unroll_steps=0) for _ in range(2)]
     losses = [[game.step() for _ in range(3)] for game in games]
     _demand(losses[0] == losses[1], f"{remedy.name} draws random numbers that the seed does not decide", "draw from turn.draws alone")
     finite = bool(torch.isfinite(torch.tensor(losses[0])).all())
@@ -187,13 +187,13 @@ def _results(metric: Metric, view: str, real: Tensor, fake: Tensor) -> dict[str,
         rows = real if role == "real" else fake
         for spec in specs:
             state = spec.start()
-            state.update(Batch(rows, torch.arange(len(rows)), views={view: rows}))
+            state.update(Batch(rows, torch.arange(len(rows)), features={view: rows}))
             found.setdefault(role, {})[spec] = state.result()
     return found
 
 
 def _outcome(metric: Metric, outcome: Any) -> None:
-    _demand(isinstance(outcome, Outcome), f"{metric.key}.measure() gave a {type(outcome).__name__}", "return a gandiag.contracts.Outcome")
+    _demand(isinstance(outcome, MetricResult), f"{metric.key}.measure() gave a {type(outcome).__name__}", "return a gandiag.contracts.Outcome")
     for key, entry in outcome.measurements.items():
         _demand(isinstance(entry, Measurement), f"{key} is a {type(entry).__name__}", "make a gandiag.record.Measurement")
         numbers = [number for number in (entry.low, entry.value, entry.high) if number is not None]
@@ -205,11 +205,11 @@ def _outcome(metric: Metric, outcome: Any) -> None:
 
 
 def _records() -> tuple[Record, ...]:
-    good, bad = Score(0.02, 0.0, 0.05, n_fake=N, n_real=2 * N), Score(0.6, 0.5, 0.7, n_fake=N, n_real=2 * N)
-    hostile = {ATTACK: Measurement(0.5, 0.4, 0.6, unit=ATTACK), "x": Measurement.missing(ATTACK)}
+    good, bad = Score(0.02, 0.0, 0.05, n_fake=N_SAMPLES, n_real=2 * N_SAMPLES), Score(0.6, 0.5, 0.7, n_fake=N_SAMPLES, n_real=2 * N_SAMPLES)
+    hostile = {UNSAFE_TEXT: Measurement(0.5, 0.4, 0.6, unit=UNSAFE_TEXT), "x": Measurement.missing(UNSAFE_TEXT)}
     return (
         Record("healthy", (), good, {"path": "good.pt"}, {}),
-        Record("collapsed", ("partial", ATTACK), bad, {"path": ATTACK}, hostile, findings=(Finding(ATTACK, "error", ATTACK, {ATTACK: ATTACK}),)),
+        Record("collapsed", ("partial", UNSAFE_TEXT), bad, {"path": UNSAFE_TEXT}, hostile, findings=(Finding(UNSAFE_TEXT, "error", UNSAFE_TEXT, {UNSAFE_TEXT: UNSAFE_TEXT}),)),
         Record("inconclusive", (), Score(None, None, None), {}, {}),
     )
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gandiag.record import Exhibit, Measurement
 
 Prior = Literal["normal", "uniform", "unit", "truncated", "sphere"]
-Condition = Literal["index", "onehot", "concat"]
-Kind = Literal["image", "vector", "series"]
+LabelEncoding = Literal["index", "onehot", "concat"]
+SampleKind = Literal["image", "vector", "series"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Assumption:
 
 
 @dataclass(frozen=True, slots=True)
-class Latent:
+class LatentSpec:
     """What z looks like. `shape` is one latent without the batch axis: (dim,) or (dim, 1, 1)."""
 
     dim: int
@@ -52,16 +52,16 @@ class Latent:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class OutputSpec:
     """What one sample looks like, without the batch axis. Images are (C, H, W). `range`: declared (low, high) or None."""
 
-    kind: Kind
+    kind: SampleKind
     shape: tuple[int, ...]
     range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SampleSource:
     """Where samples come from: the real data, or the generator under named conditions.
 
     `name` is the role that metrics ask for: "real", "fake", "fake@0.02" (a latent scale), "fake@trained" …
@@ -80,11 +80,11 @@ class Batch:
     samples: Tensor  # (B, *shape) float32, in the declared range
     indices: Tensor  # (B,) int64
     labels: Tensor | None = None  # (B,) int64
-    views: Mapping[str, Tensor] = field(default_factory=dict)  # view name -> (B, D) float32 on the CPU
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # view name -> (B, D) float32 on the CPU
 
 
 @runtime_checkable
-class State(Protocol):
+class Accumulator(Protocol):
     """A running statistic. Any batching, order or sharding of the same samples gives the same result."""
 
     def update(self, batch: Batch) -> None: ...
@@ -93,19 +93,19 @@ class State(Protocol):
 
 
 @runtime_checkable
-class Spec(Protocol):
+class Statistic(Protocol):
     """What to accumulate; frozen and hashable by value, so that equal specs share one state."""
 
     @property
     def view(self) -> str: ...
-    def start(self) -> State: ...
+    def start(self) -> Accumulator: ...
 
 
 Needs = Mapping[str, frozenset[Any]]  # role -> specs
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MetricResult:
     """What a metric or probe found: measurements by key, whole sections of the Record, and things to look at."""
 
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Metric(Protocol):
     @property
     def key(self) -> str: ...
     def needs(self) -> Needs: ...
-    def measure(self, results: Any) -> Outcome: ...
+    def measure(self, results: Any) -> MetricResult: ...
 
 
 @runtime_checkable
@@ -129,4 +129,4 @@ class Probe(Protocol):
 
     @property
     def key(self) -> str: ...
-    def probe(self, generator: Any, context: Any) -> Outcome: ...
+    def probe(self, generator: Any, context: Any) -> MetricResult: ...

@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gandiag.contracts import Batch, Metric, Outcome, State
+from gandiag.contracts import Batch, Metric, MetricResult, Accumulator
 from gandiag.errors import GandiagError
 from gandiag.record import Exhibit, Measurement
 
-Progress = Callable[[str, int, int], None]
-Stream = Callable[[], Iterable[Batch]]
+ProgressCallback = Callable[[str, int, int], None]
+BatchFactory = Callable[[], Iterable[Batch]]
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def no_progress(stage: str, done: int, total: int) -> None:
     """The progress callback that says nothing."""
 
 
 @dataclass(slots=True)
-class Clock:
+class StageTimer:
     """Seconds per stage, in the order in which the stages began."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def union(metrics: Sequence[Metric]) -> dict[str, frozenset[Any]]:
+def collect_needs(metrics: Sequence[Metric]) -> dict[str, frozenset[Any]]:
     """Role -> every spec that some metric needs of it. The real role comes first."""
     found: dict[str, set[Any]] = {"real": set()}
     for metric in metrics:
@@ -49,22 +49,22 @@ def union(metrics: Sequence[Metric]) -> dict[str, frozenset[Any]]:
     return {role: frozenset(specs) for role, specs in found.items() if specs}
 
 
-def views_of(specs: Iterable[Any]) -> tuple[str, ...]:
+def required_views(specs: Iterable[Any]) -> tuple[str, ...]:
     """The feature views that these specs read, without the raw samples."""
     return tuple(sorted({spec.view for spec in specs} - {"samples"}))
 
 
-def collect(batches: Iterable[Batch], specs: Iterable[Any], tick: Callable[[int], None]) -> dict[Any, Any]:
+def accumulate_batches(batches: Iterable[Batch], specs: Iterable[Any], on_batch: Callable[[int], None]) -> dict[Any, Any]:
     """Walk one source once. Returns spec -> result; memory is that of the states."""
-    states: dict[Any, State] = {spec: spec.start() for spec in specs}
+    states: dict[Any, Accumulator] = {spec: spec.start() for spec in specs}
     for batch in batches:
         for state in states.values():
             state.update(batch)
-        tick(len(batch.indices))
+        on_batch(len(batch.indices))
     return {spec: state.result() for spec, state in states.items()}
 
 
-def merge_shards(shards: Sequence[Mapping[Any, State]]) -> dict[Any, Any]:
+def merge_accumulators(shards: Sequence[Mapping[Any, Accumulator]]) -> dict[Any, Any]:
     """States of the same specs from several ranks, merged in rank order; the result is that of one pass over everything."""
     first, *others = shards
     for shard in others:
@@ -73,8 +73,8 @@ def merge_shards(shards: Sequence[Mapping[Any, State]]) -> dict[Any, Any]:
     return {spec: state.result() for spec, state in first.items()}
 
 
-def walk(needs: Mapping[str, frozenset[Any]], streams: Mapping[str, tuple[Stream, int]], *, clock: Clock,
-         progress: Progress = silent) -> dict[str, dict[Any, Any]]:
+def run_sources(needs: Mapping[str, frozenset[Any]], streams: Mapping[str, tuple[BatchFactory, int]], *, timer: StageTimer,
+         progress: ProgressCallback = no_progress) -> dict[str, dict[Any, Any]]:
     """Every source that is needed and exists, once, real first: role -> spec -> result.
 
     `streams`: role -> (a function that starts the stream, number of samples); roles without a stream are left out.
@@ -91,43 +91,43 @@ def walk(needs: Mapping[str, frozenset[Any]], streams: Mapping[str, tuple[Stream
             done += count
             progress(role, done, total)
 
-        with clock.stage(f"pass: {role}"):
-            results[role] = collect(start(), needs[role], tick)
+        with timer.stage(f"pass: {role}"):
+            results[role] = accumulate_batches(start(), needs[role], tick)
     return results
 
 
-def measure(metrics: Sequence[Metric], results: Mapping[str, Mapping[Any, Any]], *, clock: Clock, progress: Progress = silent) -> Outcome:
+def run_metrics(metrics: Sequence[Metric], results: Mapping[str, Mapping[Any, Any]], *, timer: StageTimer, progress: ProgressCallback = no_progress) -> MetricResult:
     """Every metric on what the passes left. A metric that raises is recorded as an error and the others go on."""
     outcomes = []
     for done, metric in enumerate(metrics):
         progress("measuring", done, len(metrics))
-        with clock.stage(f"measure: {metric.key}"):
-            outcomes.append(attempt(metric.key, lambda metric=metric: metric.measure(results)))  # type: ignore[misc]
+        with timer.stage(f"measure: {metric.key}"):
+            outcomes.append(run_safely(metric.key, lambda metric=metric: metric.measure(results)))  # type: ignore[misc]
     progress("measuring", len(metrics), len(metrics))
-    return merged(outcomes)
+    return merge_results(outcomes)
 
 
-def attempt(key: str, run: Callable[[], Outcome]) -> Outcome:
+def run_safely(key: str, run: Callable[[], MetricResult]) -> MetricResult:
     """`run()`, or an outcome that says why it failed."""
     try:
         return run()
     except GandiagError as problem:
-        return Outcome({key: Measurement.missing(problem.what, "error")})
+        return MetricResult({key: Measurement.missing(problem.message, "error")})
     except MemoryError:
-        return Outcome({key: Measurement.missing("memory ran out", "error")})
+        return MetricResult({key: Measurement.missing("memory ran out", "error")})
     except Exception as bug:
-        return Outcome({key: Measurement.missing(f"{type(bug).__name__}: {bug}", "error")})
+        return MetricResult({key: Measurement.missing(f"{type(bug).__name__}: {bug}", "error")})
 
 
-def merged(outcomes: Iterable[Outcome]) -> Outcome:
+def merge_results(results: Iterable[MetricResult]) -> MetricResult:
     """Several outcomes as one; later sections of the same name extend earlier ones."""
     measurements: dict[str, Measurement] = {}
     sections: dict[str, Any] = {}
     exhibits: list[Exhibit] = []
-    for outcome in outcomes:
+    for outcome in results:
         measurements.update(outcome.measurements)
         for name, section in outcome.sections.items():
             old = sections.get(name)
             sections[name] = {**old, **section} if isinstance(old, Mapping) and isinstance(section, Mapping) else section
         exhibits.extend(outcome.exhibits)
-    return Outcome(measurements, sections, tuple(exhibits))
+    return MetricResult(measurements, sections, tuple(exhibits))

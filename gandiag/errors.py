@@ -35,13 +35,13 @@ class ExitCode(enum.IntEnum):
 class GandiagError(Exception):
     """An error with an action. `what`: one sentence with the offending value. `hint`: what to do next."""
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what}\n  hint: {self.hint}" if self.hint else self.what
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
 
 
 class LoadError(GandiagError):
@@ -75,15 +75,15 @@ class PluginError(GandiagError):
 class VerdictError(GandiagError):
     """The verdict is not one the caller accepts. `record` holds the evidence."""
 
-    def __init__(self, what: str, hint: str = "", record: Any = None) -> None:
-        super().__init__(what, hint)
+    def __init__(self, message: str, hint: str = "", record: Any = None) -> None:
+        super().__init__(message, hint)
         self.record = record
 
 
-def near(name: str, known: list[str] | tuple[str, ...], rest: str = "") -> str:
+def close_match_hint(name: str, known: list[str] | tuple[str, ...], fallback: str = "") -> str:
     """«did you mean …» for an unknown name, then all the options, or `rest` where these are too many."""
     import difflib
 
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.55)
-    options = rest or f"choose from: {', '.join(sorted(known))}"
+    options = fallback or f"choose from: {', '.join(sorted(known))}"
     return (f"did you mean {' or '.join(close)}? " if close else "") + options

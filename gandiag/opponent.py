@@ -11,83 +11,83 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Estimate, Outcome
-from gandiag.load.discriminator import Opponent, find_opponent, settle
-from gandiag.load.rebuild.judges import assemble
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.probes.duality_gap import CHANCE, Effort, Gap, Look, Players, duality_gap
+from gandiag.contracts import Estimate, MetricResult
+from gandiag.load.discriminator import DiscriminatorCandidate, find_discriminator, build_discriminator
+from gandiag.load.rebuild.judges import build_sequential_discriminator
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.probes.duality_gap import CHANCE_PAYOFF, SearchBudget, DualityGapResult, HeldOutOutputs, GamePlayers, duality_gap
 from gandiag.record import Exhibit, Measurement
-from gandiag.sample.latents import labels, latents
+from gandiag.sample.latents import make_labels, sample_latents
 from gandiag.sample.sampler import Sampler
 from gandiag.sample.streams import SampleSet
 
-KEYS = ("game_value", "game_upper", "game_lower", "duality_gap", "maximin_gain", "maximin_spread", "maximin_outputs")
-REAL = 1_500  # real samples that the probe learns from, chooses by and judges by
-SETTLED = 96  # samples of each side that a discriminator's batch norm is tried on
-POOL = 8_192  # latents to learn from, drawn once
-LEAST_STEPS = 25
+MEASUREMENT_KEYS = ("game_value", "game_upper", "game_lower", "duality_gap", "maximin_gain", "maximin_spread", "maximin_outputs")
+MAX_REAL_SAMPLES = 1_500  # real samples that the probe learns from, chooses by and judges by
+BATCHNORM_CHECK_SAMPLES = 96  # samples of each side that a discriminator's batch norm is tried on
+LATENT_POOL_SIZE = 8_192  # latents to learn from, drawn once
+MIN_STEPS = 25
 # By budget: the most steps of a search, and multiplications in all on a CPU (some seconds, some minutes); a GPU has 30 times as many.
-EFFORTS = {"standard": (200, 1e11), "thorough": (500, 4e12)}
-SPEED, OVERHEAD = 1.2e10, 3e-3  # multiplications in a second on one core; seconds of a step beside them
+SEARCH_BUDGETS = {"standard": (200, 1e11), "thorough": (500, 4e12)}
+CPU_MACS_PER_SECOND, STEP_OVERHEAD_SECONDS = 1.2e10, 3e-3  # multiplications in a second on one core; seconds of a step beside them
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class DualityGapPlan:
     """What a study knows of the generator's opponent. `effort`: how long is searched; `reason`: why not at all. `seconds`: about."""
 
-    opponent: Opponent
-    effort: Effort | None = None
-    reason: str = ""
-    seconds: float = 0.0
+    candidate: DiscriminatorCandidate
+    search_budget: SearchBudget | None = None
+    skip_reason: str = ""
+    estimated_seconds: float = 0.0
 
 
-def match_of(sampler: Sampler | None, config: AuditConfig, *, referenced: bool) -> Match | None:
+def plan_duality_gap(sampler: Sampler | None, config: AuditConfig, *, has_real_data: bool) -> DualityGapPlan | None:
     """The discriminator that goes with a sampler's file, and whether there is cause to play; None where there is no file, or no discriminator."""
     path = None if sampler is None else sampler.subject.get("path")
     if sampler is None or path is None:
         return None
-    found = find_opponent(path, sampler.output)
+    found = find_discriminator(path, sampler.output)
     if found is None:
         return None
-    reason = _why_not(found, config, referenced)
+    reason = _why_not(found, config, has_real_data)
     if reason:
-        return Match(found, reason=reason)
+        return DualityGapPlan(found, skip_reason=reason)
     try:
         return _affordable(found, sampler, config)
     except Exception as odd:  # what fails here says so among what was not measured; the audit goes on
-        return Match(found, reason=f"the discriminator ({found.where}) cannot be called: {odd}"[:160])
+        return DualityGapPlan(found, skip_reason=f"the discriminator ({found.location}) cannot be called: {odd}"[:160])
 
 
-def _why_not(found: Opponent, config: AuditConfig, referenced: bool) -> str:
-    if found.judge is None:
-        return f"the discriminator ({found.where}) is not rebuilt: {found.reason}"
-    if config.budget not in EFFORTS:
-        return f"the discriminator ({found.where}) is left out by --budget {config.budget}"
+def _why_not(found: DiscriminatorCandidate, config: AuditConfig, referenced: bool) -> str:
+    if found.spec is None:
+        return f"the discriminator ({found.location}) is not rebuilt: {found.reason}"
+    if config.budget not in SEARCH_BUDGETS:
+        return f"the discriminator ({found.location}) is left out by --budget {config.budget}"
     if not referenced:
-        return f"the discriminator ({found.where}) is there; the game needs --real"
+        return f"the discriminator ({found.location}) is there; the game needs --real"
     if config.strict and any(entry.source == "default" for entry in found.assumptions):
-        return f"the discriminator ({found.where}) needs assumptions, and --strict takes none"
+        return f"the discriminator ({found.location}) needs assumptions, and --strict takes none"
     return ""
 
 
-def _affordable(found: Opponent, sampler: Sampler, config: AuditConfig) -> Match:
+def _affordable(found: DiscriminatorCandidate, sampler: Sampler, config: AuditConfig) -> DualityGapPlan:
     """As many steps as the budget's multiplications allow."""
-    assert found.judge is not None
-    steps, most = EFFORTS[config.budget]
+    assert found.spec is not None
+    steps, most = SEARCH_BUDGETS[config.budget]
     batch = 128 if sampler.output.kind == "vector" else 64
-    slim = torch.zeros(2 * found.judge.pack, *sampler.output.shape)
-    judging = work(assemble(found.judge, found.judge.activations[0], found.judge.epses[0]), slim)
-    making = work(sampler.network.module, torch.zeros(2, *sampler.latent.shape), lambda z: sampler.run(z, _labels(sampler, torch.arange(len(z)), config)))
+    slim = torch.zeros(2 * found.spec.pack_size, *sampler.output.shape)
+    judging = count_macs(build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], found.spec.eps_candidates[0]), slim)
+    making = count_macs(sampler.generator.module, torch.zeros(2, *sampler.latent.shape), lambda z: sampler.generate(z, _labels(sampler, torch.arange(len(z)), config)))
     a_step = 3 * batch * (making * 4 / 3 + 5 * judging)  # forward and backward of the searches, and G's forward in D's
     most *= 1.0 if sampler.device.type == "cpu" else 30.0
     afford = min(steps, int(most / (1.75 * a_step)))
-    if afford < LEAST_STEPS:
-        return Match(found, reason=f"{LEAST_STEPS} inner steps of networks of this size are too much for --budget {config.budget} on {sampler.device}")
-    seconds = 1.75 * afford * (a_step / SPEED + 3 * OVERHEAD)
-    return Match(found, Effort(afford, batch, held=400 if batch == 128 else 256), seconds=seconds if sampler.device.type == "cpu" else seconds / 10)
+    if afford < MIN_STEPS:
+        return DualityGapPlan(found, skip_reason=f"{MIN_STEPS} inner steps of networks of this size are too much for --budget {config.budget} on {sampler.device}")
+    seconds = 1.75 * afford * (a_step / CPU_MACS_PER_SECOND + 3 * STEP_OVERHEAD_SECONDS)
+    return DualityGapPlan(found, SearchBudget(afford, batch, max_held_out=400 if batch == 128 else 256), estimated_seconds=seconds if sampler.device.type == "cpu" else seconds / 10)
 
 
-def work(module: nn.Module, x: Tensor, call: Callable[[Tensor], Tensor] | None = None) -> float:
+def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> float:
     """Multiplications for one sample of x (B, …) in linear maps and convolutions."""
     total = 0.0
 
@@ -101,50 +101,50 @@ def work(module: nn.Module, x: Tensor, call: Callable[[Tensor], Tensor] | None =
     hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
     try:
         with torch.no_grad():
-            (call or module)(x)
+            (forward or module)(x)
     finally:
         for hook in hooks:
             hook.remove()
     return total
 
 
-def play(match: Match, sampler: Sampler, real: SampleSet | None, config: AuditConfig, *, scale: float) -> Outcome:
+def run_duality_gap(plan: DualityGapPlan, sampler: Sampler, real: SampleSet | None, config: AuditConfig, *, scale: float) -> MetricResult:
     """The probe, or why it is not run, as measurements and the record's `game`."""
-    about = {"discriminator": {"where": match.opponent.where, **_described(match.opponent)}}
-    if match.effort is None or real is None:
-        return _missing(match.reason, about)
-    batches = real.batches(256, fit=sampler.output, limit=min(REAL, real.n))
+    about = {"discriminator": {"where": plan.candidate.location, **_described(plan.candidate)}}
+    if plan.search_budget is None or real is None:
+        return _missing(plan.skip_reason, about)
+    batches = real.iter_batches(256, output=sampler.output, limit=min(MAX_REAL_SAMPLES, real.n))
     samples = torch.cat([batch.samples for batch in batches]).to(sampler.device)
     if len(samples) < 96:
         return _missing(f"{len(samples)} real samples are too few for the game: 96 are needed", about)
     make = _maker(sampler, config, scale)
     try:
         with torch.no_grad():
-            ready = settle(match.opponent, samples[:SETTLED].cpu(), make(sampler.network.module, torch.arange(SETTLED)).cpu())
-    except NotThis as wrong:
-        return _missing(f"the discriminator ({match.opponent.where}) is not used: {wrong}", about)
+            ready = build_discriminator(plan.candidate, samples[:BATCHNORM_CHECK_SAMPLES].cpu(), make(sampler.generator.module, torch.arange(BATCHNORM_CHECK_SAMPLES)).cpu())
+    except ArchitectureMismatch as wrong:
+        return _missing(f"the discriminator ({plan.candidate.location}) is not used: {wrong}", about)
     span = sampler.output.range
-    players = Players(sampler.network.module, make, ready.module.to(sampler.device), match.opponent.loss, span)
-    found = duality_gap(players, samples, effort=match.effort, seed=config.seed)
+    players = GamePlayers(sampler.generator.module, make, ready.module.to(sampler.device), plan.candidate.loss, span)
+    found = duality_gap(players, samples, budget=plan.search_budget, seed=config.seed)
     about["discriminator"]["assumptions"] = [dataclasses.asdict(entry) for entry in ready.assumptions]
-    return _told(found, match.effort, about)
+    return _told(found, plan.search_budget, about)
 
 
-def _described(found: Opponent) -> dict[str, Any]:
-    judge = found.judge
+def _described(found: DiscriminatorCandidate) -> dict[str, Any]:
+    judge = found.spec
     if judge is None:
         return {"reason": found.reason}
-    return {"family": judge.family, "parameters": judge.parameters, "loss": found.loss}
+    return {"family": judge.family, "parameters": judge.n_parameters, "loss": found.loss}
 
 
 def _maker(sampler: Sampler, config: AuditConfig, scale: float) -> Callable[[nn.Module, Tensor], Tensor]:
     """Samples of a copy of the generator by the number of the latent; those to learn from come from a pool, in turn."""
-    pool = latents(sampler.latent, torch.arange(POOL), seed=config.seed, scale=scale)
-    network: Any = sampler.network
+    pool = sample_latents(sampler.latent, torch.arange(LATENT_POOL_SIZE), seed=config.seed, scale=scale)
+    network: Any = sampler.generator
 
     def make(module: nn.Module, indices: Tensor) -> Tensor:
         learning = bool(indices[-1] < 1 << 30)
-        z = pool[indices % POOL] if learning else latents(sampler.latent, indices, seed=config.seed, scale=scale)
+        z = pool[indices % LATENT_POOL_SIZE] if learning else sample_latents(sampler.latent, indices, seed=config.seed, scale=scale)
         given = _labels(sampler, indices, config)
         made: Tensor = dataclasses.replace(network, module=module).forward(z.to(sampler.device), None if given is None else given.to(sampler.device))
         return made
@@ -153,40 +153,40 @@ def _maker(sampler: Sampler, config: AuditConfig, scale: float) -> Callable[[nn.
 
 
 def _labels(sampler: Sampler, indices: Tensor, config: AuditConfig) -> Tensor | None:
-    return None if sampler.classes is None else labels(indices, sampler.classes, config.class_)
+    return None if sampler.classes is None else make_labels(indices, sampler.classes, config.class_)
 
 
-def _missing(reason: str, about: dict[str, Any]) -> Outcome:
+def _missing(reason: str, about: dict[str, Any]) -> MetricResult:
     """One line among what was not measured."""
-    return Outcome({"duality_gap": Measurement.missing(reason)}, {"game": about})
+    return MetricResult({"duality_gap": Measurement.missing(reason)}, {"game": about})
 
 
-def _told(found: Gap, effort: Effort, about: dict[str, Any]) -> Outcome:
-    nats, n = found.value is not None, found.n
+def _told(found: DualityGapResult, effort: SearchBudget, about: dict[str, Any]) -> MetricResult:
+    nats, n = found.value is not None, found.n_held_out
     unbounded = "the critic's values have no bound without its penalty: there is no gap to measure"
     values = {"game_value": (found.value, "neither"), "game_upper": (found.upper, "lower"), "game_lower": (found.lower, "higher")}
     measured = {key: _number(entry, "nats", better, n) if entry else Measurement.missing(unbounded) for key, (entry, better) in values.items()}
     measured["duality_gap"] = _number(found.gap, "nats", "lower", n, found.floor) if found.gap else Measurement.missing(unbounded)
     measured["maximin_gain"] = _number(found.gain, "nats" if nats else "critic units", "lower", n)
-    start = found.before.spread.value
-    ratio = Estimate(*(part / start if start > 0 else 0.0 for part in dataclasses.astuple(found.after.spread)))
+    start = found.before.mean_distance.value
+    ratio = Estimate(*(part / start if start > 0 else 0.0 for part in dataclasses.astuple(found.after.mean_distance)))
     measured["maximin_spread"] = _number(ratio, "ratio", "higher", n)
-    measured["maximin_outputs"] = _number(found.after.outputs, "outputs", "higher", n)
-    section = {**about, "chance": CHANCE if nats else None, "steps": effort.steps, "batch": effort.batch, "rates": dict(found.rates), "held_out": n,
+    measured["maximin_outputs"] = _number(found.after.effective_outputs, "outputs", "higher", n)
+    section = {**about, "chance": CHANCE_PAYOFF if nats else None, "steps": effort.steps, "batch": effort.batch_size, "rates": dict(found.learning_rates), "held_out": n,
                "before": _look(found.before), "after": _look(found.after),
-               "path": [{"step": step, "value": -seen.value, **_look(seen)} for step, seen in found.path]}  # fmt: skip
-    return Outcome(measured, {"game": section}, (_curve(found),))
+               "path": [{"step": step, "value": -seen.value, **_look(seen)} for step, seen in found.history]}  # fmt: skip
+    return MetricResult(measured, {"game": section}, (_curve(found),))
 
 
-def _look(seen: Look) -> dict[str, Any]:
-    return {"spread": dataclasses.asdict(seen.spread), "outputs": dataclasses.asdict(seen.outputs)}
+def _look(seen: HeldOutOutputs) -> dict[str, Any]:
+    return {"spread": dataclasses.asdict(seen.mean_distance), "outputs": dataclasses.asdict(seen.effective_outputs)}
 
 
-def _curve(found: Gap) -> Exhibit:
-    start = found.before.spread.value or 1.0
-    lines = {"spread, relative to the start": [seen.spread.value / start for _, seen in found.path]}
+def _curve(found: DualityGapResult) -> Exhibit:
+    start = found.before.mean_distance.value or 1.0
+    lines = {"spread, relative to the start": [seen.mean_distance.value / start for _, seen in found.history]}
     return Exhibit("maximin", "series", "Spread of held-out outputs while G descends against the frozen discriminator, by inner step.",
-                   {"x": [step for step, _ in found.path], "lines": lines})
+                   {"x": [step for step, _ in found.history], "lines": lines})
 
 
 def _number(entry: Estimate, unit: str, better: Any, n: int, floor: float | None = None) -> Measurement:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gandiag.contracts import Metric, Output, Source
+from gandiag.contracts import Metric, OutputSpec, SampleSource
 from gandiag.registry import Registry
 
 # Names that --metrics accepts; a factory takes the Question and returns metrics.
@@ -20,72 +20,72 @@ METRICS = Registry(
         "outputs": "gandiag.plan:output_metrics",
         "score": "gandiag.plan:score_metrics",
         "classes": "gandiag.plan:class_metrics",
-        "neighbours": "gandiag.metrics.neighbours:Neighbours",
-        "frechet": "gandiag.metrics.frechet:Frechet",
-        "kid": "gandiag.metrics.kernel:Kernel",
+        "neighbours": "gandiag.metrics.neighbours:Prdc",
+        "frechet": "gandiag.metrics.frechet:FrechetDistance",
+        "kid": "gandiag.metrics.kernel:Kid",
         "vendi": "gandiag.metrics.vendi:Vendi",
-        "ndb": "gandiag.metrics.bins:DifferingBins",
-        "pairwise": "gandiag.metrics.pairwise:Pairwise",
+        "ndb": "gandiag.metrics.bins:Ndb",
+        "pairwise": "gandiag.metrics.pairwise:PairwiseDistances",
         "duplicates": "gandiag.metrics.duplicates:Duplicates",
-        "memorisation": "gandiag.metrics.memorisation:Memorisation",
-        "modes": "gandiag.metrics.modes:Modes",
+        "memorisation": "gandiag.metrics.memorisation:Memorization",
+        "modes": "gandiag.metrics.modes:ModeCoverage",
         "fid": "gandiag.plan:fid_metrics",
         "is": "gandiag.plan:inception_metrics",
     },
 )
-ALWAYS = ("outputs", "score", "classes", "neighbours", "frechet", "kid", "vendi", "pairwise", "duplicates", "memorisation", "modes")
+DEFAULT_METRICS = ("outputs", "score", "classes", "neighbours", "frechet", "kid", "vendi", "pairwise", "duplicates", "memorisation", "modes")
 # Inception or nothing: named as not measured unless asked for, or computed where its weights are at hand.
-INCEPTION = {"fid": ("inception-v3-compat", "fid"), "is": ("inception-v3-compat/logits", "inception_score")}
+INCEPTION_METRICS = {"fid": ("inception-v3-compat", "fid"), "is": ("inception-v3-compat/logits", "inception_score")}
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MetricContext:
     """What a metric factory needs to know. `roles`: every role that generated samples are drawn for, "fake" first."""
 
     view: str
     n: int
     seed: int
-    output: Output
+    output: OutputSpec
     referenced: bool
-    conditional: bool
+    is_conditional: bool
     class_names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("fake",)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AuditPlan:
     """The audit as decided: the question, the sources by role, and the metrics."""
 
-    question: Question
-    sources: Mapping[str, Source]
+    context: MetricContext
+    sources: Mapping[str, SampleSource]
     metrics: tuple[Metric, ...]
 
 
-def plan_of(question: Question, sources: Mapping[str, Source], asked: Sequence[str] = ()) -> Plan:
+def make_audit_plan(context: MetricContext, sources: Mapping[str, SampleSource], extra_metrics: Sequence[str] = ()) -> AuditPlan:
     """The default metrics and those asked for by name. PluginError for an unknown name, with the nearest ones."""
-    names = [*ALWAYS, *(name for name in asked if name not in ALWAYS)]
-    metrics = [metric for name in names for metric in _made(METRICS.get(name), question)]
-    return Plan(question, sources, tuple(metrics))
+    names = [*DEFAULT_METRICS, *(name for name in extra_metrics if name not in DEFAULT_METRICS)]
+    metrics = [metric for name in names for metric in _made(METRICS.get(name), context)]
+    return AuditPlan(context, sources, tuple(metrics))
 
 
-def deeper(plan: Plan, results: Mapping[str, Mapping[Any, Any]]) -> dict[str, frozenset[Any]]:
+def collect_degradation_needs(plan: AuditPlan, results: Mapping[str, Mapping[Any, Any]]) -> dict[str, frozenset[Any]]:
     """What a second look needs, role by role: the score's view behind frosted glass where fidelity is low, else nothing."""
-    from gandiag.metrics.score import VarietyScore
-    from gandiag.stats.subset import Kept
+    from gandiag.metrics.score import CollapseScore
+    from gandiag.stats.subset import SubsetSpec
 
     found: dict[str, set[Any]] = {}
     for metric in plan.metrics:
-        if not isinstance(metric, VarietyScore):
+        if not isinstance(metric, CollapseScore):
             continue
-        view = metric.deeper(results)
+        view = metric.next_view(results)
         if view is not None:
-            found.setdefault(metric.role, set()).add(Kept(view, metric.n))
-            if Kept(view, 2 * metric.n) not in results["real"]:
-                found.setdefault("real", set()).add(Kept(view, 2 * metric.n))
+            found.setdefault(metric.role, set()).add(SubsetSpec(view, metric.n))
+            if SubsetSpec(view, 2 * metric.n) not in results["real"]:
+                found.setdefault("real", set()).add(SubsetSpec(view, 2 * metric.n))
     return {role: frozenset(specs) for role, specs in found.items()}
 
 
-def _made(factory: Any, ask: Question) -> Sequence[Metric]:
+def _made(factory: Any, ask: MetricContext) -> Sequence[Metric]:
     """A metric class is made from view, n, seed and referenced; anything else is a function of the question."""
     if isinstance(factory, type):
         return [factory(ask.view, ask.n, ask.seed, ask.referenced)]
@@ -93,37 +93,37 @@ def _made(factory: Any, ask: Question) -> Sequence[Metric]:
     return found
 
 
-def output_metrics(ask: Question) -> Sequence[Metric]:
-    from gandiag.metrics.outputs import OutputNumbers
+def output_metrics(context: MetricContext) -> Sequence[Metric]:
+    from gandiag.metrics.outputs import OutputStatistics
 
-    return [OutputNumbers(ask.output.range)]
+    return [OutputStatistics(context.output.range)]
 
 
-def score_metrics(ask: Question) -> Sequence[Metric]:
+def score_metrics(context: MetricContext) -> Sequence[Metric]:
     from gandiag.features.aspects import ASPECTS
-    from gandiag.metrics.score import Degeneracy, VarietyScore
+    from gandiag.metrics.score import Degeneracy, CollapseScore
 
-    span = ask.output.range if ask.output.kind == "image" else None
-    if not ask.referenced:
-        return [Degeneracy(ask.n, ask.seed, image_range=span)]
-    aspects = tuple(ASPECTS) if ask.output.kind == "image" else ()
-    scores = [VarietyScore(ask.view, ask.n, ask.seed, role, aspects) for role in ask.roles]
-    return [*scores, Degeneracy(ask.n, ask.seed, image_range=span, key="degeneracy")]
+    span = context.output.range if context.output.kind == "image" else None
+    if not context.referenced:
+        return [Degeneracy(context.n, context.seed, image_range=span)]
+    aspects = tuple(ASPECTS) if context.output.kind == "image" else ()
+    scores = [CollapseScore(context.view, context.n, context.seed, role, aspects) for role in context.roles]
+    return [*scores, Degeneracy(context.n, context.seed, image_range=span, key="degeneracy")]
 
 
-def class_metrics(ask: Question) -> Sequence[Metric]:
+def class_metrics(context: MetricContext) -> Sequence[Metric]:
     from gandiag.metrics.classes import ClassScores
 
-    return [ClassScores(ask.view, ask.n, ask.seed, ask.referenced, ask.class_names)] if ask.conditional else []
+    return [ClassScores(context.view, context.n, context.seed, context.referenced, context.class_names)] if context.is_conditional else []
 
 
-def fid_metrics(ask: Question) -> Sequence[Metric]:
+def fid_metrics(context: MetricContext) -> Sequence[Metric]:
     from gandiag.metrics.inception import Fid
 
-    return [Fid(INCEPTION["fid"][0], ask.n, ask.seed, ask.referenced)]
+    return [Fid(INCEPTION_METRICS["fid"][0], context.n, context.seed, context.referenced)]
 
 
-def inception_metrics(ask: Question) -> Sequence[Metric]:
+def inception_metrics(context: MetricContext) -> Sequence[Metric]:
     from gandiag.metrics.inception import InceptionScore
 
-    return [InceptionScore(INCEPTION["is"][0], ask.n, ask.seed, ask.referenced)]
+    return [InceptionScore(INCEPTION_METRICS["is"][0], context.n, context.seed, context.referenced)]

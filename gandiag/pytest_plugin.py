@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gandiag.judge.gate import Gated
+    from gandiag.judge.gate import GateResult
     from gandiag.record import Record
 
 
 class CollapsedError(AssertionError):
     """The generator does not pass. `record`: the evidence; `gated`: what it was held against."""
 
-    def __init__(self, gated: Gated) -> None:
-        from gandiag.report.verdicts import render_text
+    def __init__(self, result: GateResult) -> None:
+        from gandiag.report.verdicts import render_gate_text
 
-        super().__init__("\n" + render_text([gated]))
-        self.gated = gated
-        self.record = gated.record
+        super().__init__("\n" + render_gate_text([result]))
+        self.result = result
+        self.record = result.record
 
 
 def assert_not_collapsed(generator: Any, real: Any = None, *, max_score: float | None = None, policy: Mapping[str, Any] | str | None = None,
@@ -53,9 +53,9 @@ def assert_not_collapsed(generator: Any, real: Any = None, *, max_score: float |
 def _book(policy: Any, max_score: float | None, *, blind: bool) -> Any:
     import dataclasses
 
-    from gandiag.judge.rulebook import Rulebook, of_table, read_policy
+    from gandiag.judge.rulebook import GatePolicy, parse_policy, read_policy
 
-    book = Rulebook() if policy is None else of_table(policy) if isinstance(policy, Mapping) else read_policy(policy)
+    book = GatePolicy() if policy is None else parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
     allow = book.allow | ({"degeneracy"} if blind else set())
     return dataclasses.replace(book, allow=allow, max_score=book.max_score if max_score is None else max_score)
 

@@ -20,8 +20,8 @@ from gandiag.errors import RecordError, VerdictError
 
 SCHEMA = "gandiag.audit/1"
 Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate"]
-Status = Literal["ok", "not_measured", "error"]
-Better = Literal["higher", "lower", "neither"]
+MeasurementStatus = Literal["ok", "not_measured", "error"]
+BetterDirection = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Measurement:
     high: float | None = None
     floor: float | None = None
     unit: str = ""
-    better: Better = "neither"
+    better: BetterDirection = "neither"
     n: int = 0
-    status: Status = "ok"
+    status: MeasurementStatus = "ok"
     reason: str | None = None
 
     @classmethod
-    def missing(cls, reason: str, status: Status = "not_measured") -> Measurement:
+    def missing(cls, reason: str, status: MeasurementStatus = "not_measured") -> Measurement:
         """A measurement that was not made, and why."""
         return cls(value=None, status=status, reason=reason)
 
 
-MOST_NEEDED = 1_000_000  # samples; what needs more is not settled by samples
+MAX_REQUIRED_SAMPLES = 1_000_000  # samples; what needs more is not settled by samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Score:
     n_real: int = 0
     replicates: tuple[float, ...] = ()
 
-    def needed(self) -> int | None:
+    def required_samples(self) -> int | None:
         """Generated samples (and twice as many real ones) that the question needs, None where this n was enough or nobody can say.
 
         Where the interval contains the limit: until its end is as far as the value, if the value stays. Else where `power` is above the
@@ -84,7 +84,7 @@ class Score:
         else:
             ratio = (self.power or 0.0) / self.limit
         count = round(self.n_fake * ratio**2, 1 - len(str(self.n_fake))) if ratio < 1e3 else math.inf
-        return int(count) if self.n_fake < count <= MOST_NEEDED else None
+        return int(count) if self.n_fake < count <= MAX_REQUIRED_SAMPLES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Record:
 
     def to_json(self, indent: int | None = 2) -> str:
         """The record as JSON text: sorted keys, no NaN, numbers in full precision."""
-        return json.dumps(plain(self), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return json.dumps(to_json_value(self), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -207,14 +207,14 @@ def _revive(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """Dataclasses, tuples and numpy scalars to JSON types; a number that is not finite becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+        return {entry.name: to_json_value(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): to_json_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(entry) for entry in value]
+        return [to_json_value(entry) for entry in value]
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

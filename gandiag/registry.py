@@ -7,7 +7,7 @@ import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
 
-from gandiag.errors import PluginError, near
+from gandiag.errors import PluginError, close_match_hint
 
 
 class Registry:
@@ -54,7 +54,7 @@ class Registry:
                 return plugins[name].load()
             except Exception as broken:
                 raise PluginError(f"the {self.noun} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it") from broken
-        raise PluginError(f"there is no {self.noun} called {name!r}", near(name, [*self._targets, *plugins]))
+        raise PluginError(f"there is no {self.noun} called {name!r}", close_match_hint(name, [*self._targets, *plugins]))
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {point.name: point for point in importlib.metadata.entry_points(group=f"gandiag.{self.kind}")}

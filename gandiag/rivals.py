@@ -13,16 +13,16 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from gandiag.catalogue import explain
+from gandiag.catalogue import get_entry
 from gandiag.metrics.bins import ndb
 from gandiag.metrics.duplicates import near_duplicates
 from gandiag.metrics.frechet import frechet_distance
 from gandiag.metrics.kernel import kid
 from gandiag.metrics.neighbours import prdc
 from gandiag.metrics.pairwise import pairwise_distances
-from gandiag.metrics.vendi import ORDERS, hill, spectrum
+from gandiag.metrics.vendi import ORDERS, hill_number, similarity_eigenvalues
 
-SIMILARITY = "pairwise_similarity"
+SIMILARITY_KEY = "pairwise_similarity"
 
 
 def pairwise_similarity(real: Tensor, fake: Tensor) -> float:
@@ -38,8 +38,8 @@ def pairwise_similarity(real: Tensor, fake: Tensor) -> float:
 
 
 def _vendi(real: Tensor, fake: Tensor) -> dict[str, float]:
-    shares = spectrum(fake, real.mean(0, dtype=torch.float64))
-    return {key: hill(shares, order) for key, order in ORDERS.items()}
+    shares = similarity_eigenvalues(fake, real.mean(0, dtype=torch.float64))
+    return {key: hill_number(shares, order) for key, order in ORDERS.items()}
 
 
 def _distances(real: Tensor, fake: Tensor) -> dict[str, float]:
@@ -55,15 +55,15 @@ _SOURCES: dict[tuple[str, ...], Callable[[Tensor, Tensor], dict[str, float]]] = 
     ("ndb",): lambda real, fake: {"ndb": ndb(real, fake)},
     tuple(ORDERS): _vendi,
     ("pairwise_distance", "pairwise_distance_q05"): _distances,
-    (SIMILARITY,): lambda real, fake: {SIMILARITY: pairwise_similarity(real, fake)},
+    (SIMILARITY_KEY,): lambda real, fake: {SIMILARITY_KEY: pairwise_similarity(real, fake)},
     ("near_duplicates",): lambda real, fake: {"near_duplicates": near_duplicates(real, fake)},
 }
 
-RIVALS = tuple(key for keys in _SOURCES for key in keys)
-COLUMNS = ("frechet", "recall", "coverage", "ndb", "vendi_1", "pairwise_distance", SIMILARITY)
+OTHER_METRICS = tuple(key for keys in _SOURCES for key in keys)
+TABLE_METRICS = ("frechet", "recall", "coverage", "ndb", "vendi_1", "pairwise_distance", SIMILARITY_KEY)
 
 
-def compare(real: Tensor, fake: Tensor, keys: Iterable[str] = RIVALS) -> dict[str, float]:
+def compute_metrics(real: Tensor, fake: Tensor, keys: Iterable[str] = OTHER_METRICS) -> dict[str, float]:
     """The metrics called `keys` of (N, D) real and (M, D) generated rows, N = M for fairness."""
     wanted = tuple(keys)
     found: dict[str, float] = {}
@@ -73,6 +73,6 @@ def compare(real: Tensor, fake: Tensor, keys: Iterable[str] = RIVALS) -> dict[st
     return {key: found[key] for key in wanted}
 
 
-def better(key: str) -> str:
+def metric_direction(key: str) -> str:
     """The documented direction: "higher", "lower" or "neither"."""
-    return explain(key).better
+    return get_entry(key).better

@@ -17,52 +17,52 @@ from pathlib import Path
 from typing import Any
 
 from gandiag import __version__
-from gandiag.api import Say, audit_subject
-from gandiag.config import Resolved
-from gandiag.engine import Progress, silent
+from gandiag.api import MessageCallback, audit_with_config
+from gandiag.config import ResolvedConfig
+from gandiag.engine import ProgressCallback, no_progress
 from gandiag.errors import GandiagError, RecordError, SourceError
-from gandiag.judge.policy import exit_code
+from gandiag.judge.policy import verdict_exit_code
 from gandiag.load.containers import WEIGHT_SUFFIXES
-from gandiag.load.names import role
-from gandiag.record import Record, plain, write_atomically
+from gandiag.load.names import parse_role
+from gandiag.record import Record, to_json_value, write_atomically
 from gandiag.training import losses
 
 SCHEMA = "gandiag.run/1"
-KEPT = "gandiag-audits"
-BEGAN = {
+RECORD_FOLDER = "gandiag-audits"
+EVENT_TEXT = {
     "oscillating": "the losses began to oscillate", "diverging": "the losses began to diverge", "mode_hopping": "the bursts of the losses began",
     "discriminator_wins": "D began to win", "generator_wins": "G began to win", "failed": "the losses failed",
 }  # fmt: skip
-DIGITS = re.compile(r"\d+")
-STEP = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
+DIGITS_PATTERN = re.compile(r"\d+")
+STEP_PATTERN = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CheckpointSeries:
     """A run as audited. points: [(step, record)] in order; `log`: losses document or None; brackets: where variety fell, and after what."""
 
     points: tuple[tuple[float, Record], ...]
     log: Mapping[str, Any] | None
-    brackets: tuple[Mapping[str, Any], ...]
+    score_jumps: tuple[Mapping[str, Any], ...]
     failed: tuple[tuple[str, str], ...] = ()
 
     @property
     def exit_codes(self) -> list[Any]:
-        return [exit_code(record) for _, record in self.points]
+        return [verdict_exit_code(record) for _, record in self.points]
 
     def to_json(self) -> str:
         """The document: schema gandiag.run/1."""
-        points = [{"step": step, "record": plain(record)} for step, record in self.points]
-        whole = {"schema": SCHEMA, "log": self.log, "points": points, "brackets": self.brackets, "failed": [list(entry) for entry in self.failed]}
-        return json.dumps(plain(whole), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        points = [{"step": step, "record": to_json_value(record)} for step, record in self.points]
+        whole = {"schema": SCHEMA, "log": self.log, "points": points, "brackets": self.score_jumps, "failed": [list(entry) for entry in self.failed]}
+        return json.dumps(to_json_value(whole), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
 
-def audit_run(folder: str | Path, resolved: Resolved, *, progress: Progress = silent, say: Say | None = None) -> Run:
+def audit_series(folder: str | Path, resolved: ResolvedConfig, *, progress: ProgressCallback = no_progress, on_message: MessageCallback | None = None) -> CheckpointSeries:
     """Audit every checkpoint of a run that has not been audited yet. Raises SourceError where there are none; one that cannot be read is listed."""
     place = Path(folder)
-    found = checkpoints(place)
+    found = find_checkpoints(place)
     log = _log(place, resolved)
-    kept = place / KEPT
+    kept = place / RECORD_FOLDER
     try:
         kept.mkdir(exist_ok=True)
     except OSError as problem:
@@ -71,18 +71,18 @@ def audit_run(folder: str | Path, resolved: Resolved, *, progress: Progress = si
     for at, (step, path) in enumerate(found):
         progress("checkpoints", at, len(found))
         try:
-            points.append((step, _audited(path, _place_of(place, path), resolved, say)))
+            points.append((step, _audited(path, _place_of(place, path), resolved, on_message)))
         except GandiagError as problem:
-            failed.append((path.name, problem.what))
+            failed.append((path.name, problem.message))
     if not points:
         raise SourceError(f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}", "audit one of them alone to see what it needs")
-    return Run(tuple(points), log, brackets(points, log), tuple(failed))
+    return CheckpointSeries(tuple(points), log, find_score_jumps(points, log), tuple(failed))
 
 
-def plan_run(folder: str | Path, resolved: Resolved) -> str:
+def describe_series(folder: str | Path, resolved: ResolvedConfig) -> str:
     """What `audit_run` would do, as text: the log, every checkpoint with what is to be done, and the time. Opens the first one, draws a few samples."""
     place = Path(folder)
-    found = checkpoints(place)
+    found = find_checkpoints(place)
     rows, todo = [], []
     for step, path in found:
         known = _known(path, _place_of(place, path), resolved) is not None
@@ -94,47 +94,47 @@ def plan_run(folder: str | Path, resolved: Resolved) -> str:
     return "\n".join([head, *rows, _time(todo, resolved)])
 
 
-def _time(todo: Sequence[Path], resolved: Resolved) -> str:
+def _time(todo: Sequence[Path], resolved: ResolvedConfig) -> str:
     """One checkpoint is opened; the others of a run are like it."""
-    from gandiag.engine import Clock
-    from gandiag.study import prepare
+    from gandiag.engine import StageTimer
+    from gandiag.study import open_session
 
     if not todo:
         return "nothing is to be audited: the records are read from where they are kept"
     try:
-        study = prepare(str(todo[0]), _alone(resolved).config, real=None, clock=Clock())
+        study = open_session(str(todo[0]), _alone(resolved).config, real=None, timer=StageTimer())
     except GandiagError as problem:
-        return f"the time is not known: {todo[0].name} could not be opened: {problem.what}"
-    return f"each: {study.estimate()}; all of them about {study.seconds() * len(todo):,.0f} s"
+        return f"the time is not known: {todo[0].name} could not be opened: {problem.message}"
+    return f"each: {study.summary()}; all of them about {study.estimated_seconds() * len(todo):,.0f} s"
 
 
-def _alone(resolved: Resolved) -> Resolved:
+def _alone(resolved: ResolvedConfig) -> ResolvedConfig:
     """The settings for one checkpoint: the log belongs to the run, and pictures would be kept once for each."""
     return dataclasses.replace(resolved, config=dataclasses.replace(resolved.config, log=None, exhibits=False))
 
 
 def _place_of(folder: Path, checkpoint: Path) -> Path:
-    return folder / KEPT / f"{checkpoint.stem}.json"
+    return folder / RECORD_FOLDER / f"{checkpoint.stem}.json"
 
 
-def checkpoints(folder: Path) -> list[tuple[float, Path]]:
+def find_checkpoints(folder: Path) -> list[tuple[float, Path]]:
     """(step, file) of the generator's snapshots: files whose names differ by a number, in order; discriminators and optimisers left out."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is no folder", "pass the folder of a training run: --run DIR")
     families: dict[str, list[tuple[float, Path]]] = {}
     for path in sorted(folder.rglob("*")):
-        number = [found for found in STEP.finditer(path.stem)]
-        if path.suffix.lower() not in WEIGHT_SUFFIXES or not number or not path.is_file() or role(path.stem)[0] == "discriminator":
+        number = [found for found in STEP_PATTERN.finditer(path.stem)]
+        if path.suffix.lower() not in WEIGHT_SUFFIXES or not number or not path.is_file() or parse_role(path.stem)[0] == "discriminator":
             continue
         said = next((hit[1] or hit[2] for hit in number if hit[1]), number[-1][1] or number[-1][2])
-        families.setdefault(f"{path.parent}/{DIGITS.sub('#', path.stem)}", []).append((float(said), path))
+        families.setdefault(f"{path.parent}/{DIGITS_PATTERN.sub('#', path.stem)}", []).append((float(said), path))
     if not families:
         raise SourceError(f"{folder} holds no checkpoints with a step in their names", "pass a folder with files such as step-1000.pt or netG_epoch_5.pth")
-    best = max(families, key=lambda name: (role(Path(name).name)[0] in ("generator", "average"), len(families[name])))
+    best = max(families, key=lambda name: (parse_role(Path(name).name)[0] in ("generator", "average"), len(families[name])))
     return sorted(families[best])
 
 
-def brackets(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None) -> tuple[dict[str, Any], ...]:
+def find_score_jumps(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None) -> tuple[dict[str, Any], ...]:
     """Between which checkpoints the score rose by more than both intervals allow, and the last event of the log before the end of that time."""
     found = []
     for (start, before), (end, after) in pairwise(points):
@@ -149,12 +149,12 @@ def brackets(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | No
             entry["event"] = last
             lag = start - last["step"]
             when = f"{lag:,.0f} {(log or {}).get('unit')} after" if lag > 0 else "while"
-            text += f", {when} {BEGAN.get(last['kind'], last['kind'])} (at {last['step']:,.0f})"
+            text += f", {when} {EVENT_TEXT.get(last['kind'], last['kind'])} (at {last['step']:,.0f})"
         found.append({**entry, "text": text})
     return tuple(found)
 
 
-def _log(folder: Path, resolved: Resolved) -> Mapping[str, Any] | None:
+def _log(folder: Path, resolved: ResolvedConfig) -> Mapping[str, Any] | None:
     """The log that was named, else the one in the folder, else none."""
     if resolved.config.log is not None:
         return losses(resolved.config.log, seed=resolved.config.seed).document
@@ -164,7 +164,7 @@ def _log(folder: Path, resolved: Resolved) -> Mapping[str, Any] | None:
         return None
 
 
-def _known(path: Path, kept: Path, resolved: Resolved) -> Record | None:
+def _known(path: Path, kept: Path, resolved: ResolvedConfig) -> Record | None:
     """The record of a checkpoint where it was audited before: the same file, settings and version."""
     if not kept.is_file():
         return None
@@ -176,14 +176,14 @@ def _known(path: Path, kept: Path, resolved: Resolved) -> Record | None:
     return record if same else None
 
 
-def _audited(path: Path, kept: Path, resolved: Resolved, say: Say | None) -> Record:
+def _audited(path: Path, kept: Path, resolved: ResolvedConfig, say: MessageCallback | None) -> Record:
     """The record of a checkpoint: read where it was audited before, else made and kept."""
     known = _known(path, kept, resolved)
     if known is not None:
         return known
     if say is not None:
         say(f"auditing {path.name}")
-    record = audit_subject(str(path), _alone(resolved))
+    record = audit_with_config(str(path), _alone(resolved))
     write_atomically(kept, record.to_json() + "\n")
     return record
 
@@ -194,8 +194,8 @@ def _settings(record: Record) -> Any:
     return values, (record.provenance.get("versions") or {}).get("gandiag")
 
 
-def _wanted(resolved: Resolved) -> Any:
-    from gandiag.assemble import _version
+def _wanted(resolved: ResolvedConfig) -> Any:
+    from gandiag.assemble import package_version
 
-    values = plain({entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)})
-    return {name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")}, _version("gandiag") or __version__
+    values = to_json_value({entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)})
+    return {name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")}, package_version("gandiag") or __version__

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from gandiag.errors import ExitCode, SourceError
-from gandiag.judge.training import findings_of
-from gandiag.logs.join import healed, merged
-from gandiag.logs.read import Columns, read
-from gandiag.logs.series import LOSSES, SCORES, Curve, Log
-from gandiag.logs.stability import judge_log
-from gandiag.record import Finding, plain
+from gandiag.judge.training import make_loss_findings
+from gandiag.logs.join import select_final_rows, average_duplicate_steps
+from gandiag.logs.read import ColumnNames, read_log
+from gandiag.logs.series import LOSS_ROLES, SCORE_ROLES, Curve, Log
+from gandiag.logs.stability import analyze_log
+from gandiag.record import Finding, to_json_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Losses:
 
     def to_json(self, indent: int | None = 2) -> str:
         """The document as JSON text: sorted keys, no NaN."""
-        return json.dumps(plain({**self.document, "findings": self.findings}), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return json.dumps(to_json_value({**self.document, "findings": self.findings}), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:
         from gandiag.report.losses import render_losses
@@ -58,28 +58,28 @@ def losses(source: Any, *, generator: str | None = None, discriminator: str | No
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, Sequence) and source and all(isinstance(entry, (str, os.PathLike)) for entry in source):
-        log = read(source, Columns(generator, discriminator, step))
+        log = read_log(source, ColumnNames(generator, discriminator, step))
     else:
         log = _of_series(source)
-    document = judge_log(log, seed=seed)
-    return Losses(document, findings_of(document))
+    document = analyze_log(log, seed=seed)
+    return Losses(document, make_loss_findings(document))
 
 
 def _of_series(source: Any) -> Log:
     given = dict(source) if isinstance(source, Mapping) else {"generator": source}
-    unknown = sorted(set(given) - {*LOSSES, *SCORES, "step"})
+    unknown = sorted(set(given) - {*LOSS_ROLES, *SCORE_ROLES, "step"})
     if unknown:
-        raise SourceError(f"there is no series called {unknown[0]!r}", f"call them {', '.join((*LOSSES, *SCORES))} and step")
+        raise SourceError(f"there is no series called {unknown[0]!r}", f"call them {', '.join((*LOSS_ROLES, *SCORE_ROLES))} and step")
     try:
         arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
     except (TypeError, ValueError):
         raise SourceError("these series are not numbers", "pass arrays of numbers, one value a step") from None
     sizes = {value.shape for value in arrays.values()}
-    if len(sizes) != 1 or len(next(iter(sizes))) != 1 or not any(name in arrays for name in LOSSES):
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1 or not any(name in arrays for name in LOSS_ROLES):
         raise SourceError(f"series of shapes {sorted(sizes)} are no losses", "pass arrays (n,) of one length, one of them generator or discriminator")
     n = next(iter(sizes))[0]
-    order = healed(arrays.pop("step", np.arange(n, dtype=np.float64)))
+    order = select_final_rows(arrays.pop("step", np.arange(n, dtype=np.float64)))
     where = np.asarray(given["step"], dtype=np.float64) if "step" in given else np.arange(n, dtype=np.float64)
-    curves = {name: Curve(name, *merged(where[order.rows], np.where(np.isnan(value), np.inf, value)[order.rows])) for name, value in arrays.items()}
-    columns = {"step": "step" if "step" in given else None, **dict.fromkeys(LOSSES), **{name: name for name in curves}}
-    return Log(curves, "steps", "series", n, 0, columns, None, order.notes, order.doubts)
+    curves = {name: Curve(name, *average_duplicate_steps(where[order.rows], np.where(np.isnan(value), np.inf, value)[order.rows])) for name, value in arrays.items()}
+    columns = {"step": "step" if "step" in given else None, **dict.fromkeys(LOSS_ROLES), **{name: name for name in curves}}
+    return Log(curves, "steps", "series", n, 0, columns, None, order.notes, order.problems)

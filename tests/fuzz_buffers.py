@@ -7,7 +7,7 @@ from typing import Any
 
 def parsed(whole: bytes, depth: int) -> list[Any] | None:
     """A message as (number, wire type, value) of its fields, messages inside as lists; None where it is none."""
-    from gandiag.protobuf import fields as read
+    from gandiag.protobuf import iter_fields as read
 
     found: list[Any] = []
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gandiag.stats.subset import Kept, KeptSamples
+from gandiag.stats.subset import SubsetSpec, SampleSubset
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -13,11 +13,11 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def kept(rows: Tensor) -> KeptSamples:
-    return KeptSamples(rows, torch.arange(len(rows)), None)
+def kept(rows: Tensor) -> SampleSubset:
+    return SampleSubset(rows, torch.arange(len(rows)), None)
 
 
-def results(real: Tensor | None, fake: Tensor, n: int, view: str = "v") -> dict[str, dict[Kept, KeptSamples]]:
+def results(real: Tensor | None, fake: Tensor, n: int, view: str = "v") -> dict[str, dict[SubsetSpec, SampleSubset]]:
     """Both roles of one view; without real data only "fake"."""
-    found = {"fake": {Kept(view, n): kept(fake)}}
-    return found if real is None else {"real": {Kept(view, 2 * n): kept(real)}, **found}
+    found = {"fake": {SubsetSpec(view, n): kept(fake)}}
+    return found if real is None else {"real": {SubsetSpec(view, 2 * n): kept(real)}, **found}

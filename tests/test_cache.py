@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from gandiag.contracts import Output
-from gandiag.features.cache import FeatureCache, RealPass, entry_key
-from gandiag.features.views import View, make_views
+from gandiag.contracts import OutputSpec
+from gandiag.features.cache import FeatureCache, CachedRealFeatures, cache_key
+from gandiag.features.views import FeatureView, make_views
 from gandiag.sample.streams import open_samples
 
-FIT = Output("image", (3, 16, 16), (-1.0, 1.0))
+FIT = OutputSpec("image", (3, 16, 16), (-1.0, 1.0))
 
 
 class Counting:
@@ -43,9 +43,9 @@ def folder(tmp_path):
 
 def walk(folder, cache, *, limit=None, raw=True, batch_size=3, level=0):
     extractor = Counting()
-    views = (View("counting", extractor, level), *make_views(["pixels"], FIT))[: 2 if raw else 1]
-    batches = list(RealPass(open_samples(folder), views, FIT, limit, cache).batches(batch_size, raw=raw))
-    return extractor.seen, torch.cat([batch.views["counting"] for batch in batches]), batches
+    views = (FeatureView("counting", extractor, level), *make_views(["pixels"], FIT))[: 2 if raw else 1]
+    batches = list(CachedRealFeatures(open_samples(folder), views, FIT, limit, cache).batches(batch_size, with_samples=raw))
+    return extractor.seen, torch.cat([batch.features["counting"] for batch in batches]), batches
 
 
 @pytest.mark.parametrize("level", [0, 1])
@@ -71,10 +71,10 @@ def test_whatever_changes_features_changes_the_entry(folder, tmp_path):
     assert walk(folder, cache, limit=4)[0] == 4
     Image.new("RGB", (16, 20)).save(folder / "a" / "0.png")
     assert walk(folder, cache)[0] == 10
-    view = View("counting", Counting())
-    keys = {entry_key(*parts) for parts in [
-        ("x", view, FIT, None), ("y", view, FIT, None), ("x", View("counting", view.extractor, 1), FIT, None), ("x", view, FIT, 5),
-        ("x", view, Output("image", (3, 16, 16), (0.0, 1.0)), None), ("x", view, Output("image", (3, 8, 8), (-1.0, 1.0)), None),
+    view = FeatureView("counting", Counting())
+    keys = {cache_key(*parts) for parts in [
+        ("x", view, FIT, None), ("y", view, FIT, None), ("x", FeatureView("counting", view.extractor, 1), FIT, None), ("x", view, FIT, 5),
+        ("x", view, OutputSpec("image", (3, 16, 16), (0.0, 1.0)), None), ("x", view, OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), None),
     ]}  # fmt: skip
     assert len(keys) == 6
 
@@ -96,7 +96,7 @@ def test_damaged_entries_are_ignored_and_rewritten(folder, tmp_path, damage):
 
 def test_an_interrupted_pass_keeps_nothing(folder, tmp_path):
     cache = FeatureCache(tmp_path / "cache")
-    stream = RealPass(open_samples(folder), (View("counting", Counting()),), FIT, None, cache).batches(3)
+    stream = CachedRealFeatures(open_samples(folder), (FeatureView("counting", Counting()),), FIT, None, cache).batches(3)
     next(stream)
     stream.close()
     assert not (tmp_path / "cache").exists()
@@ -111,14 +111,14 @@ def test_a_place_that_cannot_be_written_is_a_note(folder, tmp_path):
 
 def test_the_folder_stays_under_its_cap_and_the_oldest_go_first(tmp_path):
     features = torch.randn(100, 10)
-    cache = FeatureCache(tmp_path, cap=3 * 4400)
+    cache = FeatureCache(tmp_path, max_bytes=3 * 4400)
     for number in range(5):
         cache.put(f"k{number}", features)
         os.utime(tmp_path / f"k{number}.safetensors", (number, number)) if number < 4 else None
         if number == 2:
             assert cache.get("k0", (100, 10)) is not None  # used: younger now than k1 and k2
     left = {path.stem for path in tmp_path.glob("*.safetensors")}
-    assert "k0" in left and "k4" in left and "k1" not in left and sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.cap
+    assert "k0" in left and "k4" in left and "k1" not in left and sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
     cache.put("huge", torch.zeros(10_000, 10))
     assert cache.get("huge", (10_000, 10)) is None and {path.stem for path in tmp_path.glob("*.safetensors")} == left
 
@@ -146,10 +146,10 @@ def test_many_writers_at_once_leave_whole_entries(tmp_path):
 
 
 def test_where_the_cache_is(tmp_path):
-    assert FeatureCache.user({"GANDIAG_CACHE": "off", "XDG_CACHE_HOME": "/x"}).root is None
-    assert str(FeatureCache.user({"GANDIAG_CACHE": "/y", "XDG_CACHE_HOME": "/x"}).root) == "/y"
-    assert str(FeatureCache.user({"XDG_CACHE_HOME": "/x"}).root) == "/x/gandiag"
-    assert FeatureCache.user({}).root.parts[-2:] == (".cache", "gandiag")
+    assert FeatureCache.default({"GANDIAG_CACHE": "off", "XDG_CACHE_HOME": "/x"}).root is None
+    assert str(FeatureCache.default({"GANDIAG_CACHE": "/y", "XDG_CACHE_HOME": "/x"}).root) == "/y"
+    assert str(FeatureCache.default({"XDG_CACHE_HOME": "/x"}).root) == "/x/gandiag"
+    assert FeatureCache.default({}).root.parts[-2:] == (".cache", "gandiag")
 
 
 def test_another_shape_under_the_same_key_is_not_used(tmp_path):

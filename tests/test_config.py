@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gandiag.cli.audit import audit
+from gandiag.cli.audit import audit_command
 
-from gandiag.config import BUDGETS, AuditConfig, flag, resolve
+from gandiag.config import BUDGET_SAMPLES, AuditConfig, option_name, resolve_config
 from gandiag.errors import ConfigError
 
 
 def test_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text('[audit]\nseed = 1\nlimit = 0.2\nlatent-dim = 64\nscales = [1.0, 2.0]\n')
     environ = {"GANDIAG_SEED": "2", "GANDIAG_LIMIT": "0.3", "OTHER": "x"}
-    found = resolve({"seed": 3}, environ=environ, folder=tmp_path)
+    found = resolve_config({"seed": 3}, environ=environ, folder=tmp_path)
     assert (found.config.seed, found.config.limit, found.config.latent_dim, found.config.scales) == (3, 0.3, 64, (1.0, 2.0))
     assert found.sources["seed"] == "flag" and "GANDIAG_LIMIT" in found.sources["limit"]
     assert found.sources["latent_dim"] == "gandiag.toml" and found.sources["budget"] == "default"
@@ -24,7 +24,7 @@ def test_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
 
 def test_pyproject_is_read_where_there_is_no_own_file(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.gandiag.audit]\nbudget = "quick"\n')
-    assert resolve({}, environ={}, folder=tmp_path).config.budget == "quick"
+    assert resolve_config({}, environ={}, folder=tmp_path).config.budget == "quick"
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_pyproject_is_read_where_there_is_no_own_file(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named_with_an_action(flags: dict[str, Any], what: str, hint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(flags, environ={}, folder=tmp_path)
-    assert what in caught.value.what and hint in caught.value.hint
+        resolve_config(flags, environ={}, folder=tmp_path)
+    assert what in caught.value.message and hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -53,26 +53,26 @@ def test_mistakes_are_named_with_an_action(flags: dict[str, Any], what: str, hin
 def test_mistakes_in_the_file_are_named(text: str, what: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        resolve({}, environ={}, folder=tmp_path)
-    assert what in caught.value.what and hint in caught.value.hint
+        resolve_config({}, environ={}, folder=tmp_path)
+    assert what in caught.value.message and hint in caught.value.hint
 
 
 def test_mistakes_in_the_environment_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GANDIAG_SEED"):
-        resolve({}, environ={"GANDIAG_SEED": "many"}, folder=tmp_path)
+        resolve_config({}, environ={"GANDIAG_SEED": "many"}, folder=tmp_path)
 
 
 def test_every_knob_is_an_option_and_the_default_is_the_knob_s() -> None:
-    options = {parameter.name: parameter for parameter in audit.params}
-    unset = audit.make_context("audit", ["ckpt.pt"]).params
+    options = {parameter.name: parameter for parameter in audit_command.params}
+    unset = audit_command.make_context("audit", ["ckpt.pt"]).params
     for entry in dataclasses.fields(AuditConfig):
-        assert entry.name in options, f"{flag(entry.name)} is no option"
-        assert unset[entry.name] is None, f"{flag(entry.name)}: an unset option must be None, so that other sources can speak"
+        assert entry.name in options, f"{option_name(entry.name)} is no option"
+        assert unset[entry.name] is None, f"{option_name(entry.name)}: an unset option must be None, so that other sources can speak"
         assert entry.metadata["help"] in (getattr(options[entry.name], "help", "") or "")
 
 
 def test_budgets() -> None:
-    assert AuditConfig(budget="quick").samples("cpu") == 1_000
-    assert AuditConfig().samples("cpu") == 2_000 and AuditConfig().samples("cuda") == 10_000
-    assert AuditConfig(budget="thorough", n=77).samples("cpu") == 77
-    assert set(BUDGETS) == {"quick", "standard", "thorough"}
+    assert AuditConfig(budget="quick").n_samples("cpu") == 1_000
+    assert AuditConfig().n_samples("cpu") == 2_000 and AuditConfig().n_samples("cuda") == 10_000
+    assert AuditConfig(budget="thorough", n=77).n_samples("cpu") == 77
+    assert set(BUDGET_SAMPLES) == {"quick", "standard", "thorough"}

@@ -9,9 +9,9 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from gandiag.errors import OutputError, SourceError
-from gandiag.stats.distances import TILE, blocks, distance_matrix
-from gandiag.stats.nearest import kth_distance, neighbours
-from gandiag.stats.rows import row_pair, rows
+from gandiag.stats.distances import TILE_SIZE, even_slices, distance_matrix
+from gandiag.stats.nearest import kth_neighbor_distance, nearest_neighbors
+from gandiag.stats.rows import as_feature_pair, as_features
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -43,19 +43,19 @@ SETS = {
 @pytest.mark.parametrize("k", [1, 5])
 def test_neighbours_are_those_of_float64(name: str, k: int) -> None:
     x = SETS[name]
-    found = neighbours(x, k=k)
-    assert np.allclose(found.distance.numpy(), np.sort(oracle(x), 1)[:, :k], rtol=1e-9, atol=1e-12)
-    assert torch.allclose(kth_distance(x, k), found.distance[:, -1], rtol=1e-12, atol=0)
-    assert not (found.index == torch.arange(len(x))[:, None]).any()
+    found = nearest_neighbors(x, k=k)
+    assert np.allclose(found.distances.numpy(), np.sort(oracle(x), 1)[:, :k], rtol=1e-9, atol=1e-12)
+    assert torch.allclose(kth_neighbor_distance(x, k), found.distances[:, -1], rtol=1e-12, atol=0)
+    assert not (found.indices == torch.arange(len(x))[:, None]).any()
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_neighbours_across_two_sets(name: str) -> None:
     x = SETS[name]
     y = x.flip(0)[: len(x) // 2 + 3] + 0.01 * draw(len(x) // 2 + 3, x.shape[1], seed=3)
-    found, expected = neighbours(x, y, k=3), oracle(x, y)
-    assert np.allclose(found.distance.numpy(), np.sort(expected, 1)[:, :3], rtol=1e-9, atol=1e-12)
-    assert np.allclose(np.take_along_axis(expected, found.index.numpy(), 1), found.distance.numpy(), rtol=1e-9, atol=1e-12)
+    found, expected = nearest_neighbors(x, y, k=3), oracle(x, y)
+    assert np.allclose(found.distances.numpy(), np.sort(expected, 1)[:, :3], rtol=1e-9, atol=1e-12)
+    assert np.allclose(np.take_along_axis(expected, found.indices.numpy(), 1), found.distances.numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -76,30 +76,30 @@ def test_near_points_far_out_are_told_apart(width: int) -> None:
     x[1, :1] = x[0, :1] + 1e-4 * (1 + 1e-3)  # float32 at this size steps by less than 1.6e-5
     apart = float((x[0].double() - x[1].double()).norm())
     assert 5e-5 < apart < 2e-4
-    assert float(neighbours(x).distance[0]) == pytest.approx(apart, rel=1e-9)
+    assert float(nearest_neighbors(x).distances[0]) == pytest.approx(apart, rel=1e-9)
     assert float(distance_matrix(x)[0, 1]) == pytest.approx(apart, rel=1e-6)
-    assert float(neighbours(x[:1], x[1:]).distance) == pytest.approx(apart, rel=1e-9)
+    assert float(nearest_neighbors(x[:1], x[1:]).distances) == pytest.approx(apart, rel=1e-9)
 
 
 def test_tiles_do_not_show() -> None:
     """More rows than a tile holds: both halves of every pair are seen, in any order of the rows."""
-    x = draw(TILE + 300, 40)
+    x = draw(TILE_SIZE + 300, 40)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(4))
-    found, shuffled = neighbours(x, k=4), neighbours(x[order], k=4)
-    assert torch.equal(found.distance[order], shuffled.distance)
-    assert np.allclose(found.distance.numpy(), np.sort(oracle(x), 1)[:, :4], rtol=1e-9)
+    found, shuffled = nearest_neighbors(x, k=4), nearest_neighbors(x[order], k=4)
+    assert torch.equal(found.distances[order], shuffled.distances)
+    assert np.allclose(found.distances.numpy(), np.sort(oracle(x), 1)[:, :4], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "size"), [(0, 5), (1, 5), (5, 5), (11, 5), (4096, 1000)])
 def test_blocks_cover_everything_once(n: int, size: int) -> None:
-    parts = blocks(n, size)
+    parts = even_slices(n, size)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(n))
     assert all(part.stop - part.start <= size for part in parts)
 
 
 def test_too_few_rows_is_an_error_with_an_action() -> None:
     with pytest.raises(SourceError, match="4 rows hold no 5 neighbours"):
-        neighbours(draw(5, 3), k=5)
+        nearest_neighbors(draw(5, 3), k=5)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_too_few_rows_is_an_error_with_an_action() -> None:
 )
 def test_what_is_no_set_of_rows(values: object, error: type[Exception]) -> None:
     with pytest.raises(error):
-        rows(values)
+        as_features(values)
 
 
 def test_arrays_tensors_and_images_become_rows() -> None:
-    assert rows(np.zeros((3, 4))).dtype == torch.float64
-    assert rows(np.zeros((3, 2, 2, 2), np.uint8)).shape == (3, 8)
+    assert as_features(np.zeros((3, 4))).dtype == torch.float64
+    assert as_features(np.zeros((3, 2, 2, 2), np.uint8)).shape == (3, 8)
     with pytest.raises(SourceError, match="3 features"):
-        row_pair(torch.zeros(5, 3), torch.zeros(5, 4))
+        as_feature_pair(torch.zeros(5, 3), torch.zeros(5, 4))

@@ -16,33 +16,33 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 import gandiag
-from gandiag.catalogue import explain
-from gandiag.contracts import Output
-from gandiag.judge.judge import judge
-from gandiag.load.discriminator import Opponent, find_opponent, settle
-from gandiag.load.rebuild.judges import assemble, rebuild
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.weights import Weights, find_discriminators
-from gandiag.opponent import KEYS, work
+from gandiag.catalogue import get_entry
+from gandiag.contracts import OutputSpec
+from gandiag.judge.judge import apply_policy
+from gandiag.load.discriminator import DiscriminatorCandidate, find_discriminator, build_discriminator
+from gandiag.load.rebuild.judges import build_sequential_discriminator, rebuild_discriminator
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.weights import Weights, find_discriminator_weights
+from gandiag.opponent import MEASUREMENT_KEYS, count_macs
 from gandiag.probes.best_response import best_response
-from gandiag.probes.duality_gap import CHANCE, Effort, Look, Players, duality_gap, terms, variety
+from gandiag.probes.duality_gap import CHANCE_PAYOFF, SearchBudget, HeldOutOutputs, GamePlayers, duality_gap, compute_payoffs, output_diversity
 from gandiag.record import Measurement, Record, Score
-from gandiag.sample.guard import state_hash
+from gandiag.sample.guard import hash_module_state
 
-SHORT = Effort(steps=80, batch=64, held=200)
+SHORT = SearchBudget(steps=80, batch_size=64, max_held_out=200)
 
 
 def normals(n: int, dim: int, seed: int) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def players(generator: nn.Module, discriminator: nn.Module, dim: int = 2, **more: Any) -> Players:
+def players(generator: nn.Module, discriminator: nn.Module, dim: int = 2, **more: Any) -> GamePlayers:
     """A game in which latent number i is row i of a normal sample."""
 
     def make(module: nn.Module, indices: Tensor) -> Tensor:
         return torch.as_tensor(module(normals(len(indices), dim, int(indices[0]) % 2**31)))
 
-    return Players(generator.eval(), make, discriminator.eval(), **more)
+    return GamePlayers(generator.eval(), make, discriminator.eval(), **more)
 
 
 class Scores(nn.Module):
@@ -91,9 +91,9 @@ class Slope(nn.Module):
 
 def test_at_an_equilibrium_there_is_no_gap() -> None:
     """G makes the data's own distribution and D knows nothing: nobody can gain, to the error of 200 held-out samples."""
-    found = duality_gap(players(Identity(), Slope(0.0), dim=1), normals(2000, 1, 9), effort=SHORT)
+    found = duality_gap(players(Identity(), Slope(0.0), dim=1), normals(2000, 1, 9), budget=SHORT)
     assert found.value is not None and found.gap is not None and found.floor is not None
-    assert found.value.value == pytest.approx(CHANCE, abs=1e-6)  # float32 of 2 log 2
+    assert found.value.value == pytest.approx(CHANCE_PAYOFF, abs=1e-6)  # float32 of 2 log 2
     assert -0.03 < found.gap.value < 0.03 and found.gap.low <= 0.0
     assert abs(found.floor) < 0.03
     assert found.gain.value == pytest.approx(0.0, abs=1e-6)
@@ -105,10 +105,10 @@ def test_upper_bound_of_two_gaussians() -> None:
     density = torch.exp(-0.5 * (x - 1) ** 2) / math.sqrt(2 * math.pi)
     exact = 2 * float(torch.trapezoid(density * logsigmoid(2 * x), x))  # -0.519
     game = players(Identity(-1.0), Slope(0.0), dim=1)
-    found = duality_gap(game, normals(2000, 1, 9) + 1, effort=dataclasses.replace(SHORT, steps=200))
+    found = duality_gap(game, normals(2000, 1, 9) + 1, budget=dataclasses.replace(SHORT, steps=200))
     assert found.upper is not None
     assert found.upper.low <= exact + 0.02 <= found.upper.high + 0.06  # the search ends a little below, the sample lies around
-    assert found.rates["discriminator"] == 0.01
+    assert found.learning_rates["discriminator"] == 0.01
 
 
 def test_lower_bound_where_d_has_a_corner() -> None:
@@ -119,21 +119,21 @@ def test_lower_bound_where_d_has_a_corner() -> None:
         generator.weight.fill_(0.1)
         generator.bias.zero_()
     game = players(generator, Slope(2.0), dim=1, span=(-1.0, 1.0))
-    found = duality_gap(game, real, effort=dataclasses.replace(SHORT, steps=200))
+    found = duality_gap(game, real, budget=dataclasses.replace(SHORT, steps=200))
     assert found.lower is not None and found.upper is not None and found.value is not None
     order = torch.randperm(900, generator=torch.Generator().manual_seed(0))
     exact = float((logsigmoid(2 * real[order][200:400, 0]) + logsigmoid(torch.tensor(-2.0))).mean())
     assert exact <= found.lower.value <= exact + 0.02  # 200 steps of 0.01 move all of it beyond the corner, where the box holds it
     assert found.lower.value <= found.value.value <= found.upper.value + 0.01
-    assert found.path[-1][1].outputs.value == pytest.approx(1.0, abs=0.01)
+    assert found.history[-1][1].effective_outputs.value == pytest.approx(1.0, abs=0.01)
 
 
 def test_relativistic_values_are_nats_and_a_critic_has_no_bound() -> None:
     zero = torch.zeros(4)
-    assert terms("relativistic", zero, zero).tolist() == pytest.approx([-math.log(2)] * 4)
-    found = duality_gap(players(mlp(2, 2, 0), Scores(lambda x: -x.square().sum(1)), loss="wasserstein"), normals(600, 2, 1), effort=SHORT)
+    assert compute_payoffs("relativistic", zero, zero).tolist() == pytest.approx([-math.log(2)] * 4)
+    found = duality_gap(players(mlp(2, 2, 0), Scores(lambda x: -x.square().sum(1)), loss="wasserstein"), normals(600, 2, 1), budget=SHORT)
     assert found.gap is None and found.upper is None and found.gain.value > 0
-    assert found.after.spread.value < found.before.spread.value
+    assert found.after.mean_distance.value < found.before.mean_distance.value
 
 
 # the maximin player
@@ -143,17 +143,17 @@ def test_a_peak_draws_every_latent_to_one_point() -> None:
     with torch.no_grad():
         generator[2].weight.mul_(5)
     game = players(generator, Scores(lambda x: 2 - 8 * (x - 0.5).square().sum(1)))
-    found = duality_gap(game, normals(900, 2, 1), effort=dataclasses.replace(SHORT, steps=200))
-    assert found.after.spread.value < 0.2 * found.before.spread.value
-    assert found.after.outputs.high < 2 < found.before.outputs.low
-    assert found.gain.low > 0.1 and found.path[0][0] == 0 and found.path[-1][0] == 200
+    found = duality_gap(game, normals(900, 2, 1), budget=dataclasses.replace(SHORT, steps=200))
+    assert found.after.mean_distance.value < 0.2 * found.before.mean_distance.value
+    assert found.after.effective_outputs.high < 2 < found.before.effective_outputs.low
+    assert found.gain.low > 0.1 and found.history[0][0] == 0 and found.history[-1][0] == 200
 
 
 def test_a_flat_discriminator_leaves_g_where_it_is() -> None:
     game = players(mlp(2, 2, 3), Scores(lambda x: 0.0 * x.sum(1)))
-    found = duality_gap(game, normals(900, 2, 1), effort=SHORT)
-    assert found.rates["generator"] == 0.0
-    assert found.after.spread == found.before.spread and len(found.path) == 1
+    found = duality_gap(game, normals(900, 2, 1), budget=SHORT)
+    assert found.learning_rates["generator"] == 0.0
+    assert found.after.mean_distance == found.before.mean_distance and len(found.history) == 1
 
 
 def test_copies_are_played_with() -> None:
@@ -161,13 +161,13 @@ def test_copies_are_played_with() -> None:
     generator[0].weight.requires_grad_(False)
     game = players(generator, discriminator)
     torch.manual_seed(5)
-    before, state = [state_hash(generator), state_hash(discriminator)], torch.get_rng_state()
-    first = duality_gap(game, normals(600, 2, 1), effort=SHORT, seed=3)
-    assert [state_hash(generator), state_hash(discriminator)] == before
+    before, state = [hash_module_state(generator), hash_module_state(discriminator)], torch.get_rng_state()
+    first = duality_gap(game, normals(600, 2, 1), budget=SHORT, seed=3)
+    assert [hash_module_state(generator), hash_module_state(discriminator)] == before
     assert torch.equal(torch.get_rng_state(), state)
     assert all(entry.grad is None for entry in (*generator.parameters(), *discriminator.parameters()))
-    again = duality_gap(game, normals(600, 2, 1), effort=SHORT, seed=3)
-    assert (again.gap, again.after.outputs) == (first.gap, first.after.outputs)
+    again = duality_gap(game, normals(600, 2, 1), budget=SHORT, seed=3)
+    assert (again.gap, again.after.effective_outputs) == (first.gap, first.after.effective_outputs)
 
 
 def test_too_few_real_samples() -> None:
@@ -180,10 +180,10 @@ def test_outputs_count_modes(modes: int) -> None:
     """K equally frequent points far apart are K outputs; their mean distance is that of all pairs of samples."""
     points = 100.0 * torch.stack([torch.arange(modes) % 3, torch.arange(modes) // 3], 1).float()
     x = points.repeat(80 // modes, 1)
-    spread, outputs = variety(x, 0.5)
+    spread, outputs = output_diversity(x, 0.5)
     assert outputs.value == pytest.approx(modes, rel=1e-6)
     assert spread.value == pytest.approx(float(torch.pdist(x).mean()), rel=1e-5, abs=1e-6)
-    assert variety(1e3 * torch.arange(60.0)[:, None], 1.0)[1].value == pytest.approx(60.0)
+    assert output_diversity(1e3 * torch.arange(60.0)[:, None], 1.0)[1].value == pytest.approx(60.0)
 
 
 def test_a_search_finds_the_top_and_never_takes_luck_for_gain() -> None:
@@ -193,10 +193,10 @@ def test_a_search_finds_the_top_and_never_takes_luck_for_gain() -> None:
             self.at = nn.Parameter(torch.zeros(()))
 
     noise = normals(100, 1, 0)[:, 0]
-    climbing = best_response(Point(), lambda m, k: (m.at - 1).square(), lambda m: Look(0.1 * noise - (m.at.detach() - 1).square()), steps=200)
+    climbing = best_response(Point(), lambda m, k: (m.at - 1).square(), lambda m: HeldOutOutputs(0.1 * noise - (m.at.detach() - 1).square()), steps=200)
     assert float(climbing.module.at.detach()) == pytest.approx(1.0, abs=0.05)  # 200 steps of 0.01 and the momentum of the last
-    lucky = best_response(Point(), lambda m, k: -m.at, lambda m: Look(noise * m.at.detach()), steps=100)  # held-out terms that only chance moves
-    assert lucky.rate == 0.0 and float(lucky.module.at.detach()) == 0.0
+    lucky = best_response(Point(), lambda m, k: -m.at, lambda m: HeldOutOutputs(noise * m.at.detach()), steps=100)  # held-out terms that only chance moves
+    assert lucky.learning_rate == 0.0 and float(lucky.module.at.detach()) == 0.0
 
 
 # the discriminator, rebuilt
@@ -234,8 +234,8 @@ def test_convolutions_with_their_eps_and_slope(norm_first: bool) -> None:
         net = conv_net(norm_first)
         x = sample((3, 16, 16), 256)
         trained(net, x, 100)
-    opponent = Opponent("here", rebuild(Weights(dict(net.state_dict()), tuple(name for name, _ in net.named_modules() if name)), Output("image", (3, 16, 16))))
-    ready = settle(opponent, x, x)
+    opponent = DiscriminatorCandidate("here", rebuild_discriminator(Weights(dict(net.state_dict()), tuple(name for name, _ in net.named_modules() if name)), OutputSpec("image", (3, 16, 16))))
+    ready = build_discriminator(opponent, x, x)
     with torch.no_grad():
         assert torch.allclose(ready.module(x), net[:-1](x).flatten(), atol=1e-5)
     said = {entry.what: (entry.value, entry.source) for entry in ready.assumptions}
@@ -246,9 +246,9 @@ def test_convolutions_with_their_eps_and_slope(norm_first: bool) -> None:
 
 def test_statistics_that_disagree_refuse_a_discriminator() -> None:
     net = trained(conv_net(True), sample((3, 16, 16), 64))
-    opponent = Opponent("here", rebuild(Weights(dict(net.state_dict())), Output("image", (3, 16, 16))))
-    with pytest.raises(NotThis, match="disagrees with its own batch-norm statistics"):
-        settle(opponent, 5 + 7 * sample((3, 16, 16), 64), 5 + 7 * sample((3, 16, 16), 64))
+    opponent = DiscriminatorCandidate("here", rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image", (3, 16, 16))))
+    with pytest.raises(ArchitectureMismatch, match="disagrees with its own batch-norm statistics"):
+        build_discriminator(opponent, 5 + 7 * sample((3, 16, 16), 64), 5 + 7 * sample((3, 16, 16), 64))
 
 
 def test_spectral_norm_is_folded() -> None:
@@ -256,7 +256,7 @@ def test_spectral_norm_is_folded() -> None:
         torch.manual_seed(0)
         net = nn.Sequential(*(nn.utils.parametrizations.spectral_norm(nn.Linear(*size)) if size else nn.LeakyReLU(0.2) for size in ((5, 16), (), (16, 1))))
         trained(net, sample((5,)))
-    made = assemble(rebuild(Weights(dict(net.state_dict())), Output("vector", (5,))), "leaky:0.2", 1e-5)
+    made = build_sequential_discriminator(rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("vector", (5,))), "leaky:0.2", 1e-5)
     with torch.no_grad():
         assert torch.allclose(made(sample((5,))), net(sample((5,)))[:, 0], atol=1e-6)
 
@@ -273,29 +273,29 @@ def test_spectral_norm_is_folded() -> None:
     ],
 )
 def test_what_cannot_be_rebuilt_is_refused(net: nn.Module, shape: tuple[int, ...], why: str) -> None:
-    with pytest.raises(NotThis, match=why):
-        rebuild(Weights(dict(net.state_dict())), Output("image" if len(shape) == 3 else "vector", shape))
+    with pytest.raises(ArchitectureMismatch, match=why):
+        rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image" if len(shape) == 3 else "vector", shape))
 
 
 def test_every_discriminator_of_a_file_is_found() -> None:
     one = {"weight": torch.zeros(1, 2)}
-    assert [group.path for group in find_discriminators({"netG": one, "netD": one, "optD": one})] == ["netD"]
-    assert [group.path for group in find_discriminators({"D_A": one, "D_B": one})] == ["D_A", "D_B"]
-    assert find_discriminators({"generator": one}) == []
-    assert len(find_discriminators(one, unnamed=True)) == 1
+    assert [group.path for group in find_discriminator_weights({"netG": one, "netD": one, "optD": one})] == ["netD"]
+    assert [group.path for group in find_discriminator_weights({"D_A": one, "D_B": one})] == ["D_A", "D_B"]
+    assert find_discriminator_weights({"generator": one}) == []
+    assert len(find_discriminator_weights(one, include_other=True)) == 1
 
 
 def test_files_that_are_called_alike(tmp_path: Path) -> None:
     generator, discriminator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
     torch.save(generator.state_dict(), tmp_path / "netG_epoch_3.pth")
     torch.save(discriminator.state_dict(), tmp_path / "netD_epoch_2.pth")
-    assert find_opponent(tmp_path / "netG_epoch_3.pth", Output("vector", (2,))) is None
+    assert find_discriminator(tmp_path / "netG_epoch_3.pth", OutputSpec("vector", (2,))) is None
     torch.save(discriminator.state_dict(), tmp_path / "netD_epoch_3.pth")
-    found = find_opponent(tmp_path / "netG_epoch_3.pth", Output("vector", (2,)))
-    assert found is not None and found.where == "netD_epoch_3.pth" and found.judge is not None and found.judge.parameters == 33
+    found = find_discriminator(tmp_path / "netG_epoch_3.pth", OutputSpec("vector", (2,)))
+    assert found is not None and found.location == "netD_epoch_3.pth" and found.spec is not None and found.spec.n_parameters == 33
     torch.save({"netG": generator.state_dict(), "netD": discriminator.state_dict(), "netD_2": discriminator.state_dict()}, tmp_path / "both.pt")
-    both = find_opponent(tmp_path / "both.pt", Output("vector", (2,)))
-    assert both is not None and both.judge is None and "2 discriminators (netD, netD_2)" in both.reason
+    both = find_discriminator(tmp_path / "both.pt", OutputSpec("vector", (2,)))
+    assert both is not None and both.spec is None and "2 discriminators (netD, netD_2)" in both.reason
 
 
 @pytest.mark.parametrize(
@@ -304,37 +304,37 @@ def test_files_that_are_called_alike(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_state_of_our_own_trainer(recipe: str, remedy: str, tmp_path: Path) -> None:
     """D out of state.pt judges as the trainer's own D does, in eval mode, to float32."""
-    from gandiag.reference.plan import make_plan
-    from gandiag.reference.recipes import recipe as recipe_called
-    from gandiag.reference.train import standard, train
+    from gandiag.reference.plan import make_run_config
+    from gandiag.reference.recipes import get_recipe as recipe_called
+    from gandiag.reference.train import make_default_trainer, train
 
-    plan = make_plan(recipe_called(recipe).dataset, {"recipe": recipe, "remedy": remedy, "steps": 3, "snapshots": 1})
+    plan = make_run_config(recipe_called(recipe).dataset, {"recipe": recipe, "remedy": remedy, "steps": 3, "snapshots": 1})
     games = []
-    folder = train(plan, tmp_path, start=lambda plan: games.append(standard(plan)) or games[0])  # type: ignore[func-returns-value]
-    output = games[0].rules.data.output
-    found = find_opponent(folder.generator, output)
-    assert found is not None and found.judge is not None, found
+    folder = train(plan, tmp_path, trainer_factory=lambda plan: games.append(make_default_trainer(plan)) or games[0])  # type: ignore[func-returns-value]
+    output = games[0].setup.data.output
+    found = find_discriminator(folder.generator_file, output)
+    assert found is not None and found.spec is not None, found
     assert found.loss == ("relativistic" if remedy == "relativistic" else "bce")
     x = sample(output.shape)
     net = games[0].discriminator.net.eval()
     with torch.no_grad():
-        assert torch.allclose(assemble(found.judge, found.judge.activations[0], 1e-5)(x), net(x).flatten(), atol=1e-5)
-    early = find_opponent(next(iter(folder.snapshots().values())), output)
+        assert torch.allclose(build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], 1e-5)(x), net(x).flatten(), atol=1e-5)
+    early = find_discriminator(next(iter(folder.list_snapshots().values())), output)
     assert early is not None and "state.pt is that of step 3, and this generator is of step 0" in early.reason
 
 
 def test_the_state_of_a_minibatch_discriminator_is_refused(tmp_path: Path) -> None:
-    from gandiag.reference.plan import make_plan
+    from gandiag.reference.plan import make_run_config
     from gandiag.reference.train import train
 
-    folder = train(make_plan("ring8", {"remedy": "minibatch", "steps": 2, "snapshots": 1}), tmp_path)
-    found = find_opponent(folder.generator, Output("vector", (2,)))
+    folder = train(make_run_config("ring8", {"remedy": "minibatch", "steps": 2, "snapshots": 1}), tmp_path)
+    found = find_discriminator(folder.generator_file, OutputSpec("vector", (2,)))
     assert found is not None and "look at a whole minibatch" in found.reason
 
 
 def test_work_counts_multiplications() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 5))
-    assert work(net, torch.zeros(2, 3, 4, 4)) == 3 * 8 * 9 * 16 + 8 * 16 * 5
+    assert count_macs(net, torch.zeros(2, 3, 4, 4)) == 3 * 8 * 9 * 16 + 8 * 16 * 5
 
 
 def test_a_discriminator_that_cannot_be_used_never_stops_an_audit(tmp_path: Path) -> None:
@@ -344,20 +344,20 @@ def test_a_discriminator_that_cannot_be_used_never_stops_an_audit(tmp_path: Path
     torch.save({"netG": generator.state_dict(), "netD": state}, tmp_path / "nan.pt")
     record = gandiag.audit(tmp_path / "nan.pt", normals(300, 2, 0).numpy(), n=120, exhibits=False)
     assert record.score.value is not None and record.measurements["duality_gap"].status != "ok"
-    found = find_opponent(tmp_path / "nan.pt", Output("image", (0, 3)))  # no picture at all
-    assert found is not None and found.judge is None and found.reason
+    found = find_discriminator(tmp_path / "nan.pt", OutputSpec("image", (0, 3)))  # no picture at all
+    assert found is not None and found.spec is None and found.reason
 
 
 def test_inspect_names_the_discriminator(tmp_path: Path) -> None:
     from click.testing import CliRunner
-    from gandiag.cli.inspect import inspect
+    from gandiag.cli.inspect import inspect_command
 
     fixtures = Path(__file__).resolve().parent.parent / "fixtures"
-    shown = CliRunner().invoke(inspect, [str(fixtures / "training_state.pt")], standalone_mode=False).output
+    shown = CliRunner().invoke(inspect_command, [str(fixtures / "training_state.pt")], standalone_mode=False).output
     assert "discriminator" in shown and "netD: convolutions, 11,232 parameters" in shown
-    told = json.loads(CliRunner().invoke(inspect, [str(fixtures / "training_state.pt"), "--json"], standalone_mode=False).output)
+    told = json.loads(CliRunner().invoke(inspect_command, [str(fixtures / "training_state.pt"), "--json"], standalone_mode=False).output)
     assert told["reading"]["discriminator"] == {"where": "netD", "rebuilt": True, "family": "convolutions", "parameters": 11_232, "loss": "bce"}
-    assert json.loads(CliRunner().invoke(inspect, [str(fixtures / "healthy.pt"), "--json"], standalone_mode=False).output)["reading"]["discriminator"] is None
+    assert json.loads(CliRunner().invoke(inspect_command, [str(fixtures / "healthy.pt"), "--json"], standalone_mode=False).output)["reading"]["discriminator"] is None
 
 
 # in an audit
@@ -366,11 +366,11 @@ def test_inspect_names_the_discriminator(tmp_path: Path) -> None:
 def ring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
     """A short run on the ring, and real samples of it."""
     from gandiag.reference.data import DATASETS
-    from gandiag.reference.plan import make_plan
+    from gandiag.reference.plan import make_run_config
     from gandiag.reference.train import train
 
-    folder = train(make_plan("ring8", {"recipe": "metz-appendix", "steps": 30, "snapshots": 1}), tmp_path_factory.mktemp("ring"))
-    return folder.generator, DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(7)).numpy()
+    folder = train(make_run_config("ring8", {"recipe": "metz-appendix", "steps": 30, "snapshots": 1}), tmp_path_factory.mktemp("ring"))
+    return folder.generator_file, DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(7)).numpy()
 
 
 def test_an_audit_plays_the_game_and_judges_without_it(ring: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path) -> None:
@@ -380,8 +380,8 @@ def test_an_audit_plays_the_game_and_judges_without_it(ring: tuple[Path, np.ndar
     alone.write_bytes(path.read_bytes())
     without = gandiag.audit(alone, real, n=200)
     assert (with_d.score, with_d.verdict, with_d.kinds) == (without.score, without.verdict, without.kinds)
-    assert all(with_d.measurements[key].status == "ok" for key in KEYS)
-    assert not set(KEYS) & set(without.measurements) and not without.game
+    assert all(with_d.measurements[key].status == "ok" for key in MEASUREMENT_KEYS)
+    assert not set(MEASUREMENT_KEYS) & set(without.measurements) and not without.game
     low, value, high = (with_d.measurements[key].value or 0.0 for key in ("game_lower", "game_value", "game_upper"))
     assert low <= value + 0.01 and value <= high + 0.01
     assert with_d.measurements["duality_gap"].value == pytest.approx(high - low, abs=1e-6)
@@ -403,7 +403,7 @@ def played(**values: tuple[float, float, float]) -> Record:
     """A healthy record with these (value, low, high)."""
     units = {"maximin_outputs": "outputs", "maximin_spread": "ratio"}
     found = {key: Measurement(value, low, high, unit=units.get(key, "nats"), n=400) for key, (value, low, high) in values.items()}
-    return judge(Record("healthy", (), Score(0.02, 0.0, 0.05, n_fake=500, n_real=1000), {}, found, game={"steps": 200}))
+    return apply_policy(Record("healthy", (), Score(0.02, 0.0, 0.05, n_fake=500, n_real=1000), {}, found, game={"steps": 200}))
 
 
 def test_findings_are_notes_and_the_verdict_stays() -> None:
@@ -424,7 +424,7 @@ def test_doubt_is_no_finding(change: dict[str, tuple[float, float, float]]) -> N
     assert ("GD708" if "duality_gap" in change else "GD707") not in rules and ("GD707" if "duality_gap" in change else "GD708") in rules
 
 
-@pytest.mark.parametrize("key", [*KEYS, "GD707", "GD708"])
+@pytest.mark.parametrize("key", [*MEASUREMENT_KEYS, "GD707", "GD708"])
 def test_every_number_is_explained(key: str) -> None:
-    entry = explain(key)
-    assert entry.title and entry.formula and (key.startswith("GD") or (entry.misleads and entry.source))
+    entry = get_entry(key)
+    assert entry.title and entry.formula and (key.startswith("GD") or (entry.caveats and entry.source))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network, network_of
-from gandiag.load.moments import draws
-from gandiag.load.rebuild.inputs import Place, joined
-from gandiag.load.spec import read_spec
-from gandiag.probes.trained_scale import trained_scale
+from gandiag.load.generator import load_generator, wrap_module
+from gandiag.load.moments import sample_prior
+from gandiag.load.rebuild.inputs import LabelPosition, combine_label
+from gandiag.load.spec import read_loading_spec
+from gandiag.probes.trained_scale import estimate_trained_scale
 
 CLASSES, LATENT = 5, 12
 
@@ -25,7 +25,7 @@ CLASSES, LATENT = 5, 12
 class Conditional(nn.Module):
     """An embedding `name` of `width` numbers, joined at `place`; then linear layers, or transposed convolutions."""
 
-    def __init__(self, place: Place, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True) -> None:
+    def __init__(self, place: LabelPosition, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True) -> None:
         super().__init__()
         inputs = LATENT if place in ("times", "plus") else LATENT + width
         self.place, self.name, self.spatial = place, name, spatial
@@ -40,7 +40,7 @@ class Conditional(nn.Module):
             self.net = nn.Sequential(*layers, nn.Linear(96, 256), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        x = joined(z, self.get_submodule(self.name)(labels), self.place)
+        x = combine_label(z, self.get_submodule(self.name)(labels), self.place)
         made: Tensor = self.net(x[:, :, None, None] if self.spatial else x)
         return made
 
@@ -70,9 +70,9 @@ def trained(net: Conditional, scale: float = 1.0) -> Conditional:
 
 @pytest.mark.parametrize("spatial", [False, True])
 @pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)])
-def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: Place, width: int, spatial: bool) -> None:
+def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: LabelPosition, width: int, spatial: bool) -> None:
     net = trained(Conditional(place, width, spatial=spatial))
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
         made, true = network.forward(z.reshape(10, *network.latent.shape), labels), net(z, labels)
@@ -84,10 +84,10 @@ def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: Place, w
 
 @pytest.mark.parametrize("scale", [0.05, 1.0])
 @pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("times", LATENT), ("plus", LATENT)])
-def test_the_scale_of_the_training_is_read_behind_the_embedding(tmp_path: Path, place: Place, width: int, scale: float) -> None:
+def test_the_scale_of_the_training_is_read_behind_the_embedding(tmp_path: Path, place: LabelPosition, width: int, scale: float) -> None:
     """And with it the place and the prior, which a wrong scale would hide."""
-    network = load_network(save(trained(Conditional(place, width, spatial=True), scale).state_dict(), tmp_path))
-    found = trained_scale(network)
+    network = load_generator(save(trained(Conditional(place, width, spatial=True), scale).state_dict(), tmp_path))
+    found = estimate_trained_scale(network)
     told = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
     assert told["place of the class"].value.startswith(f"{place} ") and told["place of the class"].source == "batch-norm", told
     assert network.latent.prior == "normal" and told["latent prior"].source != "undecided"
@@ -98,24 +98,24 @@ def test_the_scale_of_the_training_is_read_behind_the_embedding(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("name", "place"), [("label_emb", "before"), ("embed", "after")])
-def test_without_batch_norm_custom_decides_and_strict_asks(tmp_path: Path, name: str, place: Place) -> None:
+def test_without_batch_norm_custom_decides_and_strict_asks(tmp_path: Path, name: str, place: LabelPosition) -> None:
     net = Conditional(place, 4, name=name, norm=False).eval()
     file = save(net.state_dict(), tmp_path)
-    network = load_network(file, AuditConfig(activation="leaky:0.2"))
+    network = load_generator(file, AuditConfig(activation="leaky:0.2"))
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
         assert torch.equal(network.forward(z, labels), net(z, labels).reshape(10, *network.output.shape))
     entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
     assert entry.source == "default" and entry.value == f"{place} the latents"
     with pytest.raises(LoadError, match="place of the class"):
-        load_network(file, AuditConfig(strict=True))
+        load_generator(file, AuditConfig(strict=True))
 
 
 def test_a_reading_that_was_written_down_is_replayed(tmp_path: Path) -> None:
     file, spec = save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path), str(tmp_path / "reading.json")
-    first = load_network(file, AuditConfig(spec=spec))
-    assert read_spec(spec).settings["condition"] == "index" and read_spec(spec).settings["strides"] == ("2/1", "2/1")
-    again = load_network(file, AuditConfig(spec=spec))
+    first = load_generator(file, AuditConfig(spec=spec))
+    assert read_loading_spec(spec).settings["condition"] == "index" and read_loading_spec(spec).settings["strides"] == ("2/1", "2/1")
+    again = load_generator(file, AuditConfig(spec=spec))
     z, labels = torch.randn(4, *first.latent.shape), torch.arange(4)
     assert torch.equal(first.forward(z, labels), again.forward(z, labels))
 
@@ -128,22 +128,22 @@ def test_a_reading_that_was_written_down_is_replayed(tmp_path: Path) -> None:
 def test_flags_that_contradict_the_table_are_named(tmp_path: Path, given: dict[str, object], said: str) -> None:
     file = save(Conditional("before", 4).state_dict(), tmp_path)
     with pytest.raises(LoadError, match=said):
-        load_network(file, AuditConfig(**given))  # type: ignore[arg-type]
+        load_generator(file, AuditConfig(**given))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: Place) -> None:
+def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: LabelPosition) -> None:
     """The embedding's vector; and, in a chain that shows no embedding, the one-hot label."""
     net = Conditional(place, CLASSES, name="embed", norm=False).eval()
     state = net.state_dict()
     given = AuditConfig(class_place=place, activation="leaky:0.2")
-    table = load_network(save(state, tmp_path), given)
+    table = load_generator(save(state, tmp_path), given)
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
         assert torch.equal(table.forward(z, labels), net(z, labels).reshape(10, *table.output.shape))
         net.get_submodule("embed").weight.copy_(torch.eye(CLASSES))
         del state["embed.weight"]
-        onehot = load_network(save(state, tmp_path), replace(given, classes=CLASSES))
+        onehot = load_generator(save(state, tmp_path), replace(given, classes=CLASSES))
         assert torch.equal(onehot.forward(z, labels), net(z, labels).reshape(10, *onehot.output.shape))
     assert [entry.source for entry in (*table.assumptions, *onehot.assumptions) if "--class-place" in entry.what] == ["flag", "flag"]
 
@@ -156,7 +156,7 @@ def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: Pl
 def test_a_place_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, object], said: str) -> None:
     content = {"generator": Conditional("before", 4).state_dict(), "onehot": nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 256)).state_dict()}
     with pytest.raises(LoadError, match=said):
-        load_network(save(content, tmp_path), AuditConfig(**given))  # type: ignore[arg-type]
+        load_generator(save(content, tmp_path), AuditConfig(**given))  # type: ignore[arg-type]
 
 
 def test_a_model_that_takes_one_tensor_has_the_label_where_it_was_told(tmp_path: Path) -> None:
@@ -164,22 +164,22 @@ def test_a_model_that_takes_one_tensor_has_the_label_where_it_was_told(tmp_path:
     config = AuditConfig(classes=5, latent_dim=12, condition="concat", class_place="before")
     z, labels = torch.randn(5, 12), torch.arange(5)
     with torch.no_grad():
-        assert torch.equal(network_of(net, config).forward(z, labels), net(torch.cat([torch.eye(5), z], 1)))
+        assert torch.equal(wrap_module(net, config).forward(z, labels), net(torch.cat([torch.eye(5), z], 1)))
     with pytest.raises(LoadError, match="--class-place before was given, and Sequential takes no class"):
-        network_of(net, AuditConfig(latent_dim=17, class_place="before"))
+        wrap_module(net, AuditConfig(latent_dim=17, class_place="before"))
 
 
 def test_a_table_that_fits_nowhere_is_refused_by_name(tmp_path: Path) -> None:
     state = Conditional("before", 4).state_dict()
     state["label_emb.weight"] = torch.randn(CLASSES, 40)
     with pytest.raises(LoadError, match=r"label_emb.weight holds 5 vectors of 40 numbers, which do not fit the 16 inputs of net.0.weight"):
-        load_network(save(state, tmp_path))
+        load_generator(save(state, tmp_path))
 
 
 def test_latents_of_a_trial_are_not_the_first_numbers_of_a_training() -> None:
     """A conditional generator's embedding is often the first thing drawn after manual_seed(0): multiplied with itself it would look like another prior."""
     embedding = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
-    assert not torch.isclose(draws(16, (100,), "normal", 0)[:8], embedding).any()
+    assert not torch.isclose(sample_prior(16, (100,), "normal", 0)[:8], embedding).any()
 
 
 class Informed(nn.Module):
@@ -208,14 +208,14 @@ def test_a_class_between_latents_and_codes_is_found(tmp_path: Path, codes: int) 
     file = save(net.state_dict(), tmp_path)
     z, labels = torch.randn(10, 20 + codes), torch.arange(10) % CLASSES
     for given in ({"bn_eps": 0.8, "activation": "leaky:0.2"}, {}):  # read, and replayed: what stands behind the last norm shows no eps
-        network = load_network(file, AuditConfig(spec=spec, **given))  # type: ignore[arg-type]
+        network = load_generator(file, AuditConfig(spec=spec, **given))  # type: ignore[arg-type]
         assert (network.latent.dim, network.classes, network.condition, network.latent.prior) == (20 + codes, CLASSES, "index", "normal")
         with torch.no_grad():
             made, true = network.forward(z, labels), net.of(z[:, :20], labels, z[:, 20:])  # type: ignore[operator]
         assert torch.allclose(made, true, atol=1e-6)
     entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
     assert entry.value.startswith(f"between the latents: the last {codes} ")
-    found = trained_scale(network)
+    found = estimate_trained_scale(network)
     assert found is not None and found.low < 1 < found.high
 
 
@@ -233,12 +233,12 @@ def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
 ], ids=["the first layer", "of a one-hot class", "of a one-hot class, biased", "of the latents", "of a conditional batch norm", "of one class"])  # fmt: skip
 def test_what_may_be_another_layer_is_no_table(tmp_path: Path, state: dict[str, Tensor]) -> None:
     with pytest.raises(LoadError):
-        load_network(save(state, tmp_path))
+        load_generator(save(state, tmp_path))
 
 
 def test_a_last_layer_of_an_ensemble_is_a_layer(tmp_path: Path) -> None:
     state = layers(("ensemble.0", nn.Linear(100, 256)), ("ensemble.2", nn.Linear(256, 784, bias=False)))
-    network = load_network(save(state, tmp_path))
+    network = load_generator(save(state, tmp_path))
     assert network.classes is None and network.latent.dim == 100 and network.output.shape == (1, 28, 28)
 
 
@@ -248,14 +248,14 @@ def test_many_classes_cost_little(tmp_path: Path) -> None:
     state = dict(net.state_dict())
     state["label_emb.weight"] = torch.randn(60_000, 4, generator=torch.Generator().manual_seed(2))
     begun = time.monotonic()
-    found = trained_scale(load_network(save(state, tmp_path)))
+    found = estimate_trained_scale(load_generator(save(state, tmp_path)))
     assert found is not None and found.low <= 1 <= found.high and time.monotonic() - begun < 20
 
 
 def test_statistics_that_fit_no_place_leave_it_open(tmp_path: Path) -> None:
     state = dict(trained(Conditional("plus", LATENT, spatial=True)).state_dict())
     state["net.1.running_var"] = state["net.1.running_var"] * 1e-6
-    entry = next(entry for entry in load_network(save(state, tmp_path)).assumptions if entry.what.startswith("place of the class"))
+    entry = next(entry for entry in load_generator(save(state, tmp_path)).assumptions if entry.what.startswith("place of the class"))
     assert entry.source == "undecided" and "fit none" in entry.value
 
 
@@ -266,4 +266,4 @@ def test_a_program_has_its_class_where_it_has_it(tmp_path: Path) -> None:
 
     pictures(tmp_path / "g.onnx", label="index")
     with pytest.raises(LoadError, match=r"--class-place was given, and g\.onnx is a whole program"):
-        load_network(tmp_path / "g.onnx", AuditConfig(class_place="after"))
+        load_generator(tmp_path / "g.onnx", AuditConfig(class_place="after"))

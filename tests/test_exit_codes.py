@@ -25,7 +25,7 @@ CRASH = """
 import sys
 import gandiag.cli.gate as gate
 from gandiag.cli.main import entry
-gate.is_record = lambda path: 1 / 0
+gate.is_record_file = lambda path: 1 / 0
 sys.argv[1:] = ["gate", "healthy.json"]
 entry()
 """
@@ -135,6 +135,6 @@ def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
 ], ids=["checkpoint", "real data", "failed download"])
 def test_what_fails_cheaply_fails_before_torch_is_imported(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "pointer.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 3\n")
-    code = f"import sys; from gandiag.cli.main import run; print(int(run({['audit', *arguments]!r})), 'torch' in sys.modules)"
+    code = f"import sys; from gandiag.cli.main import run_command_line; print(int(run_command_line({['audit', *arguments]!r})), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"] and says in done.stderr, done.stderr

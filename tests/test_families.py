@@ -20,8 +20,8 @@ from torch import nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.folding import folded
-from gandiag.load.generator import Network, load_network
+from gandiag.load.folding import fold_weight_norms
+from gandiag.load.generator import LoadedGenerator, load_generator
 from gandiag.load.weights import Weights
 
 ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "families"
@@ -55,8 +55,8 @@ FAMILIES = {
 }
 
 
-def opened(name: str) -> Network:
-    return load_network(ROOT / FAMILIES[name].file, AuditConfig(**dict(FAMILIES[name].flags)))
+def opened(name: str) -> LoadedGenerator:
+    return load_generator(ROOT / FAMILIES[name].file, AuditConfig(**dict(FAMILIES[name].flags)))
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -79,26 +79,26 @@ def test_the_outputs_are_those_of_the_library(name: str) -> None:
 
 def test_the_raw_copy_and_the_configuration_beside_the_file(tmp_path: Path) -> None:
     source = ROOT / "stylegan2" / "model_3.pt"
-    raw = load_network(source, AuditConfig(weights="raw"))
+    raw = load_generator(source, AuditConfig(weights="raw"))
     assert raw.subject["weights"].startswith("GAN.S+G; its EMA copy GAN.SE+GE is there too")
     (tmp_path / "model_3.pt").write_bytes(source.read_bytes())
-    alone = load_network(tmp_path / "model_3.pt")
+    alone = load_generator(tmp_path / "model_3.pt")
     rate = next(entry for entry in alone.assumptions if "learning-rate" in entry.what)
     assert (rate.value, rate.source) == ("0.1", "family (stylegan2-pytorch)")
     with pytest.raises(LoadError, match="--strict takes no assumptions"):
-        load_network(tmp_path / "model_3.pt", AuditConfig(strict=True))
+        load_generator(tmp_path / "model_3.pt", AuditConfig(strict=True))
 
 
 def test_without_its_configuration_biggan_doubles_every_second_block(tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes((ROOT / "biggan" / "pytorch_model.bin").read_bytes())
-    told = next(entry for entry in load_network(tmp_path / "m.bin").assumptions if entry.what.startswith("upsampling"))
+    told = next(entry for entry in load_generator(tmp_path / "m.bin").assumptions if entry.what.startswith("upsampling"))
     assert told.source == "family (BigGAN-deep)" and "in blocks 1, 4" in told.value
 
 
 @pytest.mark.parametrize("flags, said", [({"latent_dim": 99}, "--latent-dim 99 contradicts"), ({"classes": 9}, "--classes 9 contradicts")])
 def test_flags_that_contradict_a_family(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
-        load_network(ROOT / "mimicry_cgan.pth", AuditConfig(**flags))
+        load_generator(ROOT / "mimicry_cgan.pth", AuditConfig(**flags))
 
 
 def normalised() -> list[tuple[nn.Module, nn.Module]]:
@@ -119,7 +119,7 @@ def test_normalisations_fold_into_the_weights_they_stand_for() -> None:
         layer.train()(x)  # a power iteration
         with torch.no_grad():
             wanted = layer.eval()(x)
-            plain.load_state_dict(folded(Weights({name: entry.detach() for name, entry in layer.state_dict().items()})).tensors)
+            plain.load_state_dict(fold_weight_norms(Weights({name: entry.detach() for name, entry in layer.state_dict().items()})).tensors)
             assert torch.allclose(plain(x), wanted, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
         pytest.skip("GANDIAG_FAMILY_LIBS does not name a folder with the packages (see fixtures/families/make.py)")
     for name, family in FAMILIES.items():
         subprocess.run([sys.executable, ROOT / "make.py", "--libs", libs, "--out", tmp_path, "--only", name], check=True, timeout=300)
-        network, known = load_network(tmp_path / family.file, AuditConfig(**dict(family.flags))), load_file(tmp_path / "reference.safetensors")
+        network, known = load_generator(tmp_path / family.file, AuditConfig(**dict(family.flags))), load_file(tmp_path / "reference.safetensors")
         made = network.forward(known[f"{name}.z"].reshape(-1, *network.latent.shape), known.get(f"{name}.labels"))
         assert torch.allclose(made, known[f"{name}.samples"].reshape(made.shape), atol=1e-4), name
 
@@ -165,13 +165,13 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
 def test_what_is_known_and_not_rebuilt_says_so(tmp_path: Path, keys: tuple[str, ...], said: str) -> None:
     torch.save({key: torch.zeros(8, 8) for key in keys}, tmp_path / "G.pth")
     with pytest.raises(LoadError) as caught:
-        load_network(tmp_path / "G.pth")
-    assert said in caught.value.what and "does not rebuild" in caught.value.what and "--model" in caught.value.hint
+        load_generator(tmp_path / "G.pth")
+    assert said in caught.value.message and "does not rebuild" in caught.value.message and "--model" in caught.value.hint
 
 
 def test_tensorflow_files_name_the_converter(tmp_path: Path) -> None:
     packed = b"\x80\x02(" + b"cdnnlib.tflib.network\nNetwork\n)\x81}X\x01\x00\x00\x00aK\x01sb" * 3 + b"t."
     (tmp_path / "stylegan2-ffhq.pkl").write_bytes(packed)
     with pytest.raises(LoadError, match="TensorFlow StyleGAN file") as caught:
-        load_network(tmp_path / "stylegan2-ffhq.pkl")
+        load_generator(tmp_path / "stylegan2-ffhq.pkl")
     assert "legacy.py" in caught.value.hint

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 from gandiag.probes.batchnorm import statistics_mismatch
 
 State = dict[str, Tensor]
@@ -146,7 +146,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, kind: str) -> None:
     paper = Paper(**KINDS[kind])
     torch.save(paper.state, tmp_path / "G_ema.pth")
-    network = load_network(tmp_path / "G_ema.pth")
+    network = load_generator(tmp_path / "G_ema.pth")
     side = 4 * 2 ** (paper.blocks // 2 if paper.deep else paper.blocks)
     assert (network.latent.dim, network.classes, network.condition, network.output.shape) == (paper.dim, 5, "index", (3, side, side))
     assert network.subject["family"] == ("BigGAN-deep (ajbrock)" if paper.deep else "BigGAN (ajbrock)")
@@ -162,7 +162,7 @@ def test_standing_statistics_are_sums(tmp_path: Path) -> None:
         paper.state[name] = paper.state[name] * 16 if ".stored_" in name else paper.state[name]
         paper.state[name] += 16 if name.endswith("accumulation_counter") else 0
     torch.save(paper.state, tmp_path / "G.pth")
-    network = load_network(tmp_path / "G.pth")
+    network = load_generator(tmp_path / "G.pth")
     said = next(entry for entry in network.assumptions if entry.what == "batch-norm statistics")
     assert "sums of 16 batches" in said.value and said.source.startswith("file")
     z, labels = torch.randn(3, paper.dim), torch.arange(3)
@@ -171,7 +171,7 @@ def test_standing_statistics_are_sums(tmp_path: Path) -> None:
 
 def test_batch_norm_is_seen_by_the_probes(tmp_path: Path) -> None:
     torch.save(Paper().state, tmp_path / "G.pth")
-    network = load_network(tmp_path / "G.pth")
+    network = load_generator(tmp_path / "G.pth")
     found = statistics_mismatch(network)
     assert found is not None and found > 0.15  # made-up statistics are not those of the network, and that is noticed
 
@@ -190,24 +190,24 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Tensor |
     state = {name: change.get(name, entry) for name, entry in {**Paper().state, **change}.items()}
     torch.save({name: entry for name, entry in state.items() if entry is not None}, tmp_path / "G.pth")
     with pytest.raises(LoadError, match=said):
-        load_network(tmp_path / "G.pth")
+        load_generator(tmp_path / "G.pth")
 
 
 def test_the_side_of_the_deep_one_can_be_told(tmp_path: Path) -> None:
     torch.save(Paper(deep=True, blocks=4).state, tmp_path / "G.pth")
-    assert load_network(tmp_path / "G.pth", AuditConfig(image_size=8)).output.shape == (3, 8, 8)
+    assert load_generator(tmp_path / "G.pth", AuditConfig(image_size=8)).output.shape == (3, 8, 8)
     with pytest.raises(LoadError, match="--image-size 24 contradicts 4 blocks"):
-        load_network(tmp_path / "G.pth", AuditConfig(image_size=24))
+        load_generator(tmp_path / "G.pth", AuditConfig(image_size=24))
 
 
 def test_the_folder_of_a_training(tmp_path: Path) -> None:
     for name, dim in (("G.pth", 16), ("G_ema.pth", 20), ("G_optim.pth", 0), ("G_ema_best3.pth", 24), ("state_dict.pth", 0)):
         torch.save(Paper(dim=dim).state if dim else {"itr": 3, "best_FID": 9.5, "config": {"G_activation": torch.nn.ReLU()}}, tmp_path / name)
-    assert load_network(tmp_path).latent.dim == 20
-    assert load_network(tmp_path, AuditConfig(weights="raw")).latent.dim == 16
+    assert load_generator(tmp_path).latent.dim == 20
+    assert load_generator(tmp_path, AuditConfig(weights="raw")).latent.dim == 16
     (tmp_path / "G_ema.pth").unlink()
     (tmp_path / "G_ema_best3.pth").unlink()
-    assert load_network(tmp_path).latent.dim == 16
+    assert load_generator(tmp_path).latent.dim == 16
     with pytest.raises(LoadError, match="training bookkeeping") as caught:
-        load_network(tmp_path / "state_dict.pth")
+        load_generator(tmp_path / "state_dict.pth")
     assert "G.pth" in caught.value.hint

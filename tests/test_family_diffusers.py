@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
-from gandiag.subjects import is_samples
+from gandiag.load.generator import LoadedGenerator, load_generator
+from gandiag.subjects import is_sample_path
 
 FOLDER = Path(__file__).resolve().parent.parent / "fixtures" / "families" / "ddpm"
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -24,8 +24,8 @@ needs_diffusers = pytest.mark.skipif(importlib.util.find_spec("diffusers") is No
 imports_diffusers = pytest.mark.filterwarnings("ignore")  # the library's own, at import
 
 
-def opened(folder: Path = FOLDER, **flags: Any) -> Network:
-    return load_network(folder, AuditConfig(init=("steps=5",), **flags))
+def opened(folder: Path = FOLDER, **flags: Any) -> LoadedGenerator:
+    return load_generator(folder, AuditConfig(init=("steps=5",), **flags))
 
 
 @needs_diffusers
@@ -46,11 +46,11 @@ def test_the_outputs_are_those_of_the_library() -> None:
 @needs_diffusers
 @imports_diffusers
 def test_steps_and_flags() -> None:
-    said = next(entry for entry in load_network(FOLDER).assumptions if entry.what.startswith("sampler"))
+    said = next(entry for entry in load_generator(FOLDER).assumptions if entry.what.startswith("sampler"))
     assert "eta 0, 50 steps" in said.value and said.source == "default (50)"
     for init, message in ((("steps=0",), "from 1 to 1000"), (("nz=3",), "takes steps=N")):
         with pytest.raises(LoadError, match=message):
-            load_network(FOLDER, AuditConfig(init=init))
+            load_generator(FOLDER, AuditConfig(init=init))
     with pytest.raises(LoadError, match="--prior uniform was given"):
         opened(prior="uniform")
 
@@ -75,9 +75,9 @@ def test_attention_under_its_older_names(tmp_path: Path) -> None:
 @needs_diffusers
 @imports_diffusers
 def test_inspect_tells_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
-    from gandiag.cli.main import run
+    from gandiag.cli.main import run_command_line
 
-    assert run(["inspect", str(FOLDER)]) == 0
+    assert run_command_line(["inspect", str(FOLDER)]) == 0
     said = capsys.readouterr().out
     for part in ("diffusers UNet2DModel, by DDIM", "the first noise, 3x8x8", "eta 0, 50 steps", "unet/diffusion_pytorch_model.safetensors"):
         assert part in said
@@ -92,7 +92,7 @@ def edited(tmp_path: Path, name: str, change: Callable[[dict[str, Any]], None]) 
 
 
 def test_it_is_a_generator_and_no_folder_of_samples() -> None:
-    assert not is_samples(FOLDER)
+    assert not is_sample_path(FOLDER)
 
 
 @pytest.mark.parametrize("change, said", [
@@ -102,7 +102,7 @@ def test_it_is_a_generator_and_no_folder_of_samples() -> None:
 ])
 def test_other_pipelines_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said) as caught:
-        load_network(edited(tmp_path, "model_index.json", lambda found: found.update(change)))
+        load_generator(edited(tmp_path, "model_index.json", lambda found: found.update(change)))
     assert "folder of its samples" in caught.value.hint
 
 
@@ -117,14 +117,14 @@ def test_other_pipelines_are_named(tmp_path: Path, change: dict[str, Any], said:
 ])
 def test_settings_that_make_no_sense(tmp_path: Path, name: str, change: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
-        load_network(edited(tmp_path, name, lambda found: found.update(change)))
+        load_generator(edited(tmp_path, name, lambda found: found.update(change)))
 
 
 def test_a_part_is_missing(tmp_path: Path) -> None:
     folder = shutil.copytree(FOLDER, tmp_path / "cut")
     (folder / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(LoadError, match=r"has no scheduler/scheduler_config.json"):
-        load_network(folder)
+        load_generator(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(LoadError, match=r"without unet/diffusion_pytorch_model\.safetensors"):
-        load_network(folder)
+        load_generator(folder)

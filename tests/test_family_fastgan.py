@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
-from gandiag.load.rebuild.noise import Noise
+from gandiag.load.generator import load_generator
+from gandiag.load.rebuild.noise import NoiseInput
 from gandiag.load.weights import Weights
 
 LATENT = 6
@@ -100,7 +100,7 @@ def z(n: int = 3) -> Tensor:
 @pytest.mark.parametrize("side", [256, 512, 1024])
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, side: int) -> None:
     tensors = drawn(side)
-    network = load_network(save({f"module.{name}": entry for name, entry in tensors.items()}, tmp_path, "G.pth"), AuditConfig(noise="none"))
+    network = load_generator(save({f"module.{name}": entry for name, entry in tensors.items()}, tmp_path, "G.pth"), AuditConfig(noise="none"))
     assert (network.subject["family"], network.latent.dim, network.output.shape) == ("FastGAN", LATENT, (3, side, side))
     made = network.forward(z(1))
     assert made.flatten(2).std(2).min() > 1e-3
@@ -111,10 +111,10 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, side: int) -> None:
 
 def test_noise_enters_where_the_paper_puts_it(tmp_path: Path) -> None:
     tensors = drawn()
-    network = load_network(save(tensors, tmp_path, "G.pth"))
+    network = load_generator(save(tensors, tmp_path, "G.pth"))
     pictures: dict[str, Tensor] = {}
     for part in network.module.modules():
-        if isinstance(part, Noise):
+        if isinstance(part, NoiseInput):
             part.register_forward_hook(lambda part, _, made: pictures.__setitem__(part.name, made))
     made = network.forward(z())
     assert sorted(pictures) == sorted(name.removesuffix(".weight") for name, entry in tensors.items() if entry.shape == (1,) and "feat_" in name)
@@ -126,7 +126,7 @@ def test_projected_gan_normalises_z_and_ends_without_tanh(tmp_path: Path, side: 
     tensors = drawn(side, projected=True, last=last)
     tensors |= {} if last == side else narrowed(tensors, "feat_256", WIDTHS[256] // 2)
     state = {f"synthesis.{name}": entry for name, entry in tensors.items()}
-    network = load_network(save(state, tmp_path, "G_ema.pth"), AuditConfig(noise="none"))
+    network = load_generator(save(state, tmp_path, "G_ema.pth"), AuditConfig(noise="none"))
     assert (network.subject["family"], network.output.shape) == ("FastGAN (projected-gan)", (3, last, last))
     assert torch.allclose(network.forward(z()), forward(tensors, z(), last, projected=True), atol=1e-5)
     assert torch.allclose(network.forward(5 * z()), network.forward(z()), atol=1e-5)
@@ -155,13 +155,13 @@ def checkpoint(folder: Path, *, everything: bool) -> str:
 
 
 def test_an_average_without_names_is_mapped_by_order(tmp_path: Path) -> None:
-    network = load_network(checkpoint(tmp_path, everything=True), AuditConfig(noise="none"))
+    network = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none"))
     assert network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
     assert any("g_ema is a list of" in note and "mapped by order onto g; its buffers come from there" in note for note in network.notes)
     learned = {name: entry for name, entry in drawn().items() if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))}
     assert torch.allclose(network.forward(z()), forward(drawn() | {name: 1.1 * entry for name, entry in learned.items()}, z(), 256), atol=1e-5)
     assert network.subject["parameters"] == sum(entry.numel() for entry in learned.values())
-    raw = load_network(checkpoint(tmp_path, everything=True), AuditConfig(noise="none", weights="raw"))
+    raw = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none", weights="raw"))
     assert torch.allclose(raw.forward(z()), forward(drawn(), z(), 256), atol=1e-5)
 
 
@@ -169,30 +169,30 @@ def test_vectors_of_power_iterations_are_no_parameters_and_those_of_weight_norm_
     spectral, weighted = (make(nn.Linear(3, 4)) for make in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm))
     modern = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4))
     for module in (spectral, weighted, modern):
-        assert Weights(dict(module.state_dict())).parameters == sum(entry.numel() for entry in module.parameters())
+        assert Weights(dict(module.state_dict())).n_parameters == sum(entry.numel() for entry in module.parameters())
 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:
-    told = {entry.what: entry.value for entry in load_network(checkpoint(tmp_path, everything=False)).assumptions}
+    told = {entry.what: entry.value for entry in load_generator(checkpoint(tmp_path, everything=False)).assumptions}
     assert told["averaging"].startswith("the repository puts the average into g")
     assert told["batch norm (--bn)"].endswith("samples by the batch's own: --bn batch")
     assert told["noise inputs (--noise)"].startswith("const")
-    assert "averaging" not in {entry.what for entry in load_network(checkpoint(tmp_path, everything=True)).assumptions}
+    assert "averaging" not in {entry.what for entry in load_generator(checkpoint(tmp_path, everything=True)).assumptions}
 
 
 def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
     labelled = {f"synthesis.{name}": entry for name, entry in drawn(projected=True).items()} | {"synthesis.embed.weight": torch.ones(10, LATENT)}
     with pytest.raises(LoadError, match="class-conditional FastGAN of projected-gan") as caught:
-        load_network(save(labelled, tmp_path, "G.pth"))
+        load_generator(save(labelled, tmp_path, "G.pth"))
     assert "--model" in caught.value.hint
     with pytest.raises(LoadError, match=r"feat_8\.9\.weight is not part of it|feat_8 does not end with a batch norm"):
-        load_network(save(drawn() | {"feat_8.9.weight": torch.ones(1)}, tmp_path, "G.pth"))
+        load_generator(save(drawn() | {"feat_8.9.weight": torch.ones(1)}, tmp_path, "G.pth"))
     state = drawn()
     mean = next(name for name in state if name.startswith("feat_8.") and name.endswith("running_mean"))
     with pytest.raises(LoadError, match=rf"{re.escape(mean)} is \(\)"):
-        load_network(save(state | {mean: torch.ones(())}, tmp_path, "G.pth"))
+        load_generator(save(state | {mean: torch.ones(())}, tmp_path, "G.pth"))
     with pytest.raises(LoadError, match="which do not double from 4 on"):
-        load_network(save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth"))
+        load_generator(save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth"))
 
 
 def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: Path) -> None:
@@ -205,5 +205,5 @@ def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: 
             part = part.get_submodule(step)
         part.register_buffer(name.rsplit(".", 1)[1], entry)
     (tmp_path / "network-snapshot.pkl").write_bytes(pickle.dumps({"G": root, "G_ema": root, "D": None, "training_set_kwargs": {}}))
-    network = load_network(tmp_path / "network-snapshot.pkl", AuditConfig(noise="none"))
+    network = load_generator(tmp_path / "network-snapshot.pkl", AuditConfig(noise="none"))
     assert torch.allclose(network.forward(z()), forward(drawn(projected=True), z(), 256, projected=True), atol=1e-5)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
-from gandiag.load.moments import draws, mismatch
-from gandiag.load.rebuild.knobs import turned
-from gandiag.load.rebuild.lightweight_parts import BothAttentions, Context, Frequencies, Widened
-from gandiag.load.rebuild.noise import noise_inputs
-from gandiag.probes.batchnorm import CORRECT, statistics_mismatch
-from gandiag.sample.latents import noise_of
+from gandiag.load.generator import LoadedGenerator, load_generator
+from gandiag.load.moments import sample_prior, batchnorm_mismatch
+from gandiag.load.rebuild.knobs import override_sampling
+from gandiag.load.rebuild.lightweight_parts import LocalAndLinearAttention, GlobalContext, FrequencyChannelAttention, SamePadConv2d
+from gandiag.load.rebuild.noise import find_noise_inputs
+from gandiag.probes.batchnorm import MAX_MISMATCH, statistics_mismatch
+from gandiag.sample.latents import make_noise_sampler
 
 ROOT = Path(__file__).resolve().parent.parent / "fixtures" / "families"
 KEPT = 8  # the reference holds every eighth pixel
@@ -31,7 +31,7 @@ SHAPES = {"lightweight": (3, 128, 128), "lightweight_attention": (4, 32, 32)}
 LIVE = {"lightweight_frequencies": (1, 128, 128), "lightweight_256": (3, 256, 256)}
 
 
-def compared(network: Network, known: dict[str, Tensor], name: str) -> float:
+def compared(network: LoadedGenerator, known: dict[str, Tensor], name: str) -> float:
     wanted = known[f"{name}.samples"]
     assert wanted.std() > 0.1
     return float((network.forward(known[f"{name}.z"])[:, :, ::KEPT, ::KEPT] - wanted).abs().max())
@@ -39,7 +39,7 @@ def compared(network: Network, known: dict[str, Tensor], name: str) -> float:
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_the_outputs_are_those_of_the_library(name: str) -> None:
-    network = load_network(ROOT / name / "model_1.pt", AuditConfig(noise="none"))
+    network = load_generator(ROOT / name / "model_1.pt", AuditConfig(noise="none"))
     assert (network.subject["family"], network.output.shape, network.output.range) == ("lightweight-gan", SHAPES[name], (0.0, 1.0))
     assert network.subject["weights"].startswith("GAN.GE (EMA copy; the raw GAN.G is there too")
     assert compared(network, load_file(ROOT / "lightweight.safetensors"), name) < 1e-4
@@ -48,21 +48,21 @@ def test_the_outputs_are_those_of_the_library(name: str) -> None:
 
 def test_noise_is_one_picture_for_all_samples() -> None:
     path, z = ROOT / "lightweight" / "model_1.pt", load_file(ROOT / "lightweight.safetensors")["lightweight.z"][:1].expand(2, -1)
-    still, silent = load_network(path), load_network(path, AuditConfig(noise="none"))
+    still, silent = load_generator(path), load_generator(path, AuditConfig(noise="none"))
     assert torch.equal(still.forward(z)[0], still.forward(z)[1])
     assert not torch.allclose(still.forward(z), silent.forward(z), atol=1e-3)
 
 
 def test_the_file_explains_itself() -> None:
-    told = {entry.what: entry.value for entry in load_network(ROOT / "lightweight_attention" / "model_1.pt").assumptions}
+    told = {entry.what: entry.value for entry in load_generator(ROOT / "lightweight_attention" / "model_1.pt").assumptions}
     assert told["attention"] == "at 16 pixels, heads of 64 channels"
     assert told["image size (--image-size)"] == "4 to 32 pixels, upsampled by pixel shuffle"
     assert told["antialiasing"] == "none" and told["excitation"].startswith("none")
-    told = {entry.what: entry.value for entry in load_network(ROOT / "lightweight" / "model_1.pt").assumptions}
+    told = {entry.what: entry.value for entry in load_generator(ROOT / "lightweight" / "model_1.pt").assumptions}
     assert told["antialiasing"].startswith("a [1, 2, 1] blur") and told["excitation"] == "global context"
-    sure = load_network(ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0)))
+    sure = load_generator(ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0)))
     assert sure.output.range == (0.0, 1.0)
-    raw = load_network(ROOT / "lightweight" / "model_1.pt", AuditConfig(weights="raw"))
+    raw = load_generator(ROOT / "lightweight" / "model_1.pt", AuditConfig(weights="raw"))
     assert raw.subject["weights"].startswith("GAN.G; its EMA copy GAN.GE")
 
 
@@ -115,7 +115,7 @@ def forward(t: dict[str, Tensor], z: Tensor, mode: str, *, noise: bool, size: in
 def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layout: dict[str, Any], mode: str) -> None:
     tensors = older(**layout)
     content = {"GAN": {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()}, **({"version": version} if version else {})}
-    network = load_network(save(content, tmp_path, "model_1.pt"), AuditConfig(noise="none" if layout["noise"] else "const"))
+    network = load_generator(save(content, tmp_path, "model_1.pt"), AuditConfig(noise="none" if layout["noise"] else "const"))
     z = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
     made = network.forward(z)
     assert made.std() > 0.05 and network.output.shape == (3, 16, 16)
@@ -128,30 +128,30 @@ def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layo
 def test_statistics_are_compared_under_noise_as_in_training(tmp_path: Path) -> None:
     """One picture for all samples, as audits sample by default, would look like a loading error."""
     loud = {name: entry if entry.shape != (1,) else torch.full((1,), 3.0) for name, entry in older(noise=True, size=4).items()}
-    network, rng = load_network(save(loud, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
+    network, rng = load_generator(save(loud, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
     network.module.train()
     with torch.no_grad():
         for step in range(60):
-            with turned(network.module, noise="random", draw=noise_of(step, torch.arange(32))):
+            with override_sampling(network.module, noise_mode="random", noise_sampler=make_noise_sampler(step, torch.arange(32))):
                 network.module(torch.randn(32, 5, generator=rng))
     network.module.eval()
-    drawn, still = statistics_mismatch(network), mismatch(network.forward, network.module, draws(256, (5,), "normal", 0), None)
+    drawn, still = statistics_mismatch(network), batchnorm_mismatch(network.forward, network.module, sample_prior(256, (5,), "normal", 0), None)
     assert drawn is not None and still is not None
-    assert drawn < CORRECT and still > 2 * drawn
-    assert not any(part.mode == "random" for part in noise_inputs(network.module))
+    assert drawn < MAX_MISMATCH and still > 2 * drawn
+    assert not any(part.mode == "random" for part in find_noise_inputs(network.module))
 
 
 def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
     tensors = older(noise=False, size=3)
     both = {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()}
     with pytest.raises(LoadError, match=r"from version 0\.15\.2, whose excitations are added") as caught:
-        load_network(save({"GAN": both, "version": "0.15.2"}, tmp_path, "model_1.pt"))
+        load_generator(save({"GAN": both, "version": "0.15.2"}, tmp_path, "model_1.pt"))
     assert "lightweight-gan<0.16" in caught.value.hint and "--model" in caught.value.hint
     scaled = tensors | {"layers.0.2.g": torch.ones(1, 6, 1, 1), "layers.0.2.fn.to_q.weight": torch.ones(512, 6, 1, 1)}
     with pytest.raises(LoadError, match=r"attention from before version 0\.20"):
-        load_network(save(scaled, tmp_path, "model_1.pt"))
+        load_generator(save(scaled, tmp_path, "model_1.pt"))
     with pytest.raises(LoadError, match=r"layers\.1\.0\.9\.weight is not part of it"):
-        load_network(save(tensors | {"layers.1.0.9.weight": torch.ones(3)}, tmp_path, "model_1.pt"))
+        load_generator(save(tensors | {"layers.1.0.9.weight": torch.ones(3)}, tmp_path, "model_1.pt"))
 
 
 # parts
@@ -167,7 +167,7 @@ def test_excitations_are_weighted_sums_through_a_gate() -> None:
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(1))
     shapes = {"to_k.weight": (1, 4, 1, 1), "net.0.weight": (3, 4, 1, 1), "net.2.weight": (6, 3, 1, 1), "dct_weights": (1, 4, 5, 5)}
     like = {name: torch.empty(shape) for name, shape in shapes.items()}
-    for module in (filled(Context(like, "")), filled(Frequencies(like, ""))):
+    for module in (filled(GlobalContext(like, "")), filled(FrequencyChannelAttention(like, ""))):
         state = module.state_dict()
         if "to_k.weight" in state:
             share = (torch.einsum("bchw,c->bhw", x, state["to_k.weight"].flatten()) + state["to_k.bias"]).exp()
@@ -180,7 +180,7 @@ def test_excitations_are_weighted_sums_through_a_gate() -> None:
 
 
 def test_attention_to_neighbours_is_that_of_each_pixel_alone() -> None:
-    module = filled(BothAttentions(3, 128), seed=3)
+    module = filled(LocalAndLinearAttention(3, 128), seed=3)
     x = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     state = module.state_dict()
     q, (k, v) = F.conv2d(x, state["to_q.weight"]), F.conv2d(x, state["to_kv.weight"]).chunk(2, 1)
@@ -191,12 +191,12 @@ def test_attention_to_neighbours_is_that_of_each_pixel_alone() -> None:
             for column in range(5):
                 near = [part[0, head, row : row + 3, column : column + 3].flatten(1) for part in (k, v)]  # (64, 9)
                 wanted[0, head, row, column] = near[1] @ ((q[0, head, row, column] / 8) @ near[0]).softmax(0)
-    assert isinstance(module, BothAttentions)
+    assert isinstance(module, LocalAndLinearAttention)
     assert torch.allclose(module._nearby(x), wanted, atol=1e-5)
 
 
 def test_even_kernels_keep_the_side() -> None:
-    assert Widened(2, 3, 4)(torch.zeros(1, 2, 6, 8)).shape == (1, 3, 6, 8)
+    assert SamePadConv2d(2, 3, 4)(torch.zeros(1, 2, 6, 8)).shape == (1, 3, 6, 8)
 
 
 @pytest.mark.slow
@@ -207,6 +207,6 @@ def test_live_against_the_library(tmp_path: Path) -> None:
         pytest.skip("GANDIAG_FAMILY_LIBS does not name a folder with lightweight_gan and einops (see fixtures/families/lightweight.py)")
     for name, shape in {**SHAPES, **LIVE}.items():
         subprocess.run([sys.executable, ROOT / "lightweight.py", "--libs", libs, "--out", tmp_path, "--only", name], check=True, timeout=600)
-        network = load_network(tmp_path / name / "model_1.pt", AuditConfig(noise="none"))
+        network = load_generator(tmp_path / name / "model_1.pt", AuditConfig(noise="none"))
         assert network.output.shape == shape
         assert compared(network, load_file(tmp_path / "lightweight.safetensors"), name) < 1e-4, name

@@ -15,8 +15,8 @@ from torch import Tensor
 import gandiag
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError, OutputError
-from gandiag.load.generator import Network, load_network
-from gandiag.load.onnx_graph import read_graph
+from gandiag.load.generator import LoadedGenerator, load_generator
+from gandiag.load.onnx_graph import read_onnx_graph
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -65,13 +65,13 @@ def expected(labels: Tensor | None = None) -> Tensor:
     return torch.tanh(Z @ torch.from_numpy(W) + table).reshape(-1, 3, 4, 4)
 
 
-def told(network: Network, what: str) -> str:
+def told(network: LoadedGenerator, what: str) -> str:
     return next(f"{entry.value} <{entry.source}>" for entry in network.assumptions if entry.what.startswith(what))
 
 
 @pytest.mark.parametrize("options", [{}, {"batch": 1}, {"batch": 4}, {"layout": "last"}])
 def test_the_graph_is_the_generator(tmp_path: Path, options: dict[str, Any]) -> None:
-    network = load_network(pictures(tmp_path / "g.onnx", **options))
+    network = load_generator(pictures(tmp_path / "g.onnx", **options))
     assert (network.latent.dim, network.output.shape, network.output.range, network.classes) == (8, (3, 4, 4), (-1.0, 1.0), None)
     assert torch.allclose(network.forward(Z), expected(), atol=1e-6)
     assert told(network, "output range").startswith("[-1, 1] (the last operator is Tanh) <file")
@@ -80,32 +80,32 @@ def test_the_graph_is_the_generator(tmp_path: Path, options: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("how", ["index", "onehot"])
 def test_the_class_is_an_input(tmp_path: Path, how: str) -> None:
-    network = load_network(pictures(tmp_path / "g.onnx", label=how))
+    network = load_generator(pictures(tmp_path / "g.onnx", label=how))
     assert (network.classes, network.condition) == (5, how)
     labels = torch.arange(7) % 5
     assert torch.allclose(network.forward(Z, labels), expected(labels), atol=1e-6)
 
 
 def test_ranges_by_the_last_operator_and_by_flag(tmp_path: Path) -> None:
-    assert load_network(pictures(tmp_path / "s.onnx", last="Sigmoid")).output.range == (0.0, 1.0)
-    network = load_network(pictures(tmp_path / "r.onnx", last="Identity"))
+    assert load_generator(pictures(tmp_path / "s.onnx", last="Sigmoid")).output.range == (0.0, 1.0)
+    network = load_generator(pictures(tmp_path / "r.onnx", last="Identity"))
     assert "default" in told(network, "output range") and "a few outputs span" in told(network, "output range")
-    assert load_network(tmp_path / "r.onnx", AuditConfig(output_range=(0.0, 1.0))).output.range == (0.0, 1.0)
+    assert load_generator(tmp_path / "r.onnx", AuditConfig(output_range=(0.0, 1.0))).output.range == (0.0, 1.0)
     with pytest.raises(LoadError, match="--strict takes no assumptions"):
-        load_network(tmp_path / "r.onnx", AuditConfig(strict=True))
+        load_generator(tmp_path / "r.onnx", AuditConfig(strict=True))
 
 
 def test_bytes_vectors_and_truncation(tmp_path: Path) -> None:
     node = helper.make_node
     path = saved(tmp_path / "v.onnx", [node("Mul", ["z", "psi"], ["h"]), node("MatMul", ["h", "W"], ["x"])],
                  [value("z", ["n", 8]), value("psi", [1])], [value("x", ["n", 48])], {"W": W})  # fmt: skip
-    network = load_network(path)
+    network = load_generator(path)
     assert network.output.kind == "vector" and torch.allclose(network.forward(Z), Z @ torch.from_numpy(W), atol=1e-5)
     assert told(network, "input psi").startswith("held at 1")
     nodes = [node("MatMul", ["z", "W"], ["h"]), node("Abs", ["h"], ["p"]), node("Reshape", ["p", "s"], ["r"]), node("Cast", ["r"], ["x"], to=TensorProto.UINT8)]
     path = saved(tmp_path / "u.onnx", nodes, [value("z", ["n", 8])], [value("x", ["n", 3, 4, 4], TensorProto.UINT8)],
                  {"W": W, "s": np.array([-1, 3, 4, 4], dtype=np.int64)})  # fmt: skip
-    network = load_network(path)
+    network = load_generator(path)
     assert network.output.range == (0.0, 1.0) and 0 < float(network.forward(Z).max()) <= 1
 
 
@@ -119,15 +119,15 @@ def test_an_audit_goes_through(tmp_path: Path) -> None:
 
 
 def test_gradients_are_refused(tmp_path: Path) -> None:
-    network = load_network(pictures(tmp_path / "g.onnx"))
+    network = load_generator(pictures(tmp_path / "g.onnx"))
     with pytest.raises(OutputError, match="no gradients"):
         network.module(Z.clone().requires_grad_())
 
 
 def test_looking_reads_the_header_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gandiag.cli.main import run
+    from gandiag.cli.main import run_command_line
 
-    assert run(["inspect", str(pictures(tmp_path / "g.onnx", label="index"))]) == 0
+    assert run_command_line(["inspect", str(pictures(tmp_path / "g.onnx", label="index"))]) == 0
     said = capsys.readouterr().out
     for part in ("graph of 5 operators, opset 17, written by tests", "input z",
                  "float32 (batch, 8)", "input y", "int64 (batch)", "5, passed as an index", "1 Tanh"):
@@ -143,14 +143,14 @@ def test_inputs_that_are_no_latents(tmp_path: Path, inputs: list[tuple[str, list
     nodes = [helper.make_node("Identity", [inputs[0][0] if inputs else "W"], ["out"])]
     path = saved(tmp_path / "g.onnx", nodes, [value(*entry) for entry in inputs], [value("out", ["n", 8])], {"W": W})
     with pytest.raises(LoadError, match=said) as caught:
-        load_network(path)
+        load_generator(path)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("flags, said", [({"latent_dim": 9}, "has 8 numbers"), ({"classes": 3}, "takes no class"), ({"model": "a.b:C"}, "is a whole program")])
 def test_flags_that_contradict_the_graph(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
-        load_network(pictures(tmp_path / "g.onnx"), AuditConfig(**flags))
+        load_generator(pictures(tmp_path / "g.onnx"), AuditConfig(**flags))
 
 
 # what a hostile graph may try
@@ -169,7 +169,7 @@ def outside(path: Path, location: str) -> Path:
 
 def test_numbers_beside_the_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "numbers.bin").write_bytes(W.tobytes())
-    network = load_network(outside(tmp_path / "g.onnx", "numbers.bin"))
+    network = load_generator(outside(tmp_path / "g.onnx", "numbers.bin"))
     assert torch.allclose(network.forward(Z), expected(), atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_numbers_elsewhere_are_refused(tmp_path: Path, location: str, said: str)
     (tmp_path / "in").mkdir()
     os.symlink(tmp_path / "numbers.bin", tmp_path / "in" / "link.bin")
     with pytest.raises(LoadError, match=said):
-        load_network(outside(tmp_path / "in" / "g.onnx", location))
+        load_generator(outside(tmp_path / "in" / "g.onnx", location))
 
 
 def bomb(path: Path, count: int) -> Path:
@@ -193,21 +193,21 @@ def bomb(path: Path, count: int) -> Path:
 
 def test_a_graph_that_asks_for_terabytes_fails(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"more memory|does not run"):
-        load_network(bomb(tmp_path / "g.onnx", 1 << 40))
-    assert load_network(tmp_path / "g.onnx", glance=True).output.shape == (8,)  # to look at it runs nothing
+        load_generator(bomb(tmp_path / "g.onnx", 1 << 40))
+    assert load_generator(tmp_path / "g.onnx", inspect_only=True).output.shape == (8,)  # to look at it runs nothing
 
 
 def test_foreign_operators_and_damage(tmp_path: Path) -> None:
     path = saved(tmp_path / "g.onnx", [helper.make_node("Evil", ["z"], ["x"], domain="evil.ops")], [value("z", ["n", 8])], [value("x", ["n", 8])], {})
     with pytest.raises(LoadError, match=r"operators of somebody's own \(evil.ops\)"):
-        load_network(path)
+        load_generator(path)
     whole = pictures(tmp_path / "h.onnx").read_bytes()
     for cut in range(5, len(whole), 97):
         (tmp_path / "cut.onnx").write_bytes(whole[:cut])
         with pytest.raises(LoadError):
-            load_network(tmp_path / "cut.onnx")
+            load_generator(tmp_path / "cut.onnx")
     model = onnx.load(tmp_path / "h.onnx")
     model.graph.initializer[0].dims[0] = 1 << 40
     (tmp_path / "claims.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(LoadError, match="claims"):
-        read_graph(tmp_path / "claims.onnx")
+        read_onnx_graph(tmp_path / "claims.onnx")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
+from gandiag.load.generator import LoadedGenerator, load_generator
 
 LATENT, DEPTHS = 6, (8, 8, 5)  # 4, 8 and 16 pixels
 ANOTHER_ORDER = 1e-4  # float32: here the weights are scaled before the sum over hundreds of products, there the sum is, layer after layer
@@ -86,14 +86,14 @@ def z(n: int = 6) -> Tensor:
     return torch.randn(n, LATENT, generator=torch.Generator().manual_seed(5))
 
 
-def told(network: Network, what: str) -> tuple[str, str]:
+def told(network: LoadedGenerator, what: str) -> tuple[str, str]:
     return next((entry.value, entry.source) for entry in network.assumptions if entry.what.startswith(what))
 
 
 @pytest.mark.parametrize("depths", [DEPTHS, DEPTHS[:2], DEPTHS[:1]])
 @pytest.mark.parametrize("settings", [{"alpha": 0.0}, {"alpha": 0.3, "leakyReluLeak": 0.1}, {"equalizedlR": False, "lossCriterion": "DCGAN"}])
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, settings: dict[str, Any], depths: tuple[int, ...]) -> None:
-    network = load_network(checkpoint(tmp_path, BaseConfig(**settings), depths=depths))
+    network = load_generator(checkpoint(tmp_path, BaseConfig(**settings), depths=depths))
     known = {"alpha": settings.get("alpha", 0), "leak": settings.get("leakyReluLeak", 0.2), "equalised": settings.get("equalizedlR", True)}
     wanted = forward(drawn(depths=depths), z(), **known)
     wanted = wanted.tanh() if settings.get("lossCriterion") == "DCGAN" else wanted
@@ -106,26 +106,26 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, settings: dict[str, 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:
     settings = {"noiseVectorDim": LATENT, "alpha": 0.25, "lossCriterion": "WGANGP", "leakyReluLeak": 0.2, "equalizedlR": True}
-    network = load_network(checkpoint(tmp_path, BaseConfig(**settings)))
+    network = load_generator(checkpoint(tmp_path, BaseConfig(**settings)))
     assert (network.subject["family"], network.latent.dim, network.classes) == ("PGAN (pytorch_GAN_zoo)", LATENT, None)
     assert network.subject["weights"].startswith("avgG (EMA copy; the raw netG")
     assert told(network, "blending") == ("0.25 of the scale before the last one, which was still fading in", "file (config)")
     assert told(network, "output activation") == ("none (loss WGANGP)", "file (config)")
-    raw = load_network(checkpoint(tmp_path, BaseConfig(**settings)), AuditConfig(weights="raw"))
+    raw = load_generator(checkpoint(tmp_path, BaseConfig(**settings)), AuditConfig(weights="raw"))
     assert torch.allclose(raw.forward(z()), forward(drawn(seed=1), z(), alpha=0.25), atol=ANOTHER_ORDER)
 
 
 def test_the_bare_weights_are_read_by_the_library_s_defaults(tmp_path: Path) -> None:
-    network = load_network(save(drawn(), tmp_path, "avgG.pth"))
+    network = load_generator(save(drawn(), tmp_path, "avgG.pth"))
     assert torch.allclose(network.forward(z()), forward(drawn(), z()), atol=ANOTHER_ORDER)
     assert told(network, "weight scale") == ("He's constant at run time", "family (pytorch_GAN_zoo)")
     with pytest.raises(LoadError, match="--strict takes no assumptions"):
-        load_network(save(drawn(), tmp_path, "avgG.pth"), AuditConfig(strict=True))
+        load_generator(save(drawn(), tmp_path, "avgG.pth"), AuditConfig(strict=True))
 
 
 def test_attributes_are_classes_in_the_library_s_own_order(tmp_path: Path) -> None:
     config = BaseConfig(noiseVectorDim=LATENT, attribKeysOrder=PEOPLE)
-    network = load_network(checkpoint(tmp_path, config, inputs=LATENT + 5))
+    network = load_generator(checkpoint(tmp_path, config, inputs=LATENT + 5))
     assert (network.latent.dim, network.classes, network.condition) == (LATENT, 6, "index")
     gender, nation = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2])
     joined = torch.cat([z(), F.one_hot(gender, 2).float(), F.one_hot(nation, 3).float()], 1)
@@ -135,7 +135,7 @@ def test_attributes_are_classes_in_the_library_s_own_order(tmp_path: Path) -> No
 
 def test_classes_by_flag_where_the_file_does_not_say(tmp_path: Path) -> None:
     path = save(drawn(LATENT + 5), tmp_path, "avgG.pth")
-    network = load_network(path, AuditConfig(classes=5))
+    network = load_generator(path, AuditConfig(classes=5))
     assert (network.latent.dim, network.classes) == (LATENT, 5)
     wanted = forward(drawn(LATENT + 5), torch.cat([z(5), torch.eye(5)], 1))
     assert torch.allclose(network.forward(z(5), torch.arange(5)), wanted, atol=ANOTHER_ORDER)
@@ -143,18 +143,18 @@ def test_classes_by_flag_where_the_file_does_not_say(tmp_path: Path) -> None:
 
 def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="takes 6 values, its settings say 9 latents"):
-        load_network(checkpoint(tmp_path, BaseConfig(noiseVectorDim=9)))
+        load_generator(checkpoint(tmp_path, BaseConfig(noiseVectorDim=9)))
     with pytest.raises(LoadError, match="do not say how many values each has"):
-        load_network(checkpoint(tmp_path, BaseConfig(attribKeysOrder={"a": {"order": 3, "values": ["x"]}})))
+        load_generator(checkpoint(tmp_path, BaseConfig(attribKeysOrder={"a": {"order": 3, "values": ["x"]}})))
     many = {str(index): {"order": index, "values": ["y", "n"]} for index in range(11)}
     with pytest.raises(LoadError, match="2,048 classes, more than gandiag audits"):
-        load_network(checkpoint(tmp_path, BaseConfig(attribKeysOrder=many), inputs=LATENT + 22))
+        load_generator(checkpoint(tmp_path, BaseConfig(attribKeysOrder=many), inputs=LATENT + 22))
     with pytest.raises(LoadError, match="2 layers to colours for 3 scales"):
-        load_network(save({name: entry for name, entry in drawn().items() if not name.startswith("toRGBLayers.2")}, tmp_path, "less.pt"))
+        load_generator(save({name: entry for name, entry in drawn().items() if not name.startswith("toRGBLayers.2")}, tmp_path, "less.pt"))
     style = drawn() | {"mapping.FC.0.module.weight": torch.ones(8, 6), "baseScale0": torch.ones(1, 8, 4, 4)}
     del style["formatLayer.module.weight"]
     with pytest.raises(LoadError, match="pytorch_GAN_zoo's StyleGAN, which gandiag does not rebuild"):
-        load_network(save(style, tmp_path, "style.pt"))
+        load_generator(save(style, tmp_path, "style.pt"))
 
 
 class Dcgan(nn.Module):
@@ -180,9 +180,9 @@ def test_the_loss_tells_what_its_dcgan_ends_in(tmp_path: Path, loss: str, final:
     net = calibrated(Dcgan(), normal(LATENT))
     critic = {"main.convTranspose2.weight": torch.ones(8, 3, 4, 4)}
     file = save({"config": BaseConfig(lossCriterion=loss, noiseVectorDim=LATENT), "netG": net.state_dict(), "netD": critic}, tmp_path, "dcgan.pt")
-    network = load_network(file)
+    network = load_generator(file)
     assert told(network, "output activation") == (f"{final} (trained by the loss {loss}), [-1, 1]", "file (config)")
     with torch.no_grad():
         wanted = net(z()) if final == "none" else net(z()).tanh()
     assert wanted.std() > 0.05 and torch.allclose(network.forward(z()[:, :, None, None]), wanted, atol=1e-5)
-    assert told(load_network(file, AuditConfig(output_range=(0.0, 1.0))), "output activation") == ("sigmoid, [0, 1]", "flag")
+    assert told(load_generator(file, AuditConfig(output_range=(0.0, 1.0))), "output activation") == ("sigmoid, [0, 1]", "flag")

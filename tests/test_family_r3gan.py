@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 
 WIDTHS, GROUPS, BLOCKS = (12, 12, 8), (3, 2, 4), (2, 1, 1)
 LATENT, EMBEDDED, CLASSES, SIDE = 7, 5, 4, 16
@@ -117,7 +117,7 @@ def snapshot(folder: Path, **settings: Any) -> str:
 @pytest.mark.parametrize("taps", [(1, 2, 1), (1, 4, 6, 4, 1)])
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, classes: int | None, taps: tuple[float, ...]) -> None:
     tensors = drawn(classes, taps=taps)
-    network = load_network(save(tensors, tmp_path, "r3gan.pt"))
+    network = load_generator(save(tensors, tmp_path, "r3gan.pt"))
     z, labels = torch.randn(5, LATENT, generator=torch.Generator().manual_seed(2)), torch.arange(5) % CLASSES if classes else None
     made = network.forward(z, labels)
     assert made.std() > 0.1
@@ -126,20 +126,20 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, classes: int | None,
 
 
 def test_it_is_told_as_what_it_is(tmp_path: Path) -> None:
-    network = load_network(save(drawn(CLASSES), tmp_path, "r3gan.pt"))
+    network = load_generator(save(drawn(CLASSES), tmp_path, "r3gan.pt"))
     assert (network.subject["family"], network.latent.dim, network.latent.prior, network.output.shape) == ("R3GAN", LATENT, "normal", (3, SIDE, SIDE))
     assert (network.classes, network.condition, network.output.range) == (CLASSES, "onehot", (-1.0, 1.0))
     assert network.subject["parameters"] == sum(entry.numel() for name, entry in drawn(CLASSES).items())
-    flagged = load_network(save(drawn(None), tmp_path, "r3gan.pt"), AuditConfig(prior="uniform", output_range=(0.0, 1.0)))
+    flagged = load_generator(save(drawn(None), tmp_path, "r3gan.pt"), AuditConfig(prior="uniform", output_range=(0.0, 1.0)))
     assert (flagged.latent.prior, flagged.output.range, flagged.classes) == ("uniform", (0.0, 1.0), None)
 
 
 def test_a_training_snapshot_gives_its_average_and_its_settings(tmp_path: Path) -> None:
-    network = load_network(snapshot(tmp_path))
+    network = load_generator(snapshot(tmp_path))
     z, labels = torch.randn(3, LATENT, generator=torch.Generator().manual_seed(2)), torch.arange(3)
     assert torch.allclose(network.forward(z, labels), forward(drawn(CLASSES, seed=0), z, labels), atol=1e-5)
     assert network.subject["weights"].startswith("G_ema (EMA copy; the raw G is there too")
-    raw = load_network(snapshot(tmp_path), AuditConfig(weights="raw"))
+    raw = load_generator(snapshot(tmp_path), AuditConfig(weights="raw"))
     assert torch.allclose(raw.forward(z, labels), forward(drawn(CLASSES, seed=1), z, labels), atol=1e-5)
     told = {entry.what: (entry.value, entry.source) for entry in network.assumptions}
     assert told["latent size (--latent-dim)"] == ("7", "file (z_dim), shapes")
@@ -148,15 +148,15 @@ def test_a_training_snapshot_gives_its_average_and_its_settings(tmp_path: Path) 
 
 def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="the file says c_dim 9, and its shapes 4"):
-        load_network(snapshot(tmp_path, c_dim=9))
+        load_generator(snapshot(tmp_path, c_dim=9))
     odd = drawn(None) | {"MainLayers.1.Layers.0.Resampler.Kernel": torch.ones(3, 3)}
     with pytest.raises(LoadError, match="no square filter of even size"):
-        load_network(save(odd, tmp_path, "odd.pt"))
+        load_generator(save(odd, tmp_path, "odd.pt"))
     torn = drawn(None) | {"MainLayers.2.Layers.0.LinearLayer.Layer.weight": torch.ones(WIDTHS[2], 5, 1, 1)}
     with pytest.raises(LoadError, match="its layers do not follow each other"):
-        load_network(save(torn, tmp_path, "torn.pt"))
+        load_generator(save(torn, tmp_path, "torn.pt"))
     more = drawn(None) | {"MainLayers.1.Layers.1.Gain": torch.ones(3)}
     with pytest.raises(LoadError, match=r"MainLayers\.1\.Layers\.1\.Gain is not part of it"):
-        load_network(save(more, tmp_path, "more.pt"))
+        load_generator(save(more, tmp_path, "more.pt"))
     with pytest.raises(LoadError, match=r"MainLayers\.0\.Layers\.1\.NonLinearity1\.Bias is missing"):
-        load_network(save({name: entry for name, entry in drawn(None).items() if name != "MainLayers.0.Layers.1.NonLinearity1.Bias"}, tmp_path, "less.pt"))
+        load_generator(save({name: entry for name, entry in drawn(None).items() if name != "MainLayers.0.Layers.1.NonLinearity1.Bias"}, tmp_path, "less.pt"))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 
 LATENT, WIDTHS = 10, (64, 32, 16, 8)
 
@@ -61,7 +61,7 @@ def transcribed(state: dict[str, Tensor], z: Tensor) -> Tensor:
 
 def test_the_forward_of_the_paper(tmp_path: Path) -> None:
     state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in checkpoint().items()}
-    network = load_network(save(checkpoint(), tmp_path, "900_G.pth"))
+    network = load_generator(save(checkpoint(), tmp_path, "900_G.pth"))
     z = torch.randn(6, LATENT, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         made, true = network.forward(z), transcribed(state, z.double())
@@ -78,7 +78,7 @@ def test_the_forward_of_the_paper(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path, change: dict[str, Tensor | None], said: str) -> None:
     state = {name: tensor for name, tensor in {**checkpoint(), **change}.items() if tensor is not None}
     with pytest.raises(LoadError, match=said):
-        load_network(save(state, tmp_path))
+        load_generator(save(state, tmp_path))
 
 
 def test_a_wrapper_of_spectral_norm_in_a_plain_stack(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_wrapper_of_spectral_norm_in_a_plain_stack(tmp_path: Path) -> None:
             wrapped |= {f"{head[1]}.module.weight_u": u[:, 0], f"{head[1]}.module.weight_v": vh[0], f"{head[1]}.module.weight_bar": 3 * tensor}
             state[name] = tensor / s[0]
     net.load_state_dict(state)
-    network = load_network(save(wrapped, tmp_path), AuditConfig(activation="relu", bn_eps=1e-5, image_size=32))
+    network = load_generator(save(wrapped, tmp_path), AuditConfig(activation="relu", bn_eps=1e-5, image_size=32))
     z = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.allclose(network.forward(z[:, :, None, None]), net(z), atol=1e-5)

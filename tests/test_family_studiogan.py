@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 from gandiag.probes.batchnorm import statistics_mismatch
 
 K, DIM, WIDTH, EMBEDDED = 5, 12, 8, 6
@@ -182,7 +182,7 @@ def test_the_outputs_are_those_of_the_layers(tmp_path: Path, kind: str) -> None:
     net = trained(Studio(backbone, **KINDS[kind]))
     file = tmp_path / "model=G_ema-best-weights-step=2000.pth"
     torch.save({"state_dict": net.state_dict()}, file)
-    network, classes = load_network(file), KINDS[kind].get("classes", K)
+    network, classes = load_generator(file), KINDS[kind].get("classes", K)
     assert (network.subject["family"], network.latent.dim, network.output.shape) == (f"StudioGAN {backbone}", DIM, (3, 32, 32))
     assert (network.classes, network.condition) == (classes, "index" if classes else None)
     z, labels = torch.randn(6, DIM), torch.arange(6) % K
@@ -195,7 +195,7 @@ def test_the_outputs_are_those_of_the_layers(tmp_path: Path, kind: str) -> None:
 def test_batch_norm_is_seen_by_the_probes(tmp_path: Path) -> None:
     net = trained(Studio("resnet"), 60)
     torch.save({"state_dict": net.state_dict()}, tmp_path / "G.pth")
-    found = [statistics_mismatch(load_network(tmp_path / "G.pth", AuditConfig(activation=name))) for name in (None, "tanh")]
+    found = [statistics_mismatch(load_generator(tmp_path / "G.pth", AuditConfig(activation=name))) for name in (None, "tanh")]
     assert found[0] is not None and found[1] is not None and 2 * found[0] < found[1]  # the wrong activation shows
 
 
@@ -204,22 +204,22 @@ def test_the_folder_of_a_training(tmp_path: Path) -> None:
         state = {"state_dict": Studio("resnet", classes=classes).state_dict(), "optimizer": {"state": {}, "param_groups": []}}
         torch.save(state, tmp_path / f"model={name}.pth")
     torch.save({"state_dict": {"linear1.weight": torch.zeros(1, 8)}, "best_fid": 9.0}, tmp_path / "model=D-best-weights-step=900.pth")
-    network = load_network(tmp_path)
+    network = load_generator(tmp_path)
     assert network.classes is None and "model=G_ema-best-weights-step=900.pth was taken" in network.notes[-1]
-    assert load_network(tmp_path, AuditConfig(weights="raw")).classes == K
+    assert load_generator(tmp_path, AuditConfig(weights="raw")).classes == K
 
 
 def test_variants_that_are_not_rebuilt_say_why(tmp_path: Path) -> None:
     state = {**Studio("resnet").state_dict(), "info_mix_linear.weight": torch.zeros(DIM, DIM + 4)}
     torch.save({"state_dict": state}, tmp_path / "model=G-best-weights-step=1.pth")
     with pytest.raises(LoadError, match="InfoGAN variant"):
-        load_network(tmp_path / "model=G-best-weights-step=1.pth")
+        load_generator(tmp_path / "model=G-best-weights-step=1.pth")
 
 
 def test_as_many_classes_as_latents_is_a_question(tmp_path: Path) -> None:
     """resnet with K one-hot classes and big_resnet with pieces of K latents have the same shapes: a flag decides."""
     net = Studio("big_resnet", classes=None)
     torch.save({"state_dict": net.state_dict()}, tmp_path / "G.pth")
-    assert load_network(tmp_path / "G.pth").subject["family"] == "StudioGAN big_resnet"
-    told = load_network(tmp_path / "G.pth", AuditConfig(classes=3))
+    assert load_generator(tmp_path / "G.pth").subject["family"] == "StudioGAN big_resnet"
+    told = load_generator(tmp_path / "G.pth", AuditConfig(classes=3))
     assert (told.subject["family"], told.classes, told.latent.dim) == ("StudioGAN resnet", 3, 3)

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from gandiag.api import audit
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
+from gandiag.load.generator import LoadedGenerator, load_generator
 from gandiag.load.rebuild import lucidrains, nvidia, rosinality
-from gandiag.load.rebuild.knobs import turned
-from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.rebuild.knobs import override_sampling
+from gandiag.load.rebuild.layers import ArchitectureMismatch
 from gandiag.load.rebuild.linear_attention import LinearAttention
-from gandiag.load.survey import survey
-from gandiag.load.weights import Weights, as_float, find_weights
+from gandiag.load.survey import summarize_file
+from gandiag.load.weights import Weights, cast_to_float32, find_generator_weights
 
 Tensors = dict[str, Tensor]
 Z, W, SIDE = 6, 8, 16
@@ -223,7 +223,7 @@ def saved(content: Any, path: Path) -> Path:
     return path
 
 
-def said(network: Network, what: str) -> tuple[str, str]:
+def said(network: LoadedGenerator, what: str) -> tuple[str, str]:
     return next((entry.value, entry.source) for entry in network.assumptions if entry.what.startswith(what))
 
 
@@ -239,25 +239,25 @@ def test_rosinality_is_the_papers_forward(tmp_path: Path) -> None:
     ema, z = ros(), draw(9)(4, W)
     content = {"g": ros(5), "d": {"convs.0.0.weight": torch.zeros(4, 3, 1, 1)}, "g_ema": ema, "g_optim": {"state": {}, "param_groups": []},
                "args": argparse.Namespace(size=16, latent=W), "ada_aug_p": 0.2}  # fmt: skip
-    network = load_network(saved(content, tmp_path / "000100.pt"))
+    network = load_generator(saved(content, tmp_path / "000100.pt"))
     assert network.subject["family"] == "StyleGAN2 (rosinality)" and network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
     assert (network.latent.dim, network.output.shape, network.output.range, network.classes) == (W, (3, 16, 16), (-1.0, 1.0), None)
     pictures = sum(entry.numel() for name, entry in ema.items() if name.startswith("noises."))
     filters = sum(entry.numel() for name, entry in ema.items() if name.endswith(".kernel"))
     assert network.subject["parameters"] == sum(entry.numel() for entry in ema.values()) - pictures - filters
     close(network.forward(z), rosinality_forward(ema, z))
-    with turned(network.module, noise="none"):
+    with override_sampling(network.module, noise_mode="none"):
         close(network.forward(z), rosinality_forward(ema, z, noise=[torch.zeros(4, 1, side, side).double() for side in (4, 8, 8, 16, 16)]))
-    raw = load_network(tmp_path / "000100.pt", AuditConfig(weights="raw"))
+    raw = load_generator(tmp_path / "000100.pt", AuditConfig(weights="raw"))
     close(raw.forward(z), rosinality_forward(ros(5), z))
 
 
 def test_rosinality_truncates_towards_the_files_mean_or_its_own(tmp_path: Path) -> None:
     tensors, z, mean = ros(), draw(9)(4, W), draw(3)(W)
-    network = load_network(saved({"g_ema": tensors, "latent_avg": mean}, tmp_path / "official.pt"), AuditConfig(psi=0.5))
+    network = load_generator(saved({"g_ema": tensors, "latent_avg": mean}, tmp_path / "official.pt"), AuditConfig(psi=0.5))
     assert said(network, "mean style")[0].startswith("latent_avg of the file") and said(network, "truncation") == ("0.5", "flag")
     close(network.forward(z), rosinality_forward(tensors, z, psi=0.5, mean=mean.double()))
-    alone = load_network(saved({"g_ema": tensors}, tmp_path / "own.pt"), AuditConfig(psi=0.0))
+    alone = load_generator(saved({"g_ema": tensors}, tmp_path / "own.pt"), AuditConfig(psi=0.0))
     assert said(alone, "mean style")[0].startswith("the average of 4,096 mapped z")
     w = normalised(draw(7)(20_000, W).double())
     for index in (1, 2, 3):
@@ -271,7 +271,7 @@ def test_rosinality_truncates_towards_the_files_mean_or_its_own(tmp_path: Path) 
 def test_the_rate_of_the_mapping_is_told_by_its_weights(tmp_path: Path, rate: float) -> None:
     tensors = ros()
     changed = {name: entry * 0.01 / rate if name.startswith("style.") else entry for name, entry in tensors.items()}
-    network, z = load_network(saved({"g_ema": changed}, tmp_path / "m.pt")), draw(9)(2, W)
+    network, z = load_generator(saved({"g_ema": changed}, tmp_path / "m.pt")), draw(9)(2, W)
     assert f"factor {rate:g} (its weights have deviation" in said(network, "mapping")[0] and said(network, "mapping")[1] == "file"
     close(network.forward(z), rosinality_forward(tensors, z))
 
@@ -286,7 +286,7 @@ def test_what_is_not_quite_it_is_not_run(tmp_path: Path, spoil: Callable[[Tensor
     tensors = ros()
     spoil(tensors)
     with pytest.raises(LoadError, match=f"rosinality: {reason}"):
-        load_network(saved({"g_ema": tensors}, tmp_path / "m.pt"))
+        load_generator(saved({"g_ema": tensors}, tmp_path / "m.pt"))
 
 
 # NVIDIA
@@ -297,11 +297,11 @@ def test_nvidia_is_the_papers_forward(tmp_path: Path, kind: str, classes: int) -
     tensors, z = ada(kind, classes), draw(9)(4, Z)
     labels = torch.arange(4) % classes if classes else None
     onehot = None if labels is None else F.one_hot(labels, classes)
-    network = load_network(saved({"G_ema": tensors}, tmp_path / "G.pt"))
+    network = load_generator(saved({"G_ema": tensors}, tmp_path / "G.pt"))
     assert network.subject["family"] == "StyleGAN2 (NVIDIA)" and said(network, "synthesis") == (f"{kind} architecture to 16 pixels", "shapes")
     assert (network.latent.dim, network.output.shape, network.classes) == (Z, (3, 16, 16), classes or None)
     close(network.forward(z, labels), nvidia_forward(tensors, z, onehot))
-    with turned(network.module, psi=0.6):
+    with override_sampling(network.module, psi=0.6):
         close(network.forward(z, labels), nvidia_forward(tensors, z, onehot, psi=0.6))
 
 
@@ -350,10 +350,10 @@ def test_a_network_pickle_says_what_its_tensors_do_not(tmp_path: Path) -> None:
     content = {"G": pickled(ada("resnet", 3, 5)), "D": None, "G_ema": pickled(tensors, rate=0.02, clamp=0.7), "augment_pipe": None,
                "training_set_kwargs": {"class_name": "training.dataset.ImageFolderDataset"}}  # fmt: skip
     (tmp_path / "network-snapshot-000100.pkl").write_bytes(pickle.dumps(content))
-    network = load_network(tmp_path / "network-snapshot-000100.pkl")
+    network = load_generator(tmp_path / "network-snapshot-000100.pkl")
     assert network.subject["family"] == "StyleGAN2 (NVIDIA)" and network.subject["weights"].startswith("G_ema (EMA copy; the raw G is there too")
     assert "code that was not run" in network.notes[0]
-    told = [line for line in survey(str(tmp_path / "network-snapshot-000100.pkl")).code if "source" in line]
+    told = [line for line in summarize_file(str(tmp_path / "network-snapshot-000100.pkl")).code_actions if "source" in line]
     assert len(told) == 1 and told[0].startswith(f"carries source text ({len(SOURCE)} characters, sha256 ") and "and 2 more classes" in told[0]
     assert said(network, "mapping") == ("3 layers, learning-rate factor 0.02", "file")
     assert said(network, "arithmetic") == ("float32 throughout, convolutions clamped at 0.7", "file")
@@ -365,12 +365,12 @@ def test_a_network_pickle_says_what_its_tensors_do_not(tmp_path: Path) -> None:
 def test_a_network_pickle_without_clamp_and_one_of_another_activation(tmp_path: Path) -> None:
     tensors, z = ada(), draw(9)(2, Z)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"G_ema": pickled(tensors, clamp=None)}))
-    network = load_network(tmp_path / "a.pkl")
+    network = load_generator(tmp_path / "a.pkl")
     assert said(network, "arithmetic") == ("float32 throughout, no clamp", "file")
     close(network.forward(z), nvidia_forward(tensors, z))
     (tmp_path / "b.pkl").write_bytes(pickle.dumps({"G_ema": pickled(tensors, way="swish")}))
     with pytest.raises(LoadError, match="has the activation swish, not lrelu"):
-        load_network(tmp_path / "b.pkl")
+        load_generator(tmp_path / "b.pkl")
 
 
 @pytest.mark.parametrize("spoil, reason", [
@@ -382,17 +382,17 @@ def test_nvidias_near_misses_are_named(tmp_path: Path, spoil: Callable[[Tensors]
     tensors = ada()
     spoil(tensors)
     with pytest.raises(LoadError, match=f"nvidia: .*{reason}"):
-        load_network(saved({"G_ema": tensors}, tmp_path / "G.pt"))
+        load_generator(saved({"G_ema": tensors}, tmp_path / "G.pt"))
 
 
 def test_a_mean_that_is_not_the_mappings_own_is_told(tmp_path: Path) -> None:
     tensors = ada()
-    styles = load_network(saved({"G_ema": tensors}, tmp_path / "a.pt")).module.mapping.drawn(4_096)  # type: ignore[union-attr,operator]
+    styles = load_generator(saved({"G_ema": tensors}, tmp_path / "a.pt")).module.mapping.sample_w(4_096)  # type: ignore[union-attr,operator]
     right, wrong = dict(tensors), dict(tensors)
     right["mapping.w_avg"], wrong["mapping.w_avg"] = styles.mean(0), styles.mean(0) + 3 * styles.std(0)
     far = "which is far"
-    assert far not in said(load_network(saved({"G_ema": right}, tmp_path / "b.pt")), "mean style")[0]
-    assert far in said(load_network(saved({"G_ema": wrong}, tmp_path / "c.pt")), "mean style")[0]
+    assert far not in said(load_generator(saved({"G_ema": right}, tmp_path / "b.pt")), "mean style")[0]
+    assert far in said(load_generator(saved({"G_ema": wrong}, tmp_path / "c.pt")), "mean style")[0]
 
 
 @pytest.mark.parametrize("tensors, forward", [(ros, rosinality_forward), (ada, nvidia_forward)])
@@ -402,19 +402,19 @@ def test_bare_wrapped_sorted_and_halved_files_are_the_same(tmp_path: Path, tenso
     save_file({name: entry.clone() for name, entry in made.items()}, tmp_path / "a.safetensors")
     paths = [saved(made, tmp_path / "b.pt"), saved({f"module.{name}": entry for name, entry in made.items()}, tmp_path / "c.pt"), tmp_path / "a.safetensors"]
     for path in paths:
-        close(load_network(path).forward(z), forward(made, z))
+        close(load_generator(path).forward(z), forward(made, z))
     half = {name: entry.half() for name, entry in made.items()}
-    close(load_network(saved(half, tmp_path / "d.pt")).forward(z), forward({name: entry.float() for name, entry in half.items()}, z))
+    close(load_generator(saved(half, tmp_path / "d.pt")).forward(z), forward({name: entry.float() for name, entry in half.items()}, z))
 
 
 @pytest.mark.parametrize("tensors", [ros, ada])
 def test_strict_asks_for_what_neither_file_nor_flag_says(tmp_path: Path, tensors: Callable[[], Tensors]) -> None:
     path = saved({"g_ema": tensors()}, tmp_path / "m.pt")
     with pytest.raises(LoadError, match=r"takes no assumptions: .*output range") as caught:
-        load_network(path, AuditConfig(strict=True))
+        load_generator(path, AuditConfig(strict=True))
     assert caught.value.hint == "give --prior, --output-range"
     (tmp_path / "config.json").write_text('{"conv_clamp": 256, "lr_mlp": 0.01}')
-    network = load_network(path, AuditConfig(strict=True, output_range=(0.0, 1.0), prior="uniform"))
+    network = load_generator(path, AuditConfig(strict=True, output_range=(0.0, 1.0), prior="uniform"))
     assert network.output.range == (0.0, 1.0) and said(network, "output range") == ("[0, 1]", "flag")
     assert network.latent.prior == "uniform" and said(network, "latent prior")[0].startswith("uniform, of which only the direction matters")
 
@@ -438,7 +438,7 @@ def test_an_audit_sweeps_psi_and_weighs_the_noise(tmp_path: Path) -> None:
 def test_samples_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     from gandiag.sample.sampler import Sampler
 
-    network = load_network(saved({"g_ema": ros()}, tmp_path / "m.pt"), AuditConfig(noise="random"))
+    network = load_generator(saved({"g_ema": ros()}, tmp_path / "m.pt"), AuditConfig(noise="random"))
     whole = Sampler(network, device="cpu").sample(6, seed=2)
     assert torch.allclose(Sampler(network, device="cpu", batch_size=2).sample(6, seed=2), whole, atol=1e-5)
     assert (whole - Sampler(network, device="cpu").sample(6, seed=3)).abs().max() > 0.1
@@ -447,7 +447,7 @@ def test_samples_do_not_depend_on_the_batch(tmp_path: Path) -> None:
 # damage
 
 def lucidrains_file() -> Tensors:
-    return dict(as_float(find_weights(torch.load(LUCIDRAINS, weights_only=True))).tensors)
+    return dict(cast_to_float32(find_generator_weights(torch.load(LUCIDRAINS, weights_only=True))).tensors)
 
 
 FAMILIES = {"rosinality": (rosinality.rebuild, ros), "nvidia": (nvidia.rebuild, lambda: ada("resnet", 3)), "lucidrains": (lucidrains.rebuild, lucidrains_file)}
@@ -462,7 +462,7 @@ def test_whatever_is_wrong_with_a_file_is_not_its_own(family: str) -> None:
         rest, entry, far = {key: value for key, value in whole.items() if key != name}, whole[name], re.sub(r"\d+", "99999999", name)
         others = [torch.zeros(0), entry.long(), *([entry.flatten()] if entry.ndim != 1 else [])]
         for spoilt in [rest, *({**rest, name: other} for other in others), *([{**whole, far: entry}] if far != name else [])]:
-            with pytest.raises(NotThis):
+            with pytest.raises(ArchitectureMismatch):
                 rebuild(Weights(spoilt), AuditConfig())
 
 

@@ -13,9 +13,9 @@ import records
 
 import gandiag
 from gandiag.errors import ConfigError, ExitCode, RecordError, VerdictError
-from gandiag.judge.gate import Gated, gate
-from gandiag.judge.limits import Limit, Quantity, held, names, quantity
-from gandiag.judge.rulebook import find_policy, of_table, read_policy
+from gandiag.judge.gate import GateResult, gate
+from gandiag.judge.limits import Limit, RecordValue, check_limit, list_limit_keys, get_record_value
+from gandiag.judge.rulebook import find_policy, parse_policy, read_policy
 from gandiag.record import Measurement, Record, Score
 
 NAN = math.nan
@@ -44,33 +44,33 @@ def made(name: str) -> Record:
     ],
 )
 def test_a_limit_speaks_only_where_the_interval_does(value: Any, low: Any, high: Any, state: str) -> None:
-    assert held(Limit("x", max=0.2), Quantity(value, low, high)).state == state
+    assert check_limit(Limit("x", max=0.2), RecordValue(value, low, high)).state == state
     mirrored = [None if part is None else 1 - part for part in (value, high, low)]
-    expected = held(Limit("x", min=0.8), Quantity(*mirrored)).state
+    expected = check_limit(Limit("x", min=0.8), RecordValue(*mirrored)).state
     assert expected == state or value == 0.2  # 1 - 0.2 rounds
 
 
 def test_both_sides_must_be_kept() -> None:
     limit = Limit("x", min=0.2, max=0.6)
     expected = {0.1: "violated", 0.2: "inconclusive", 0.4: "passed", 0.6: "inconclusive", 0.7: "violated"}
-    assert {value: held(limit, Quantity(value, value - 0.05, value + 0.05)).state for value in expected} == expected
+    assert {value: check_limit(limit, RecordValue(value, value - 0.05, value + 0.05)).state for value in expected} == expected
 
 
 def test_every_kind_of_number_can_be_limited() -> None:
     record = made("collapsed")
-    assert quantity(record, "score").bounds() == (0.44, 0.52)
-    assert quantity(record, "profile.missing").value == 0.41
-    assert quantity(record, "aspects.color").value == 0.46
-    assert quantity(record, "classes.disc_bright").value == 0.04
-    assert quantity(record, "classes.*").value == 0.97
-    assert quantity(record, "modes.missed").value == len(record.modes["missed"])
-    assert quantity(record, "frechet[imagenet]").high == 43.9
-    assert quantity(record, "fid").value is None and "Inception" in quantity(record, "fid").reason
-    assert quantity(record, "profile.nope").value is None and "missing" in quantity(record, "profile.nope").reason
-    for key in names(record):
-        assert quantity(record, key) is not None
+    assert get_record_value(record, "score").bounds() == (0.44, 0.52)
+    assert get_record_value(record, "profile.missing").value == 0.41
+    assert get_record_value(record, "aspects.color").value == 0.46
+    assert get_record_value(record, "classes.disc_bright").value == 0.04
+    assert get_record_value(record, "classes.*").value == 0.97
+    assert get_record_value(record, "modes.missed").value == len(record.modes["missed"])
+    assert get_record_value(record, "frechet[imagenet]").high == 43.9
+    assert get_record_value(record, "fid").value is None and "Inception" in get_record_value(record, "fid").reason
+    assert get_record_value(record, "profile.nope").value is None and "missing" in get_record_value(record, "profile.nope").reason
+    for key in list_limit_keys(record):
+        assert get_record_value(record, key) is not None
     with pytest.raises(ConfigError, match="recal'") as caught:
-        quantity(record, "recal")
+        get_record_value(record, "recal")
     assert "recall" in caught.value.hint
 
 
@@ -185,7 +185,7 @@ def test_a_policy_that_cannot_be_meant_is_an_error_with_an_action(text: str, hin
     path.write_text(text + "\n")
     with pytest.raises(ConfigError) as caught:
         read_policy(path)
-    assert hint in caught.value.hint and ("\n" not in caught.value.what)
+    assert hint in caught.value.hint and ("\n" not in caught.value.message)
 
 
 def test_a_limit_on_nothing_names_its_line(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_results_can_be_raised_and_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     made("collapsed").write(path)
     found = gandiag.gate(path)
-    assert isinstance(found, Gated) and found.code is ExitCode.COLLAPSED and not found.passed
+    assert isinstance(found, GateResult) and found.code is ExitCode.COLLAPSED and not found.passed
     with pytest.raises(VerdictError, match=r"score must be below 0\.15") as caught:
         found.raise_for_code()
     assert isinstance(caught.value.record, Record)
@@ -210,7 +210,7 @@ def test_results_can_be_raised_and_read(tmp_path: Path) -> None:
 
 
 def test_a_table_is_a_policy_too() -> None:
-    book = of_table({"max-score": 0.3, "limits": {"recall": {"min": 0.5, "max-regress": 0.1}}})
+    book = parse_policy({"max-score": 0.3, "limits": {"recall": {"min": 0.5, "max-regress": 0.1}}})
     assert book.limits == (Limit("recall", 0.5, None, 0.1, "the policy"),) and book.max_score == 0.3
     record = dataclasses.replace(made("healthy"), score=Score(0.2, 0.18, 0.22))
     assert gate(record, book).code == 0

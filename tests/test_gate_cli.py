@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import records
-from gandiag.cli.main import run
+from gandiag.cli.main import run_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
@@ -34,7 +34,7 @@ def gandiag(*arguments: str | Path, **environ: str) -> Done:
         patch.setenv("NO_COLOR", "1")
         for name, value in environ.items():
             patch.setenv(name, value)
-        code = run([*map(str, arguments)])
+        code = run_command_line([*map(str, arguments)])
     return Done(code, out.getvalue(), err.getvalue())
 
 
@@ -146,9 +146,9 @@ def test_the_result_can_be_a_file(audits: Path) -> None:
 
 def test_judging_records_imports_nothing_heavy(audits: Path) -> None:
     script = (
-        "import sys; from gandiag.cli.main import run\n"
+        "import sys; from gandiag.cli.main import run_command_line\n"
         "line = ['gate', 'healthy.json', 'collapsed.json', '--baseline', 'healthy.json', '-f']\n"
-        "codes = [run([*line, form]) for form in ('text', 'json', 'junit', 'github', 'markdown')]\n"
+        "codes = [run_command_line([*line, form]) for form in ('text', 'json', 'junit', 'github', 'markdown')]\n"
         "assert codes == [1] * 5, codes\n"
         "sys.exit(str({'torch', 'numpy', 'matplotlib', 'scipy', 'rich', 'jinja2'} & set(sys.modules) or '') or 0)"
     )

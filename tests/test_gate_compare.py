@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import records
-from gandiag.cli.main import run
+from gandiag.cli.main import run_command_line
 
 import gandiag
 from gandiag.errors import RecordError
-from gandiag.judge.baseline import compare, correlation, regressed
+from gandiag.judge.baseline import compare, estimate_correlation, check_regression
 from gandiag.judge.limits import Limit
 from gandiag.record import Record, Score
 
@@ -74,10 +74,10 @@ def test_replicates_that_move_together_sharpen_the_difference_and_others_do_not(
 def test_correlation_is_never_overstated() -> None:
     draw = random.Random(1)
     one = [draw.gauss(0, 1) for _ in range(20)]
-    assert correlation(one, one) == 1.0
-    assert correlation(one, [-x for x in one]) == pytest.approx(-1.0)
-    assert correlation(one, [2.0] * 20) == 0.0 and correlation(one, one[:-1]) == 0.0 and correlation((), ()) == 1.0
-    chance = [correlation(one, [draw.gauss(0, 1) for _ in range(20)]) for _ in range(400)]
+    assert estimate_correlation(one, one) == 1.0
+    assert estimate_correlation(one, [-x for x in one]) == pytest.approx(-1.0)
+    assert estimate_correlation(one, [2.0] * 20) == 0.0 and estimate_correlation(one, one[:-1]) == 0.0 and estimate_correlation((), ()) == 1.0
+    chance = [estimate_correlation(one, [draw.gauss(0, 1) for _ in range(20)]) for _ in range(400)]
     # The lower 95 % bound of no correlation is positive in one case of twenty; 5 % of 400 is 20, give or take 4.4 (one sigma).
     assert sum(found > 0 for found in chance) < 20 + 4 * 4.4
 
@@ -87,15 +87,15 @@ def test_correlation_is_never_overstated() -> None:
 )
 def test_a_regression_is_judged_by_its_interval(old: tuple[float, float], new: tuple[float, float], state: str) -> None:
     found = compare(scored(*old), scored(*new))
-    assert regressed(Limit("score"), found.change("score"), 0.05).state == state
-    assert regressed(Limit("recall"), None, 0.05).state == "unmeasured"
+    assert check_regression(Limit("score"), found.change("score"), 0.05).state == state
+    assert check_regression(Limit("recall"), None, 0.05).state == "unmeasured"
 
 
 def test_worse_is_the_side_that_is_worse() -> None:
     found = compare(made("healthy"), made("collapsed"))
     recall, duplicates, parameters = (found.change(key) for key in ("recall", "near_duplicates", "parameters"))
-    assert recall is not None and recall.delta < 0 and recall.direction == "worse" and recall.worse()[0] > 0
-    assert duplicates is not None and duplicates.delta > 0 and duplicates.direction == "worse" and duplicates.worse()[0] > 0
+    assert recall is not None and recall.delta < 0 and recall.direction == "worse" and recall.regression_interval()[0] > 0
+    assert duplicates is not None and duplicates.delta > 0 and duplicates.direction == "worse" and duplicates.regression_interval()[0] > 0
     assert parameters is not None and parameters.direction == "same"
 
 
@@ -115,17 +115,17 @@ def test_the_command_says_it_in_words_and_numbers(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     made("healthy").write("old.json")
     made("collapsed").write("new.json")
-    assert run(["compare", "old.json", "new.json"]) == 1
+    assert run_command_line(["compare", "old.json", "new.json"]) == 1
     text = capsys.readouterr().out
     assert text.startswith("REGRESSED  old.json → new.json") and "recall" in text and "worse" in text and max(map(len, text.splitlines())) <= 130
-    assert run(["compare", "new.json", "old.json"]) == 0 and capsys.readouterr().out.startswith("NO REGRESSION")
-    assert run(["compare", "old.json", "new.json", "--max-regress", "0.47"]) == 3
-    assert run(["compare", "old.json", "new.json", "--max-regress", "0.47", "--allow", "inconclusive"]) == 0
+    assert run_command_line(["compare", "new.json", "old.json"]) == 0 and capsys.readouterr().out.startswith("NO REGRESSION")
+    assert run_command_line(["compare", "old.json", "new.json", "--max-regress", "0.47"]) == 3
+    assert run_command_line(["compare", "old.json", "new.json", "--max-regress", "0.47", "--allow", "inconclusive"]) == 0
     capsys.readouterr()
-    assert run(["compare", "old.json", "new.json", "-f", "json"]) == 1
+    assert run_command_line(["compare", "old.json", "new.json", "-f", "json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "gandiag.compare/1" and document["changes"]["recall"]["direction"] == "worse"
-    assert run(["compare", "old.json", "new.json", "-f", "markdown", "-o", "out.md"]) == 1 and Path("out.md").read_text().startswith("## REGRESSED")
+    assert run_command_line(["compare", "old.json", "new.json", "-f", "markdown", "-o", "out.md"]) == 1 and Path("out.md").read_text().startswith("## REGRESSED")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_bad_input_exits_2(line: str, says: str, tmp_path: Path, monkeypatch: py
     made("healthy").write("old.json")
     document = json.loads(made("healthy").to_json())
     Path("broken.json").write_text(json.dumps({**document, "provenance": {**document["provenance"], "config": 4}}))
-    assert run(["compare", *line.split()]) == 2
+    assert run_command_line(["compare", *line.split()]) == 2
     caught = capsys.readouterr()
     assert says in caught.err and caught.out == "" and "Traceback" not in caught.err

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import records
-from gandiag.cli.main import run
+from gandiag.cli.main import run_command_line
 
 from gandiag.errors import LoadError
-from gandiag.judge.gate import Gated, gate, refused
+from gandiag.judge.gate import GateResult, gate, make_error_result
 from gandiag.judge.limits import Check
 from gandiag.record import Measurement, Record
-from gandiag.report.gates import GATES
-from gandiag.report.markdown import code, prose, render_markdown
+from gandiag.report.gates import GATE_FORMATS
+from gandiag.report.markdown import code_span, escape_markdown, render_markdown
 
 SCHEMA = Path(__file__).parent / "schemas" / "junit-10.xsd"
 MARKUP = [
@@ -37,24 +37,24 @@ def made(name: str) -> Record:
     return records.ALL[name]()
 
 
-def several() -> list[Gated]:
+def several() -> list[GateResult]:
     """One subject of each code, with every state of a check."""
     limits = {"recall": {"min": 0.6}, "fid": {"max": 30}, "profile.missing": {"max": 0.1}}
     four = [made(name) for name in ("healthy", "collapsed", "inconclusive", "degeneracy")]
     allowed: tuple[list[str], ...] = ([], [], [], ["unmeasured", "degeneracy"])
     found = [gate(record, {"limits": limits, "max-score": 0.2, "allow": allow}) for record, allow in zip(four, allowed, strict=True)]
-    return [*found, gate(made("collapsed"), baseline=made("healthy")), refused("x.pt", LoadError("x.pt is a text file", "give a checkpoint"))]
+    return [*found, gate(made("collapsed"), baseline=made("healthy")), make_error_result("x.pt", LoadError("x.pt is a text file", "give a checkpoint"))]
 
 
-def hostile(attack: str) -> list[Gated]:
+def hostile(attack: str) -> list[GateResult]:
     """Every string is the attack."""
     record = replace(
         made("hostile"), measurements={attack: Measurement(0.5, 0.4, 0.6, unit=attack), "x" + attack: Measurement.missing(attack)}, verdict="inconclusive",
         subject={**made("hostile").subject, "path": attack}, provenance={**made("hostile").provenance, "doubts": [attack]},
     )  # fmt: skip
     found = gate(record, {"limits": {attack: {"max": 0.1}, "x" + attack: {"max": 1}}})
-    made_up = Gated(attack, (Check(attack, attack, "violated", where=attack),))
-    return [replace(found, subject=attack, remarks=(attack,)), refused(attack, LoadError(attack, attack)), made_up]
+    made_up = GateResult(attack, (Check(attack, attack, "violated", where=attack),))
+    return [replace(found, subject=attack, remarks=(attack,)), make_error_result(attack, LoadError(attack, attack)), made_up]
 
 
 @cache
@@ -62,8 +62,8 @@ def schema() -> Any:
     return pytest.importorskip("xmlschema").XMLSchema(str(SCHEMA))
 
 
-def as_xml(gated: list[Gated]) -> Any:
-    text = GATES.get("junit")(gated)
+def as_xml(gated: list[GateResult]) -> Any:
+    text = GATE_FORMATS.get("junit")(gated)
     schema().validate(text)
     return ET.fromstring(text.encode())
 
@@ -94,7 +94,7 @@ def test_junit_survives_attacks(attack: str) -> None:
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_github_gets_no_command_that_is_not_ours(attack: str) -> None:
-    text = GATES.get("github")(hostile(attack))
+    text = GATE_FORMATS.get("github")(hostile(attack))
     commands = [line for line in text.splitlines() if line.lstrip().startswith("::")]
     assert all(re.match(r"::(error|warning|notice) (file=[^,:]*,line=\d+,)?title=[^,:]*::", line) for line in commands)
     assert not [line for line in text.splitlines() if line.startswith("::error::") or "##[" in line]
@@ -108,13 +108,13 @@ def test_github_points_at_the_line_of_the_policy(tmp_path: Path, monkeypatch: py
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    assert run(["gate", "audit.json", "-f", "github"]) == 1
+    assert run_command_line(["gate", "audit.json", "-f", "github"]) == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if "file=" in line)
     assert line.startswith("::error file=gandiag.toml,line=2,title=audit.json%3A recall::recall is 0.31 [0.28, 0.34] and must be at least 0.6.")
     page = summary.read_text()
     assert page.startswith("before\n## gandiag gate: 1 of 1 failed") and "GD103" in page and "gandiag.toml:2" in page
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "such.md"))
-    assert run(["gate", "audit.json", "-f", "github"]) == 1 and "cannot be written" in capsys.readouterr().err
+    assert run_command_line(["gate", "audit.json", "-f", "github"]) == 1 and "cannot be written" in capsys.readouterr().err
 
 
 def rendered(text: str) -> Any:
@@ -126,7 +126,7 @@ def rendered(text: str) -> Any:
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_markdown_shows_attacks_as_text(attack: str) -> None:
-    for text in (GATES.get("markdown")(hostile(attack)), render_markdown(replace(made("hostile"), verdict=attack)), render_markdown(made("hostile"))):
+    for text in (GATE_FORMATS.get("markdown")(hostile(attack)), render_markdown(replace(made("hostile"), verdict=attack)), render_markdown(made("hostile"))):
         kinds = {token.type for token in rendered(text)}
         assert not kinds & {"html_block", "html_inline", "image", "link_open", "fence", "code_block"}, kinds
         clean = text.replace("`", "")
@@ -136,23 +136,23 @@ def test_markdown_shows_attacks_as_text(attack: str) -> None:
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_a_code_span_holds_exactly_what_it_is_given(attack: str) -> None:
-    (span,) = [token for token in rendered(f"| a |\n| --- |\n| {code(attack)} |\n") if token.type == "code_inline"]
+    (span,) = [token for token in rendered(f"| a |\n| --- |\n| {code_span(attack)} |\n") if token.type == "code_inline"]
     shown = "".join(mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode() for mark in attack)
     assert span.content.strip() == shown.strip() or "\\|" in attack  # a backslash before a pipe cannot be told from its escape
-    words = [token for token in rendered(f"x {prose(attack)}") if token.type not in ("inline", "paragraph_open", "paragraph_close")]
+    words = [token for token in rendered(f"x {escape_markdown(attack)}") if token.type not in ("inline", "paragraph_open", "paragraph_close")]
     assert {token.type for token in words} <= {"text", "text_special"}
 
 
 def test_every_format_tells_every_failure() -> None:
-    for form in GATES:
-        text = GATES.get(form)(several())
+    for form in GATE_FORMATS:
+        text = GATE_FORMATS.get(form)(several())
         assert "0.48" in text and "x.pt" in text, form
-    document = json.loads(GATES.get("json")(several()))
+    document = json.loads(GATE_FORMATS.get("json")(several()))
     assert document["schema"] == "gandiag.gate/1" and document["code"] == 2 and [entry["code"] for entry in document["subjects"]] == [3, 1, 3, 0, 1, 2]
 
 
 def test_a_record_is_shown_as_markdown_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("collapsed").write(tmp_path / "audit.json")
-    assert run(["report", str(tmp_path / "audit.json"), "-f", "markdown"]) == 0
+    assert run_command_line(["report", str(tmp_path / "audit.json"), "-f", "markdown"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("## COLLAPSED `runs/042/generator.pt`") and "| `missing` | `0.41" in text and "about half of the real variety is missing" in text

@@ -39,13 +39,13 @@ for name, path in json.load(sys.stdin).items():
     start, problem, notes, looked = time.process_time(), None, [], None
     try:
         looked = survey(path).problem
-        if looked is not None: looked = looked.what
+        if looked is not None: looked = looked.message
     except LoadError as wrong:
-        looked = wrong.what
+        looked = wrong.message
     try:
         notes = list(load_network(path, AuditConfig()).notes)
     except LoadError as wrong:
-        problem = [wrong.what, wrong.hint]
+        problem = [wrong.message, wrong.hint]
     found[name] = {"seconds": time.process_time() - start, "problem": problem, "notes": notes, "events": list(events), "looked": looked}
 status = Path("/proc/self/status")  # ru_maxrss would be that of the parent before exec, where it was the greater
 found["memory"] = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024 if status.exists() else 0
@@ -97,11 +97,11 @@ def test_the_attacks_are_real(corpus: tuple[dict[str, Path], Path], tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["system_beside", "embedded_source", "laughter"])
 def test_the_command_line_ends_with_2_or_audits(name: str, corpus: tuple[dict[str, Path], Path], capsys: pytest.CaptureFixture[str]) -> None:
-    from gandiag.cli.main import run
+    from gandiag.cli.main import run_command_line
 
     from gandiag.errors import ExitCode
 
-    code = run(["inspect", str(corpus[0][name])])
+    code = run_command_line(["inspect", str(corpus[0][name])])
     said = capsys.readouterr()
     assert code == (ExitCode.OK if name in hostile.BESIDE else ExitCode.CANNOT_RUN)
     assert "Traceback" not in said.err and "bug" not in said.err

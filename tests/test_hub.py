@@ -20,7 +20,7 @@ from loading import mlp
 from safetensors.torch import save
 
 from gandiag.errors import LoadError
-from gandiag.load.hub import choose, fetch
+from gandiag.load.hub import choose_files, download_checkpoint
 
 pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,24 +98,24 @@ import json, sys
 import gandiag.load.hub as hub
 from gandiag.errors import LoadError
 if len(sys.argv) > 2: hub._TIMEOUT = float(sys.argv[2])
-try: found = hub.fetch(sys.argv[1]).path
-except LoadError as problem: found = {"what": problem.what, "hint": problem.hint}
+try: found = hub.download_checkpoint(sys.argv[1]).path
+except LoadError as problem: found = {"what": problem.message, "hint": problem.hint}
 print(json.dumps([found]))
 assert "torch" not in sys.modules
 """
 CALL = """
 import json, sys
 from gandiag.errors import GandiagError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 from gandiag.config import AuditConfig
 found = []
 for reference in sys.argv[1].split():
     try:
-        network = load_network(reference)
+        network = load_generator(reference)
         said = [[entry.what, entry.value, entry.source] for entry in network.assumptions]
         found.append({"subject": dict(network.subject), "latent": network.latent.dim, "notes": list(network.notes), "said": said})
     except GandiagError as problem:
-        found.append({"what": problem.what, "hint": problem.hint})
+        found.append({"what": problem.message, "hint": problem.hint})
 print(json.dumps(found))
 """
 
@@ -175,9 +175,9 @@ def test_no_network_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_the_command_line_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    from gandiag.cli.main import run
+    from gandiag.cli.main import run_command_line
 
-    assert run(["inspect", "hf:no-owner"]) == 2
+    assert run_command_line(["inspect", "hf:no-owner"]) == 2
     assert "names no repository of the Hub" in capsys.readouterr().err
 
 
@@ -190,12 +190,12 @@ def test_the_command_line_ends_with_2(capsys: pytest.CaptureFixture[str]) -> Non
     (["generator.onnx", "notes.txt"], ["generator.onnx"], False),
 ])
 def test_which_files_are_wanted(names: list[str], wanted: list[str], whole: bool) -> None:
-    assert choose(names, None, "hf:a/b", "ema") == (wanted, whole)
+    assert choose_files(names, None, "hf:a/b", "ema") == (wanted, whole)
 
 
 @pytest.mark.parametrize("names, said", [([], "holds no weights"), (["model.safetensors.index.json"], "several pieces"), (["x.h5"], "holds no weights")])
 def test_what_cannot_be_chosen(names: list[str], said: str) -> None:
     with pytest.raises(LoadError, match=said):
-        choose(names, None, "hf:a/b", "ema")
+        choose_files(names, None, "hf:a/b", "ema")
     with pytest.raises(LoadError, match="names no repository"):
-        fetch("hf:a/b/c@d e")
+        download_checkpoint("hf:a/b/c@d e")

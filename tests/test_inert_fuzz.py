@@ -28,10 +28,10 @@ import torch
 from fuzz_damage import damaged, write
 from fuzz_seeds import Seed, seeds
 from gandiag.cli import console
-from gandiag.cli.main import run
+from gandiag.cli.main import run_command_line
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Source
+from gandiag.contracts import SampleSource
 from gandiag.errors import ExitCode, GandiagError
 from gandiag.subjects import open_subject
 
@@ -78,7 +78,7 @@ def look(seed: Seed, flags: dict[str, Any], folder: Path) -> None:
     path = write(seed, folder)
     flags = {**flags, "spec": str(folder / flags["spec"])} if "spec" in flags else flags
     with watched(), contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = run(["inspect", str(path)])
+        code = run_command_line(["inspect", str(path)])
     assert code in (ExitCode.OK, ExitCode.CANNOT_RUN)
     complaint = err.getvalue()
     assert (code == ExitCode.OK) == (complaint == "") and (out.getvalue() or complaint)
@@ -87,9 +87,9 @@ def look(seed: Seed, flags: dict[str, Any], folder: Path) -> None:
     with watched():
         try:
             subject = open_subject(path, AuditConfig(**flags))
-            list(subject.batches(Source("plain", n=2), 2))
+            list(subject.batches(SampleSource("plain", n=2), 2))
         except GandiagError as problem:
-            assert problem.what and problem.hint and "\n" not in problem.what
+            assert problem.message and problem.hint and "\n" not in problem.message
 
 
 def fatal(problem: BaseException) -> int:
@@ -123,7 +123,7 @@ def hunt(first: int, seconds: float, folder: Path) -> int:
 
 
 def test_twenty_seconds_of_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "apologise", fatal)
+    monkeypatch.setattr(console, "print_bug_report", fatal)
     warm_up(tmp_path / "seeds")
     assert hunt(0, 20, tmp_path) > 0
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=10_000)
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
-    console.apologise = fatal  # type: ignore[assignment]
+    console.print_bug_report = fatal  # type: ignore[assignment]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         warm_up(Path(folder))

@@ -22,13 +22,13 @@ from PIL import Image
 from test_family_stylegan2 import ada, ros
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Latent, Output
+from gandiag.contracts import LatentSpec, OutputSpec
 from gandiag.errors import GandiagError, LoadError, SourceError
-from gandiag.load.generator import load_network
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.tried import demand_samples, tried
+from gandiag.load.generator import load_generator
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.tried import verify_forward, check_output_shape
 from gandiag.sample.streams import open_samples
-from gandiag.subjects import is_samples, open_subject
+from gandiag.subjects import is_sample_path, open_subject
 
 
 def refused(path: Path, said: str) -> None:
@@ -45,7 +45,7 @@ def test_a_damaged_list_of_contents(tmp_path: Path, offset: int, byte: int) -> N
     whole[place + offset] = byte
     whole[place + 9] |= 0x08  # names are UTF-8
     (tmp_path / "a.pt").write_bytes(whole)
-    assert not is_samples(tmp_path / "a.pt")
+    assert not is_sample_path(tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "ends early .* directory at its end is missing or damaged")
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_count_of_batches(tmp_path: Path, count: float) -> None:
     """What is left of a batch norm's start is 0.9 to the power of it."""
     state = calibrated(DCGAN(), normal(12)).state_dict()
     state |= {name: torch.tensor(count) for name in state if name.endswith("num_batches_tracked")}
-    assert load_network(save(state, tmp_path)).output.shape == (3, 32, 32)
+    assert load_generator(save(state, tmp_path)).output.shape == (3, 32, 32)
 
 
 def test_an_image_that_ends_early_in_an_archive(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_image_that_ends_early_in_an_archive(tmp_path: Path) -> None:
     place = whole.rfind(b"PK\x01\x02")
     whole[place + 20 : place + 28] = struct.pack("<II", 2 * len(picture.getvalue()), 2 * len(picture.getvalue()))
     (tmp_path / "a.zip").write_bytes(whole)
-    rows = open_samples(tmp_path / "a.zip").rows
+    rows = open_samples(tmp_path / "a.zip").reader
     with pytest.raises(SourceError, match=r"a\.png cannot be read as an image"):
         rows.fingerprint(torch.arange(1))
 
@@ -141,20 +141,20 @@ def test_a_model_in_pieces_is_no_folder_of_images(tmp_path: Path) -> None:
 def test_the_constant_start_of_stylegan2_fits_its_first_layer(tmp_path: Path) -> None:
     nvidia = {**ada(), "synthesis.b4.const": torch.zeros(7, 4, 4)}
     with pytest.raises(LoadError, match=r"synthesis.b4.const is \(7, 4, 4\), and synthesis.b4.conv1.weight \(5, 5, 3, 3\) takes \(5, 4, 4\)"):
-        load_network(save({"G_ema": nvidia}, tmp_path))
+        load_generator(save({"G_ema": nvidia}, tmp_path))
     rosinality = {**ros(), "input.input": torch.zeros(1, 5, 5, 4)}
     with pytest.raises(LoadError, match=r"input.input is \(1, 5, 5, 4\), and conv1.conv.weight \(1, 5, 5, 3, 3\) takes \(1, 5, 4, 4\)") as caught:
-        load_network(save({"g_ema": rosinality}, tmp_path))
-    assert "transposed:" not in caught.value.what and "--model" in caught.value.hint
+        load_generator(save({"g_ema": rosinality}, tmp_path))
+    assert "transposed:" not in caught.value.message and "--model" in caught.value.hint
 
 
 def test_layers_that_do_not_follow_each_other_are_named(tmp_path: Path) -> None:
     path = "synthesis.b8.conv1"
     wide = {f"{path}.weight": torch.zeros(4, 9, 3, 3), f"{path}.affine.weight": torch.zeros(9, 8), f"{path}.affine.bias": torch.zeros(9)}
     with pytest.raises(LoadError, match=r"synthesis.b8.conv1.weight is \(4, 9, 3, 3\), and is given \(4, 8, 8\) a sample"):
-        load_network(save({"G_ema": ada() | wide}, tmp_path))
+        load_generator(save({"G_ema": ada() | wide}, tmp_path))
     with pytest.raises(LoadError, match=r"style.3.weight is \(8, 8\), and is given \(9,\) a sample"):
-        load_network(save({"g_ema": ros() | {"style.2.weight": torch.zeros(9, 8), "style.2.bias": torch.zeros(9)}}, tmp_path))
+        load_generator(save({"g_ema": ros() | {"style.2.weight": torch.zeros(9, 8), "style.2.bias": torch.zeros(9)}}, tmp_path))
 
 
 def test_an_image_archive_with_a_damaged_list(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_attention_of_the_wrong_rank(tmp_path: Path) -> None:
         name = next(name for name in tensors if name.startswith("attn_block.phi.weight"))
         tensors[name] = spoil(tensors[name])
         with pytest.raises(LoadError):
-            load_network(save({name: entry for name, entry in tensors.items() if entry is not None}, tmp_path))
+            load_generator(save({name: entry for name, entry in tensors.items() if entry is not None}, tmp_path))
 
 
 class Keyed(torch.nn.Linear):
@@ -184,7 +184,7 @@ class Keyed(torch.nn.Linear):
 
 def test_attributes_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G": Keyed(2, 3)}))
-    assert load_network(tmp_path / "g.pkl").output.shape == (3,)
+    assert load_generator(tmp_path / "g.pkl").output.shape == (3,)
 
 
 @pytest.mark.skipif(not HAS_DIFFUSERS, reason="needs diffusers")
@@ -195,7 +195,7 @@ def test_settings_of_a_scheduler_that_only_sampling_looks_at(tmp_path: Path, key
     plan = tmp_path / "ddpm" / "scheduler" / "scheduler_config.json"
     plan.write_text(json.dumps({**json.loads(plan.read_text()), key: value}))
     with pytest.raises(LoadError, match=r"scheduler_config\.json is none of DDIM"):
-        load_network(tmp_path / "ddpm")
+        load_generator(tmp_path / "ddpm")
 
 
 def test_a_graph_whose_outputs_have_no_possible_size(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_graph_whose_outputs_have_no_possible_size(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
     (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
     with pytest.raises(GandiagError):
-        load_network(tmp_path / "a.onnx", glance=True)
+        load_generator(tmp_path / "a.onnx", inspect_only=True)
 
 
 def test_an_eps_in_the_settings_that_is_no_number(tmp_path: Path) -> None:
@@ -215,23 +215,23 @@ def test_an_eps_in_the_settings_that_is_no_number(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "config.json").read_text())
     for eps in ("x", 7, None):
         (tmp_path / "config.json").write_text(json.dumps({**settings, "eps": eps}))
-        entry = next(entry for entry in load_network(tmp_path).assumptions if entry.what.startswith("batch-norm eps"))
+        entry = next(entry for entry in load_generator(tmp_path).assumptions if entry.what.startswith("batch-norm eps"))
         assert (entry.value, entry.source) == ("0.0001", "family (BigGAN-deep)")
 
 
 def test_an_embedding_with_fewer_rows_than_classes(tmp_path: Path) -> None:
     """A run without numbers looks nothing up; a label of the missing rows ended in torch's IndexError."""
     net = torch.nn.Sequential(torch.nn.Embedding(3, 4))
-    output = Output("vector", (4,), None)
-    with pytest.raises(NotThis, match=r"0\.weight has 3 rows for 5 classes"):
-        demand_samples(net, Latent(2, "normal", (2,)), output, ("index", 5))
+    output = OutputSpec("vector", (4,), None)
+    with pytest.raises(ArchitectureMismatch, match=r"0\.weight has 3 rows for 5 classes"):
+        verify_forward(net, LatentSpec(2, "normal", (2,)), output, ("index", 5))
 
 
 @pytest.mark.parametrize("count", [torch.tensor(3), torch.tensor(3j), torch.tensor(float("nan")), torch.zeros(2)])
 def test_the_counter_of_an_averaged_model_is_told_if_it_is_one(tmp_path: Path, count: torch.Tensor) -> None:
     net = calibrated(DCGAN(), normal(12))
     file = save({"n_averaged": count, **{f"module.{name}": entry for name, entry in net.state_dict().items()}}, tmp_path)
-    told = any(note.endswith("updated 3 times)") for note in load_network(file).notes)
+    told = any(note.endswith("updated 3 times)") for note in load_generator(file).notes)
     assert told == (count.dtype == torch.int64)
 
 
@@ -251,17 +251,17 @@ def ros_file() -> dict[str, Any]:
 
 def refused_as_a_network(file: str) -> None:
     with pytest.raises(LoadError, match=r"no architecture|does not rebuild") as caught:
-        load_network(file)
+        load_generator(file)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("size", [-11, 0])
 def test_weights_that_leave_no_latents(size: int) -> None:
     """A BigGAN-deep of which every axis of 24 had one entry: less than its class takes."""
-    with pytest.raises(NotThis, match="it would take latents of shape"):
-        demand_samples(torch.nn.Linear(1, 2), Latent(size, "normal"), Output("vector", (2,)), (None, None))
-    with pytest.raises(NotThis, match="it would take latents of size"):
-        tried(torch.nn.Linear(1, 2, device="meta"), size, (2,))
+    with pytest.raises(ArchitectureMismatch, match="it would take latents of shape"):
+        verify_forward(torch.nn.Linear(1, 2), LatentSpec(size, "normal"), OutputSpec("vector", (2,)), (None, None))
+    with pytest.raises(ArchitectureMismatch, match="it would take latents of size"):
+        check_output_shape(torch.nn.Linear(1, 2, device="meta"), size, (2,))
 
 
 @pytest.mark.skipif(not HAS_DIFFUSERS, reason="needs diffusers")
@@ -270,7 +270,7 @@ def test_settings_of_empty_layers_warn_nobody(tmp_path: Path, capfd: pytest.Capt
     settings = tmp_path / "ddpm" / "unet" / "config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "block_out_channels": [4, 0]}))
     with warnings.catch_warnings(record=True) as heard, pytest.raises(LoadError, match="do not fit each other"):
-        load_network(tmp_path / "ddpm")
+        load_generator(tmp_path / "ddpm")
     assert not [entry for entry in heard if "zero-element" in str(entry.message)]
 
 
@@ -281,4 +281,4 @@ def test_one_channel_is_not_stretched_to_many(tmp_path: Path) -> None:
     state[f"{head}.weight"] = state[f"{head}.weight"][:, :1].clone()
     state[f"{head}.affine.weight"], state[f"{head}.affine.bias"] = state[f"{head}.affine.weight"][:1].clone(), state[f"{head}.affine.bias"][:1].clone()
     with pytest.raises(LoadError, match=r"synthesis\.b8\.conv0\.weight is .* and is given"):
-        load_network(save({"G_ema": state}, tmp_path, "G.pt"))
+        load_generator(save({"G_ema": state}, tmp_path, "G.pt"))

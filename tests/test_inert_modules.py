@@ -12,7 +12,7 @@ from loading import DCGAN, calibrated, critic, mlp, normal, save, shuffled
 from torch import Tensor, nn
 
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
+from gandiag.load.generator import LoadedGenerator, load_generator
 
 
 class PytorchGan(nn.Module):
@@ -55,7 +55,7 @@ class Gated(nn.Module):
         return out
 
 
-def same(network: Network, original: nn.Module) -> None:
+def same(network: LoadedGenerator, original: nn.Module) -> None:
     z = torch.randn(6, *network.latent.shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         assert torch.equal(network.forward(z), original.eval()(z).reshape(6, *network.output.shape))
@@ -72,7 +72,7 @@ def unusual() -> nn.Sequential:
 def test_a_sequential_of_anything_standard(tmp_path: Path, zipped: bool) -> None:
     net = shuffled(unusual())
     torch.save(net, tmp_path / "g", _use_new_zipfile_serialization=zipped)
-    network = load_network(tmp_path / "g")
+    network = load_generator(tmp_path / "g")
     assert network.output.range == (0.0, 1.0) and network.notes == () and network.subject["family"] == "pickled"
     same(network, net)
 
@@ -81,7 +81,7 @@ def test_a_sequential_of_anything_standard(tmp_path: Path, zipped: bool) -> None
 def test_every_protocol_of_plain_pickles(tmp_path: Path, protocol: int) -> None:
     net = shuffled(unusual())
     (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G": net, "step": 3}, protocol))
-    network = load_network(tmp_path / "g.pkl")
+    network = load_generator(tmp_path / "g.pkl")
     assert network.subject["weights"] == "G"
     same(network, net)
 
@@ -90,31 +90,31 @@ def test_every_protocol_of_plain_pickles(tmp_path: Path, protocol: int) -> None:
 def test_every_protocol_of_state_dicts(tmp_path: Path, protocol: int) -> None:
     net = shuffled(DCGAN()).half()
     (tmp_path / "g.pkl").write_bytes(pickle.dumps(net.state_dict(), protocol))
-    same(load_network(tmp_path / "g.pkl"), net.float())
+    same(load_generator(tmp_path / "g.pkl"), net.float())
 
 
 def test_classes_whose_parts_stand_in_their_order(tmp_path: Path) -> None:
     net = calibrated(PytorchGan(), normal(10))
-    network = load_network(save(nn.DataParallel(net), tmp_path))
+    network = load_generator(save(nn.DataParallel(net), tmp_path))
     assert network.output.shape == (3, 32, 32) and network.notes == ("the file contains code that was not run: "
                                                                      "torch.nn.parallel.data_parallel.DataParallel, test_inert_modules.PytorchGan",)
     same(network, net)
     strides = next(entry for entry in network.assumptions if entry.what.startswith("activations"))
     assert strides.source == "file"
-    same(load_network(save({"epoch": 3, "netG": net, "netD": critic(), "optimizerG": torch.optim.Adam(net.parameters())}, tmp_path)), net)
+    same(load_generator(save({"epoch": 3, "netG": net, "netD": critic(), "optimizerG": torch.optim.Adam(net.parameters())}, tmp_path)), net)
 
 
 def test_functional_networks_are_rebuilt_by_shape(tmp_path: Path) -> None:
     net = shuffled(Functional())
-    network = load_network(save(net, tmp_path))
+    network = load_generator(save(net, tmp_path))
     assert network.subject["family"] == "mlp"
     same(network, net)
 
 
 def test_what_cannot_be_run_says_which_class(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
-        load_network(save(Gated(), tmp_path))
-    assert "holds a whole object (test_inert_modules.Gated) whose forward() is not in the file: its 3 tensors can be read" in caught.value.what
+        load_generator(save(Gated(), tmp_path))
+    assert "holds a whole object (test_inert_modules.Gated) whose forward() is not in the file: its 3 tensors can be read" in caught.value.message
     assert "--model pkg.mod:factory" in caught.value.hint
 
 
@@ -140,7 +140,7 @@ def test_persistent_objects_are_data(tmp_path: Path) -> None:
     net = shuffled(mlp((5, 16, 2)))
     content = {"G": persistent("Generator", shuffled(mlp((5, 16, 2)), 3)), "G_ema": persistent("Generator", net, z_dim=5), "training_set_kwargs": {"res": 3}}
     (tmp_path / "network-snapshot.pkl").write_bytes(pickle.dumps(content))
-    network = load_network(tmp_path / "network-snapshot.pkl")
+    network = load_generator(tmp_path / "network-snapshot.pkl")
     assert network.subject["weights"].startswith("G_ema (EMA copy") and "_reconstruct_persistent_obj" in network.notes[0]
     same(network, net)
 
@@ -154,7 +154,7 @@ class Synthesizer:
 
 def test_objects_that_hold_a_generator(tmp_path: Path) -> None:
     net = shuffled(mlp((5, 16, 2)))
-    network = load_network(save(Synthesizer(net), tmp_path))
+    network = load_generator(save(Synthesizer(net), tmp_path))
     assert network.subject["weights"] == "_generator"
     same(network, net)
 
@@ -162,7 +162,7 @@ def test_objects_that_hold_a_generator(tmp_path: Path) -> None:
 def test_tied_and_shared_tensors_stay_what_they_are(tmp_path: Path) -> None:
     whole = torch.randn(40, 6)
     views = {"fc1.weight": whole[2:18, 1:5], "fc1.bias": whole[:16, 5], "fc2.weight": whole[:16, :2].t(), "fc2.bias": torch.zeros(2)}
-    network = load_network(save(views, tmp_path))
+    network = load_generator(save(views, tmp_path))
     z = torch.randn(3, 4)
     wanted = torch.relu(z @ whole[2:18, 1:5].T + whole[:16, 5]) @ whole[:16, :2]
     assert torch.allclose(network.forward(z), wanted, atol=1e-5)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from gandiag.cli.main import run
+from gandiag.cli.main import run_command_line
 from loading import DCGAN, calibrated, critic, normal, save, shuffled
 
 from gandiag.errors import ExitCode
@@ -30,7 +30,7 @@ class Evil:
 
 
 def inspected(capsys: pytest.CaptureFixture[str], *argv: str, code: ExitCode = ExitCode.OK) -> tuple[str, str]:
-    assert run(["inspect", *argv]) == code
+    assert run_command_line(["inspect", *argv]) == code
     said = capsys.readouterr()
     return said.out, said.err
 
@@ -95,6 +95,6 @@ def test_torch_is_not_loaded_for_what_is_refused(tmp_path: Path) -> None:
     files = {"lfs.pt": b"version https://git-lfs.github.com/spec/v1\nsize 3\n", "bomb.pkl": b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        code = f"import sys; from gandiag.cli.main import run; print(int(run(['inspect', {str(tmp_path / name)!r}])), 'torch' in sys.modules)"
+        code = f"import sys; from gandiag.cli.main import run_command_line; print(int(run_command_line(['inspect', {str(tmp_path / name)!r}])), 'torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
         assert done.stdout.rstrip().endswith("2 False"), done.stdout + done.stderr

@@ -12,7 +12,7 @@ from test_monitor import REAL, Ring, monitor
 from torch import nn
 
 from gandiag.errors import ConfigError
-from gandiag.monitor.sinks import sink_of
+from gandiag.monitor.sinks import make_log_function
 
 pytestmark = pytest.mark.filterwarnings("default")  # other people's libraries warn
 
@@ -28,9 +28,9 @@ def test_any_function_is_a_sink() -> None:
     told: list[Any] = []
     looked([lambda values, step: told.append(step), lambda values, *, step: told.append(values["gandiag/lost"] > 0.5)])
     assert told == [4, True]
-    sink_of(None)({}, step=1)
+    make_log_function(None)({}, step=1)
     with pytest.raises(ConfigError, match="Ring"):
-        sink_of(object.__new__(type("Ring", (), {})))
+        make_log_function(object.__new__(type("Ring", (), {})))
 
 
 def test_tensorboard(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_lightning(tmp_path: Path) -> None:
 
     watch = monitor(every=2, stop=True, patience=2)
     trainer = fit(watch)
-    assert watch.stopped and trainer.global_step == 4 and [look.step for look in watch.looks] == [2, 4]
+    assert watch.stopped and trainer.global_step == 4 and [look.step for look in watch.evaluations] == [2, 4]
     csv.save()
     assert "gandiag/score" in (Path(csv.log_dir) / "metrics.csv").read_text()
     with pytest.raises(ConfigError, match="netX") as caught:
@@ -121,4 +121,4 @@ def test_ignite() -> None:
     watch = monitor(every=2, stop=True, patience=2)
     attach(trainer, watch, net)
     trainer.run(range(50), max_epochs=1)
-    assert watch.stopped and trainer.state.iteration == 4 and [look.step for look in watch.looks] == [2, 4]
+    assert watch.stopped and trainer.state.iteration == 4 and [look.step for look in watch.evaluations] == [2, 4]

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Latent, Output
+from gandiag.contracts import LatentSpec, OutputSpec
 from gandiag.errors import ConfigError, LoadError
-from gandiag.load.generator import Network
-from gandiag.load.rebuild.knobs import set_knobs, turned
-from gandiag.load.rebuild.noise import Noise
-from gandiag.load.rebuild.styles import Psi
-from gandiag.sample.latents import noise_of
+from gandiag.load.generator import LoadedGenerator
+from gandiag.load.rebuild.knobs import configure_sampling, override_sampling
+from gandiag.load.rebuild.noise import NoiseInput
+from gandiag.load.rebuild.styles import Truncation
+from gandiag.sample.latents import make_noise_sampler
 from gandiag.sample.sampler import Sampler
 
 MEAN = torch.tensor([1.0, -2.0, 0.5])
@@ -24,7 +24,7 @@ class Styled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.psi, self.first, self.second = Psi(), Noise("first"), Noise("second", uniform=True)
+        self.psi, self.first, self.second = Truncation(), NoiseInput("first"), NoiseInput("second", uniform=True)
         self.register_buffer("stored", torch.arange(16.0).reshape(4, 4))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ class Styled(nn.Module):
 
 def sampler(batch_size: int = 64, **flags: object) -> Sampler:
     module = Styled().eval()
-    set_knobs(module, AuditConfig(**flags), "styled.pt")  # type: ignore[arg-type]
-    return Sampler(Network(module, Latent(3), Output("image", (2, 4, 4))), device="cpu", batch_size=batch_size)
+    configure_sampling(module, AuditConfig(**flags), "styled.pt")  # type: ignore[arg-type]
+    return Sampler(LoadedGenerator(module, LatentSpec(3), OutputSpec("image", (2, 4, 4))), device="cpu", batch_size=batch_size)
 
 
 def test_psi_draws_towards_the_mean() -> None:
@@ -55,59 +55,59 @@ def test_fixed_noise_is_one_for_all_samples_and_the_stored_one_where_there_is_on
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_random_noise_is_a_function_of_seed_and_index(batch_size: int) -> None:
-    whole = sampler(64, noise="random").at(torch.arange(10), seed=5)
+    whole = sampler(64, noise="random").sample_indices(torch.arange(10), seed=5)
     some = torch.tensor([7, 2, 9, 2])
-    assert torch.equal(sampler(batch_size, noise="random").at(some, seed=5), whole[some])
-    noise = whole - sampler(noise="none").at(torch.arange(10), seed=5)
+    assert torch.equal(sampler(batch_size, noise="random").sample_indices(some, seed=5), whole[some])
+    noise = whole - sampler(noise="none").sample_indices(torch.arange(10), seed=5)
     assert len(noise[:, 0].flatten(1).unique(dim=0)) == 10
-    assert not torch.equal(whole, sampler(noise="random").at(torch.arange(10), seed=6))
+    assert not torch.equal(whole, sampler(noise="random").sample_indices(torch.arange(10), seed=6))
 
 
 def test_layers_of_one_name_share_their_noise_and_others_do_not() -> None:
-    x, draw = torch.zeros(4, 8, 5, 5), noise_of(3, torch.arange(4))
-    layers = nn.ModuleList([Noise("a"), Noise("a"), Noise("b")])
-    with turned(layers, noise="random", draw=draw):
+    x, draw = torch.zeros(4, 8, 5, 5), make_noise_sampler(3, torch.arange(4))
+    layers = nn.ModuleList([NoiseInput("a"), NoiseInput("a"), NoiseInput("b")])
+    with override_sampling(layers, noise_mode="random", noise_sampler=draw):
         a, again, b = (layer(x) for layer in layers)
     assert a.shape == (4, 1, 5, 5) and torch.equal(a, again) and not torch.equal(a, b)
 
 
 def test_random_noise_has_the_law_it_says() -> None:
     """4 x 10^4 draws: the mean of a normal is within 5 / 200, its variance within 5 x sqrt(2) / 200; a uniform's likewise, smaller."""
-    x, draw = torch.zeros(4, 1, 100, 100), noise_of(0, torch.arange(4))
-    for layer, mean, var in ((Noise("n"), 0.0, 1.0), (Noise("u", uniform=True), 0.5, 1 / 12)):
-        with turned(layer, noise="random", draw=draw):
+    x, draw = torch.zeros(4, 1, 100, 100), make_noise_sampler(0, torch.arange(4))
+    for layer, mean, var in ((NoiseInput("n"), 0.0, 1.0), (NoiseInput("u", uniform=True), 0.5, 1 / 12)):
+        with override_sampling(layer, noise_mode="random", noise_sampler=draw):
             drawn = layer(x)
         assert abs(float(drawn.mean()) - mean) < 0.025 and abs(float(drawn.var()) - var) < 0.036
 
 
 def test_knobs_are_put_back_even_after_an_error() -> None:
     module = Styled()
-    with pytest.raises(ZeroDivisionError), turned(module, psi=0.3, noise="random", draw=noise_of(0, torch.arange(1))):
+    with pytest.raises(ZeroDivisionError), override_sampling(module, psi=0.3, noise_mode="random", noise_sampler=make_noise_sampler(0, torch.arange(1))):
         assert (module.psi.value, module.first.mode) == (0.3, "random")
         raise ZeroDivisionError
-    assert (module.psi.value, module.first.mode, module.first.draw) == (1.0, "const", None)
+    assert (module.psi.value, module.first.mode, module.first.sampler) == (1.0, "const", None)
 
 
 def test_asked_how_z_moves_the_output_noise_stands_still() -> None:
     """The bare call of the probes has no samples to number."""
     net = sampler(noise="random")
     z = torch.zeros(4, 3)
-    made = net.run(z)
+    made = net.generate(z)
     assert torch.equal(made, made[:1].expand_as(made))
 
 
 def test_a_knob_that_the_network_has_not_is_refused() -> None:
     plain = nn.Linear(3, 2)
     with pytest.raises(LoadError, match=r"--psi 0.5 was given, and m.pt has no truncation"):
-        set_knobs(plain, AuditConfig(psi=0.5), "m.pt")
+        configure_sampling(plain, AuditConfig(psi=0.5), "m.pt")
     with pytest.raises(LoadError, match=r"--noise random was given, and m.pt has no noise inputs"):
-        set_knobs(plain, AuditConfig(noise="random"), "m.pt")
+        configure_sampling(plain, AuditConfig(noise="random"), "m.pt")
     with pytest.raises(ConfigError, match="--noise is 'rand'"):
         AuditConfig(noise="rand")
-    assert set_knobs(plain, AuditConfig(), "m.pt") == ()
+    assert configure_sampling(plain, AuditConfig(), "m.pt") == ()
 
 
 def test_what_is_set_is_said() -> None:
-    said = {entry.what: (entry.value, entry.source) for entry in set_knobs(Styled(), AuditConfig(psi=0.7), "m.pt")}
+    said = {entry.what: (entry.value, entry.source) for entry in configure_sampling(Styled(), AuditConfig(psi=0.7), "m.pt")}
     assert said["truncation psi (--psi)"] == ("0.7", "flag")
     assert said["noise inputs (--noise)"] == ("const: all samples share them, so that latents alone vary; 2 pictures a sample", "gandiag")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import Network, load_network
+from gandiag.load.generator import LoadedGenerator, load_generator
 from gandiag.probes.batchnorm import statistics_mismatch
 
 
-def same(network: Network, original: nn.Module, *, seed: int = 5) -> None:
+def same(network: LoadedGenerator, original: nn.Module, *, seed: int = 5) -> None:
     """Equal on the same latents, exactly: the same operations on the same numbers."""
     z = torch.randn(6, *network.latent.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -27,7 +27,7 @@ def same(network: Network, original: nn.Module, *, seed: int = 5) -> None:
     assert torch.equal(network.forward(z), expected.reshape(6, *network.output.shape))
 
 
-def assumed(network: Network, word: str) -> Any:
+def assumed(network: LoadedGenerator, word: str) -> Any:
     return next(entry for entry in network.assumptions if word in entry.what)
 
 
@@ -39,7 +39,7 @@ def dcgan() -> DCGAN:
 
 
 def test_a_bare_dcgan_state_dict(dcgan: DCGAN, tmp_path: Path) -> None:
-    network = load_network(save(dcgan.state_dict(), tmp_path), AuditConfig())
+    network = load_generator(save(dcgan.state_dict(), tmp_path), AuditConfig())
     assert (network.latent.dim, network.latent.shape, network.output.shape) == (12, (12, 1, 1), (3, 32, 32))
     assert network.output.range == (-1.0, 1.0) and network.classes is None
     assert network.subject["family"] == "transposed" and len(network.subject["sha256"]) == 64
@@ -62,13 +62,13 @@ def wrapped_average(state: dict[str, Tensor]) -> Any:
 
 @pytest.mark.parametrize("wrap", [wrapped_ddp, wrapped_compiled, wrapped_average])
 def test_wrappers_prefixes_come_off(dcgan: DCGAN, tmp_path: Path, wrap: Any) -> None:
-    same(load_network(save(wrap(dcgan.state_dict()), tmp_path)), dcgan)
+    same(load_generator(save(wrap(dcgan.state_dict()), tmp_path)), dcgan)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_zip_and_legacy_containers(dcgan: DCGAN, tmp_path: Path, zipped: bool) -> None:
     torch.save(dcgan.state_dict(), tmp_path / "g", _use_new_zipfile_serialization=zipped)
-    network = load_network(tmp_path / "g")
+    network = load_generator(tmp_path / "g")
     assert network.subject["loader"] == ("torch-zip" if zipped else "torch-legacy")
     same(network, dcgan)
 
@@ -78,14 +78,14 @@ def test_safetensors_under_a_misleading_name(dcgan: DCGAN, tmp_path: Path) -> No
 
     net = calibrated(DCGAN(blocks=4, ngf=2), normal(12), batches=5)  # ten numbered layers and more: main.10 must not come before main.2
     save_file({key: entry.contiguous() for key, entry in net.state_dict().items()}, tmp_path / "g.pt")
-    network = load_network(tmp_path / "g.pt")
+    network = load_generator(tmp_path / "g.pt")
     assert network.subject["loader"] == "safetensors"
     same(network, net)
 
 
 def test_half_precision_weights_are_read_as_float(tmp_path: Path) -> None:
     net = shuffled(mlp()).half()
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     same(network, net.float())
 
 
@@ -94,35 +94,35 @@ def test_half_precision_weights_are_read_as_float(tmp_path: Path) -> None:
 def test_the_average_is_preferred_and_said(dcgan: DCGAN, tmp_path: Path) -> None:
     raw = shuffled(DCGAN(), seed=9)
     file = save({"netG": raw.state_dict(), "netG_ema": dcgan.state_dict(), "netD": critic().state_dict(), "epoch": 7}, tmp_path)
-    network = load_network(file)
+    network = load_generator(file)
     same(network, dcgan)
     assert network.subject["weights"] == "netG_ema (EMA copy; the raw netG is there too: --weights raw)"
-    same(load_network(file, AuditConfig(weights="raw")), raw)
-    same(load_network(file, AuditConfig(key="netG")), raw)
+    same(load_generator(file, AuditConfig(weights="raw")), raw)
+    same(load_generator(file, AuditConfig(key="netG")), raw)
 
 
 def test_namespaces_and_numpy_numbers_are_data(dcgan: DCGAN, tmp_path: Path) -> None:
     extras = {"args": argparse.Namespace(nz=12), "loss": np.float64(1.5), "losses": np.arange(3.0), "best": np.float32(2)}
     optimizer = torch.optim.Adam(dcgan.parameters()).state_dict()
     file = save({"generator_state_dict": wrapped_ddp(dcgan.state_dict()), "optimizerG": optimizer, **extras}, tmp_path)
-    same(load_network(file), dcgan)
+    same(load_generator(file), dcgan)
 
 
 def test_lightning_checkpoints(dcgan: DCGAN, tmp_path: Path) -> None:
     both = {f"generator.{key}": entry for key, entry in dcgan.state_dict().items()}
     both |= {f"discriminator.{key}": entry for key, entry in critic().state_dict().items()}
-    network = load_network(save({"state_dict": both, "epoch": 3, "pytorch-lightning_version": "2.0"}, tmp_path))
+    network = load_generator(save({"state_dict": both, "epoch": 3, "pytorch-lightning_version": "2.0"}, tmp_path))
     assert network.subject["weights"] == "state_dict.generator"
     same(network, dcgan)
 
 
 def test_averages_without_names_or_buffers(dcgan: DCGAN, tmp_path: Path) -> None:
     average = [entry.detach().clone() for entry in dcgan.parameters()]
-    network = load_network(save({"g": dcgan.state_dict(), "g_ema": average}, tmp_path))
+    network = load_generator(save({"g": dcgan.state_dict(), "g_ema": average}, tmp_path))
     assert "mapped by order" in network.notes[0]
     same(network, dcgan)
     named = {name: entry.detach() for name, entry in dcgan.named_parameters()}
-    network = load_network(save({"g": dcgan.state_dict(), "g_ema": named}, tmp_path))
+    network = load_generator(save({"g": dcgan.state_dict(), "g_ema": named}, tmp_path))
     assert "no batch-norm statistics" in network.notes[0]
     same(network, dcgan)
 
@@ -132,13 +132,13 @@ def test_averages_without_names_or_buffers(dcgan: DCGAN, tmp_path: Path) -> None
 @pytest.mark.parametrize("act, name", [(nn.ReLU, "relu"), (lambda: nn.LeakyReLU(0.2), "leaky:0.2")])
 def test_batch_norm_tells_the_hidden_activation(tmp_path: Path, act: Any, name: str) -> None:
     net = calibrated(DCGAN(act=act), normal(12))
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     entry = assumed(network, "hidden activation")
     assert entry.value.startswith(name) and entry.source == "batch-norm"
     same(network, net)
     found = statistics_mismatch(network)
     assert found is not None and found < 0.15
-    wrong = load_network(tmp_path / "netG.pth", AuditConfig(activation="tanh"))
+    wrong = load_generator(tmp_path / "netG.pth", AuditConfig(activation="tanh"))
     assert assumed(wrong, "hidden activation").source == "flag"
     assert (statistics_mismatch(wrong) or 0) > 2 * found
 
@@ -146,7 +146,7 @@ def test_batch_norm_tells_the_hidden_activation(tmp_path: Path, act: Any, name: 
 def test_batch_norm_tells_the_eps(tmp_path: Path) -> None:
     # PyTorch-GAN passes 0.8 where eps stands; nothing in the file says so.
     net = calibrated(mlp((16, 64, 64, 64, 3072), norm=True, act=lambda: nn.LeakyReLU(0.2), final=nn.Tanh(), eps=0.8), normal(16))
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     assert assumed(network, "eps").value.startswith("0.8") and assumed(network, "hidden").value.startswith("leaky:0.2")
     assert network.output.shape == (3, 32, 32)
     same(network, net)
@@ -154,13 +154,13 @@ def test_batch_norm_tells_the_eps(tmp_path: Path) -> None:
 
 def test_one_batch_norm_cannot_tell_and_the_default_is_kept(tmp_path: Path) -> None:
     net = calibrated(mlp((8, 32, 2), norm=True, act=lambda: nn.LeakyReLU(0.2)), normal(8))
-    entry = assumed(load_network(save(net.state_dict(), tmp_path)), "hidden activation")
+    entry = assumed(load_generator(save(net.state_dict(), tmp_path)), "hidden activation")
     assert (entry.value, entry.source) == ("relu", "default")
 
 
 def test_ring_generators_are_vectors_without_an_output_activation(tmp_path: Path) -> None:
     net = shuffled(mlp())
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     assert (network.output.kind, network.output.shape, network.output.range) == ("vector", (2,), None)
     assert (network.latent.shape, assumed(network, "output activation").source) == ((2,), "metadata")
     same(network, net)
@@ -168,16 +168,16 @@ def test_ring_generators_are_vectors_without_an_output_activation(tmp_path: Path
 
 def test_a_final_module_in_the_metadata_is_an_activation(tmp_path: Path) -> None:
     net = shuffled(mlp(final=nn.Tanh()))
-    same(load_network(save(net.state_dict(), tmp_path)), net)
+    same(load_generator(save(net.state_dict(), tmp_path)), net)
     net = shuffled(mlp(final=nn.Sigmoid()))
-    same(load_network(save(net.state_dict(), tmp_path), AuditConfig(output_range=(0.0, 1.0))), net)
+    same(load_generator(save(net.state_dict(), tmp_path), AuditConfig(output_range=(0.0, 1.0))), net)
 
 
 def test_activations_stand_where_the_numbers_leave_room(tmp_path: Path) -> None:
     net = shuffled(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)))
-    same(load_network(save(net.state_dict(), tmp_path)), net)
+    same(load_generator(save(net.state_dict(), tmp_path)), net)
     plain = dict(net.state_dict())  # no metadata any more
-    same(load_network(save(plain, tmp_path)), net)
+    same(load_generator(save(plain, tmp_path)), net)
 
 
 def test_functional_activations_are_assumed_between_all_layers(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_functional_activations_are_assumed_between_all_layers(tmp_path: Path) -
             return out
 
     net = shuffled(Functional())
-    same(load_network(save(net.state_dict(), tmp_path)), net)
+    same(load_generator(save(net.state_dict(), tmp_path)), net)
 
 
 class Unflattened(nn.Module):
@@ -212,7 +212,7 @@ def test_a_projection_then_transposed_convolutions(tmp_path: Path) -> None:
     head = nn.Sequential(nn.Linear(10, 24 * 49, bias=False), nn.BatchNorm1d(24 * 49), nn.ReLU())
     tail = nn.Sequential(nn.ConvTranspose2d(24, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.ConvTranspose2d(12, 1, 4, 2, 1), nn.Tanh())
     net = calibrated(Unflattened(head, tail, 24), normal(10))
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     assert (network.output.shape, network.subject["family"]) == ((1, 28, 28), "projected")
     same(network, net)
 
@@ -223,7 +223,7 @@ def test_a_projection_then_upsampling(tmp_path: Path, eps: float) -> None:
     tail = nn.Sequential(nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16, eps), nn.LeakyReLU(0.2),
                          nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1), nn.BatchNorm2d(8, eps), nn.LeakyReLU(0.2), nn.Conv2d(8, 3, 3, 1, 1), nn.Tanh())
     net = calibrated(Unflattened(nn.Sequential(nn.Linear(10, 16 * 64)), tail, 16), normal(10))
-    network = load_network(save(net.state_dict(), tmp_path))
+    network = load_generator(save(net.state_dict(), tmp_path))
     assert network.output.shape == (3, 32, 32)
     same(network, net)
 
@@ -235,10 +235,10 @@ def test_the_image_size_chooses_the_geometry(tmp_path: Path) -> None:
         layers += [nn.ConvTranspose2d(into, out, kernel, stride), nn.BatchNorm2d(out), nn.ReLU()]
     body = nn.Sequential(*layers, nn.ConvTranspose2d(4, 1, 4, 2), nn.Tanh())
     net = calibrated(body, lambda rng: torch.randn(32, 8, 1, 1, generator=rng))
-    network = load_network(save(net.state_dict(), tmp_path), AuditConfig(image_size=28))
+    network = load_generator(save(net.state_dict(), tmp_path), AuditConfig(image_size=28))
     assert network.output.shape == (1, 28, 28) and assumed(network, "strides").source == "flag"
     with pytest.raises(LoadError, match="--image-size 640 contradicts the weights"):
-        load_network(tmp_path / "netG.pth", AuditConfig(image_size=640))
+        load_generator(tmp_path / "netG.pth", AuditConfig(image_size=640))
 
 
 # labels joined to the latents
@@ -271,7 +271,7 @@ def conditional(*, first: bool, spatial: bool, nz: int = 12, classes: int = 5, s
 @pytest.mark.parametrize("spatial", [False, True])
 def test_the_labels_are_found_among_the_inputs(tmp_path: Path, first: bool, spatial: bool) -> None:
     net = conditional(first=first, spatial=spatial)
-    network = load_network(save(net.body.state_dict(), tmp_path))
+    network = load_generator(save(net.body.state_dict(), tmp_path))
     assert (network.classes, network.condition, network.latent.dim, network.labels_first) == (5, "concat", 12, first)
     assert assumed(network, "classes").source == "batch-norm"
     z, labels = torch.randn(10, *network.latent.shape, generator=torch.Generator().manual_seed(2)), torch.arange(10) % 5
@@ -284,22 +284,22 @@ def test_the_labels_are_found_among_the_inputs(tmp_path: Path, first: bool, spat
 def test_labels_by_flags_where_no_batch_norm_shows_them(tmp_path: Path) -> None:
     net = shuffled(mlp((108, 32, 2)))
     file = save(net.state_dict(), tmp_path)
-    network = load_network(file, AuditConfig(classes=8, condition="concat"))
+    network = load_generator(file, AuditConfig(classes=8, condition="concat"))
     assert (network.latent.dim, network.classes, network.labels_first) == (100, 8, False)
-    assert load_network(file, AuditConfig(latent_dim=100, condition="concat")).classes == 8
-    assert load_network(file).latent.dim == 108
+    assert load_generator(file, AuditConfig(latent_dim=100, condition="concat")).classes == 8
+    assert load_generator(file).latent.dim == 108
 
 
 def test_an_unconditional_network_shows_no_labels(dcgan: DCGAN, tmp_path: Path) -> None:
     for seed in range(4):
         net = calibrated(DCGAN(nz=12, ngf=16, blocks=2), normal(12), seed=seed)
-        assert load_network(save(net.state_dict(), tmp_path)).classes is None
+        assert load_generator(save(net.state_dict(), tmp_path)).classes is None
 
 
 def test_strict_takes_no_assumptions(dcgan: DCGAN, tmp_path: Path) -> None:
     file = save(dcgan.state_dict(), tmp_path)
     with pytest.raises(LoadError) as caught:
-        load_network(file, AuditConfig(strict=True))
+        load_generator(file, AuditConfig(strict=True))
     assert "--prior" in caught.value.hint and "--output-range" in caught.value.hint
     flags = AuditConfig(strict=True, prior="normal", activation="relu", bn_eps=1e-5, image_size=32, output_range=(-1.0, 1.0))
-    same(load_network(file, flags), dcgan)
+    same(load_generator(file, flags), dcgan)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import ConfigError, LoadError
-from gandiag.load.generator import load_network, network_of
+from gandiag.load.generator import load_generator, wrap_module
 
 FACTORY = '''
 import torch
@@ -53,7 +53,7 @@ def test_a_factory_builds_and_the_file_fills(tmp_path: Path, gated: str) -> None
     net = build(tmp_path, gated, nz=6, act="tanh")
     file = save({"gen": {f"module.{key}": entry for key, entry in net.state_dict().items()}, "epoch": 1}, tmp_path)
     for place in (gated, str(tmp_path / f"{gated}.py")):
-        network = load_network(file, AuditConfig(model=f"{place}:Gated", init=("nz=6", "act=tanh")))
+        network = load_generator(file, AuditConfig(model=f"{place}:Gated", init=("nz=6", "act=tanh")))
         z = torch.randn(5, 6)
         with torch.no_grad():
             assert torch.equal(network.forward(z), net(z))
@@ -63,13 +63,13 @@ def test_a_factory_builds_and_the_file_fills(tmp_path: Path, gated: str) -> None
 def test_faults_are_listed_five_at_a_time(tmp_path: Path, gated: str) -> None:
     file = save(build(tmp_path, gated).state_dict(), tmp_path)
     with pytest.raises(LoadError) as caught:
-        load_network(file, AuditConfig(model=f"{gated}:Gated", init=("width=32",)))
-    assert "7 wrong shape (fc.weight is (16, 8) in the file and (32, 8) in the model" in caught.value.what
-    assert "and 2 more" in caught.value.what and "out.weight" not in caught.value.what
+        load_generator(file, AuditConfig(model=f"{gated}:Gated", init=("width=32",)))
+    assert "7 wrong shape (fc.weight is (16, 8) in the file and (32, 8) in the model" in caught.value.message
+    assert "and 2 more" in caught.value.message and "out.weight" not in caught.value.message
     other = save({f"deep.{i}.weight": torch.zeros(3, 3) for i in range(7)}, tmp_path)
     with pytest.raises(LoadError) as caught:
-        load_network(other, AuditConfig(model=f"{gated}:Gated"))
-    assert "8 missing (fc.weight" in caught.value.what and "7 unexpected (" in caught.value.what
+        load_generator(other, AuditConfig(model=f"{gated}:Gated"))
+    assert "8 missing (fc.weight" in caught.value.message and "7 unexpected (" in caught.value.message
 
 
 def test_factories_that_do_not_work(tmp_path: Path, gated: str) -> None:
@@ -83,7 +83,7 @@ def test_factories_that_do_not_work(tmp_path: Path, gated: str) -> None:
         (gated, (), ConfigError, "--model is"),
     ):
         with pytest.raises(error, match=said):
-            load_network(file, AuditConfig(model=model, init=init))
+            load_generator(file, AuditConfig(model=model, init=init))
 
 
 # live modules
@@ -92,7 +92,7 @@ def test_a_live_module_is_left_as_it_was() -> None:
     net = calibrated(DCGAN(), normal(12), batches=5).train()
     before = {key: entry.clone() for key, entry in net.state_dict().items()}
     state = torch.random.get_rng_state()
-    network = network_of(net, AuditConfig(latent_dim=12))
+    network = wrap_module(net, AuditConfig(latent_dim=12))
     network.forward(torch.randn(4, *network.latent.shape, generator=torch.Generator().manual_seed(0)))
     assert net.training and all(entry.requires_grad for entry in net.parameters())
     assert all(torch.equal(before[key], entry) for key, entry in net.state_dict().items())
@@ -104,10 +104,10 @@ def test_weights_computed_on_the_fly_can_be_copied() -> None:
     net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2))
     net.train()
     net(torch.randn(3, 4)).sum().backward()
-    assert network_of(net).latent.dim == 4
+    assert wrap_module(net).latent.dim == 4
     first = nn.Linear(4, 4)
     first.scaled = first.weight * 2  # type: ignore[assignment]
-    assert network_of(nn.Sequential(first)).output.shape == (4,)
+    assert wrap_module(nn.Sequential(first)).output.shape == (4,)
 
 
 def test_noise_drawn_inside_a_network_leaves_the_global_state_alone() -> None:
@@ -122,7 +122,7 @@ def test_noise_drawn_inside_a_network_leaves_the_global_state_alone() -> None:
 
     net = Noisy()
     state = torch.random.get_rng_state()
-    network_of(net)
+    wrap_module(net)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -145,7 +145,7 @@ class Returns(nn.Module):
 ])
 def test_the_largest_tensor_is_the_picture(wrap: Any) -> None:
     net = shuffled(Returns(wrap)).eval()
-    network = network_of(net)
+    network = wrap_module(net)
     z = torch.randn(3, *network.latent.shape)
     with torch.no_grad():
         assert torch.equal(network.forward(z), net.body(z))
@@ -153,10 +153,10 @@ def test_the_largest_tensor_is_the_picture(wrap: Any) -> None:
 
 
 def test_flat_images_get_their_shape_and_series_stay() -> None:
-    network = network_of(shuffled(mlp((5, 16, 784), final=nn.Tanh())))
+    network = wrap_module(shuffled(mlp((5, 16, 784), final=nn.Tanh())))
     assert network.output.shape == (1, 28, 28) and network.output.range == (-1.0, 1.0)
     assert network.forward(torch.randn(2, 5)).shape == (2, 1, 28, 28)
-    series = network_of(nn.Sequential(nn.Linear(5, 60), nn.Unflatten(1, (3, 20))))
+    series = wrap_module(nn.Sequential(nn.Linear(5, 60), nn.Unflatten(1, (3, 20))))
     assert (series.output.kind, series.output.shape) == ("series", (3, 20))
 
 
@@ -173,7 +173,7 @@ class Labelled(nn.Module):
 @pytest.mark.parametrize("how", ["index", "onehot"])
 def test_labels_as_index_or_onehot(how: str) -> None:
     net = shuffled(Labelled(how)).eval()
-    network = network_of(net, AuditConfig(latent_dim=5, classes=4))
+    network = wrap_module(net, AuditConfig(latent_dim=5, classes=4))
     assert (network.condition, network.classes) == (how, 4)
     z, labels = torch.randn(6, 5), torch.arange(6) % 4
     expected = net(z, labels if how == "index" else nn.functional.one_hot(labels, 4).float())
@@ -183,17 +183,17 @@ def test_labels_as_index_or_onehot(how: str) -> None:
 
 def test_missing_labels_and_latents_are_asked_for() -> None:
     with pytest.raises(LoadError, match=r"needs a class label \(4 of them") as caught:
-        network_of(Labelled("index"), AuditConfig(latent_dim=5))
+        wrap_module(Labelled("index"), AuditConfig(latent_dim=5))
     assert "--classes 4 --condition index" in caught.value.hint
     with pytest.raises(LoadError, match="cannot be called with latents"):
-        network_of(mlp(), AuditConfig(latent_dim=7))
+        wrap_module(mlp(), AuditConfig(latent_dim=7))
     with pytest.raises(LoadError, match="cannot be told") as caught:
-        network_of(nn.Identity())
+        wrap_module(nn.Identity())
     assert caught.value.hint == "give it: --latent-dim N"
 
 
 def test_strict_applies_to_models_too() -> None:
     with pytest.raises(LoadError, match="--strict takes no assumptions") as caught:
-        network_of(shuffled(mlp()), AuditConfig(strict=True))
+        wrap_module(shuffled(mlp()), AuditConfig(strict=True))
     assert caught.value.hint == "give --prior"
-    assert network_of(shuffled(mlp()), AuditConfig(strict=True, prior="normal")).latent.dim == 2
+    assert wrap_module(shuffled(mlp()), AuditConfig(strict=True, prior="normal")).latent.dim == 2

@@ -22,15 +22,15 @@ from torch import nn
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 117073189\n"
 
 
 def refused(path: str | Path, config: AuditConfig | None = None) -> LoadError:
     with pytest.raises(LoadError) as caught:
-        load_network(path, config)
-    assert caught.value.hint and "\n" not in caught.value.what
+        load_generator(path, config)
+    assert caught.value.hint and "\n" not in caught.value.message
     return caught.value
 
 
@@ -57,15 +57,15 @@ def written(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
 ])
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, what: str, hint: str) -> None:
     problem = refused(written(tmp_path, content))
-    assert problem.what.startswith(what) and hint in problem.hint
+    assert problem.message.startswith(what) and hint in problem.hint
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    assert "does not exist" in refused(tmp_path / "none.pt").what
+    assert "does not exist" in refused(tmp_path / "none.pt").message
     (tmp_path / "a").mkdir()
-    assert "a is an empty folder" in refused(tmp_path / "a").what
+    assert "a is an empty folder" in refused(tmp_path / "a").message
     (tmp_path / "a" / "read.me").write_text("")
-    assert "is a folder without a checkpoint" in refused(tmp_path / "a").what
+    assert "is a folder without a checkpoint" in refused(tmp_path / "a").message
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
@@ -74,7 +74,7 @@ def test_truncated_files(tmp_path: Path, share: float, zipped: bool) -> None:
     torch.save(DCGAN().state_dict(), tmp_path / "g.pt", _use_new_zipfile_serialization=zipped)
     whole = (tmp_path / "g.pt").read_bytes()
     problem = refused(written(tmp_path, whole[: int(share * len(whole))]))
-    assert re.search("ends early|cut short|cannot be read|damaged", problem.what) and "copy it again" in problem.hint
+    assert re.search("ends early|cut short|cannot be read|damaged", problem.message) and "copy it again" in problem.hint
 
 
 def test_truncated_safetensors(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
 
     save_file(mlp().state_dict(), tmp_path / "whole.pt")
     problem = refused(written(tmp_path, (tmp_path / "whole.pt").read_bytes()[:-40]))
-    assert "damaged safetensors" in problem.what
+    assert "damaged safetensors" in problem.message
 
 
 # code
@@ -101,7 +101,7 @@ class Marker:
 def test_pickled_code_beside_weights_does_not_run(tmp_path: Path, zipped: bool) -> None:
     marker, net = tmp_path / "ran", shuffled(DCGAN()).eval()
     torch.save({"netG": net.state_dict(), "config": Marker(str(marker))}, tmp_path / "g.pt", _use_new_zipfile_serialization=zipped)
-    network = load_network(tmp_path / "g.pt")
+    network = load_generator(tmp_path / "g.pt")
     assert not marker.exists()
     assert network.notes == ("the file contains code that was not run: posix.system",)
     z = torch.randn(4, 12, 1, 1)
@@ -113,7 +113,7 @@ def test_code_without_weights_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     problem = refused(save({"config": Marker(str(marker)), "epoch": 3}, tmp_path))
     assert not marker.exists()
-    assert "system" in problem.what and "would run code; refused" in problem.what
+    assert "system" in problem.message and "would run code; refused" in problem.message
     assert all(way in problem.hint for way in ("--model", "--trust", "export"))
 
 
@@ -121,28 +121,28 @@ def test_plain_pickles_do_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     for protocol in range(2, 6):
         problem = refused(written(tmp_path, pickle.dumps({"G": Marker(str(marker))}, protocol=protocol)))
-        assert not marker.exists() and "system" in problem.what
+        assert not marker.exists() and "system" in problem.message
 
 
 def test_a_pickled_module_runs_its_own_code_only_under_trust(tmp_path: Path) -> None:
     net = shuffled(DCGAN()).eval()
     file = save(net, tmp_path)
     z = torch.randn(4, 12)
-    network = load_network(file, AuditConfig(trust=True, latent_dim=12))
+    network = load_generator(file, AuditConfig(trust=True, latent_dim=12))
     with torch.no_grad():
         assert torch.equal(network.forward(z), net(z))
     assert type(network.module).__name__ == "DCGAN" and any("by --trust" in note for note in network.notes)
-    network = load_network(file)
+    network = load_generator(file)
     assert type(network.module).__name__ == "Chain" and network.notes == ("the file contains code that was not run: loading.DCGAN",)
     both = save({"netG": shuffled(DCGAN(), 3), "netG_ema": net, "netD": critic()}, tmp_path)
     with torch.no_grad():
-        assert torch.equal(load_network(both, AuditConfig(trust=True)).forward(z), net(z))
-        assert torch.equal(load_network(both).forward(z[:, :, None, None]), net(z))
+        assert torch.equal(load_generator(both, AuditConfig(trust=True)).forward(z), net(z))
+        assert torch.equal(load_generator(both).forward(z[:, :, None, None]), net(z))
 
 
 def test_trust_is_not_a_fallback_for_damage(tmp_path: Path) -> None:
     whole = Path(save(DCGAN().state_dict(), tmp_path)).read_bytes()
-    assert "ends early" in refused(written(tmp_path, whole[:-200]), AuditConfig(trust=True)).what
+    assert "ends early" in refused(written(tmp_path, whole[:-200]), AuditConfig(trust=True)).message
 
 
 def test_torchscript_needs_trust_and_writes_no_marker(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ torch.jit.script(Sneaky()).save({str(file)!r})
     (tmp_path / "sneaky.py").write_text(script)  # scripting reads the source
     subprocess.run([sys.executable, tmp_path / "sneaky.py"], check=True, capture_output=True, timeout=120)
     problem = refused(file)
-    assert problem.what == "g.pt is a TorchScript program: loading it runs code from the file"
+    assert problem.message == "g.pt is a TorchScript program: loading it runs code from the file"
     assert "--trust" in problem.hint and "sha256" in problem.hint and not marker.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert "--latent-dim N" in refused(file, AuditConfig(trust=True)).hint  # its weight is no parameter: nothing to probe
-        network = load_network(file, AuditConfig(trust=True, latent_dim=6))
+        network = load_generator(file, AuditConfig(trust=True, latent_dim=6))
     assert network.forward(torch.ones(3, 6)).tolist() == [[6.0, 6.0]] * 3
     assert marker.exists()  # the attack is real
 
@@ -185,7 +185,7 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "g.pt2", "w") as archive:
         archive.writestr("g/archive_format", "pt2")
         archive.writestr("g/models/model.json", "{}")
-    assert "is a torch.export program (.pt2): loading it runs code" in refused(tmp_path / "g.pt2").what
+    assert "is a torch.export program (.pt2): loading it runs code" in refused(tmp_path / "g.pt2").message
 
 
 # bombs
@@ -193,13 +193,13 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
 def test_a_stride_0_tensor_is_a_bomb(tmp_path: Path) -> None:
     bomb = {"main.0.weight": torch.zeros(1).expand(10**6, 10**6)}
     problem = refused(save(bomb, tmp_path))
-    assert problem.what == 'tensor "main.0.weight" claims 3.6 TiB but stores 4 bytes: malformed or hostile'
+    assert problem.message == 'tensor "main.0.weight" claims 3.6 TiB but stores 4 bytes: malformed or hostile'
 
 
 def test_meta_and_sparse_tensors_are_refused(tmp_path: Path) -> None:
-    assert "claims 3.6 TiB but stores none" in refused(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).what
+    assert "claims 3.6 TiB but stores none" in refused(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).message
     problem = refused(save({"a.weight": torch.eye(8).to_sparse()}, tmp_path))
-    assert "not dense" in problem.what
+    assert "not dense" in problem.message
 
 
 def test_compressed_entries_are_refused(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
-    assert "holds compressed entries" in refused(tmp_path / "b.pt").what
+    assert "holds compressed entries" in refused(tmp_path / "b.pt").message
 
 
 @pytest.mark.parametrize("hostile, what", [
@@ -217,7 +217,7 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
     (b"\x80\x02X\xff\xff\xff\x7fabc", "cut short or damaged"),
 ])
 def test_hostile_pickles_are_not_begun(tmp_path: Path, hostile: bytes, what: str) -> None:
-    assert what in refused(written(tmp_path, hostile)).what
+    assert what in refused(written(tmp_path, hostile)).message
 
 
 # readable, but no generator
@@ -225,10 +225,10 @@ def test_hostile_pickles_are_not_begun(tmp_path: Path, hostile: bytes, what: str
 def test_a_discriminator(tmp_path: Path) -> None:
     save(DCGAN().state_dict(), tmp_path, "netG_epoch_24.pth")
     problem = refused(save(critic().state_dict(), tmp_path, "netD_epoch_24.pth"))
-    assert problem.what == "netD_epoch_24.pth looks like a discriminator: its first layer takes 3 channels and its last emits 1 value"
+    assert problem.message == "netD_epoch_24.pth looks like a discriminator: its first layer takes 3 channels and its last emits 1 value"
     assert problem.hint == "generators in the same folder: netG_epoch_24.pth"
-    assert "discriminator" in refused(save(mlp((2, 64, 64, 1)).state_dict(), tmp_path)).what
-    assert "netD, which is no generator" in refused(save({"netD": critic().state_dict()}, tmp_path)).what
+    assert "discriminator" in refused(save(mlp((2, 64, 64, 1)).state_dict(), tmp_path)).message
+    assert "netD, which is no generator" in refused(save({"netD": critic().state_dict()}, tmp_path)).message
 
 
 def test_optimizer_and_bookkeeping_files(tmp_path: Path) -> None:
@@ -236,50 +236,50 @@ def test_optimizer_and_bookkeeping_files(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 12)).sum().backward()
     optimizer.step()
-    assert "holds optimizer state" in refused(save(optimizer.state_dict(), tmp_path)).what
-    assert "holds optimizer state" in refused(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).what
+    assert "holds optimizer state" in refused(save(optimizer.state_dict(), tmp_path)).message
+    assert "holds optimizer state" in refused(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).message
     problem = refused(save({"itr": 3, "epoch": 1, "best_FID": np.float64(12.5), "args": argparse.Namespace(a=1)}, tmp_path))
-    assert "training bookkeeping (itr, epoch, best_FID, args)" in problem.what
-    assert "one tensor of shape (3, 4)" in refused(save(torch.zeros(3, 4), tmp_path)).what
+    assert "training bookkeeping (itr, epoch, best_FID, args)" in problem.message
+    assert "one tensor of shape (3, 4)" in refused(save(torch.zeros(3, 4), tmp_path)).message
 
 
 def test_an_image_translator(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh())
     problem = refused(save(net.state_dict(), tmp_path))
-    assert "looks like an image-to-image network: it takes an image of 3 channels" in problem.what
+    assert "looks like an image-to-image network: it takes an image of 3 channels" in problem.message
 
 
 def test_several_generators_are_listed(tmp_path: Path) -> None:
     file = save({"netG_A": DCGAN().state_dict(), "netG_B": DCGAN().state_dict()}, tmp_path)
     problem = refused(file)
-    assert "2 networks that could be the generator: netG_A (" in problem.what and problem.hint == "choose one: --key netG_A"
-    assert load_network(file, AuditConfig(key="netG_B")).subject["weights"] == "netG_B (by --key)"
+    assert "2 networks that could be the generator: netG_A (" in problem.message and problem.hint == "choose one: --key netG_A"
+    assert load_generator(file, AuditConfig(key="netG_B")).subject["weights"] == "netG_B (by --key)"
     problem = refused(file, AuditConfig(key="netG_C"))
-    assert "no weights at 'netG_C'" in problem.what and "did you mean netG_" in problem.hint
+    assert "no weights at 'netG_C'" in problem.message and "did you mean netG_" in problem.hint
     unnamed = save({"first": DCGAN().state_dict(), "second": DCGAN().state_dict()}, tmp_path)
-    assert "first (" in refused(unnamed).what
+    assert "first (" in refused(unnamed).message
 
 
 def test_the_weights_contradict_the_latent_size(tmp_path: Path) -> None:
     file = save(DCGAN(nz=100, ngf=2).state_dict(), tmp_path)
     problem = refused(file, AuditConfig(latent_dim=128))
-    assert problem.what == "--latent-dim 128 contradicts the weights: main.0.weight is (100, 8, 4, 4), so it is 100"
+    assert problem.message == "--latent-dim 128 contradicts the weights: main.0.weight is (100, 8, 4, 4), so it is 100"
     assert problem.hint == "Remove --latent-dim."
     assert "--classes 8 --condition concat" in refused(file, AuditConfig(latent_dim=92)).hint
-    assert "--channels 1 contradicts the weights, which emit 3" in refused(file, AuditConfig(channels=1)).what
+    assert "--channels 1 contradicts the weights, which emit 3" in refused(file, AuditConfig(channels=1)).message
 
 
 def test_unknown_architectures_name_the_way(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4))
     problem = refused(save(net.state_dict(), tmp_path))
-    assert "6 tensors but no architecture that gandiag can rebuild" in problem.what and "--model pkg.mod:factory" in problem.hint
+    assert "6 tensors but no architecture that gandiag can rebuild" in problem.message and "--model pkg.mod:factory" in problem.hint
 
 
 def test_weights_that_are_not_finite_still_load(tmp_path: Path) -> None:
     # What comes out is for the measuring to judge.
     for net in (DCGAN(), mlp((4, 16, 16, 2), norm=True)):
         state = {key: torch.full_like(entry, float("nan")) if entry.is_floating_point() else entry for key, entry in net.state_dict().items()}
-        assert load_network(save(state, tmp_path)).subject["loader"] == "torch-zip"
+        assert load_generator(save(state, tmp_path)).subject["loader"] == "torch-zip"
 
 
 def test_mutilated_state_dicts_never_crash(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_mutilated_state_dicts_never_crash(tmp_path: Path) -> None:
             else:
                 state[key] = state[key].to(torch.int64)
         with contextlib.suppress(LoadError):
-            load_network(save(state, tmp_path))
+            load_generator(save(state, tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
@@ -317,7 +317,7 @@ def test_flipped_bytes_never_crash(tmp_path: Path, kind: str) -> None:
         for place in torch.randint(len(whole), (3,), generator=rng).tolist():
             mutilated[place] = int(torch.randint(256, (1,), generator=rng))
         with contextlib.suppress(LoadError):
-            load_network(written(tmp_path, bytes(mutilated)))
+            load_generator(written(tmp_path, bytes(mutilated)))
 
 
 def test_terminal_codes_in_a_file_are_not_passed_on(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from scipy.signal import lombscargle
 
 import gandiag
-from gandiag.logs.background import ar1
-from gandiag.logs.power import spectrometer
-from gandiag.logs.spectrum import spectrum
+from gandiag.logs.background import sample_ar1
+from gandiag.logs.power import make_line_estimator
+from gandiag.logs.spectrum import estimate_spectrum
 
 H = 0.2
 OMEGA = math.acos(1 - H * H / 8)  # alternating updates turn by this angle a step (f'(0) = 1/2)
@@ -75,8 +75,8 @@ def test_noise_is_no_oscillation(phi: float) -> None:
     step = np.arange(256.0)
     alarms = 0
     for repeat in range(60):
-        noise = rng.standard_normal(256) if phi == 0 else ar1(step, phi, 1, rng, 1.0)[0]
-        alarms += spectrum(step, noise, draws=99, seed=repeat).p_value <= 0.05
+        noise = rng.standard_normal(256) if phi == 0 else sample_ar1(step, phi, 1, rng, 1.0)[0]
+        alarms += estimate_spectrum(step, noise, n_draws=99, seed=repeat).line_p_value <= 0.05
     assert alarms < 9
 
 
@@ -84,8 +84,8 @@ def test_a_line_in_red_noise_is_found() -> None:
     rng = np.random.default_rng(0)
     step = np.arange(1024.0)
     for phase in (0.0, 1.0, 2.0):
-        found = spectrum(step, ar1(step, 0.5, 1, rng, 1.0)[0] + 0.7 * np.sin(2 * np.pi * step / 64 + phase), draws=199)
-        assert found.p_value <= 0.01 and 1 / found.peak == pytest.approx(64, rel=0.05)
+        found = estimate_spectrum(step, sample_ar1(step, 0.5, 1, rng, 1.0)[0] + 0.7 * np.sin(2 * np.pi * step / 64 + phase), n_draws=199)
+        assert found.line_p_value <= 0.01 and 1 / found.line_frequency == pytest.approx(64, rel=0.05)
 
 
 def test_irregular_steps_are_no_obstacle() -> None:
@@ -102,17 +102,17 @@ def test_power_on_irregular_steps_is_lomb_scargle() -> None:
     rng = np.random.default_rng(2)
     step = np.cumsum(rng.exponential(size=300) + 0.05)
     value = rng.standard_normal(300) + np.sin(step / 3)
-    meter = spectrometer(step)
-    value = meter.detrend(value[None])[0]
+    meter = make_line_estimator(step)
+    value = meter.remove_trend(value[None])[0]
     theirs = lombscargle(step, value, 2 * np.pi * meter.frequency, floating_mean=True)
-    assert np.corrcoef(meter.power(value[None])[0], theirs)[0, 1] > 0.999
+    assert np.corrcoef(meter.compute_power(value[None])[0], theirs)[0, 1] > 0.999
 
 
 def test_white_noise_has_power_one() -> None:
     rng = np.random.default_rng(3)
     for step in (np.arange(400.0), np.cumsum(rng.exponential(size=400) + 0.05)):
-        meter = spectrometer(step)
-        assert meter.power(rng.standard_normal((300, 400))).mean() == pytest.approx(1, abs=0.02)  # 60,000 values of deviation 1: 5 errors
+        meter = make_line_estimator(step)
+        assert meter.compute_power(rng.standard_normal((300, 400))).mean() == pytest.approx(1, abs=0.02)  # 60,000 values of deviation 1: 5 errors
 
 
 def test_nothing_is_said_of_periods_below_twice_the_logging_interval() -> None:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import gandiag
-from gandiag.catalogue import entries
+from gandiag.catalogue import load_entries
 from gandiag.errors import ExitCode, SourceError
-from gandiag.judge.remedies import table
-from gandiag.judge.training import CODES
+from gandiag.judge.remedies import load_remedies
+from gandiag.judge.training import EVENT_RULES
 from gandiag.record import Record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,8 +146,8 @@ def test_what_is_no_series(source: Any) -> None:
 
 
 def test_every_finding_is_explained_and_has_advice() -> None:
-    for code, _ in CODES.values():
-        assert code in entries() and table()["advice"][code]
+    for code, _ in EVENT_RULES.values():
+        assert code in load_entries() and load_remedies()["advice"][code]
 
 
 def test_an_audit_with_a_log_carries_it_and_keeps_its_verdict() -> None:

@@ -9,21 +9,21 @@ import torch
 from passes import draw, results
 
 import gandiag.metrics as functions
-from gandiag.catalogue import entry
+from gandiag.catalogue import find_entry
 from gandiag.contracts import Metric
-from gandiag.metrics.bins import DifferingBins
+from gandiag.metrics.bins import Ndb
 from gandiag.metrics.duplicates import Duplicates
-from gandiag.metrics.frechet import Frechet
+from gandiag.metrics.frechet import FrechetDistance
 from gandiag.metrics.inception import Fid, InceptionScore
-from gandiag.metrics.kernel import Kernel
-from gandiag.metrics.memorisation import Memorisation
-from gandiag.metrics.neighbours import Neighbours
-from gandiag.metrics.pairwise import Pairwise
+from gandiag.metrics.kernel import Kid
+from gandiag.metrics.memorisation import Memorization
+from gandiag.metrics.neighbours import Prdc
+from gandiag.metrics.pairwise import PairwiseDistances
 from gandiag.metrics.vendi import Vendi
-from gandiag.stats.spread import half_widths, pool, wilson
-from gandiag.stats.trio import half_sampled
+from gandiag.stats.spread import interval_half_widths, subsample_indices, wilson_interval
+from gandiag.stats.trio import half_sample_estimate
 
-METRICS = (Neighbours, Frechet, Kernel, Vendi, DifferingBins, Pairwise, Duplicates, Memorisation, Fid, InceptionScore)
+METRICS = (Prdc, FrechetDistance, Kid, Vendi, Ndb, PairwiseDistances, Duplicates, Memorization, Fid, InceptionScore)
 N = 60
 
 
@@ -33,8 +33,8 @@ def test_every_measurement_is_explained_and_has_floor_and_interval(kind: Any) ->
     assert isinstance(metric, Metric) and metric.key
     assert metric == kind("v", N, 0, True) and set(metric.needs()) == {"real", "fake"}
     for key, found in metric.measure(results(draw(2 * N, 40), draw(N, 40, seed=1).repeat_interleave(2, 0)[:N], N)).measurements.items():
-        told = entry(key)
-        assert told is not None and told.title and told.formula and told.misleads and told.source and told.try_, key
+        told = find_entry(key)
+        assert told is not None and told.title and told.formula and told.caveats and told.source and told.advice, key
         assert told.better == found.better and told.unit == found.unit, key
         assert found.status == "ok" and found.low <= found.value <= found.high, key
         assert found.floor is not None or (key == "support_size" and "real samples" in str(found.reason)), key
@@ -71,15 +71,15 @@ def test_half_samples_know_the_error_of_a_mean(n: int) -> None:
     widths, helper = [], []
     for seed in range(20):
         x = draw(n, 1, seed=seed)
-        found = half_sampled(lambda rows: float(rows.mean()), x, seed=seed)
+        found = half_sample_estimate(lambda rows: float(rows.mean()), x, seed=seed)
         widths.append((found.high - found.low) / 2)
-        keep = x[pool(n, seed=seed)]
-        helper.append(float(half_widths(lambda i, part=keep: part[i].mean()[None], (len(keep),), n, seed=seed)))
+        keep = x[subsample_indices(n, seed=seed)]
+        helper.append(float(interval_half_widths(lambda i, part=keep: part[i].mean()[None], (len(keep),), n, seed=seed)))
     for mean in (sum(widths) / 20, sum(helper) / 20):
         assert 1 / 1.3 < mean / (2.2 / n**0.5) < 1.3
 
 
 def test_shares_of_nothing_and_of_everything_are_not_certain() -> None:
-    low, high = wilson(0.0, 50)
+    low, high = wilson_interval(0.0, 50)
     assert low == 0 and 0.05 < high < 0.1
-    assert wilson(1.0, 50)[1] == 1 and wilson(1.0, 50)[0] == pytest.approx(1 - high)
+    assert wilson_interval(1.0, 50)[1] == 1 and wilson_interval(1.0, 50)[0] == pytest.approx(1 - high)

@@ -11,9 +11,9 @@ from passes import draw, results
 from torch import Tensor
 
 from gandiag.errors import SourceError
-from gandiag.metrics.pairwise import KEYS, RATIO, Pairwise, pairwise_distance, pairwise_distances, pairwise_ratio
-from gandiag.metrics.vendi import ORDERS, Vendi, hill, spectrum, vendi_score
-from gandiag.testing import Injection, mixture
+from gandiag.metrics.pairwise import KEYS, RATIO_KEY, PairwiseDistances, pairwise_distance, pairwise_distances, pairwise_ratio
+from gandiag.metrics.vendi import ORDERS, Vendi, hill_number, similarity_eigenvalues, vendi_score
+from gandiag.testing import Corruption, make_mixture
 
 
 @pytest.mark.parametrize("order", ORDERS.values())
@@ -33,7 +33,7 @@ def test_the_dual_spectrum_is_the_spectrum() -> None:
     x = draw(30, 12).double()
     unit = x / x.norm(dim=1, keepdim=True)
     direct = torch.linalg.eigvalsh(unit @ unit.T / 30)[-13:]
-    assert torch.allclose(spectrum(x, None), direct, atol=1e-12)
+    assert torch.allclose(similarity_eigenvalues(x, None), direct, atol=1e-12)
 
 
 def test_orders_are_ordered_and_bounded() -> None:
@@ -50,9 +50,9 @@ def test_one_output_scores_one(fake: Tensor) -> None:
 
 
 def test_vendi_falls_with_modes_and_is_measured_with_floor() -> None:
-    world = mixture(32, 16)
+    world = make_mixture(32, 16)
     real = world.sample(600, seed=1)
-    ladder = [Vendi("v", 300).measure(results(real, Injection(keep=keep).sample(world, 300, seed=2), 300)).measurements for keep in (1.0, 0.5, 0.125)]
+    ladder = [Vendi("v", 300).measure(results(real, Corruption(mode_fraction=keep).sample(world, 300, seed=2), 300)).measurements for keep in (1.0, 0.5, 0.125)]
     for key in ORDERS:
         values = [step[key].value for step in ladder]
         assert values == sorted(values, reverse=True)
@@ -64,7 +64,7 @@ def test_vendi_falls_with_modes_and_is_measured_with_floor() -> None:
 
 def test_hill_number_of_equal_shares_is_their_count() -> None:
     for order in (0.5, 1.0, 2.0, 3.0, math.inf):
-        assert hill(torch.full((9,), 1 / 9, dtype=torch.float64), order) == pytest.approx(9, rel=1e-12)
+        assert hill_number(torch.full((9,), 1 / 9, dtype=torch.float64), order) == pytest.approx(9, rel=1e-12)
 
 
 @pytest.mark.parametrize("dim", [1, 8, 64])
@@ -92,11 +92,11 @@ def test_distances_scale_and_the_ratio_does_not() -> None:
 
 
 def test_pairwise_is_measured_with_a_histogram() -> None:
-    world = mixture(16, 8)
-    out = Pairwise("v", 200).measure(results(world.sample(400, seed=1), Injection(width=0.5).sample(world, 200, seed=2), 200))
-    assert tuple(out.measurements) == (*KEYS, RATIO)
+    world = make_mixture(16, 8)
+    out = PairwiseDistances("v", 200).measure(results(world.sample(400, seed=1), Corruption(std_factor=0.5).sample(world, 200, seed=2), 200))
+    assert tuple(out.measurements) == (*KEYS, RATIO_KEY)
     assert all(entry.low <= entry.value <= entry.high and entry.floor is not None for entry in out.measurements.values())
-    assert out.measurements[RATIO].value == pytest.approx(0.5, abs=0.1)  # the near pairs lie within a mode, at half its width
+    assert out.measurements[RATIO_KEY].value == pytest.approx(0.5, abs=0.1)  # the near pairs lie within a mode, at half its width
     assert out.measurements["pairwise_distance"].value > 0.9 * out.measurements["pairwise_distance"].floor  # the mean hardly sees it
     data = out.exhibits[0].data
     assert len(data["edges"]) == len(data["counts"]["real"]) + 1
@@ -105,7 +105,7 @@ def test_pairwise_is_measured_with_a_histogram() -> None:
 
 def test_quantiles_are_numpys_lower_ones() -> None:
     fake = draw(60, 5)
-    found = Pairwise("v", 60, referenced=False).measure(results(None, fake, 60)).measurements
+    found = PairwiseDistances("v", 60, referenced=False).measure(results(None, fake, 60)).measurements
     pairs = pairwise_distances(fake).numpy()
     for key, level in zip(KEYS[1:], (0.05, 0.25, 0.5, 0.75, 0.95), strict=True):
         assert found[key].value == pytest.approx(float(np.quantile(pairs, level, method="inverted_cdf")), rel=1e-6)
@@ -115,14 +115,14 @@ def test_quantiles_are_numpys_lower_ones() -> None:
 @pytest.mark.parametrize("fake", [torch.zeros(2, 4), torch.zeros(40, 4), torch.ones(3, 4)])
 def test_collapsed_sets_give_numbers(fake: Tensor) -> None:
     n = len(fake)
-    for metric in (Pairwise("v", n), Vendi("v", n)):
+    for metric in (PairwiseDistances("v", n), Vendi("v", n)):
         for key, entry in metric.measure(results(draw(2 * n, 4), fake, n)).measurements.items():
             assert entry.value is not None and math.isfinite(entry.value), key
 
 
 def test_what_cannot_be_measured_says_why() -> None:
     one = results(None, draw(1, 4), 1)
-    assert "no pairs" in str(Pairwise("v", 1, referenced=False).measure(one).measurements["pairwise_distance"].reason)
+    assert "no pairs" in str(PairwiseDistances("v", 1, referenced=False).measure(one).measurements["pairwise_distance"].reason)
     assert "cannot differ" in str(Vendi("v", 1, referenced=False).measure(one).measurements["vendi_1"].reason)
     with pytest.raises(SourceError, match="pair"):
         pairwise_distance(draw(5, 2), draw(1, 2))

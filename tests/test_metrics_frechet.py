@@ -11,10 +11,10 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from gandiag.errors import SourceError
-from gandiag.metrics.frechet import Frechet, frechet_distance, frechet_to, reference
+from gandiag.metrics.frechet import FrechetDistance, frechet_distance, frechet_to_reference, reference_statistics
 from gandiag.metrics.inception import Fid, InceptionScore, fid
-from gandiag.stats.moments import Gaussian, gaussian
-from gandiag.testing import Injection, mixture
+from gandiag.stats.moments import Gaussian, fit_gaussian
+from gandiag.testing import Corruption, make_mixture
 
 
 def correlated(n: int, dim: int, seed: int) -> Tensor:
@@ -42,7 +42,7 @@ def test_equal_to_scipy_and_torch_fidelity(n: int, m: int) -> None:
 def test_fewer_rows_than_features(n: int, m: int) -> None:
     """The routes for n <= D agree with the one through covariances. That one carries √eps of the trace, sqrtm on singular products more."""
     real, fake = correlated(n, 48, 1), correlated(m, 48, 2)
-    full = frechet_to(reference(gaussian(real)), gaussian(fake))
+    full = frechet_to_reference(reference_statistics(fit_gaussian(real)), fit_gaussian(fake))
     assert frechet_distance(real, fake) == pytest.approx(full, rel=1e-5)
 
 
@@ -65,30 +65,30 @@ def test_identity_symmetry_and_shift(n: int, dim: int) -> None:
 def test_a_constant_generator(fake: Tensor) -> None:
     """All the variance is lost: |m - c|² + tr S."""
     real = draw(100, 8)
-    moments = gaussian(real)
+    moments = fit_gaussian(real)
     assert frechet_distance(real, fake) == pytest.approx(float((moments.mean - fake[0]).square().sum() + moments.cov.trace()), rel=1e-9)
     assert frechet_distance(fake, fake) == 0
 
 
 def test_measured_with_floor_and_interval() -> None:
-    world = mixture(24, 8)
-    fake = Injection(keep=0.5).sample(world, 400, seed=2)
-    found = Frechet("v", 400).measure(results(world.sample(800, seed=1), fake, 400)).measurements["frechet[v]"]
+    world = make_mixture(24, 8)
+    fake = Corruption(mode_fraction=0.5).sample(world, 400, seed=2)
+    found = FrechetDistance("v", 400).measure(results(world.sample(800, seed=1), fake, 400)).measurements["frechet[v]"]
     assert found.floor is not None and found.low is not None and found.high is not None
     assert 0 <= found.floor < found.low <= found.value <= found.high
     assert Fid("v", 400).measure(results(world.sample(800, seed=1), fake, 400)).measurements["fid"] == found
 
 
 def test_more_dropped_modes_are_farther() -> None:
-    world = mixture(24, 8)
+    world = make_mixture(24, 8)
     real = world.sample(600, seed=1)
-    ladder = [frechet_distance(real, Injection(keep=keep).sample(world, 600, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
+    ladder = [frechet_distance(real, Corruption(mode_fraction=keep).sample(world, 600, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
     assert ladder == sorted(ladder)
 
 
 def test_what_cannot_be_measured_says_why() -> None:
-    assert Frechet("v", 9, referenced=False).measure({}).measurements["frechet[v]"].reason == "no real data"
-    assert "no covariance" in str(Frechet("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["frechet[v]"].reason)
+    assert FrechetDistance("v", 9, referenced=False).measure({}).measurements["frechet[v]"].reason == "no real data"
+    assert "no covariance" in str(FrechetDistance("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["frechet[v]"].reason)
     assert Fid(referenced=False).measure({}).measurements["fid"].status == "not_measured"
     assert InceptionScore("v", 4).measure(results(draw(8, 3), draw(4, 3), 4)).measurements["inception_score"].status == "not_measured"
     with pytest.raises(SourceError, match="features"):

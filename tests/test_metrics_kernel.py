@@ -13,8 +13,8 @@ from torch_fidelity.metric_kid import kernel_mmd, kid_features_to_metric
 
 from gandiag.errors import SourceError
 from gandiag.metrics.inception import InceptionScore, inception_score
-from gandiag.metrics.kernel import Kernel, kid, kid_subsets
-from gandiag.testing import Injection, mixture
+from gandiag.metrics.kernel import Kid, kid, kid_subsets
+from gandiag.testing import Corruption, make_mixture
 
 KERNEL = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1.0}
 
@@ -56,9 +56,9 @@ def test_symmetry_and_collapse() -> None:
 
 
 def test_kid_measured_with_floor_and_interval() -> None:
-    world = mixture(24, 8)
+    world = make_mixture(24, 8)
     found = [
-        Kernel("v", 300, seed=i).measure(results(world.sample(600, seed=i), Injection(keep=0.5).sample(world, 300, seed=50 + i), 300)).measurements["kid[v]"]
+        Kid("v", 300, seed=i).measure(results(world.sample(600, seed=i), Corruption(mode_fraction=0.5).sample(world, 300, seed=50 + i), 300)).measurements["kid[v]"]
         for i in range(30)
     ]
     assert all(entry.low < entry.value < entry.high and abs(entry.floor) < entry.low for entry in found)
@@ -96,5 +96,5 @@ def test_too_few_samples() -> None:
         kid_subsets(draw(999, 2), draw(2000, 2))
     with pytest.raises(SourceError, match="splits"):
         inception_score(draw(9, 4))
-    assert "too few" in str(Kernel("v", 3).measure(results(draw(6, 2), draw(3, 2), 3)).measurements["kid[v]"].reason)
-    assert Kernel("v", 3, referenced=False).measure({}).measurements["kid[v]"].reason == "no real data"
+    assert "too few" in str(Kid("v", 3).measure(results(draw(6, 2), draw(3, 2), 3)).measurements["kid[v]"].reason)
+    assert Kid("v", 3, referenced=False).measure({}).measurements["kid[v]"].reason == "no real data"

@@ -14,8 +14,8 @@ from prdc import compute_prdc
 from torch import Tensor
 
 from gandiag.errors import SourceError
-from gandiag.metrics.neighbours import KEYS, Neighbours, prdc
-from gandiag.testing import Injection, mixture
+from gandiag.metrics.neighbours import KEYS, Prdc, prdc
+from gandiag.testing import Corruption, make_mixture
 
 PAIRS = {
     "gaussian": (draw(500, 64), draw(450, 64, seed=1)),
@@ -62,18 +62,18 @@ def test_roles_exchanged_exchange_precision_and_recall() -> None:
 
 @pytest.mark.parametrize("dim", [2, 32])
 def test_dropped_modes_lower_recall_and_coverage(dim: int) -> None:
-    world = mixture(dim, 8)
+    world = make_mixture(dim, 8)
     real = world.sample(800, seed=1)
-    ladder = [prdc(real, Injection(keep=keep).sample(world, 800, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
+    ladder = [prdc(real, Corruption(mode_fraction=keep).sample(world, 800, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
     for better, worse in itertools.pairwise(ladder):
         assert worse.recall < better.recall and worse.coverage < better.coverage
     assert ladder[-1].coverage < 0.2
 
 
 def test_thinner_modes_lower_recall() -> None:
-    world = mixture(32, 8)
+    world = make_mixture(32, 8)
     real = world.sample(800, seed=1)
-    ladder = [prdc(real, Injection(width=width).sample(world, 800, seed=2)).recall for width in (1.0, 0.9, 0.8, 0.6)]
+    ladder = [prdc(real, Corruption(std_factor=width).sample(world, 800, seed=2)).recall for width in (1.0, 0.9, 0.8, 0.6)]
     assert ladder == sorted(ladder, reverse=True) and ladder[-1] < 0.05 < 0.5 < ladder[0]
 
 
@@ -85,8 +85,8 @@ def test_turned_scaled_and_shuffled_rows_change_nothing() -> None:
 
 
 def test_measured_with_floor_and_interval() -> None:
-    world = mixture(32, 8)
-    out = Neighbours("v", 400).measure(results(world.sample(800, seed=1), Injection(keep=0.5).sample(world, 400, seed=2), 400)).measurements
+    world = make_mixture(32, 8)
+    out = Prdc("v", 400).measure(results(world.sample(800, seed=1), Corruption(mode_fraction=0.5).sample(world, 400, seed=2), 400)).measurements
     assert tuple(out) == KEYS
     for key in KEYS:
         entry = out[key]
@@ -97,10 +97,10 @@ def test_measured_with_floor_and_interval() -> None:
 
 def test_interval_is_as_wide_as_fresh_samples_scatter() -> None:
     """The half-width over 1.96 against the standard deviation over 24 fresh draws: within a factor of 2 (12 replicates, t = 2.2)."""
-    world = mixture(8, 4)
-    fakes = [Injection(keep=0.5).sample(world, 300, seed=100 + i) for i in range(24)]
+    world = make_mixture(8, 4)
+    fakes = [Corruption(mode_fraction=0.5).sample(world, 300, seed=100 + i) for i in range(24)]
     reals = [world.sample(600, seed=200 + i) for i in range(24)]
-    found = [Neighbours("v", 300, seed=i).measure(results(real, fake, 300)).measurements for i, (real, fake) in enumerate(zip(reals, fakes, strict=True))]
+    found = [Prdc("v", 300, seed=i).measure(results(real, fake, 300)).measurements for i, (real, fake) in enumerate(zip(reals, fakes, strict=True))]
     for key in ("precision", "recall", "density", "coverage"):
         scatter = float(torch.tensor([entry[key].value for entry in found]).std())
         width = sum(entry[key].high - entry[key].low for entry in found) / len(found) / 2 / 1.96
@@ -109,14 +109,14 @@ def test_interval_is_as_wide_as_fresh_samples_scatter() -> None:
 
 @pytest.mark.parametrize("fake", [torch.zeros(60, 40), draw(1, 40).repeat(60, 1)])
 def test_a_collapsed_generator_gives_numbers(fake: Tensor) -> None:
-    out = Neighbours("v", 60).measure(results(draw(120, 40, seed=5), fake, 60)).measurements
+    out = Prdc("v", 60).measure(results(draw(120, 40, seed=5), fake, 60)).measurements
     assert out["recall"].value == 0 and 0 < out["recall"].high < 0.1
     assert all(entry.status == "ok" for entry in out.values())
 
 
 def test_what_cannot_be_measured_says_why() -> None:
-    assert Neighbours("v", 9, referenced=False).needs() == {}
-    assert Neighbours("v", 9, referenced=False).measure({}).measurements["recall"].reason == "no real data"
-    assert "too few" in str(Neighbours("v", 4).measure(results(draw(8, 3), draw(4, 3), 4)).measurements["recall"].reason)
+    assert Prdc("v", 9, referenced=False).needs() == {}
+    assert Prdc("v", 9, referenced=False).measure({}).measurements["recall"].reason == "no real data"
+    assert "too few" in str(Prdc("v", 4).measure(results(draw(8, 3), draw(4, 3), 4)).measurements["recall"].reason)
     with pytest.raises(SourceError):
         prdc(draw(3, 2), draw(3, 2))

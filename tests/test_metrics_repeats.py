@@ -10,11 +10,11 @@ from passes import draw, results
 from torch import Tensor
 
 from gandiag.errors import SourceError
-from gandiag.metrics.duplicates import Duplicates, birthday, duplicate_threshold, near_duplicates, support_size
-from gandiag.metrics.memorisation import KEYS, Memorisation, authenticity, copies, memorised
-from gandiag.stats.distances import degrees
-from gandiag.stats.spread import count_interval
-from gandiag.testing import Injection, mixture
+from gandiag.metrics.duplicates import Duplicates, birthday_estimate, duplicate_threshold, near_duplicates, support_size
+from gandiag.metrics.memorisation import KEYS, Memorization, authenticity, copies, memorised
+from gandiag.stats.distances import count_within_radius
+from gandiag.stats.spread import poisson_interval
+from gandiag.testing import Corruption, make_mixture
 
 
 def recycled(support: int, n: int, dim: int = 16, seed: int = 0, noise: float = 0.0) -> Tensor:
@@ -36,7 +36,7 @@ def test_fresh_samples_are_no_duplicates(dim: int, far: float) -> None:
 @pytest.mark.parametrize("support", [1, 5, 300])
 def test_recycled_outputs_are_found_and_counted(support: int, noise: float) -> None:
     real, fake = draw(600, 16, seed=9), recycled(support, 600, noise=noise)
-    expected = float((degrees(recycled(support, 600), 1e-9) > 0).double().mean())
+    expected = float((count_within_radius(recycled(support, 600), 1e-9) > 0).double().mean())
     assert near_duplicates(real, fake) == pytest.approx(expected)
     found = support_size(real, fake)
     assert found.low <= support <= found.high
@@ -64,15 +64,15 @@ def test_points_apart_are_not_called_equal() -> None:
     base[:, 0] = 1000.0
     base[:, 1] = torch.arange(40) * 5e-4
     base[1, 1] = 1e-4
-    assert degrees(base, 1.01e-4).tolist() == [1, 1] + [0] * 38
-    assert degrees(base, 0.99e-4).sum() == 0
+    assert count_within_radius(base, 1.01e-4).tolist() == [1, 1] + [0] * 38
+    assert count_within_radius(base, 0.99e-4).sum() == 0
 
 
 @pytest.mark.parametrize(("count", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.390), (100, 81.36, 121.63)])
 def test_poisson_intervals_are_the_tabulated_ones(count: int, low: float, high: float) -> None:
     """Garwood 1936."""
-    assert count_interval(count) == pytest.approx((low, high), rel=1e-3)
-    assert count_interval(3 * count, 3.0) == pytest.approx((3 * low, 3 * high), rel=1e-3)
+    assert poisson_interval(count) == pytest.approx((low, high), rel=1e-3)
+    assert poisson_interval(3 * count, 3.0) == pytest.approx((3 * low, 3 * high), rel=1e-3)
 
 
 @pytest.mark.parametrize("weights", ["equal", "unequal"])
@@ -84,7 +84,7 @@ def test_support_intervals_hold_the_inverse_simpson_index(weights: str) -> None:
     held = 0
     for seed in range(100):
         chosen = torch.multinomial(shares.float(), 300, replacement=True, generator=torch.Generator().manual_seed(seed))
-        found = birthday((chosen[:, None] == chosen).sum(1) - 1)
+        found = birthday_estimate((chosen[:, None] == chosen).sum(1) - 1)
         held += found.low <= truth <= found.high
     assert held >= 85
 
@@ -96,9 +96,9 @@ def test_no_pair_gives_a_lower_bound() -> None:
 
 
 def test_fewer_distinct_outputs_more_duplicates() -> None:
-    world = mixture(16, 8)
+    world = make_mixture(16, 8)
     real = world.sample(800, seed=1)
-    out = [Duplicates("v", 400).measure(results(real, Injection(unique=u).sample(world, 400, seed=2), 400)).measurements for u in (1.0, 0.9, 0.5, 0.1)]
+    out = [Duplicates("v", 400).measure(results(real, Corruption(unique_fraction=u).sample(world, 400, seed=2), 400)).measurements for u in (1.0, 0.9, 0.5, 0.1)]
     values = [step["near_duplicates"].value for step in out]
     assert values == sorted(values) and values[0] == 0 and values[-1] > 0.99
     assert out[0]["near_duplicates"].floor == 0 and 0 < out[0]["near_duplicates"].high < 0.02
@@ -141,7 +141,7 @@ def test_repeated_copies_are_told_from_repeated_novelties() -> None:
     real = draw(400, 16)
     old, new = real[torch.arange(200) % 60], draw(60, 16, seed=7)[torch.arange(200) % 60]
     for fake, key, other in ((old, "repeated_copies", "repeated_novelties"), (new, "repeated_novelties", "repeated_copies")):
-        out = Memorisation("v", 200).measure(results(real, fake, 200)).measurements
+        out = Memorization("v", 200).measure(results(real, fake, 200)).measurements
         assert tuple(out) == KEYS
         assert out[key].value > 0.3 and out[other].value < 0.7 and out[key].value > out[key].floor
         assert out[key].low <= out[key].value <= out[key].high
@@ -150,8 +150,8 @@ def test_repeated_copies_are_told_from_repeated_novelties() -> None:
 
 def test_what_cannot_be_measured_says_why() -> None:
     assert "no pairs" in str(Duplicates("v", 1, referenced=False).measure(results(None, draw(1, 3), 1)).measurements["near_duplicates"].reason)
-    assert Memorisation("v", 5, referenced=False).measure({}).measurements["memorised"].reason == "no real data"
-    assert "no spacing" in str(Memorisation("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["memorised"].reason)
+    assert Memorization("v", 5, referenced=False).measure({}).measurements["memorised"].reason == "no real data"
+    assert "no spacing" in str(Memorization("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["memorised"].reason)
     for call in (memorised, authenticity, near_duplicates):
         with pytest.raises(SourceError):
             call(draw(1, 3), draw(1, 3))

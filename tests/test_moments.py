@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gandiag.contracts import Batch
-from gandiag.stats.moments import Gaussian, Moments, MomentsState, gaussian
+from gandiag.stats.moments import Gaussian, MomentsSpec, MomentsAccumulator, fit_gaussian
 
 # (mean, sd): at the last two a raw second moment in float32 keeps no digit of the variance, and at the last none in float64.
 WORLDS = [(0.0, 1.0), (1e3, 1e-1), (1e7, 1.0), (1e9, 1e0)]
@@ -18,11 +18,11 @@ def draw(mean: float, sd: float, n: int = 600, dim: int = 5) -> Tensor:
     return mean + sd * torch.randn(n, dim, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def feed(state: MomentsState, values: Tensor, sizes: list[int]) -> MomentsState:
+def feed(state: MomentsAccumulator, values: Tensor, sizes: list[int]) -> MomentsAccumulator:
     at = 0
     for size in sizes:
         indices = torch.arange(at, at + size)
-        state.update(Batch(values[indices], indices, views={"v": values[indices]}))
+        state.update(Batch(values[indices], indices, features={"v": values[indices]}))
         at += size
     return state
 
@@ -39,7 +39,7 @@ def close(found: Gaussian, values: Tensor) -> None:
 @pytest.mark.parametrize("sizes", [[600], [1] * 600, [599, 1], [100, 0, 500], [64] * 9 + [24]])
 def test_batching_does_not_show(mean: float, sd: float, sizes: list[int]) -> None:
     values = draw(mean, sd)
-    close(feed(Moments("v").start(), values, sizes).result(), values)
+    close(feed(MomentsSpec("v").start(), values, sizes).result(), values)
 
 
 @pytest.mark.parametrize(("mean", "sd"), WORLDS)
@@ -47,29 +47,29 @@ def test_batching_does_not_show(mean: float, sd: float, sizes: list[int]) -> Non
 def test_order_and_shards_do_not_show(mean: float, sd: float, shards: int) -> None:
     values = draw(mean, sd)
     parts = values[torch.randperm(600, generator=torch.Generator().manual_seed(1))].tensor_split(shards)
-    total = Moments("v").start()
+    total = MomentsSpec("v").start()
     for part in reversed(parts):
-        total.merge(feed(Moments("v").start(), part, [len(part)]))
-    total.merge(Moments("v").start())  # an idle rank
+        total.merge(feed(MomentsSpec("v").start(), part, [len(part)]))
+    total.merge(MomentsSpec("v").start())  # an idle rank
     close(total.result(), values)
 
 
 def test_a_constant_has_no_variance_at_all() -> None:
-    found = gaussian(torch.full((100, 3), 12345.678))
+    found = fit_gaussian(torch.full((100, 3), 12345.678))
     assert torch.equal(found.cov, torch.zeros(3, 3, dtype=torch.float64))
 
 
 def test_one_sample_and_none() -> None:
-    assert gaussian(torch.ones(1, 3)).cov.abs().sum() == 0
-    assert Moments("v").start().result().n == 0
+    assert fit_gaussian(torch.ones(1, 3)).cov.abs().sum() == 0
+    assert MomentsSpec("v").start().result().n == 0
 
 
 def test_equal_specs_share_one_state() -> None:
-    assert len({Moments("v"), Moments("v"), Moments("w")}) == 2
+    assert len({MomentsSpec("v"), MomentsSpec("v"), MomentsSpec("w")}) == 2
 
 
 def test_samples_are_a_view_too() -> None:
     images = torch.rand(10, 3, 2, 2, generator=torch.Generator().manual_seed(2))
-    state = Moments("samples").start()
+    state = MomentsSpec("samples").start()
     state.update(Batch(images, torch.arange(10)))
     assert torch.allclose(state.result().mean, images.flatten(1).double().mean(0))

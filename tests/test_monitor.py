@@ -18,13 +18,13 @@ from torch import Tensor, nn
 import gandiag
 from gandiag.contracts import Estimate
 from gandiag.errors import ConfigError, LoadError
-from gandiag.monitor.alarm import Look, state_of
-from gandiag.monitor.pace import Pace
-from gandiag.monitor.probe import unwrapped
-from gandiag.monitor.reference import Glance
-from gandiag.testing import mixture
+from gandiag.monitor.alarm import Evaluation, infer_state
+from gandiag.monitor.pace import TimeBudget
+from gandiag.monitor.probe import unwrap_training_module
+from gandiag.monitor.reference import QuickCheck
+from gandiag.testing import make_mixture
 
-WORLD = mixture(dim=2, modes=8)
+WORLD = make_mixture(dim=2, n_modes=8)
 REAL = WORLD.sample(1_200, seed=1)
 
 
@@ -41,7 +41,7 @@ class Ring(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         share = 0.5 * (1 + torch.erf(z[:, 0] / 2**0.5))
         mode = (share * self.modes).long().clamp(max=self.modes - 1)
-        return WORLD.centres[mode] + WORLD.width * z[:, 1:3] + self.shift
+        return WORLD.centers[mode] + WORLD.std * z[:, 1:3] + self.shift
 
 
 class Noisy(nn.Module):
@@ -99,7 +99,7 @@ def same(one: Any, two: Any) -> bool:
 def test_training_is_identical_to_the_bit() -> None:
     watch = monitor()
     with_it = trained(watch)
-    assert len(watch.looks) == 5 and watch.looks[0].score is not None
+    assert len(watch.evaluations) == 5 and watch.evaluations[0].score is not None
     assert same(trained(None), with_it)
 
 
@@ -108,9 +108,9 @@ def test_compiled_modules_are_looked_into() -> None:
         return torch.compile(net, backend="eager")  # type: ignore[return-value]
 
     watch = monitor()
-    assert same(trained(None, compiled), trained(watch, compiled)) and len(watch.looks) == 5
+    assert same(trained(None, compiled), trained(watch, compiled)) and len(watch.evaluations) == 5
     inner = Noisy()
-    assert unwrapped(compiled(inner)) is inner
+    assert unwrap_training_module(compiled(inner)) is inner
 
 
 def test_a_look_inside_autocast_disturbs_nothing() -> None:
@@ -127,11 +127,11 @@ def test_a_look_inside_autocast_disturbs_nothing() -> None:
         loss.backward()
         return torch.cat([entry.grad.flatten() for entry in net.parameters() if entry.grad is not None])
 
-    assert torch.equal(train(False), train(True)) and watch.looks
+    assert torch.equal(train(False), train(True)) and watch.evaluations
 
 
 def test_it_tells_a_healthy_ring_from_one_that_loses_modes_and_one_that_has() -> None:
-    alarms: list[Look] = []
+    alarms: list[Evaluation] = []
     watch = monitor(on_alarm=alarms.append, stop=True, patience=2)
     net = Ring()
     for step, modes in enumerate((8, 8, 7, 5, 1, 1, 1), 1):
@@ -139,11 +139,11 @@ def test_it_tells_a_healthy_ring_from_one_that_loses_modes_and_one_that_has() ->
         watch(step, net)
         if watch.stopped:
             break
-    states = [look.state for look in watch.looks]
+    states = [look.state for look in watch.evaluations]
     assert states[0] in ("fine", "unclear") and states[:2] == [states[0]] * 2
     assert states[2] == "losing" and states[3] == "collapsed" and watch.stopped and step == 5  # 5 of 8, then 1: two collapsed looks
     assert [look.state for look in alarms] == ["losing", "collapsed"]
-    assert watch.looks[2].glance == Glance(pytest.approx(1 / 8, abs=0.03), pytest.approx(1.0, abs=0.2), 8, 1)
+    assert watch.evaluations[2].glance == QuickCheck(pytest.approx(1 / 8, abs=0.03), pytest.approx(1.0, abs=0.2), 8, 1)
 
 
 def test_the_looks_come_when_they_should() -> None:
@@ -156,8 +156,8 @@ def test_the_looks_come_when_they_should() -> None:
     kept = io.BytesIO()
     torch.save(watch.state_dict(), kept)
     again.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
-    assert again.looks == watch.looks
-    assert again(250, net) is None and again(300, net) is not None and len(again.looks) == 5
+    assert again.evaluations == watch.evaluations
+    assert again(250, net) is None and again(300, net) is not None and len(again.evaluations) == 5
 
 
 def test_what_it_tells(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +189,7 @@ def test_what_fails_warns_once_and_training_goes_on() -> None:
 
 
 def test_what_an_alarm_raises_ends_the_training() -> None:
-    def enough(look: Look) -> None:
+    def enough(look: Evaluation) -> None:
         raise StopIteration(str(look))
 
     with pytest.raises(StopIteration, match="COLLAPSED"):
@@ -219,41 +219,41 @@ def test_what_cannot_work_is_said_at_the_first_call() -> None:
 
 def test_the_budget_is_kept_by_looking_less_and_at_fewer_samples() -> None:
     now = [0.0]
-    pace = Pace(0.02, 1024, clock=lambda: now[0])
-    pace.begin()
+    pace = TimeBudget(0.02, 1024, clock=lambda: now[0])
+    pace.start()
     sizes, scored = [], []
     for _ in range(3_000):
         now[0] += 0.5  # of training
-        n = pace.afford("glance", pace.most)
+        n = pace.allowed_samples("glance", pace.max_samples)
         sizes.append(n)
         if n:
-            with pace.work():
-                m = pace.afford("full", n)
+            with pace.measure():
+                m = pace.allowed_samples("full", n)
                 scored.append(m)
                 took = {"glance": 0.01 * n / 256, "full": 0.2 * (m / 256) ** 2}
                 now[0] += sum(took.values())
-            pace.learn("glance", n, took["glance"])
+            pace.record_cost("glance", n, took["glance"])
             if m:
-                pace.learn("full", m, took["full"])
+                pace.record_cost("full", m, took["full"])
     assert 0.01 < pace.overhead <= 0.02 + 0.21 / 1_500  # the first look, 0.21 s of 1,500, is nobody's share
     # Not blind while the first look is paid off; never more than what is affordable, which here is every second glance or so.
     assert sizes[0] == 256 and any(sizes[1:10]) and 1_000 < sizes.count(0) < 2_000
     assert 20 < sum(m > 0 for m in scored) < 100
 
 
-def glance(lost: float, spread: float = 1.0) -> Glance:
-    return Glance(lost, spread, 8, round(8 * lost))
+def glance(lost: float, spread: float = 1.0) -> QuickCheck:
+    return QuickCheck(lost, spread, 8, round(8 * lost))
 
 
 def test_states() -> None:
-    good = Look(1, 256, "fine", glance(0.0), Estimate(0.03, 0.0, 0.09))
-    assert state_of(glance(0.0), Estimate(0.05, 0.0, 0.1), [], 0.15) == "fine"
-    assert state_of(glance(0.0), Estimate(0.12, 0.08, 0.16), [], 0.15) == "unclear"
-    assert state_of(glance(0.0), Estimate(0.13, 0.1, 0.16), [good], 0.15) == "losing"
-    assert state_of(glance(0.13), None, [good], 0.15) == "losing"
-    assert state_of(glance(0.13), None, [], 0.15) == "fine"  # it never had them
-    assert state_of(glance(0.5), None, [], 0.15) == state_of(glance(0.0, 0.001), None, [], 0.15) == "collapsed"
-    assert state_of(glance(0.6), Estimate(0.1, 0.05, 0.14), [], 0.15) == "fine"  # the score knows better
+    good = Evaluation(1, 256, "fine", glance(0.0), Estimate(0.03, 0.0, 0.09))
+    assert infer_state(glance(0.0), Estimate(0.05, 0.0, 0.1), [], 0.15) == "fine"
+    assert infer_state(glance(0.0), Estimate(0.12, 0.08, 0.16), [], 0.15) == "unclear"
+    assert infer_state(glance(0.0), Estimate(0.13, 0.1, 0.16), [good], 0.15) == "losing"
+    assert infer_state(glance(0.13), None, [good], 0.15) == "losing"
+    assert infer_state(glance(0.13), None, [], 0.15) == "fine"  # it never had them
+    assert infer_state(glance(0.5), None, [], 0.15) == infer_state(glance(0.0, 0.001), None, [], 0.15) == "collapsed"
+    assert infer_state(glance(0.6), Estimate(0.1, 0.05, 0.14), [], 0.15) == "fine"  # the score knows better
 
 
 def _rank(rank: int, port: int, queue: Any) -> None:
@@ -270,7 +270,7 @@ def _rank(rank: int, port: int, queue: Any) -> None:
         watch(steps, wrapped)
         if watch.stopped:
             break
-    queue.put((rank, steps, len(watch.looks)))
+    queue.put((rank, steps, len(watch.evaluations)))
     torch.distributed.destroy_process_group()
 
 

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from gandiag.probes.noise_only import NoiseOnly
+from gandiag.probes.noise_only import NoiseVariance
 from gandiag.record import Measurement
 
 Z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
 W = torch.randn(8, 300, generator=torch.Generator().manual_seed(1)) / 8**0.5  # every output value has variance 1 over z
 
 
-def share(noise: float, latent: float, probe: NoiseOnly | None = None) -> Measurement:
+def share(noise: float, latent: float, probe: NoiseVariance | None = None) -> Measurement:
     def forward(point: int, indices: Tensor) -> Tensor:
         drawn = torch.stack([torch.randn(300, generator=torch.Generator().manual_seed(int(index) + 1_000)) for index in indices])
         return latent * (Z[point] @ W) + noise * drawn
 
-    return (probe or NoiseOnly()).measure(forward).measurements["noise_share"]
+    return (probe or NoiseVariance()).measure(forward).measurements["noise_share"]
 
 
 @pytest.mark.parametrize("noise, latent", [(0.1, 1.0), (1.0, 1.0), (3.0, 1.0)])
@@ -42,7 +42,7 @@ def test_interval_covers() -> None:
     def once(seed: int) -> Measurement:
         rng = torch.Generator().manual_seed(seed)
         z = torch.randn(32, 8, generator=rng)
-        return NoiseOnly().measure(lambda point, rows: z[point] @ W + torch.randn(len(rows), 300, generator=rng)).measurements["noise_share"]
+        return NoiseVariance().measure(lambda point, rows: z[point] @ W + torch.randn(len(rows), 300, generator=rng)).measurements["noise_share"]
 
     found = [once(seed) for seed in range(20)]
     true = float((W.square().sum(0)).mean())  # the variance over z of these very maps

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from gandiag import testing
-from gandiag.contracts import Outcome
+from gandiag.contracts import MetricResult
 from gandiag.errors import GandiagError, PluginError
 from gandiag.features.extractors import EXTRACTORS
 from gandiag.plan import METRICS
 from gandiag.record import Measurement
 from gandiag.report.formats import FORMATS
-from gandiag.report.gates import GATES
+from gandiag.report.gates import GATE_FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "tests" / "example_plugin"
@@ -116,7 +116,7 @@ def test_what_is_built_in_keeps_them_too() -> None:
     for name in ("text", "json", "markdown"):
         testing.check_format(FORMATS.get(name))
     for name in ("text", "junit", "github", "markdown"):
-        testing.check_gate_format(GATES.get(name))
+        testing.check_gate_format(GATE_FORMATS.get(name))
 
 
 class Broken:
@@ -133,7 +133,7 @@ class Broken:
         whole = Measurement(0.5, 0.4, 0.6, better="lower")
         found = {"nan": replace(whole, value=float("nan")), "order": replace(whole, low=0.7), "reason": replace(whole, value=None, status="error"),
                  "better": replace(whole, better="up"), "twice": replace(whole, value=0.5 + self.calls / 100)}  # fmt: skip
-        return 3 if self.wrong == "outcome" else Outcome({"x": found.get(self.wrong, whole)})
+        return 3 if self.wrong == "outcome" else MetricResult({"x": found.get(self.wrong, whole)})
 
 
 @pytest.mark.parametrize("wrong", ["needs", "outcome", "nan", "order", "reason", "better", "twice"])
@@ -189,7 +189,7 @@ def test_formats_and_models_that_do_not_conform_are_told_why() -> None:
 
 
 def test_a_list_of_nothing_known_names_the_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from gandiag.cli.main import run as command
+    from gandiag.cli.main import run_command_line as command
 
     assert command(["list", "metric"]) == 2 and "did you mean metrics" in capsys.readouterr().err
     assert command(["list", "rules"]) == 0

@@ -10,7 +10,7 @@ import pytest
 from records import ALL
 
 from gandiag.errors import RecordError
-from gandiag.record import Exhibit, Finding, Measurement, Record, Score, plain, write_atomically
+from gandiag.record import Exhibit, Finding, Measurement, Record, Score, to_json_value, write_atomically
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
@@ -33,7 +33,7 @@ def test_numpy_and_torch_scalars_become_numbers() -> None:
     import numpy as np
     import torch
 
-    assert plain({"a": np.float32(0.5), "b": torch.tensor(2), "c": (np.int64(3),)}) == {"a": 0.5, "b": 2, "c": [3]}
+    assert to_json_value({"a": np.float32(0.5), "b": torch.tensor(2), "c": (np.int64(3),)}) == {"a": 0.5, "b": 2, "c": [3]}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_numpy_and_torch_scalars_become_numbers() -> None:
 def test_what_is_no_record_is_refused_in_one_sentence(text: str, what: str) -> None:
     with pytest.raises(RecordError) as caught:
         Record.from_json(text)
-    assert what in caught.value.what and caught.value.hint
+    assert what in caught.value.message and caught.value.hint
 
 
 def test_writing_is_atomic_and_failures_leave_nothing(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_links_are_followed_and_devices_are_written_to(tmp_path: Path) -> None:
 
 def test_a_score_says_how_many_samples_its_question_needs() -> None:
     """Intervals shrink with 1/√n: half the distance that is left takes four times the samples."""
-    assert Score(0.10, 0.00, 0.20, n_fake=500).needed() == 2000  # 0.10 above, 0.05 to the limit
-    assert Score(0.20, 0.10, 0.30, n_fake=500).needed() == 2000
-    assert Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).needed() == 400  # nothing found, but only twice the limit would have been
-    assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).needed() is None
-    assert Score(0.15, 0.10, 0.20, n_fake=500).needed() is None  # on the limit: no number of samples settles that
-    assert Score(None, None, None, n_fake=50).needed() is None
+    assert Score(0.10, 0.00, 0.20, n_fake=500).required_samples() == 2000  # 0.10 above, 0.05 to the limit
+    assert Score(0.20, 0.10, 0.30, n_fake=500).required_samples() == 2000
+    assert Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).required_samples() == 400  # nothing found, but only twice the limit would have been
+    assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).required_samples() is None
+    assert Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None  # on the limit: no number of samples settles that
+    assert Score(None, None, None, n_fake=50).required_samples() is None

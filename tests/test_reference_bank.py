@@ -16,18 +16,18 @@ import pytest
 from scipy.stats import binom
 
 from gandiag.errors import ConfigError
-from gandiag.judge.baselines import nearest, shipped
-from gandiag.judge.judge import judge
+from gandiag.judge.baselines import match_baseline, load_baselines
+from gandiag.judge.judge import apply_policy
 from gandiag.record import Record, Score
-from gandiag.reference.bank import DRAWS, RESULT, floor, gather, run, run_job
-from gandiag.reference.data import CEILING, DATASETS
-from gandiag.reference.estimates import estimate
-from gandiag.reference.pairs import pairs
-from gandiag.reference.studies import Job, jobs, share
-from gandiag.reference.tables import by_entry, changes, figure, markdown, share_collapsed, summaries
-from gandiag.reference.train import COUNTED, train
+from gandiag.reference.bank import NUM_REAL_DRAWS, RESULT_FILE, measure_real_coverage, collect_results, run_jobs, run_job
+from gandiag.reference.data import REAL_HIGH_QUALITY_FRACTION, DATASETS
+from gandiag.reference.estimates import estimate_mean
+from gandiag.reference.pairs import paired_differences
+from gandiag.reference.studies import BenchmarkJob, list_jobs, select_jobs_for_rank
+from gandiag.reference.tables import format_json_by_entry, count_mode_changes, render_figure, render_markdown, collapsed_fraction, summarize_runs
+from gandiag.reference.train import NUM_COVERAGE_SAMPLES, train
 
-TINY = Job("tiny", "metz-appendix", "none", 0, 6, 1)
+TINY = BenchmarkJob("tiny", "metz-appendix", "none", 0, 6, 1)
 
 
 def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
@@ -43,97 +43,97 @@ BANK = {"runs": [ended("none", 0, 0.8), ended("none", 1, 0.9), ended("unrolled/1
 
 
 def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
-    every = jobs()
+    every = list_jobs()
     assert len({(job.study, job.arm, job.seed) for job in every}) == len(every)
-    parts = [share(every, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
+    parts = [select_jobs_for_rank(every, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
     assert sorted(map(repr, every)) == sorted(repr(job) for part in parts for job in part)
-    assert share(every, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}) == every[1::2] and share(every, {}) == every
+    assert select_jobs_for_rank(every, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}) == every[1::2] and select_jobs_for_rank(every, {}) == every
     with pytest.raises(ConfigError, match="RANK is '3'"):
-        share(every, {"RANK": "3", "WORLD_SIZE": "3"})
+        select_jobs_for_rank(every, {"RANK": "3", "WORLD_SIZE": "3"})
     with pytest.raises(ConfigError, match="no study called 'rng'") as told:
-        jobs("rng")
+        list_jobs("rng")
     assert "ring" in told.value.hint
 
 
 def test_every_job_of_the_bank_has_a_plan() -> None:
-    for job in jobs():
-        plan = job.plan()
+    for job in list_jobs():
+        plan = job.make_config()
         assert plan.steps == job.steps and plan.seed == job.seed and job.shortened == (job.steps < plan.recipe.steps)
 
 
 def test_a_job_is_done_once_in_processes_of_its_own_and_the_same_whoever_runs_it(tmp_path: Path) -> None:
     two = [TINY, replace(TINY, seed=1)]
-    assert run(two, tmp_path / "two", 2) == []
+    assert run_jobs(two, tmp_path / "two", 2) == []
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*") if path.is_file()}
-    assert run(two, tmp_path / "two", 2) == []
+    assert run_jobs(two, tmp_path / "two", 2) == []
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what is done is left alone"
     assert run_job(TINY, tmp_path / "one") == "done"
-    one, other = (json.loads((TINY.folder(tmp_path / name) / RESULT).read_text()) for name in ("one", "two"))
+    one, other = (json.loads((TINY.run_folder(tmp_path / name) / RESULT_FILE).read_text()) for name in ("one", "two"))
     assert one == other
-    assert [run["seed"] for run in gather(two, tmp_path / "two")["runs"]] == [0, 1]
+    assert [run["seed"] for run in collect_results(two, tmp_path / "two")["runs"]] == [0, 1]
     assert one["snapshots"][-1]["coverage"]["of"] == 8 and one["shortened"] is True
 
 
 def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
     job = replace(TINY, steps=150, snapshots=15)
-    code = (f"from pathlib import Path; from gandiag.reference.bank import run_job; from gandiag.reference.studies import Job; "
+    code = (f"from pathlib import Path; from gandiag.reference.bank import run_job; from gandiag.reference.studies import BenchmarkJob; "
             f"run_job({job!r}, Path({str(tmp_path)!r}))")  # fmt: skip
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    folder = job.folder(tmp_path)
+    folder = job.run_folder(tmp_path)
     deadline = time.monotonic() + 60
     while not list((folder / "snapshots").glob("*-0000010*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert run_job(job, tmp_path) == "running elsewhere"
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    assert not (folder / RESULT).exists() and len(list((folder / "snapshots").iterdir())) >= 2
-    whole = train(job.plan(), tmp_path / "whole")
-    pieces = train(job.plan(), folder)
-    assert whole.generator.read_bytes() == pieces.generator.read_bytes()
+    assert not (folder / RESULT_FILE).exists() and len(list((folder / "snapshots").iterdir())) >= 2
+    whole = train(job.make_config(), tmp_path / "whole")
+    pieces = train(job.make_config(), folder)
+    assert whole.generator_file.read_bytes() == pieces.generator_file.read_bytes()
 
 
 def test_a_table_has_a_line_for_each_run() -> None:
-    text = by_entry(BANK)
+    text = format_json_by_entry(BANK)
     assert json.loads(text) == BANK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(BANK["runs"])
 
 
 def test_means_intervals_and_pairs() -> None:
-    none, unrolled = summaries(BANK)
+    none, unrolled = summarize_runs(BANK)
     assert none["variation"]["value"] == pytest.approx(0.85) and none["kl"] == {"value": 0.8, "low": None, "high": None, "n": 1}
     # Two values 0.8 and 0.9: standard error 0.05, Student's t with one degree of freedom 12.706.
     assert none["variation"]["low"] == pytest.approx(0.85 - 12.706 * 0.05, abs=1e-3)
     assert none["variation"]["high"] == 7 / 8, "no more than one mode of eight can show"
     assert unrolled["variation"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1, "n": 2})
-    assert estimate([1.0]) == {"value": 1.0, "low": None, "high": None, "n": 1}
-    (against,) = pairs(BANK)
+    assert estimate_mean([1.0]) == {"value": 1.0, "low": None, "high": None, "n": 1}
+    (against,) = paired_differences(BANK)
     assert against["arm"] == "unrolled/10" and against["seeds"] == [0, 1]
     assert against["variation"]["value"] == pytest.approx(-0.75) and against["variation"]["better"] == 2
     assert against["kl"]["value"] == pytest.approx(-0.7) and against["kl"]["n"] == 1, "one seed of none has no KL"
     assert against["modes"]["value"] == 0 and against["modes"]["better"] == 0, "as many modes are not more"
-    assert share_collapsed(BANK["runs"][2]) == pytest.approx(8 / 9) and changes(BANK["runs"][0]) == 2
-    text = markdown(BANK)
+    assert collapsed_fraction(BANK["runs"][2]) == pytest.approx(8 / 9) and count_mode_changes(BANK["runs"][0]) == 2
+    text = render_markdown(BANK)
     assert "| s | unrolled/10 | 10\\* of 20 | 2 |" in text and "arXiv:1611.02163" in text
     assert "| s | unrolled/10 | 2 | 0.0 [0.0, 0.0] | 0 of 2 | -0.75 [-0.88, -0.11] | 2 of 2 |" in text
-    assert figure(BANK).startswith(b"\x89PNG")
+    assert render_figure(BANK).startswith(b"\x89PNG")
 
 
 def test_a_partner_may_come_from_a_longer_study_and_no_other_recipe_or_step() -> None:
     short = ended("minibatch", 0, 0.2) | {"study": "short"}
     longer = ended("none", 0, 0.8) | {"steps": 20}
     elsewhere = ended("none", 0, 0.5) | {"recipe": "other"}
-    (found,) = pairs({"runs": [elsewhere, short, longer]})
+    (found,) = paired_differences({"runs": [elsewhere, short, longer]})
     assert found["variation"]["value"] == pytest.approx(-0.6) and found["variation"]["n"] == 1
-    assert pairs({"runs": [elsewhere, short, longer | {"snapshots": longer["snapshots"][:1]}]}) == []
+    assert paired_differences({"runs": [elsewhere, short, longer | {"snapshots": longer["snapshots"][:1]}]}) == []
 
 
 def test_what_real_data_reach_is_counted_as_a_run_is() -> None:
-    found = floor(DATASETS.get("ring8")())
+    found = measure_real_coverage(DATASETS.get("ring8")())
     # Total variation of N even draws over K: K/2 times the mean deviation of Bin(N, 1/K)/N.
-    counts = binom(COUNTED, 1 / 8)
-    expected = 4 * counts.expect(lambda x: abs(x / COUNTED - 1 / 8))
+    counts = binom(NUM_COVERAGE_SAMPLES, 1 / 8)
+    expected = 4 * counts.expect(lambda x: abs(x / NUM_COVERAGE_SAMPLES - 1 / 8))
     deviation = 0.006  # of one draw, in 20,000 multinomial ones
-    assert abs(found["variation"]["value"] - expected) < 4 * deviation / DRAWS**0.5
-    assert found["modes"]["value"] == 8 and abs(found["good"]["value"] - CEILING) < 4 * (CEILING * (1 - CEILING) / COUNTED / DRAWS) ** 0.5
+    assert abs(found["variation"]["value"] - expected) < 4 * deviation / NUM_REAL_DRAWS**0.5
+    assert found["modes"]["value"] == 8 and abs(found["good"]["value"] - REAL_HIGH_QUALITY_FRACTION) < 4 * (REAL_HIGH_QUALITY_FRACTION * (1 - REAL_HIGH_QUALITY_FRACTION) / NUM_COVERAGE_SAMPLES / NUM_REAL_DRAWS) ** 0.5
 
 
 def record(missing: float, basis: str = "referenced") -> Record:
@@ -143,16 +143,16 @@ def record(missing: float, basis: str = "referenced") -> Record:
 
 
 def test_a_record_finds_its_nearest_baseline() -> None:
-    found = nearest(record(0.12), BANK)
+    found = match_baseline(record(0.12), BANK)
     assert found is not None and str(found) == "unrolled (K = 10), ring8, r, seed 0, step 10"
     assert found.distance == pytest.approx(0.02 * 2**0.5)
-    assert str(nearest(record(0.95), BANK)).startswith("vanilla, ring8, r, seed 1")
-    assert nearest(record(0.1, basis="degeneracy"), BANK) is None and nearest(record(0.1), {"runs": []}) is None
+    assert str(match_baseline(record(0.95), BANK)).startswith("vanilla, ring8, r, seed 1")
+    assert match_baseline(record(0.1, basis="degeneracy"), BANK) is None and match_baseline(record(0.1), {"runs": []}) is None
 
 
 def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
-    runs = shipped()["runs"]
-    known = {(job.study, job.arm, job.seed): job for job in jobs()}
+    runs = load_baselines()["runs"]
+    known = {(job.study, job.arm, job.seed): job for job in list_jobs()}
     for entry in runs:
         job = known[entry["study"], entry["arm"], entry["seed"]]
         assert (entry["steps"], entry["recipe"]) == (job.steps, job.recipe), "every row can be traced to a seed and a recipe"
@@ -160,6 +160,6 @@ def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
     snapshot = runs[0]["snapshots"][-1]
     mine = record(0.0)
     profile = {name: {"value": value, "low": value, "high": value} for name, value in snapshot["profile"].items()}
-    judged = judge(replace(mine, score=replace(mine.score, value=snapshot["score"]["value"]), profile=profile))
+    judged = apply_policy(replace(mine, score=replace(mine.score, value=snapshot["score"]["value"]), profile=profile))
     told = next(finding for finding in judged.findings if finding.rule == "GD601")
     assert told.level == "note" and "Closest baseline" in told.text and told.evidence["distance"] == 0

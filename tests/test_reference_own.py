@@ -15,55 +15,55 @@ from torch import nn
 
 import gandiag.api
 from gandiag.errors import ConfigError, SourceError
-from gandiag.reference.coverage import coverage
+from gandiag.reference.coverage import measure_coverage
 from gandiag.reference.data import DATASETS
-from gandiag.reference.game import make_game
-from gandiag.reference.images import digit_images, folder
-from gandiag.reference.objectives.remedies import remedy_called
-from gandiag.reference.own import Trial, advice, packed
-from gandiag.reference.plan import make_plan
-from gandiag.reference.reader import accuracy, classify
-from gandiag.reference.recipes import recipes
-from gandiag.reference.weights import as_file
+from gandiag.reference.game import make_trainer
+from gandiag.reference.images import load_digit_images, load_dataset
+from gandiag.reference.objectives.remedies import get_remedy
+from gandiag.reference.own import RemedyResult, describe_best_remedy, expand_first_layer
+from gandiag.reference.plan import make_run_config
+from gandiag.reference.reader import validation_accuracy, predict_digits
+from gandiag.reference.recipes import load_recipes
+from gandiag.reference.weights import serialize_generator
 
 HERE = Path(__file__).parent
 
 
 def test_the_shipped_reader_reads_digits() -> None:
-    images, labels = digit_images()
-    assert accuracy() >= 0.985  # held out, mean of five folds
-    assert float((classify(images) == labels).float().mean()) >= 0.995  # these it has seen
+    images, labels = load_digit_images()
+    assert validation_accuracy() >= 0.985  # held out, mean of five folds
+    assert float((predict_digits(images) == labels).float().mean()) >= 0.995  # these it has seen
 
 
 def test_stacked_digits_have_a_thousand_modes_and_a_floor() -> None:
     data = DATASETS.get("stacked-digits")()
     samples = data.draw(2_500, torch.Generator().manual_seed(0))
     assert samples.shape == (2_500, 3, 8, 8) and float(samples.min()) == -1.0 and float(samples.max()) == 1.0
-    found = coverage(data, samples)
+    found = measure_coverage(data, samples)
     # A perfect generator: 1000 (1 - (1 - 1/1000)^2500) = 918 modes, sd about 7; KL about (K - 1) / 2n = 0.20 and a little more.
     assert found is not None and abs(found.modes - 918) < 40 and found.kl is not None and 0.18 < found.kl < 0.30
-    one = coverage(data, samples[:1].repeat(50, 1, 1, 1))
+    one = measure_coverage(data, samples[:1].repeat(50, 1, 1, 1))
     assert one is not None and one.modes == 1 and one.kl == pytest.approx(6.908, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in recipes().items() if entry.dataset not in ("cifar10",)])
+@pytest.mark.parametrize("name", [name for name, entry in load_recipes().items() if entry.dataset not in ("cifar10",)])
 def test_every_recipe_plays_and_its_generator_is_rebuilt(name: str, tmp_path: Path) -> None:
-    plan = make_plan(recipes()[name].dataset, {"recipe": name, "steps": 1})
+    plan = make_run_config(load_recipes()[name].dataset, {"recipe": name, "steps": 1})
     data = DATASETS.get(plan.dataset)()
-    game = make_game(plan.recipe, data, remedy_called("none"), seed=0, ahead=0)
+    game = make_trainer(plan.recipe, data, get_remedy("none"), seed=0, unroll_steps=0)
     game.step()
     game.generator.net.eval()
     file = tmp_path / "generator.safetensors"
-    file.write_bytes(as_file(game.generator.net, plan, data, 1))
+    file.write_bytes(serialize_generator(game.generator.net, plan, data, 1))
     sampler = gandiag.api.load(file)
-    z = game.latents(5, torch.Generator().manual_seed(1))
-    made = sampler.network.forward(z.reshape(5, *sampler.latent.shape))  # type: ignore[attr-defined]
+    z = game.sample_latents(5, torch.Generator().manual_seed(1))
+    made = sampler.generator.forward(z.reshape(5, *sampler.latent.shape))  # type: ignore[attr-defined]
     torch.testing.assert_close(made, game.generator.net(z).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_conv_recipes_unroll() -> None:
-    plan = make_plan("stacked-digits", {"remedy": "unrolled", "unroll": 2, "steps": 1})
-    game = make_game(plan.recipe, DATASETS.get("stacked-digits")(), plan.remedy, seed=0, ahead=2)
+    plan = make_run_config("stacked-digits", {"remedy": "unrolled", "unroll": 2, "steps": 1})
+    game = make_trainer(plan.recipe, DATASETS.get("stacked-digits")(), plan.remedy, seed=0, unroll_steps=2)
     before = [entry.clone() for entry in game.discriminator.net.buffers()]
     losses = game.step()
     assert all(np.isfinite(losses))
@@ -74,7 +74,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG but no more")
     with pytest.raises(SourceError, match=r"bad\.png"):
-        folder(str(tmp_path))
+        load_dataset(str(tmp_path))
 
 
 def test_files_of_torchvision_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,20 +85,20 @@ def test_files_of_torchvision_that_are_not_there(tmp_path: Path, monkeypatch: py
 
 
 def test_packing_widens_the_first_layer_or_says_what_it_needs() -> None:
-    conv = packed(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(1)), 2)
+    conv = expand_first_layer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(1)), 2)
     assert conv[0].in_channels == 6  # type: ignore[index]
-    assert packed(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), 3)[1].in_features == 12  # type: ignore[index]
+    assert expand_first_layer(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), 3)[1].in_features == 12  # type: ignore[index]
     with pytest.raises(ConfigError, match="does not start with"):
-        packed(nn.Sequential(nn.Conv3d(1, 1, 1)), 2)
+        expand_first_layer(nn.Sequential(nn.Conv3d(1, 1, 1)), 2)
 
 
 def test_advice_names_the_best_and_says_when_it_is_not_sure() -> None:
-    def trial(name: str, value: float, half: float) -> Trial:
-        return Trial(name, {"score": {"value": value, "low": value - half, "high": value + half}, "verdict": "collapsed"})
+    def trial(name: str, value: float, half: float) -> RemedyResult:
+        return RemedyResult(name, {"score": {"value": value, "low": value - half, "high": value + half}, "verdict": "collapsed"})
 
-    assert advice([trial("none", 0.8, 0.05), trial("r1", 0.2, 0.05)]) == "r1 helps most: score 0.20 against 0.80 without a remedy"
-    assert "overlap" in advice([trial("none", 0.8, 0.3), trial("r1", 0.6, 0.3)])
-    assert "no remedy lowers" in advice([trial("none", 0.1, 0.1), trial("r1", 0.6, 0.3)])
+    assert describe_best_remedy([trial("none", 0.8, 0.05), trial("r1", 0.2, 0.05)]) == "r1 helps most: score 0.20 against 0.80 without a remedy"
+    assert "overlap" in describe_best_remedy([trial("none", 0.8, 0.3), trial("r1", 0.6, 0.3)])
+    assert "no remedy lowers" in describe_best_remedy([trial("none", 0.1, 0.1), trial("r1", 0.6, 0.3)])
 
 
 def test_own_networks_under_remedies(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_own_networks_under_remedies(tmp_path: Path) -> None:
     assert set(rows) == {"none", "packing", "minibatch"} and rows["minibatch"]["audit"] is None and rows["packing"]["audit"]["score"]["value"] is not None
     assert [row["step"] for row in rows["packing"]["earlier"]] == [1] and f"1: {rows['packing']['earlier'][0]['score']['value']:.2f}" in done.stdout
     missing = CliRunner().invoke(cli, ["train", "--data", "x", "--out", str(tmp_path / "no")], standalone_mode=False)
-    assert isinstance(missing.exception, ConfigError) and "--generator and --discriminator missing" in missing.exception.what
+    assert isinstance(missing.exception, ConfigError) and "--generator and --discriminator missing" in missing.exception.message

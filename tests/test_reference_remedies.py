@@ -12,22 +12,22 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import softplus
 
 from gandiag.errors import ConfigError
-from gandiag.reference.adam import AdamSettings, AdamState, Adjoint, advance, pull_back
+from gandiag.reference.adam import AdamSettings, AdamState, AdamStateGradient, adam_step, adam_step_vjp
 from gandiag.reference.data import DATASETS
-from gandiag.reference.game import Game, make_game
-from gandiag.reference.nets import Scaled
+from gandiag.reference.game import GANTrainer, make_trainer
+from gandiag.reference.nets import InputScale
 from gandiag.reference.objectives import minibatch, mode_seeking, r1, relativistic, wgan_gp
-from gandiag.reference.objectives.contract import Turn
-from gandiag.reference.objectives.features import insert
-from gandiag.reference.objectives.minibatch_stddev import Deviation
-from gandiag.reference.objectives.none import LOSSES, MINIMAX, discriminator_loss, minimax
-from gandiag.reference.objectives.packing import Pack
-from gandiag.reference.objectives.remedies import REMEDIES, remedy_called
-from gandiag.reference.objectives.unrolled import look_ahead
-from gandiag.reference.player import Player
-from gandiag.reference.recipes import recipe
-from gandiag.reference.shallow import Shallow, covers
-from gandiag.reference.slopes import Autograd
+from gandiag.reference.objectives.contract import TrainingBatch
+from gandiag.reference.objectives.features import insert_before_head
+from gandiag.reference.objectives.minibatch_stddev import MinibatchStdDev
+from gandiag.reference.objectives.none import LOSSES, MINIMAX, discriminator_loss, minimax_loss
+from gandiag.reference.objectives.packing import PackSamples
+from gandiag.reference.objectives.remedies import REMEDIES, get_remedy
+from gandiag.reference.objectives.unrolled import unroll_discriminator
+from gandiag.reference.player import FlatModule
+from gandiag.reference.recipes import get_recipe
+from gandiag.reference.shallow import ShallowGradients, is_supported
+from gandiag.reference.slopes import AutogradGradients
 
 ADAM = AdamSettings(lr=0.03, beta1=0.5, beta2=0.9, eps=1e-3)
 
@@ -61,12 +61,12 @@ def by_hand(real: Tensor, fake: Tensor, ask: AdamSettings, first_order: bool) ->
     return found
 
 
-def linear_player(ask: AdamSettings) -> Player:
+def linear_player(ask: AdamSettings) -> FlatModule:
     net = nn.Linear(1, 1).double()
     with torch.no_grad():
         net.weight.fill_(0.7)
         net.bias.fill_(-0.2)
-    return Player(net, ask)
+    return FlatModule(net, ask)
 
 
 def test_two_unrolled_steps_agree_with_the_derivation_by_hand_and_not_with_the_first_order() -> None:
@@ -74,8 +74,8 @@ def test_two_unrolled_steps_agree_with_the_derivation_by_hand_and_not_with_the_f
     strong = AdamSettings(lr=0.3, beta1=0.5, beta2=0.9, eps=0.1)  # a large eps: Adam's step follows the size of the gradient
     player = linear_player(strong)
     leaf = fake.clone().requires_grad_()
-    slopes = Autograd(player, lambda made: (discriminator_loss(player.net(real), player.net(made)), minimax(player.net(real), player.net(made))), leaf)
-    found = look_ahead(slopes, player.state, 2, strong).by_fake
+    slopes = AutogradGradients(player, lambda made: (discriminator_loss(player.net(real), player.net(made)), minimax_loss(player.net(real), player.net(made))), leaf)
+    found = unroll_discriminator(slopes, player.state, 2, strong).fake_gradient
     torch.testing.assert_close(found, by_hand(real, fake, strong, False), rtol=1e-9, atol=1e-12)
     shortcut = by_hand(real, fake, strong, True)
     assert float((found - shortcut).norm() / shortcut.norm()) > 0.01
@@ -84,62 +84,62 @@ def test_two_unrolled_steps_agree_with_the_derivation_by_hand_and_not_with_the_f
 @pytest.mark.parametrize("steps", [1, 3, 7])
 def test_the_look_ahead_is_what_autograd_finds_through_the_whole_graph(steps: int) -> None:
     """D of two layers, an optimiser that has already run: every moment and step count matters."""
-    net = nn.Sequential(Scaled(0.25), nn.Linear(2, 9), nn.Tanh(), nn.Linear(9, 1)).double()
-    player = Player(net, ADAM)
+    net = nn.Sequential(InputScale(0.25), nn.Linear(2, 9), nn.Tanh(), nn.Linear(9, 1)).double()
+    player = FlatModule(net, ADAM)
     real, fake = double(20, 2, seed=3), double(20, 2, seed=4)
     for seed in range(5):
         player.step(double(len(player.state.theta), seed=seed))
     leaf = fake.clone().requires_grad_()
-    slopes = Autograd(player, lambda made: (discriminator_loss(net(real), net(made)), minimax(net(real), net(made))), leaf)
-    found = look_ahead(slopes, player.state, steps, ADAM)
+    slopes = AutogradGradients(player, lambda made: (discriminator_loss(net(real), net(made)), minimax_loss(net(real), net(made))), leaf)
+    found = unroll_discriminator(slopes, player.state, steps, ADAM)
 
     theta, m, v, t = player.state
     start = theta.clone()
     theta = theta.clone().requires_grad_()
     other = fake.clone().requires_grad_()
     for _ in range(steps):
-        with player.wearing(player.split(theta)):
+        with player.swap_parameters(player.unflatten(theta)):
             (g,) = torch.autograd.grad(discriminator_loss(net(real), net(other)), theta, create_graph=True)
         m, v, t = ADAM.beta1 * m + (1 - ADAM.beta1) * g, ADAM.beta2 * v + (1 - ADAM.beta2) * g**2, t + 1
         theta = theta - ADAM.lr * (m / (1 - ADAM.beta1**t)) / ((v / (1 - ADAM.beta2**t)).sqrt() + ADAM.eps)
-    with player.wearing(player.split(theta)):
-        (whole,) = torch.autograd.grad(minimax(net(real), net(other)), other)
-    torch.testing.assert_close(found.by_fake, whole, rtol=1e-9, atol=1e-13)
+    with player.swap_parameters(player.unflatten(theta)):
+        (whole,) = torch.autograd.grad(minimax_loss(net(real), net(other)), other)
+    torch.testing.assert_close(found.fake_gradient, whole, rtol=1e-9, atol=1e-13)
     assert torch.equal(player.state.theta, start), "D is where it was"
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_the_closed_form_of_a_shallow_discriminator_is_autograds(loss: str) -> None:
-    net = nn.Sequential(Scaled(0.25), nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1)).double()
-    player, rule = Player(net, ADAM), LOSSES[loss]
+    net = nn.Sequential(InputScale(0.25), nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1)).double()
+    player, rule = FlatModule(net, ADAM), LOSSES[loss]
     real, leaf = double(40, 2, seed=5), double(40, 2, seed=6).requires_grad_()
-    assert covers(net, rule)
-    slow = Autograd(player, lambda made: (rule.discriminator(net(real), net(made)), rule.generator(net(real), net(made))), leaf)
-    quick = Shallow(player, rule).on(real, leaf)
+    assert is_supported(net, rule)
+    slow = AutogradGradients(player, lambda made: (rule.discriminator(net(real), net(made)), rule.generator(net(real), net(made))), leaf)
+    quick = ShallowGradients(player, rule).set_minibatch(real, leaf)
     for steps in (1, 4):
-        one, other = look_ahead(slow, player.state, steps, ADAM), look_ahead(quick, player.state, steps, ADAM)
-        torch.testing.assert_close(one.by_fake, other.by_fake, rtol=1e-8, atol=1e-14)
-        torch.testing.assert_close(one.first.theta, other.first.theta, rtol=1e-12, atol=0)
+        one, other = unroll_discriminator(slow, player.state, steps, ADAM), unroll_discriminator(quick, player.state, steps, ADAM)
+        torch.testing.assert_close(one.fake_gradient, other.fake_gradient, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(one.first_state.theta, other.first_state.theta, rtol=1e-12, atol=0)
         assert one.loss_d == pytest.approx(other.loss_d) and one.loss_g == pytest.approx(other.loss_g)
-        quick.on(real, leaf)
+        quick.set_minibatch(real, leaf)
 
 
 def test_the_closed_form_leaves_other_networks_alone() -> None:
     for net in (nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)), nn.Linear(2, 1)):
-        assert not covers(net, MINIMAX)
-    assert not covers(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)), relativistic.RELATIVISTIC.loss)  # type: ignore[arg-type]
+        assert not is_supported(net, MINIMAX)
+    assert not is_supported(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)), relativistic.RELATIVISTIC.loss)  # type: ignore[arg-type]
 
 
 def test_flat_adam_is_torchs_adam() -> None:
     ask = AdamSettings(lr=0.01, beta1=0.5, beta2=0.99, eps=1e-8)
     theirs = nn.Parameter(double(50, seed=7))
     optimiser = torch.optim.Adam([theirs], lr=ask.lr, betas=(ask.beta1, ask.beta2), eps=ask.eps)
-    state = AdamState.start(theirs.detach().clone())
+    state = AdamState.from_parameters(theirs.detach().clone())
     for seed in range(20):
         gradient = double(50, seed=100 + seed)
         theirs.grad = gradient.clone()
         optimiser.step()
-        state = advance(state, gradient, ask)
+        state = adam_step(state, gradient, ask)
     torch.testing.assert_close(state.theta, theirs.detach(), rtol=1e-12, atol=1e-14)
 
 
@@ -152,17 +152,17 @@ def test_the_adjoint_of_adam_by_autograd_and_where_nothing_moved() -> None:
         return theta - ADAM.lr * (m / (1 - ADAM.beta1**5)) / ((v / (1 - ADAM.beta2**5)).sqrt() + ADAM.eps), m, v
 
     wanted = torch.autograd.functional.vjp(stepped, (*before[:3], gradient), (double(6, seed=5), double(6, seed=6), double(6, seed=7)))[1]
-    after = advance(before, gradient, ADAM)
-    found, by_gradient = pull_back(after, gradient, ADAM, Adjoint(double(6, seed=5), double(6, seed=6), double(6, seed=7)))
+    after = adam_step(before, gradient, ADAM)
+    found, by_gradient = adam_step_vjp(after, gradient, ADAM, AdamStateGradient(double(6, seed=5), double(6, seed=6), double(6, seed=7)))
     for one, other in zip((*found, by_gradient), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
-    still = advance(AdamState.start(torch.zeros(3)), torch.zeros(3), ADAM)  # a dead unit: the root is 0
-    dead, by_zero = pull_back(still, torch.zeros(3), ADAM, Adjoint(torch.ones(3), torch.zeros(3), torch.zeros(3)))
+    still = adam_step(AdamState.from_parameters(torch.zeros(3)), torch.zeros(3), ADAM)  # a dead unit: the root is 0
+    dead, by_zero = adam_step_vjp(still, torch.zeros(3), ADAM, AdamStateGradient(torch.ones(3), torch.zeros(3), torch.zeros(3)))
     assert all(bool(torch.isfinite(entry).all()) for entry in (*dead, by_zero))
 
 
 def test_minibatch_features_are_their_formula() -> None:
-    layer = minibatch.Minibatch(4, 3, 2, rng()).double()
+    layer = minibatch.MinibatchDiscrimination(4, 3, 2, rng()).double()
     layer.ready.fill_(True)
     f = double(6, 4, seed=8)
     t = layer.theta.detach() / layer.theta.detach().norm(dim=0)
@@ -175,56 +175,56 @@ def test_minibatch_features_are_their_formula() -> None:
 
 
 def test_minibatch_features_start_from_the_data_and_stay_in_their_groups() -> None:
-    layer = minibatch.Minibatch(4, 5, 3, rng(), group=8).double()
+    layer = minibatch.MinibatchDiscrimination(4, 5, 3, rng(), group_size=8).double()
     f = 100 * double(16, 4, seed=9)
     first = layer(f)
     assert torch.allclose(first.mean(0), torch.zeros(5, dtype=torch.float64), atol=1e-9)  # bias: minus the mean of o
-    assert float(layer.closeness(f).detach().mean()) > 1e-3  # though distances are in the hundreds
+    assert float(layer.similarity(f).detach().mean()) > 1e-3  # though distances are in the hundreds
     moved = torch.cat([f[:8], f[8:] + 1000])
     assert torch.equal(layer(moved)[:8], layer(f)[:8])
     same = f[:1].repeat(16, 1)
-    assert torch.allclose(layer.closeness(same), torch.full((16, 5), 7.0, dtype=torch.float64))  # group - 1: itself excluded
+    assert torch.allclose(layer.similarity(same), torch.full((16, 5), 7.0, dtype=torch.float64))  # group - 1: itself excluded
 
 
 def test_deviation_is_its_formula() -> None:
     f = double(10, 6, seed=10)
-    assert float(Deviation()(f)[0]) == pytest.approx(float(f.std(0, unbiased=False).mean()), rel=1e-6)
-    assert gradgradcheck(Deviation(), (f.clone().requires_grad_(),))
+    assert float(MinibatchStdDev()(f)[0]) == pytest.approx(float(f.std(0, unbiased=False).mean()), rel=1e-6)
+    assert gradgradcheck(MinibatchStdDev(), (f.clone().requires_grad_(),))
 
 
-@pytest.mark.parametrize("penalty", [r1.penalty, relativistic.penalty, wgan_gp.penalty])
+@pytest.mark.parametrize("penalty", [r1.r1_penalty, relativistic.r1_r2_penalty, wgan_gp.gradient_penalty])
 def test_penalties_can_be_differentiated_twice_and_are_exact_for_a_linear_critic(penalty: object) -> None:
     real, fake = double(5, 2, seed=11), double(5, 2, seed=12)
     w, v = double(2, 3, seed=13), double(3, seed=14)
 
     def value(weight: Tensor, made: Tensor) -> Tensor:
-        return penalty(Turn(made, real, made, lambda x: torch.tanh(x @ weight) @ v, lambda *shape: torch.full(shape, 0.3, dtype=torch.float64)))  # type: ignore[operator, no-any-return]
+        return penalty(TrainingBatch(made, real, made, lambda x: torch.tanh(x @ weight) @ v, lambda *shape: torch.full(shape, 0.3, dtype=torch.float64)))  # type: ignore[operator, no-any-return]
 
     assert gradcheck(value, (w.clone().requires_grad_(), fake.clone().requires_grad_()))
     assert gradgradcheck(value, (w.clone().requires_grad_(), fake.clone().requires_grad_()))
     slope = torch.tensor([3.0, 4.0], dtype=torch.float64)  # of norm 5 everywhere
-    exact = {r1.penalty: 5 * 25, relativistic.penalty: 0.5 * 50, wgan_gp.penalty: 10 * 16}[penalty]  # type: ignore[index]
-    turn = Turn(fake, real, fake, lambda x: (x @ slope)[:, None], lambda *shape: torch.rand(shape, generator=rng(), dtype=torch.float64))
+    exact = {r1.r1_penalty: 5 * 25, relativistic.r1_r2_penalty: 0.5 * 50, wgan_gp.gradient_penalty: 10 * 16}[penalty]  # type: ignore[index]
+    turn = TrainingBatch(fake, real, fake, lambda x: (x @ slope)[:, None], lambda *shape: torch.rand(shape, generator=rng(), dtype=torch.float64))
     assert float(penalty(turn)) == pytest.approx(exact)  # type: ignore[operator]
 
 
 def test_mode_seeking_is_its_formula() -> None:
     z = torch.tensor([[0.0], [0.0], [2.0], [2.0]])
-    turn = Turn(z, z, z * 3, lambda x: x, lambda *shape: torch.rand(shape))
-    assert float(mode_seeking.reward(turn)) == pytest.approx(1 / (3 + 1e-5))
-    still = Turn(z, z, torch.ones(4, 1), lambda x: x, lambda *shape: torch.rand(shape))
-    assert float(mode_seeking.reward(still)) == pytest.approx(1e5, rel=1e-3)
+    turn = TrainingBatch(z, z, z * 3, lambda x: x, lambda *shape: torch.rand(shape))
+    assert float(mode_seeking.mode_seeking_penalty(turn)) == pytest.approx(1 / (3 + 1e-5))
+    still = TrainingBatch(z, z, torch.ones(4, 1), lambda x: x, lambda *shape: torch.rand(shape))
+    assert float(mode_seeking.mode_seeking_penalty(still)) == pytest.approx(1e5, rel=1e-3)
     fake = double(6, 2, seed=15).requires_grad_()
-    assert gradgradcheck(lambda made: mode_seeking.reward(Turn(double(6, 2, seed=16), fake, made, lambda x: x, lambda *shape: torch.rand(shape))), (fake,))
+    assert gradgradcheck(lambda made: mode_seeking.mode_seeking_penalty(TrainingBatch(double(6, 2, seed=16), fake, made, lambda x: x, lambda *shape: torch.rand(shape))), (fake,))
 
 
 def test_packs_are_neighbours_on_the_first_axis() -> None:
     x = torch.arange(10.0).reshape(5, 2)
-    assert torch.equal(Pack(2)(x), torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]]))
+    assert torch.equal(PackSamples(2)(x), torch.tensor([[0.0, 1, 2, 3], [4, 5, 6, 7]]))
 
 
-def game(remedy: str, ahead: int = 0, name: str = "metz-appendix", seed: int = 0) -> Game:
-    return make_game(recipe(name), DATASETS.get("ring8")(), remedy_called(remedy), seed=seed, ahead=ahead)
+def game(remedy: str, ahead: int = 0, name: str = "metz-appendix", seed: int = 0) -> GANTrainer:
+    return make_trainer(get_recipe(name), DATASETS.get("ring8")(), get_remedy(remedy), seed=seed, unroll_steps=ahead)
 
 
 @pytest.mark.parametrize("remedy", [*sorted(REMEDIES), "minibatch+unrolled", "spectral+unrolled", "r1+unrolled", "packing+relativistic"])
@@ -236,10 +236,10 @@ def test_every_remedy_plays_from_its_seed_alone(remedy: str) -> None:
     losses = [one.step() for _ in range(2)]
     torch.manual_seed(1)
     other.step()
-    kept = other.state()
+    kept = other.state_dict()
     other.step()
     again = game(remedy, ahead)
-    again.restore(kept)
+    again.load_state_dict(kept)
     again.step()
     assert all(math.isfinite(value) for pair in losses for value in pair)
     assert torch.equal(one.generator.state.theta, other.generator.state.theta), "the same seed, the same weights"
@@ -259,8 +259,8 @@ def test_spectral_maps_have_slope_one() -> None:
 
 def test_what_does_not_go_together_or_is_missing() -> None:
     with pytest.raises(ConfigError, match="both set the loss"):
-        remedy_called("relativistic+wgan-gp")
+        get_remedy("relativistic+wgan-gp")
     with pytest.raises(ConfigError, match="names a remedy twice"):
-        remedy_called("r1+r1")
+        get_remedy("r1+r1")
     with pytest.raises(ConfigError, match="needs D's features, and Bilinear does not say"):
-        insert(nn.Bilinear(1, 1, 1), lambda width: Deviation(), 1, rng(), "minibatch-stddev")
+        insert_before_head(nn.Bilinear(1, 1, 1), lambda width: MinibatchStdDev(), 1, rng(), "minibatch-stddev")

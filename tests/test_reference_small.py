@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.reference.data import DATASETS
-from gandiag.reference.game import Game, make_game
+from gandiag.reference.game import GANTrainer, make_trainer
 from gandiag.reference.objectives.none import LOSSES
-from gandiag.reference.objectives.remedies import remedy_called
-from gandiag.reference.objectives.unrolled import look_ahead
-from gandiag.reference.recipes import recipe
-from gandiag.reference.slopes import Autograd
-from gandiag.reference.small import DENSE, PixelConvTranspose2d, SmallBatchNorm2d, SmallConv2d, stencil_of
-from gandiag.reference.stack import Stacked, stack_of
+from gandiag.reference.objectives.remedies import get_remedy
+from gandiag.reference.objectives.unrolled import unroll_discriminator
+from gandiag.reference.recipes import get_recipe
+from gandiag.reference.slopes import AutogradGradients
+from gandiag.reference.small import MAX_MATRIX_ENTRIES, PixelConvTranspose2d, SmallBatchNorm2d, SmallConv2d, find_conv_pattern
+from gandiag.reference.stack import StackGradients, build_layer_stack
 
 
 @pytest.fixture
@@ -60,17 +60,17 @@ def test_small_modules_are_torchs_to_the_second_derivative(mine: nn.Module, thei
 
 
 def test_large_or_odd_convolutions_go_torchs_way() -> None:
-    assert stencil_of(nn.Conv2d(3, 4, 3, 2, 1), 8, 8) is not None
-    assert stencil_of(nn.Conv2d(3, 4, 3, 2, 1), 64, 64) is None, f"more than {DENSE} entries"
+    assert find_conv_pattern(nn.Conv2d(3, 4, 3, 2, 1), 8, 8) is not None
+    assert find_conv_pattern(nn.Conv2d(3, 4, 3, 2, 1), 64, 64) is None, f"more than {MAX_MATRIX_ENTRIES} entries"
     for odd in (nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(3, 4, 3, dilation=2), nn.Conv2d(3, 4, (3, 1)), nn.Conv2d(3, 4, 3, padding="same")):
-        assert stencil_of(odd, 8, 8) is None
+        assert find_conv_pattern(odd, 8, 8) is None
 
 
-def game(name: str, remedy: str, ahead: int) -> Game:
-    entry = recipe(name)
+def game(name: str, remedy: str, ahead: int) -> GANTrainer:
+    entry = get_recipe(name)
     data = DATASETS.get(entry.dataset)()
     data = dataclasses.replace(data, draw=lambda n, rng, draw=data.draw: draw(n, rng).to(torch.get_default_dtype()))
-    made = make_game(entry, data, remedy_called(remedy), seed=0, ahead=ahead)
+    made = make_trainer(entry, data, get_remedy(remedy), seed=0, unroll_steps=ahead)
     for seed in range(3):  # an optimiser that has already run
         made.discriminator.step(torch.randn(len(made.discriminator.state.theta), generator=torch.Generator().manual_seed(seed)))
     return made
@@ -84,15 +84,15 @@ def game(name: str, remedy: str, ahead: int) -> Game:
 ])  # fmt: skip
 def test_a_stack_looks_ahead_as_autograd_does(name: str, remedy: str, loss: str) -> None:
     made, rule = game(name, remedy, 2), LOSSES[loss]
-    _, real, fake = made._minibatch()
+    _, real, fake = made._draw_minibatch()
     player, leaf, net = made.discriminator, fake.detach().requires_grad_(), made.discriminator.net
-    stack = stack_of(net, made.rules.data.output, len(real), rule)
+    stack = build_layer_stack(net, made.setup.data.output, len(real), rule)
     assert stack is not None
-    slow = Autograd(player, lambda asked: (rule.discriminator(net(real), net(asked)), rule.generator(net(real), net(asked))), leaf)
-    one = look_ahead(slow, player.state, 2, player.ask)
-    other = look_ahead(Stacked(player, stack, rule).on(real, leaf), player.state, 2, player.ask)
-    torch.testing.assert_close(other.by_fake, one.by_fake, rtol=1e-9, atol=1e-14)
-    torch.testing.assert_close(other.first.theta, one.first.theta, rtol=1e-12, atol=1e-15)
+    slow = AutogradGradients(player, lambda asked: (rule.discriminator(net(real), net(asked)), rule.generator(net(real), net(asked))), leaf)
+    one = unroll_discriminator(slow, player.state, 2, player.adam)
+    other = unroll_discriminator(StackGradients(player, stack, rule).set_minibatch(real, leaf), player.state, 2, player.adam)
+    torch.testing.assert_close(other.fake_gradient, one.fake_gradient, rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(other.first_state.theta, one.first_state.theta, rtol=1e-12, atol=1e-15)
     assert other.loss_d == pytest.approx(one.loss_d) and other.loss_g == pytest.approx(one.loss_g)
 
 
@@ -100,8 +100,8 @@ def test_a_stack_looks_ahead_as_autograd_does(name: str, remedy: str, loss: str)
 @pytest.mark.parametrize("remedy", ["none", "packing"])
 def test_a_stack_steps_as_autograd_does_and_batch_norm_takes_note(remedy: str) -> None:
     one, other = game("metz-stacked-quarter", remedy, 0), game("metz-stacked-quarter", remedy, 0)
-    assert other._stacked is not None
-    one._stacked = None
+    assert other._stack_gradients is not None
+    one._stack_gradients = None
     for made in (one, other):
         losses = [made.step() for _ in range(2)]
         assert losses[0] != losses[1]
@@ -114,7 +114,7 @@ def test_a_stack_steps_as_autograd_does_and_batch_norm_takes_note(remedy: str) -
 def test_what_a_stack_does_not_know() -> None:
     output, loss = DATASETS.get("ring8")().output, LOSSES["minimax"]
     for net in (nn.Linear(2, 1), nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 1)), nn.Sequential(nn.Linear(2, 4), nn.ReLU())):
-        assert stack_of(net, output, 8, loss) is None
-    assert stack_of(nn.Sequential(nn.Linear(2, 1)), output, 8, loss) is not None
-    assert game("metz-stacked-quarter", "relativistic", 0)._stacked is None
-    assert game("metz-stacked-quarter", "spectral+unrolled", 2)._stacked is None
+        assert build_layer_stack(net, output, 8, loss) is None
+    assert build_layer_stack(nn.Sequential(nn.Linear(2, 1)), output, 8, loss) is not None
+    assert game("metz-stacked-quarter", "relativistic", 0)._stack_gradients is None
+    assert game("metz-stacked-quarter", "spectral+unrolled", 2)._stack_gradients is None

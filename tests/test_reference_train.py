@@ -15,20 +15,20 @@ from safetensors.torch import load_file, save_file
 import gandiag
 from gandiag.api import load
 from gandiag.errors import ConfigError, OutputError, PluginError, RecordError
-from gandiag.load.stated import Stated, stated
-from gandiag.reference.coverage import coverage
-from gandiag.reference.data import CEILING, DATASETS
-from gandiag.reference.game import make_game
-from gandiag.reference.plan import Plan, make_plan
-from gandiag.reference.train import Moment, train
+from gandiag.load.stated import FileMetadata, read_file_metadata
+from gandiag.reference.coverage import measure_coverage
+from gandiag.reference.data import REAL_HIGH_QUALITY_FRACTION, DATASETS
+from gandiag.reference.game import make_trainer
+from gandiag.reference.plan import RunConfig, make_run_config
+from gandiag.reference.train import TrainingStatus, train
 
 
 class Killed(Exception):
     pass
 
 
-def plan(**ask: Any) -> Plan:
-    return make_plan("ring8", {"recipe": "metz-appendix", "steps": 24, "snapshots": 4, **ask})
+def plan(**ask: Any) -> RunConfig:
+    return make_run_config("ring8", {"recipe": "metz-appendix", "steps": 24, "snapshots": 4, **ask})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -36,7 +36,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def killer(at: int) -> Any:
-    def watch(moment: Moment) -> None:
+    def watch(moment: TrainingStatus) -> None:
         if moment.step >= at:
             raise Killed
 
@@ -47,7 +47,7 @@ def killer(at: int) -> Any:
 def test_an_interrupted_run_ends_with_the_same_files_to_the_bit(remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = plan(remedy=remedy, unroll=3 if remedy == "unrolled" else None)
     train(ask, tmp_path / "whole")
-    monkeypatch.setattr("gandiag.reference.train.PATIENCE", 0.0)
+    monkeypatch.setattr("gandiag.reference.train.SAVE_INTERVAL_SECONDS", 0.0)
     for at in (1, 7, 8, 19):  # after a save, before one, and at a snapshot
         with pytest.raises(Killed):
             train(ask, tmp_path / "pieces", killer(at))
@@ -75,10 +75,10 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
 def test_seeds_pair_runs_and_the_global_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     data = DATASETS.get("ring8")()
-    made = {name: make_game(plan().recipe, data, plan(remedy=name).remedy, seed=seed, ahead=0) for name, seed in (("none", 3), ("unrolled", 3))}
+    made = {name: make_trainer(plan().recipe, data, plan(remedy=name).remedy, seed=seed, unroll_steps=0) for name, seed in (("none", 3), ("unrolled", 3))}
     assert torch.equal(made["none"].generator.state.theta, made["unrolled"].generator.state.theta)
     assert torch.equal(made["none"].rng.get_state(), made["unrolled"].rng.get_state())
-    other = make_game(plan().recipe, data, plan().remedy, seed=4, ahead=0)
+    other = make_trainer(plan().recipe, data, plan().remedy, seed=4, unroll_steps=0)
     assert not torch.equal(made["none"].generator.state.theta, other.generator.state.theta)
     made["none"].step()
     assert torch.equal(before, torch.random.get_rng_state())
@@ -87,13 +87,13 @@ def test_seeds_pair_runs_and_the_global_state_is_left_alone() -> None:
 def test_the_generator_is_audited_without_a_flag(tmp_path: Path) -> None:
     ask = plan(z_scale=0.25, recipe="metz-notebook")
     folder = train(ask, tmp_path / "run")
-    sampler = load(folder.generator)
-    assert sampler.latent.dim == 256 and sampler.latent.prior == "normal" and sampler.network.trained_scale == 0.25
-    game = make_game(ask.recipe, DATASETS.get("ring8")(), ask.remedy, seed=0, ahead=0)
-    game.generator.net.load_state_dict(load_file(folder.generator))
+    sampler = load(folder.generator_file)
+    assert sampler.latent.dim == 256 and sampler.latent.prior == "normal" and sampler.generator.trained_scale == 0.25
+    game = make_trainer(ask.recipe, DATASETS.get("ring8")(), ask.remedy, seed=0, unroll_steps=0)
+    game.generator.net.load_state_dict(load_file(folder.generator_file))
     z = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(sampler.network.forward(z), game.generator.net(z).detach())  # tanh, which the weights do not say
-    record = gandiag.audit(folder.generator, DATASETS.get("ring8")().draw(400, torch.Generator().manual_seed(2)), n=200)
+    assert torch.equal(sampler.generator.forward(z), game.generator.net(z).detach())  # tanh, which the weights do not say
+    record = gandiag.audit(folder.generator_file, DATASETS.get("ring8")().draw(400, torch.Generator().manual_seed(2)), n=200)
     assert record.subject["latent"]["trained_scale"]["value"] == 0.25 and "wrong_scale" in record.kinds
     assert {entry["source"] for entry in record.subject["assumptions"] if "--activation" in entry["what"]} == {"file"}
 
@@ -142,20 +142,20 @@ def test_real_samples_of_the_mixtures_are_what_they_say() -> None:
     for name in ("ring8", "grid25", "ring8-pacgan", "gaussians-64d"):
         data = DATASETS.get(name)()
         samples = data.draw(20_000, torch.Generator().manual_seed(5))
-        found = coverage(data, samples)
+        found = measure_coverage(data, samples)
         assert found is not None and found.modes == data.modes
         # Binomial at the ceiling p = 0.98889: sd 0.00074 at n = 20,000; four of them.
-        assert abs(found.good - CEILING) < 0.003, name
+        assert abs(found.good - REAL_HIGH_QUALITY_FRACTION) < 0.003, name
         # E TV of K equal shares at n is about sqrt(K / (2 pi n)): 0.014 for K = 25.
         assert found.variation < 0.03 and found.kl is not None and found.kl < 0.01
 
 
 def test_one_point_is_all_that_is_covered() -> None:
     data = DATASETS.get("ring8")()
-    found = coverage(data, torch.tensor([[2.0, 0.0]]).repeat(100, 1))
+    found = measure_coverage(data, torch.tensor([[2.0, 0.0]]).repeat(100, 1))
     assert found is not None and (found.modes, found.dominant, found.variation) == (1, 0, 0.875)
     assert found.kl == pytest.approx(2.0794, abs=1e-4)
-    none = coverage(data, torch.zeros(100, 2))
+    none = measure_coverage(data, torch.zeros(100, 2))
     assert none is not None and none.modes == 0 and none.kl is None
 
 
@@ -190,9 +190,9 @@ ODD = '{"audit": {"prior": ["normal"], "latent_dim": true, "activation": "relu:_
 def test_a_header_that_makes_no_sense_states_nothing(said: str, tmp_path: Path) -> None:
     file = tmp_path / "odd.safetensors"
     save_file({"0.weight": torch.zeros(2, 3)}, file, {"gandiag": said})
-    assert stated(file) == Stated()
+    assert read_file_metadata(file) == FileMetadata()
 
 
 def test_flags_win_over_the_header(tmp_path: Path) -> None:
     folder = train(plan(steps=1), tmp_path / "run")
-    assert load(folder.generator, prior="uniform").latent.prior == "uniform"
+    assert load(folder.generator_file, prior="uniform").latent.prior == "uniform"

@@ -11,8 +11,8 @@ import records
 
 from gandiag.record import Record
 from gandiag.report import words
-from gandiag.report.formats import FORMATS, guess
-from gandiag.report.sections import bar, sparkline
+from gandiag.report.formats import FORMATS, guess_format
+from gandiag.report.sections import draw_bar, draw_sparkline
 from gandiag.report.terminal import render_text
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
@@ -44,7 +44,7 @@ def test_color_adds_nothing_but_color(name: str) -> None:
 def test_the_first_line_is_the_verdict_and_the_last_section_what_was_not_measured(name: str) -> None:
     record = records.ALL[name]()
     shown = lines(record)
-    assert shown[0].startswith(words.VERDICTS[record.verdict])
+    assert shown[0].startswith(words.VERDICT_LABELS[record.verdict])
     titles = [line for line in shown if line in ("Findings", "Measurements", "Not measured")]
     assert titles[-1] == "Not measured"
 
@@ -91,9 +91,9 @@ def test_the_collapsed_report_reads_as_designed() -> None:
 
 
 def test_without_real_data_the_first_line_says_what_cannot_be_seen() -> None:
-    assert words.NO_REAL in lines(records.degeneracy())[0]
-    assert words.NO_REAL in " ".join(lines(records.degeneracy(), width=40)[:2])
-    assert words.NO_REAL not in lines(records.healthy())[0]
+    assert words.NO_REAL_DATA in lines(records.degeneracy())[0]
+    assert words.NO_REAL_DATA in " ".join(lines(records.degeneracy(), width=40)[:2])
+    assert words.NO_REAL_DATA not in lines(records.healthy())[0]
 
 
 def test_wrong_scale_says_so_on_the_first_line() -> None:
@@ -116,7 +116,7 @@ def test_attacks_are_shown_and_not_obeyed() -> None:
 
 
 def test_every_verdict_can_be_read_aloud() -> None:
-    told = {name: words.sentence(made()) for name, made in records.ALL.items()}
+    told = {name: words.summarize_record(made()) for name, made in records.ALL.items()}
     assert told["healthy"] == "0.03 [0.00, 0.08]: about a twentieth of the real variety is missing."
     assert told["complete"] == "1.00 [0.99, 1.00]: all of the real variety is missing."
     assert "straddles the limit of 0.15" in told["inconclusive"]
@@ -128,7 +128,7 @@ def test_every_verdict_can_be_read_aloud() -> None:
     ("value", "text"), [(0.0, "next to none"), (0.24, "about a quarter"), (0.48, "about half"), (0.89, "about nine tenths"), (0.97, "nearly all"), (1.0, "all")]
 )
 def test_fractions(value: float, text: str) -> None:
-    assert words.fraction(value) == text
+    assert words.describe_fraction(value) == text
 
 
 @pytest.mark.parametrize(
@@ -147,25 +147,25 @@ def test_fractions(value: float, text: str) -> None:
     ],
 )
 def test_numbers(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert words.format_number(value) == text
 
 
 def test_a_bar_holds_solid_up_to_low_and_soft_up_to_high() -> None:
-    assert bar(0.5, 0.4, 0.6, 10) == "████▒▒····"
-    assert bar(0.0, 0.0, 0.0, 4) == "····"
-    assert bar(1.0, 1.0, 1.0, 4) == "████"
-    assert bar(None, None, None) == ""
-    assert bar(0.5, 0.5, 0.5, 4, limit=0.25) == "█|█··"
+    assert draw_bar(0.5, 0.4, 0.6, 10) == "████▒▒····"
+    assert draw_bar(0.0, 0.0, 0.0, 4) == "····"
+    assert draw_bar(1.0, 1.0, 1.0, 4) == "████"
+    assert draw_bar(None, None, None) == ""
+    assert draw_bar(0.5, 0.5, 0.5, 4, limit=0.25) == "█|█··"
 
 
 def test_a_sparkline_starts_at_zero() -> None:
-    assert sparkline([0.0, 1.0, 2.0]) == "▁▅█"
-    assert sparkline([0.0, 0.0, 0.0]) == ""
-    assert sparkline([1.0, None, 1.0, 1.0]) == "█ ██"
+    assert draw_sparkline([0.0, 1.0, 2.0]) == "▁▅█"
+    assert draw_sparkline([0.0, 0.0, 0.0]) == ""
+    assert draw_sparkline([1.0, None, 1.0, 1.0]) == "█ ██"
 
 
 def test_formats_are_guessed_from_the_suffix() -> None:
-    assert [guess(path) for path in ("a.html", "b.JSON", "c.txt", "d", None)] == ["html", "json", "text", "text", "text"]
+    assert [guess_format(path) for path in ("a.html", "b.JSON", "c.txt", "d", None)] == ["html", "json", "text", "text", "text"]
     assert {"text", "html", "json"} <= set(FORMATS)
 
 

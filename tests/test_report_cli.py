@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import records
 from gandiag.cli import console
-from gandiag.cli.progress import Progress, heartbeat
+from gandiag.cli.progress import ProgressReporter, format_log_line
 
 from gandiag.errors import GandiagError
 
@@ -23,12 +23,12 @@ ROOT = Path(__file__).parent.parent
 COMMAND = """
 import sys
 from gandiag.cli import console
-from gandiag.cli.report import report
+from gandiag.cli.report import report_command
 from gandiag.errors import GandiagError
 try:
-    report.main(sys.argv[1:], standalone_mode=False)
+    report_command.main(sys.argv[1:], standalone_mode=False)
 except GandiagError as problem:
-    console.complain(problem)
+    console.print_error(problem)
     raise SystemExit(2)
 finally:
     loaded = {"torch", "matplotlib", "jinja2", "numpy"} & set(sys.modules)
@@ -146,8 +146,8 @@ def test_a_stream_that_lacks_characters_gets_replacements(audit: str) -> None:
 
 @pytest.fixture
 def quiet() -> object:
-    yield console.configure
-    console.configure()
+    yield console.configure_output
+    console.configure_output()
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def quiet() -> object:
     [(0, "result", "note warning: careful error: what hint:  do"), (1, "result", "warning: careful error: what hint:  do"), (2, "", "")],
 )
 def test_quietness(quiet: object, capsys: pytest.CaptureFixture[str], level: int, out: str, err: str) -> None:
-    console.configure(quiet=level)
-    console.result("result")
-    console.note("note")
-    console.detail("detail")
-    console.warn("careful")
-    console.complain(GandiagError("what", "do"))
+    console.configure_output(quiet=level)
+    console.print_result("result")
+    console.print_info("note")
+    console.print_verbose("detail")
+    console.print_warning("careful")
+    console.print_error(GandiagError("what", "do"))
     got = capsys.readouterr()
     assert (" ".join(got.out.split("\n")).strip(), " ".join(got.err.split("\n")).strip()) == (out, err)
 
@@ -169,10 +169,10 @@ def test_a_bug_is_one_line_and_a_traceback_only_with_debug(quiet: object, capsys
     try:
         raise ValueError("bad \x1b[31m thing")
     except ValueError as bug:
-        console.apologise(bug)
+        console.print_bug_report(bug)
         short = capsys.readouterr().err
-        console.configure(debug=True)
-        console.apologise(bug)
+        console.configure_output(debug=True)
+        console.print_bug_report(bug)
         long = capsys.readouterr().err
     assert short.splitlines()[0] == "error: this is a bug in gandiag: ValueError: bad \\x1b[31m thing"
     assert "Traceback" not in short and "--debug" in short
@@ -180,14 +180,14 @@ def test_a_bug_is_one_line_and_a_traceback_only_with_debug(quiet: object, capsys
 
 
 def test_a_heartbeat_says_how_far_and_how_long() -> None:
-    assert heartbeat("sample", 4096, 10_000, 26.0) == "sample 4,096 / 10,000, 37 s left"
-    assert heartbeat("sample", 0, 10_000, 3.0) == "sample 0 / 10,000, 3.0 s so far"
-    assert heartbeat("real_pass", 7, 0, 61.0) == "real pass 7, 1 min 1 s so far"
+    assert format_log_line("sample", 4096, 10_000, 26.0) == "sample 4,096 / 10,000, 37 s left"
+    assert format_log_line("sample", 0, 10_000, 3.0) == "sample 0 / 10,000, 3.0 s so far"
+    assert format_log_line("real_pass", 7, 0, 61.0) == "real pass 7, 1 min 1 s so far"
 
 
 def test_a_log_hears_a_heartbeat_even_while_nothing_is_reported() -> None:
     log = io.StringIO()
-    with Progress(stream=log, every=0.02) as on_progress:
+    with ProgressReporter(stream=log, interval=0.02) as on_progress:
         on_progress("sample", 1, 4)
         until = time.monotonic() + 10
         while log.getvalue().count("\n") < 3 and time.monotonic() < until:
@@ -198,9 +198,9 @@ def test_a_log_hears_a_heartbeat_even_while_nothing_is_reported() -> None:
 
 def test_a_short_run_leaves_nothing_in_a_log_and_a_quiet_one_never_does() -> None:
     log = io.StringIO()
-    with Progress(stream=log) as on_progress:
+    with ProgressReporter(stream=log) as on_progress:
         on_progress("sample", 1, 4)
-    with Progress(stream=log, quiet=True, every=0.001) as on_progress:
+    with ProgressReporter(stream=log, quiet=True, interval=0.001) as on_progress:
         on_progress("sample", 1, 4)
         time.sleep(0.02)
     assert log.getvalue() == ""
@@ -209,8 +209,8 @@ def test_a_short_run_leaves_nothing_in_a_log_and_a_quiet_one_never_does() -> Non
 def test_a_terminal_sees_a_bar_with_the_time_left() -> None:
     script = """
 import time
-from gandiag.cli.progress import Progress
-with Progress() as on_progress:
+from gandiag.cli.progress import ProgressReporter
+with ProgressReporter() as on_progress:
     for done in range(6):
         on_progress("sample", done, 5)
         time.sleep(0.1)

@@ -17,7 +17,7 @@ import records
 
 from gandiag.record import Exhibit
 from gandiag.report import view
-from gandiag.report.charts import Chart, Undrawable, chart
+from gandiag.report.charts import Chart, ChartError, draw_chart
 from gandiag.report.html import render_fragment, render_html
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect", "line"}
@@ -185,8 +185,8 @@ def series(**data: object) -> Exhibit:
 
 def test_a_chart_is_painted_by_the_page_and_the_same_every_time() -> None:
     exhibit = series(x=[1, 2, 3], lines={"$x_": [1, 1, 1], "fake": [3, None, 1], "real": [1, 2, 3]})
-    drawn: Chart = chart(exhibit)
-    assert chart(exhibit) == drawn
+    drawn: Chart = draw_chart(exhibit)
+    assert draw_chart(exhibit) == drawn
     assert drawn.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
     assert "var(--real)" in drawn.svg and "#0102" not in drawn.svg
     assert drawn.svg.startswith("<svg") and "xmlns" not in drawn.svg and "metadata" not in drawn.svg
@@ -200,8 +200,8 @@ def test_charts_on_one_page_do_not_share_ids() -> None:
 
 @pytest.mark.parametrize("data", [{}, {"x": [1], "lines": {"a": [1, 2]}}, {"x": ["a"], "lines": {"a": ["b"]}}, {"lines": 3}, {"lines": {"a": {"x": [1]}}}])
 def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
-    with pytest.raises(Undrawable):
-        chart(series(**data))
+    with pytest.raises(ChartError):
+        draw_chart(series(**data))
     assert "This chart cannot be drawn" in render_html(replace(records.bare(), exhibits=(series(**data),)))
 
 
@@ -216,4 +216,4 @@ def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
 )
 def test_rows_are_labelled_from_the_caption(caption: str, labels: list[str]) -> None:
     picture = Exhibit("any", "image", caption, {"png": "", "columns": 2, "rows": 2, "tile": 8})
-    assert view.picture(picture)["labels"] == labels
+    assert view.build_image(picture)["labels"] == labels

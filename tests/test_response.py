@@ -11,27 +11,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Outcome, Output
+from gandiag.contracts import MetricResult, OutputSpec
 from gandiag.errors import OutputError
-from gandiag.probes.response import KEYS, PSIS, response
-from gandiag.probes.spread import spread_of
-from gandiag.record import plain
+from gandiag.probes.response import MEASUREMENT_KEYS, TRUNCATION_PSIS, sweep_latent_scale
+from gandiag.probes.spread import compute_output_distances
+from gandiag.record import to_json_value
 
 SCALES = (0.02, 0.1, 0.5, 0.75, 1.0, 1.25, 2.0, 4.0)
 Z = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
 W = torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
-VECTOR = Output("vector", (48,), None)
+VECTOR = OutputSpec("vector", (48,), None)
 
 
-def sweep(generator: Callable[[Tensor], Tensor], scales: tuple[float, ...] = SCALES, output: Output = VECTOR) -> Outcome:
-    found = response(lambda scale: generator(Z * scale), scales, seed=0, output=output)
-    json.dumps(plain(found), allow_nan=False)
-    assert set(found.measurements) == set(KEYS)
+def sweep(generator: Callable[[Tensor], Tensor], scales: tuple[float, ...] = SCALES, output: OutputSpec = VECTOR) -> MetricResult:
+    found = sweep_latent_scale(lambda scale: generator(Z * scale), scales, seed=0, output=output)
+    json.dumps(to_json_value(found), allow_nan=False)
+    assert set(found.measurements) == set(MEASUREMENT_KEYS)
     assert all((entry.value is None) == (entry.status != "ok") and entry.reason for entry in found.measurements.values())
     return found
 
 
-def points(found: Outcome) -> list[dict[str, Any]]:
+def points(found: MetricResult) -> list[dict[str, Any]]:
     return list(found.sections["response"]["points"])
 
 
@@ -63,7 +63,7 @@ def test_hard_regions_have_no_gain() -> None:
 @pytest.mark.parametrize("generator", [lambda z: z / z.norm(dim=1, keepdim=True) @ W, lambda z: (z - z.mean(0)) / z.std(0) @ W], ids=["sphere", "batch"])
 def test_normalised_latents_are_not_swept(generator: Callable[[Tensor], Tensor]) -> None:
     asked: list[float] = []
-    found = response(lambda scale: asked.append(scale) or generator(Z * scale), SCALES, seed=0)  # type: ignore[func-returns-value]
+    found = sweep_latent_scale(lambda scale: asked.append(scale) or generator(Z * scale), SCALES, seed=0)  # type: ignore[func-returns-value]
     section = found.sections["response"]
     assert section["axis"] is None and "does not react to scale" in section["reason"] and section["points"] == []
     assert asked == [1.0, 2.0]
@@ -92,7 +92,7 @@ def test_the_same_at_every_scale_for_most_pairs() -> None:
 
 
 def test_saturation_counts_the_ends_of_the_range() -> None:
-    output = Output("vector", (48,), (-1.0, 1.0))
+    output = OutputSpec("vector", (48,), (-1.0, 1.0))
     found = points(sweep(lambda z: torch.tanh(z @ W), output=output))
     shares = [point["saturated"] for point in found]
     assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] > 0.5
@@ -105,7 +105,7 @@ def test_a_scale_that_overflows_is_null() -> None:
     assert by_scale[4.0]["spread"] is None and by_scale[2.0]["spread"] == pytest.approx(2.0, rel=1e-4)
     assert "not finite at scale 4" in found.sections["response"]["reason"]
     with pytest.raises(OutputError, match="not finite"):
-        spread_of(torch.tensor([[math.nan], [0.0]]), None)
+        compute_output_distances(torch.tensor([[math.nan], [0.0]]), None)
 
 
 def test_scale_nought_and_a_single_scale() -> None:
@@ -116,16 +116,16 @@ def test_scale_nought_and_a_single_scale() -> None:
 
 def test_distances_are_torchs_and_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Z @ W + 100.0
-    whole = spread_of(rows.reshape(256, 3, 4, 4), None).distances
-    monkeypatch.setattr("gandiag.probes.spread.CHUNK", 5)
+    whole = compute_output_distances(rows.reshape(256, 3, 4, 4), None).distances
+    monkeypatch.setattr("gandiag.probes.spread.CHUNK_SIZE_SIZE", 5)
     assert whole.allclose(torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-9)
-    assert spread_of(rows, None).distances.allclose(whole, atol=1e-9)
+    assert compute_output_distances(rows, None).distances.allclose(whole, atol=1e-9)
 
 
 def test_interval_covers_a_fresh_draw() -> None:
     """95 % intervals of tanh's spread at .5, against the value from 8 x as many latents; 20 draws: at most 5 misses (p < .003 at 5 %)."""
     def ratio(z: Tensor) -> dict[str, Any]:
-        return points(response(lambda scale: torch.tanh(z * scale @ W), (0.5, 1.0), seed=0))[0]
+        return points(sweep_latent_scale(lambda scale: torch.tanh(z * scale @ W), (0.5, 1.0), seed=0))[0]
 
     truth = ratio(torch.randn(2048, 8, generator=torch.Generator().manual_seed(99)))["spread"]
     drawn = [ratio(torch.randn(256, 8, generator=torch.Generator().manual_seed(seed))) for seed in range(20)]
@@ -145,26 +145,26 @@ def styled(psi: float, *, shrink: float = 1.0) -> Tensor:
 
 
 def test_where_scale_does_nothing_psi_is_swept() -> None:
-    found = response(lambda scale: styled(1.0), SCALES, seed=0, output=VECTOR, truncated=(styled, PSIS))
+    found = sweep_latent_scale(lambda scale: styled(1.0), SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS))
     section = found.sections["response"]
     assert section["axis"] == "psi" and section["reason"].startswith("does not react to scale: doubling z moves its outputs")
     assert section["reason"].endswith("the truncation psi is swept instead")
-    assert [point["psi"] for point in points(found)] == list(PSIS) and all("scale" not in point for point in points(found))
+    assert [point["psi"] for point in points(found)] == list(TRUNCATION_PSIS) and all("scale" not in point for point in points(found))
     for point in points(found):
         assert point["spread"] == pytest.approx(point["psi"], abs=1e-4) and point["spread_median"] == pytest.approx(point["psi"], abs=1e-4)
     by_psi = {point["psi"]: point for point in points(found)}
     assert by_psi[0.0]["duplicated"] == 1.0 and by_psi[0.0]["effective"] == 1.0 and by_psi[1.0]["duplicated"] < 0.05
-    assert set(found.measurements) == set(KEYS) and found.measurements["scale_gain"].value is None
-    assert found.exhibits[0].id == "response" and found.exhibits[0].data["x"] == list(PSIS)
+    assert set(found.measurements) == set(MEASUREMENT_KEYS) and found.measurements["scale_gain"].value is None
+    assert found.exhibits[0].id == "response" and found.exhibits[0].data["x"] == list(TRUNCATION_PSIS)
 
 
 def test_a_generator_that_reacts_to_scale_is_swept_over_scale() -> None:
-    found = response(lambda scale: Z * scale @ W, SCALES, seed=0, output=VECTOR, truncated=(styled, PSIS))
+    found = sweep_latent_scale(lambda scale: Z * scale @ W, SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS))
     assert found.sections["response"]["axis"] == "scale" and len(points(found)) == len(SCALES)
 
 
 def test_a_dead_generator_is_dead_at_every_psi() -> None:
-    found = response(lambda scale: torch.ones(256, 48), SCALES, seed=0, output=VECTOR, truncated=(lambda psi: torch.ones(256, 48), PSIS))
+    found = sweep_latent_scale(lambda scale: torch.ones(256, 48), SCALES, seed=0, output=VECTOR, truncation=(lambda psi: torch.ones(256, 48), TRUNCATION_PSIS))
     section = found.sections["response"]
     assert section["axis"] == "psi" and "every output is the same" in section["reason"] and "at every psi" in section["reason"]
     assert all(point["spread"] is None and point["effective"] == 1.0 for point in section["points"])

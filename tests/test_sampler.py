@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gandiag.contracts import Batch, Latent, Output, Source
+from gandiag.contracts import Batch, LatentSpec, OutputSpec, SampleSource
 from gandiag.errors import ConfigError, OutputError
 from gandiag.sample.check import OutputCheck, output_measurements
-from gandiag.sample.device import automatic_batch, out_of_memory, pick_device
-from gandiag.sample.guard import seeded, state_hash
-from gandiag.sample.latents import latents
-from gandiag.sample.sampler import Sampler, placed
-from gandiag.sample.streams import fake_batches
+from gandiag.sample.device import default_batch_size, is_out_of_memory, select_device
+from gandiag.sample.guard import isolated_rng, hash_module_state
+from gandiag.sample.latents import sample_latents
+from gandiag.sample.sampler import Sampler, to_device
+from gandiag.sample.streams import generate_batches
 
 
 class DCGAN(nn.Module):
@@ -43,8 +43,8 @@ class DCGAN(nn.Module):
 @dataclass
 class FakeNetwork:
     module: nn.Module
-    latent: Latent = field(default_factory=lambda: Latent(8, shape=(8, 1, 1)))
-    output: Output = field(default_factory=lambda: Output("image", (3, 8, 8), (-1.0, 1.0)))
+    latent: LatentSpec = field(default_factory=lambda: LatentSpec(8, shape=(8, 1, 1)))
+    output: OutputSpec = field(default_factory=lambda: OutputSpec("image", (3, 8, 8), (-1.0, 1.0)))
     classes: int | None = None
     condition: Any = None
     subject: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class FakeNetwork:
 
 
 def dcgan(classes: int | None = None) -> FakeNetwork:
-    with seeded(0):
+    with isolated_rng(0):
         return FakeNetwork(DCGAN(classes=classes or 0), classes=classes)
 
 
@@ -67,16 +67,16 @@ def sampler(network: Any = None, **options: Any) -> Sampler:
 @pytest.mark.parametrize("bn", ["eval", "standing"])
 def test_batch_size_and_order_do_not_change_samples(bn):
     indices = torch.arange(50)
-    whole = sampler(batch_size=50).at(indices, seed=1, bn=bn)
+    whole = sampler(batch_size=50).sample_indices(indices, seed=1, bn=bn)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     for size in (1, 7, 64):
-        torch.testing.assert_close(sampler(batch_size=size).at(order, seed=1, bn=bn), whole[order], atol=1e-5, rtol=0)
+        torch.testing.assert_close(sampler(batch_size=size).sample_indices(order, seed=1, bn=bn), whole[order], atol=1e-5, rtol=0)
 
 
 def test_the_samples_are_the_module_on_the_latents():
     network = dcgan()
     with torch.no_grad():
-        expected = copy.deepcopy(network.module).eval()(latents(network.latent, torch.arange(20), seed=4, scale=0.5))
+        expected = copy.deepcopy(network.module).eval()(sample_latents(network.latent, torch.arange(20), seed=4, scale=0.5))
     assert float(expected.std(0).mean()) > 0.01  # a constant network would pass every test below
     torch.testing.assert_close(sampler(network).sample(20, seed=4, scale=0.5), expected, atol=1e-5, rtol=0)
 
@@ -87,11 +87,11 @@ def test_the_network_is_left_as_it_was(bn, training):
     network = dcgan().module.train(training)
     network.net[0].eval()  # a mixture of flags must survive too
     network.net[0].weight.requires_grad_(False)
-    before = state_hash(network)
+    before = hash_module_state(network)
     python, legacy, torch_state = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    made = sampler(FakeNetwork(network)).at(torch.arange(70), seed=0, bn=bn)
+    made = sampler(FakeNetwork(network)).sample_indices(torch.arange(70), seed=0, bn=bn)
     assert made.shape == (70, 3, 8, 8) and not made.requires_grad
-    assert state_hash(network) == before
+    assert hash_module_state(network) == before
     assert random.getstate() == python and np.array_equal(np.random.get_state()[1], legacy) and torch.equal(torch.get_rng_state(), torch_state)
 
 
@@ -101,12 +101,12 @@ def test_state_hash_sees_every_change():
         lambda m: m.net[0].bias.data.add_(1e-6), lambda m: m.net[1].running_mean.add_(1e-6), lambda m: m.net[2].eval(),
         lambda m: m.net[0].weight.requires_grad_(False), lambda m: setattr(m.net[1], "momentum", 0.2), lambda m: m.double(),
     ]
-    hashes = [state_hash(module)]
+    hashes = [hash_module_state(module)]
     for change in changes:
         other = copy.deepcopy(module)
         change(other)
-        hashes.append(state_hash(other))
-    assert len(set(hashes)) == len(hashes) and state_hash(module) == hashes[0]
+        hashes.append(hash_module_state(other))
+    assert len(set(hashes)) == len(hashes) and hash_module_state(module) == hashes[0]
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, ZeroDivisionError])
@@ -122,15 +122,15 @@ def test_the_network_is_left_as_it_was_when_interrupted(interrupt):
             return made
 
     module = Stops().train()
-    before, torch_state = state_hash(module), torch.get_rng_state()
+    before, torch_state = hash_module_state(module), torch.get_rng_state()
     with pytest.raises((KeyboardInterrupt, OutputError)):
-        sampler(FakeNetwork(module), batch_size=4).at(torch.arange(40), seed=0, bn="standing")
-    assert state_hash(module) == before and torch.equal(torch.get_rng_state(), torch_state)
+        sampler(FakeNetwork(module), batch_size=4).sample_indices(torch.arange(40), seed=0, bn="standing")
+    assert hash_module_state(module) == before and torch.equal(torch.get_rng_state(), torch_state)
 
 
 def test_batch_statistics_normalise_each_group():
     """With the batch's own statistics the input of the last tanh has mean 0 and variance 1 per channel; stored ones here do not."""
-    made = sampler(batch_size=5).at(torch.arange(64), seed=0, bn="batch").atanh()
+    made = sampler(batch_size=5).sample_indices(torch.arange(64), seed=0, bn="batch").atanh()
     torch.testing.assert_close(made.mean((0, 2, 3)), torch.zeros(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(made.var((0, 2, 3)), torch.ones(3), atol=2e-2, rtol=0)
 
@@ -138,17 +138,17 @@ def test_batch_statistics_normalise_each_group():
 def test_standing_statistics_are_those_of_its_own_samples():
     """Re-estimated over 1,024 latents, the last batch norm's output has variance near 1: 64 positions a sample, error below 10 %."""
     one = sampler()
-    made = one.at(torch.arange(2000), seed=0, bn="standing").clamp(-0.99999, 0.99999).atanh()
+    made = one.sample_indices(torch.arange(2000), seed=0, bn="standing").clamp(-0.99999, 0.99999).atanh()
     torch.testing.assert_close(made.var((0, 2, 3)), torch.ones(3), atol=0.1, rtol=0)
-    assert torch.equal(one.at(torch.arange(9), seed=0, bn="standing"), sampler().at(torch.arange(9), seed=0, bn="standing"))
-    assert not torch.equal(one.at(torch.arange(9), seed=0, bn="standing"), one.at(torch.arange(9), seed=0))
+    assert torch.equal(one.sample_indices(torch.arange(9), seed=0, bn="standing"), sampler().sample_indices(torch.arange(9), seed=0, bn="standing"))
+    assert not torch.equal(one.sample_indices(torch.arange(9), seed=0, bn="standing"), one.sample_indices(torch.arange(9), seed=0))
 
 
 def test_labels_reach_the_network_and_are_checked():
     network = dcgan(classes=5)
     one = sampler(network)
     made = one.sample(20, seed=0)
-    torch.testing.assert_close(made[5:10], one.at(torch.arange(5, 10), seed=0, labels=torch.arange(5)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(made[5:10], one.sample_indices(torch.arange(5, 10), seed=0, labels=torch.arange(5)), atol=1e-5, rtol=0)
     assert not torch.allclose(one.sample(5, labels=3)[0], made[0])
     for labels in (torch.arange(3), torch.full((5,), 5), torch.full((5,), -1)):
         with pytest.raises(ConfigError):
@@ -165,11 +165,11 @@ class Spoils(nn.Module):
 
 
 def vectors(module: nn.Module, dim: int = 4) -> FakeNetwork:
-    return FakeNetwork(module, Latent(dim), Output("vector", (dim,)))
+    return FakeNetwork(module, LatentSpec(dim), OutputSpec("vector", (dim,)))
 
 
 def test_nan_is_counted_and_named():
-    bad = int((latents(Latent(4), torch.arange(256), seed=0)[:, 0] > 1).sum())
+    bad = int((sample_latents(LatentSpec(4), torch.arange(256), seed=0)[:, 0] > 1).sum())
     with pytest.raises(OutputError, match=f"{bad} of 256 samples hold NaN"):
         sampler(vectors(Spoils()), batch_size=10).sample(256)
 
@@ -184,9 +184,9 @@ def test_huge_finite_values_are_no_nan():
 
 def test_another_shape_and_a_failing_network_are_output_errors():
     with pytest.raises(OutputError, match=r"\(6, 4\) where \(6, 5\)"):
-        sampler(FakeNetwork(nn.Identity(), Latent(4), Output("vector", (5,)))).sample(6)
+        sampler(FakeNetwork(nn.Identity(), LatentSpec(4), OutputSpec("vector", (5,)))).sample(6)
     with pytest.raises(OutputError, match="failed on latents"):
-        sampler(FakeNetwork(nn.Linear(3, 4), Latent(4), Output("vector", (4,)))).sample(6)
+        sampler(FakeNetwork(nn.Linear(3, 4), LatentSpec(4), OutputSpec("vector", (4,)))).sample(6)
 
 
 class Hungry(nn.Module):
@@ -209,7 +209,7 @@ class Hungry(nn.Module):
 ])
 def test_the_batch_is_halved_when_memory_runs_out(error):
     one = sampler(vectors(Hungry(error)), batch_size=32)
-    torch.testing.assert_close(one.sample(41, seed=2), 2 * latents(Latent(4), torch.arange(41), seed=2))
+    torch.testing.assert_close(one.sample(41, seed=2), 2 * sample_latents(LatentSpec(4), torch.arange(41), seed=2))
     assert one.batch_size == 2
     hungrier = Hungry(error)
     hungrier.limit = 0
@@ -220,7 +220,7 @@ def test_the_batch_is_halved_when_memory_runs_out(error):
 def test_a_real_allocation_failure_is_told_apart_from_other_errors():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
-    assert out_of_memory(caught.value) and not out_of_memory(RuntimeError("shape '[3]' is invalid"))
+    assert is_out_of_memory(caught.value) and not is_out_of_memory(RuntimeError("shape '[3]' is invalid"))
 
 
 def test_noise_of_the_network_itself_follows_the_seed():
@@ -236,32 +236,32 @@ def test_weights_that_are_recomputed_on_every_call():
     """Old-style weight norm keeps a computed tensor on the module, which cannot be copied; it must still run in place."""
     with pytest.warns(FutureWarning):
         module = nn.utils.weight_norm(nn.Linear(4, 4))
-    before = state_hash(module)
-    assert sampler(vectors(module)).sample(3).shape == (3, 4) and state_hash(module) == before
+    before = hash_module_state(module)
+    assert sampler(vectors(module)).sample(3).shape == (3, 4) and hash_module_state(module) == before
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_torchscript_runs_and_its_batch_norm_is_not_pretended_to_switch():
     plain = dcgan().module.net.eval()
     for module in (torch.jit.script(plain), torch.jit.trace(plain, torch.zeros(2, 8, 1, 1)), torch.jit.freeze(torch.jit.script(plain))):
-        before = state_hash(module)
+        before = hash_module_state(module)
         one = sampler(FakeNetwork(module))
         torch.testing.assert_close(one.sample(5), sampler(FakeNetwork(plain)).sample(5), atol=1e-5, rtol=0)
-        assert state_hash(module) == before
+        assert hash_module_state(module) == before
     with pytest.raises(ConfigError, match="2 batch-norm layers"):
-        sampler(FakeNetwork(torch.jit.script(plain))).at(torch.arange(5), seed=0, bn="batch")
+        sampler(FakeNetwork(torch.jit.script(plain))).sample_indices(torch.arange(5), seed=0, bn="batch")
 
 
 def test_run_gives_gradients_to_latents_only_when_asked():
     network = dcgan()
     one = sampler(network)
-    z = latents(network.latent, torch.arange(4), seed=0).requires_grad_()
-    one.run(z, grad=True).square().sum().backward()
+    z = sample_latents(network.latent, torch.arange(4), seed=0).requires_grad_()
+    one.generate(z, keep_graph=True).square().sum().backward()
     assert z.grad is not None and float(z.grad.abs().sum()) > 0
-    assert not one.run(z).requires_grad
-    torch.testing.assert_close(one.run(z).cpu(), one.sample(4), atol=1e-5, rtol=0)
+    assert not one.generate(z).requires_grad
+    torch.testing.assert_close(one.generate(z).cpu(), one.sample(4), atol=1e-5, rtol=0)
     with pytest.raises(ConfigError, match="standing"):
-        one.run(z, bn="standing")
+        one.generate(z, bn="standing")
 
 
 def test_output_facts_merge_and_match_their_definition():
@@ -276,9 +276,9 @@ def test_output_facts_merge_and_match_their_definition():
     left.merge(right)
     left.merge(spec.start())
     facts = whole.result()
-    assert left.result() == facts and facts.constant == (1,) and facts.channels == 3
-    assert (facts.low, facts.high) == (-1.0, 1.5) and facts.outside == pytest.approx(1 / samples.numel())
-    assert facts.saturated == pytest.approx(float((samples.abs() >= 1 - 2 / 510).double().mean()))
+    assert left.result() == facts and facts.constant_channels == (1,) and facts.n_channels == 3
+    assert (facts.minimum, facts.maximum) == (-1.0, 1.5) and facts.out_of_range_fraction == pytest.approx(1 / samples.numel())
+    assert facts.saturated_fraction == pytest.approx(float((samples.abs() >= 1 - 2 / 510).double().mean()))
     found = output_measurements(facts)
     assert found["output_max"].value == 1.5 and found["constant_channels"].value == 1
     assert all(entry.status == "not_measured" for entry in output_measurements(spec.start().result()).values())
@@ -286,39 +286,39 @@ def test_output_facts_merge_and_match_their_definition():
 
 def test_fake_batches_hold_indices_and_labels():
     one = sampler(dcgan(classes=5))
-    batches = list(fake_batches(one, Source("fake", 0.5), 23, 10, seed=3))
+    batches = list(generate_batches(one, SampleSource("fake", 0.5), 23, 10, seed=3))
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(23))
     joined = torch.cat([batch.samples for batch in batches])
     torch.testing.assert_close(joined, one.sample(23, seed=3, scale=0.5), atol=1e-5, rtol=0)
     assert torch.cat([batch.labels for batch in batches]).tolist() == [i % 5 for i in range(23)]
-    assert {int(x) for batch in fake_batches(one, Source("fake"), 9, 4, only_class=2) for x in batch.labels} == {2}
+    assert {int(x) for batch in generate_batches(one, SampleSource("fake"), 9, 4, only_class=2) for x in batch.labels} == {2}
 
 
 def test_batch_statistics_do_not_depend_on_the_stream_batch():
     one = sampler()
-    made = [torch.cat([batch.samples for batch in fake_batches(one, Source("fake", bn="batch"), 150, size)]) for size in (10, 64, 100)]
+    made = [torch.cat([batch.samples for batch in generate_batches(one, SampleSource("fake", bn="batch"), 150, size)]) for size in (10, 64, 100)]
     torch.testing.assert_close(made[0], made[1])
     assert not torch.equal(made[0][:64], made[2][:64]) or torch.allclose(made[0][:128], made[2][:128])
 
 
 def test_devices_and_automatic_batches():
-    assert pick_device("cpu").type == "cpu" and pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert select_device("cpu").type == "cpu" and select_device("auto").type in ("cpu", "cuda", "mps")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no cuda"):
-            pick_device("cuda")
+            select_device("cuda")
     cpu = torch.device("cpu")
-    assert automatic_batch(Output("image", (3, 64, 64)), cpu) == 128 and automatic_batch(Output("vector", (2,)), cpu) == 4096
-    assert automatic_batch(Output("image", (3, 2048, 2048)), cpu) == 1
+    assert default_batch_size(OutputSpec("image", (3, 64, 64)), cpu) == 128 and default_batch_size(OutputSpec("vector", (2,)), cpu) == 4096
+    assert default_batch_size(OutputSpec("image", (3, 2048, 2048)), cpu) == 1
     with pytest.raises(ConfigError, match="'evil'"):
-        sampler().at(torch.arange(2), seed=0, bn="evil")
+        sampler().sample_indices(torch.arange(2), seed=0, bn="evil")
 
 
 def test_another_device_gets_a_copy_and_the_original_stays():
     network = dcgan()
-    before, meta = state_hash(network.module), torch.device("meta")
-    copied, device = placed(network, meta)
-    assert device == meta and next(copied.module.parameters()).device == meta and state_hash(network.module) == before
-    assert placed(network, torch.device("cpu"))[0] is network
+    before, meta = hash_module_state(network.module), torch.device("meta")
+    copied, device = to_device(network, meta)
+    assert device == meta and next(copied.module.parameters()).device == meta and hash_module_state(network.module) == before
+    assert to_device(network, torch.device("cpu"))[0] is network
 
 
 def test_what_cannot_be_copied_runs_where_it_is():
@@ -326,9 +326,9 @@ def test_what_cannot_be_copied_runs_where_it_is():
         module = nn.utils.weight_norm(nn.Linear(4, 4))
     module(torch.zeros(1, 4))  # leaves a computed tensor behind, which deepcopy refuses
     network = vectors(module)
-    assert placed(network, torch.device("meta")) == (network, torch.device("cpu"))
+    assert to_device(network, torch.device("meta")) == (network, torch.device("cpu"))
 
 
 def test_the_sampler_says_what_it_is():
     assert repr(sampler(dcgan(3))) == "Generator(z (8, 1, 1) normal -> image (3, 8, 8), 3 classes, on cpu)"
-    assert sampler().batch_norms == 2
+    assert sampler().n_batchnorm_layers == 2

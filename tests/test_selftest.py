@@ -13,29 +13,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from gandiag.report.selftest import render_selftest, share, short
-from gandiag.rivals import COLUMNS, RIVALS, SIMILARITY, better, compare, pairwise_similarity
-from gandiag.selftest import QUICK, Plan, area, quick, selftest, tells
-from gandiag.testing import Injection, cases, mixture, standard_world
+from gandiag.report.selftest import render_self_test, format_short_fraction, format_short_number
+from gandiag.rivals import TABLE_METRICS, OTHER_METRICS, SIMILARITY_KEY, metric_direction, compute_metrics, pairwise_similarity
+from gandiag.selftest import QUICK_CASES, SelfTestConfig, roc_auc, quick_config, run_selftest, is_detected
+from gandiag.testing import Corruption, validity_cases, make_mixture, standard_mixture
 
 ROOT = Path(__file__).resolve().parent.parent
-FEW = tuple(case for case in cases() if case.name in ("clean", "modes kept 0.5", "junk 20 %", "half + junk 20 %"))
+FEW = tuple(case for case in validity_cases() if case.name in ("clean", "modes kept 0.5", "junk 20 %", "half + junk 20 %"))
 
 
 @pytest.fixture(scope="module")
 def document() -> dict:
-    return selftest(Plan(dims=(8, 16), seeds=(3,), n=600, replicates=5, rows=FEW, threads=1))
+    return run_selftest(SelfTestConfig(dims=(8, 16), seeds=(3,), n=600, replicates=5, cases=FEW, n_threads=1))
 
 
 def test_every_row_of_the_score_is_there_once() -> None:
-    names = [case.name for case in cases()]
-    assert len(names) == len(set(names)) and set(QUICK) <= set(names)
-    injections = [case.injection for case in cases()]
+    names = [case.name for case in validity_cases()]
+    assert len(names) == len(set(names)) and set(QUICK_CASES) <= set(names)
+    injections = [case.corruption for case in validity_cases()]
     assert all(injections.count(injection) == 1 for injection in injections)
     for dim in (2, 64):
-        world = standard_world(dim)
-        for case in cases():
-            lost = case.injection.target(world)
+        world = standard_mixture(dim)
+        for case in validity_cases():
+            lost = case.corruption.true_loss(world)
             assert (lost == 0) == (case.group in ("clean", "control")), case
 
 
@@ -44,7 +44,7 @@ def test_the_document_holds_rows_nulls_and_a_summary(document: dict) -> None:
     assert [row["name"] for row in document["rows"]] == 2 * ["real against real", *(case.name for case in FEW)]
     for row in document["rows"]:
         assert row["score"]["low"] <= row["score"]["value"] <= row["score"]["high"]
-        assert set(row["metrics"]) == set(COLUMNS) and row["ok"] == (abs(row["error"]) <= row["tolerance"])
+        assert set(row["metrics"]) == set(TABLE_METRICS) and row["ok"] == (abs(row["error"]) <= row["tolerance"])
     assert document["ok"] and document["off"] == []
     assert document["summary"]["score"] == {"found": 4, "of": 4, "alarms": 0, "of_none": 6, "auc": 1.0}
     nulls = [row for row in document["rows"] if row["group"] == "null"]
@@ -55,34 +55,34 @@ def test_threads_change_nothing_and_another_seed_does() -> None:
     def without_time(found: dict) -> dict:
         return {**found, "seconds": 0}
 
-    plan = Plan(dims=(8,), seeds=(3,), n=300, replicates=3, rows=FEW[:2], threads=2)
-    again = selftest(plan)
-    assert without_time(again) == without_time(selftest(replace(plan, threads=1)))
-    other = selftest(replace(plan, seeds=(4,)))
+    plan = SelfTestConfig(dims=(8,), seeds=(3,), n=300, replicates=3, cases=FEW[:2], n_threads=2)
+    again = run_selftest(plan)
+    assert without_time(again) == without_time(run_selftest(replace(plan, n_threads=1)))
+    other = run_selftest(replace(plan, seeds=(4,)))
     assert other["rows"][2]["score"] != again["rows"][2]["score"]
 
 
 def test_a_score_that_misses_the_collapse_fails_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-test can fail: judged against a loss that is not there, the row is off and the verdict says so."""
-    monkeypatch.setattr(Injection, "target", lambda self, world: 0.9 if self.keep < 1 else 0.0)
-    found = selftest(Plan(dims=(16,), n=500, replicates=5, rows=FEW[:2], threads=1))
+    monkeypatch.setattr(Corruption, "true_loss", lambda self, world: 0.9 if self.mode_fraction < 1 else 0.0)
+    found = run_selftest(SelfTestConfig(dims=(16,), n=500, replicates=5, cases=FEW[:2], n_threads=1))
     assert not found["ok"] and found["off"] == ["modes kept 0.5 in 16-D"]
-    assert render_selftest(found).startswith("FAILED  1 of 3 rows are off: modes kept 0.5 in 16-D")
+    assert render_self_test(found).startswith("FAILED  1 of 3 rows are off: modes kept 0.5 in 16-D")
 
 
 def test_progress_counts_to_the_end_and_the_time_is_said_first() -> None:
     seen: list[object] = []
-    plan = Plan(dims=(2,), n=200, replicates=2, rows=FEW[:1], threads=1)
-    selftest(plan, lambda stage, done, total: seen.append((done, total)), seen.append)
-    assert str(seen[0]).startswith(f"{plan.count} comparisons, about ") and seen[-1] == (plan.count, plan.count)
+    plan = SelfTestConfig(dims=(2,), n=200, replicates=2, cases=FEW[:1], n_threads=1)
+    run_selftest(plan, lambda stage, done, total: seen.append((done, total)), seen.append)
+    assert str(seen[0]).startswith(f"{plan.n_runs} comparisons, about ") and seen[-1] == (plan.n_runs, plan.n_runs)
 
 
 def test_telling_is_one_sided_and_as_rare_as_said() -> None:
     """9 normals, the last against the other 8: beyond the t prediction bound in .5 % of 5,000 cases, standard error .001."""
     draws = torch.randn(5_000, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
-    told = sum(tells(row[8], row[:8], "lower") for row in draws) / len(draws)
+    told = sum(is_detected(row[8], row[:8], "lower") for row in draws) / len(draws)
     assert told == pytest.approx(0.005, abs=0.003)
-    assert tells(9, [0, 1, 2], "lower") is False and tells(99, [0, 1, 2], "lower") and not tells(99, [0, 1, 2], "higher") and tells(-99, [0, 1, 2], "neither")
+    assert is_detected(9, [0, 1, 2], "lower") is False and is_detected(99, [0, 1, 2], "lower") and not is_detected(99, [0, 1, 2], "higher") and is_detected(-99, [0, 1, 2], "neither")
 
 
 def test_area_is_that_of_sklearn() -> None:
@@ -90,9 +90,9 @@ def test_area_is_that_of_sklearn() -> None:
 
     values = torch.randint(0, 9, (60,), generator=torch.Generator().manual_seed(1)).double().tolist()
     expected = roc_auc_score([1] * 25 + [0] * 35, values)
-    assert area(values[:25], values[25:], "lower") == pytest.approx(expected)
-    assert area(values[:25], values[25:], "higher") == pytest.approx(1 - expected)
-    assert area(values[:25], values[25:], "neither") == pytest.approx(max(expected, 1 - expected))
+    assert roc_auc(values[:25], values[25:], "lower") == pytest.approx(expected)
+    assert roc_auc(values[:25], values[25:], "higher") == pytest.approx(1 - expected)
+    assert roc_auc(values[:25], values[25:], "neither") == pytest.approx(max(expected, 1 - expected))
 
 
 def test_similarity_has_its_closed_forms() -> None:
@@ -107,26 +107,26 @@ def test_similarity_has_its_closed_forms() -> None:
 def test_rivals_are_the_metrics_themselves_and_know_their_direction() -> None:
     import gandiag.metrics as metrics
 
-    world = mixture(8, 6)
-    real, fake = world.sample(200, seed=1), Injection(keep=0.5).sample(world, 200, seed=2)
-    found = compare(real, fake)
-    assert tuple(found) == RIVALS and all(math.isfinite(value) for value in found.values())
+    world = make_mixture(8, 6)
+    real, fake = world.sample(200, seed=1), Corruption(mode_fraction=0.5).sample(world, 200, seed=2)
+    found = compute_metrics(real, fake)
+    assert tuple(found) == OTHER_METRICS and all(math.isfinite(value) for value in found.values())
     for key in ("recall", "coverage", "precision", "density", "ndb", "kid", "near_duplicates"):
         assert found[key] == getattr(metrics, key)(real, fake), key
     assert found["frechet"] == metrics.frechet_distance(real, fake) and found["vendi_2"] == pytest.approx(metrics.vendi_score(real, fake, 2.0))
     assert found["pairwise_distance"] == metrics.pairwise_distance(real, fake)[1]
-    assert compare(real, fake, ("ndb",)) == {"ndb": found["ndb"]}
-    assert {key: better(key) for key in COLUMNS} == {"frechet": "lower", "recall": "higher", "coverage": "higher", "ndb": "lower", "vendi_1": "higher",
-                                                     "pairwise_distance": "higher", SIMILARITY: "lower"}  # fmt: skip
+    assert compute_metrics(real, fake, ("ndb",)) == {"ndb": found["ndb"]}
+    assert {key: metric_direction(key) for key in TABLE_METRICS} == {"frechet": "lower", "recall": "higher", "coverage": "higher", "ndb": "lower", "vendi_1": "higher",
+                                                     "pairwise_distance": "higher", SIMILARITY_KEY: "lower"}  # fmt: skip
 
 
 def test_the_page_fits_and_says_everything_without_color(document: dict) -> None:
-    text = render_selftest(document)
+    text = render_self_test(document)
     assert text.startswith("PASSED  all 10 rows") and text.endswith("\n") and "\x1b" not in text and "…" not in text
     assert max(map(len, text.split("\n"))) <= 100
     for word in ("seed 3", "real against real", "half + junk 20 %", "MS-SSIM", "gandiag's score", "16 dimensions"):
         assert word in text, word
-    colored = render_selftest(document, color=True)
+    colored = render_self_test(document, color=True)
     assert "\x1b[" in colored
     import re
 
@@ -138,11 +138,11 @@ NUMBERS = {0.0: ".00", 0.434: ".43", 0.999: "1.0", 2.46: "2.5", 17.4: "17", 585.
 
 @pytest.mark.parametrize(("value", "text"), NUMBERS.items())
 def test_numbers_take_three_places(value: float, text: str) -> None:
-    assert short(value) == text and len(text) <= 3
+    assert format_short_number(value) == text and len(text) <= 3
 
 
 def test_shares_take_three_places() -> None:
-    assert [share(value) for value in (0.0, 0.5, 0.996, 1.0)] == [".00", ".50", "1.0", "1.0"]
+    assert [format_short_fraction(value) for value in (0.0, 0.5, 0.996, 1.0)] == [".00", ".50", "1.0", "1.0"]
 
 
 def gandiag(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -169,12 +169,12 @@ def test_impossible_settings_are_refused_before_the_run(arguments: str, word: st
 
 
 def test_quick_is_a_part_of_the_whole() -> None:
-    assert {case.name for case in quick().rows} == set(QUICK) and set(quick().dims) <= set(Plan().dims) and quick().count < Plan().count / 3
+    assert {case.name for case in quick_config().cases} == set(QUICK_CASES) and set(quick_config().dims) <= set(SelfTestConfig().dims) and quick_config().n_runs < SelfTestConfig().n_runs / 3
 
 
 @pytest.mark.slow
 def test_the_whole_table_passes_on_fresh_seeds() -> None:
-    found = selftest(Plan(seeds=(101, 102)))
+    found = run_selftest(SelfTestConfig(seeds=(101, 102)))
     assert found["ok"], found["off"]
     assert found["mean_absolute_error"] < 0.03 and found["summary"]["score"]["auc"] > 0.99
     assert all(found["summary"]["score"]["auc"] >= told["auc"] for told in found["summary"].values())

@@ -11,15 +11,15 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import SourceError
-from gandiag.sample.arrays import array_rows
-from gandiag.sample.fit import fit_images, match_channels, resized, value_range
-from gandiag.sample.order import index_hash
-from gandiag.sample.streams import looks_like_samples, open_samples, subset
+from gandiag.sample.arrays import open_array
+from gandiag.sample.fit import match_image_format, match_channels, center_crop_resize, infer_value_range
+from gandiag.sample.order import hash_indices
+from gandiag.sample.streams import contains_samples, open_samples, select_indices
 
-RGB = Output("image", (3, 16, 16), (-1.0, 1.0))
-GREY = Output("image", (1, 16, 16), (-1.0, 1.0))
+RGB = OutputSpec("image", (3, 16, 16), (-1.0, 1.0))
+GREY = OutputSpec("image", (1, 16, 16), (-1.0, 1.0))
 
 
 def pictures(n, size=(16, 16), mode="RGB", seed=0):
@@ -76,8 +76,8 @@ def test_batches_and_limits_are_subsets_of_the_whole(folder):
     for limit in (2, 5, 7, 100):
         samples, indices, _ = joined(found, limit=limit, batch_size=2)
         assert torch.equal(samples, whole[indices]) and len(indices) == min(limit, 7)
-    smaller, larger = (set(subset(1000, limit).tolist()) for limit in (50, 80))
-    assert smaller < larger and smaller == set(torch.argsort(index_hash(torch.arange(1000)))[:50].tolist())
+    smaller, larger = (set(select_indices(1000, limit).tolist()) for limit in (50, 80))
+    assert smaller < larger and smaller == set(torch.argsort(hash_indices(torch.arange(1000)))[:50].tolist())
 
 
 def test_fingerprints_follow_contents(folder):
@@ -99,7 +99,7 @@ def test_mixed_sizes_need_a_generator(folder):
     with pytest.raises(SourceError, match=r"several sizes: .*0.PNG is 16x16, dogs/odd.png is 24x20"):
         _ = found.output
     with pytest.raises(SourceError):
-        next(found.batches(2))
+        next(found.iter_batches(2))
     assert joined(found, RGB)[0].shape == (8, 3, 16, 16)
     assert "several sizes" in found.assumptions(RGB)[0].value
 
@@ -133,7 +133,7 @@ def test_other_files_are_refused(tmp_path, content, said):
     path.write_bytes(content)
     with pytest.raises(SourceError, match=said):
         open_samples(path)
-    assert looks_like_samples(path) == content.startswith(b"\x93NUMPY")
+    assert contains_samples(path) == content.startswith(b"\x93NUMPY")
 
 
 def test_missing_files_single_images_and_checkpoints(tmp_path):
@@ -145,7 +145,7 @@ def test_missing_files_single_images_and_checkpoints(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "g.pt")
     with pytest.raises(SourceError, match="PyTorch file"):
         open_samples(tmp_path / "g.pt")
-    assert not looks_like_samples(tmp_path / "g.pt") and not looks_like_samples(tmp_path / "nowhere")
+    assert not contains_samples(tmp_path / "g.pt") and not contains_samples(tmp_path / "nowhere")
 
 
 def test_too_few_samples():
@@ -184,7 +184,7 @@ def test_several_arrays_need_a_key(tmp_path):
     np.savez(path, real=np.zeros((5, 2)), fake=np.ones((5, 2)), labels=np.arange(5))
     with pytest.raises(SourceError, match=r"2 arrays: real \(5, 2\), fake") as refused:
         open_samples(path)
-    assert "--npz-key" in refused.value.hint and looks_like_samples(path)
+    assert "--npz-key" in refused.value.hint and contains_samples(path)
     found = open_samples(path, npz_key="fake")
     assert joined(found)[0].eq(1).all() and found.labels.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(SourceError, match="no array called 'fak'") as refused:
@@ -207,13 +207,13 @@ def test_pickled_arrays_are_not_run(tmp_path):
 
 def test_vectors_are_left_as_they_are():
     x = np.random.default_rng(0).normal(50, 9, (20, 5))
-    found = open_samples(x, fit=Output("vector", (5,)))
-    assert found.output == Output("vector", (5,))
-    torch.testing.assert_close(joined(found, Output("vector", (5,)))[0], torch.from_numpy(x).float())
+    found = open_samples(x, output=OutputSpec("vector", (5,)))
+    assert found.output == OutputSpec("vector", (5,))
+    torch.testing.assert_close(joined(found, OutputSpec("vector", (5,)))[0], torch.from_numpy(x).float())
     with pytest.raises(SourceError, match=r"vector samples of shape \(5,\), and the generator makes vector samples of shape \(6,\)"):
-        open_samples(x, fit=Output("vector", (6,)))
+        open_samples(x, output=OutputSpec("vector", (6,)))
     with pytest.raises(SourceError, match="generator makes image"):
-        open_samples(x, fit=RGB)
+        open_samples(x, output=RGB)
 
 
 def test_digits_three_ways():
@@ -222,22 +222,22 @@ def test_digits_three_ways():
     with pytest.raises(SourceError, match="run from 0 to 16"):
         open_samples(digits.images)
     images = (digits.images / 16).astype(np.float32)
-    small = Output("image", (1, 8, 8), (0.0, 1.0))
+    small = OutputSpec("image", (1, 8, 8), (0.0, 1.0))
     assert torch.equal(joined(open_samples(images), small, batch_size=500)[0][:, 0], torch.from_numpy(images))
-    flat = open_samples((digits.data / 16).astype(np.float32), fit=small)
+    flat = open_samples((digits.data / 16).astype(np.float32), output=small)
     assert flat.kind == "vector" and torch.equal(joined(flat, small, batch_size=500)[0], joined(open_samples(images), small, batch_size=500)[0])
-    as_vectors = joined(open_samples(images), Output("vector", (64,), (-1.0, 1.0)), batch_size=500)[0]
+    as_vectors = joined(open_samples(images), OutputSpec("vector", (64,), (-1.0, 1.0)), batch_size=500)[0]
     torch.testing.assert_close(as_vectors, torch.from_numpy(images).flatten(1) * 2 - 1)
 
 
 def test_series_only_where_said():
     x = np.random.default_rng(0).normal(size=(10, 32, 2)).astype(np.float32)
     found = open_samples(x, kind="series")
-    assert found.output == Output("series", (2, 32)) and torch.equal(joined(found)[0], torch.from_numpy(x).transpose(1, 2))
+    assert found.output == OutputSpec("series", (2, 32)) and torch.equal(joined(found)[0], torch.from_numpy(x).transpose(1, 2))
     signed = torch.from_numpy(np.clip(x, -1, 1))  # read as grey images until a generator of series comes along
     for shape, expected in (((2, 32), signed.transpose(1, 2)), ((32, 2), signed), ((64,), signed.flatten(1))):
-        assert torch.equal(joined(open_samples(signed), Output("series", shape))[0], expected)
-    assert open_samples(x[:, :, 0], kind="series").output == Output("series", (1, 32))
+        assert torch.equal(joined(open_samples(signed), OutputSpec("series", shape))[0], expected)
+    assert open_samples(x[:, :, 0], kind="series").output == OutputSpec("series", (1, 32))
 
 
 @pytest.mark.parametrize("array, said", [
@@ -292,7 +292,7 @@ def test_tensor_datasets_vectors_and_loaders():
     for source in (TensorDataset(x, y), DataLoader(TensorDataset(x, y), batch_size=4)):
         found = open_samples(source)
         samples, _, labels = joined(found)
-        assert found.output == Output("vector", (3,)) and torch.equal(samples, x) and torch.equal(labels, y) and torch.equal(found.labels, y)
+        assert found.output == OutputSpec("vector", (3,)) and torch.equal(samples, x) and torch.equal(labels, y) and torch.equal(found.labels, y)
 
 
 def test_augmentation_is_fixed_by_the_index_and_the_global_generator_stays():
@@ -340,17 +340,17 @@ def test_modes_of_image_files(tmp_path):
     }
     for name, image in files.items():
         image.save(tmp_path / name)
-    samples, _, _ = joined(open_samples(tmp_path), Output("image", (3, 16, 16), (0.0, 1.0)))
+    samples, _, _ = joined(open_samples(tmp_path), OutputSpec("image", (3, 16, 16), (0.0, 1.0)))
     torch.testing.assert_close(samples, (torch.from_numpy(ramp) / 255).expand(4, 3, 16, 16), atol=1e-6, rtol=0)
 
 
 def test_resizing_keeps_constants_crops_the_centre_and_does_not_alias():
-    assert torch.allclose(resized(torch.full((1, 1, 50, 30), 0.3), 16, 16), torch.tensor(0.3), atol=1e-6)
+    assert torch.allclose(center_crop_resize(torch.full((1, 1, 50, 30), 0.3), 16, 16), torch.tensor(0.3), atol=1e-6)
     wide = torch.zeros(1, 1, 16, 48)
     wide[..., 16:32] = 1
-    assert torch.allclose(resized(wide, 16, 16), torch.ones(1, 1, 16, 16))
+    assert torch.allclose(center_crop_resize(wide, 16, 16), torch.ones(1, 1, 16, 16))
     checker = (torch.arange(64)[:, None] + torch.arange(64)) % 2
-    reduced = resized(checker[None, None].float(), 16, 16)
+    reduced = center_crop_resize(checker[None, None].float(), 16, 16)
     assert float((reduced - 0.5)[..., 2:-2, 2:-2].abs().max()) < 0.05  # without antialiasing: 0 or 1
 
 
@@ -358,16 +358,16 @@ def test_large_reductions_match_the_slow_way():
     """Blocks first, the last 3x by bicubic: within 2 % of full antialiased bicubic on a real photograph, and never shifted."""
     photo = torch.from_numpy(load_sample_images().images[0].copy()).permute(2, 0, 1)[None, :, :420, :420].float() / 255
     slow = torch.nn.functional.interpolate(photo, size=(16, 16), mode="bicubic", antialias=True).clamp(0, 1)
-    assert float((resized(photo, 16, 16) - slow).abs().mean()) < 0.02
-    mirrored = resized(photo.flip(3), 16, 16).flip(3)
-    torch.testing.assert_close(mirrored, resized(photo, 16, 16), atol=1e-4, rtol=0)
+    assert float((center_crop_resize(photo, 16, 16) - slow).abs().mean()) < 0.02
+    mirrored = center_crop_resize(photo.flip(3), 16, 16).flip(3)
+    torch.testing.assert_close(mirrored, center_crop_resize(photo, 16, 16), atol=1e-4, rtol=0)
 
 
 def test_the_generators_range_and_assumptions():
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
-    made = fit_images(images, Output("image", (3, 16, 16), (0.0, 255.0)))
+    made = match_image_format(images, OutputSpec("image", (3, 16, 16), (0.0, 255.0)))
     assert float(made.min()) >= 0 and 100 < float(made.max()) <= 255
-    said = {entry.what: entry.value for entry in open_samples(images).assumptions(Output("image", (1, 16, 16)))}
+    said = {entry.what: entry.value for entry in open_samples(images).assumptions(OutputSpec("image", (1, 16, 16)))}
     assert said == {
         "range of the samples": "0,255",
         "real images": "centre-cropped and resized from 32x32 to 16x16", "real channels": "turned to grey", "real range": "-1,1",
@@ -379,9 +379,9 @@ def test_the_generators_range_and_assumptions():
     (0, 254.0, np.float32, (0, 255)), (0, 16.0, np.float32, None), (-2.1, 2.6, np.float32, None), (0, 1.3, np.float32, None),
 ])
 def test_ranges_are_known_or_refused(low, high, dtype, expected):
-    assert value_range(low, high, np.dtype(dtype)) == expected
+    assert infer_value_range(low, high, np.dtype(dtype)) == expected
 
 
 def test_ambiguous_axes_follow_the_library():
     both = np.zeros((4, 3, 9, 3), np.uint8)
-    assert array_rows(both, "x").shape == (3, 3, 9) and array_rows(torch.from_numpy(both), "x").shape == (3, 9, 3)
+    assert open_array(both, "x").shape == (3, 3, 9) and open_array(torch.from_numpy(both), "x").shape == (3, 9, 3)

@@ -15,9 +15,9 @@ from gandiag.cli.main import COMMANDS, cli
 
 import gandiag
 import gandiag.metrics
-from gandiag.catalogue import entries, entry, explain
+from gandiag.catalogue import load_entries, find_entry, get_entry
 from gandiag.errors import ConfigError, PluginError
-from gandiag.metrics.variety import variety
+from gandiag.metrics.variety import estimate_diversity_loss
 from gandiag.plan import METRICS
 from gandiag.registry import Registry
 
@@ -40,7 +40,7 @@ def test_metrics_work_on_arrays_and_say_which_way_is_good(name: str) -> None:
 def test_metrics_take_real_then_fake() -> None:
     real, fake = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(150, 4)
     assert gandiag.metrics.precision(real[:150], fake) == 1.0 and gandiag.metrics.recall(real[:150], fake) == 0.0
-    assert variety(real, fake).score.value > 0.9
+    assert estimate_diversity_loss(real, fake).score.value > 0.9
 
 
 def test_unknown_names_are_attribute_errors() -> None:
@@ -51,17 +51,17 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 
 def test_every_entry_of_the_catalogue_is_complete() -> None:
-    for key, row in entries().items():
+    for key, row in load_entries().items():
         assert row.title, key
         if re.fullmatch(r"GD\d{3}", key):
-            assert row.means, key
+            assert row.summary, key
         else:
             assert row.formula and row.better in ("higher", "lower", "neither"), key
-    assert entry("frechet[imagenet]") is entry("frechet[pixels]") is not None
+    assert find_entry("frechet[imagenet]") is find_entry("frechet[pixels]") is not None
     with pytest.raises(ConfigError, match="recal"):
-        explain("recal")
-    assert explain("gd103").key == "GD103" and explain("Recall").key == "recall"
-    assert explain("missing").key == "profile.missing" and explain("color").key == "aspects.color"
+        get_entry("recal")
+    assert get_entry("gd103").key == "GD103" and get_entry("Recall").key == "recall"
+    assert get_entry("missing").key == "profile.missing" and get_entry("color").key == "aspects.color"
 
 
 def test_registries_name_near_matches_and_refuse_duplicates() -> None:

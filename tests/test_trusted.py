@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import gandiag
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import load_network
+from gandiag.load.generator import load_generator
 
 
 class Picture(nn.Module):
@@ -63,21 +63,21 @@ def test_a_trusted_program_is_sampled(tmp_path: Path, way: str) -> None:
     WAYS[way](net, tmp_path / "g.pt")
     if way != "pickled":
         with pytest.raises(LoadError, match="runs code from the file"):
-            load_network(tmp_path / "g.pt")
+            load_generator(tmp_path / "g.pt")
     sampler = gandiag.load(tmp_path / "g.pt", trust=True)
     assert (sampler.latent.dim, sampler.output.shape) == (12, (3, 8, 8))
     assert any("code from the file ran, by --trust" in str(note) for note in sampler.notes)
     z = torch.randn(7, 12)
     with torch.no_grad():
-        assert torch.allclose(sampler.run(z), net(z), atol=1e-6)
-    assert torch.allclose(sampler.at(torch.arange(7), seed=1)[3:5], sampler.at(torch.arange(3, 5), seed=1), atol=1e-6)
+        assert torch.allclose(sampler.generate(z), net(z), atol=1e-6)
+    assert torch.allclose(sampler.sample_indices(torch.arange(7), seed=1)[3:5], sampler.sample_indices(torch.arange(3, 5), seed=1), atol=1e-6)
 
 
 def test_labels_reach_an_exported_program(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, z, y = Labelled().eval(), torch.randn(7, 12), torch.arange(7) % 5
     exported(net, tmp_path / "g.pt2", (torch.zeros(2, 12), torch.zeros(2, dtype=torch.long)))
-    network = load_network(tmp_path / "g.pt2", AuditConfig(trust=True, classes=5))
+    network = load_generator(tmp_path / "g.pt2", AuditConfig(trust=True, classes=5))
     assert (network.latent.dim, network.condition) == (12, "index")
     with torch.no_grad():
         assert torch.allclose(network.forward(z, y), net(z, y), atol=1e-6)
@@ -86,6 +86,6 @@ def test_labels_reach_an_exported_program(tmp_path: Path) -> None:
 def test_a_frozen_program_has_no_weights_to_tell_from(tmp_path: Path) -> None:
     torch.jit.freeze(torch.jit.script(Picture().eval())).save(tmp_path / "g.pt")
     with pytest.raises(LoadError, match="latent size") as caught:
-        load_network(tmp_path / "g.pt", AuditConfig(trust=True))
+        load_generator(tmp_path / "g.pt", AuditConfig(trust=True))
     assert "--latent-dim" in caught.value.hint
-    assert load_network(tmp_path / "g.pt", AuditConfig(trust=True, latent_dim=12)).output.shape == (3, 8, 8)
+    assert load_generator(tmp_path / "g.pt", AuditConfig(trust=True, latent_dim=12)).output.shape == (3, 8, 8)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SIDE = 8  # of the layout grid
-BINS = 12  # radial frequency bins
-GRID = 32  # images are averaged down to this side first, small ones to half of theirs: an aspect hangs on no resolution, nor on faint noise or blur
-FLOOR = 0.02  # contrast, in intensity, below which there is no texture: noise of σ = .1 in a [−1, 1] image lies below it once pixels are averaged in fours
+LAYOUT_SIZE = 8  # of the layout grid
+N_FREQUENCY_BINS = 12  # radial frequency bins
+MAX_SIZE = 32  # images are averaged down to this side first, small ones to half of theirs: an aspect hangs on no resolution, nor on faint noise or blur
+CONTRAST_FLOOR = 0.02  # contrast, in intensity, below which there is no texture: noise of σ = .1 in a [−1, 1] image lies below it once pixels are averaged in fours
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def color(images: Tensor) -> Tensor:
+def color_features(images: Tensor) -> Tensor:
     """Mean, spread and mutual covariance of the channels, and the quartiles of each: (B, 3C + C(C+1)/2), 15 for RGB, 4 for grey.
 
     Nothing about where a colour is. Square roots of the variances, so that all entries are in units of intensity.
@@ -34,30 +34,30 @@ def color(images: Tensor) -> Tensor:
     return torch.cat([mean, spread.sign() * spread.abs().sqrt(), quartiles], 1)
 
 
-def texture(images: Tensor) -> Tensor:
+def texture_features(images: Tensor) -> Tensor:
     """Log power of the luminance in rings of equal width up to the Nyquist frequency, and the log energy of edges in both directions: (B, 14).
 
     Mean brightness is left out; contrast and roughness are in. Log powers start at FLOOR², so that flat images are finite and noise is not texture.
     """
-    grey = luminance(_averaged(images))  # (B, H, W)
+    grey = to_gray(_averaged(images))  # (B, H, W)
     side = grey.shape[-1]
     window = torch.hann_window(side, periodic=False, device=grey.device)
     power = torch.fft.fft2((grey - grey.mean((1, 2), keepdim=True)) * window[:, None] * window).abs().square() / side**2
     frequency = torch.fft.fftfreq(side, device=grey.device)
-    ring = (torch.hypot(frequency[:, None], frequency[None]) * 2 * BINS).long().clamp(max=BINS)  # (H, W), the corners beyond Nyquist last
-    sums = torch.zeros(len(grey), BINS + 1, device=grey.device).index_add_(1, ring.flatten(), power.flatten(1))
-    counts = torch.bincount(ring.flatten(), minlength=BINS + 1).clamp(min=1)
+    ring = (torch.hypot(frequency[:, None], frequency[None]) * 2 * N_FREQUENCY_BINS).long().clamp(max=N_FREQUENCY_BINS)  # (H, W), the corners beyond Nyquist last
+    sums = torch.zeros(len(grey), N_FREQUENCY_BINS + 1, device=grey.device).index_add_(1, ring.flatten(), power.flatten(1))
+    counts = torch.bincount(ring.flatten(), minlength=N_FREQUENCY_BINS + 1).clamp(min=1)
     edges = torch.stack([grey.diff(dim=dim).square().mean((1, 2)) for dim in (1, 2)], 1)  # (B, 2)
-    return torch.log(torch.cat([(sums / counts)[:, :BINS], edges], 1) + FLOOR**2)
+    return torch.log(torch.cat([(sums / counts)[:, :N_FREQUENCY_BINS], edges], 1) + CONTRAST_FLOOR**2)
 
 
-def layout(images: Tensor) -> Tensor:
+def layout_features(images: Tensor) -> Tensor:
     """The image averaged to 8 × 8, less its mean colour: where light and dark lie. (B, 64 C)."""
-    small = F.adaptive_avg_pool2d(images, SIDE)
+    small = F.adaptive_avg_pool2d(images, LAYOUT_SIZE)
     return (small - small.mean((2, 3), keepdim=True)).flatten(1)
 
 
-def luminance(images: Tensor) -> Tensor:
+def to_gray(images: Tensor) -> Tensor:
     """Grey values of images (B, C, H, W): (B, H, W). Channels that are no colours, of which there are not three, count alike."""
     if images.shape[1] != 3:
         return images.mean(1)
@@ -65,9 +65,9 @@ def luminance(images: Tensor) -> Tensor:
     return (images * weights[:, None, None]).sum(1)
 
 
-ASPECTS = {"color": color, "texture": texture, "layout": layout}
+ASPECTS = {"color": color_features, "texture": texture_features, "layout": layout_features}
 
 
 def _averaged(images: Tensor) -> Tensor:
-    side = min(GRID, max(SIDE, min(images.shape[2:]) // 2))
+    side = min(MAX_SIZE, max(LAYOUT_SIZE, min(images.shape[2:]) // 2))
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)

@@ -21,26 +21,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gandiag.contracts import Batch, Output
-from gandiag.features.views import View, embed, salt_of
-from gandiag.sample.guard import tensor_bytes
-from gandiag.sample.latents import slices
-from gandiag.sample.streams import SampleSet, subset
+from gandiag.contracts import Batch, OutputSpec
+from gandiag.features.views import FeatureView, embed_batch, noise_seed_for
+from gandiag.sample.guard import tensor_to_bytes
+from gandiag.sample.latents import chunk_slices
+from gandiag.sample.streams import SampleSet, select_indices
 
 FORMAT = "gandiag.features/2"  # raise it when the way samples are read or fitted changes
-CAP = 2 << 30  # bytes in the folder; the entries that were used longest ago go first
+MAX_CACHE_BYTES = 2 << 30  # bytes in the folder; the entries that were used longest ago go first
 _STALE = 86_400  # seconds after which an unfinished file is nobody's
 
 
 class FeatureCache:
     """Features on disk under `root`; None keeps nothing. `notes` says, once each, what did not work."""
 
-    def __init__(self, root: Path | None, cap: int = CAP) -> None:
-        self.root, self.cap = root, cap
+    def __init__(self, root: Path | None, max_bytes: int = MAX_CACHE_BYTES) -> None:
+        self.root, self.max_bytes = root, max_bytes
         self.notes: list[str] = []
 
     @classmethod
-    def user(cls, environ: Mapping[str, str] | None = None) -> FeatureCache:
+    def default(cls, environ: Mapping[str, str] | None = None) -> FeatureCache:
         """$GANDIAG_CACHE ("off" keeps nothing), else $XDG_CACHE_HOME/gandiag, else ~/.cache/gandiag."""
         environ = os.environ if environ is None else environ
         chosen = environ.get("GANDIAG_CACHE", "")
@@ -75,7 +75,7 @@ class FeatureCache:
 
     def put(self, key: str, features: Tensor) -> None:
         """Keep (n, D) float32 features, atomically; at worst nothing is kept and `notes` says why."""
-        if self.root is None or features.numel() * 4 > self.cap:
+        if self.root is None or features.numel() * 4 > self.max_bytes:
             return
         scratch = self.root / f".{secrets.token_hex(8)}.part"
         try:
@@ -106,7 +106,7 @@ class FeatureCache:
         held = 0
         for _, size, path in sorted(found, reverse=True):
             held += size
-            if held > self.cap:
+            if held > self.max_bytes:
                 path.unlink(missing_ok=True)
 
     def _note(self, text: str) -> None:
@@ -115,52 +115,52 @@ class FeatureCache:
 
 
 @dataclass(frozen=True, slots=True)
-class RealPass:
+class CachedRealFeatures:
     """The walk over the real data with every view filled, from the cache where it holds them."""
 
     samples: SampleSet
-    views: Sequence[View]
-    fit: Output
+    views: Sequence[FeatureView]
+    fit: OutputSpec
     limit: int | None = None
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
 
-    def batches(self, batch_size: int, *, raw: bool = True) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, with_samples: bool = True) -> Iterator[Batch]:
         """Batches in index order. What had to be computed is kept when the stream was read to its end.
 
         `raw=False`: nobody looks at the samples themselves; where every view is cached, no file is decoded and
         `batch.samples` is (B, 0).
         """
-        chosen = subset(self.samples.n, self.limit)
+        chosen = select_indices(self.samples.n, self.limit)
         keys = self._keys()
         held = self._held(keys, len(chosen))
-        parts = slices(len(chosen), batch_size)
-        if not raw and len(held) == len(self.views) and self._labels_known:
+        parts = chunk_slices(len(chosen), batch_size)
+        if not with_samples and len(held) == len(self.views) and self._labels_known:
             labels = self.samples.labels
             for part in parts:
                 rows = chosen[part]
                 yield Batch(torch.empty(len(rows), 0), rows, None if labels is None else labels[rows], {name: kept[part] for name, kept in held.items()})
             return
         computed: dict[str, list[Tensor]] = {name: [] for name in keys if name not in held}
-        for part, batch in zip(parts, self.samples.batches(batch_size, fit=self.fit, limit=self.limit), strict=True):
-            known = replace(batch, views={name: kept[part] for name, kept in held.items()})
-            filled = embed(known, self.views, self.fit, salt=salt_of("real"))
+        for part, batch in zip(parts, self.samples.iter_batches(batch_size, output=self.fit, limit=self.limit), strict=True):
+            known = replace(batch, features={name: kept[part] for name, kept in held.items()})
+            filled = embed_batch(known, self.views, self.fit, noise_seed=noise_seed_for("real"))
             for name, rows_so_far in computed.items():
-                rows_so_far.append(filled.views[name])
+                rows_so_far.append(filled.features[name])
             yield filled
         for name, found in computed.items():
             self.cache.put(keys[name], torch.cat(found))
 
     @property
     def _labels_known(self) -> bool:
-        return self.samples.labels is not None or not hasattr(self.samples.rows, "dataset")
+        return self.samples.labels is not None or not hasattr(self.samples.reader, "dataset")
 
     def _keys(self) -> dict[str, str]:
         """View -> name of its entry, for the views worth keeping."""
-        costly = [view for view in self.views if getattr(view.extractor, "costly", True)]
+        costly = [view for view in self.views if getattr(view.extractor, "cacheable", True)]
         if self.cache.root is None or not costly:
             return {}
         contents = self.samples.fingerprint(self.limit)
-        return {view.name: entry_key(contents, view, self.fit, self.limit) for view in costly}
+        return {view.name: cache_key(contents, view, self.fit, self.limit) for view in costly}
 
     def _held(self, keys: Mapping[str, str], count: int) -> dict[str, Tensor]:
         """View -> its cached rows (n, D), for those that are there."""
@@ -168,9 +168,9 @@ class RealPass:
         return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def entry_key(contents: str, view: View, fit: Output, limit: int | None) -> str:
+def cache_key(content_hash: str, view: FeatureView, fit: OutputSpec, limit: int | None) -> str:
     """The name of an entry: a hash of everything that the features of real data depend on."""
-    parts = (FORMAT, contents, view.fingerprint, fit.kind, fit.shape, fit.range, limit)
+    parts = (FORMAT, content_hash, view.fingerprint, fit.kind, fit.shape, fit.range, limit)
     return hashlib.blake2b(repr(parts).encode(), digest_size=20).hexdigest()
 
 
@@ -182,4 +182,4 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _sum(features: Tensor) -> bytes:
-    return hashlib.blake2b(tensor_bytes(features), digest_size=16).digest()
+    return hashlib.blake2b(tensor_to_bytes(features), digest_size=16).digest()

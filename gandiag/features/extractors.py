@@ -6,10 +6,10 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError, PluginError
 from gandiag.features.names import ViewName
-from gandiag.features.request import Request
+from gandiag.features.request import ExtractorRequest
 from gandiag.registry import Registry
 
 
@@ -26,36 +26,36 @@ class Extractor(Protocol):
     def dim(self) -> int: ...
     @property
     def fingerprint(self) -> str: ...
-    def __call__(self, samples: Tensor, output: Output) -> Tensor: ...
+    def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor: ...
 
 
-FIDELITY = (
+TORCH_FIDELITY_NAMES = (
     "inception-v3-compat", "inception-v3-compat/logits", "vgg16",
     "clip-rn50", "clip-rn101", "clip-rn50x4", "clip-rn50x16", "clip-rn50x64", "clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14", "clip-vit-l-14-336px",
     "dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "dinov2-vit-g-14",
 )
 
 EXTRACTORS = Registry("features", {
-    "identity": "gandiag.features.plain:identity",
-    "pixels": "gandiag.features.plain:pixels",
-    "series": "gandiag.features.series:series",
-    "imagenet": "gandiag.features.imagenet:imagenet",
-    **{name: "gandiag.features.functions:aspect" for name in ("color", "texture", "layout")},
-    **{name: "gandiag.features.fidelity:fidelity" for name in FIDELITY},
+    "identity": "gandiag.features.plain:create_identity",
+    "pixels": "gandiag.features.plain:create_pixels",
+    "series": "gandiag.features.series:create_series",
+    "imagenet": "gandiag.features.imagenet:create_imagenet",
+    **{name: "gandiag.features.functions:create_aspect" for name in ("color", "texture", "layout")},
+    **{name: "gandiag.features.fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
 })  # name -> factory(Request) -> Extractor
 
 
-def default_features(output: Output) -> str:
+def default_features(output: OutputSpec) -> str:
     """imagenet for images, identity for vectors, series for series."""
     return {"image": "imagenet", "vector": "identity", "series": "series"}[output.kind]
 
 
-def make(request: Request) -> Extractor:
+def create_extractor(request: ExtractorRequest) -> Extractor:
     """The extractor that a request names. FeatureError where it is unknown, not installed, offline, or of another kind."""
     try:
         factory = EXTRACTORS.get(request.view.base)
     except PluginError as unknown:
-        raise FeatureError(unknown.what, unknown.hint) from None
+        raise FeatureError(unknown.message, unknown.hint) from None
     extractor = factory(request)
     if not isinstance(extractor, Extractor):
         raise PluginError(f"the features plug-in {request.view.base!r} made a {type(extractor).__name__} without name, dim, fingerprint or call",
@@ -63,4 +63,4 @@ def make(request: Request) -> Extractor:
     return extractor
 
 
-__all__ = ["EXTRACTORS", "FIDELITY", "Extractor", "Request", "ViewName", "default_features", "make"]
+__all__ = ["EXTRACTORS", "TORCH_FIDELITY_NAMES", "Extractor", "ExtractorRequest", "ViewName", "create_extractor", "default_features"]

@@ -7,29 +7,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.features.aspects import ASPECTS
-from gandiag.features.request import Request
-from gandiag.sample.fit import unit_range
+from gandiag.features.request import ExtractorRequest
+from gandiag.sample.fit import to_unit_range
 
-VERSION = 2  # of the aspects: raise it when one of them changes
+ASPECT_VERSION = 2  # of the aspects: raise it when one of them changes
 
 
-class ImageFunction:
+class ImageFunctionExtractor:
     """A function of images, (B, C, H, W) in [0, 1] -> (B, D), as an extractor. `version`: raise it when the function changes."""
 
-    costly = False  # not worth a place in the cache
+    cacheable = False  # not worth a place in the cache
 
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor], output: Output, version: int = VERSION) -> None:
+    def __init__(self, name: str, function: Callable[[Tensor], Tensor], output: OutputSpec, version: int = ASPECT_VERSION) -> None:
         self.name, self._function = name, function
         self.fingerprint = f"{name}:{version}"
         self.dim = function(torch.zeros(1, *output.shape)).shape[1]
 
-    def __call__(self, samples: Tensor, output: Output) -> Tensor:
-        return self._function(unit_range(samples.detach(), output)).float().cpu()  # (B, D)
+    def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor:
+        return self._function(to_unit_range(samples.detach(), output)).float().cpu()  # (B, D)
 
 
-def aspect(request: Request) -> ImageFunction:
+def create_aspect(request: ExtractorRequest) -> ImageFunctionExtractor:
     """The factory behind the names in ASPECTS."""
-    request.demand_images()
-    return ImageFunction(request.view.base, ASPECTS[request.view.base], request.output)
+    request.require_images()
+    return ImageFunctionExtractor(request.view.base, ASPECTS[request.view.base], request.output)

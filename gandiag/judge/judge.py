@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 
-from gandiag.judge.policy import Policy, verdict_of
-from gandiag.judge.remedies import advise
-from gandiag.judge.rules import KIND_OF, RULES, collapsed, is_complete
+from gandiag.judge.policy import Policy, compute_verdict
+from gandiag.judge.remedies import get_remedies
+from gandiag.judge.rules import RULE_KINDS, RULES, is_collapsed, is_complete_collapse
 from gandiag.record import Finding, Record
 
 _RANK = {"error": 0, "warning": 1, "note": 2}
 
 
-def judge(record: Record, policy: Policy | None = None) -> Record:
+def apply_policy(record: Record, policy: Policy | None = None) -> Record:
     """The record with verdict, kinds and findings of this policy (by default: the limit that the score carries)."""
     policy = policy or Policy(limit=record.score.limit)
     score = dataclasses.replace(record.score, limit=policy.limit)
     record = dataclasses.replace(record, score=score, kinds=(), findings=(), policy=dataclasses.asdict(policy))
-    record = dataclasses.replace(record, verdict=verdict_of(record, policy))
+    record = dataclasses.replace(record, verdict=compute_verdict(record, policy))
     found = [finding for rule in RULES if (finding := rule(record, policy)) is not None]
     found.sort(key=lambda finding: _RANK[finding.level])  # stable: the order of RULES within a level
-    findings = tuple(dataclasses.replace(finding, remedies=advise(finding.rule)) for finding in found)
+    findings = tuple(dataclasses.replace(finding, remedies=get_remedies(finding.rule)) for finding in found)
     return dataclasses.replace(record, findings=findings, kinds=_kinds(record, findings))
 
 
 def _kinds(record: Record, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    kinds = [KIND_OF[finding.rule] for finding in findings if finding.rule in KIND_OF]
-    if collapsed(record) and not is_complete(record):
+    kinds = [RULE_KINDS[finding.rule] for finding in findings if finding.rule in RULE_KINDS]
+    if is_collapsed(record) and not is_complete_collapse(record):
         kinds.insert(0, "partial")
     return tuple(dict.fromkeys(kinds))

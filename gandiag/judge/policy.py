@@ -17,10 +17,10 @@ from gandiag.record import Record, Score, Verdict
 
 # A rebuilt network whose batch-norm inputs are this far from the stored statistics may be a loading error (mean over layers
 # of |difference of means| / sigma + |log variance ratio|; correct rebuilds stay below .15, wrong ones measured .2 to 2).
-BN_MISMATCH_LIMIT = 0.5
+MAX_BN_MISMATCH = 0.5
 
 # The statuses of these measurements are part of the verdict: if one failed, nothing can be called healthy.
-ESSENTIAL = ("score",)
+REQUIRED_MEASUREMENTS = ("score",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +28,20 @@ class Policy:
     """What a record is judged by. `limit`: collapse score. `bn_mismatch`: disagreement with the checkpoint's statistics, from which on loading is in doubt."""
 
     limit: float = 0.15
-    bn_mismatch: float = BN_MISMATCH_LIMIT
+    bn_mismatch: float = MAX_BN_MISMATCH
 
 
-def verdict_of(record: Record, policy: Policy) -> Verdict:
+def compute_verdict(record: Record, policy: Policy) -> Verdict:
     """The verdict of the record's facts under a policy."""
-    if loading_doubt(record, policy) or record.provenance.get("doubts"):
+    if get_loading_mismatch(record, policy) or record.provenance.get("doubts"):
         return "inconclusive"
-    if any(record.measurements[key].status == "error" for key in ESSENTIAL if key in record.measurements):
+    if any(record.measurements[key].status == "error" for key in REQUIRED_MEASUREMENTS if key in record.measurements):
         return "inconclusive"
-    verdict = verdict_of_score(record.score, policy.limit)
-    return "inconclusive" if verdict == "collapsed" and undecided(record) else verdict
+    verdict = compute_score_verdict(record.score, policy.limit)
+    return "inconclusive" if verdict == "collapsed" and get_undecided_assumptions(record) else verdict
 
 
-def verdict_of_score(score: Score, limit: float) -> Verdict:
+def compute_score_verdict(score: Score, limit: float) -> Verdict:
     """The verdict of an interval against a limit. Comparisons are written so that a missing or NaN bound never passes."""
     if score.low is None or score.high is None or not score.low <= score.high:
         return "inconclusive"
@@ -52,7 +52,7 @@ def verdict_of_score(score: Score, limit: float) -> Verdict:
     return "healthy" if score.basis == "referenced" else "not_degenerate"
 
 
-def loading_doubt(record: Record, policy: Policy) -> float | None:
+def get_loading_mismatch(record: Record, policy: Policy) -> float | None:
     """The batch-norm mismatch, if it is too large to tell a loading error from collapse; else None."""
     mismatch = record.measurements.get("bn_mismatch")
     if mismatch is None or mismatch.value is None or mismatch.value < policy.bn_mismatch:
@@ -60,13 +60,13 @@ def loading_doubt(record: Record, policy: Policy) -> float | None:
     return mismatch.value
 
 
-def undecided(record: Record) -> list[Mapping[str, Any]]:
+def get_undecided_assumptions(record: Record) -> list[Mapping[str, Any]]:
     """What the file leaves open and its statistics do not decide: {what, value, source} of each. A wrong guess can look like collapse."""
     entries = record.subject.get("assumptions") or ()
     return [entry for entry in entries if isinstance(entry, Mapping) and entry.get("source") == "undecided"]
 
 
-def exit_code(record: Record) -> ExitCode:
+def verdict_exit_code(record: Record) -> ExitCode:
     """The shell's view of a verdict. A wrong latent scale alone is no collapse: 0, with an error-level finding."""
     return {
         "collapsed": ExitCode.COLLAPSED,

@@ -10,12 +10,12 @@ from typing import Any
 
 
 @cache
-def table() -> Mapping[str, Any]:
+def load_remedies() -> Mapping[str, Any]:
     """`remedies`: key -> {title, how, source, price}; `advice`: rule -> [{remedy, why}], best first."""
     return tomllib.loads(files("gandiag.data").joinpath("remedies.toml").read_text(encoding="utf-8"))
 
 
-def advise(rule: str) -> tuple[Mapping[str, Any], ...]:
+def get_remedies(rule: str) -> tuple[Mapping[str, Any], ...]:
     """Ranked remedies for a finding: {key, title, why, how, price, source}."""
-    known = table()["remedies"]
-    return tuple({"key": row["remedy"], "why": row["why"], **known[row["remedy"]]} for row in table()["advice"].get(rule, ()))
+    known = load_remedies()["remedies"]
+    return tuple({"key": row["remedy"], "why": row["why"], **known[row["remedy"]]} for row in load_remedies()["advice"].get(rule, ()))

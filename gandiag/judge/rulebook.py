@@ -24,22 +24,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gandiag.errors import ConfigError, near
+from gandiag.errors import ConfigError, close_match_hint
 from gandiag.judge.limits import Limit
 
-ALLOWED = ("inconclusive", "degeneracy", "unmeasured")
-KEYS = ("max-score", "baseline", "max-regress", "allow", "forbid", "limits")
-PARTS = ("min", "max", "max-regress")
-HOMES = (("gandiag.toml", ("gate",)), ("pyproject.toml", ("tool", "gandiag", "gate")))
-MAX_REGRESS = 0.05
+ALLOWED_STATES = ("inconclusive", "degeneracy", "unmeasured")
+POLICY_KEYS = ("max-score", "baseline", "max-regress", "allow", "forbid", "limits")
+LIMIT_KEYS = ("min", "max", "max-regress")
+POLICY_FILES = (("gandiag.toml", ("gate",)), ("pyproject.toml", ("tool", "gandiag", "gate")))
+DEFAULT_MAX_REGRESS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Rulebook:
+class GatePolicy:
     """A policy, checked. `source`: the file it comes from, "" for none. `lines`: key of [gate] -> "gandiag.toml:3"."""
 
     max_score: float | None = None
-    max_regress: float = MAX_REGRESS
+    max_regress: float = DEFAULT_MAX_REGRESS
     baseline: str | None = None
     allow: frozenset[str] = frozenset()
     forbid: tuple[str, ...] = ()
@@ -52,45 +52,45 @@ class Rulebook:
             if value is not None and not value >= 0:  # NaN too
                 raise ConfigError(f"{name} is {value}", "give a number of at least 0")
         for name in sorted(self.allow):
-            if name not in ALLOWED:
-                raise ConfigError(f"the policy allows {name!r}", near(name, ALLOWED))
+            if name not in ALLOWED_STATES:
+                raise ConfigError(f"the policy allows {name!r}", close_match_hint(name, ALLOWED_STATES))
 
 
-def read_policy(path: str | os.PathLike[str]) -> Rulebook:
+def read_policy(path: str | os.PathLike[str]) -> GatePolicy:
     """The policy in a TOML file: its [gate] or [tool.gandiag.gate] table. ConfigError where there is none, or a key is unknown."""
     file = Path(path)
     table, text = _parsed(file)
-    for _, at in HOMES:
+    for _, at in POLICY_FILES:
         found = _at(table, at)
         if found is not None:
-            return of_table(found, str(path), {key: f"{path}:{line}" for key, line in _lines(text, at).items()})
+            return parse_policy(found, str(path), {key: f"{path}:{line}" for key, line in _lines(text, at).items()})
     raise ConfigError(f"{path} has no [gate] table", "start the policy with [gate], or [tool.gandiag.gate] in pyproject.toml")
 
 
-def find_policy(folder: Path) -> Rulebook:
+def find_policy(folder: Path) -> GatePolicy:
     """The policy of a folder: that of gandiag.toml, else of pyproject.toml, else none."""
-    for name, at in HOMES:
+    for name, at in POLICY_FILES:
         file = folder / name
         if file.is_file() and _at(_parsed(file)[0], at) is not None:
             return read_policy(name if folder == Path.cwd() else file)
-    return Rulebook()
+    return GatePolicy()
 
 
-def of_table(table: Any, source: str = "", lines: Mapping[str, str] | None = None) -> Rulebook:
+def parse_policy(table: Any, source: str = "", lines: Mapping[str, str] | None = None) -> GatePolicy:
     """A policy from a [gate] table."""
     lines, where = lines or {}, source or "the policy"
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: gate is {table!r}", "write a table: [gate]")
     for key in table:
-        if key not in KEYS:
-            raise ConfigError(f"{lines.get(key, where)} sets {key!r}, which is no setting of a gate", near(key, KEYS))
+        if key not in POLICY_KEYS:
+            raise ConfigError(f"{lines.get(key, where)} sets {key!r}, which is no setting of a gate", close_match_hint(key, POLICY_KEYS))
     baseline = table.get("baseline")
     if baseline is not None:
         baseline = _text(baseline, lines.get("baseline", where), "baseline")
         baseline = os.path.join(os.path.dirname(source), baseline) if source else baseline
-    return Rulebook(
+    return GatePolicy(
         max_score=_number(table, "max-score", lines.get("max-score", where)),
-        max_regress=_number(table, "max-regress", lines.get("max-regress", where), MAX_REGRESS) or 0.0,
+        max_regress=_number(table, "max-regress", lines.get("max-regress", where), DEFAULT_MAX_REGRESS) or 0.0,
         baseline=baseline, allow=frozenset(_texts(table, "allow", where)), forbid=_texts(table, "forbid", where),
         limits=tuple(_limits(table.get("limits", {}), where, lines)), source=source, lines=lines,
     )  # fmt: skip
@@ -110,9 +110,9 @@ def _limits(table: Any, where: str, lines: Mapping[str, str], at: tuple[str, ...
             yield from _limits(value, here, lines, path)
             continue
         for part in value:
-            if part not in PARTS:
-                raise ConfigError(f"{here} sets {part!r} for {name!r}", near(part, PARTS))
-        low, high, worse = (_number(value, part, here) for part in PARTS)
+            if part not in LIMIT_KEYS:
+                raise ConfigError(f"{here} sets {part!r} for {name!r}", close_match_hint(part, LIMIT_KEYS))
+        low, high, worse = (_number(value, part, here) for part in LIMIT_KEYS)
         yield Limit(name, low, high, worse, here)
 
 

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Condition, Latent, Output
+from gandiag.contracts import Assumption, LabelEncoding, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.outputs import FLAT_IMAGES
+from gandiag.load.rebuild.outputs import FLAT_IMAGE_SHAPES
 
-Forward = Callable[[Tensor, Tensor | None], Tensor]
+ForwardFunction = Callable[[Tensor, Tensor | None], Tensor]
 _TRIAL = 3  # a batch that is no customary size, so that a matching first axis is no accident
 _NAMES = ("latent_dim", "nz", "z_dim", "dim_z", "noise_dim", "latent_size", "dim_latent", "n_latent", "zdim")
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted:
+class CallSignature:
     """How to call a module. `condition` None means that it takes no label."""
 
-    latent: Latent
-    output: Output
+    latent: LatentSpec
+    output: OutputSpec
     classes: int | None
-    condition: Condition | None
+    condition: LabelEncoding | None
     assumptions: tuple[Assumption, ...]
 
 
@@ -51,7 +51,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     return twin.to("cpu").eval().requires_grad_(False)
 
 
-def adapt(module: nn.Module, config: AuditConfig) -> Adapted:
+def infer_call_signature(module: nn.Module, config: AuditConfig) -> CallSignature:
     """Find a way to call the module: (B, dim) or (B, dim, 1, 1), with the label as an index, one-hot, or joined to z.
 
     LoadError with the module's own complaint if none works, or if the latent size cannot be told.
@@ -61,38 +61,38 @@ def adapt(module: nn.Module, config: AuditConfig) -> Adapted:
     for dim, source in dims:
         for shape in ((dim,), (dim, 1, 1)):
             for condition in _conditions(module, config):
-                latent = Latent(dim, config.prior or "normal", shape)  # type: ignore[arg-type]
-                made, why = trial(module, latent, config.classes, condition)
+                latent = LatentSpec(dim, config.prior or "normal", shape)  # type: ignore[arg-type]
+                made, why = try_call(module, latent, config.classes, condition)
                 if made is not None:
                     return _adapted(made, (latent, source), condition, (module, config))
                 complaint = complaint or why
     raise _uncallable(module, config, complaint)
 
 
-def trial(module: nn.Module, latent: Latent, classes: int | None, condition: Condition | None) -> tuple[Tensor | None, str]:
+def try_call(module: nn.Module, latent: LatentSpec, classes: int | None, condition: LabelEncoding | None) -> tuple[Tensor | None, str]:
     """The module's output for a few latents, or None and its complaint. The global random state is left as it was."""
     rng = torch.Generator().manual_seed(3)
     z = torch.randn(_TRIAL, *latent.shape, generator=rng)
     labels = torch.arange(_TRIAL) % classes if classes and condition else None
     try:
-        with quiet_run():
-            made = picture(call(module, z, labels, (condition, classes)))
+        with isolated_no_grad():
+            made = extract_samples(call_generator(module, z, labels, (condition, classes)))
     except Exception as wrong:
         return None, str(wrong).strip().splitlines()[0][:200] if str(wrong).strip() else type(wrong).__name__
     return (made, "") if made.ndim >= 2 and len(made) == _TRIAL else (None, f"it returned a tensor of shape {tuple(made.shape)} for {_TRIAL} latents")
 
 
 @contextlib.contextmanager
-def quiet_run() -> Iterator[None]:
+def isolated_no_grad() -> Iterator[None]:
     """No gradients, and the global random state put back: networks may draw noise of their own."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.random.manual_seed(0)
         yield
 
 
-def call(module: nn.Module, z: Tensor, labels: Tensor | None, how: tuple[Condition | None, int | None], *, labels_first: bool = False) -> Any:
+def call_generator(module: nn.Module, z: Tensor, labels: Tensor | None, conditioning: tuple[LabelEncoding | None, int | None], *, labels_first: bool = False) -> Any:
     """The module's raw output. `how`: (condition, classes)."""
-    condition, classes = how
+    condition, classes = conditioning
     if labels is None or condition is None:
         return module(z)
     if condition == "index":
@@ -104,11 +104,11 @@ def call(module: nn.Module, z: Tensor, labels: Tensor | None, how: tuple[Conditi
     return module(torch.cat([onehot, z] if labels_first else [z, onehot], 1))
 
 
-def picture(made: Any) -> Tensor:
+def extract_samples(output: Any) -> Tensor:
     """The samples among a module's outputs: the largest floating-point tensor, first found wins. LoadError if there is none."""
-    found = [entry for entry in _tensors(made) if entry.is_floating_point()]
+    found = [entry for entry in _tensors(output) if entry.is_floating_point()]
     if not found:
-        raise LoadError(f"the network returned {type(made).__name__} without a tensor in it", "wrap it in a module that returns the samples")
+        raise LoadError(f"the network returned {type(output).__name__} without a tensor in it", "wrap it in a module that returns the samples")
     return max(found, key=lambda entry: entry.numel())
 
 
@@ -150,7 +150,7 @@ def _embedded(module: nn.Module, width: int | None) -> list[tuple[int, str]]:
     return [(width - size, "shapes") for size in sizes if width and width > size]
 
 
-def _conditions(module: nn.Module, config: AuditConfig) -> list[Condition | None]:
+def _conditions(module: nn.Module, config: AuditConfig) -> list[LabelEncoding | None]:
     if config.condition is not None:
         return [config.condition]  # type: ignore[list-item]
     return [None] if config.classes is None else ["index", "onehot", "concat"]
@@ -173,7 +173,7 @@ def _arguments(module: nn.Module) -> int:
     return sum(entry.default is entry.empty and entry.kind in (entry.POSITIONAL_ONLY, entry.POSITIONAL_OR_KEYWORD) for entry in parameters)
 
 
-def _adapted(made: Tensor, latent: tuple[Latent, str], condition: Condition | None, about: tuple[nn.Module, AuditConfig]) -> Adapted:
+def _adapted(made: Tensor, latent: tuple[LatentSpec, str], condition: LabelEncoding | None, about: tuple[nn.Module, AuditConfig]) -> CallSignature:
     module, config = about
     z, source = latent
     output, said = _output(made, module, config)
@@ -182,23 +182,23 @@ def _adapted(made: Tensor, latent: tuple[Latent, str], condition: Condition | No
     if condition is not None:
         given = "flag" if config.condition else "default"
         assumed.append(Assumption("how the class is passed (--condition)", f"{condition}, {config.classes} classes", given))
-    return Adapted(z, output, config.classes if condition else None, condition, tuple(assumed))
+    return CallSignature(z, output, config.classes if condition else None, condition, tuple(assumed))
 
 
-def _output(made: Tensor, module: nn.Module, config: AuditConfig) -> tuple[Output, list[Assumption]]:
+def _output(made: Tensor, module: nn.Module, config: AuditConfig) -> tuple[OutputSpec, list[Assumption]]:
     shape, said = _shape(made, config)
     kind = {3: "image", 2: "series"}.get(len(shape), "vector")
     if config.output_range is not None:
         bounds, value, source = config.output_range, "declared", "flag"
-        return Output(kind, shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", f"[{bounds[0]:g}, {bounds[1]:g}]", source)]  # type: ignore[arg-type]
+        return OutputSpec(kind, shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", f"[{bounds[0]:g}, {bounds[1]:g}]", source)]  # type: ignore[arg-type]
     last = [part for part in module.modules() if not list(part.children())][-1:]
     by_module = (-1.0, 1.0) if last and isinstance(last[0], nn.Tanh) else (0.0, 1.0) if last and isinstance(last[0], nn.Sigmoid) else None
     if kind != "image":
-        return Output(kind, shape, by_module), said  # type: ignore[arg-type]
+        return OutputSpec(kind, shape, by_module), said  # type: ignore[arg-type]
     low, high = float(made.min()), float(made.max())
     bounds, source = (by_module, "module") if by_module else ((0.0, 1.0) if low >= 0 and high <= 1 else (-1.0, 1.0), "default")
     value = f"[{bounds[0]:g}, {bounds[1]:g}]; a few outputs span [{low:.3g}, {high:.3g}]"
-    return Output("image", shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", value, source)]
+    return OutputSpec("image", shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", value, source)]
 
 
 def _shape(made: Tensor, config: AuditConfig) -> tuple[tuple[int, ...], list[Assumption]]:
@@ -213,7 +213,7 @@ def _shape(made: Tensor, config: AuditConfig) -> tuple[tuple[int, ...], list[Ass
         if rest or not channels:
             raise LoadError(f"--image-size {config.image_size} contradicts the network: it returns {size} values", "remove --image-size")
         return (channels, config.image_size, config.image_size), []
-    flat = FLAT_IMAGES.get(size)
+    flat = FLAT_IMAGE_SHAPES.get(size)
     if flat is None:
         return shape, []
     return flat, [Assumption("image shape (--image-size, --channels)", f"{size} outputs are read as {flat[0]}x{flat[1]}x{flat[2]}", "default")]

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from gandiag.load.containers import REFUSED, Container
+from gandiag.load.containers import UNSUPPORTED_KINDS, FileInfo
 from gandiag.registry import Registry
 
-HEAD = 1024  # bytes that a reader decides by
-ADDED = Registry("readers", {}, noun="reader")
+HEADER_BYTES = 1024  # bytes that a reader decides by
+PLUGIN_READERS = Registry("readers", {}, noun="reader")
 
 
 @runtime_checkable
@@ -31,14 +31,14 @@ class Reader(Protocol):
         ...
 
 
-def reader_for(container: Container) -> tuple[str, Reader] | None:
+def find_plugin_reader(file_info: FileInfo) -> tuple[str, Reader] | None:
     """The plug-in that takes a file which gandiag would refuse, with its name and package; None if there is none. Cost: one look at the plug-ins."""
-    if container.kind not in REFUSED or container.size == 0 or not (others := list(ADDED)):
+    if file_info.kind not in UNSUPPORTED_KINDS or file_info.size == 0 or not (others := list(PLUGIN_READERS)):
         return None
-    with container.path.open("rb") as stream:
-        head = stream.read(HEAD)
+    with file_info.path.open("rb") as stream:
+        head = stream.read(HEADER_BYTES)
     for name in others:
-        found = ADDED.get(name)
-        if isinstance(found, Reader) and found.takes(head, container.path):
-            return f"{name} (plug-in {ADDED.origin(name)})", found
+        found = PLUGIN_READERS.get(name)
+        if isinstance(found, Reader) and found.takes(head, file_info.path):
+            return f"{name} (plug-in {PLUGIN_READERS.origin(name)})", found
     return None

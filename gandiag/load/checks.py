@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.errors import LoadError
-from gandiag.load.inert_records import readable
+from gandiag.load.inert_records import format_bytes
 
 _DEPTH = 12
 
@@ -19,13 +19,13 @@ def check_tensors(tree: Any, file_size: int) -> None:
 
     Stride-0 tensors, meta tensors and sparse layouts all load "fine" and fail, or exhaust memory, at first use.
     """
-    for name, tensor in tensors_in(tree):
+    for name, tensor in iter_tensors(tree):
         problem = _problem(tensor, file_size)
         if problem:
             raise LoadError(f'tensor "{name}" {problem}: malformed or hostile', "do not use this file; save the model again")
 
 
-def tensors_in(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def iter_tensors(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a nested structure with its dotted path."""
     if isinstance(tree, Tensor):
         yield path, tree
@@ -33,10 +33,10 @@ def tensors_in(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield from ((f"{path}.{name}".strip("."), tensor) for name, tensor in tree.state_dict().items() if isinstance(tensor, Tensor))
     elif depth < _DEPTH and isinstance(tree, Mapping):
         for key, entry in tree.items():
-            yield from tensors_in(entry, f"{path}.{key}".strip("."), depth + 1)
+            yield from iter_tensors(entry, f"{path}.{key}".strip("."), depth + 1)
     elif depth < _DEPTH and isinstance(tree, (list, tuple)):
         for index, entry in enumerate(tree):
-            yield from tensors_in(entry, f"{path}.{index}".strip("."), depth + 1)
+            yield from iter_tensors(entry, f"{path}.{index}".strip("."), depth + 1)
 
 
 def _problem(tensor: Tensor, file_size: int) -> str:
@@ -44,12 +44,12 @@ def _problem(tensor: Tensor, file_size: int) -> str:
         return f"is {tensor.layout}, not dense"
     claimed = tensor.numel() * tensor.element_size()
     if tensor.device.type == "meta":
-        return f"claims {readable(claimed)} but stores none"
+        return f"claims {format_bytes(claimed)} but stores none"
     if tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
         return "is quantized, nested or not on the CPU"
     stored = tensor.untyped_storage().nbytes()
     if claimed > stored:
-        return f"claims {readable(claimed)} but stores {readable(stored)}"
+        return f"claims {format_bytes(claimed)} but stores {format_bytes(stored)}"
     if claimed > file_size:
-        return f"claims {readable(claimed)} in a file of {readable(file_size)}"
+        return f"claims {format_bytes(claimed)} in a file of {format_bytes(file_size)}"
     return ""

@@ -12,16 +12,16 @@ _LONGEST = 1 << 20
 _PLAIN = (bool, int, float, str)
 
 
-def companion(path: Path) -> Mapping[str, Any]:
+def read_checkpoint_config(path: Path) -> Mapping[str, Any]:
     """The settings of the first such file in the checkpoint's folder that is one; nothing for links, long files and damage."""
-    return next((found for name in _NAMES if (found := settings_in(path.parent / name))), {})
+    return next((found for name in _NAMES if (found := read_json_object(path.parent / name))), {})
 
 
-def settings_in(file: Path) -> Mapping[str, Any]:
+def read_json_object(path: Path) -> Mapping[str, Any]:
     """A JSON object in a plain file; nothing for links out of its folder, long files, damage and other JSON."""
     try:
-        if file.is_file() and _own(file) and file.stat().st_size <= _LONGEST:
-            found = json.loads(file.read_text(encoding="utf-8"))
+        if path.is_file() and _own(path) and path.stat().st_size <= _LONGEST:
+            found = json.loads(path.read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {}
     except (OSError, ValueError, RecursionError):
         pass

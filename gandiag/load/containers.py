@@ -13,12 +13,12 @@ from pathlib import Path
 
 from gandiag.errors import LoadError
 
-LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
+LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 # Protocols 0 and 1 announce nothing: a global, or a mark with what may follow it, or an empty container that is memoised
 _OLD_PICKLE = re.compile(rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL)
-RUNS_CODE = {
+EXECUTABLE_KINDS = {
     "torchscript": "a TorchScript program",
     "pt2": "a torch.export program (.pt2)",
     "torch-package": "a torch.package archive",
@@ -26,7 +26,7 @@ RUNS_CODE = {
 _DIRECTORY = 8 * 2**20  # bytes of a zip's list of contents: a hundred thousand tensors
 _MAGIC = {b"\x89HDF": "hdf5", b"\x1f\x8b": "gzip", b"\x93NUMPY": "numpy", b"\x89PNG": "image", b"\xff\xd8\xff": "image", b"GIF8": "image"}
 # kind -> (what the file is, what to do); {name}, {size} and {detail} are filled in
-REFUSED = {
+UNSUPPORTED_KINDS = {
     "lfs": ("is a Git LFS pointer ({size} bytes), not weights: the real file{detail} was never downloaded", 'run "git lfs pull", then try again'),
     "html": ("is a web page, not weights: the download failed or needs a login", "fetch the file again, and look at its first line before auditing it"),
     "json": ("is a JSON text, not weights{detail}", "fetch the file again; a server's error message may have been saved in its place"),
@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class FileInfo:
     """A file and what its bytes say it is. `detail` completes the message of a refusal."""
 
     path: Path
@@ -60,7 +60,7 @@ class Container:
         return self.path.name
 
 
-def sniff(path: str | Path) -> Container:
+def detect_file_type(path: str | Path) -> FileInfo:
     """What the file is. LoadError if it is missing, a folder, or cannot be opened."""
     file = Path(path)
     if file.is_dir():
@@ -75,27 +75,27 @@ def sniff(path: str | Path) -> Container:
     except OSError as problem:
         raise LoadError(f"{path} cannot be read: {problem.strerror}", "check its permissions") from None
     kind, detail = _kind(file, head, size)
-    return Container(file, kind, size, detail)
+    return FileInfo(file, kind, size, detail)
 
 
-def refusal(container: Container) -> LoadError:
+def unsupported_file_error(file_info: FileInfo) -> LoadError:
     """The error for a file that no reader takes."""
-    what, hint = REFUSED[container.kind]
-    if container.kind == "json" and container.name in ("config.json", "model_index.json"):
+    what, hint = UNSUPPORTED_KINDS[file_info.kind]
+    if file_info.kind == "json" and file_info.name in ("config.json", "model_index.json"):
         what, hint = "describes a network, and holds no weights", "pass its folder: {folder}"
-    facts = {"name": container.name, "size": container.size, "detail": container.detail, "folder": container.path.parent}
-    return LoadError(f"{container.name} {what.format(**facts)}", hint.format(**facts))
+    facts = {"name": file_info.name, "size": file_info.size, "detail": file_info.detail, "folder": file_info.path.parent}
+    return LoadError(f"{file_info.name} {what.format(**facts)}", hint.format(**facts))
 
 
-def needs_trust(container: Container, sha256: str) -> LoadError:
+def trust_required_error(file_info: FileInfo, sha256: str) -> LoadError:
     """The error for a program: loading it would run code from the file."""
     return LoadError(
-        f"{container.name} is {RUNS_CODE[container.kind]}: loading it runs code from the file",
-        f"audit the state dict instead, or, if you made this file or trust its author: --trust{named(sha256)}",
+        f"{file_info.name} is {EXECUTABLE_KINDS[file_info.kind]}: loading it runs code from the file",
+        f"audit the state dict instead, or, if you made this file or trust its author: --trust{format_sha256(sha256)}",
     )
 
 
-def named(sha256: str) -> str:
+def format_sha256(sha256: str) -> str:
     """" (sha256 3f2a…)", or nothing where the file was not hashed."""
     return f" (sha256 {sha256[:12]}…)" if sha256 else ""
 
@@ -108,7 +108,7 @@ def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
     if head.startswith(b"version https://git-lfs"):
         return "lfs", _lfs_size(head)
     if head[:1] == b"\x80" and len(head) > 2 and head[1] <= 5:
-        return ("torch-legacy" if head[2:].startswith(LEGACY_MAGIC) else "pickle"), ""
+        return ("torch-legacy" if head[2:].startswith(LEGACY_TORCH_MAGIC) else "pickle"), ""
     if _is_safetensors(head):
         return _safetensors_kind(head, size)
     if _OLD_PICKLE.match(head):
@@ -159,7 +159,7 @@ def _zip_kind(file: Path, size: int) -> tuple[str, str]:
     if (listed := _directory(file, size)) > _DIRECTORY:
         return "malformed", f"its list of contents alone has {listed} bytes"
     try:
-        entries = zip_entries(file)
+        entries = list_zip_entries(file)
     except zipfile.BadZipFile:
         return "truncated", " (the zip directory at its end is missing or damaged)"
     names = [entry.filename for entry in entries]
@@ -169,12 +169,12 @@ def _zip_kind(file: Path, size: int) -> tuple[str, str]:
     return _checked(entries, kind, size)
 
 
-def zip_entries(file: Path) -> list[zipfile.ZipInfo]:
+def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
     """What a zip lists. BadZipFile where its directory is damaged, or so long that the list alone would fill the memory."""
-    if (listed := _directory(file, file.stat().st_size)) > _DIRECTORY:
+    if (listed := _directory(path, path.stat().st_size)) > _DIRECTORY:
         raise zipfile.BadZipFile(f"its list of contents alone has {listed} bytes")
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except Exception as broken:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
         raise zipfile.BadZipFile(f"its list of contents is damaged ({type(broken).__name__})") from None

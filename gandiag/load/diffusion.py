@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.companions import settings_in
-from gandiag.load.factory import parse_init
-from gandiag.load.read import Content, read
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted
-from gandiag.load.weights import as_float, find_weights
+from gandiag.load.companions import read_json_object
+from gandiag.load.factory import parse_init_args
+from gandiag.load.read import FileContents, read_checkpoint
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict
+from gandiag.load.weights import cast_to_float32, find_generator_weights
 
-STEPS = 50
+DEFAULT_SAMPLING_STEPS = 50
 _PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 _MOST = 8192  # channels, sizes: no UNet that fits into memory has more
@@ -36,43 +36,43 @@ _DEEPEST = 32  # blocks, layers of a block
 _OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def read_pipeline(folder: Path, weights: Path, *, hashed: bool) -> Content:
+def read_diffusers_pipeline(folder: Path, weights_path: Path, *, compute_hash: bool) -> FileContents:
     """The folder as a program. LoadError where it is another pipeline, with what it is."""
-    index = settings_in(folder / "model_index.json")
+    index = read_json_object(folder / "model_index.json")
     name, unet, scheduler = index.get("_class_name"), index.get("unet"), index.get("scheduler")
     parts = [key for key, entry in index.items() if not key.startswith("_") and entry not in (None, [None, None])]
     if name not in _PIPELINES or unet != ["diffusers", "UNet2DModel"] or scheduler not in [["diffusers", kind] for kind in _SCHEDULERS] or len(parts) > 2:
         what = f"{folder.name} is a diffusers pipeline ({str(name)[:60]} with {', '.join(parts[:5]) or 'no parts'}), and gandiag samples unconditional ones"
         raise LoadError(what, "it takes DDPMPipeline and DDIMPipeline with UNet2DModel and a DDPM or DDIM scheduler; else audit a folder of its samples")
-    content = read(str(weights), hashed=hashed)
-    network, plan = settings_in(folder / "unet" / "config.json"), settings_in(folder / "scheduler" / "scheduler_config.json")
+    content = read_checkpoint(str(weights_path), compute_hash=compute_hash)
+    network, plan = read_json_object(folder / "unet" / "config.json"), read_json_object(folder / "scheduler" / "scheduler_config.json")
     if not network or not plan:
         missing = "unet/config.json" if not network else "scheduler/scheduler_config.json"
         raise LoadError(f"{folder.name} has no {missing}, or none that is plain JSON", "save it again: pipeline.save_pretrained(...)")
-    found = find_weights(content.tree, name=weights.name)
-    return Content(Pipeline(as_float(found).tensors, network, plan, found.parameters), "diffusers", content.sha256, content.notes)
+    found = find_generator_weights(content.tree, name=weights_path.name)
+    return FileContents(DiffusersPipeline(cast_to_float32(found).tensors, network, plan, found.n_parameters), "diffusers", content.sha256, content.notes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pipeline:
+class DiffusersPipeline:
     """Weights and settings of both parts. See `Program`."""
 
     tensors: Mapping[str, Tensor]
-    network: Mapping[str, Any]
-    plan: Mapping[str, Any]
-    numbers: int
+    unet_config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    n_parameters: int
 
-    def ready(self, config: AuditConfig, name: str, *, look: bool) -> Ready:
+    def build_generator(self, config: AuditConfig, name: str, *, inspect_only: bool) -> RebuiltGenerator:
         _refuse_flags(config, name)
         steps, source = _steps(config)
-        unet = _unet(self.network, self.tensors, name)
-        scheduler = _scheduler(self.plan, steps, name)
-        size = self.network.get("sample_size")
+        unet = _unet(self.unet_config, self.tensors, name)
+        scheduler = _scheduler(self.scheduler_config, steps, name)
+        size = self.unet_config.get("sample_size")
         sides = tuple(size) if isinstance(size, list) else (size, size)
         if len(sides) != 2 or not all(type(side) is int and 0 < side <= _MOST for side in sides):
             raise LoadError(f"{name} does not say the size of its pictures (sample_size in unet/config.json)", "write it there")
-        shape = (int(self.network.get("in_channels", 3)), *sides)
-        classes = self.network.get("num_class_embeds")
+        shape = (int(self.unet_config.get("in_channels", 3)), *sides)
+        classes = self.unet_config.get("num_class_embeds")
         dim = shape[0] * shape[1] * shape[2]
         spacing, guess = scheduler.config.timestep_spacing, scheduler.config.prediction_type
         assumed = (
@@ -82,12 +82,12 @@ class Pipeline:
             *((Assumption("classes (--classes)", f"{classes}, as an index", "file (unet/config.json)"),) if classes else ()),
             Assumption("output range (--output-range)", "[-1, 1], cut there as the pipeline does", "file (pipeline)"),
         )  # fmt: skip
-        module = Denoiser(unet, scheduler, steps).eval().requires_grad_(False)
-        return Ready("diffusers UNet2DModel, by DDIM", module, Latent(dim, "normal", shape), Output("image", shape, (-1.0, 1.0)), classes or None,
+        module = DiffusionGenerator(unet, scheduler, steps).eval().requires_grad_(False)
+        return RebuiltGenerator("diffusers UNet2DModel, by DDIM", module, LatentSpec(dim, "normal", shape), OutputSpec("image", shape, (-1.0, 1.0)), classes or None,
                      "index" if classes else None, assumed)  # fmt: skip
 
 
-class Denoiser(nn.Module):
+class DiffusionGenerator(nn.Module):
     """forward(noise (B, C, H, W), labels): pictures of the same shape in [-1, 1]. Cost: one pass of the UNet a step."""
 
     def __init__(self, unet: nn.Module, scheduler: Any, steps: int) -> None:
@@ -109,11 +109,11 @@ def _refuse_flags(config: AuditConfig, name: str) -> None:
 
 
 def _steps(config: AuditConfig) -> tuple[int, str]:
-    given = parse_init(config.init)
-    steps = given.pop("steps", STEPS)
+    given = parse_init_args(config.init)
+    steps = given.pop("steps", DEFAULT_SAMPLING_STEPS)
     if given or type(steps) is not int or not 1 <= steps <= 1000:
         raise LoadError(f"--init {', '.join(config.init)}: a diffusion model takes steps=N, from 1 to 1000", "--init steps=50")
-    return steps, "flag" if config.init else f"default ({STEPS})"
+    return steps, "flag" if config.init else f"default ({DEFAULT_SAMPLING_STEPS})"
 
 
 def _unet(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
@@ -127,8 +127,8 @@ def _unet(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str)
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # that layers are empty
             net = diffusers.UNet2DModel.from_config({key: entry for key, entry in settings.items() if not key.startswith("_")})
-        fitted(net, _renamed(tensors))
-    except (NotThis, ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError) as wrong:
+        load_strict(net, _renamed(tensors))
+    except (ArchitectureMismatch, ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError) as wrong:
         first = (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:160]
         raise LoadError(f"{name}: unet/config.json and the weights do not fit each other: {first}", "save the pipeline again: save_pretrained(...)") from None
     left = [key for key, entry in [*net.named_buffers(), *net.named_parameters()] if entry.is_meta]

@@ -18,14 +18,14 @@ from gandiag.load.weights import Weights
 _SHOWN = 5
 
 
-def build(model: str, init: tuple[str, ...]) -> nn.Module:
+def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
     """Import `pkg.mod:factory` (or `file.py:factory`) and call it with the k=v arguments. The folder gandiag runs in counts."""
     factory = _import(model)
-    arguments = parse_init(init)
+    arguments = parse_init_args(init_args)
     try:
         module = factory(**arguments)
     except TypeError as wrong:
-        raise LoadError(f"{model} cannot be called with {', '.join(init) or 'no arguments'}: {wrong}", "pass its arguments: --init k=v, one each") from None
+        raise LoadError(f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {wrong}", "pass its arguments: --init k=v, one each") from None
     except Exception as broken:
         raise LoadError(f"{model} failed: {type(broken).__name__}: {broken}", "check the factory and its --init arguments") from broken
     if not isinstance(module, nn.Module):
@@ -33,10 +33,10 @@ def build(model: str, init: tuple[str, ...]) -> nn.Module:
     return module
 
 
-def parse_init(init: tuple[str, ...]) -> dict[str, Any]:
+def parse_init_args(init_args: tuple[str, ...]) -> dict[str, Any]:
     """("nz=100", "act=relu") -> {"nz": 100, "act": "relu"}: Python literals, else text."""
     found: dict[str, Any] = {}
-    for entry in init:
+    for entry in init_args:
         name, equals, text = entry.partition("=")
         if not equals or not name.strip().isidentifier():
             raise ConfigError(f"--init is {entry!r}", "write it as name=value: --init nz=100")
@@ -47,7 +47,7 @@ def parse_init(init: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def fill(module: nn.Module, weights: Weights, name: str) -> None:
+def load_weights(module: nn.Module, weights: Weights, name: str) -> None:
     """Load the weights into the module, every key used and every shape equal. LoadError lists at most five of each fault."""
     state = _aligned(weights.tensors, list(module.state_dict()))
     own = module.state_dict()

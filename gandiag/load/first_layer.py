@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.contracts import Estimate
-from gandiag.load.moments import Enough, batches_seen, place_of
+from gandiag.load.moments import StopForward, read_batch_count, module_device
 
-MOMENTUM = 0.1
-_WINDOW = (2 - MOMENTUM) / MOMENTUM  # batches that an exponential average stands for: 19
+BATCHNORM_MOMENTUM = 0.1
+_WINDOW = (2 - BATCHNORM_MOMENTUM) / BATCHNORM_MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
 _MOVED = 0.05  # of a variance: how far weights move while the statistics of the last hundred batches fade
 _CODES, _SURPRISE = 4, 10.0  # at most so many codes behind the labels, and what must speak for them, in units of twice the log-likelihood
@@ -54,26 +54,26 @@ class FirstLayer:
     bias: Tensor
     mean: Tensor
     var: Tensor
-    latents: list[int]
-    labels: Tensor | None = None
-    left: float = 0.0  # of the initial variance 1 in `var`, if the average is an exponential one
-    shift: float = 0.0
-    gains: Tensor | None = None
-    spread: Tensor | None = None  # (C,) of the bias over positions: it was taken off `var`
+    latent_columns: list[int]
+    class_offsets: Tensor | None = None
+    initial_weight: float = 0.0  # of the initial variance 1 in `var`, if the average is an exponential one
+    standardized_mean: float = 0.0
+    class_scales: Tensor | None = None
+    bias_var: Tensor | None = None  # (C,) of the bias over positions: it was taken off `var`
 
     @property
-    def others(self) -> list[int]:
-        known = set(self.latents)
+    def non_latent_columns(self) -> list[int]:
+        known = set(self.latent_columns)
         return [column for column in range(len(self.weight)) if column not in known]
 
 
 def _left(mean: Tensor, var: Tensor, batches: int | None) -> float | None:
     """What is left after n batches of the start at 0 and 1: 0.9^n. None if the statistics were never updated."""
-    left = 0.0 if batches is None else (1 - MOMENTUM) ** batches
+    left = 0.0 if batches is None else (1 - BATCHNORM_MOMENTUM) ** batches
     return None if left == 1.0 or bool((mean == 0).all() and (var == 1).all()) else left
 
 
-def input_means(layer: FirstLayer) -> Tensor | None:
+def estimate_input_means(layer: FirstLayer) -> Tensor | None:
     """The mean of every input (D,) that explains the running means; None with fewer channels than 1.2 D."""
     inputs, channels, _ = layer.weight.shape
     if channels < 1.2 * inputs:
@@ -86,15 +86,15 @@ def input_means(layer: FirstLayer) -> Tensor | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class LabelSplit:
     """K one-hot labels among the inputs, `first` or last; or with so many `codes` behind them, as in InfoGAN (Chen et al. 2016)."""
 
     classes: int
-    first: bool
-    codes: int = 0
+    labels_first: bool
+    continuous_codes: int = 0
 
 
-def find_labels(means: Tensor) -> Split | None:
+def find_label_split(means: Tensor) -> LabelSplit | None:
     """The split of the inputs into latents and one-hot labels that their means show, or None where they show none.
 
     Under a split, latents have means N(0, v) with v unknown, and labels 1/K, of which 15 % (unequal classes) and the
@@ -114,7 +114,7 @@ def find_labels(means: Tensor) -> Split | None:
     clear = _cost(means, 0, 0) - best > 20 and runner_up - best > 6
     codes = inputs - start - count if start else 0
     even = _misfit(means[start : start + count]) <= count + 3 * math.sqrt(2 * count)  # an outlier among latents is no reason to look for codes
-    return Split(count, start == 0, codes) if clear and 0.85 < share < 1.15 and (even or not codes) else None
+    return LabelSplit(count, start == 0, codes) if clear and 0.85 < share < 1.15 and (even or not codes) else None
 
 
 def _cost(means: Tensor, start: int, count: int) -> float:
@@ -136,33 +136,33 @@ def _allowed(count: int) -> float:
     return (0.15 / count) ** 2 + 1 / (500 * count)
 
 
-def input_scale(layer: FirstLayer) -> Estimate | None:
+def estimate_latent_std(layer: FirstLayer) -> Estimate | None:
     """Standard deviation of one latent, with a 95 % interval; None where the statistics cannot be explained at all."""
     power = _power(layer)
-    means = input_means(layer) if layer.gains is None else None
+    means = estimate_input_means(layer) if layer.class_scales is None else None
     usable = power > 1e-12 * float(power.max())
     if int(usable.sum()) < 2:
         return None
     # Plain averages (momentum None, re-estimated statistics) keep nothing of the start, exponential ones do, and the file
     # does not say which it has: the right reading is the one under which the channels agree.
-    readings = [(layer.var - left) / (1 - left) for left in dict.fromkeys((0.0, layer.left))]
+    readings = [(layer.var - left) / (1 - left) for left in dict.fromkeys((0.0, layer.initial_weight))]
     added = _label_variance(layer, means)
     agreed = [((var - added) / power)[usable] for var in readings]  # each (C,), s² by every channel
     ratios = min(agreed, key=lambda found: _disagreement(found))
     squared = float(ratios.median())
-    biases = torch.zeros_like(power) if layer.spread is None else layer.spread
+    biases = torch.zeros_like(power) if layer.bias_var is None else layer.bias_var
     shares = [float((part / power)[usable].median()) / squared for part in (added, biases)] if squared > 0 else []
     return _interval(layer, squared, ratios, means, shares) if shares else None
 
 
 def _power(layer: FirstLayer) -> Tensor:
     """What latents of variance 1 give each channel, (C,)."""
-    rows = layer.weight[layer.latents]
-    if layer.gains is None:
-        return rows.square().sum(0).mean(1) + layer.shift**2 * rows.sum(0).var(1, unbiased=False)
-    gains = layer.gains[:, layer.latents]
+    rows = layer.weight[layer.latent_columns]
+    if layer.class_scales is None:
+        return rows.square().sum(0).mean(1) + layer.standardized_mean**2 * rows.sum(0).var(1, unbiased=False)
+    gains = layer.class_scales[:, layer.latent_columns]
     power = torch.einsum("d,dcp->c", gains.square().mean(0), rows.square()) / rows.shape[2]
-    return power if layer.shift == 0 else power + layer.shift**2 * _varied(gains, _even(gains), rows)
+    return power if layer.standardized_mean == 0 else power + layer.standardized_mean**2 * _varied(gains, _even(gains), rows)
 
 
 def _disagreement(ratios: Tensor) -> float:
@@ -177,9 +177,9 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
     behind = _WINDOW * 16.0
     if means is not None:
-        seen = squared / max(1e-12, float((means[layer.latents] - layer.shift * math.sqrt(squared)).square().mean()))
-        behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latents))))
-    rows = layer.weight[layer.latents]
+        seen = squared / max(1e-12, float((means[layer.latent_columns] - layer.standardized_mean * math.sqrt(squared)).square().mean()))
+        behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latent_columns))))
+    rows = layer.weight[layer.latent_columns]
     shares = rows.square().mean((1, 2))
     sampling = math.sqrt(2 * float(shares.square().sum()) / (behind * float(shares.sum()) ** 2))  # few latents may carry it all
     low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
@@ -195,12 +195,12 @@ def _low_chi_square(dof: int) -> float:
 
 def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
     """Variance over classes and positions of what the labels add to each channel, (C,); zero without labels."""
-    if layer.labels is None:
+    if layer.class_offsets is None:
         return torch.zeros_like(layer.var)
-    shares = _even(layer.labels)
-    if means is not None and len(layer.others) == len(shares) and torch.equal(layer.labels[:, layer.others], torch.eye(len(shares), dtype=shares.dtype)):
-        shares = means[layer.others].clamp_min(0) / means[layer.others].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
-    return _varied(layer.labels, shares, layer.weight)
+    shares = _even(layer.class_offsets)
+    if means is not None and len(layer.non_latent_columns) == len(shares) and torch.equal(layer.class_offsets[:, layer.non_latent_columns], torch.eye(len(shares), dtype=shares.dtype)):
+        shares = means[layer.non_latent_columns].clamp_min(0) / means[layer.non_latent_columns].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
+    return _varied(layer.class_offsets, shares, layer.weight)
 
 
 def _even(vectors: Tensor) -> Tensor:
@@ -221,27 +221,27 @@ def _varied(vectors: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
 
 # from a module, by watching it run
 
-def observe(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, shape: tuple[int, ...], classes: int | None) -> FirstLayer | None:
+def capture_first_layer(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, latent_shape: tuple[int, ...], classes: int | None) -> FirstLayer | None:
     """Run `forward` on a few latents and look at the first map and what follows it. None if no batch norm follows at once,
     or if the map's input is neither the latent itself nor that times something of its class (a normalised z, an embedding network)."""
     rng = torch.Generator().manual_seed(7)
     kinds = torch.arange(0) if classes is None else torch.arange(min(classes, _KINDS)) * classes // min(classes, _KINDS)
     labels = None if classes is None else kinds[torch.arange(max(_DRAWS, 2 * len(kinds))) % len(kinds)]
-    z = torch.randn(_DRAWS if labels is None else len(labels), *shape, generator=rng)
+    z = torch.randn(_DRAWS if labels is None else len(labels), *latent_shape, generator=rng)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
-    place = place_of(module)
+    place = module_device(module)
 
     def watch(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         if len(seen) < 2 and given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
             seen.append((layer, given[0].detach().cpu().clone(), made.detach().cpu().clone()))
             if len(seen) == 2:
-                raise Enough
+                raise StopForward
 
     watched = (nn.Linear, nn.ConvTranspose2d, nn.modules.batchnorm._BatchNorm)
     active = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SELU, nn.SiLU)
     hooks = [part.register_forward_hook(watch) for part in module.modules() if isinstance(part, (*watched, *active))]
     try:
-        with torch.no_grad(), contextlib.suppress(Enough):
+        with torch.no_grad(), contextlib.suppress(StopForward):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:
@@ -264,10 +264,10 @@ def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: 
     if len(latents) == z.shape[1]:
         added = x[:classes].double()
         added[:, latents] = 0
-        return from_tensors(weights, statistics, latents, added if classes and x.shape[1] > len(latents) else None)
+        return build_first_layer(weights, statistics, latents, added if classes and x.shape[1] > len(latents) else None)
     gains = _gains(x, z, classes)
-    layer = None if gains is None else from_tensors(weights, statistics)
-    return None if layer is None else replace(layer, gains=gains)
+    layer = None if gains is None else build_first_layer(weights, statistics)
+    return None if layer is None else replace(layer, class_scales=gains)
 
 
 def _gains(x: Tensor, z: Tensor, classes: int) -> Tensor | None:
@@ -278,24 +278,24 @@ def _gains(x: Tensor, z: Tensor, classes: int) -> Tensor | None:
     return first.double() if torch.allclose(first, second, rtol=1e-3, atol=1e-5) else None
 
 
-def from_tensors(first: Mapping[str, Tensor], norm: Mapping[str, Tensor], latents: list[int] | None = None, labels: Tensor | None = None) -> FirstLayer | None:
+def build_first_layer(linear_state: Mapping[str, Tensor], batchnorm_state: Mapping[str, Tensor], latent_columns: list[int] | None = None, class_offsets: Tensor | None = None) -> FirstLayer | None:
     """The first layer from the state of a map and of the batch norm right behind it; all inputs are latents unless told.
 
     A flat map whose norm has fewer channels is one that is read as (C, side, side) before the norm. None for statistics
     that were never updated.
     """
-    if "running_mean" not in norm or "running_var" not in norm:
+    if "running_mean" not in batchnorm_state or "running_var" not in batchnorm_state:
         return None
-    left = _left(norm["running_mean"], norm["running_var"], batches_seen(norm.get("num_batches_tracked")))
-    weight = first["weight"].detach().double()
+    left = _left(batchnorm_state["running_mean"], batchnorm_state["running_var"], read_batch_count(batchnorm_state.get("num_batches_tracked")))
+    weight = linear_state["weight"].detach().double()
     weight = weight.T[:, :, None] if weight.ndim == 2 else weight.flatten(2)  # (D, C, P)
-    channels = len(norm["running_mean"])
+    channels = len(batchnorm_state["running_mean"])
     if left is None or weight.shape[1] % channels or (weight.shape[1] != channels and weight.shape[2] > 1):
         return None
     # Read as pictures, a bias differs between positions of one channel: it then has a variance, like the labels' means.
-    bias = first.get("bias", torch.zeros(weight.shape[1])).detach().double().reshape(channels, -1)
-    mean = norm["running_mean"].double() / (1 - left)
+    bias = linear_state.get("bias", torch.zeros(weight.shape[1])).detach().double().reshape(channels, -1)
+    mean = batchnorm_state["running_mean"].double() / (1 - left)
     spread = bias.var(1, unbiased=False)
-    var = norm["running_var"].double() - (1 - left) * spread
+    var = batchnorm_state["running_var"].double() - (1 - left) * spread
     everything = list(range(len(weight)))
-    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latents or everything, labels, left, spread=spread)
+    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latent_columns or everything, class_offsets, left, bias_var=spread)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gandiag.errors import LoadError
-from gandiag.load.companions import companion
+from gandiag.load.companions import read_checkpoint_config
 from gandiag.load.containers import IMAGE_SUFFIXES, WEIGHT_SUFFIXES
-from gandiag.load.names import role
+from gandiag.load.names import parse_role
 
-HUB_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+HUB_WEIGHT_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
 _UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _NUMBERED = re.compile(r"(model|pytorch_model)_\d+\.(safetensors|bin)")
 _BIGGAN = re.compile(r"(?P<which>G_ema|G)(_(?!optim|ema)\w+)?\.pth")  # G.pth, G_ema_best0.pth; not G_optim.pth
@@ -22,20 +22,20 @@ _REMOTE = ("auto_map", "custom_pipeline", "custom_pipelines")
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class CheckpointFolder:
     """The files that may be the generator, the likeliest first, and what a reader should know."""
 
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
 
 
-def holds_checkpoint(path: Path) -> bool:
+def is_checkpoint_folder(path: Path) -> bool:
     """Whether a folder is one checkpoint by the names in it, or holds some and no picture, rather than samples."""
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
     in_pieces = any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names)
-    if in_pieces or names & {"model_index.json", ".metadata", *HUB_NAMES} or of_training(names, "ema"):
+    if in_pieces or names & {"model_index.json", ".metadata", *HUB_WEIGHT_NAMES} or rank_training_checkpoints(names, "ema"):
         return True
     return bool(_files(path, WEIGHT_SUFFIXES)) and not any(entry.is_dir() for entry in path.iterdir()) and not _files(path, IMAGE_SUFFIXES)
 
@@ -45,50 +45,50 @@ def _files(path: Path, suffixes: Collection[str]) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file())
 
 
-def open_folder(path: Path, prefer: str = "ema") -> Folder:
+def open_checkpoint_folder(path: Path, prefer: str = "ema") -> CheckpointFolder:
     """The candidates in a folder; `prefer`: "ema" or "raw", where a training kept both. LoadError for kinds that cannot be read."""
     names = {entry.name for entry in path.iterdir() if entry.is_file()}
-    refuse_part(path)
+    reject_pipeline_part(path)
     if "model_index.json" in names:
-        return Folder((_unet_of(path),))
+        return CheckpointFolder((_unet_of(path),))
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         raise LoadError(f"{path} is a distributed checkpoint, whose index only unpickling can read",
                         "convert it where you trust it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt")
     if any(name.endswith(".index.json") for name in names):
         raise LoadError(f"{path} holds a model in several pieces", "save it as one file: save_pretrained(..., max_shard_size='100GB')")
-    remote = [key for key in _REMOTE if key in companion(path / "config.json")]
+    remote = [key for key in _REMOTE if key in read_checkpoint_config(path / "config.json")]
     notes = (f"config.json names code elsewhere ({', '.join(remote)}), which was neither fetched nor run",) if remote else ()
-    ranked = of_training(names, prefer)
-    hub = [name for name in HUB_NAMES if name in names]
+    ranked = rank_training_checkpoints(names, prefer)
+    hub = [name for name in HUB_WEIGHT_NAMES if name in names]
     numbered = sorted(name for name in names if _NUMBERED.fullmatch(name))
     if ranked:
         others = f"; {len(ranked) - 1} more of its kind beside it" if len(ranked) > 1 else ""
-        return Folder((path / ranked[0],), (*notes, f"{ranked[0]} was taken out of the folder{others}"))
+        return CheckpointFolder((path / ranked[0],), (*notes, f"{ranked[0]} was taken out of the folder{others}"))
     if hub:
-        return Folder(tuple(path / name for name in [hub[0], *numbered]), notes)
+        return CheckpointFolder(tuple(path / name for name in [hub[0], *numbered]), notes)
     return _only(path)
 
 
-def _only(path: Path) -> Folder:
+def _only(path: Path) -> CheckpointFolder:
     """The one checkpoint of a folder, or the one that its name calls a generator. LoadError where several would do."""
     files = _files(path, WEIGHT_SUFFIXES)
-    named = [file for file in files if role(file.stem)[0] in ("generator", "average")]
+    named = [file for file in files if parse_role(file.stem)[0] in ("generator", "average")]
     chosen = files if len(files) == 1 else named
     if len(chosen) == 1:
         beside = f", of {len(files)} files of weights the one that is called a generator" if len(files) > 1 else ", which holds no other weights"
-        return Folder((chosen[0],), (f"{chosen[0].name} was taken out of the folder{beside}",))
+        return CheckpointFolder((chosen[0],), (f"{chosen[0].name} was taken out of the folder{beside}",))
     listed = ", ".join(str(file) for file in (named or files)[:5]) + (", …" if len(named or files) > 5 else "")
     raise LoadError(f"{path} is a folder of {len(files)} checkpoints",
                     f"pass one of them: {listed}; or all, if they are of one training: gandiag audit --run {path}")
 
 
-def refuse_part(folder: Path) -> None:
+def reject_pipeline_part(folder: Path) -> None:
     """LoadError for the part of a diffusers pipeline that holds its UNet: how it samples stands in the folder above."""
-    if folder.name == "unet" and is_pipeline(folder.parent):
+    if folder.name == "unet" and is_diffusers_pipeline(folder.parent):
         raise LoadError(f"{folder} holds the UNet of a diffusers pipeline, which does not say how it samples", f"pass the pipeline's folder: {folder.parent}")
 
 
-def is_pipeline(path: Path) -> bool:
+def is_diffusers_pipeline(path: Path) -> bool:
     """Whether a folder is a diffusers pipeline: several networks, and how they sample together."""
     return (path / "model_index.json").is_file()
 
@@ -100,7 +100,7 @@ def _unet_of(path: Path) -> Path:
     return found[0]
 
 
-def of_training(names: set[str], prefer: str) -> list[str]:
+def rank_training_checkpoints(names: set[str], prefer: str) -> list[str]:
     """The generators that BigGAN's or StudioGAN's training left behind: the wanted kind first, then the best, then the latest."""
     found = [(match, name) for name in names if (match := _BIGGAN.fullmatch(name) or _STUDIO.fullmatch(name))]
 

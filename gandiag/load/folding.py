@@ -21,7 +21,7 @@ _SPECTRAL = (_WRAPPED, ("weight_orig", "weight_u", "weight_v"),
 _WEIGHT = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 
 
-def folded(weights: Weights) -> Weights:
+def fold_weight_norms(weights: Weights) -> Weights:
     """The weights without normalisation tensors, in the same order; themselves where there are none."""
     found = dict(weights.tensors)
     done: dict[str, Tensor] = {}
@@ -37,8 +37,8 @@ def folded(weights: Weights) -> Weights:
     wrappers = tuple(name[: -len(_WRAPPED[0])] for name in done if name.endswith(".module." + _WRAPPED[0]))
     renamed = {_plain(_unwrapped(name, wrappers)): done.get(name, tensor) for name, tensor in found.items() if name not in done or done[name].numel()}
     inner = {wrapper.removesuffix(".") for wrapper in wrappers}
-    modules = None if weights.modules is None else tuple(name for name in weights.modules if ".parametrizations" not in f".{name}" and name not in inner)
-    return replace(weights, tensors=renamed, modules=modules)
+    modules = None if weights.module_names is None else tuple(name for name in weights.module_names if ".parametrizations" not in f".{name}" and name not in inner)
+    return replace(weights, tensors=renamed, module_names=modules)
 
 
 def _unwrapped(name: str, wrappers: tuple[str, ...]) -> str:

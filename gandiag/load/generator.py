@@ -12,33 +12,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gandiag.config import AuditConfig, flag
-from gandiag.contracts import Assumption, Condition, Latent, Output
+from gandiag.config import AuditConfig, option_name
+from gandiag.contracts import Assumption, LabelEncoding, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.adapter import adapt, call, frozen_copy, picture
-from gandiag.load.companions import companion
+from gandiag.load.adapter import infer_call_signature, call_generator, frozen_copy, extract_samples
+from gandiag.load.companions import read_checkpoint_config
 from gandiag.load.containers import WEIGHT_SUFFIXES
-from gandiag.load.factory import build, fill
-from gandiag.load.folders import holds_checkpoint, is_pipeline, open_folder, refuse_part
-from gandiag.load.hub import fetch, is_reference
-from gandiag.load.names import printable, role
-from gandiag.load.programs import Program
-from gandiag.load.read import Content, read
-from gandiag.load.rebuild.chain import strides_of
-from gandiag.load.rebuild.families import rebuild
-from gandiag.load.rebuild.inputs import PLACE
-from gandiag.load.rebuild.knobs import set_knobs
-from gandiag.load.recognise import refuse_others
-from gandiag.load.spec import Spec, read_spec, settled, write_spec
-from gandiag.load.stated import stated
-from gandiag.load.weights import as_float, find_weights
+from gandiag.load.factory import build_model, load_weights
+from gandiag.load.folders import is_checkpoint_folder, is_diffusers_pipeline, open_checkpoint_folder, reject_pipeline_part
+from gandiag.load.hub import download_checkpoint, is_hub_reference
+from gandiag.load.names import clean_text, parse_role
+from gandiag.load.programs import GeneratorProgram
+from gandiag.load.read import FileContents, read_checkpoint
+from gandiag.load.rebuild.chain import format_module_strides
+from gandiag.load.rebuild.families import rebuild_generator
+from gandiag.load.rebuild.inputs import LABEL_POSITION_SETTING
+from gandiag.load.rebuild.knobs import configure_sampling
+from gandiag.load.recognise import reject_non_generator
+from gandiag.load.spec import LoadingSpec, read_loading_spec, resolve_settings, write_loading_spec
+from gandiag.load.stated import read_file_metadata
+from gandiag.load.weights import cast_to_float32, find_generator_weights
 
 _OF_WEIGHTS = ("model", "key", "strides", "class_place")  # settings that a program leaves no room for
 _KNOWN_SOURCES = ("flag", "spec", "gandiag", "hub", "file", "metadata", "shapes", "module", "attribute")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Network:
+class LoadedGenerator:
     """A generator on the CPU, in eval mode, without gradients.
 
     `subject`: path as typed, sha256, loader, family, parameters, weights. `assumptions`: what the file does not say, who
@@ -47,10 +47,10 @@ class Network:
     """
 
     module: nn.Module
-    latent: Latent
-    output: Output
+    latent: LatentSpec
+    output: OutputSpec
     classes: int | None = None
-    condition: Condition | None = None
+    condition: LabelEncoding | None = None
     subject: Mapping[str, Any] = field(default_factory=dict)
     assumptions: tuple[Assumption, ...] = ()
     notes: tuple[str, ...] = ()
@@ -66,14 +66,14 @@ class Network:
         if (labels is None) != (self.condition is None):
             need = f"needs labels: it has {self.classes} classes" if labels is None else "takes no labels"
             raise LoadError(f"the generator {need}", "pass labels (B,) int64 to conditional generators only")
-        made = picture(call(self.module, z, labels, (self.condition, self.classes), labels_first=self.labels_first))
+        made = extract_samples(call_generator(self.module, z, labels, (self.condition, self.classes), labels_first=self.labels_first))
         try:
             return made.reshape(len(z), *self.output.shape).float()  # (B, *shape)
         except RuntimeError:
             raise LoadError(f"the generator returned {tuple(made.shape)} for {len(z)} latents, not {self.output.shape} each", "check --latent-dim") from None
 
 
-def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None, *, glance: bool = False) -> Network:
+def load_generator(path: str | os.PathLike[str], config: AuditConfig | None = None, *, inspect_only: bool = False) -> LoadedGenerator:
     """The generator in a file. Nothing in it runs unless `config.trust`; weights are rebuilt from their shapes, or filled
     into what `config.model` builds.
 
@@ -83,31 +83,31 @@ def load_network(path: str | os.PathLike[str], config: AuditConfig | None = None
     """
     config = config or AuditConfig()
     try:
-        noted = read_spec(config.spec) if config.spec and Path(config.spec).exists() else Spec()
-        network = _read(path, noted.fill(config), glance=glance)
-        network = replace(network, assumptions=tuple(noted.credit(entry, config) for entry in network.assumptions))
+        noted = read_loading_spec(config.spec) if config.spec and Path(config.spec).exists() else LoadingSpec()
+        network = _read(path, noted.apply_to(config), glance=inspect_only)
+        network = replace(network, assumptions=tuple(noted.attribute_source(entry, config) for entry in network.assumptions))
         if config.strict:
             _refuse_assumptions(network, Path(path).name)
-        if config.spec and not noted.settings and not glance:
+        if config.spec and not noted.settings and not inspect_only:
             made = (network.latent, network.output, network.classes, network.condition)
-            write_spec(config.spec, settled(config, network.assumptions, made, strides_of(network.module)), network.subject)
+            write_loading_spec(config.spec, resolve_settings(config, network.assumptions, made, format_module_strides(network.module)), network.subject)
     except LoadError as problem:
-        raise LoadError(printable(problem.what), printable(problem.hint)) from None
+        raise LoadError(clean_text(problem.message), clean_text(problem.hint)) from None
     if noted.sha256 and network.subject["sha256"] not in (None, noted.sha256):
         return replace(network, notes=(*network.notes, f"read as {config.spec} says, which was written for another file"))
     return network
 
 
-def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) -> Network:
+def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) -> LoadedGenerator:
     """The network of a file, of the one file in a folder that holds a generator, or of a repository of the Hub."""
-    if is_reference(os.fspath(path)):
+    if is_hub_reference(os.fspath(path)):
         return _fetched(os.fspath(path), config, glance=glance)
-    if not holds_checkpoint(Path(path)):
+    if not is_checkpoint_folder(Path(path)):
         if config.model is None:
-            refuse_part(Path(path).parent)
+            reject_pipeline_part(Path(path).parent)
         return _one(os.fspath(path), config, glance=glance)
-    folder, found, reasons = open_folder(Path(path), config.weights), [], []
-    if is_pipeline(Path(path)):
+    folder, found, reasons = open_checkpoint_folder(Path(path), config.weights), [], []
+    if is_diffusers_pipeline(Path(path)):
         return _pipeline(os.fspath(path), folder.files[0], config, glance=glance)
     for file in folder.files:
         try:
@@ -124,29 +124,29 @@ def _read(path: str | os.PathLike[str], config: AuditConfig, *, glance: bool) ->
     return replace(network, notes=(*network.notes, *folder.notes, *unnamed))
 
 
-def _fetched(reference: str, config: AuditConfig, *, glance: bool) -> Network:
-    came = fetch(reference, config.weights)
+def _fetched(reference: str, config: AuditConfig, *, glance: bool) -> LoadedGenerator:
+    came = download_checkpoint(reference, config.weights)
     network = _read(came.path, config, glance=glance)
     facts = {**network.subject, "path": reference}
     return replace(network, subject=facts, assumptions=(came.revision, *network.assumptions), notes=(*network.notes, *came.notes))
 
 
-def _pipeline(path: str, weights: Path, config: AuditConfig, *, glance: bool) -> Network:
-    from gandiag.load.diffusion import read_pipeline
+def _pipeline(path: str, weights: Path, config: AuditConfig, *, glance: bool) -> LoadedGenerator:
+    from gandiag.load.diffusion import read_diffusers_pipeline
 
-    content = read_pipeline(Path(path), weights, hashed=not glance)
+    content = read_diffusers_pipeline(Path(path), weights, compute_hash=not glance)
     subject = {"path": path, "sha256": content.sha256 or None, "loader": content.loader, "weights": f"unet/{weights.name}"}
     return _of_program(content.tree, content.notes, subject, config, look=glance)
 
 
-def _one(path: str, config: AuditConfig, *, glance: bool) -> Network:
-    content = read(path, trust=config.trust, hashed=not glance)
-    told = stated(Path(path))
-    network = _from_content(content, told.fill(config), path, borrow=glance)
-    return replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.credit(entry, config) for entry in network.assumptions))
+def _one(path: str, config: AuditConfig, *, glance: bool) -> LoadedGenerator:
+    content = read_checkpoint(path, trust=config.trust, compute_hash=not glance)
+    told = read_file_metadata(Path(path))
+    network = _from_content(content, told.apply_to(config), path, borrow=glance)
+    return replace(network, trained_scale=told.trained_scale, assumptions=tuple(told.attribute_source(entry, config) for entry in network.assumptions))
 
 
-def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
+def wrap_module(module: nn.Module, config: AuditConfig | None = None) -> LoadedGenerator:
     """A live module as a generator: a frozen copy is used, the caller's module is not touched."""
     config = config or AuditConfig()
     network = _adapted(frozen_copy(module), config, {"path": None, "sha256": None, "loader": "module", "weights": "the module's own"}, ())
@@ -155,10 +155,10 @@ def network_of(module: nn.Module, config: AuditConfig | None = None) -> Network:
     return network
 
 
-def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: bool) -> Network:
+def _from_content(content: FileContents, config: AuditConfig, path: str, *, borrow: bool) -> LoadedGenerator:
     name = Path(path).name
     subject = {"path": path, "sha256": content.sha256 or None, "loader": content.loader}
-    if isinstance(content.tree, Program):
+    if isinstance(content.tree, GeneratorProgram):
         return _of_program(content.tree, content.notes, subject, config, look=borrow)
     whole = _whole_module(content.tree, config, name)
     if whole is not None and config.model is None:
@@ -167,35 +167,35 @@ def _from_content(content: Content, config: AuditConfig, path: str, *, borrow: b
             entry.requires_grad = False
         return _adapted(module.eval(), config, {**subject, "weights": used}, content.notes)
     try:
-        found = find_weights(content.tree, key=config.key, prefer=config.weights, ordered=content.ordered, name=name)
+        found = find_generator_weights(content.tree, key=config.key, prefer=config.weights, keys_ordered=content.keys_ordered, name=name)
     except LoadError as problem:
         others = [entry for entry in _siblings(path) if entry != name]
-        raise LoadError(problem.what, f"{problem.hint}; beside it: {', '.join(others[:5])}") if others else problem from None
-    weights = as_float(found, borrow=borrow)
-    subject |= {"weights": printable(weights.why)}
-    notes = tuple(map(printable, (*content.notes, *weights.notes)))
+        raise LoadError(problem.message, f"{problem.hint}; beside it: {', '.join(others[:5])}") if others else problem from None
+    weights = cast_to_float32(found, share_memory=borrow)
+    subject |= {"weights": clean_text(weights.selection_reason)}
+    notes = tuple(map(clean_text, (*content.notes, *weights.notes)))
     if config.model is not None:
-        module = build(config.model, config.init)
-        fill(module, weights, name)
+        module = build_model(config.model, config.init)
+        load_weights(module, weights, name)
         return _adapted(frozen_copy(module), config, {**subject, "family": config.model}, notes)
-    refuse_others(weights.tensors, name, _siblings(path))
-    made = rebuild(replace(weights, beside={**companion(Path(path)), **_settings(content.tree)}), config, name, glance=borrow and not config.strict)
-    facts = {**subject, "family": made.family, "parameters": weights.parameters}
-    classes, first = made.inputs.classes, made.inputs.labels_first
-    said = (*made.assumptions, *set_knobs(made.module, config, name))
-    return Network(made.module, made.latent, made.output, classes, made.condition, facts, _shown(said), notes, first)
+    reject_non_generator(weights.tensors, name, _siblings(path))
+    made = rebuild_generator(replace(weights, extra_settings={**read_checkpoint_config(Path(path)), **_settings(content.tree)}), config, name, inspect_only=borrow and not config.strict)
+    facts = {**subject, "family": made.family, "parameters": weights.n_parameters}
+    classes, first = made.input_layout.classes, made.input_layout.labels_first
+    said = (*made.assumptions, *configure_sampling(made.module, config, name))
+    return LoadedGenerator(made.module, made.latent, made.output, classes, made.condition, facts, _shown(said), notes, first)
 
 
-def _of_program(program: Program, notes: tuple[str, ...], subject: Mapping[str, Any], config: AuditConfig, *, look: bool) -> Network:
+def _of_program(program: GeneratorProgram, notes: tuple[str, ...], subject: Mapping[str, Any], config: AuditConfig, *, look: bool) -> LoadedGenerator:
     """A generator that needs no rebuilding: its computation is in the file, and only arithmetic."""
     name = Path(subject["path"]).name
-    given = next((flag(setting) for setting in _OF_WEIGHTS if getattr(config, setting) is not None), None)
+    given = next((option_name(setting) for setting in _OF_WEIGHTS if getattr(config, setting) is not None), None)
     if given is not None:
         raise LoadError(f"{given} was given, and {name} is a whole program", f"leave {given} out")
-    made = program.ready(config, name, look=look)
-    facts = {"weights": "the whole file", **subject, "family": made.family, "parameters": program.numbers}
-    said = (*made.assumptions, *set_knobs(made.module, config, name))
-    return Network(made.module, made.latent, made.output, made.classes, made.condition, facts, _shown(said), tuple(map(printable, notes)))
+    made = program.build_generator(config, name, inspect_only=look)
+    facts = {"weights": "the whole file", **subject, "family": made.family, "parameters": program.n_parameters}
+    said = (*made.assumptions, *configure_sampling(made.module, config, name))
+    return LoadedGenerator(made.module, made.latent, made.output, made.classes, made.condition, facts, _shown(said), tuple(map(clean_text, notes)))
 
 
 def _settings(tree: Any) -> Mapping[str, Any]:
@@ -203,16 +203,16 @@ def _settings(tree: Any) -> Mapping[str, Any]:
     return {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor) or entry.ndim == 1} if isinstance(tree, Mapping) else {}
 
 
-def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> Network:
-    found = adapt(module, config)
-    said = (*found.assumptions, *set_knobs(module, config, type(module).__name__))
+def _adapted(module: nn.Module, config: AuditConfig, subject: Mapping[str, Any], notes: tuple[str, ...]) -> LoadedGenerator:
+    found = infer_call_signature(module, config)
+    said = (*found.assumptions, *configure_sampling(module, config, type(module).__name__))
     if found.condition == "concat":
-        said = (*said, Assumption(PLACE, f"{config.class_place or 'after'} the latents", "flag" if config.class_place else "default"))
+        said = (*said, Assumption(LABEL_POSITION_SETTING, f"{config.class_place or 'after'} the latents", "flag" if config.class_place else "default"))
     facts = {"family": type(module).__name__, "parameters": sum(entry.numel() for entry in module.parameters()), **subject}
     if config.class_place is not None and (found.condition != "concat" or config.class_place not in ("before", "after")):
         takes = "no class" if found.condition is None else f"its class as --condition {found.condition}"
         raise LoadError(f"--class-place {config.class_place} was given, and {type(module).__name__} takes {takes}", "leave --class-place out")
-    return Network(module, found.latent, found.output, found.classes, found.condition, facts, said, notes, config.class_place == "before")
+    return LoadedGenerator(module, found.latent, found.output, found.classes, found.condition, facts, said, notes, config.class_place == "before")
 
 
 def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module, str] | None:
@@ -226,7 +226,7 @@ def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module,
         return modules[str(config.key)], f"{config.key} (by --key)"
     wanted = ("average", "generator") if config.weights == "ema" else ("generator", "average")
     for kind in wanted:
-        fitting = [key for key in modules if role(key)[0] == kind]
+        fitting = [key for key in modules if parse_role(key)[0] == kind]
         if len(fitting) > 1:
             raise LoadError(f"{name} holds several generators: {', '.join(fitting[:5])}", f"choose one: --key {fitting[0]}")
         if fitting:
@@ -235,16 +235,16 @@ def _whole_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module,
 
 
 def _shown(assumptions: tuple[Assumption, ...]) -> tuple[Assumption, ...]:
-    return tuple(Assumption(entry.what, printable(entry.value), entry.source) for entry in assumptions)
+    return tuple(Assumption(entry.what, clean_text(entry.value), entry.source) for entry in assumptions)
 
 
 def _siblings(path: str) -> list[str]:
     folder = Path(path).resolve().parent
     files = (entry.name for entry in folder.iterdir() if entry.suffix in WEIGHT_SUFFIXES)
-    return sorted(entry for entry in files if role(Path(entry).stem)[0] in ("generator", "average"))
+    return sorted(entry for entry in files if parse_role(Path(entry).stem)[0] in ("generator", "average"))
 
 
-def _refuse_assumptions(network: Network, name: str) -> None:
+def _refuse_assumptions(network: LoadedGenerator, name: str) -> None:
     """--strict: an assumption that neither file nor flag backs is an error that names the flags to give."""
     open_ones = [entry for entry in network.assumptions if not entry.source.startswith(_KNOWN_SOURCES)]
     if not open_ones:
@@ -255,6 +255,6 @@ def _refuse_assumptions(network: Network, name: str) -> None:
     raise LoadError(f"{name} does not say everything, and --strict takes no assumptions: {said}", hint)
 
 
-def draw_labels(network: Network, n: int) -> Tensor | None:
+def cycle_labels(generator: LoadedGenerator, n: int) -> Tensor | None:
     """Classes in turn, (n,) int64; None for a generator that takes none."""
-    return None if network.condition is None else torch.arange(n) % (network.classes or 1)
+    return None if generator.condition is None else torch.arange(n) % (generator.classes or 1)

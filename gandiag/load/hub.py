@@ -15,10 +15,10 @@ from typing import Any
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
 from gandiag.load.containers import WEIGHT_SUFFIXES
-from gandiag.load.folders import HUB_NAMES, of_training
-from gandiag.load.names import printable, role
+from gandiag.load.folders import HUB_WEIGHT_NAMES, rank_training_checkpoints
+from gandiag.load.names import clean_text, parse_role
 
-PREFIX = "hf:"
+HUB_PREFIX = "hf:"
 _REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[\w./-]+))?")
 _SUFFIXES = (*WEIGHT_SUFFIXES, ".onnx", ".onnx.data")
 _SETTINGS = ("config.json", ".config.json")
@@ -29,7 +29,7 @@ _COPY = "pass the path of a copy on this machine"
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class HubDownload:
     """What came: a file, or a folder that stands for one checkpoint; and the commit that it is of."""
 
     path: Path
@@ -37,11 +37,11 @@ class Fetched:
     notes: tuple[str, ...] = ()
 
 
-def is_reference(path: str) -> bool:
-    return path.startswith(PREFIX)
+def is_hub_reference(path: str) -> bool:
+    return path.startswith(HUB_PREFIX)
 
 
-def fetch(reference: str, prefer: str = "ema") -> Fetched:
+def download_checkpoint(reference: str, prefer: str = "ema") -> HubDownload:
     """The repository's weights and settings, from the cache where they are there already. LoadError in one sentence for everything else."""
     found = _REFERENCE.fullmatch(reference)
     if found is None:
@@ -51,7 +51,7 @@ def fetch(reference: str, prefer: str = "ema") -> Fetched:
     info = _asked(reference, lambda: hub.HfApi().model_info(repo, revision=revision, timeout=_TIMEOUT))
     names = [name for entry in info.siblings or () if _plain(name := str(entry.rfilename))]
     commit = str(info.sha)
-    wanted, whole = choose(names, file, reference, prefer)
+    wanted, whole = choose_files(names, file, reference, prefer)
     placed = {name: Path(_asked(reference, lambda name=name: hub.hf_hub_download(repo, name, revision=commit, etag_timeout=_TIMEOUT))) for name in wanted}  # type: ignore[misc]
     path = placed[wanted[-1]]
     for _ in range(wanted[-1].count("/") + 1 if whole else 0):
@@ -59,33 +59,33 @@ def fetch(reference: str, prefer: str = "ema") -> Fetched:
     code = [name for name in names if name.endswith(".py")]
     notes = (f"the repository holds code ({', '.join(code[:3])}), which was neither fetched nor run",) if code else ()
     said = Assumption("revision (hf:owner/name@REVISION)", commit, "flag" if revision == commit else "hub")
-    return Fetched(path, said, notes)
+    return HubDownload(path, said, notes)
 
 
-def choose(names: list[str], file: str | None, reference: str, prefer: str) -> tuple[list[str], bool]:
+def choose_files(file_names: list[str], file: str | None, reference: str, prefer: str) -> tuple[list[str], bool]:
     """(files to fetch, the weights last; whether their folder stands for the checkpoint). LoadError where that cannot be told."""
     if file is not None:
-        if file not in names or not file.endswith(_SUFFIXES):
-            what = f"{reference} is no weights file of that repository" if file in names else f"{reference}: the repository has no such file"
-            raise LoadError(what, f"choose from: {', '.join(map(printable, _weights(names)[:6])) or 'nothing; it holds no weights'}")
+        if file not in file_names or not file.endswith(_SUFFIXES):
+            what = f"{reference} is no weights file of that repository" if file in file_names else f"{reference}: the repository has no such file"
+            raise LoadError(what, f"choose from: {', '.join(map(clean_text, _weights(file_names)[:6])) or 'nothing; it holds no weights'}")
         folder = file.rpartition("/")[0]
-        return [*(name for name in names if name.rpartition("/")[::2] in [(folder, setting) for setting in _SETTINGS]), file], False
-    if "model_index.json" in names:
-        unet = [name for name in _UNET if name in names][:1]
-        return [*(name for name in _PIPELINE if name in names), *unet], True
-    top = [name for name in _weights(names) if "/" not in name]
-    settings = [name for name in _SETTINGS if name in names]
-    if any(name.endswith(".index.json") for name in names):
+        return [*(name for name in file_names if name.rpartition("/")[::2] in [(folder, setting) for setting in _SETTINGS]), file], False
+    if "model_index.json" in file_names:
+        unet = [name for name in _UNET if name in file_names][:1]
+        return [*(name for name in _PIPELINE if name in file_names), *unet], True
+    top = [name for name in _weights(file_names) if "/" not in name]
+    settings = [name for name in _SETTINGS if name in file_names]
+    if any(name.endswith(".index.json") for name in file_names):
         raise LoadError(f"{reference} keeps its model in several pieces", "fetch it, and save it as one file: save_pretrained(..., max_shard_size='100GB')")
-    if known := [name for name in HUB_NAMES if name in top]:
+    if known := [name for name in HUB_WEIGHT_NAMES if name in top]:
         return [*settings, known[0]], True
-    roles = {name: role(Path(name).stem)[0] for name in top}
+    roles = {name: parse_role(Path(name).stem)[0] for name in top}
     order = ("average", "generator") if prefer == "ema" else ("generator", "average")
-    fitting = of_training(set(top), prefer)[:1] or next(([name for name in top if roles[name] == kind] for kind in order if kind in roles.values()), top)
+    fitting = rank_training_checkpoints(set(top), prefer)[:1] or next(([name for name in top if roles[name] == kind] for kind in order if kind in roles.values()), top)
     if len(fitting) != 1:
-        listed = ", ".join(map(printable, fitting[:6] or _weights(names)[:6]))
+        listed = ", ".join(map(clean_text, fitting[:6] or _weights(file_names)[:6]))
         what = f"{reference} holds {len(fitting)} files that could be the generator: {listed}" if fitting else f"{reference} holds no weights at its top"
-        first = printable((fitting or _weights(names) or ["FILE"])[0])
+        first = clean_text((fitting or _weights(file_names) or ["FILE"])[0])
         raise LoadError(what, f"choose one: {reference.partition('@')[0]}/{first}" if listed else f"gandiag reads {', '.join(_SUFFIXES[:-1])}")
     return [*settings, fitting[0]], False
 
@@ -133,5 +133,5 @@ def _told(reference: str, problem: Exception) -> LoadError:
     if kinds & {"TimeoutException", "Timeout", "TimeoutError"}:
         return LoadError(f"{reference} cannot be fetched: the Hub did not answer within {_TIMEOUT:g} s", f"try again later, or {_COPY}")
     if kinds & {"OSError", "TransportError", "RequestError", "ConnectError"} and not kinds & {"HfHubHTTPError"}:
-        return LoadError(f"{reference} cannot be fetched: the Hub cannot be reached ({printable(first)})", f"check the network, or {_COPY}")
-    return LoadError(f"{reference} cannot be fetched: {printable(first)}", f"try again later, or {_COPY}")
+        return LoadError(f"{reference} cannot be fetched: the Hub cannot be reached ({clean_text(first)})", f"check the network, or {_COPY}")
+    return LoadError(f"{reference} cannot be fetched: {clean_text(first)}", f"try again later, or {_COPY}")

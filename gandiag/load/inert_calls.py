@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from gandiag.errors import LoadError
-from gandiag.load.inert_records import Array, Blob, Lazy, Made, Name, Storage, Table, hashable
+from gandiag.load.inert_records import ArrayNode, FileSlice, LazyTensor, ObjectNode, GlobalRef, Storage, DictNode, check_hashable
 
-STORAGES = {
+STORAGE_DTYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "LongStorage": "int64",
     "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
     "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
 }  # fmt: skip
 # Data, not code: what torch.save writes for tensors and standard layers, training arguments, numpy numbers.
-PLAIN = re.compile(
+DATA_GLOBALS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(cuda\.)?\w+Storage|torch\.storage\.(UntypedStorage|TypedStorage|_load_from_bytes)"
     r"|torch\.(Size|device|dtype|bfloat16|float\d+|u?int\d+|bool|complex\d+|float8_\w+|Tensor|strided|contiguous_format)"
     r"|torch\.nn\.(parameter\.(Parameter|Buffer)|modules\.[\w.]+|init\.\w+)|torch\.serialization\._get_layout|torch\.torch_version\.TorchVersion"
@@ -33,26 +33,26 @@ _CALLS = 40
 _NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}
 
 
-class NotPlain(Exception):
+class UnsupportedCallError(Exception):
     """The arguments are not those of the plain case: keep a record of the call."""
 
 
-def is_data(name: str) -> bool:
+def is_data_global(name: str) -> bool:
     """Whether a global is one of those that only say how data were written."""
-    return PLAIN.fullmatch(name) is not None
+    return DATA_GLOBALS.fullmatch(name) is not None
 
 
-def call(machine: Any, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> Any:
+def resolve_call(machine: Any, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> Any:
     """What the call returns, where that is data; else a Made record of it."""
-    handler = _KNOWN.get(function.full) if isinstance(function, Name) and not kwargs else None
+    handler = _KNOWN.get(function.full_name) if isinstance(function, GlobalRef) and not kwargs else None
     if handler is not None:
         try:
             return handler(machine, args)
-        except (NotPlain, TypeError, ValueError, IndexError, AttributeError, struct.error, OverflowError):
+        except (UnsupportedCallError, TypeError, ValueError, IndexError, AttributeError, struct.error, OverflowError):
             pass  # arguments that are not the usual ones: a record of the call, as for any other
-    made = Made(function, args, kwargs)
-    if isinstance(function, Name) and not is_data(function.full):
-        _note(machine.budget, function.full, args)
+    made = ObjectNode(function, args, kwargs)
+    if isinstance(function, GlobalRef) and not is_data_global(function.full_name):
+        _note(machine.budget, function.full_name, args)
     return made
 
 
@@ -68,7 +68,7 @@ def _note(budget: Any, name: str, args: tuple[Any, ...]) -> None:
             classes[_brief(meta.get("class_name"))] = None
 
 
-def carried(sources: dict[str, dict[str, None]]) -> list[str]:
+def describe_sources(sources: dict[str, dict[str, None]]) -> list[str]:
     """The source texts in a file, each with the classes that carry it: NVIDIA's pickles repeat one for every kind of layer."""
     said = []
     for text, classes in sources.items():
@@ -81,8 +81,8 @@ def carried(sources: dict[str, dict[str, None]]) -> list[str]:
 def _brief(value: Any) -> str:
     if isinstance(value, str):
         return repr(value[:60]) + ("…" if len(value) > 60 else "")
-    if isinstance(value, Name):
-        return value.full[:60]
+    if isinstance(value, GlobalRef):
+        return value.full_name[:60]
     return str(value)[:30] if isinstance(value, (int, float)) and abs(value) < 1e18 else type(value).__name__
 
 
@@ -90,71 +90,71 @@ def _brief(value: Any) -> str:
 
 def _sizes(given: Any) -> tuple[int, ...]:
     if not isinstance(given, (tuple, list)) or len(given) > 64 or not all(type(size) is int and 0 <= size < 2**62 for size in given):
-        raise NotPlain
+        raise UnsupportedCallError
     return tuple(given)
 
 
-def _tensor(machine: Any, args: tuple[Any, ...], *, dtype: Any = None) -> Lazy:
+def _tensor(machine: Any, args: tuple[Any, ...], *, dtype: Any = None) -> LazyTensor:
     """torch._utils._rebuild_tensor, _v2, _v3: (storage, offset, size, stride, …)."""
     storage, offset = args[0], args[1]
     if not isinstance(storage, Storage) or type(offset) is not int or not 0 <= offset < 2**62:
-        raise NotPlain
+        raise UnsupportedCallError
     shape, stride = _sizes(args[2]), _sizes(args[3])
     if len(shape) != len(stride):
-        raise NotPlain
-    return Lazy(storage, dtype_name(dtype) if dtype is not None else storage.dtype, shape, stride, offset)
+        raise UnsupportedCallError
+    return LazyTensor(storage, torch_dtype_name(dtype) if dtype is not None else storage.dtype, shape, stride, offset)
 
 
-def dtype_name(given: Any) -> str:
-    if not isinstance(given, Name) or given.module != "torch":
-        raise NotPlain
-    return given.name
+def torch_dtype_name(dtype_global: Any) -> str:
+    if not isinstance(dtype_global, GlobalRef) or dtype_global.module != "torch":
+        raise UnsupportedCallError
+    return dtype_global.name
 
 
-def _meta(machine: Any, args: tuple[Any, ...]) -> Lazy:
-    return Lazy(Storage(None, "", 0, "meta"), dtype_name(args[0]), _sizes(args[1]), _sizes(args[2]))
+def _meta(machine: Any, args: tuple[Any, ...]) -> LazyTensor:
+    return LazyTensor(Storage(None, "", 0, "meta"), torch_dtype_name(args[0]), _sizes(args[1]), _sizes(args[2]))
 
 
-def _odd(what: str) -> Callable[[Any, tuple[Any, ...]], Lazy]:
-    return lambda machine, args: Lazy(Storage(None, "float32", 0), "float32", (), (), odd=what)
+def _odd(what: str) -> Callable[[Any, tuple[Any, ...]], LazyTensor]:
+    return lambda machine, args: LazyTensor(Storage(None, "float32", 0), "float32", (), (), unsupported_reason=what)
 
 
 def _of_type(machine: Any, args: tuple[Any, ...]) -> Any:
     """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): subclasses, and tensors with attributes."""
     if not isinstance(args[2], tuple):
-        raise NotPlain
-    return call(machine, args[0], args[2])
+        raise UnsupportedCallError
+    return resolve_call(machine, args[0], args[2])
 
 
 def _parameter(machine: Any, args: tuple[Any, ...]) -> Any:
-    if not isinstance(args[0], Lazy):
-        raise NotPlain
+    if not isinstance(args[0], LazyTensor):
+        raise UnsupportedCallError
     return args[0]
 
 
 def _nested(machine: Any, args: tuple[Any, ...]) -> Any:
     """torch.storage._load_from_bytes: a whole torch file inside the pickle, read by the same rules."""
-    if machine.nested is None or not isinstance(args[0], (bytes, Blob)):
-        raise NotPlain
-    return machine.nested(args[0])
+    if machine.load_nested is None or not isinstance(args[0], (bytes, FileSlice)):
+        raise UnsupportedCallError
+    return machine.load_nested(args[0])
 
 
 # numpy
 
-def _dtype(machine: Any, args: tuple[Any, ...]) -> Array:
+def _dtype(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
     """numpy.dtype("f4", False, True): a scalar type, whose byte order BUILD may still set (it is little everywhere we know)."""
     if not isinstance(args[0], str) or len(args[0]) > 8:
-        raise NotPlain
-    return Array("<" + args[0].lstrip("<|="), ())
+        raise UnsupportedCallError
+    return ArrayNode("<" + args[0].lstrip("<|="), ())
 
 
-def _reconstruct(machine: Any, args: tuple[Any, ...]) -> Array:
-    return Array("", ())
+def _reconstruct(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
+    return ArrayNode("", ())
 
 
-def _frombuffer(machine: Any, args: tuple[Any, ...]) -> Array:
+def _frombuffer(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
     data, dtype, shape, order = args
-    return Array(dtype.dtype, _sizes(shape), data, order == "F")
+    return ArrayNode(dtype.dtype, _sizes(shape), data, order == "F")
 
 
 def _scalar(machine: Any, args: tuple[Any, ...]) -> Any:
@@ -162,37 +162,37 @@ def _scalar(machine: Any, args: tuple[Any, ...]) -> Any:
     code = _NUMBERS.get(args[0].dtype.lstrip("<|>="))
     raw = args[1].encode("latin-1") if isinstance(args[1], str) else args[1]
     if code is None:
-        raise NotPlain
+        raise UnsupportedCallError
     return struct.unpack("<" + code, raw)[0]
 
 
 # containers and text
 
 def _table(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
-    def make(machine: Any, args: tuple[Any, ...]) -> Table:
+    def make(machine: Any, args: tuple[Any, ...]) -> DictNode:
         entries = next((entry for entry in args if isinstance(entry, (dict, list, tuple))), ())
         pairs = entries.items() if isinstance(entries, dict) else entries
-        return Table([(hashable(key), value) for key, value in pairs], name=name)
+        return DictNode([(check_hashable(key), value) for key, value in pairs], name=name)
 
     return make
 
 
 def _set_of(machine: Any, args: tuple[Any, ...]) -> Any:
-    return {hashable(entry) for entry in args[0]} if args else set()
+    return {check_hashable(entry) for entry in args[0]} if args else set()
 
 
 def _encode(machine: Any, args: tuple[Any, ...]) -> bytes:
     """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
     text = args[0]
     if not isinstance(text, str) or len(args) > 2 or (len(args) == 2 and args[1] not in ("latin1", "latin-1", "utf-8", "utf8", "ascii")):
-        raise NotPlain
-    machine.budget.keep(len(text))
+        raise UnsupportedCallError
+    machine.budget.use_bytes(len(text))
     return text.encode(args[1] if len(args) == 2 else "utf-8")
 
 
 def _bytes(machine: Any, args: tuple[Any, ...]) -> bytes:
     if args and not isinstance(args[0], bytes):
-        raise NotPlain
+        raise UnsupportedCallError
     return args[0] if args else b""
 
 
@@ -201,19 +201,19 @@ def _allocator(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
         if any(type(entry) is int and entry > 4096 for entry in args):
             raise LoadError(f"the pickle in this file calls {name}, which reserves memory that the file does not have: malformed or hostile",
                             "save it again as a state dict")
-        raise NotPlain
+        raise UnsupportedCallError
 
     return refuse
 
 
 def _reconstructor(machine: Any, args: tuple[Any, ...]) -> Any:
     """copyreg._reconstructor(cls, base, state): protocol 0's way to say `cls`."""
-    return call(machine, args[0], () if args[2] is None else (args[2],))
+    return resolve_call(machine, args[0], () if args[2] is None else (args[2],))
 
 
 def _one(machine: Any, args: tuple[Any, ...]) -> Any:
     if len(args) != 1 or not isinstance(args[0], str):
-        raise NotPlain
+        raise UnsupportedCallError
     return args[0]
 
 

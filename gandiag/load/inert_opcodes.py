@@ -6,22 +6,22 @@ import pickletools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gandiag.load.inert_calls import call
-from gandiag.load.inert_records import Array, Damaged, Made, Name, hashable
+from gandiag.load.inert_calls import resolve_call
+from gandiag.load.inert_records import ArrayNode, CorruptPickleError, ObjectNode, GlobalRef, check_hashable
 
 if TYPE_CHECKING:
-    from gandiag.load.inert_machine import Machine
+    from gandiag.load.inert_machine import PickleMachine
 
 MARK = object()
 _BYTES = {"BINBYTES": 4, "SHORT_BINBYTES": 1, "BINBYTES8": 8, "BYTEARRAY8": 8}
 
 
-def fill(array: Array, state: Any) -> None:
+def set_array_state(array: ArrayNode, state: Any) -> None:
     """numpy's (version, shape, dtype, is_fortran, data) of an array, or (version, byte order, …) of a type."""
     if not isinstance(state, tuple) or len(state) < 5:
         return
-    if isinstance(state[1], tuple) and isinstance(state[2], Array):
-        array.dtype, array.data, array.fortran = state[2].dtype, state[4], bool(state[3])
+    if isinstance(state[1], tuple) and isinstance(state[2], ArrayNode):
+        array.dtype, array.data, array.fortran_order = state[2].dtype, state[4], bool(state[3])
         array.shape = tuple(int(size) for size in state[1])
     elif state[1] == ">":
         array.dtype = ">" + array.dtype.lstrip("<")
@@ -30,117 +30,117 @@ def fill(array: Array, state: Any) -> None:
 def _append(target: Any, values: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(values)
-    elif isinstance(target, Made):
-        target.entries.extend(values)
+    elif isinstance(target, ObjectNode):
+        target.list_items.extend(values)
     elif isinstance(target, set):
-        target.update(hashable(value) for value in values)
+        target.update(check_hashable(value) for value in values)
     else:
-        raise Damaged(f"something is appended to a {type(target).__name__}")
+        raise CorruptPickleError(f"something is appended to a {type(target).__name__}")
 
 
 def _set(target: Any, flat: list[Any]) -> None:
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
     if isinstance(target, dict):
-        target.update((hashable(key), value) for key, value in pairs)
-    elif isinstance(target, Made):
-        target.items.extend(pairs)
+        target.update((check_hashable(key), value) for key, value in pairs)
+    elif isinstance(target, ObjectNode):
+        target.dict_items.extend(pairs)
     else:
-        raise Damaged(f"an item is set in a {type(target).__name__}")
+        raise CorruptPickleError(f"an item is set in a {type(target).__name__}")
 
 
-def _tuple(count: int) -> Callable[[Machine, Any], None]:
-    def act(machine: Machine, _: Any) -> None:
+def _tuple(count: int) -> Callable[[PickleMachine, Any], None]:
+    def act(machine: PickleMachine, _: Any) -> None:
         if len(machine.stack) < count:
-            raise Damaged("the stack is empty")
+            raise CorruptPickleError("the stack is empty")
         machine.stack[-count:] = [tuple(machine.stack[-count:])]
     return act
 
 
-def _called(machine: Machine, function: Any, args: Any, kwargs: Any = None) -> None:
+def _called(machine: PickleMachine, function: Any, args: Any, kwargs: Any = None) -> None:
     if not isinstance(args, tuple):
-        raise Damaged("a call without a tuple of arguments")
-    machine.stack.append(call(machine, function, args, kwargs))
+        raise CorruptPickleError("a call without a tuple of arguments")
+    machine.stack.append(resolve_call(machine, function, args, kwargs))
 
 
-def _reduce(machine: Machine, _: Any) -> None:
+def _reduce(machine: PickleMachine, _: Any) -> None:
     args, function = machine.stack.pop(), machine.stack.pop()
     _called(machine, function, args)
 
 
-def _newobj_ex(machine: Machine, _: Any) -> None:
+def _newobj_ex(machine: PickleMachine, _: Any) -> None:
     kwargs, args, cls = machine.stack.pop(), machine.stack.pop(), machine.stack.pop()
     _called(machine, cls, args, kwargs)
 
 
-def _inst(machine: Machine, argument: Any) -> None:
-    cls = machine.name(*str(argument).split(" ", 1))
+def _inst(machine: PickleMachine, argument: Any) -> None:
+    cls = machine.make_global(*str(argument).split(" ", 1))
     _called(machine, cls, tuple(machine.pop_mark()))
 
 
-def _obj(machine: Machine, _: Any) -> None:
+def _obj(machine: PickleMachine, _: Any) -> None:
     cls, *args = machine.pop_mark()
     _called(machine, cls, tuple(args))
 
 
-def _global(machine: Machine, argument: Any) -> None:
-    machine.stack.append(machine.name(*str(argument).split(" ", 1)))
+def _global(machine: PickleMachine, argument: Any) -> None:
+    machine.stack.append(machine.make_global(*str(argument).split(" ", 1)))
 
 
-def _stack_global(machine: Machine, _: Any) -> None:
+def _stack_global(machine: PickleMachine, _: Any) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
-    machine.stack.append(machine.name(module, name))
+    machine.stack.append(machine.make_global(module, name))
 
 
-def _persistent(machine: Machine, identity: Any) -> None:
-    if machine.persistent is None:
-        machine.stack.append(Made(Name("", "persistent id"), (identity,)))
+def _persistent(machine: PickleMachine, identity: Any) -> None:
+    if machine.persistent_load is None:
+        machine.stack.append(ObjectNode(GlobalRef("", "persistent id"), (identity,)))
     else:
-        machine.stack.append(machine.persistent(identity))
+        machine.stack.append(machine.persistent_load(identity))
 
 
-def _setitems(machine: Machine, _: Any) -> None:
+def _setitems(machine: PickleMachine, _: Any) -> None:
     flat = machine.pop_mark()
     _set(machine.stack[-1], flat)
 
 
-def _setitem(machine: Machine, _: Any) -> None:
+def _setitem(machine: PickleMachine, _: Any) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
     _set(machine.stack[-1], [key, value])
 
 
-def _dict(machine: Machine, _: Any) -> None:
+def _dict(machine: PickleMachine, _: Any) -> None:
     flat = machine.pop_mark()
     machine.stack.append({})
     _set(machine.stack[-1], flat)
 
 
-def _appends(machine: Machine, _: Any) -> None:
+def _appends(machine: PickleMachine, _: Any) -> None:
     values = machine.pop_mark()
     _append(machine.stack[-1], values)
 
 
-def _append_one(machine: Machine, _: Any) -> None:
+def _append_one(machine: PickleMachine, _: Any) -> None:
     value = machine.stack.pop()
     _append(machine.stack[-1], [value])
 
 
-def _pop(machine: Machine, _: Any) -> None:
+def _pop(machine: PickleMachine, _: Any) -> None:
     machine.stack.pop()
 
 
-def _build(machine: Machine, _: Any) -> None:
-    machine.build(machine.stack.pop())
+def _build(machine: PickleMachine, _: Any) -> None:
+    machine.apply_state(machine.stack.pop())
 
 
-def _protocol(machine: Machine, argument: Any) -> None:
+def _protocol(machine: PickleMachine, argument: Any) -> None:
     machine.budget.protocol = max(machine.budget.protocol, argument)
 
 
-def _frozenset(machine: Machine, _: Any) -> None:
-    machine.stack.append(frozenset(hashable(value) for value in machine.pop_mark()))
+def _frozenset(machine: PickleMachine, _: Any) -> None:
+    machine.stack.append(frozenset(check_hashable(value) for value in machine.pop_mark()))
 
 
-REFUSED = {"EXT1": "extension codes", "EXT2": "extension codes", "EXT4": "extension codes", "NEXT_BUFFER": "buffers outside the file",
+UNSUPPORTED_OPCODES = {"EXT1": "extension codes", "EXT2": "extension codes", "EXT4": "extension codes", "NEXT_BUFFER": "buffers outside the file",
             "READONLY_BUFFER": "buffers outside the file"}  # fmt: skip
 _ARGUMENTS = (*_BYTES, "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
               "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT")  # fmt: skip
@@ -148,12 +148,12 @@ _FRESH: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict, "EMPTY_SET": set, "MARK": lambda: MARK,
 }  # fmt: skip
-_ACTIONS: dict[str, Callable[[Machine, Any], object]] = {
+_ACTIONS: dict[str, Callable[[PickleMachine, Any], object]] = {
     **{name: lambda machine, argument: machine.stack.append(argument) for name in _ARGUMENTS},
     **{name: lambda machine, _, make=make: machine.stack.append(make()) for name, make in _FRESH.items()},  # type: ignore[misc]
-    **{name: lambda machine, argument: machine.put(argument) for name in ("PUT", "BINPUT", "LONG_BINPUT")},
+    **{name: lambda machine, argument: machine.put_memo(argument) for name in ("PUT", "BINPUT", "LONG_BINPUT")},
     **{name: lambda machine, argument: machine.stack.append(machine.memo[argument]) for name in ("GET", "BINGET", "LONG_BINGET")},
-    "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
+    "MEMOIZE": lambda machine, _: machine.put_memo(len(machine.memo)),
     "PROTO": _protocol, "FRAME": lambda machine, _: None,
     "POP": _pop, "POP_MARK": lambda machine, _: machine.pop_mark(), "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_mark())), "TUPLE1": _tuple(1), "TUPLE2": _tuple(2), "TUPLE3": _tuple(3),
@@ -164,12 +164,12 @@ _ACTIONS: dict[str, Callable[[Machine, Any], object]] = {
 }  # fmt: skip
 
 
-def _decoder(opcode: Any) -> Callable[[Machine, Any], Any] | None:
+def _decoder(opcode: Any) -> Callable[[PickleMachine, Any], Any] | None:
     if opcode.name in _BYTES:
         return lambda machine, _, width=_BYTES[opcode.name]: machine.bytes_of(width)  # type: ignore[misc]
-    if opcode.name in REFUSED:
+    if opcode.name in UNSUPPORTED_OPCODES:
         return lambda machine, _: None
     return None if opcode.arg is None else lambda machine, stream, reader=opcode.arg.reader: reader(stream)  # type: ignore[misc]
 
 
-TABLE = {opcode.code.encode("latin-1"): (_decoder(opcode), _ACTIONS.get(opcode.name), opcode.name) for opcode in pickletools.opcodes}
+OPCODE_TABLE = {opcode.code.encode("latin-1"): (_decoder(opcode), _ACTIONS.get(opcode.name), opcode.name) for opcode in pickletools.opcodes}

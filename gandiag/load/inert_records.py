@@ -20,40 +20,40 @@ ITEMSIZE = {
 }  # fmt: skip
 
 
-class Damaged(Exception):
+class CorruptPickleError(Exception):
     """The stream is no pickle, or ends early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class GlobalRef:
     """A global, looked up as a whole and never imported."""
 
     module: str
     name: str
 
     @property
-    def full(self) -> str:
+    def full_name(self) -> str:
         return f"{self.module}.{self.name}"
 
 
 @dataclass(slots=True, eq=False)
-class Made:
+class ObjectNode:
     """An object that was not built. `states`: what BUILD would have given it; `entries`, `items`: what was appended or set."""
 
     cls: Any
     args: Any = ()
     kwargs: Any = None
     states: list[Any] = field(default_factory=list)
-    entries: list[Any] = field(default_factory=list)
-    items: list[tuple[Any, Any]] = field(default_factory=list)
+    list_items: list[Any] = field(default_factory=list)
+    dict_items: list[tuple[Any, Any]] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
+    def full_name(self) -> str:
         """Dotted name of the class or function, or of what made it."""
         owner = self.cls
         for _ in range(8):
-            if isinstance(owner, Name):
-                return owner.full
+            if isinstance(owner, GlobalRef):
+                return owner.full_name
             owner = getattr(owner, "cls", None)
         return "an unnamed callable"
 
@@ -68,7 +68,7 @@ class Made:
         return found
 
 
-class Table(dict[Any, Any]):
+class DictNode(dict[Any, Any]):
     """A dictionary that came as a class of its own. `name`: the class; `state`: attributes, such as a state dict's `_metadata`."""
 
     __slots__ = ("name", "state")
@@ -82,7 +82,7 @@ class Table(dict[Any, Any]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blob:
+class FileSlice:
     """`length` bytes of `buffer` (a memory map, or bytes) from `offset` on."""
 
     buffer: Any
@@ -97,14 +97,14 @@ class Blob:
 class Storage:
     """Numbers one after another. `blob` None: declared and not stored. `size`: bytes declared."""
 
-    blob: Blob | None
+    file_slice: FileSlice | None
     dtype: str
-    size: int
+    nbytes: int
     device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lazy:
+class LazyTensor:
     """A tensor that was not read: a view of a storage. `odd`: why it is no plain tensor ("is sparse_coo, not dense")."""
 
     storage: Storage
@@ -112,7 +112,7 @@ class Lazy:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int = 0
-    odd: str = ""
+    unsupported_reason: str = ""
 
     @property
     def ndim(self) -> int:
@@ -125,64 +125,64 @@ class Lazy:
     def nbytes(self) -> int:
         return self.numel() * ITEMSIZE.get(self.dtype, 1)
 
-    def problem(self) -> str:
+    def find_problem(self) -> str:
         """Why it cannot be read, or "": a kilobyte of file can declare terabytes."""
-        if self.odd:
-            return self.odd
-        if self.storage.blob is None:
-            return f"claims {readable(self.nbytes)} but stores none"
-        item, stored = ITEMSIZE.get(self.dtype, 0), self.storage.blob.length
+        if self.unsupported_reason:
+            return self.unsupported_reason
+        if self.storage.file_slice is None:
+            return f"claims {format_bytes(self.nbytes)} but stores none"
+        item, stored = ITEMSIZE.get(self.dtype, 0), self.storage.file_slice.length
         if not item:
             return f"has the type {self.dtype[:40]}, which gandiag does not read"
-        if self.storage.size > stored or self.nbytes > stored:
-            return f"claims {readable(max(self.storage.size, self.nbytes))} but stores {readable(stored)}"
+        if self.storage.nbytes > stored or self.nbytes > stored:
+            return f"claims {format_bytes(max(self.storage.nbytes, self.nbytes))} but stores {format_bytes(stored)}"
         last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)) if self.numel() else 0
-        return f"reaches beyond the {readable(stored)} that are stored for it" if (last + 1) * item > stored and self.numel() else ""
+        return f"reaches beyond the {format_bytes(stored)} that are stored for it" if (last + 1) * item > stored and self.numel() else ""
 
 
 @dataclass(slots=True, eq=False)
-class Array:
+class ArrayNode:
     """A numpy array that was not read. `data`: bytes or a Blob; None while the pickle has not said."""
 
     dtype: str  # numpy's typestr: "<f4"
     shape: tuple[int, ...]
     data: Any = None
-    fortran: bool = False
+    fortran_order: bool = False
 
 
-def hashable(key: Any, depth: int = 0) -> Any:
+def check_hashable(key: Any, depth: int = 0) -> Any:
     """A key that may be one: text, numbers, records, shallow tuples. Hashing a deep tuple would exhaust the C stack."""
     if isinstance(key, tuple):
         if depth > 3 or len(key) > 64:
             raise LoadError("the pickle in this file uses a deeply nested key: malformed or hostile", "do not load it")
         for entry in key:
-            hashable(entry, depth + 1)
-    elif isinstance(key, (list, dict, set, Array)) and not isinstance(key, Table):
-        raise Damaged("a key that cannot be one")
+            check_hashable(entry, depth + 1)
+    elif isinstance(key, (list, dict, set, ArrayNode)) and not isinstance(key, DictNode):
+        raise CorruptPickleError("a key that cannot be one")
     return key
 
 
-def children(node: Any) -> list[tuple[str, Any]]:
+def list_children(node: Any) -> list[tuple[str, Any]]:
     """What a node holds, by name."""
     if isinstance(node, dict):
-        return [(label(key), value) for key, value in node.items()]
+        return [(format_key(key), value) for key, value in node.items()]
     if isinstance(node, (list, tuple)):
         return [(str(index), value) for index, value in enumerate(node)]
-    if isinstance(node, Made):
+    if isinstance(node, ObjectNode):
         arguments = [(f"({index})", value) for index, value in enumerate(node.args)] if isinstance(node.args, tuple) else []
-        states = [(label(key), value) for state in node.states for key, value in (state.items() if isinstance(state, dict) else [("state", state)])]
-        return [*arguments, *states, *((str(index), value) for index, value in enumerate(node.entries)), *((label(key), value) for key, value in node.items)]
+        states = [(format_key(key), value) for state in node.states for key, value in (state.items() if isinstance(state, dict) else [("state", state)])]
+        return [*arguments, *states, *((str(index), value) for index, value in enumerate(node.list_items)), *((format_key(key), value) for key, value in node.dict_items)]
     return []
 
 
-def label(key: Any) -> str:
+def format_key(key: Any) -> str:
     """A key as text: other objects by their class."""
     if isinstance(key, (str, float, bool)) or (isinstance(key, int) and abs(key) < 10**18):
         return str(key)
-    return key.full if isinstance(key, Name) else key.name if isinstance(key, Made) else type(key).__name__
+    return key.full_name if isinstance(key, GlobalRef) else key.full_name if isinstance(key, ObjectNode) else type(key).__name__
 
 
-def readable(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people: 4 bytes, 26.0 MiB, 3.6 TiB."""
     if count < 1024:
         return f"{count} bytes"

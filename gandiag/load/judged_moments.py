@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gandiag.load.moments import dropping
+from gandiag.load.moments import enable_dropout
 
 _SHARES = 21  # of the real minibatches among all, tried from 0 to 1
 
 
-def disagreement(module: nn.Module, real: Tensor, fake: Tensor) -> float:
+def discriminator_mismatch(module: nn.Module, real: Tensor, fake: Tensor) -> float:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, at the share of real minibatches that fits best.
 
     real, fake: (B, *shape), normalised apart as they are in training. 0 is exact; reads high where real and generated samples are no
@@ -43,7 +43,7 @@ def _moments(module: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor]]:
 
     hooks = [part.register_forward_hook(note) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     try:
-        with torch.no_grad(), dropping(module):
+        with torch.no_grad(), enable_dropout(module):
             module(x)
     finally:
         for hook in hooks:

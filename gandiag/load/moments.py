@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _APART = 7919_0000  # from the small seeds of trainings: a network's first random numbers, an embedding say, must not come again as its latents
 
 
-def draws(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
+def sample_prior(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tensor:
     """n latents (n, *shape) at the prior's own scale. Even n: each with its mirror image, so that their mean is the prior's."""
     rng = torch.Generator().manual_seed(_APART + seed)
     half = (n + 1) // 2
@@ -33,28 +33,28 @@ def paired_labels(n: int, classes: int | None) -> Tensor | None:
     return None if classes is None else (torch.arange((n + 1) // 2) % classes).repeat(2)[:n]
 
 
-def prior_deviation(prior: str) -> float:
+def prior_std(prior: str) -> float:
     """Standard deviation of one latent at scale 1: uniform on [-1, 1] has 3^-1/2, on [0, 1] half of it, a normal cut at 2 has 0.8796."""
     return {"uniform": 3**-0.5, "unit": 12**-0.5, "truncated": 0.8796256610342398}.get(prior, 1.0)
 
 
-def prior_shift(prior: str) -> float:
+def standardized_prior_mean(prior: str) -> float:
     """Mean of one latent in units of its deviation, whatever the scale: 3^1/2 on [0, 1], else 0."""
     return 3**0.5 if prior == "unit" else 0.0
 
 
-class Enough(Exception):
+class StopForward(Exception):
     """Stops a forward pass once the layers asked for have been seen."""
 
 
-def place_of(module: nn.Module) -> torch.device:
+def module_device(module: nn.Module) -> torch.device:
     """Where a module's weights are; a sampler may have moved them."""
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 
 
 @contextlib.contextmanager
-def dropping(module: nn.Module) -> Iterator[None]:
+def enable_dropout(module: nn.Module) -> Iterator[None]:
     """Dropout as in training, by a seed of our own; the modes and the global random state are put back."""
     dropouts = [part for part in module.modules() if isinstance(part, nn.modules.dropout._DropoutNd) and not part.training]
     if not dropouts:
@@ -71,7 +71,7 @@ def dropping(module: nn.Module) -> Iterator[None]:
                 part.eval()
 
 
-def mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Module, z: Tensor, labels: Tensor | None, *, batch: bool = False) -> float | None:
+def batchnorm_mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Module, z: Tensor, labels: Tensor | None, *, use_batch_stats: bool = False) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
 
     z: (B, *latent). 0 is exact; below 0.15 is a correct rebuild at B = 256, of which about 0.1 is the draw's own noise in a
@@ -85,15 +85,15 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Modu
     def compare(norm: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
             return None
-        found.append(apart(given[0], norm.running_mean, norm.running_var))
-        return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if batch else None
+        found.append(moments_distance(given[0], norm.running_mean, norm.running_var))
+        return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if use_batch_stats else None
 
     hooks = [part.register_forward_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not hooks:
         return None
-    place = place_of(module)
+    place = module_device(module)
     try:
-        with torch.no_grad(), dropping(module):
+        with torch.no_grad(), enable_dropout(module):
             forward(z.to(place), None if labels is None else labels.to(place))
     finally:
         for hook in hooks:
@@ -101,17 +101,17 @@ def mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Modu
     return sum(found) / len(found) if found else None
 
 
-def apart(given: Tensor, mean: Tensor, var: Tensor) -> float:
+def moments_distance(inputs: Tensor, mean: Tensor, var: Tensor) -> float:
     """|Δmean| / sigma + |log variance ratio| of what a norm received, (B, C, …), and the moments (C,) that it remembers: the mean
     over channels, of which none counts for more than 20."""
-    found_mean, found_var = (entry.cpu() for entry in moments(given.detach()))
+    found_mean, found_var = (entry.cpu() for entry in channel_moments(inputs.detach()))
     mean, var = mean.cpu().double(), var.cpu().double() + 1e-12
     shift = ((found_mean - mean).abs() / var.sqrt()).clamp_max(10)
     stretch = ((found_var + 1e-12) / var).log().abs().clamp_max(10)
     return float((shift + stretch).mean())
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of every channel of x (B, C, …), float64.
 
     Of pictures, sums over positions are taken in x's own precision, about the mean, so that a variance far below the mean's square survives;
@@ -128,7 +128,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return _double(near) + rest, (_double(centred.square_().sum(2)).sum(0) - count * rest.square()) / (count - 1)
 
 
-def batches_seen(counter: Tensor | None) -> int | None:
+def read_batch_count(counter: Tensor | None) -> int | None:
     """What a batch norm's counter says, at least 0; None where there is none, and where it is no number."""
     if counter is None or counter.numel() != 1 or not bool(torch.isfinite(counter).all()):
         return None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-Role = Literal["average", "generator", "discriminator", "optimizer", "other"]
+NetworkRole = Literal["average", "generator", "discriminator", "optimizer", "other"]
 
 _FILLER = {"state", "dict", "sd", "model", "models", "net", "network", "params", "weights", "module", "online", "copy", "best", "last"}
 _AVERAGE = {"ema", "avg", "averaged", "average", "smooth", "shadow", "swa", "running", "ge", "se"}
@@ -18,7 +18,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrap
 _LOOSE = {"n_averaged", "initted", "step"}  # counters that averaging wrappers keep beside the weights
 
 
-def role(path: str) -> tuple[Role, str]:
+def parse_role(path: str) -> tuple[NetworkRole, str]:
     """The role of an entry by the words of its path, and what is left of the name ("netG_A" -> generator, "a")."""
     every = [word for word in re.split(r"[^a-z0-9]+", _split_camel(path).lower()) if word]
     words = [word for word in every if word not in _FILLER]
@@ -41,7 +41,7 @@ def _split_camel(path: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path)
 
 
-def strip_wrappers(keys: Iterable[str]) -> dict[str, str]:
+def strip_wrapper_prefixes(keys: Iterable[str]) -> dict[str, str]:
     """Old key -> new key, with wrappers' prefixes taken off to a fixed point; a wrapper's loose counters are dropped.
 
     `_orig_mod.` goes wherever it stands (compiled submodules); everything else only at the front and only from all keys.
@@ -59,11 +59,11 @@ def _was_wrapped(weights: dict[str, str]) -> bool:
     return any(old != new for old, new in weights.items())
 
 
-def printable(text: str) -> str:
+def clean_text(text: str) -> str:
     """Text from a file without what a terminal would obey: names in checkpoints are an attacker's text."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
+def numeric_sort_key(name: str) -> list[tuple[int, int, str]]:
     """A sort key in which main.2 stands before main.10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in name.split(".")]

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gandiag.errors import LoadError
-from gandiag.protobuf import fields, message, numbers, text
+from gandiag.protobuf import iter_fields, require_message, decode_integers, decode_text
 
 _ITEM = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2, 17: 1, 18: 1, 19: 1, 20: 1}
-NAMES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16", 11: "float64",
+DTYPE_NAMES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16", 11: "float64",
          12: "uint32", 13: "uint64", 16: "bfloat16"}  # fmt: skip
 _BUILT_IN = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _DEPTH = 32
@@ -27,7 +27,7 @@ _THROUGH = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "T
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ValueInfo:
     """An input or output. `dims`: sizes, or names of those that are open ("" without one)."""
 
     name: str
@@ -36,23 +36,23 @@ class Value:
 
 
 @dataclass(slots=True)
-class Graph:
+class OnnxGraph:
     """A file at a glance. `made_by`: node behind each name; `sizes`: shapes of stored tensors; `beside`: files that hold numbers."""
 
-    inputs: list[Value] = field(default_factory=list)
-    outputs: list[Value] = field(default_factory=list)
-    operators: Counter[str] = field(default_factory=Counter)
+    inputs: list[ValueInfo] = field(default_factory=list)
+    outputs: list[ValueInfo] = field(default_factory=list)
+    operator_counts: Counter[str] = field(default_factory=Counter)
     nodes: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)  # (operator, inputs, outputs) of the main graph
-    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    tensor_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
-    beside: set[str] = field(default_factory=set)
+    external_files: set[str] = field(default_factory=set)
     producer: str = ""
     opset: int = 0
-    tensors: int = 0
-    numbers: int = 0
+    n_tensors: int = 0
+    numel: int = 0
     nbytes: int = 0
 
-    def last_operator(self, output: str) -> str:
+    def find_last_operator(self, output: str) -> str:
         """The operator that decides the values of an output: reshaping and casting are looked through."""
         made = {name: (operator, given) for operator, given, results in self.nodes for name in results}
         for _ in range(len(made) + 1):
@@ -62,20 +62,20 @@ class Graph:
             output = given[0]
         return ""
 
-    def classes(self, label: str) -> int | None:
+    def infer_num_classes(self, label_name: str) -> int | None:
         """How many classes an integer input chooses among: the rows of the table that it is an index into."""
-        names = {label}
+        names = {label_name}
         for operator, given, results in self.nodes:
             if operator in _THROUGH and given and given[0] in names:
                 names.update(results)
-            elif operator == "Gather" and len(given) > 1 and given[1] in names and self.sizes.get(given[0]):
-                return self.sizes[given[0]][0]
+            elif operator == "Gather" and len(given) > 1 and given[1] in names and self.tensor_shapes.get(given[0]):
+                return self.tensor_shapes[given[0]][0]
         return None
 
 
-def read_graph(path: Path) -> Graph:
+def read_onnx_graph(path: Path) -> OnnxGraph:
     """The graph of a file. LoadError where it is damaged, or would read what is not its own."""
-    graph, used, local = Graph(), set[str](), set[str]()
+    graph, used, local = OnnxGraph(), set[str](), set[str]()
     with path.open("rb") as stream:
         whole = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last slice: an error's frames may hold one
         try:
@@ -86,7 +86,7 @@ def read_graph(path: Path) -> Graph:
     if strange:
         what = f"{path.name} uses operators of somebody's own ({', '.join(map(_shown, strange[:3]))}), which only their library could run"
         raise LoadError(what, "export it with standard operators, or audit its state dict or a folder of its samples")
-    for name in sorted(graph.beside):
+    for name in sorted(graph.external_files):
         _demand_beside(path, name)
     return graph
 
@@ -110,130 +110,130 @@ def _shown(text: str) -> str:
 
 # the messages
 
-def _model(view: memoryview, graph: Graph, used: set[str], local: set[str]) -> None:
-    for number, value in fields(view):
+def _model(view: memoryview, graph: OnnxGraph, used: set[str], local: set[str]) -> None:
+    for number, value in iter_fields(view):
         if number == 7:
-            _graph(message(value), graph, used, 0)
+            _graph(require_message(value), graph, used, 0)
         elif number == 8:
-            parts = dict(fields(message(value)))
-            if not bytes(message(parts.get(1, memoryview(b"")))) and isinstance(parts.get(2), int):
+            parts = dict(iter_fields(require_message(value)))
+            if not bytes(require_message(parts.get(1, memoryview(b"")))) and isinstance(parts.get(2), int):
                 graph.opset = int(parts[2])
         elif number == 2:
-            graph.producer = _shown(text(value))
+            graph.producer = _shown(decode_text(value))
         elif number == 14:
-            pair = dict(fields(message(value)))
-            graph.metadata[_shown(text(pair.get(1, memoryview(b""))))] = _shown(text(pair.get(2, memoryview(b""))))
+            pair = dict(iter_fields(require_message(value)))
+            graph.metadata[_shown(decode_text(pair.get(1, memoryview(b""))))] = _shown(decode_text(pair.get(2, memoryview(b""))))
         elif number == 20:
             raise ValueError("it holds a training program")
         elif number == 25:
-            _function(message(value), graph, used, local)
+            _function(require_message(value), graph, used, local)
 
 
-def _function(view: memoryview, graph: Graph, used: set[str], local: set[str]) -> None:
-    for number, value in fields(view):
+def _function(view: memoryview, graph: OnnxGraph, used: set[str], local: set[str]) -> None:
+    for number, value in iter_fields(view):
         if number == 10:
-            local.add(text(value))
+            local.add(decode_text(value))
         elif number == 7:
-            _node(message(value), graph, used, 1)
+            _node(require_message(value), graph, used, 1)
 
 
-def _graph(view: memoryview, graph: Graph, used: set[str], depth: int) -> None:
+def _graph(view: memoryview, graph: OnnxGraph, used: set[str], depth: int) -> None:
     if depth > _DEPTH:
         raise ValueError("its graphs are nested too deep")
     stored: set[str] = set()
-    inputs: list[Value] = []
-    for number, value in fields(view):
+    inputs: list[ValueInfo] = []
+    for number, value in iter_fields(view):
         if number == 1:
-            _node(message(value), graph, used, depth)
+            _node(require_message(value), graph, used, depth)
         elif number == 5:
-            stored.add(_tensor(message(value), graph))
+            stored.add(_tensor(require_message(value), graph))
         elif number == 15:
-            _sparse(message(value), graph)
+            _sparse(require_message(value), graph)
         elif number == 11:
-            inputs.append(_value(message(value)))
+            inputs.append(_value(require_message(value)))
         elif number == 12 and depth == 0:
-            graph.outputs.append(_value(message(value)))
+            graph.outputs.append(_value(require_message(value)))
     if depth == 0:
         graph.inputs = [entry for entry in inputs if entry.name not in stored]
 
 
-def _node(view: memoryview, graph: Graph, used: set[str], depth: int) -> None:
+def _node(view: memoryview, graph: OnnxGraph, used: set[str], depth: int) -> None:
     given, results, operator = [], [], ""
-    for number, value in fields(view):
+    for number, value in iter_fields(view):
         if number == 1:
-            given.append(text(value))
+            given.append(decode_text(value))
         elif number == 2:
-            results.append(text(value))
+            results.append(decode_text(value))
         elif number == 4:
-            operator = text(value)
+            operator = decode_text(value)
         elif number == 5:
-            _attribute(message(value), graph, used, depth)
+            _attribute(require_message(value), graph, used, depth)
         elif number == 7:
-            used.add(text(value))
-    graph.operators[_shown(operator)] += 1
+            used.add(decode_text(value))
+    graph.operator_counts[_shown(operator)] += 1
     if depth == 0:
         graph.nodes.append((operator, tuple(given), tuple(results)))
 
 
-def _attribute(view: memoryview, graph: Graph, used: set[str], depth: int) -> None:
-    for number, value in fields(view):
+def _attribute(view: memoryview, graph: OnnxGraph, used: set[str], depth: int) -> None:
+    for number, value in iter_fields(view):
         if number in (5, 10):
-            _tensor(message(value), graph)
+            _tensor(require_message(value), graph)
         elif number in (6, 11):
-            _graph(message(value), graph, used, depth + 1)
+            _graph(require_message(value), graph, used, depth + 1)
         elif number in (22, 23):
-            _sparse(message(value), graph)
+            _sparse(require_message(value), graph)
 
 
-def _sparse(view: memoryview, graph: Graph) -> None:
-    for number, value in fields(view):
+def _sparse(view: memoryview, graph: OnnxGraph) -> None:
+    for number, value in iter_fields(view):
         if number in (1, 2):
-            _tensor(message(value), graph)
+            _tensor(require_message(value), graph)
 
 
-def _tensor(view: memoryview, graph: Graph) -> str:
+def _tensor(view: memoryview, graph: OnnxGraph) -> str:
     """Counts a stored tensor; its name. ValueError where it claims more than it stores."""
     dims: list[int] = []
     kind, name, raw = 0, "", -1
-    for number, value in fields(view):
+    for number, value in iter_fields(view):
         if number == 1:
-            dims += numbers(value)
+            dims += decode_integers(value)
         elif number == 2:
             kind = int(value) if isinstance(value, int) else 0
         elif number == 8:
-            name = text(value)
+            name = decode_text(value)
         elif number == 9:
-            raw = len(message(value))
+            raw = len(require_message(value))
         elif number == 13:
-            pair = dict(fields(message(value)))
-            if text(pair.get(1, memoryview(b""))) == "location":
-                graph.beside.add(text(pair.get(2, memoryview(b""))))
+            pair = dict(iter_fields(require_message(value)))
+            if decode_text(pair.get(1, memoryview(b""))) == "location":
+                graph.external_files.add(decode_text(pair.get(2, memoryview(b""))))
     count = math.prod(dims)
     nbytes = count * _ITEM.get(kind, 1)
     if raw >= 0 and kind in _ITEM and kind not in (17, 18, 19, 20) and raw != nbytes:
         raise ValueError(f"tensor {_shown(name)!r} claims {nbytes} bytes and stores {raw}")
-    graph.tensors, graph.numbers, graph.nbytes = graph.tensors + 1, graph.numbers + count, graph.nbytes + nbytes
-    graph.sizes[name] = tuple(dims)
+    graph.n_tensors, graph.numel, graph.nbytes = graph.n_tensors + 1, graph.numel + count, graph.nbytes + nbytes
+    graph.tensor_shapes[name] = tuple(dims)
     return name
 
 
-def _value(view: memoryview) -> Value:
+def _value(view: memoryview) -> ValueInfo:
     name, dtype, dims = "", "", []
-    for number, value in fields(view):
+    for number, value in iter_fields(view):
         if number == 1:
-            name = text(value)
+            name = decode_text(value)
         elif number == 2:
-            for part, inner in fields(message(value)):
-                for what, entry in fields(message(inner)) if part == 1 else ():
+            for part, inner in iter_fields(require_message(value)):
+                for what, entry in iter_fields(require_message(inner)) if part == 1 else ():
                     if what == 1:
-                        dtype = NAMES.get(int(entry) if isinstance(entry, int) else 0, "unknown")
+                        dtype = DTYPE_NAMES.get(int(entry) if isinstance(entry, int) else 0, "unknown")
                     elif what == 2:
-                        dims = [_dim(message(dim)) for tag, dim in fields(message(entry)) if tag == 1]
-    return Value(name, dtype, tuple(dims))
+                        dims = [_dim(require_message(dim)) for tag, dim in iter_fields(require_message(entry)) if tag == 1]
+    return ValueInfo(name, dtype, tuple(dims))
 
 
 def _dim(view: memoryview) -> int | str:
     found: int | str = ""
-    for number, value in fields(view):
-        found = int(value) if number == 1 and isinstance(value, int) else _shown(text(value)) if number == 2 else found
+    for number, value in iter_fields(view):
+        found = int(value) if number == 1 and isinstance(value, int) else _shown(decode_text(value)) if number == 2 else found
     return found

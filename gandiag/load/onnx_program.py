@@ -19,21 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Condition, Latent
+from gandiag.contracts import LabelEncoding, LatentSpec
 from gandiag.errors import LoadError, OutputError
-from gandiag.load.containers import Container
-from gandiag.load.onnx_graph import Graph, read_graph
-from gandiag.load.onnx_signature import FLOATS, INTEGERS, Feeds, classes_of, declared, demand_possible, feeds_of, latent_of, output_of, remarks
-from gandiag.load.read import Content
-from gandiag.load.rebuild.ready import Ready
+from gandiag.load.containers import FileInfo
+from gandiag.load.onnx_graph import OnnxGraph, read_onnx_graph
+from gandiag.load.onnx_signature import FLOAT_DTYPES, INTEGER_DTYPES, GraphInputs, infer_classes, get_declared_shape, require_valid_shape, parse_graph_inputs, infer_latent, infer_output, list_graph_assumptions
+from gandiag.load.read import FileContents
+from gandiag.load.rebuild.ready import RebuiltGenerator
 
 _PATIENCE = 60.0  # seconds that two samples may take when the graph is tried
 _TRIAL = 2
 
 
-def read_onnx(container: Container, *, trust: bool, sha256: str) -> Content:
+def read_onnx(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
     """The graph as a program; it is run by nobody yet."""
-    return Content(OnnxProgram(container.path, read_graph(container.path)), "onnx", sha256)
+    return FileContents(OnnxProgram(file_info.path, read_onnx_graph(file_info.path)), "onnx", sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,67 +41,67 @@ class OnnxProgram:
     """A graph on disk. See `Program`."""
 
     path: Path
-    graph: Graph
+    graph: OnnxGraph
 
     @property
-    def numbers(self) -> int:
-        return self.graph.numbers
+    def n_parameters(self) -> int:
+        return self.graph.numel
 
-    def ready(self, config: AuditConfig, name: str, *, look: bool) -> Ready:
+    def build_generator(self, config: AuditConfig, name: str, *, inspect_only: bool) -> RebuiltGenerator:
         if not self.graph.outputs:
             raise LoadError(f"{name} is an ONNX graph without outputs", "check it with onnx.checker, or export it again")
-        feeds = feeds_of(self.graph, name)
-        latent, said = latent_of(feeds.latent, config, name)
-        demand_possible((feeds.batch or 1, *latent.shape), "batches of latents", name)
-        classes, condition, told = classes_of(self.graph, feeds, config, name)
-        module = Graphed(_session(self.path, name), feeds, condition, classes)
-        shape, span = declared(self.graph) if look else None, None
+        feeds = parse_graph_inputs(self.graph, name)
+        latent, said = infer_latent(feeds.latent, config, name)
+        require_valid_shape((feeds.batch_size or 1, *latent.shape), "batches of latents", name)
+        classes, condition, told = infer_classes(self.graph, feeds, config, name)
+        module = OnnxModule(_session(self.path, name), feeds, condition, classes)
+        shape, span = get_declared_shape(self.graph) if inspect_only else None, None
         if shape is None:
             made = _tried(module, latent, classes, name)
             shape, span = tuple(made.shape[1:]), (float(made.min()), float(made.max()))
-        demand_possible(shape, "outputs", name)
-        output, module.last_channels, module.divisor, shown = output_of(self.graph, shape, span, config)
-        return Ready("ONNX graph", module, latent, output, classes, condition, (*said, *told, *shown, *remarks(self.graph, feeds)))
+        require_valid_shape(shape, "outputs", name)
+        output, module.channels_last, module.divisor, shown = infer_output(self.graph, shape, span, config)
+        return RebuiltGenerator("ONNX graph", module, latent, output, classes, condition, (*said, *told, *shown, *list_graph_assumptions(self.graph, feeds)))
 
 
-class Graphed(nn.Module):
+class OnnxModule(nn.Module):
     """forward(z, labels): the output as float32 on the CPU, channels first, in the batches that the graph takes."""
 
-    def __init__(self, session: Any, feeds: Feeds, condition: Condition | None, classes: int | None) -> None:
+    def __init__(self, session: Any, inputs: GraphInputs, condition: LabelEncoding | None, classes: int | None) -> None:
         super().__init__()
-        self.session, self.feeds, self.condition, self.classes = session, feeds, condition, classes
-        self.output: str = session.get_outputs()[0].name
-        self.last_channels, self.divisor = False, 1.0
-        self.options: Any = None  # of one run; the first has a time limit
+        self.session, self.inputs, self.condition, self.classes = session, inputs, condition, classes
+        self.output_name: str = session.get_outputs()[0].name
+        self.channels_last, self.divisor = False, 1.0
+        self.run_options: Any = None  # of one run; the first has a time limit
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Graphed:
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnnxModule:
         return self  # a session cannot be copied, and has no state that sampling would change
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if z.requires_grad and torch.is_grad_enabled():
             raise OutputError("an ONNX graph has no gradients", "audit the state dict, where this measurement matters")
-        step = self.feeds.batch or max(1, len(z))
+        step = self.inputs.batch_size or max(1, len(z))
         parts = [self._part(z[start : start + step], None if labels is None else labels[start : start + step], step) for start in range(0, len(z), step)]
         made = torch.cat(parts) if parts else torch.empty(0)
-        made = made.movedim(-1, 1) if self.last_channels else made
+        made = made.movedim(-1, 1) if self.channels_last else made
         return made / self.divisor if self.divisor != 1 else made
 
     def _part(self, z: Tensor, labels: Tensor | None, step: int) -> Tensor:
         """One call; a last batch that is short is filled up with its first row."""
-        rows = torch.arange(step) % len(z) if self.feeds.batch else torch.arange(len(z))
-        feed = {self.feeds.latent.name: z.detach().cpu()[rows].numpy().astype(FLOATS[self.feeds.latent.dtype])}
-        if self.feeds.label is not None and labels is not None:
-            value = self.feeds.label
+        rows = torch.arange(step) % len(z) if self.inputs.batch_size else torch.arange(len(z))
+        feed = {self.inputs.latent.name: z.detach().cpu()[rows].numpy().astype(FLOAT_DTYPES[self.inputs.latent.dtype])}
+        if self.inputs.label is not None and labels is not None:
+            value = self.inputs.label
             given = labels.detach().cpu()[rows]
-            feed[value.name] = given.numpy().astype(INTEGERS.get(value.dtype) or FLOATS[value.dtype])
-            feed[value.name] = feed[value.name][:, None] if value.dtype in INTEGERS and len(value.dims) == 2 else feed[value.name]
-        feed |= {value.name: np.ones([1] * len(value.dims), FLOATS[value.dtype]) for value in self.feeds.held}
-        return torch.from_numpy(np.asarray(self.run(feed), dtype=np.float32))[: len(z)]
+            feed[value.name] = given.numpy().astype(INTEGER_DTYPES.get(value.dtype) or FLOAT_DTYPES[value.dtype])
+            feed[value.name] = feed[value.name][:, None] if value.dtype in INTEGER_DTYPES and len(value.dims) == 2 else feed[value.name]
+        feed |= {value.name: np.ones([1] * len(value.dims), FLOAT_DTYPES[value.dtype]) for value in self.inputs.constants}
+        return torch.from_numpy(np.asarray(self.run_session(feed), dtype=np.float32))[: len(z)]
 
-    def run(self, feed: dict[str, Any]) -> Any:
+    def run_session(self, input_arrays: dict[str, Any]) -> Any:
         """The bare runtime. OutputError with its complaint; MemoryError where it met the ceiling."""
         try:
-            return self.session.run([self.output], feed, self.options)[0]
+            return self.session.run([self.output_name], input_arrays, self.run_options)[0]
         except Exception as wrong:
             first = str(wrong).strip().splitlines()[0][:200]
             if "arena" in str(wrong) or "bad_alloc" in str(wrong) or "allocat" in str(wrong).lower():
@@ -137,7 +137,7 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _tried(module: Graphed, latent: Latent, classes: int | None, name: str) -> Tensor:
+def _tried(module: OnnxModule, latent: LatentSpec, classes: int | None, name: str) -> Tensor:
     """Two samples, within a minute. LoadError with the runtime's complaint."""
     z = torch.randn(_TRIAL, *latent.shape, generator=torch.Generator().manual_seed(3))
     labels = None if classes is None else torch.arange(_TRIAL) % classes
@@ -145,7 +145,7 @@ def _tried(module: Graphed, latent: Latent, classes: int | None, name: str) -> T
     options = _runtime().RunOptions()
     timer = threading.Timer(_PATIENCE, lambda: setattr(options, "terminate", True))
     timer.daemon = True
-    module.options = options
+    module.run_options = options
     timer.start()
     try:
         with torch.no_grad():
@@ -155,10 +155,10 @@ def _tried(module: Graphed, latent: Latent, classes: int | None, name: str) -> T
         raise LoadError(what, "run it on a larger machine, if you trust its size") from None
     except OutputError as wrong:
         late = " (it was stopped after a minute)" if options.terminate else ""
-        raise LoadError(f"{name} does not run: {wrong.what}{late}", wrong.hint) from None
+        raise LoadError(f"{name} does not run: {wrong.message}{late}", wrong.hint) from None
     finally:
         timer.cancel()
-        module.options = None
+        module.run_options = None
     if made.ndim < 2 or len(made) != _TRIAL:
         raise LoadError(f"{name} gives {tuple(made.shape)} for {_TRIAL} latents, not one sample each", "export it with a batch axis first")
     return made

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from gandiag.config import AuditConfig
-    from gandiag.load.rebuild.ready import Ready
+    from gandiag.load.rebuild.ready import RebuiltGenerator
 
 
 @runtime_checkable
-class Program(Protocol):
+class GeneratorProgram(Protocol):
     """An ONNX graph, or a pipeline of networks that its own library runs. `numbers`: parameters in it."""
 
-    numbers: int
+    n_parameters: int
 
-    def ready(self, config: AuditConfig, name: str, *, look: bool) -> Ready:
+    def build_generator(self, config: AuditConfig, name: str, *, inspect_only: bool) -> RebuiltGenerator:
         """The finished generator. `look`: it will not be sampled, so that nothing is run that need not be. LoadError where it is none."""
         ...

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from gandiag.errors import LoadError
 
-Looks = Literal["generator", "discriminator", "translator", "unknown"]
+NetworkKind = Literal["generator", "discriminator", "translator", "unknown"]
 _COLOURS = (1, 3, 4)
 
 
-def looks_like(tensors: Mapping[str, Tensor]) -> tuple[Looks, str]:
+def infer_network_kind(tensors: Mapping[str, Tensor]) -> tuple[NetworkKind, str]:
     """What the network appears to be, and the sentence that says why.
 
     Conv2d kernels are (out, in, k, k), ConvTranspose2d (in, out, k, k), Linear (out, in). A network whose first kernel has
@@ -34,9 +34,9 @@ def looks_like(tensors: Mapping[str, Tensor]) -> tuple[Looks, str]:
     return ("generator", "") if first.ndim == 2 or first.shape[0] > 4 else ("unknown", "")
 
 
-def refuse_others(tensors: Mapping[str, Tensor], name: str, siblings: list[str]) -> None:
+def reject_non_generator(tensors: Mapping[str, Tensor], name: str, siblings: list[str]) -> None:
     """LoadError if the weights are a discriminator's or an image translator's."""
-    looks, why = looks_like(tensors)
+    looks, why = infer_network_kind(tensors)
     if looks == "discriminator":
         beside = f"generators in the same folder: {', '.join(siblings[:3])}" if siblings else "pass the generator's checkpoint, or choose with --key"
         raise LoadError(f"{name} looks like a discriminator: {why}", beside)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gandiag.config import AuditConfig, flag
-from gandiag.contracts import Assumption, Latent, Output
+from gandiag.config import AuditConfig, option_name
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
 from gandiag.errors import ConfigError, LoadError
 
 SCHEMA = "gandiag.spec/1"
@@ -27,26 +27,26 @@ _LONGEST = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class LoadingSpec:
     """A reading that was written down. `sha256`: of the file that it was written for."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None
 
-    def fill(self, config: AuditConfig) -> AuditConfig:
+    def apply_to(self, config: AuditConfig) -> AuditConfig:
         """The settings, completed where the user left them open."""
         default = AuditConfig()
         beaten = {"image_size"} if config.strides else {"strides"} if config.image_size not in (None, self.settings.get("image_size")) else set()
         open_ones = [name for name in self.settings if name not in beaten and getattr(config, name) == getattr(default, name)]
         return dataclasses.replace(config, **{name: self.settings[name] for name in open_ones})
 
-    def credit(self, entry: Assumption, config: AuditConfig) -> Assumption:
+    def attribute_source(self, assumption: Assumption, config: AuditConfig) -> Assumption:
         """An assumption with the spec as its source, where the spec made it and no flag did."""
-        mine = any(getattr(config, name) is None and flag(name) in entry.what for name in self.settings)
-        return dataclasses.replace(entry, source="spec") if mine else entry
+        mine = any(getattr(config, name) is None and option_name(name) in assumption.what for name in self.settings)
+        return dataclasses.replace(assumption, source="spec") if mine else assumption
 
 
-def read_spec(path: str) -> Spec:
+def read_loading_spec(path: str) -> LoadingSpec:
     """LoadError or ConfigError for a file that is no spec, or whose settings are none."""
     file = Path(path)
     try:
@@ -66,7 +66,7 @@ def read_spec(path: str) -> Spec:
         raise ConfigError(f"--spec {path} sets {odd[0]} to {plain[odd[0]]!r}, which is of the wrong type", "correct the file")
     AuditConfig(**plain)
     sha256 = found.get("sha256")
-    return Spec(plain, sha256 if isinstance(sha256, str) else None)
+    return LoadingSpec(plain, sha256 if isinstance(sha256, str) else None)
 
 
 def _fits(name: str, value: Any) -> bool:
@@ -79,17 +79,17 @@ def _fits(name: str, value: Any) -> bool:
     return isinstance(value, (int, float) if name == "bn_eps" else str)
 
 
-def settled(config: AuditConfig, assumptions: Sequence[Assumption], made: tuple[Latent, Output, int | None, str | None],
+def resolve_settings(config: AuditConfig, assumptions: Sequence[Assumption], generator_facts: tuple[LatentSpec, OutputSpec, int | None, str | None],
             strides: Sequence[str]) -> dict[str, Any]:  # fmt: skip
     """The settings that lead to this reading again, flags included. `strides`: of the network, as --strides takes them; kept where they had to be told."""
-    latent, output, classes, condition = made
+    latent, output, classes, condition = generator_facts
     found = {name: getattr(config, name) for name in _NAMES if getattr(config, name) is not None}
     found |= {"latent_dim": latent.dim, "prior": latent.prior, "output_range": None if output.range is None else list(output.range)}
     if output.kind == "image":
         found |= {"channels": output.shape[0], "image_size": output.shape[1]}
     if classes is not None:
         found |= {"classes": classes, "condition": condition}
-    if any(flag("strides") in entry.what for entry in assumptions):
+    if any(option_name("strides") in entry.what for entry in assumptions):
         found["strides"] = list(strides)
     for entry in assumptions:
         value = entry.value.split(" ")[0]
@@ -104,7 +104,7 @@ def settled(config: AuditConfig, assumptions: Sequence[Assumption], made: tuple[
     return {name: found[name] for name in _NAMES if found.get(name) is not None}
 
 
-def write_spec(path: str, settings: Mapping[str, Any], subject: Mapping[str, Any]) -> None:
+def write_loading_spec(path: str, settings: Mapping[str, Any], subject: Mapping[str, Any]) -> None:
     """Write a reading. LoadError where that fails."""
     document = {"schema": SCHEMA, **{name: subject.get(name) for name in ("sha256", "family", "weights")}, "settings": dict(settings)}
     try:

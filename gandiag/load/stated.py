@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gandiag.config import AuditConfig, flag
+from gandiag.config import AuditConfig, option_name
 from gandiag.contracts import Assumption
 
 _LONGEST = 1 << 20  # bytes of header that are looked at
@@ -24,24 +24,24 @@ _PRIORS = ("normal", "uniform", "unit", "truncated", "sphere")
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class FileMetadata:
     """Settings by the names of AuditConfig, the latent scale of the training in units of the prior, and which run wrote the file."""
 
-    audit: Mapping[str, Any] = field(default_factory=dict)
+    audit_settings: Mapping[str, Any] = field(default_factory=dict)
     trained_scale: float | None = None
-    run: Mapping[str, Any] = field(default_factory=dict)
+    run_info: Mapping[str, Any] = field(default_factory=dict)
 
-    def fill(self, config: AuditConfig) -> AuditConfig:
+    def apply_to(self, config: AuditConfig) -> AuditConfig:
         """The settings, completed where the user left them open."""
-        return dataclasses.replace(config, **{name: value for name, value in self.audit.items() if getattr(config, name) is None})
+        return dataclasses.replace(config, **{name: value for name, value in self.audit_settings.items() if getattr(config, name) is None})
 
-    def credit(self, entry: Assumption, config: AuditConfig) -> Assumption:
+    def attribute_source(self, assumption: Assumption, config: AuditConfig) -> Assumption:
         """An assumption with the file as its source, where the file made it and no flag did."""
-        mine = [name for name in self.audit if getattr(config, name) is None and flag(name) in entry.what]
-        return dataclasses.replace(entry, source="file") if mine and entry.source == "flag" else entry
+        mine = [name for name in self.audit_settings if getattr(config, name) is None and option_name(name) in assumption.what]
+        return dataclasses.replace(assumption, source="file") if mine and assumption.source == "flag" else assumption
 
 
-def stated(path: Path) -> Stated:
+def read_file_metadata(path: Path) -> FileMetadata:
     """What the header says; nothing for other files, and for headers that make no sense."""
     try:
         with path.open("rb") as file:
@@ -50,10 +50,10 @@ def stated(path: Path) -> Stated:
         found = json.loads(header["__metadata__"]["gandiag"])
         told, scale, run = found.get("audit"), found.get("trained_scale"), found.get("run")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Stated()
+        return FileMetadata()
     sound = isinstance(scale, (int, float)) and not isinstance(scale, bool) and math.isfinite(scale) and scale > 0
     audit = {name: _KNOWN[name](value) for name, value in told.items() if name in _KNOWN} if isinstance(told, dict) else {}
-    return Stated({name: value for name, value in audit.items() if value is not None}, float(scale) if sound else None, run if isinstance(run, dict) else {})
+    return FileMetadata({name: value for name, value in audit.items() if value is not None}, float(scale) if sound else None, run if isinstance(run, dict) else {})
 
 
 def _size(value: Any) -> int | None:

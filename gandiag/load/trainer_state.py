@@ -12,51 +12,51 @@ from typing import Any
 
 from torch import Tensor
 
-from gandiag.contracts import Assumption, Output
-from gandiag.load.companions import companion
-from gandiag.load.folding import folded
-from gandiag.load.read import read
-from gandiag.load.rebuild.chain import Step, linear_step, norm_step
-from gandiag.load.rebuild.judges import Judge, falling_step
-from gandiag.load.rebuild.layers import Layer, NotThis, layers_of
-from gandiag.load.stated import stated
+from gandiag.contracts import Assumption, OutputSpec
+from gandiag.load.companions import read_checkpoint_config
+from gandiag.load.folding import fold_weight_norms
+from gandiag.load.read import read_checkpoint
+from gandiag.load.rebuild.chain import LayerSpec, linear_layer_spec, batchnorm_layer_spec
+from gandiag.load.rebuild.judges import DiscriminatorSpec, strided_conv_layer_spec
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch, parse_layers
+from gandiag.load.stated import read_file_metadata
 from gandiag.load.weights import Weights
 
-LOSSES = {"minimax": "bce", "non-saturating": "bce"}
+LOSS_TYPES = {"minimax": "bce", "non-saturating": "bce"}
 _BY_REMEDY = {"wgan-gp": "wasserstein", "relativistic": "relativistic"}
 _SAME_D = {"none", "unrolled", "r1", "mode-seeking", "wgan-gp", "relativistic", "spectral", "packing"}  # remedies whose D this file knows
 _PACK = 2
 
 
-def state_file(path: Path) -> Path | None:
+def find_state_file(path: Path) -> Path | None:
     """The trainer's state that belongs to this generator's file, if there is one."""
     folder = path.parent.parent if path.parent.name == "snapshots" else path.parent
     found = folder / "state.pt"
-    return found if stated(path).run and found.is_file() and not found.is_symlink() else None
+    return found if read_file_metadata(path).run_info and found.is_file() and not found.is_symlink() else None
 
 
-def judge_of(path: Path, output: Output) -> tuple[Judge, str]:
+def read_saved_discriminator(path: Path, output: OutputSpec) -> tuple[DiscriminatorSpec, str]:
     """D of a generator's file, and the loss that it was trained with. NotThis where the state is another step's, or D no plain chain."""
-    state = state_file(path)
+    state = find_state_file(path)
     assert state is not None
-    settings, run = companion(state), stated(path).run
-    tree = read(str(state), hashed=False).tree
+    settings, run = read_checkpoint_config(state), read_file_metadata(path).run_info
+    tree = read_checkpoint(str(state), compute_hash=False).tree
     try:
         steps, vector, buffers = tree["steps"], tree["discriminator"]["adam"][0], tree["discriminator"]["buffers"]
         remedies, recipe = str(settings["remedy"]).split("+"), settings["recipe"]
         ask = recipe["discriminator"]
-        loss = next((_BY_REMEDY[name] for name in remedies if name in _BY_REMEDY), LOSSES[recipe["loss"]])
+        loss = next((_BY_REMEDY[name] for name in remedies if name in _BY_REMEDY), LOSS_TYPES[recipe["loss"]])
     except (KeyError, TypeError, IndexError):
-        raise NotThis("state.pt or config.json is not as `gandiag train` writes them") from None
+        raise ArchitectureMismatch("state.pt or config.json is not as `gandiag train` writes them") from None
     if steps != run.get("step"):
-        raise NotThis(f"the trainer's state.pt is that of step {steps:,}, and this generator is of step {run.get('step')}")
+        raise ArchitectureMismatch(f"the trainer's state.pt is that of step {steps:,}, and this generator is of step {run.get('step')}")
     unknown = [name for name in remedies if name not in _SAME_D]
     if unknown:
-        raise NotThis(f"under the remedy {unknown[0]}, D has layers that look at a whole minibatch")
+        raise ArchitectureMismatch(f"under the remedy {unknown[0]}, D has layers that look at a whole minibatch")
     try:
         return _judge(ask, output, _Vector(vector, list(buffers)), set(remedies)), loss
     except (KeyError, TypeError, ValueError, RuntimeError) as wrong:
-        raise NotThis(f"state.pt does not fit the networks that config.json describes ({wrong})") from None
+        raise ArchitectureMismatch(f"state.pt does not fit the networks that config.json describes ({wrong})") from None
 
 
 class _Vector:
@@ -79,12 +79,12 @@ class _Vector:
             raise ValueError(f"{len(self._vector):,} parameters, of which {self._at:,} are explained")
 
 
-def _judge(ask: Mapping[str, Any], output: Output, kept: _Vector, remedies: set[str]) -> Judge:
+def _judge(ask: Mapping[str, Any], output: OutputSpec, kept: _Vector, remedies: set[str]) -> DiscriminatorSpec:
     pack = _PACK if "packing" in remedies else 1
     shape = (output.shape[0] * pack, *output.shape[1:])
     spectral, conv = "spectral" in remedies, ask["kind"] == "conv"
     if ask["kind"] not in ("mlp", "conv") or ask["activation"].startswith("maxout"):
-        raise NotThis(f"its D ({ask['kind']}, {ask['activation']}) is not among those that are rebuilt")
+        raise ArchitectureMismatch(f"its D ({ask['kind']}, {ask['activation']}) is not among those that are rebuilt")
     width, side, tensors = (shape[0] if conv else math.prod(shape)), shape[-1], dict[str, Tensor]()
     for place, out in enumerate(ask["hidden"]):
         tensors |= _map(kept, f"{2 * place}", (out, width, 3, 3) if conv else (out, width), spectral)
@@ -94,9 +94,9 @@ def _judge(ask: Mapping[str, Any], output: Output, kept: _Vector, remedies: set[
         width, side = out, -(-side // 2)
     tensors |= _map(kept, f"{2 * len(ask['hidden'])}", (1, width * side * side if conv else width), spectral)
     kept.demand_empty()
-    steps = _steps(layers_of(folded(Weights(tensors))), conv)
+    steps = _steps(parse_layers(fold_weight_norms(Weights(tensors))), conv)
     said = Assumption("D: networks and loss", "as the run's config.json says", "file")
-    return Judge(f"{ask['kind']} of gandiag train", steps, shape, (ask["activation"],), (1e-5,), float(ask["scale"]), pack, (said,))
+    return DiscriminatorSpec(f"{ask['kind']} of gandiag train", steps, shape, (ask["activation"],), (1e-5,), float(ask["scale"]), pack, (said,))
 
 
 def _map(kept: _Vector, name: str, shape: tuple[int, ...], spectral: bool) -> dict[str, Tensor]:
@@ -107,16 +107,16 @@ def _map(kept: _Vector, name: str, shape: tuple[int, ...], spectral: bool) -> di
             f"{name}.parametrizations.weight.0._v": kept.buffer(), f"{name}.bias": bias}  # fmt: skip
 
 
-def _steps(layers: list[Layer], conv: bool) -> tuple[Step, ...]:
-    steps: list[Step] = [] if conv else [Step("flatten")]
+def _steps(layers: list[LayerWeights], conv: bool) -> tuple[LayerSpec, ...]:
+    steps: list[LayerSpec] = [] if conv else [LayerSpec("flatten")]
     for place, layer in enumerate(layers):
         last = place + 1 == len(layers)
         if layer.kind == "norm":
-            steps.append(norm_step(layer, spatial=conv))
+            steps.append(batchnorm_layer_spec(layer, spatial=conv))
         elif layer.kind == "kernel":
-            steps.append(falling_step(layer, 2, 1))
+            steps.append(strided_conv_layer_spec(layer, 2, 1))
         else:
-            steps += [*([Step("flatten")] if conv else []), linear_step(layer)]
+            steps += [*([LayerSpec("flatten")] if conv else []), linear_layer_spec(layer)]
         if not last and layers[place + 1].kind != "norm":
-            steps.append(Step("activation"))
+            steps.append(LayerSpec("activation"))
     return tuple(steps)

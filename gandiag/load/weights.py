@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gandiag.errors import LoadError, near
-from gandiag.load.checks import tensors_in
-from gandiag.load.inert_modules import Node
-from gandiag.load.names import natural, role, strip_wrappers
-from gandiag.load.recognise import looks_like
+from gandiag.errors import LoadError, close_match_hint
+from gandiag.load.checks import iter_tensors
+from gandiag.load.inert_modules import ModuleNode
+from gandiag.load.names import numeric_sort_key, parse_role, strip_wrapper_prefixes
+from gandiag.load.recognise import infer_network_kind
 
 _BUFFERS = re.compile(r"running_mean|running_var|num_batches_tracked|noise_const|noise_\d+|resample_filter|w_avg|kernel")
 _SPLIT_ROLES = ("average", "generator", "discriminator")
@@ -33,29 +33,29 @@ class Weights:
     """
 
     tensors: Mapping[str, Tensor]
-    modules: tuple[str, ...] | None = None
+    module_names: tuple[str, ...] | None = None
     path: str = ""
-    why: str = "the whole file"
+    selection_reason: str = "the whole file"
     notes: tuple[str, ...] = field(default=())
-    structure: Node | None = None
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    structure: ModuleNode | None = None
+    extra_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def parameters(self) -> int:
+    def n_parameters(self) -> int:
         """Trainable numbers: buffers are not counted."""
         return sum(tensor.numel() for name, tensor in self.tensors.items() if not _is_buffer(name) and not _is_iteration(name, self.tensors))
 
 
-def find_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", ordered: bool = True, name: str = "the file") -> Weights:
+def find_generator_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", keys_ordered: bool = True, name: str = "the file") -> Weights:
     """The generator's weights in a loaded tree. LoadError with the candidates if there is none, or more than one."""
-    groups = _groups(tree, ordered)
+    groups = _groups(tree, keys_ordered)
     if key is not None:
         return _by_key(groups, key, name)
     if not groups:
         raise _nothing(tree, name)
     by_role: dict[str, list[Weights]] = {}
     for group in groups:
-        by_role.setdefault(role(group.path)[0], []).append(group)
+        by_role.setdefault(parse_role(group.path)[0], []).append(group)
     averages, raw = by_role.get("average", []), by_role.get("generator", [])
     if averages or raw:
         return _named(averages, raw, prefer, name)
@@ -65,11 +65,11 @@ def find_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", orde
     return _one_of(_plausible(others, name), name, "")
 
 
-def find_discriminators(tree: Any, *, ordered: bool = True, unnamed: bool = False) -> list[Weights]:
+def find_discriminator_weights(tree: Any, *, keys_ordered: bool = True, include_other: bool = False) -> list[Weights]:
     """Every group that its name calls a discriminator; with `unnamed`, of a file that is called one, the groups whose names say nothing."""
-    groups = _groups(tree, ordered)
-    named = [group for group in groups if role(group.path)[0] == "discriminator"]
-    return named or [group for group in groups if unnamed and role(group.path)[0] == "other"]
+    groups = _groups(tree, keys_ordered)
+    named = [group for group in groups if parse_role(group.path)[0] == "discriminator"]
+    return named or [group for group in groups if include_other and parse_role(group.path)[0] == "other"]
 
 
 def _named(averages: list[Weights], raw: list[Weights], prefer: str, name: str) -> Weights:
@@ -78,16 +78,16 @@ def _named(averages: list[Weights], raw: list[Weights], prefer: str, name: str) 
     if not averages or prefer == "raw":
         chosen = _one_of(raw, name, "")
         other = f"; its EMA copy {averages[0].path} is there too: --weights ema" if averages else ""
-        return replace(chosen, why=f"{chosen.path}{other}")
+        return replace(chosen, selection_reason=f"{chosen.path}{other}")
     chosen = _completed(_one_of(averages, name, ""), raw)
     beside = f"; the raw {_names(raw)} is there too: --weights raw" if raw else ""
-    return replace(chosen, why=f"{chosen.path} (EMA copy{beside})")
+    return replace(chosen, selection_reason=f"{chosen.path} (EMA copy{beside})")
 
 
 def _one_of(groups: list[Weights], name: str, why: str) -> Weights:
     if len(groups) == 1:
-        return replace(groups[0], why=groups[0].path or "the whole file")
-    listed = ", ".join(f"{group.path} ({_millions(group.parameters)} parameters)" for group in groups[:5])
+        return replace(groups[0], selection_reason=groups[0].path or "the whole file")
+    listed = ", ".join(f"{group.path} ({_millions(group.n_parameters)} parameters)" for group in groups[:5])
     raise LoadError(f"{name} holds {len(groups)} networks that could be the generator: {listed}", f"choose one: --key {groups[0].path}")
 
 
@@ -95,21 +95,21 @@ def _plausible(groups: list[Weights], name: str) -> list[Weights]:
     """Groups without a telling name, by their shapes: a single one is taken as it is, and judged later."""
     if len(groups) == 1:
         return groups
-    fitting = [group for group in groups if looks_like(group.tensors)[0] == "generator"]
+    fitting = [group for group in groups if infer_network_kind(group.tensors)[0] == "generator"]
     return fitting or groups
 
 
 def _by_key(groups: list[Weights], key: str, name: str) -> Weights:
     for group in groups:
         if group.path == key:
-            return replace(group, why=f"{key} (by --key)")
+            return replace(group, selection_reason=f"{key} (by --key)")
     for group in groups:
         inner = key.removeprefix(group.path + ".") if group.path else key
         if inner != key or not group.path:
             part = _part(group, inner, key)
             if part.tensors:
-                return replace(part, why=f"{key} (by --key)")
-    raise LoadError(f"{name} has no weights at {key!r}", near(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out")
+                return replace(part, selection_reason=f"{key} (by --key)")
+    raise LoadError(f"{name} has no weights at {key!r}", close_match_hint(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out")
 
 
 # groups in a tree
@@ -117,7 +117,7 @@ def _by_key(groups: list[Weights], key: str, name: str) -> Weights:
 def _groups(tree: Any, ordered: bool, path: str = "", depth: int = 0) -> list[Weights]:
     if isinstance(tree, nn.Module):
         return [_group(tree.state_dict(), path, ordered)]
-    if isinstance(tree, (list, tuple)) and tree and all(isinstance(entry, Tensor) for entry in tree) and role(path)[0] == "average":
+    if isinstance(tree, (list, tuple)) and tree and all(isinstance(entry, Tensor) for entry in tree) and parse_role(path)[0] == "average":
         return [Weights({str(index): entry for index, entry in enumerate(tree)}, None, path)]
     if not isinstance(tree, Mapping) or depth > 6 or "param_groups" in tree:
         return []
@@ -125,7 +125,7 @@ def _groups(tree: Any, ordered: bool, path: str = "", depth: int = 0) -> list[We
         return _split(_group(tree, path, ordered))
     found = []
     for key, entry in tree.items():
-        if role(str(key))[0] != "optimizer":
+        if parse_role(str(key))[0] != "optimizer":
             found += _groups(entry, ordered, f"{path}.{key}".strip("."), depth + 1)
     return found
 
@@ -139,12 +139,12 @@ def _is_group(tree: Mapping[Any, Any]) -> bool:
 
 def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
     tensors = {name: entry.detach() for name, entry in tree.items() if isinstance(entry, Tensor)}
-    names = strip_wrappers(tensors)
+    names = strip_wrapper_prefixes(tensors)
     if len(set(names.values())) != len(names):
         raise LoadError(f"two keys of {path or 'the state dict'} are the same once wrappers' prefixes are off", "save the unwrapped model's state dict")
     clean = {new: tensors[old] for old, new in names.items()}
     if not ordered:
-        clean = {name: clean[name] for name in sorted(clean, key=natural)}
+        clean = {name: clean[name] for name in sorted(clean, key=numeric_sort_key)}
     return Weights(clean, _modules(getattr(tree, "_metadata", None)), path, notes=_averaged(tensors), structure=getattr(tree, "structure", None))
 
 
@@ -165,7 +165,7 @@ def _modules(metadata: Any) -> tuple[str, ...] | None:
 
 def _clean(names: list[str]) -> tuple[str, ...] | None:
     inner = [name + "." for name in names if name + "." not in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")]
-    return tuple(name.rstrip(".") for name in strip_wrappers(inner).values()) or None
+    return tuple(name.rstrip(".") for name in strip_wrapper_prefixes(inner).values()) or None
 
 
 def _split(group: Weights) -> list[Weights]:
@@ -175,7 +175,7 @@ def _split(group: Weights) -> list[Weights]:
         return [_pair(group, heads, "GE", "SE"), _pair(group, heads, "G", "S")]
     if set(heads) == {"ema_model", "online_model"}:  # ema_pytorch: the average, and what it is taken of
         return [_part(group, head, f"{group.path}.{head}".strip(".")) for head in ("ema_model", "online_model")]
-    roles = {head: role(head)[0] for head in heads}
+    roles = {head: parse_role(head)[0] for head in heads}
     if not any(found in ("average", "generator") for found in roles.values()) or len(heads) == 1:
         return [_part(group, heads[0], group.path)] if len(heads) == 1 and roles[heads[0]] in ("average", "generator") else [group]
     # "g" may be one layer among others; only a file that also holds the other side is a whole GAN.
@@ -195,8 +195,8 @@ def _pair(group: Weights, heads: list[str], pictures: str, styles: str) -> Weigh
 
 def _part(group: Weights, head: str, path: str) -> Weights:
     inside = {name.removeprefix(head + "."): tensor for name, tensor in group.tensors.items() if name.startswith(head + ".")}
-    modules = [name.removeprefix(head + ".") for name in group.modules or () if name.startswith(head + ".")]
-    clean = {new: inside[old] for old, new in strip_wrappers(inside).items()}
+    modules = [name.removeprefix(head + ".") for name in group.module_names or () if name.startswith(head + ".")]
+    clean = {new: inside[old] for old, new in strip_wrapper_prefixes(inside).items()}
     return Weights(clean, _clean(modules), path)
 
 
@@ -233,9 +233,9 @@ def _is_iteration(name: str, tensors: Mapping[str, Tensor]) -> bool:
 # when there is nothing to take
 
 def _nothing(tree: Any, name: str) -> LoadError:
-    if isinstance(tree, Mapping) and ("param_groups" in tree or any(role(str(key))[0] == "optimizer" for key in tree)):
+    if isinstance(tree, Mapping) and ("param_groups" in tree or any(parse_role(str(key))[0] == "optimizer" for key in tree)):
         return LoadError(f"{name} holds optimizer state, not weights", "pass the checkpoint that has the generator's state dict")
-    if isinstance(tree, Mapping) and tree and not any(True for _ in tensors_in(tree)):
+    if isinstance(tree, Mapping) and tree and not any(True for _ in iter_tensors(tree)):
         listed = ", ".join(str(key)[:30] for key in list(tree)[:5])
         return LoadError(f"{name} holds training bookkeeping ({listed}), not weights", "pass the checkpoint that has the generator's state dict")
     if isinstance(tree, Tensor):
@@ -255,8 +255,8 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count:,}"
 
 
-def as_float(weights: Weights, *, borrow: bool = False) -> Weights:
+def cast_to_float32(weights: Weights, *, share_memory: bool = False) -> Weights:
     """Half-precision weights as float32; integers stay. All are copies, unless `borrow`ed: then the file must stay as it is."""
     odd = {name for name, entry in weights.tensors.items() if entry.is_floating_point() and entry.dtype != torch.float32}
-    cast = {name: entry.float() if name in odd else entry if borrow else entry.clone() for name, entry in weights.tensors.items()}
+    cast = {name: entry.float() if name in odd else entry if share_memory else entry.clone() for name, entry in weights.tensors.items()}
     return replace(weights, tensors=cast)

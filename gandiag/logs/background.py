@@ -12,37 +12,37 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gandiag.logs.power import Spectrometer
+from gandiag.logs.power import SpectrumEstimator
 from gandiag.logs.series import Array
 
-PHI = (0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.955, 0.97, 0.98, 0.987, 0.993, 0.997)  # per median gap
-SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.95, 1.0)  # of the AR(1) part in the variance
-DRAWS = 48  # simulated series for each shape
-MASK = 3  # bins of the plain FFT on either side of the strongest line
+PHI_GRID = (0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.955, 0.97, 0.98, 0.987, 0.993, 0.997)  # per median gap
+AR1_FRACTION_GRID = (0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.95, 1.0)  # of the AR(1) part in the variance
+SERIES_PER_SPECTRUM = 48  # simulated series for each shape
+MASK_BINS = 3  # bins of the plain FFT on either side of the strongest line
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Backgrounds:
+class RedNoiseGrid:
     """shapes (G, F): mean spectra of unit variance; phi, share (G,): what made them. The first is white noise."""
 
-    shapes: Array
+    spectra: Array
     phi: Array
-    share: Array
-    inverse: Array  # 1 / shapes
-    logs: Array  # (G,) mean logarithm of each shape
-    mask: int = MASK  # bins of these shapes that a line takes on either side
+    ar1_fraction: Array
+    inverse_spectra: Array  # 1 / shapes
+    mean_log: Array  # (G,) mean logarithm of each shape
+    mask_bins: int = MASK_BINS  # bins of these shapes that a line takes on either side
 
     def fit(self, power: Array) -> tuple[NDArray[np.intp], Array]:
         """Power (B, F) → the most likely shape of each (B,), and its level (B,). A line would redden the fit: the strongest is left out."""
-        total = power @ self.inverse.T  # (B, G)
-        best, _ = self._choose(total, power.shape[1], self.logs)
-        peak = (power * self.inverse[best]).argmax(1)  # (B,)
-        window = peak[:, None] + np.arange(-self.mask, self.mask + 1)  # (B, W)
+        total = power @ self.inverse_spectra.T  # (B, G)
+        best, _ = self._choose(total, power.shape[1], self.mean_log)
+        peak = (power * self.inverse_spectra[best]).argmax(1)  # (B,)
+        window = peak[:, None] + np.arange(-self.mask_bins, self.mask_bins + 1)  # (B, W)
         inside = (window >= 0) & (window < power.shape[1])
         window = np.where(inside, window, 0)
         taken = np.where(inside, power[np.arange(len(power))[:, None], window], 0.0)
-        masked = total - np.einsum("bw,bwg->bg", taken, self.inverse.T[window])
-        return self._choose(masked, power.shape[1] - inside.sum(1, keepdims=True), self.logs)
+        masked = total - np.einsum("bw,bwg->bg", taken, self.inverse_spectra.T[window])
+        return self._choose(masked, power.shape[1] - inside.sum(1, keepdims=True), self.mean_log)
 
     def _choose(self, total: Array, count: int | NDArray[np.intp], logs: Array) -> tuple[NDArray[np.intp], Array]:
         level = np.maximum(total, 1e-300) / np.maximum(count, 1)  # (B, G)
@@ -50,7 +50,7 @@ class Backgrounds:
         return best, level[np.arange(len(level)), best]
 
 
-def ar1(step: Array, phi: float, draws: int, rng: np.random.Generator, spacing: float) -> Array:
+def sample_ar1(step: Array, phi: float, draws: int, rng: np.random.Generator, spacing: float) -> Array:
     """Stationary AR(1) series of unit variance (draws, n) on steps (n,): correlation phi over one `spacing`."""
     decay = phi ** (np.diff(step) / spacing)  # (n - 1,)
     push = np.sqrt(1 - decay**2)
@@ -60,28 +60,28 @@ def ar1(step: Array, phi: float, draws: int, rng: np.random.Generator, spacing: 
     return np.ascontiguousarray(series.T)
 
 
-def draw(step: Array, phi: float, share: float, draws: int, rng: np.random.Generator, spacing: float) -> Array:
+def sample_background(step: Array, phi: float, ar1_fraction: float, draws: int, rng: np.random.Generator, spacing: float) -> Array:
     """Series (draws, n) of the background process, of unit variance."""
     white = rng.standard_normal((draws, len(step)))
-    if share == 0.0:
+    if ar1_fraction == 0.0:
         return white
-    red = ar1(step, phi, draws, rng, spacing)
-    return red if share == 1.0 else np.sqrt(share) * red + np.sqrt(1 - share) * white
+    red = sample_ar1(step, phi, draws, rng, spacing)
+    return red if ar1_fraction == 1.0 else np.sqrt(ar1_fraction) * red + np.sqrt(1 - ar1_fraction) * white
 
 
-def backgrounds(step: Array, meter: Spectrometer, seed: int = 0) -> Backgrounds:
+def build_red_noise_grid(step: Array, estimator: SpectrumEstimator, seed: int = 0) -> RedNoiseGrid:
     """The grid for one set of steps. Cost: 720 simulated series through the estimator."""
     rng = np.random.default_rng(seed)
-    shapes, phis, shares = [np.ones(len(meter.frequency))], [0.0], [0.0]
-    for phi in PHI:
-        mean = meter.power(ar1(step, phi, DRAWS, rng, meter.spacing)).mean(0)
+    shapes, phis, shares = [np.ones(len(estimator.frequency))], [0.0], [0.0]
+    for phi in PHI_GRID:
+        mean = estimator.compute_power(sample_ar1(step, phi, SERIES_PER_SPECTRUM, rng, estimator.spacing)).mean(0)
         mean = _smooth(mean)
-        for share in SHARES:
+        for share in AR1_FRACTION_GRID:
             shapes.append(share * mean + (1 - share))
             phis.append(phi)
             shares.append(share)
     table = np.array(shapes)
-    return Backgrounds(table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1), MASK * meter.padded)
+    return RedNoiseGrid(table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1), MASK_BINS * estimator.padding)
 
 
 def _smooth(mean: Array) -> Array:

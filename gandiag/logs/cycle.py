@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gandiag.logs.power import CYCLES
+from gandiag.logs.power import MIN_CYCLES
 from gandiag.logs.series import Array
 
-SEGMENT = 6  # periods in a window of the amplitude over time
-WINDOWS = 48
+WINDOW_PERIODS = 6  # periods in a window of the amplitude over time
+MAX_WINDOWS = 48
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cycle:
+class CycleFit:
     """`period` in steps; `amplitude` in units of the loss; `share` of the variance; `growth` of the amplitude, as a factor per step.
 
     at, course (W,): amplitude over time. `start`: the step from which on it is there.
@@ -23,37 +23,37 @@ class Cycle:
 
     period: float
     amplitude: float
-    share: float
+    variance_fraction: float
     growth: float
-    at: Array
-    course: Array
+    window_centers: Array
+    window_amplitude: Array
     start: float
 
     @property
-    def lasting(self) -> bool:
+    def is_persistent(self) -> bool:
         """Whether it is as strong in the last quarter of the log as in its best, to half."""
-        quarters = [float(np.median(part)) for part in np.array_split(self.course, 4)] if len(self.course) >= 4 else [1.0]
+        quarters = [float(np.median(part)) for part in np.array_split(self.window_amplitude, 4)] if len(self.window_amplitude) >= 4 else [1.0]
         return quarters[-1] >= 0.5 * max(quarters)
 
 
-def cycle(step: Array, value: Array, peak: float) -> Cycle:
+def fit_cycle(step: Array, value: Array, peak_frequency: float) -> CycleFit:
     """The oscillation near frequency `peak` of a series (n,) without warm-up."""
-    flat = flattened(step, value)
-    frequency = refined(step, flat, peak)
-    at, course = amplitude_course(step, flat, frequency)
+    flat = remove_quadratic_trend(step, value)
+    frequency = refine_frequency(step, flat, peak_frequency)
+    at, course = measure_amplitude(step, flat, frequency)
     # A cycle whose phase wanders is smaller in one fit of the whole log than in any part of it.
-    amplitude = max(float(abs(sinusoid(step, flat, frequency))), float(np.sqrt(np.mean(course**2))) if len(course) else 0.0)
+    amplitude = max(float(abs(fit_sinusoid(step, flat, frequency))), float(np.sqrt(np.mean(course**2))) if len(course) else 0.0)
     share = min(1.0, amplitude**2 / 2 / (float(flat.var()) or 1.0))
-    return Cycle(1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency))
+    return CycleFit(1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency))
 
 
-def flattened(step: Array, value: Array) -> Array:
+def remove_quadratic_trend(step: Array, value: Array) -> Array:
     """The series without its quadratic trend."""
     place = (step - step.mean()) / ((step[-1] - step[0]) or 1.0)
     return np.asarray(value - np.polyval(np.polyfit(place, value, 2), place))
 
 
-def sinusoid(step: Array, value: Array, frequency: float) -> complex:
+def fit_sinusoid(step: Array, value: Array, frequency: float) -> complex:
     """Least-squares sinusoid: value ≈ Re(c exp(2πi f step)); |c| is its amplitude."""
     angle = 2 * np.pi * frequency * step
     table = np.stack([np.cos(angle), -np.sin(angle)], axis=1)  # (n, 2)
@@ -61,24 +61,24 @@ def sinusoid(step: Array, value: Array, frequency: float) -> complex:
     return complex(cos, sin)
 
 
-def refined(step: Array, value: Array, peak: float) -> float:
+def refine_frequency(step: Array, value: Array, peak_frequency: float) -> float:
     """The frequency of the largest Hann-weighted Fourier sum within a bin of `peak`: ten thousandths of a bin."""
     width = 1.0 / (step[-1] - step[0])
     window = np.sin(np.pi * (step - step[0]) / (step[-1] - step[0])) ** 2 * value
-    best = peak
+    best = peak_frequency
     for _ in range(4):
         tried = best + width * np.linspace(-1, 1, 21)
-        tried = tried[tried > 0.9 * CYCLES / (step[-1] - step[0])]  # fewer turns are trend
+        tried = tried[tried > 0.9 * MIN_CYCLES / (step[-1] - step[0])]  # fewer turns are trend
         sums = np.abs(np.exp(-2j * np.pi * np.outer(tried, step)) @ window)
         best, width = float(tried[sums.argmax()]), width / 8
     return best
 
 
-def demodulated(step: Array, value: Array, frequency: float, windows: int = WINDOWS) -> tuple[Array, NDArray[np.complex128]]:
+def demodulate_series(step: Array, value: Array, frequency: float, max_windows: int = MAX_WINDOWS) -> tuple[Array, NDArray[np.complex128]]:
     """Fourier coefficient in overlapping Hann windows of SEGMENT periods: middle step (W,), complex amplitude (W,)."""
-    span, length = step[-1] - step[0], SEGMENT / frequency
+    span, length = step[-1] - step[0], WINDOW_PERIODS / frequency
     length = min(length, span)
-    count = int(np.clip(2 * span / length - 1, 1, windows))
+    count = int(np.clip(2 * span / length - 1, 1, max_windows))
     starts = step[0] + np.linspace(0, span - length, count)
     at, found = [], []
     for start in starts:
@@ -93,22 +93,22 @@ def demodulated(step: Array, value: Array, frequency: float, windows: int = WIND
     return np.array(at), np.array(found, dtype=np.complex128)
 
 
-def amplitude_course(step: Array, value: Array, frequency: float) -> tuple[Array, Array]:
+def measure_amplitude(step: Array, value: Array, frequency: float) -> tuple[Array, Array]:
     """Amplitude over time: (W,), (W,)."""
-    at, found = demodulated(step, value, frequency)
+    at, found = demodulate_series(step, value, frequency)
     return at, np.abs(found)
 
 
-def together(one: tuple[Array, Array], other: tuple[Array, Array], frequency: float) -> dict[str, float | None]:
+def compute_coherence(series_a: tuple[Array, Array], series_b: tuple[Array, Array], frequency: float) -> dict[str, float | None]:
     """Coherence of two series at a frequency, and the phase by which the second follows the first, in degrees of (-180, 180].
 
     Each series is (step, value). Coherence from M windows is above 1 - 0.05^(1/(M-1)) in 5 % of unrelated series: `chance`.
     """
-    low, high = max(one[0][0], other[0][0]), min(one[0][-1], other[0][-1])
-    cut = [(step[(step >= low) & (step <= high)], value[(step >= low) & (step <= high)]) for step, value in (one, other)]
-    if min(len(step) for step, _ in cut) < 16 or (high - low) * frequency < CYCLES:
+    low, high = max(series_a[0][0], series_b[0][0]), min(series_a[0][-1], series_b[0][-1])
+    cut = [(step[(step >= low) & (step <= high)], value[(step >= low) & (step <= high)]) for step, value in (series_a, series_b)]
+    if min(len(step) for step, _ in cut) < 16 or (high - low) * frequency < MIN_CYCLES:
         return {"coherence": None, "phase": None, "chance": None}
-    (at, first), (at_other, second) = (demodulated(step, flattened(step, value), frequency, 256) for step, value in cut)
+    (at, first), (at_other, second) = (demodulate_series(step, remove_quadratic_trend(step, value), frequency, 256) for step, value in cut)
     if len(at) != len(at_other) or len(at) < 2:
         return {"coherence": None, "phase": None, "chance": None}
     cross = np.sum(first * np.conj(second))
@@ -129,4 +129,4 @@ def _start(at: Array, course: Array, step: Array, period: float) -> float:
     """The step of the first window that has half of the later amplitude, less half a window; the first step where all have it."""
     strong = np.flatnonzero(course >= 0.5 * np.median(course)) if len(course) else np.array([0])
     first = int(strong[0]) if len(strong) else 0
-    return float(step[0]) if first == 0 or not len(at) else float(max(step[0], at[first] - SEGMENT * period / 4))
+    return float(step[0]) if first == 0 or not len(at) else float(max(step[0], at[first] - WINDOW_PERIODS * period / 4))

@@ -12,22 +12,22 @@ import numpy as np
 
 from gandiag.logs.series import Array, Curve
 
-WORDS = ("critic", "wasserstein", "wgan", "wdist")
+WASSERSTEIN_WORDS = ("critic", "wasserstein", "wgan", "wdist")
 
 
-def family(curves: Mapping[str, Curve]) -> str:
+def infer_loss_type(curves: Mapping[str, Curve]) -> str:
     """"bounded", "unbounded", or "unknown" without a discriminator loss."""
     loss = curves.get("discriminator")
     if loss is None:
         return "unknown"
     value = loss.value[np.isfinite(loss.value)]
-    if any(word in loss.name.lower() for word in WORDS) or len(value) == 0:
+    if any(word in loss.name.lower() for word in WASSERSTEIN_WORDS) or len(value) == 0:
         return "unbounded"
     # A penalty may pull a Wasserstein loss above 0 for long: one value clearly below is enough.
     return "unbounded" if float(value.min()) < -1e-3 * max(1.0, float(np.abs(value).max())) else "bounded"
 
 
-def probabilities(curves: Mapping[str, Curve]) -> tuple[Curve, Curve] | None:
+def get_discriminator_probabilities(curves: Mapping[str, Curve]) -> tuple[Curve, Curve] | None:
     """D(x) and D(G(z)) where both were logged as probabilities, else None: logits have no level."""
     pair = curves.get("score_real"), curves.get("score_fake")
     if pair[0] is None or pair[1] is None:

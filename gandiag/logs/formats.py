@@ -14,11 +14,11 @@ from typing import Protocol
 from gandiag.logs.series import Array
 from gandiag.registry import Registry
 
-Keep = Callable[[str], bool]
+ColumnFilter = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class RowBlock:
     """Some rows: name → values (n,), NaN where a row says nothing. `names`: every column met, kept or not."""
 
     columns: Mapping[str, Array]
@@ -28,7 +28,7 @@ class Block:
     notes: tuple[str, ...] = field(default=())
 
 
-class Format(Protocol):
+class LogFormat(Protocol):
     """Reads one kind of log."""
 
     name: str
@@ -37,7 +37,7 @@ class Format(Protocol):
         """Whether the file is of this kind, told from its first bytes."""
         ...
 
-    def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
+    def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """The rows of the file in order, a block at a time; of the columns only those that `keep` wants."""
         ...
 
@@ -53,15 +53,15 @@ FORMATS = Registry(
         "text": "gandiag.logs.text:TEXT",
     },
 )
-ORDER = ("tensorboard", "notebook", "trainer state", "json lines", "table", "text")
+BUILTIN_FORMATS = ("tensorboard", "notebook", "trainer state", "json lines", "table", "text")
 
 
-def recognise(path: Path, head: bytes) -> Format:
+def detect_format(path: Path, head: bytes) -> LogFormat:
     """The format of a file; text, which reads whatever has names and numbers in it, where no other claims it."""
-    plugins = [name for name in FORMATS if name not in ORDER]
-    for name in (*plugins, *ORDER):
-        form: Format = FORMATS.get(name)
+    plugins = [name for name in FORMATS if name not in BUILTIN_FORMATS]
+    for name in (*plugins, *BUILTIN_FORMATS):
+        form: LogFormat = FORMATS.get(name)
         if form.sniff(path, head):
             return form
-    text: Format = FORMATS.get("text")
+    text: LogFormat = FORMATS.get("text")
     return text

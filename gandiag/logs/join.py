@@ -14,62 +14,62 @@ from numpy.typing import NDArray
 
 from gandiag.logs.series import Array
 
-FALSE_START = 0.2  # of the longest run: a shorter one before it was given up
-MANY = 8  # returns to an earlier step, from which on the rows of two runs lie interleaved
+FALSE_START_FRACTION = 0.2  # of the longest run: a shorter one before it was given up
+MAX_BACKWARD_STEPS = 8  # returns to an earlier step, from which on the rows of two runs lie interleaved
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class StepColumn:
     """step (n,) of every row, what a step is, steps per epoch where known."""
 
     step: Array
     unit: str
-    epoch: float | None
+    steps_per_epoch: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Healed:
+class RowSelection:
     """Which rows stand, in order, and what was done to find them."""
 
     rows: NDArray[np.intp]
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
-def placed(columns: Mapping[str, Array], rows: int) -> Placed:
+def infer_steps(columns: Mapping[str, Array], rows: int) -> StepColumn:
     """Steps of the rows: the step column, else epoch × batches + batch, else the epoch with its rows spread over it, else the row."""
     step, epoch, batch = (columns.get(name) for name in ("step", "epoch", "batch"))
     if step is not None and epoch is not None and _within_epochs(step, epoch):
         step, batch = None, step  # CycleGAN's "iters" begin anew in every epoch
     if step is not None and _varies(step):
-        return Placed(_filled(step), "steps", _per_epoch(step, epoch))
+        return StepColumn(_filled(step), "steps", _per_epoch(step, epoch))
     if epoch is not None and _known(epoch):
         epoch = _filled(epoch)
         first = 1.0 if np.nanmin(epoch) >= 1 else 0.0
         if batch is not None and _varies(batch):
             totals = columns.get("batches")
             batches = float(np.nanmax(totals)) if totals is not None and _known(totals) else float(np.nanmax(batch)) + _gap(_filled(batch))
-            return Placed((epoch - first) * batches + _filled(batch), "iterations", batches)
-        return Placed(_spread(epoch), "epochs", 1.0)
+            return StepColumn((epoch - first) * batches + _filled(batch), "iterations", batches)
+        return StepColumn(_spread(epoch), "epochs", 1.0)
     if batch is not None and _varies(batch):
-        return Placed(_filled(batch), "iterations", None)
-    return Placed(np.arange(rows, dtype=np.float64), "lines", None)
+        return StepColumn(_filled(batch), "iterations", None)
+    return StepColumn(np.arange(rows, dtype=np.float64), "lines", None)
 
 
-def healed(step: Array) -> Healed:
+def select_final_rows(step: Array) -> RowSelection:
     """The rows that stand: strictly what the last pass over each step wrote."""
     known = np.flatnonzero(np.isfinite(step))
     back = np.flatnonzero(np.diff(step[known]) < 0) + 1
     if len(back) == 0:
-        return Healed(known)
-    if len(back) > MANY and len(back) > 0.02 * len(known):
+        return RowSelection(known)
+    if len(back) > MAX_BACKWARD_STEPS and len(back) > 0.02 * len(known):
         told = f"steps go back {len(back):,} times: rows of several runs lie mixed in this log; write each run to a file of its own"
-        return Healed(known[np.argsort(step[known], kind="stable")], doubts=(told,))
+        return RowSelection(known[np.argsort(step[known], kind="stable")], problems=(told,))
     pieces = np.split(known, back)
     return _runs(step, pieces)
 
 
-def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> Healed:
+def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelection:
     """Pieces joined to runs: a piece that starts behind the first step of the run resumes it, else it is a new run."""
     runs: list[list[NDArray[np.intp]]] = [[pieces[0]]]
     for piece in pieces[1:]:
@@ -84,15 +84,15 @@ def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> Healed:
     notes = [f"{resumed} resume{'s' * (resumed > 1)} healed: of steps written twice the later row stands"] if resumed else []
     sizes = [len(run) for run in whole]
     if len(whole) == 1:
-        return Healed(whole[0], tuple(notes))
-    if max(sizes[:-1]) <= FALSE_START * sizes[-1]:
-        return Healed(whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped"))
+        return RowSelection(whole[0], tuple(notes))
+    if max(sizes[:-1]) <= FALSE_START_FRACTION * sizes[-1]:
+        return RowSelection(whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped"))
     starts = ", ".join(f"row {run[0] + 1:,}" for run in whole[:4])
     told = f"{len(whole)} runs stand in this log (they begin at {starts}); the last one is shown; cut the file there, and pass one run"
-    return Healed(whole[-1], tuple(notes), (told,))
+    return RowSelection(whole[-1], tuple(notes), (told,))
 
 
-def merged(step: Array, value: Array) -> tuple[Array, Array]:
+def average_duplicate_steps(step: Array, value: Array) -> tuple[Array, Array]:
     """One value for each step, in order: the mean of the rows that share it."""
     order = np.argsort(step, kind="stable")
     step, value = step[order], value[order]

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-NUM = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|(?:nan|inf|NaN|Inf|NAN)(?![\w]))(?!\w*\()")
-GROUP = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN))"
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
-BAR = re.compile(r"\|[^|\w]*[█▉▊▋▌▍▎▏#][^|]*\||\|\s{4,}\||\[[=>.\-#\s]{4,}\]|[━╸╺─]{4,}(?:\s*[━╸╺─]+)*")
-CUT = re.compile(r"[\[\]|,;\t{}<>│]|\s-\s|\s{2,}|\s\+\s|(?<=[%\)])\s")
-LABEL = re.compile(r"[A-Za-z_].*")
-HEADS = ("step", "iter", "iteration", "epoch", "batch", "itr", "it")
+NUMBER_PATTERN = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|(?:nan|inf|NaN|Inf|NAN)(?![\w]))(?!\w*\()")
+NUMBER_GROUP = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN))"
+ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
+PROGRESS_BAR_PATTERN = re.compile(r"\|[^|\w]*[█▉▊▋▌▍▎▏#][^|]*\||\|\s{4,}\||\[[=>.\-#\s]{4,}\]|[━╸╺─]{4,}(?:\s*[━╸╺─]+)*")
+SEPARATOR_PATTERN = re.compile(r"[\[\]|,;\t{}<>│]|\s-\s|\s{2,}|\s\+\s|(?<=[%\)])\s")
+LABEL_PATTERN = re.compile(r"[A-Za-z_].*")
+COUNTER_WORDS = ("step", "iter", "iteration", "epoch", "batch", "itr", "it")
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class LineTemplate:
     """One kind of line: the pattern of a whole line, and the column of each of its groups."""
 
     pattern: re.Pattern[str]
@@ -32,27 +32,27 @@ class Template:
     names: tuple[str, ...]
 
 
-def cleaned(line: str) -> str:
+def strip_terminal_codes(line: str) -> str:
     """Without terminal codes and bars."""
-    return BAR.sub("||", ESCAPES.sub("", line)).strip()
+    return PROGRESS_BAR_PATTERN.sub("||", ESCAPE_PATTERN.sub("", line)).strip()
 
 
-def template(line: str, keep: Callable[[str], bool]) -> Template:
+def make_line_template(line: str, keep: Callable[[str], bool]) -> LineTemplate:
     """What a line says where: made once for each skeleton. No groups: a line without anything of use."""
-    spans = [found.span() for found in NUM.finditer(line)]
+    spans = [found.span() for found in NUMBER_PATTERN.finditer(line)]
     edges = [0, *(end for _, end in spans)]
     before = [line[low:start] for low, (start, _) in zip(edges, spans, strict=False)]
     after = [line[end : end + 1] for _, end in spans]
-    labels = named(before, after)
+    labels = label_numbers(before, after)
     pattern, columns = [], []
     for text, label in zip(before, labels, strict=True):
         wanted = label is not None and keep(label) and label not in columns
-        pattern.append(_literal(text) + (GROUP if wanted else "(?:" + GROUP[1:]))
+        pattern.append(_literal(text) + (NUMBER_GROUP if wanted else "(?:" + NUMBER_GROUP[1:]))
         if wanted:
             columns.append(str(label))
     tail = line[edges[-1] :]
     known = tuple(dict.fromkeys(label for label in labels if label))
-    return Template(re.compile(r"^\s*" + "".join(pattern) + _literal(tail) + r"\s*$", re.MULTILINE), tuple(columns), known)
+    return LineTemplate(re.compile(r"^\s*" + "".join(pattern) + _literal(tail) + r"\s*$", re.MULTILINE), tuple(columns), known)
 
 
 def _literal(text: str) -> str:
@@ -62,19 +62,19 @@ def _literal(text: str) -> str:
     return r"[^\S\n]*".join(parts)
 
 
-def skeleton(line: str) -> str:
+def make_line_signature(line: str) -> str:
     """The line without its numbers and the widths of its blanks."""
-    return " ".join(NUM.sub("#", line).split())
+    return " ".join(NUMBER_PATTERN.sub("#", line).split())
 
 
-def named(before: list[str], after: list[str]) -> list[str | None]:
+def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
     """The column of each number, from the text before it. Totals ("/25"), percentages, times and seconds have none."""
     labels: list[str | None] = []
     pairs = 0
     for at, text in enumerate(before):
         follows = after[at] == "/" and at + 1 < len(before) and before[at + 1].strip() in ("/", "/ ")
         previous = labels[-1] if labels else None
-        label = label_of(text)
+        label = parse_label(text)
         if text.strip() == "/" and at:
             label = _total(previous)
         elif label is None and follows:
@@ -96,22 +96,22 @@ def _total(previous: str | None) -> str | None:
     low = previous.lower()
     if low.split()[-1] in ("batch", "i"):
         return "batches"
-    return None if any(head in low for head in HEADS) else f"{previous} (second)"
+    return None if any(head in low for head in COUNTER_WORDS) else f"{previous} (second)"
 
 
 def _another_pair(before: list[str], after: list[str], at: int) -> bool:
     """Whether a second "a/b" without a label follows in brackets: then the first is the epoch."""
-    return any(after[i] == "/" and label_of(before[i]) is None and "[" in before[i] for i in range(at + 2, min(at + 3, len(before))))
+    return any(after[i] == "/" and parse_label(before[i]) is None and "[" in before[i] for i in range(at + 2, min(at + 3, len(before))))
 
 
 @lru_cache(maxsize=65_536)
-def label_of(text: str) -> str | None:
+def parse_label(text: str) -> str | None:
     """The words right before a number: "] [D loss: " → "D loss"; None where there are none."""
-    last = CUT.split(text.replace("||", "|").rstrip())[-1].strip()
+    last = SEPARATOR_PATTERN.split(text.replace("||", "|").rstrip())[-1].strip()
     last = last.strip("'\" ").rstrip(":=").strip("'\" (#").rstrip(":=").strip()
     if last.count("(") > last.count(")"):
         last += ")" * (last.count("(") - last.count(")")) if last.startswith(("D(", "G(")) else ""
-    found = LABEL.search(last)
+    found = LABEL_PATTERN.search(last)
     if found is None:
         return None
     words = found.group().split()

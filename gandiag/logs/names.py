@@ -10,83 +10,83 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-GENERATOR = {"g", "gen", "generator", "netg", "geng", "gloss", "lossg", "errg"}
-DISCRIMINATOR = {"d", "dis", "disc", "dsc", "discriminator", "discrim", "critic", "netd", "c", "dloss", "lossd", "errd", "crit"}
-LOSS = {"loss", "losses", "err", "error", "cost", "objective", "obj", "gloss", "dloss", "lossg", "lossd", "errg", "errd", "gan", "adv"}
+GENERATOR_WORDS = {"g", "gen", "generator", "netg", "geng", "gloss", "lossg", "errg"}
+DISCRIMINATOR_WORDS = {"d", "dis", "disc", "dsc", "discriminator", "discrim", "critic", "netd", "c", "dloss", "lossd", "errd", "crit"}
+LOSS_WORDS = {"loss", "losses", "err", "error", "cost", "objective", "obj", "gloss", "dloss", "lossg", "lossd", "errg", "errd", "gan", "adv"}
 # Words that say nothing of what is measured; a trailing number is a position.
-PLAIN = LOSS | {"train", "training", "total", "mean", "avg", "average", "step", "trainer", "metrics", "is", "the"}
-PARTS = {"real", "fake", "gp", "penalty", "reg", "r1", "r2", "pl", "l1", "l2", "cycle", "cyc", "idt", "identity", "feat", "feature", "fm", "vgg",
+NEUTRAL_WORDS = LOSS_WORDS | {"train", "training", "total", "mean", "avg", "average", "step", "trainer", "metrics", "is", "the"}
+LOSS_TERM_WORDS = {"real", "fake", "gp", "penalty", "reg", "r1", "r2", "pl", "l1", "l2", "cycle", "cyc", "idt", "identity", "feat", "feature", "fm", "vgg",
          "perceptual", "kl", "rec", "recon", "reconstruction", "cls", "aux", "class", "info", "percep", "pixel", "pix",
          "content", "style", "mse", "epoch"}  # fmt: skip
-NEVER = {"lr", "rate", "acc", "accuracy", "time", "std", "min", "max", "num", "grad", "norm", "val", "valid", "validation", "test", "eval", "fid", "is",
+EXCLUDED_WORDS = {"lr", "rate", "acc", "accuracy", "time", "std", "min", "max", "num", "grad", "norm", "val", "valid", "validation", "test", "eval", "fid", "is",
          "timestamp", "eta", "sec", "secs", "seconds", "elapsed", "memory", "mem", "signs", "lrg", "lrd", "steps", "magnitude", "count"}  # fmt: skip
-STEP = {"step", "steps", "iteration", "iterations", "iter", "iters", "itr", "it", "niter", "global", "update", "updates", "kimg", "nimg", "cur", "gan"}
-EPOCH = {"epoch", "epochs", "ep"}
-BATCH = {"batch", "minibatch", "batches", "i"}
-REAL_SCORE = re.compile(r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx|pred_real|prob_real|d_out_real|real_prob)$")
-FAKE_SCORE = re.compile(
+STEP_WORDS = {"step", "steps", "iteration", "iterations", "iter", "iters", "itr", "it", "niter", "global", "update", "updates", "kimg", "nimg", "cur", "gan"}
+EPOCH_WORDS = {"epoch", "epochs", "ep"}
+BATCH_WORDS = {"batch", "minibatch", "batches", "i"}
+REAL_SCORE_PATTERN = re.compile(r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx|pred_real|prob_real|d_out_real|real_prob)$")
+FAKE_SCORE_PATTERN = re.compile(
     r"^(d\(g\(z\)\)|d_?g_?z_?1?|d\(fake\)|d_fake_prob|fake_?score|scores?_fake|d_?score_?fake|dgz|pred_fake|prob_fake|d_out_fake|fake_prob)$"
 )
-CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 @cache
-def words(name: str) -> tuple[str, ...]:
+def split_words(name: str) -> tuple[str, ...]:
     """"errG" → ("err", "g"); "Loss/D/loss" → ("loss", "d", "loss")."""
-    return tuple(part.lower() for part in CAMEL.findall(name))
+    return tuple(part.lower() for part in WORD_PATTERN.findall(name))
 
 
 @cache
-def place(name: str) -> str | None:
+def infer_step_role(name: str) -> str | None:
     """"step", "epoch" or "batch" for a column that says where a row stands, else None."""
-    found = set(words(name))
+    found = set(split_words(name))
     if not found or found & {"loss", "time", "sec", "size", "per", "lr", "total", "seen"}:
         return None
-    if found & EPOCH and not found & {"step"}:
+    if found & EPOCH_WORDS and not found & {"step"}:
         return "epoch"
-    if found & BATCH and found <= BATCH | {"idx", "index", "nb", "number", "current", "no"}:
+    if found & BATCH_WORDS and found <= BATCH_WORDS | {"idx", "index", "nb", "number", "current", "no"}:
         return "batch"
-    if found & (STEP - {"global", "cur", "gan"}) and found <= STEP | {"trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}:
+    if found & (STEP_WORDS - {"global", "cur", "gan"}) and found <= STEP_WORDS | {"trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}:
         return "step"
     return None
 
 
 @cache
-def score(name: str) -> str | None:
+def infer_score_role(name: str) -> str | None:
     """"score_real" for D(x), "score_fake" for D(G(z)), else None."""
     short = name.strip().lower().replace(" ", "").rsplit("/", 2)
     for text in ("_".join(short[-2:]), short[-1]):
-        if REAL_SCORE.match(text):
+        if REAL_SCORE_PATTERN.match(text):
             return "score_real"
-        if FAKE_SCORE.match(text):
+        if FAKE_SCORE_PATTERN.match(text):
             return "score_fake"
     return None
 
 
 @cache
-def loss(name: str) -> tuple[str, int] | None:
+def infer_loss_role(name: str) -> tuple[str, int] | None:
     """(role, how far from the loss itself) for a loss column: 0 is "d_loss"; parts such as "d_loss_real" are farther. Else None."""
-    found = words(name)
+    found = split_words(name)
     have = set(found)
-    if not have or have & NEVER or place(name) or score(name):
+    if not have or have & EXCLUDED_WORDS or infer_step_role(name) or infer_score_role(name):
         return None
-    is_g, is_d = bool(have & GENERATOR), bool(have & DISCRIMINATOR)
-    if not have & LOSS and not _bare(found):
+    is_g, is_d = bool(have & GENERATOR_WORDS), bool(have & DISCRIMINATOR_WORDS)
+    if not have & LOSS_WORDS and not _bare(found):
         return None
     if is_g == is_d:
         return _whole_gan(have, is_d)
-    player = GENERATOR if is_g else DISCRIMINATOR
-    rest = [word for word in found if word not in PLAIN | player]
-    far = sum(20 if word in PARTS else 0 if word.isdigit() else 3 for word in rest)
+    player = GENERATOR_WORDS if is_g else DISCRIMINATOR_WORDS
+    rest = [word for word in found if word not in NEUTRAL_WORDS | player]
+    far = sum(20 if word in LOSS_TERM_WORDS else 0 if word.isdigit() else 3 for word in rest)
     far += 1 if "adv" in have or "gan" in have else 0
     far += 4 if have & {"mean", "avg", "average"} else 0
-    far += 2 if not have & LOSS else 0
+    far += 2 if not have & LOSS_WORDS else 0
     return ("generator" if is_g else "discriminator"), far
 
 
 def _bare(found: tuple[str, ...]) -> bool:
     """"G", "D", "D_real", "G_L1", "D_A": a player alone, or with a known part or a domain letter."""
-    return found[0] in {"g", "d"} and all(word in PARTS | {"a", "b", "g", "d"} or word.isdigit() for word in found[1:])
+    return found[0] in {"g", "d"} and all(word in LOSS_TERM_WORDS | {"a", "b", "g", "d"} or word.isdigit() for word in found[1:])
 
 
 def _whole_gan(have: set[str], both: bool) -> tuple[str, int] | None:
@@ -96,20 +96,20 @@ def _whole_gan(have: set[str], both: bool) -> tuple[str, int] | None:
     return "generator", 30
 
 
-def choose(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def choose_columns(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Role → the columns that make it, several to be added up. Roles without a column are absent."""
     names = list(dict.fromkeys(names))
     found: dict[str, tuple[str, ...]] = {}
     for role in ("generator", "discriminator"):
-        ranked = sorted((rank[1], at, name) for at, name in enumerate(names) if (rank := loss(name)) is not None and rank[0] == role)
+        ranked = sorted((rank[1], at, name) for at, name in enumerate(names) if (rank := infer_loss_role(name)) is not None and rank[0] == role)
         if ranked:
             found[role] = _summed(role, ranked)
     for name in names:
-        kind = score(name)
+        kind = infer_score_role(name)
         if kind:
             found.setdefault(kind, (name,))
     for kind in ("step", "epoch", "batch"):
-        fitting = [name for name in names if place(name) == kind]
+        fitting = [name for name in names if infer_step_role(name) == kind]
         if fitting:
             found[kind] = (min(fitting, key=lambda name: (_step_rank(name), len(name))),)
     return found
@@ -120,18 +120,18 @@ def _summed(role: str, ranked: list[tuple[int, int, str]]) -> tuple[str, ...]:
     best = ranked[0]
     if best[0] < 20 or role == "generator":
         return (best[2],)
-    halves = [name for _, _, name in ranked if {"real", "fake"} & set(words(name))]
-    real = [name for name in halves if "real" in words(name)]
-    fake = [name for name in halves if "fake" in words(name)]
+    halves = [name for _, _, name in ranked if {"real", "fake"} & set(split_words(name))]
+    real = [name for name in halves if "real" in split_words(name)]
+    fake = [name for name in halves if "fake" in split_words(name)]
     return (real[0], fake[0]) if real and fake else (best[2],)
 
 
 def _step_rank(name: str) -> int:
     """Counters of updates before counters of images; "global_step" before "step"."""
-    have = set(words(name))
+    have = set(split_words(name))
     return 0 if "global" in have else 1 if have & {"step", "iteration", "iter", "itr", "iters", "it", "niter"} else 2
 
 
-def interesting(name: str) -> bool:
+def is_relevant_column(name: str) -> bool:
     """Whether a column may be of use at all: the others of a wide table are not kept."""
-    return loss(name) is not None or score(name) is not None or place(name) is not None
+    return infer_loss_role(name) is not None or infer_score_role(name) is not None or infer_step_role(name) is not None

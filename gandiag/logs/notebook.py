@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gandiag.logs.formats import Block, Keep
-from gandiag.logs.text import blocks_of
+from gandiag.logs.formats import RowBlock, ColumnFilter
+from gandiag.logs.text import text_to_blocks
 
 
-class Notebook:
+class NotebookFormat:
     """The stream and text outputs of all cells, in order."""
 
     name = "notebook"
@@ -19,13 +19,13 @@ class Notebook:
     def sniff(self, path: Path, head: bytes) -> bool:
         return head.lstrip().startswith(b"{") and (path.suffix == ".ipynb" or b'"cell_type"' in head)
 
-    def blocks(self, path: Path, keep: Keep) -> Iterator[Block]:
+    def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         try:
             document = json.loads(path.read_bytes())
         except (ValueError, RecursionError):
-            yield Block({}, 0, (), 1)
+            yield RowBlock({}, 0, (), 1)
             return
-        yield from blocks_of(_outputs(document), keep)
+        yield from text_to_blocks(_outputs(document), keep)
 
 
 def _outputs(document: Any) -> Iterator[str]:
@@ -39,4 +39,4 @@ def _outputs(document: Any) -> Iterator[str]:
             yield "\n".join(part.rstrip("\n") for part in found) + "\n"
 
 
-NOTEBOOK = Notebook()
+NOTEBOOK = NotebookFormat()

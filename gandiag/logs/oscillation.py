@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from gandiag.logs.cycle import Cycle, cycle, together
-from gandiag.logs.series import LOSSES, Curve, Log
-from gandiag.logs.spectrum import FEWEST, Spectrum, spectrum
-from gandiag.logs.trim import Trimmed, trimmed
+from gandiag.logs.cycle import CycleFit, fit_cycle, compute_coherence
+from gandiag.logs.series import LOSS_ROLES, Curve, Log
+from gandiag.logs.spectrum import MIN_ROWS, Spectrum, estimate_spectrum
+from gandiag.logs.trim import TrimmedCurve, trim_curve
 
-STILL = 1e-3  # of the range of the whole log: what moves less after the warm-up has settled
-LEVEL = 0.05
-NOTICEABLE = 0.05  # share of the variance that a line must carry to be called an oscillation of the training
+CONSTANT_TOLERANCE = 1e-3  # of the range of the whole log: what moves less after the warm-up has settled
+SIGNIFICANCE_LEVEL = 0.05
+MIN_VARIANCE_FRACTION = 0.05  # share of the variance that a line must carry to be called an oscillation of the training
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,71 +27,71 @@ class Oscillation:
 
     role: str
     curve: Curve
-    part: Trimmed
+    trimmed: TrimmedCurve
     spectrum: Spectrum
-    cycle: Cycle
+    cycle: CycleFit
     p_value: float
-    sharp: bool
-    pair: Mapping[str, float | None]
-    per_epoch: bool
-    lasting: bool
+    is_line: bool
+    cross_spectrum: Mapping[str, float | None]
+    is_per_epoch: bool
+    is_persistent: bool
 
     @property
-    def real(self) -> bool:
-        return self.p_value <= LEVEL and self.cycle.share >= NOTICEABLE and not self.per_epoch
+    def is_significant(self) -> bool:
+        return self.p_value <= SIGNIFICANCE_LEVEL and self.cycle.variance_fraction >= MIN_VARIANCE_FRACTION and not self.is_per_epoch
 
 
-def still(curve: Curve, part: Trimmed) -> bool:
+def is_constant(curve: Curve, trimmed: TrimmedCurve) -> bool:
     """Whether a loss has come to rest after its warm-up."""
     finite = curve.value[np.isfinite(curve.value)]
-    return len(part.value) > 0 and float(part.value.std()) <= STILL * float(np.ptp(finite))
+    return len(trimmed.value) > 0 and float(trimmed.value.std()) <= CONSTANT_TOLERANCE * float(np.ptp(finite))
 
 
-def zero_sum(log: Log) -> bool:
+def is_zero_sum(log: Log) -> bool:
     """Whether one loss is the other, up to sign: a game logged by its value."""
-    one, other = (log.curves[role] for role in LOSSES)
+    one, other = (log.curves[role] for role in LOSS_ROLES)
     if len(one) != len(other) or not (np.isfinite(one.value).all() and np.isfinite(other.value).all()) or np.ptp(one.value) * np.ptp(other.value) == 0:
         return False
     return float(abs(np.corrcoef(one.value, other.value)[0, 1])) > 0.9999
 
 
-def parts_of(log: Log) -> dict[str, Trimmed]:
+def trim_losses(log: Log) -> dict[str, TrimmedCurve]:
     """Each loss without its warm-up; where there are no rows of use, it is left out."""
-    parts = {role: trimmed(log.curves[role]) for role in LOSSES if role in log.curves}
+    parts = {role: trim_curve(log.curves[role]) for role in LOSS_ROLES if role in log.curves}
     return {role: part for role, part in parts.items() if len(part.step)}
 
 
-def oscillation(log: Log, parts: Mapping[str, Trimmed], *, seed: int = 0) -> Oscillation | None:
+def find_oscillation(log: Log, trimmed: Mapping[str, TrimmedCurve], *, seed: int = 0) -> Oscillation | None:
     """The strongest line of the losses that can be tested; None where none can: too few rows, or at rest."""
-    tested = {role: part for role, part in parts.items() if len(part.step) >= FEWEST and not still(log.curves[role], part)}
+    tested = {role: part for role, part in trimmed.items() if len(part.step) >= MIN_ROWS and not is_constant(log.curves[role], part)}
     if not tested:
         return None
-    if len(tested) == 2 and zero_sum(log):
+    if len(tested) == 2 and is_zero_sum(log):
         tested.pop("discriminator")  # the same numbers twice are one test
-    found = {role: spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
-    role = min(found, key=lambda key: (found[key].p_either, -found[key].ratio))
+    found = {role: estimate_spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
+    role = min(found, key=lambda key: (found[key].combined_p_value, -found[key].line_ratio))
     part, line = tested[role], found[role]
-    sharp = line.p_value <= line.p_broad
-    turn = cycle(part.step, part.value, line.peak if sharp else line.hump)
-    p_value = min(1.0, line.p_either * len(tested))
+    sharp = line.line_p_value <= line.band_p_value
+    turn = fit_cycle(part.step, part.value, line.line_frequency if sharp else line.band_frequency)
+    p_value = min(1.0, line.combined_p_value * len(tested))
     pair: Mapping[str, float | None] = {"coherence": None, "phase": None, "chance": None}
-    if len(parts) == 2 and not zero_sum(log):
-        one, other = ((parts[name].step, parts[name].value) for name in LOSSES)
-        pair = together(one, other, 1 / turn.period)
-    lasting = turn.lasting or (p_value <= LEVEL and _later(part, seed))
-    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.epoch), lasting)
+    if len(trimmed) == 2 and not is_zero_sum(log):
+        one, other = ((trimmed[name].step, trimmed[name].value) for name in LOSS_ROLES)
+        pair = compute_coherence(one, other, 1 / turn.period)
+    lasting = turn.is_persistent or (p_value <= SIGNIFICANCE_LEVEL and _later(part, seed))
+    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.steps_per_epoch), lasting)
 
 
-def _later(part: Trimmed, seed: int) -> bool:
+def _later(part: TrimmedCurve, seed: int) -> bool:
     """Whether the second half of the log oscillates for itself: a cycle whose period wanders is no longer at the line of the whole, and yet there.
 
     Asked only where the whole log does, so that noise is not called oscillating more often for it.
     """
     half = len(part.step) // 2
-    return half >= FEWEST and spectrum(part.step[half:], part.value[half:], seed=seed).p_either <= LEVEL
+    return half >= MIN_ROWS and estimate_spectrum(part.step[half:], part.value[half:], seed=seed).combined_p_value <= SIGNIFICANCE_LEVEL
 
 
-def _per_epoch(period: float, part: Trimmed, epoch: float | None) -> bool:
+def _per_epoch(period: float, part: TrimmedCurve, epoch: float | None) -> bool:
     """Whether the period is an epoch, or a simple part of it, to within the resolution of the log."""
     if not epoch or epoch <= 2 * float(np.median(np.diff(part.step))):
         return False
@@ -99,15 +99,15 @@ def _per_epoch(period: float, part: Trimmed, epoch: float | None) -> bool:
     return any(abs(1 / period - turns / epoch) < 0.75 / span for turns in (1, 2, 3)) and span > 4 * epoch
 
 
-def document(found: Oscillation | None) -> dict[str, Any]:
+def make_oscillation_document(oscillation: Oscillation | None) -> dict[str, Any]:
     """The `oscillation` part of the losses document; numbers are null where nothing could be tested."""
     keys = ("p_value", "period", "amplitude", "coherence", "phase", "start")
-    if found is None:
+    if oscillation is None:
         return dict.fromkeys(keys)
-    turn, line = found.cycle, found.spectrum
+    turn, line = oscillation.cycle, oscillation.spectrum
     return {
-        "p_value": found.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": found.pair["coherence"], "phase": found.pair["phase"],
-        "start": turn.start, "curve": found.curve.name, "share": turn.share, "growth": turn.growth, "coherence_by_chance": found.pair["chance"],
-        "band": list(line.band), "background": {"phi": line.phi, "share": line.share}, "method": line.method, "per_epoch": found.per_epoch,
-        "sharp": found.sharp, "lasting": found.lasting,
+        "p_value": oscillation.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": oscillation.cross_spectrum["coherence"], "phase": oscillation.cross_spectrum["phase"],
+        "start": turn.start, "curve": oscillation.curve.name, "share": turn.variance_fraction, "growth": turn.growth, "coherence_by_chance": oscillation.cross_spectrum["chance"],
+        "band": list(line.period_range), "background": {"phi": line.phi, "share": line.ar1_fraction}, "method": line.method, "per_epoch": oscillation.is_per_epoch,
+        "sharp": oscillation.is_line, "lasting": oscillation.is_persistent,
     }  # fmt: skip

@@ -13,44 +13,44 @@ import numpy as np
 
 from gandiag.logs.series import Array
 
-NUMERIC = b"0123456789.+-"
-BLANKED = bytes(byte if byte in NUMERIC or byte == 10 else 32 for byte in range(256))
-TOKEN = re.compile(rb"\S+")
-PLAIN = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)$")
+NUMERIC_BYTES = b"0123456789.+-"
+BLANK_TABLE = bytes(byte if byte in NUMERIC_BYTES or byte == 10 else 32 for byte in range(256))
+TOKEN_PATTERN = re.compile(rb"\S+")
+NUMBER_PATTERN = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Comb:
+class UniformLines:
     """One kind of line: what is left without its numbers, how many tokens it has, and which of them are columns."""
 
-    residue: bytes
-    tokens: int
-    places: tuple[int, ...]
+    remainder: bytes
+    tokens_per_line: int
+    column_tokens: tuple[int, ...]
 
-    def table(self, text: str) -> Array | None:
+    def parse(self, text: str) -> Array | None:
         """Values (lines, columns) of a text all of whose lines are of this kind; None where one is not."""
         if not text.isascii():
             return None
         data = text.encode("ascii")
-        left = data.translate(None, NUMERIC + b" ")
+        left = data.translate(None, NUMERIC_BYTES + b" ")
         lines = left.count(b"\n") + (not data.endswith(b"\n"))
-        if left.rstrip(b"\n") != (self.residue + b"\n") * (lines - 1) + self.residue:
+        if left.rstrip(b"\n") != (self.remainder + b"\n") * (lines - 1) + self.remainder:
             return None
-        values = np.array(data.translate(BLANKED).split(), dtype="S24")
-        if len(values) != lines * self.tokens:
+        values = np.array(data.translate(BLANK_TABLE).split(), dtype="S24")
+        if len(values) != lines * self.tokens_per_line:
             return None
         try:
-            return np.asarray(values.reshape(lines, self.tokens)[:, list(self.places)].astype(np.float64))
+            return np.asarray(values.reshape(lines, self.tokens_per_line)[:, list(self.column_tokens)].astype(np.float64))
         except ValueError:
             return None
 
 
-def comb(line: str, spans: list[tuple[int, int]]) -> Comb | None:
+def detect_uniform_lines(line: str, spans: list[tuple[int, int]]) -> UniformLines | None:
     """For a line whose columns stand at `spans`; None where a column is no plain number."""
     if not line.isascii():
         return None
     data = line.encode("ascii")
-    tokens = [found.span() for found in TOKEN.finditer(data.translate(BLANKED))]
-    if any(span not in tokens for span in spans) or not all(PLAIN.match(data[low:high]) for low, high in spans):
+    tokens = [found.span() for found in TOKEN_PATTERN.finditer(data.translate(BLANK_TABLE))]
+    if any(span not in tokens for span in spans) or not all(NUMBER_PATTERN.match(data[low:high]) for low, high in spans):
         return None
-    return Comb(data.translate(None, NUMERIC + b" \n"), len(tokens), tuple(tokens.index(span) for span in spans))
+    return UniformLines(data.translate(None, NUMERIC_BYTES + b" \n"), len(tokens), tuple(tokens.index(span) for span in spans))

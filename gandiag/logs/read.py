@@ -9,25 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from gandiag.errors import ConfigError, SourceError, near
+from gandiag.errors import ConfigError, SourceError, close_match_hint
 from gandiag.logs import names
-from gandiag.logs.formats import Keep, recognise
-from gandiag.logs.join import healed, merged, placed
-from gandiag.logs.series import LOSSES, PLACES, SCORES, Array, Curve, Log
-from gandiag.logs.store import Store
+from gandiag.logs.formats import ColumnFilter, detect_format
+from gandiag.logs.join import select_final_rows, average_duplicate_steps, infer_steps
+from gandiag.logs.series import LOSS_ROLES, STEP_ROLES, SCORE_ROLES, Array, Curve, Log
+from gandiag.logs.store import ColumnStore
 
-HEAD = 1 << 16  # bytes that a format may look at
+HEAD_BYTES = 1 << 16  # bytes that a format may look at
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnNames:
     """Columns named by the user, in place of those inferred."""
 
     generator: str | None = None
     discriminator: str | None = None
     step: str | None = None
 
-    def given(self) -> dict[str, str]:
+    def get_specified(self) -> dict[str, str]:
         return {role: name for role in ("generator", "discriminator", "step") if (name := getattr(self, role))}
 
 
@@ -45,20 +45,20 @@ class _File:
     notes: list[str] = field(default_factory=list)
 
 
-def read(paths: Sequence[str | os.PathLike[str]], columns: Columns | None = None) -> Log:
+def read_log(paths: Sequence[str | os.PathLike[str]], columns: ColumnNames | None = None) -> Log:
     """One run from one or several files: pieces of it in order, or one file for each loss.
 
     Streams: memory is 8 bytes for each row and column of use, up to two million rows; beyond that neighbours are averaged.
     Raises SourceError for what is no log, or has no losses in it.
     """
-    wanted = columns or Columns()
-    given = set(wanted.given().values())
+    wanted = columns or ColumnNames()
+    given = set(wanted.get_specified().values())
 
     def keep(name: str) -> bool:
-        return name in given or names.interesting(name)
+        return name in given or names.is_relevant_column(name)
 
     def places(name: str) -> bool:
-        return name in (wanted.step, "batches") or names.place(name) is not None
+        return name in (wanted.step, "batches") or names.infer_step_role(name) is not None
 
     files = [_read_file(Path(path), keep, places) for place in paths for path in _expanded(Path(place))]
     _demand(files, wanted)
@@ -76,28 +76,28 @@ def _expanded(path: Path) -> list[Path]:
     raise SourceError(f"{path} holds no log", "name the file itself")
 
 
-def _read_file(path: Path, keep: Keep, places: Keep) -> _File:
+def _read_file(path: Path, keep: ColumnFilter, places: ColumnFilter) -> _File:
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
     except OSError as problem:
         raise SourceError(f"{path} cannot be read: {problem.strerror}", "check the path of the log") from None
     if not head:
         raise SourceError(f"{path} is empty", "pass a log that a training has written")
-    form = recognise(path, head)
+    form = detect_format(path, head)
     if form.name != "tensorboard" and _binary(head):
         raise SourceError(f"{path} is binary data, not a training log", "pass CSV, JSON lines, text, a notebook or a TensorBoard event file")
     found = _File(str(path), form.name)
-    store = Store(places)
+    store = ColumnStore(places)
     for block in form.blocks(path, keep):
         store.add(block)
         found.skipped += block.skipped
         found.names |= dict.fromkeys(block.names)
         found.notes += block.notes
-    found.read, found.columns = store.rows, store.columns()
+    found.read, found.columns = store.rows, store.pop_columns()
     found.rows = len(next(iter(found.columns.values()), ()))
-    if store.factor > 1:
-        found.notes.append(f"{store.factor} rows averaged into each as they were read: the log has {store.rows:,}")
+    if store.group_size > 1:
+        found.notes.append(f"{store.group_size} rows averaged into each as they were read: the log has {store.rows:,}")
     return found
 
 
@@ -107,14 +107,14 @@ def _binary(head: bytes) -> bool:
     return strange > 0.01 * len(head)
 
 
-def _demand(files: list[_File], wanted: Columns) -> None:
+def _demand(files: list[_File], wanted: ColumnNames) -> None:
     known = list(dict.fromkeys(name for file in files for name in file.names))
-    for role, name in wanted.given().items():
+    for role, name in wanted.get_specified().items():
         if name not in known:
-            raise ConfigError(f"there is no column {name!r} for --{role}", near(name, known) if known else "the log has no columns")
+            raise ConfigError(f"there is no column {name!r} for --{role}", close_match_hint(name, known) if known else "the log has no columns")
     if wanted.generator or wanted.discriminator:
         return
-    if not any(role in names.choose(known) for role in LOSSES):
+    if not any(role in names.choose_columns(known) for role in LOSS_ROLES):
         where = files[0].path if len(files) == 1 else f"{len(files)} files"
         if not known:
             raise SourceError(f"no losses were found in {where}: no line has a name and a number", "pass the training log, or name its columns")
@@ -122,17 +122,17 @@ def _demand(files: list[_File], wanted: Columns) -> None:
         raise SourceError(f"no loss columns were recognised in {where}; it has: {shown}", "name them: --generator COLUMN --discriminator COLUMN")
 
 
-def _joined(files: list[_File], wanted: Columns) -> Log:
+def _joined(files: list[_File], wanted: ColumnNames) -> Log:
     everywhere = list(dict.fromkeys(name for file in files for name in file.columns))
-    chosen = names.choose(everywhere) | {role: (name,) for role, name in wanted.given().items()}
-    roles = {role: parts for role, parts in chosen.items() if role in (*LOSSES, *SCORES)}
+    chosen = names.choose_columns(everywhere) | {role: (name,) for role, name in wanted.get_specified().items()}
+    roles = {role: parts for role, parts in chosen.items() if role in (*LOSS_ROLES, *SCORE_ROLES)}
     total, paths = sum(file.read for file in files), tuple(file.path for file in files)
     if not _sequential(files, roles):
         files = [_side_by_side(files, chosen.get("step", ("",))[0])]
     stacked = _stack(files, chosen)
     rows = len(next(iter(stacked.values())))
-    spots = placed({role: stacked[role] for role in PLACES if role in stacked}, rows)
-    standing = healed(spots.step)
+    spots = infer_steps({role: stacked[role] for role in STEP_ROLES if role in stacked}, rows)
+    standing = select_final_rows(spots.step)
     order = standing.rows
     curves = {}
     for role, parts in roles.items():
@@ -140,20 +140,20 @@ def _joined(files: list[_File], wanted: Columns) -> Log:
         if len(curve):
             curves[role] = curve
     unit = chosen["step"][0] if "step" in chosen and spots.unit == "steps" else None
-    columns = {"step": unit or ("epoch" if spots.unit == "epochs" else None), **dict.fromkeys(LOSSES), **{role: curve.name for role, curve in curves.items()}}
+    columns = {"step": unit or ("epoch" if spots.unit == "epochs" else None), **dict.fromkeys(LOSS_ROLES), **{role: curve.name for role, curve in curves.items()}}
     notes = (*dict.fromkeys(note for file in files for note in file.notes), *standing.notes)
     return Log(curves, _unit(unit) if unit else spots.unit, " + ".join(dict.fromkeys(file.format for file in files)), total,
-               sum(file.skipped for file in files), columns, spots.epoch, notes, standing.doubts, paths)  # fmt: skip
+               sum(file.skipped for file in files), columns, spots.steps_per_epoch, notes, standing.problems, paths)  # fmt: skip
 
 
 def _unit(column: str) -> str:
-    return "kimg" if "kimg" in names.words(column) else "steps"
+    return "kimg" if "kimg" in names.split_words(column) else "steps"
 
 
 def _curve(name: str, step: Array, value: Array) -> Curve:
     """Rows that say nothing of this role (NaN: a gap) are left out; losses written as NaN are infinite here, and stay."""
     there = ~np.isnan(value) & np.isfinite(step)
-    return Curve(name, *merged(step[there], value[there]))
+    return Curve(name, *average_duplicate_steps(step[there], value[there]))
 
 
 def _sequential(files: list[_File], roles: Mapping[str, tuple[str, ...]]) -> bool:

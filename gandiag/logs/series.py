@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # generator, discriminator: losses. score_real, score_fake: D(x) and D(G(z)). step, epoch, batch, batches: where a row stands.
-LOSSES = ("generator", "discriminator")
-SCORES = ("score_real", "score_fake")
-PLACES = ("step", "epoch", "batch", "batches")
+LOSS_ROLES = ("generator", "discriminator")
+SCORE_ROLES = ("score_real", "score_fake")
+STEP_ROLES = ("step", "epoch", "batch", "batches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Log:
     """One run as read. `unit`: what a step is. `epoch`: steps per epoch, where known. `doubts`: why no verdict can stand on it."""
 
     curves: Mapping[str, Curve]
-    unit: str
+    step_unit: str
     format: str
     rows: int
-    skipped: int
+    skipped_lines: int
     columns: Mapping[str, Any]
-    epoch: float | None = None
+    steps_per_epoch: float | None = None
     notes: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=())

@@ -16,15 +16,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gandiag.logs.background import Backgrounds, backgrounds, draw
-from gandiag.logs.power import Spectrometer, is_regular, multitaper, spectrometer
+from gandiag.logs.background import RedNoiseGrid, build_red_noise_grid, sample_background
+from gandiag.logs.power import SpectrumEstimator, is_regular, make_band_estimator, make_line_estimator
 from gandiag.logs.series import Array
 
-FEWEST = 32  # rows below which nothing is tested
-DRAWS = 999
-BAND = 1.3  # half a band, as a factor of frequency: a cycle that keeps step for two or three turns
-BATCH = 128  # draws at a time: memory
-INNER, OUTER = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
+MIN_ROWS = 32  # rows below which nothing is tested
+N_DRAWS = 999
+BAND_FACTOR = 1.3  # half a band, as a factor of frequency: a cycle that keeps step for two or three turns
+DRAW_BATCH_SIZE = 128  # draws at a time: memory
+INNER_FACTOR, OUTER_FACTOR = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,34 +39,34 @@ class Spectrum:
     frequency: Array
     power: Array
     background: Array
-    critical: Array
-    p_value: float
-    peak: float
-    ratio: float
+    critical_power: Array
+    line_p_value: float
+    line_frequency: float
+    line_ratio: float
     phi: float
-    share: float
-    band: tuple[float, float]
-    regular: bool
+    ar1_fraction: float
+    period_range: tuple[float, float]
+    is_regular: bool
     method: str
-    p_broad: float = 1.0
-    hump: float = 0.0
-    p_either: float = 1.0
+    band_p_value: float = 1.0
+    band_frequency: float = 0.0
+    combined_p_value: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
     """One estimate of the spectrum with the backgrounds that belong to it; it depends on the steps alone."""
 
-    meter: Spectrometer
-    grid: Backgrounds
+    meter: SpectrumEstimator
+    grid: RedNoiseGrid
     sides: tuple[Array, ...]
     bands: tuple[NDArray[np.intp], NDArray[np.intp]]
 
     def look(self, series: Array) -> tuple[Array, Array, NDArray[np.intp]]:
         """Series (B, n) → power (B, F), background (B, F), chosen shape (B,)."""
-        power = self.meter.power(series)
+        power = self.meter.compute_power(series)
         shape, level = self.grid.fit(power)
-        ground = np.maximum(self.grid.shapes[shape] * level[:, None], self._neighbours(power))
+        ground = np.maximum(self.grid.spectra[shape] * level[:, None], self._neighbours(power))
         return power, np.maximum(ground, 1e-300), shape
 
     def broad(self, power: Array, ground: Array) -> Array:
@@ -98,7 +98,7 @@ class _Bench:
         return power, ground, shape, power / ground, self.bands.broad(*wide)
 
 
-def spectrum(step: Array, value: Array, *, draws: int = DRAWS, seed: int = 0) -> Spectrum:
+def estimate_spectrum(step: Array, value: Array, *, n_draws: int = N_DRAWS, seed: int = 0) -> Spectrum:
     """The spectrum of values (n,) at steps (n,) that grow, n >= 32, warm-up already dropped. p-values down to 1 / (draws + 1).
 
     Cost: O(draws n log n) on regular steps, O(draws n²) on irregular ones.
@@ -109,12 +109,12 @@ def spectrum(step: Array, value: Array, *, draws: int = DRAWS, seed: int = 0) ->
     scaled = (value - value.mean()) / (float(value.std()) or 1.0)
     powers, grounds, shapes, ratios, broads = bench.ratio(scaled[None])
     power, ground, ratio = powers[0], grounds[0], ratios[0]
-    phi, share = float(bench.lines.grid.phi[shapes[0]]), float(bench.lines.grid.share[shapes[0]])
-    null, null_broad = _null(bench, phi, share, draws, seed)
+    phi, share = float(bench.lines.grid.phi[shapes[0]]), float(bench.lines.grid.ar1_fraction[shapes[0]])
+    null, null_broad = _null(bench, phi, share, n_draws, seed)
     peak, hump = int(ratio.argmax()), int(broads[0].argmax())
     center = float(bench.bands.meter.frequency[hump]) / gap
-    p_value = (1 + int((null >= ratio[peak]).sum())) / (1 + draws)
-    p_broad = (1 + int((null_broad >= broads[0, hump]).sum())) / (1 + draws)
+    p_value = (1 + int((null >= ratio[peak]).sum())) / (1 + n_draws)
+    p_broad = (1 + int((null_broad >= broads[0, hump]).sum())) / (1 + n_draws)
     frequency = bench.lines.meter.frequency / gap
     limit = ground * float(np.quantile(null, 0.95))
     variance = float(value.std()) ** 2
@@ -128,8 +128,8 @@ def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> tup
     """The maximum ratio of each of `draws` series of the background process: (draws,) of lines, (draws,) of bands."""
     rng = np.random.default_rng(seed + 1)
     found, broad = [], []
-    for start in range(0, draws, BATCH):
-        series = draw(bench.step, phi, share, min(BATCH, draws - start), rng, 1.0)
+    for start in range(0, draws, DRAW_BATCH_SIZE):
+        series = sample_background(bench.step, phi, share, min(DRAW_BATCH_SIZE, draws - start), rng, 1.0)
         ratios = bench.ratio(series)
         found.append(ratios[3].max(1))
         broad.append(ratios[4].max(1))
@@ -143,14 +143,14 @@ def _either(line: Array, band: Array, smaller: float) -> float:
 
 
 def _bench(step: Array) -> _Bench:
-    lines = _view(step, spectrometer(step))
-    return _Bench(step, lines, _view(step, multitaper(step)) if lines.meter.regular else lines)
+    lines = _view(step, make_line_estimator(step))
+    return _Bench(step, lines, _view(step, make_band_estimator(step)) if lines.meter.is_regular else lines)
 
 
-def _view(step: Array, meter: Spectrometer) -> _View:
+def _view(step: Array, meter: SpectrumEstimator) -> _View:
     f = meter.frequency
-    bands = np.searchsorted(f, f / BAND), np.searchsorted(f, f * BAND, side="right")
-    return _View(meter, backgrounds(step, meter), _sides(f), bands)
+    bands = np.searchsorted(f, f / BAND_FACTOR), np.searchsorted(f, f * BAND_FACTOR, side="right")
+    return _View(meter, build_red_noise_grid(step, meter), _sides(f), bands)
 
 
 @lru_cache(maxsize=8)
@@ -160,7 +160,7 @@ def _regular_bench(n: int) -> _Bench:
 
 def _sides(frequency: Array) -> tuple[Array, ...]:
     """Where the neighbours of each frequency begin and end; `both`: whether there are some on either side."""
-    ends = [np.searchsorted(frequency, frequency / OUTER), np.searchsorted(frequency, frequency / INNER, side="right"),
-            np.searchsorted(frequency, frequency * INNER), np.searchsorted(frequency, frequency * OUTER, side="right")]  # fmt: skip
+    ends = [np.searchsorted(frequency, frequency / OUTER_FACTOR), np.searchsorted(frequency, frequency / INNER_FACTOR, side="right"),
+            np.searchsorted(frequency, frequency * INNER_FACTOR), np.searchsorted(frequency, frequency * OUTER_FACTOR, side="right")]  # fmt: skip
     both = (ends[1] > ends[0]) & (ends[3] > ends[2])
     return (*(end.astype(np.float64) for end in ends), both.astype(np.float64))

@@ -8,45 +8,45 @@ from typing import Any
 import numpy as np
 
 from gandiag.logs import levels
-from gandiag.logs.course import diverging, mode_hopping, swing
-from gandiag.logs.cycle import flattened
-from gandiag.logs.family import family
-from gandiag.logs.levels import Event
-from gandiag.logs.oscillation import Oscillation, document, oscillation, parts_of, still
-from gandiag.logs.series import LOSSES, Array, Curve, Log
-from gandiag.logs.spectrogram import spectrogram
-from gandiag.logs.spectrum import FEWEST
-from gandiag.logs.trim import Trimmed
+from gandiag.logs.course import find_divergence, find_mode_hopping, fit_amplitude_trend
+from gandiag.logs.cycle import remove_quadratic_trend
+from gandiag.logs.family import infer_loss_type
+from gandiag.logs.levels import LossEvent
+from gandiag.logs.oscillation import Oscillation, make_oscillation_document, find_oscillation, trim_losses, is_constant
+from gandiag.logs.series import LOSS_ROLES, Array, Curve, Log
+from gandiag.logs.spectrogram import compute_spectrogram
+from gandiag.logs.spectrum import MIN_ROWS
+from gandiag.logs.trim import TrimmedCurve
 
 SCHEMA = "gandiag.losses/1"
-RANK = ("failed", "discriminator_wins", "generator_wins", "diverging", "mode_hopping", "oscillating")
-POINTS = 400  # of a curve in the document
+EVENT_PRIORITY = ("failed", "discriminator_wins", "generator_wins", "diverging", "mode_hopping", "oscillating")
+MAX_POINTS = 400  # of a curve in the document
 
 
-def judge_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
+def analyze_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
     """The losses document of a log. Deterministic for a seed. Cost: two Monte Carlo tests, about a second each."""
-    doubts = [*log.doubts, *_too_little(log)]
-    parts = parts_of(log)
-    found = oscillation(log, parts, seed=seed)
-    notes = [*log.notes, *filter(None, (levels.glitches(curve) for curve in _losses(log).values())), *_said(log, parts, found)]
-    events = sorted(_events(log, parts, found), key=lambda event: (event.step, RANK.index(event.kind)))
-    verdict = next((kind for kind in RANK if any(event.kind == kind for event in events)), None)
+    doubts = [*log.problems, *_too_little(log)]
+    parts = trim_losses(log)
+    found = find_oscillation(log, parts, seed=seed)
+    notes = [*log.notes, *filter(None, (levels.describe_non_finite_rows(curve) for curve in _losses(log).values())), *_said(log, parts, found)]
+    events = sorted(_events(log, parts, found), key=lambda event: (event.step, EVENT_PRIORITY.index(event.kind)))
+    verdict = next((kind for kind in EVENT_PRIORITY if any(event.kind == kind for event in events)), None)
     if verdict is None:
-        missing = [role for role in LOSSES if role not in log.curves]
+        missing = [role for role in LOSS_ROLES if role not in log.curves]
         doubts += [f"no {missing[0]} loss in this log: what it does cannot be known; pass its log too, or name its column"] if len(missing) == 1 else []
         verdict = "inconclusive" if doubts else "settled"
-    elif log.doubts:
+    elif log.problems:
         verdict = "inconclusive"
     return {
-        "schema": SCHEMA, "verdict": verdict, "columns": dict(log.columns), "oscillation": document(found),
+        "schema": SCHEMA, "verdict": verdict, "columns": dict(log.columns), "oscillation": make_oscillation_document(found),
         "events": [{"step": event.step, "kind": event.kind, "evidence": event.evidence} for event in events] or _settled(verdict, parts),
-        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped, "files": list(log.files)}, "unit": log.unit, "family": family(log.curves),
+        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped_lines, "files": list(log.files)}, "unit": log.step_unit, "family": infer_loss_type(log.curves),
         "notes": notes, "doubts": doubts, "curves": {role: _thin(curve) for role, curve in log.curves.items()}, "spectrum": _spectrum(found),
     }  # fmt: skip
 
 
 def _losses(log: Log) -> dict[str, Curve]:
-    return {role: log.curves[role] for role in LOSSES if role in log.curves}
+    return {role: log.curves[role] for role in LOSS_ROLES if role in log.curves}
 
 
 def _too_little(log: Log) -> list[str]:
@@ -57,61 +57,61 @@ def _too_little(log: Log) -> list[str]:
         return [f"{told}; look at the first rows, and train again with lower rates"]
     for curve in _losses(log).values():
         finite = curve.value[np.isfinite(curve.value)]
-        if len(curve) < FEWEST:
-            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {FEWEST} are needed; pass a longer log, or log more often")
+        if len(curve) < MIN_ROWS:
+            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {MIN_ROWS} are needed; pass a longer log, or log more often")
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
             told = f"{curve.name} is {finite[0]:g} in every row: a constant says nothing"
             found.append(f"{told}; name the columns of the losses (--generator, --discriminator)")
     return found
 
 
-def _events(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> list[Event]:
+def _events(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | None) -> list[LossEvent]:
     losses = _losses(log)
     if not _any_number(log):
         return []
-    events = [levels.failed(curve) for curve in losses.values()]
-    long = {role: curve for role, curve in log.curves.items() if len(curve) >= FEWEST}
-    if any(role in long for role in LOSSES):
-        events += [levels.discriminator_wins(long), levels.generator_wins(long)]
-        events += [diverging(curve, parts[role]) for role, curve in losses.items() if role in parts and not still(curve, parts[role])]
-        events += [mode_hopping(losses, parts), _oscillating(log, parts, found)]
+    events = [levels.find_failure(curve) for curve in losses.values()]
+    long = {role: curve for role, curve in log.curves.items() if len(curve) >= MIN_ROWS}
+    if any(role in long for role in LOSS_ROLES):
+        events += [levels.find_discriminator_win(long), levels.find_generator_win(long)]
+        events += [find_divergence(curve, parts[role]) for role, curve in losses.items() if role in parts and not is_constant(curve, parts[role])]
+        events += [find_mode_hopping(losses, parts), _oscillating(log, parts, found)]
     return [event for event in events if event is not None]
 
 
-def _oscillating(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> Event | None:
+def _oscillating(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | None) -> LossEvent | None:
     """A significant line that carries weight, is not the data's order, and does not die down."""
-    if found is None or not found.real or not found.lasting or swing(found.part).dies:
+    if found is None or not found.is_significant or not found.is_persistent or fit_amplitude_trend(found.trimmed).is_decaying:
         return None
     turn = found.cycle
-    about = "" if found.sharp else "about "
-    told = f"{found.curve.name} turns with period {about}{turn.period:,.4g} {log.unit}, amplitude {turn.amplitude:.3g}"
-    told += f", p = {found.p_value:.3g}, {100 * turn.share:.0f} % of its variance"
-    phase, coherence, chance = (found.pair[key] for key in ("phase", "coherence", "chance"))
+    about = "" if found.is_line else "about "
+    told = f"{found.curve.name} turns with period {about}{turn.period:,.4g} {log.step_unit}, amplitude {turn.amplitude:.3g}"
+    told += f", p = {found.p_value:.3g}, {100 * turn.variance_fraction:.0f} % of its variance"
+    phase, coherence, chance = (found.cross_spectrum[key] for key in ("phase", "coherence", "chance"))
     if phase is not None and coherence is not None and chance is not None and coherence > chance:
         turning = abs(abs(phase) - 90) < 45
         told += f"; G and D move together there (coherence {coherence:.2f}) at {phase:+.0f}°" + (": a cycle of the game" if turning else "")
-    return Event(turn.start, "oscillating", told)
+    return LossEvent(turn.start, "oscillating", told)
 
 
-def _said(log: Log, parts: Mapping[str, Trimmed], found: Oscillation | None) -> list[str]:
+def _said(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | None) -> list[str]:
     """What was done before the test, and which periods it can speak of."""
     told = []
     for role, part in parts.items():
-        if part.dropped:
-            told.append(f"warm-up of {log.curves[role].name} dropped: {part.dropped:,} rows, up to step {part.start:,.6g}")
-        if part.bin > 1:
-            told.append(f"{part.bin:,} rows of {log.curves[role].name} averaged into each point tested")
+        if part.dropped_rows:
+            told.append(f"warm-up of {log.curves[role].name} dropped: {part.dropped_rows:,} rows, up to step {part.start:,.6g}")
+        if part.rows_per_bin > 1:
+            told.append(f"{part.rows_per_bin:,} rows of {log.curves[role].name} averaged into each point tested")
     if found is not None:
-        short, long = found.spectrum.band
-        told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.unit} can be seen, others cannot ({found.spectrum.method})")
-        if found.per_epoch:
+        short, long = found.spectrum.period_range
+        told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.step_unit} can be seen, others cannot ({found.spectrum.method})")
+        if found.is_per_epoch:
             told.append(f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times")
-        if found.p_value <= 0.05 and (swing(found.part).dies or not found.lasting):
+        if found.p_value <= 0.05 and (fit_amplitude_trend(found.trimmed).is_decaying or not found.is_persistent):
             told.append("the oscillation dies down")
     return told
 
 
-def _settled(verdict: str, parts: Mapping[str, Trimmed]) -> list[dict[str, Any]]:
+def _settled(verdict: str, parts: Mapping[str, TrimmedCurve]) -> list[dict[str, Any]]:
     """Where the plateau begins that a settled run is on."""
     if verdict != "settled" or not parts:
         return []
@@ -121,7 +121,7 @@ def _settled(verdict: str, parts: Mapping[str, Trimmed]) -> list[dict[str, Any]]
 
 def _thin(curve: Curve) -> dict[str, Any]:
     """At most POINTS points, means of runs of rows; null where nothing finite is."""
-    groups = np.array_split(np.arange(len(curve)), min(len(curve), POINTS))
+    groups = np.array_split(np.arange(len(curve)), min(len(curve), MAX_POINTS))
     value = [float(part.mean()) if len(part := _finite(curve.value[group])) else None for group in groups]
     return {"name": curve.name, "step": [float(curve.step[group[-1]]) for group in groups], "value": value}
 
@@ -139,18 +139,18 @@ def _spectrum(found: Oscillation | None) -> dict[str, Any] | None:
     if found is None:
         return None
     line = found.spectrum
-    groups = np.array_split(np.arange(len(line.frequency)), min(len(line.frequency), POINTS))
+    groups = np.array_split(np.arange(len(line.frequency)), min(len(line.frequency), MAX_POINTS))
     at = [int(group[line.power[group].argmax()]) for group in groups]
     return {
         "curve": found.curve.name, "period": [float(1 / line.frequency[i]) for i in at], "power": [float(line.power[i]) for i in at],
-        "background": [float(line.background[i]) for i in at], "critical": [float(line.critical[i]) for i in at],
-        "course": {"step": found.cycle.at.tolist(), "amplitude": found.cycle.course.tolist()}, "spectrogram": _spectrogram(found),
+        "background": [float(line.background[i]) for i in at], "critical": [float(line.critical_power[i]) for i in at],
+        "course": {"step": found.cycle.window_centers.tolist(), "amplitude": found.cycle.window_amplitude.tolist()}, "spectrogram": _spectrogram(found),
     }  # fmt: skip
 
 
 def _spectrogram(found: Oscillation) -> dict[str, Any]:
     """Power over the background by period and step, to three digits; null where a window holds too few rows."""
-    part = found.part
-    drawn = spectrogram(part.step, flattened(part.step, part.value), found.spectrum)
-    ratio = [[float(f"{cell:.3g}") if np.isfinite(cell) else None for cell in row] for row in drawn.ratio]
+    part = found.trimmed
+    drawn = compute_spectrogram(part.step, remove_quadratic_trend(part.step, part.value), found.spectrum)
+    ratio = [[float(f"{cell:.3g}") if np.isfinite(cell) else None for cell in row] for row in drawn.power_ratio]
     return {"step": drawn.step.tolist(), "period": drawn.period.tolist(), "cone": drawn.cone.tolist(), "ratio": ratio}

@@ -12,21 +12,21 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import ConfigError
-from gandiag.metrics.entry import NO_REAL, entry, missing
-from gandiag.stats.rows import row_pair
-from gandiag.stats.spread import half_widths
-from gandiag.stats.trio import trio_needs, trio_of
+from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.stats.rows import as_feature_pair
+from gandiag.stats.spread import interval_half_widths
+from gandiag.stats.trio import split_needs, split_from_results
 
 KEY = "ndb"
-BINS = 100  # as in the paper,
-PER_BIN = 20  # but so many real rows a bin at least: the test is a normal approximation
-LEVEL = 0.05
-FEWEST = 8  # rows a side: below, two bins never differ at that level
+MAX_BINS = 100  # as in the paper,
+ROWS_PER_BIN = 20  # but so many real rows a bin at least: the test is a normal approximation
+DEFAULT_ALPHA = 0.05
+MIN_SAMPLES = 8  # rows a side: below, two bins never differ at that level
 
 
-def ndb(real: Any, fake: Any, bins: int | None = None, level: float = LEVEL, seed: int = 0) -> float:
+def ndb(real: Any, fake: Any, bins: int | None = None, level: float = DEFAULT_ALPHA, seed: int = 0) -> float:
     """Share of bins whose share of generated rows differs from the real one, NDB/K in [0, 1]; lower is better. (N, D) and (M, D) rows.
 
     Bins are the k-means cells of `real`, 100 of them or N // 20 where that is less; the test is that of two proportions, two-sided,
@@ -36,16 +36,16 @@ def ndb(real: Any, fake: Any, bins: int | None = None, level: float = LEVEL, see
 
     ConfigError unless 1 <= bins <= N. Source: Richardson and Weiss 2018, On GANs and GMMs, section 3.
     """
-    left, right = row_pair(real, fake)
-    centres = bin_centres(left, bins, seed=seed)
-    return differing(nearest(left, centres), nearest(right, centres), len(centres), level)
+    left, right = as_feature_pair(real, fake)
+    centres = fit_bins(left, bins, seed=seed)
+    return fraction_different(assign_bins(left, centres), assign_bins(right, centres), len(centres), level)
 
 
-def bin_centres(real: Tensor, bins: int | None = None, *, seed: int = 0) -> Tensor:
+def fit_bins(real: Tensor, n_bins: int | None = None, *, seed: int = 0) -> Tensor:
     """The middles of the bins, (K, D): k-means of the real rows, deterministic by seed; fewer where fewer rows are distinct."""
-    wanted = max(2, min(BINS, len(real) // PER_BIN)) if bins is None else bins
+    wanted = max(2, min(MAX_BINS, len(real) // ROWS_PER_BIN)) if n_bins is None else n_bins
     if not 1 <= wanted <= len(real):
-        raise ConfigError(f"{wanted} bins for {len(real)} real samples", f"choose from 1 to {len(real)}, best at most {max(2, len(real) // PER_BIN)}")
+        raise ConfigError(f"{wanted} bins for {len(real)} real samples", f"choose from 1 to {len(real)}, best at most {max(2, len(real) // ROWS_PER_BIN)}")
     scaled = _unit(real)
     distinct = min(wanted, len(torch.unique(scaled, dim=0)))
     with threadpool_limits(limits=1):
@@ -63,15 +63,15 @@ def _unit(rows: Tensor) -> Tensor:
     return scaled
 
 
-def nearest(rows: Tensor, centres: Tensor) -> Tensor:
+def assign_bins(rows: Tensor, centers: Tensor) -> Tensor:
     """The bin of each row, (N,) int64."""
-    return torch.cdist(rows - centres.mean(0), centres - centres.mean(0)).argmin(1)
+    return torch.cdist(rows - centers.mean(0), centers - centers.mean(0)).argmin(1)
 
 
-def differing(real: Tensor, fake: Tensor, bins: int, level: float = LEVEL) -> float:
+def fraction_different(real_bins: Tensor, fake_bins: Tensor, n_bins: int, level: float = DEFAULT_ALPHA) -> float:
     """Share of `bins` in which two samples of bin numbers, (N,) and (M,), differ by the test of two proportions at `level`."""
-    n, m = len(real), len(fake)
-    here, there = real.bincount(minlength=bins).double(), fake.bincount(minlength=bins).double()  # (K,)
+    n, m = len(real_bins), len(fake_bins)
+    here, there = real_bins.bincount(minlength=n_bins).double(), fake_bins.bincount(minlength=n_bins).double()  # (K,)
     pooled = (here + there) / (n + m)
     error = (pooled * (1 - pooled) * (1 / n + 1 / m)).sqrt()
     apart = (here / n - there / m).abs()
@@ -79,7 +79,7 @@ def differing(real: Tensor, fake: Tensor, bins: int, level: float = LEVEL) -> fl
 
 
 @dataclass(frozen=True, slots=True)
-class DifferingBins:
+class Ndb:
     """NDB/K in one view; the floor is that of the held-out real half, on the same bins."""
 
     view: str
@@ -92,19 +92,19 @@ class DifferingBins:
         return KEY
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {}
+        return split_needs(self.view, self.n) if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
         if sets is None:
-            return Outcome(missing((KEY,), NO_REAL))
-        if sets.n < FEWEST:
-            return Outcome(missing((KEY,), f"{sets.n} samples a side are too few to differ in two bins"))
-        a, b, f = (part.flatten(1) for part in (sets.a, sets.b, sets.f))  # (n, D) each
-        centres = bin_centres(a, seed=self.seed)
-        in_a, in_b, in_f = (nearest(part, centres) for part in (a, b, f))  # (n,) each
+            return MetricResult(missing_measurements((KEY,), NO_REAL_DATA))
+        if sets.n < MIN_SAMPLES:
+            return MetricResult(missing_measurements((KEY,), f"{sets.n} samples a side are too few to differ in two bins"))
+        a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
+        centres = fit_bins(a, seed=self.seed)
+        in_a, in_b, in_f = (assign_bins(part, centres) for part in (a, b, f))  # (n,) each
         bins = len(centres)
-        width = half_widths(lambda i, j: torch.tensor([differing(in_a[i], in_f[j], bins)]), (sets.n, sets.n), sets.n, seed=self.seed)
-        floor = differing(in_a, in_b, bins)
-        found = entry(differing(in_a, in_f, bins), float(width), n=sets.n, floor=floor, better="lower", unit="share of bins", bounds=(0, 1))
-        return Outcome({KEY: found})
+        width = interval_half_widths(lambda i, j: torch.tensor([fraction_different(in_a[i], in_f[j], bins)]), (sets.n, sets.n), sets.n, seed=self.seed)
+        floor = fraction_different(in_a, in_b, bins)
+        found = make_measurement(fraction_different(in_a, in_f, bins), float(width), n=sets.n, floor=floor, better="lower", unit="share of bins", bounds=(0, 1))
+        return MetricResult({KEY: found})

@@ -10,28 +10,28 @@ import torch
 from torch import Tensor
 
 from gandiag.record import Exhibit
-from gandiag.stats.clusters import Clusters
+from gandiag.stats.clusters import Clustering
 from gandiag.stats.gaps import nearest_rows
-from gandiag.stats.sheets import MOST_TILES, points, sheet
-from gandiag.stats.subset import Kept, KeptSamples
+from gandiag.stats.sheets import MAX_IMAGES, scatter_plot, image_grid
+from gandiag.stats.subset import SubsetSpec, SampleSubset
 
-Span = tuple[float, float] | None
+ValueRange = tuple[float, float] | None
 
-COLUMNS = 8
-MOST_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
-EXEMPLARS = 4  # a side: real on the left, generated on the right
-MOST_MISSED = 8
+N_COLUMNS = 8
+MAX_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
+N_EXAMPLES = 4  # a side: real on the left, generated on the right
+MAX_MISSING_MODES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SamplesWithFeatures:
     """Some samples as they are, and the features of the same ones: `samples` (k, *shape), `features` (k, D), row by row."""
 
     samples: Tensor
     features: Tensor
 
     @classmethod
-    def of(cls, samples: KeptSamples, features: KeptSamples) -> Shown:
+    def from_subsets(cls, samples: SampleSubset, features: SampleSubset) -> SamplesWithFeatures:
         """The samples that both keep. Kept subsets are nested, so this is the smaller one."""
         at = torch.searchsorted(features.indices, samples.indices).clamp(max=max(0, len(features.indices) - 1))
         both = features.indices[at] == samples.indices if len(features.indices) else torch.zeros(len(samples.indices), dtype=torch.bool)
@@ -39,38 +39,38 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery:
+class ClusterExamples:
     """Real and generated samples to take exemplars from. `span`: the declared range of images, or None."""
 
-    real: Shown
-    fake: Shown
-    span: Span = None
+    real: SamplesWithFeatures
+    fake: SamplesWithFeatures
+    value_range: ValueRange = None
 
     @classmethod
-    def of(cls, results: Any, view: str, n: int, shown: int, span: Span = None) -> Gallery | None:
+    def from_results(cls, results: Any, view: str, n: int, n_samples: int, value_range: ValueRange = None) -> ClusterExamples | None:
         """From kept samples of the engine's passes, or None where they are neither images nor 2-D points."""
-        real = Shown.of(results["real"][Kept("samples", shown)], results["real"][Kept(view, 2 * n)])
-        fake = Shown.of(results["fake"][Kept("samples", shown)], results["fake"][Kept(view, n)])
+        real = SamplesWithFeatures.from_subsets(results["real"][SubsetSpec("samples", n_samples)], results["real"][SubsetSpec(view, 2 * n)])
+        fake = SamplesWithFeatures.from_subsets(results["fake"][SubsetSpec("samples", n_samples)], results["fake"][SubsetSpec(view, n)])
         drawable = real.samples.ndim == 4 or (real.samples.ndim == 2 and real.samples.shape[1] == 2)
-        return cls(real, fake, span) if drawable and len(real.samples) and len(fake.samples) else None
+        return cls(real, fake, value_range) if drawable and len(real.samples) and len(fake.samples) else None
 
 
-def sample_grid(samples: Tensor, span: Span = None) -> Exhibit:
+def sample_grid(samples: Tensor, value_range: ValueRange = None) -> Exhibit:
     """The first 64 samples, (N, C, H, W), in the order of their indices."""
     count = min(64, len(samples))
-    return sheet("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], span)
+    return image_grid("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], value_range)
 
 
-def scale_rows(by_scale: Mapping[float, Tensor], span: Span = None, axis: str = "scale") -> Exhibit:
+def scale_grid(samples_by_scale: Mapping[float, Tensor], value_range: ValueRange = None, axis: str = "scale") -> Exhibit:
     """The same latents at every scale (or psi, as `axis` says): scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
 
     More than ten scales: ten of them, evenly chosen, the first, the last and 1 among them.
     """
-    scales = _chosen(sorted(by_scale))
-    columns = min([COLUMNS, max(1, MOST_TILES // len(scales)), *(len(by_scale[scale]) for scale in scales)])
-    tiles = torch.cat([by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
+    scales = _chosen(sorted(samples_by_scale))
+    columns = min([N_COLUMNS, max(1, MAX_IMAGES // len(scales)), *(len(samples_by_scale[scale]) for scale in scales)])
+    tiles = torch.cat([samples_by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
     named = ", ".join(f"{scale:g}" for scale in scales)
-    return sheet("scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, span, columns)
+    return image_grid("scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, value_range, columns)
 
 
 def _chosen(scales: list[float], most: int = 10) -> list[float]:
@@ -84,7 +84,7 @@ def _chosen(scales: list[float], most: int = 10) -> list[float]:
     return [scales[at] for at in sorted(chosen)]
 
 
-def similar_pairs(samples: Tensor, features: Tensor, span: Span = None, count: int = 16) -> Exhibit:
+def similar_pairs_grid(samples: Tensor, features: Tensor, value_range: ValueRange = None, count: int = 16) -> Exhibit:
     """The `count` most similar pairs from different latents, side by side. `samples` (N, C, H, W), `features` (N, D) of the same rows.
 
     No sample is shown in two pairs, so that one repeated output does not fill the sheet.
@@ -98,18 +98,18 @@ def similar_pairs(samples: Tensor, features: Tensor, span: Span = None, count: i
             pairs.append(pair)
             taken |= set(pair)
     chosen = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
-    return sheet("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, span, group=2)
+    return image_grid("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, value_range, group_size=2)
 
 
-def clusters_shown(gallery: Gallery, clusters: Clusters, missed: Sequence[int]) -> tuple[Exhibit, ...]:
+def cluster_exhibits(examples: ClusterExamples, clustering: Clustering, missing_modes: Sequence[int]) -> tuple[Exhibit, ...]:
     """Clusters with exemplars (real on the left, generated on the right), and real samples of the `missed` modes; points for 2-D data."""
-    if gallery.real.samples.ndim != 4:
-        return (points("scatter", "Real and generated points", {"real": gallery.real.samples, "fake": gallery.fake.samples}),)
-    span = gallery.span or _span(gallery.real.samples)
-    sides = [(side, clusters.assign(side.features)) for side in (gallery.real, gallery.fake)]
-    members = [[_nearest_to_middle(side, (where.label == mode) & where.near) for mode in range(clusters.count)] for side, where in sides]
-    exhibits = [_cluster_sheet(members[0], members[1], clusters, span)] if clusters.count > 1 else []
-    found = [(mode, members[0][mode]) for mode in missed if len(members[0][mode])][:MOST_MISSED]
+    if examples.real.samples.ndim != 4:
+        return (scatter_plot("scatter", "Real and generated points", {"real": examples.real.samples, "fake": examples.fake.samples}),)
+    span = examples.value_range or _span(examples.real.samples)
+    sides = [(side, clustering.assign(side.features)) for side in (examples.real, examples.fake)]
+    members = [[_nearest_to_middle(side, (where.label == mode) & where.nearest_is_close) for mode in range(clustering.n_clusters)] for side, where in sides]
+    exhibits = [_cluster_sheet(members[0], members[1], clustering, span)] if clustering.n_clusters > 1 else []
+    found = [(mode, members[0][mode]) for mode in missing_modes if len(members[0][mode])][:MAX_MISSING_MODES]
     return (*exhibits, *([_missed_sheet(found, span)] if found else []))
 
 
@@ -118,12 +118,12 @@ def _span(samples: Tensor) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def _nearest_to_middle(side: Shown, chosen: Tensor) -> Tensor:
+def _nearest_to_middle(side: SamplesWithFeatures, chosen: Tensor) -> Tensor:
     """The samples of one mode, nearest to their mean first: (k, C, H, W)."""
     features, samples = side.features[chosen], side.samples[chosen]
     if not len(features):
         return samples
-    return samples[(features - features.mean(0)).norm(dim=1).argsort(stable=True)[:COLUMNS]]
+    return samples[(features - features.mean(0)).norm(dim=1).argsort(stable=True)[:N_COLUMNS]]
 
 
 def _row(images: Tensor, count: int) -> Tensor:
@@ -133,17 +133,17 @@ def _row(images: Tensor, count: int) -> Tensor:
     return padded
 
 
-def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clusters, span: Span) -> Exhibit:
-    rows = min(MOST_CLUSTERS, clusters.count)
-    shares = torch.bincount(clusters.labels, minlength=clusters.count).double() / max(1, len(clusters.labels))
-    tiles = torch.cat([torch.cat([_row(real[mode], EXEMPLARS), _row(fake[mode], EXEMPLARS)]) for mode in range(rows)])
+def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clustering, span: ValueRange) -> Exhibit:
+    rows = min(MAX_CLUSTERS, clusters.n_clusters)
+    shares = torch.bincount(clusters.labels, minlength=clusters.n_clusters).double() / max(1, len(clusters.labels))
+    tiles = torch.cat([torch.cat([_row(real[mode], N_EXAMPLES), _row(fake[mode], N_EXAMPLES)]) for mode in range(rows)])
     named = ", ".join(f"{float(shares[mode]):.0%}" for mode in range(rows))
-    more = "" if rows == clusters.count else f" (the largest {rows} of {clusters.count})"
+    more = "" if rows == clusters.n_clusters else f" (the largest {rows} of {clusters.n_clusters})"
     caption = f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right"
-    return sheet("clusters", caption, tiles, span, group=EXEMPLARS)
+    return image_grid("clusters", caption, tiles, span, group_size=N_EXAMPLES)
 
 
-def _missed_sheet(found: list[tuple[int, Tensor]], span: Span) -> Exhibit:
-    tiles = torch.cat([_row(images, COLUMNS) for _, images in found])
+def _missed_sheet(found: list[tuple[int, Tensor]], span: ValueRange) -> Exhibit:
+    tiles = torch.cat([_row(images, N_COLUMNS) for _, images in found])
     named = ", ".join(str(mode) for mode, _ in found)
-    return sheet("missed", f"Real samples of modes that the generator misses; one row each: {named}", tiles, span)
+    return image_grid("missed", f"Real samples of modes that the generator misses; one row each: {named}", tiles, span)

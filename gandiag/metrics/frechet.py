@@ -9,35 +9,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
-from gandiag.metrics.entry import NO_REAL, entry, missing
-from gandiag.stats.moments import Gaussian, gaussian
-from gandiag.stats.rows import row_pair
-from gandiag.stats.spread import half_widths, pool
-from gandiag.stats.trio import Trio, trio_needs, trio_of
+from gandiag.contracts import Needs, MetricResult
+from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.stats.moments import Gaussian, fit_gaussian
+from gandiag.stats.rows import as_feature_pair
+from gandiag.stats.spread import interval_half_widths, subsample_indices
+from gandiag.stats.trio import RealFakeSplit, split_needs, split_from_results
 
-POOL = 1_000  # rows that replicates draw from: each costs a singular value decomposition
+MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each costs a singular value decomposition
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceStatistics:
     """A Gaussian with covariance `factor` @ `factor`.T: mean (D,), factor (D, r), both float64; `trace` of the covariance."""
 
     mean: Tensor
-    factor: Tensor
-    trace: float
+    cov_factor: Tensor
+    cov_trace: float
 
 
-def reference(real: Gaussian | Tensor) -> Reference:
+def reference_statistics(real: Gaussian | Tensor) -> ReferenceStatistics:
     """The side that stays, factored once. With n <= D rows the centred rows themselves are the factor, and nothing is decomposed."""
     if isinstance(real, Tensor) and len(real) <= real.shape[1]:
         mean, factor = _centred(real)
-        return Reference(mean, factor.T, float(factor.square().sum()))
-    moments = gaussian(real) if isinstance(real, Tensor) else real
-    return Reference(moments.mean, _root(moments.cov), float(moments.cov.trace()))
+        return ReferenceStatistics(mean, factor.T, float(factor.square().sum()))
+    moments = fit_gaussian(real) if isinstance(real, Tensor) else real
+    return ReferenceStatistics(moments.mean, _root(moments.cov), float(moments.cov.trace()))
 
 
-def frechet_to(real: Reference, fake: Gaussian | Tensor) -> float:
+def frechet_to_reference(reference: ReferenceStatistics, fake: Gaussian | Tensor) -> float:
     """|m - m'|² + tr(S + S' - 2 (S S')^½), in squared feature units, in [0, inf).
 
     With S = F Fᵀ the last trace is the sum of the roots of the eigenvalues of Fᵀ S' F, which is symmetric: no complex
@@ -46,12 +46,12 @@ def frechet_to(real: Reference, fake: Gaussian | Tensor) -> float:
     """
     if isinstance(fake, Tensor) and len(fake) <= fake.shape[1]:
         mean, scaled = _centred(fake)  # (D,), (n, D)
-        trace, cross = float(scaled.square().sum()), float(torch.linalg.svdvals(scaled @ real.factor).sum())
+        trace, cross = float(scaled.square().sum()), float(torch.linalg.svdvals(scaled @ reference.cov_factor).sum())
     else:
-        moments = gaussian(fake) if isinstance(fake, Tensor) else fake
+        moments = fit_gaussian(fake) if isinstance(fake, Tensor) else fake
         mean, trace = moments.mean, float(moments.cov.trace())
-        cross = float(torch.linalg.eigvalsh(real.factor.T @ moments.cov @ real.factor).clamp_(min=0).sqrt_().sum())
-    return max(0.0, float((real.mean - mean).square().sum()) + real.trace + trace - 2 * cross)
+        cross = float(torch.linalg.eigvalsh(reference.cov_factor.T @ moments.cov @ reference.cov_factor).clamp_(min=0).sqrt_().sum())
+    return max(0.0, float((reference.mean - mean).square().sum()) + reference.cov_trace + trace - 2 * cross)
 
 
 def frechet_distance(real: Any, fake: Any) -> float:
@@ -64,9 +64,9 @@ def frechet_distance(real: Any, fake: Any) -> float:
     Sources: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
     if isinstance(real, Gaussian) and isinstance(fake, Gaussian):
-        return frechet_to(reference(real), fake)
-    left, right = row_pair(real, fake)
-    return frechet_to(reference(left), right)
+        return frechet_to_reference(reference_statistics(real), fake)
+    left, right = as_feature_pair(real, fake)
+    return frechet_to_reference(reference_statistics(left), right)
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ def _root(cov: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Frechet:
+class FrechetDistance:
     """The Fréchet distance in one view, with that of real against real as the floor."""
 
     view: str
@@ -101,22 +101,22 @@ class Frechet:
         return f"frechet[{self.view}]"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {}
+        return split_needs(self.view, self.n) if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
         if sets is None:
-            return Outcome(missing((self.key,), NO_REAL))
+            return MetricResult(missing_measurements((self.key,), NO_REAL_DATA))
         if sets.n < 2:
-            return Outcome(missing((self.key,), f"{sets.n} samples a side have no covariance"))
-        return Outcome({self.key: frechet_entry(sets, self.seed)})
+            return MetricResult(missing_measurements((self.key,), f"{sets.n} samples a side have no covariance"))
+        return MetricResult({self.key: frechet_measurement(sets, self.seed)})
 
 
-def frechet_entry(sets: Trio, seed: int) -> Any:
+def frechet_measurement(split: RealFakeSplit, seed: int) -> Any:
     """A against F, with A against B as the floor and an interval from half-samples."""
-    a, b, f = (part.flatten(1) for part in (sets.a, sets.b, sets.f))  # (n, D) each
-    anchor = reference(a)
-    keep = pool(sets.n, POOL, seed)
+    a, b, f = (part.flatten(1) for part in (split.reference, split.heldout, split.fake))  # (n, D) each
+    anchor = reference_statistics(a)
+    keep = subsample_indices(split.n, MAX_SUBSAMPLE_ROWS, seed)
     left, right = a[keep], f[keep]
-    width = half_widths(lambda i, j: torch.tensor([frechet_distance(left[i], right[j])]), (len(keep), len(keep)), sets.n, seed=seed)
-    return entry(frechet_to(anchor, f), float(width), n=sets.n, floor=frechet_to(anchor, b), better="lower", unit="squared feature units", bounds=(0, math.inf))
+    width = interval_half_widths(lambda i, j: torch.tensor([frechet_distance(left[i], right[j])]), (len(keep), len(keep)), split.n, seed=seed)
+    return make_measurement(frechet_to_reference(anchor, f), float(width), n=split.n, floor=frechet_to_reference(anchor, b), better="lower", unit="squared feature units", bounds=(0, math.inf))

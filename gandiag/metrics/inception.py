@@ -11,26 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import NO_REAL, entry, missing
-from gandiag.metrics.frechet import frechet_distance, frechet_entry
-from gandiag.stats.rows import rows
-from gandiag.stats.spread import half_widths
-from gandiag.stats.subset import Kept
-from gandiag.stats.trio import trio_needs, trio_of
+from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.metrics.frechet import frechet_distance, frechet_measurement
+from gandiag.stats.rows import as_features
+from gandiag.stats.spread import interval_half_widths
+from gandiag.stats.subset import SubsetSpec
+from gandiag.stats.trio import split_needs, split_from_results
 
-SPLITS = 10
+N_SPLITS = 10
 
 
-def inception_score(logits: Any, splits: int = SPLITS, seed: int | None = 2020) -> tuple[float, float]:
+def inception_score(logits: Any, splits: int = N_SPLITS, seed: int | None = 2020) -> tuple[float, float]:
     """IS as (mean, standard deviation over splits) from (N, C) logits, in [1, C]; higher is better.
 
     exp of the mean divergence of p(y|x) from p(y), per split, rows shuffled as torch-fidelity does (`seed` None: not at
     all). It has no reference: one good sample per class scores C, so collapse inside a class is invisible, and real data do
     not score best. Small splits lower it. SourceError with fewer rows than splits. Source: Salimans et al. 2016, section 4.
     """
-    found = rows(logits, "logits")
+    found = as_features(logits, "logits")
     if len(found) < splits:
         raise SourceError(f"{len(found)} samples make no {splits} splits", "pass more samples")
     if seed is not None:
@@ -65,15 +65,15 @@ class Fid:
         return "fid"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {}
+        return split_needs(self.view, self.n) if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
         if sets is None:
-            return Outcome(missing(("fid",), NO_REAL))
+            return MetricResult(missing_measurements(("fid",), NO_REAL_DATA))
         if sets.n < 2:
-            return Outcome(missing(("fid",), f"{sets.n} samples a side have no covariance"))
-        return Outcome({"fid": frechet_entry(sets, self.seed)})
+            return MetricResult(missing_measurements(("fid",), f"{sets.n} samples a side have no covariance"))
+        return MetricResult({"fid": frechet_measurement(sets, self.seed)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +84,22 @@ class InceptionScore:
     n: int = 50_000
     seed: int = 0
     referenced: bool = True
-    splits: int = SPLITS
+    n_splits: int = N_SPLITS
 
     @property
     def key(self) -> str:
         return "is"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {"fake": frozenset({Kept(self.view, self.n)})}
+        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
-        fake = results["fake"][Kept(self.view, self.n)].values if sets is None else sets.f  # (n, C)
-        if len(fake) < self.splits:
-            return Outcome(missing(("inception_score",), f"{len(fake)} samples make no {self.splits} splits"))
-        floor = None if sets is None else inception_score(sets.a, self.splits)[0]
-        value = inception_score(fake, self.splits)[0]
-        width = half_widths(lambda i: torch.tensor([_score(fake[i])]), (len(fake),), len(fake), seed=self.seed)
-        found = entry(value, float(width), n=len(fake), floor=floor, better="higher", unit="effective classes", bounds=(1, fake.shape[1]))
-        return Outcome({"inception_score": found})
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
+        fake = results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake  # (n, C)
+        if len(fake) < self.n_splits:
+            return MetricResult(missing_measurements(("inception_score",), f"{len(fake)} samples make no {self.n_splits} splits"))
+        floor = None if sets is None else inception_score(sets.reference, self.n_splits)[0]
+        value = inception_score(fake, self.n_splits)[0]
+        width = interval_half_widths(lambda i: torch.tensor([_score(fake[i])]), (len(fake),), len(fake), seed=self.seed)
+        found = make_measurement(value, float(width), n=len(fake), floor=floor, better="higher", unit="effective classes", bounds=(1, fake.shape[1]))
+        return MetricResult({"inception_score": found})

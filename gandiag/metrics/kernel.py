@@ -10,18 +10,18 @@ import torch
 from scipy.stats import t
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import NO_REAL, entry, missing
-from gandiag.stats.distances import TILE, blocks
-from gandiag.stats.rows import row_pair
-from gandiag.stats.trio import REPLICATES, trio_needs, trio_of
+from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.stats.distances import TILE_SIZE, even_slices
+from gandiag.stats.rows import as_feature_pair
+from gandiag.stats.trio import DEFAULT_REPLICATES, split_needs, split_from_results
 
-EXACT = 4_096  # beyond so many rows the products are float32; sums never are
+MAX_DOUBLE_ROWS = 4_096  # beyond so many rows the products are float32; sums never are
 
 
 @dataclass(frozen=True, slots=True)
-class Cubic:
+class PolynomialKernel:
     """k(x, y) = (gamma x·y + coef)^degree; gamma None is 1/D."""
 
     degree: int = 3
@@ -34,7 +34,7 @@ class Cubic:
         return product.mul_(self.gamma or 1 / x.shape[1]).add_(self.coef).pow_(self.degree)
 
 
-def kid(real: Any, fake: Any, kernel: Cubic | None = None) -> float:
+def kid(real: Any, fake: Any, kernel: PolynomialKernel | None = None) -> float:
     """The unbiased squared MMD of (N, D) real and (M, D) generated rows over all pairs; lower is better, about 0 for equal laws, and at times below 0.
 
     What the mean over random subsets estimates, with the least variance that the samples allow, and without a seed. Its
@@ -42,9 +42,9 @@ def kid(real: Any, fake: Any, kernel: Cubic | None = None) -> float:
 
     SourceError with fewer than 2 rows a side. Source: Bińkowski et al. 2018, eq. 4; Gretton et al. 2012, lemma 6.
     """
-    left, right = row_pair(real, fake)
+    left, right = as_feature_pair(real, fake)
     _require(left, right, 2)
-    return float(_mmd(left, right, torch.ones(1, len(left)), torch.ones(1, len(right)), kernel or Cubic()))
+    return float(_mmd(left, right, torch.ones(1, len(left)), torch.ones(1, len(right)), kernel or PolynomialKernel()))
 
 
 def kid_subsets(real: Any, fake: Any, subsets: int = 100, size: int = 1_000, seed: int = 2020) -> tuple[float, float]:
@@ -52,7 +52,7 @@ def kid_subsets(real: Any, fake: Any, subsets: int = 100, size: int = 1_000, see
 
     The deviation describes subsets of this size; it is no standard error. SourceError with fewer than `size` rows a side.
     """
-    left, right = row_pair(real, fake)
+    left, right = as_feature_pair(real, fake)
     _require(left, right, size)
     draw = np.random.RandomState(seed)
     found = []
@@ -68,9 +68,9 @@ def _require(real: Tensor, fake: Tensor, least: int) -> None:
         raise SourceError(f"there are {len(real)} real and {len(fake)} generated samples", f"pass at least {least} of each")
 
 
-def _mmd(real: Tensor, fake: Tensor, in_real: Tensor, in_fake: Tensor, kernel: Cubic) -> Tensor:
+def _mmd(real: Tensor, fake: Tensor, in_real: Tensor, in_fake: Tensor, kernel: PolynomialKernel) -> Tensor:
     """The unbiased estimate on R choices of rows, (R, N) and (R, M) of 0 and 1, at the cost of one: (R,) float64."""
-    dtype = torch.float64 if max(len(real), len(fake)) <= EXACT else torch.float32
+    dtype = torch.float64 if max(len(real), len(fake)) <= MAX_DOUBLE_ROWS else torch.float32
     x, y, u, v = real.to(dtype), fake.to(dtype), in_real.double(), in_fake.double()
     n, m = u.sum(1), v.sum(1)
     among = (_sums(x, x, u, u, kernel) - u @ _diagonal(x, kernel)) / (n * (n - 1))
@@ -78,11 +78,11 @@ def _mmd(real: Tensor, fake: Tensor, in_real: Tensor, in_fake: Tensor, kernel: C
     return among + beside - 2 * _sums(x, y, u, v, kernel) / (n * m)
 
 
-def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor, kernel: Cubic) -> Tensor:
+def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor, kernel: PolynomialKernel) -> Tensor:
     """u K vᵀ for each choice, (R,) float64, tile by tile; half of the tiles where x is y."""
     total = torch.zeros(len(u), dtype=torch.float64)
-    for rows in blocks(len(x), TILE):
-        for columns in blocks(len(y), TILE):
+    for rows in even_slices(len(x), TILE_SIZE):
+        for columns in even_slices(len(y), TILE_SIZE):
             if x is y and columns.start < rows.start:
                 continue
             part = ((u[:, rows] @ kernel(x[rows], y[columns]).double()) * v[:, columns]).sum(1)
@@ -90,13 +90,13 @@ def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor, kernel: Cubic) -> Tensor:
     return total
 
 
-def _diagonal(x: Tensor, kernel: Cubic) -> Tensor:
+def _diagonal(x: Tensor, kernel: PolynomialKernel) -> Tensor:
     squares = (x * x).sum(1).double()  # (N,)
     return (squares * (kernel.gamma or 1 / x.shape[1]) + kernel.coef).pow(kernel.degree)
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class Kid:
     """KID's estimator in one view, with that of real against real as the floor; called `kid` on Inception features alone."""
 
     view: str
@@ -109,18 +109,18 @@ class Kernel:
         return f"kid[{self.view}]"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {}
+        return split_needs(self.view, self.n) if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
         if sets is None:
-            return Outcome(missing((self.key,), NO_REAL))
+            return MetricResult(missing_measurements((self.key,), NO_REAL_DATA))
         if sets.n < 4:
-            return Outcome(missing((self.key,), f"{sets.n} samples a side are too few for an unbiased estimate"))
-        a, b, f = (part.flatten(1) for part in (sets.a, sets.b, sets.f))  # (n, D) each
-        found = _mmd(a, f, *_choices(sets.n, self.seed), Cubic())  # (1 + R,): all rows, then halves
-        width = float(found[1:].std()) * float(t.ppf(0.975, REPLICATES - 1))
-        return Outcome({self.key: entry(float(found[0]), width, n=sets.n, floor=kid(a, b), better="lower", unit="squared kernel units")})
+            return MetricResult(missing_measurements((self.key,), f"{sets.n} samples a side are too few for an unbiased estimate"))
+        a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
+        found = _mmd(a, f, *_choices(sets.n, self.seed), PolynomialKernel())  # (1 + R,): all rows, then halves
+        width = float(found[1:].std()) * float(t.ppf(0.975, DEFAULT_REPLICATES - 1))
+        return MetricResult({self.key: make_measurement(float(found[0]), width, n=sets.n, floor=kid(a, b), better="lower", unit="squared kernel units")})
 
 
 def _choices(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ def _choices(n: int, seed: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     sides = []
     for _ in range(2):
-        side = torch.ones(1 + REPLICATES, n)
+        side = torch.ones(1 + DEFAULT_REPLICATES, n)
         for row in side[1:]:
             row[torch.randperm(n, generator=draw)[n // 2 :]] = 0
         sides.append(side)

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.duplicates import duplicate_threshold, threshold_from
-from gandiag.metrics.entry import NO_REAL, missing, share
-from gandiag.record import Better
-from gandiag.stats.distances import degrees
-from gandiag.stats.nearest import neighbours
-from gandiag.stats.rows import row_pair
-from gandiag.stats.spread import half_widths
-from gandiag.stats.trio import Trio, trio_needs, trio_of
+from gandiag.metrics.duplicates import duplicate_threshold, threshold_from_spacing
+from gandiag.metrics.entry import NO_REAL_DATA, missing_measurements, make_fraction_measurement
+from gandiag.record import BetterDirection
+from gandiag.stats.distances import count_within_radius
+from gandiag.stats.nearest import nearest_neighbors
+from gandiag.stats.rows import as_feature_pair
+from gandiag.stats.spread import interval_half_widths
+from gandiag.stats.trio import RealFakeSplit, split_needs, split_from_results
 
 KEYS = ("memorised", "authentic", "repeated_copies", "repeated_novelties")
 
 
 @dataclass(frozen=True, slots=True)
-class Copies:
+class CopyFlags:
     """Per generated row: `copied`, nearly a real row; `authentic`, no nearer to its real neighbour than that one's own; `repeated`, nearly another
     generated row. (M,) bool each."""
 
@@ -31,23 +31,23 @@ class Copies:
     authentic: Tensor
     repeated: Tensor
 
-    def shares(self, chosen: Tensor | slice = slice(None)) -> Tensor:
+    def compute_shares(self, subset: Tensor | slice = slice(None)) -> Tensor:
         """The four measurements in the order of KEYS, (4,) float64."""
-        copied, authentic, repeated = self.copied[chosen], self.authentic[chosen], self.repeated[chosen]
+        copied, authentic, repeated = self.copied[subset], self.authentic[subset], self.repeated[subset]
         return torch.stack([part.double().mean() for part in (copied, authentic, copied & repeated, repeated & ~copied)])
 
 
-def copies(real: Any, fake: Any, threshold: float | None = None) -> Copies:
+def copies(real: Any, fake: Any, threshold: float | None = None) -> CopyFlags:
     """Compare each of (M, D) generated rows with its nearest of (N, D) real rows, and with the other generated rows.
 
     `threshold`: below it two rows are the same thing; default `duplicate_threshold(real, fake)`. Cost (N²/2 + N·M + M²/2)·D.
     SourceError with fewer than 2 rows a side.
     """
-    left, right = row_pair(real, fake)
+    left, right = as_feature_pair(real, fake)
     if min(len(left), len(right)) < 2:
         raise SourceError(f"there are {len(left)} real and {len(right)} generated samples", "pass at least 2 of each")
     limit = duplicate_threshold(left, right) if threshold is None else threshold
-    return _copies(left, right, neighbours(left).distance[:, 0], limit)
+    return _copies(left, right, nearest_neighbors(left).distances[:, 0], limit)
 
 
 def memorised(real: Any, fake: Any) -> float:
@@ -67,14 +67,14 @@ def authenticity(real: Any, fake: Any) -> float:
     return float(copies(real, fake).authentic.double().mean())
 
 
-def _copies(real: Tensor, fake: Tensor, spacing: Tensor, limit: float) -> Copies:
-    near = neighbours(fake, real)
-    distance, index = near.distance[:, 0], near.index[:, 0]  # (M,) each
-    return Copies(distance < limit, distance > spacing[index], degrees(fake, limit) > 0)
+def _copies(real: Tensor, fake: Tensor, spacing: Tensor, limit: float) -> CopyFlags:
+    near = nearest_neighbors(fake, real)
+    distance, index = near.distances[:, 0], near.indices[:, 0]  # (M,) each
+    return CopyFlags(distance < limit, distance > spacing[index], count_within_radius(fake, limit) > 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Memorisation:
+class Memorization:
     """Training copies in one view, crossed with repetition: few outputs may be copies of training samples or new prototypes.
 
     The floor takes the null half of the real data for the generated samples. Looks among n real samples: a lower bound
@@ -91,25 +91,25 @@ class Memorisation:
         return "memorisation"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {}
+        return split_needs(self.view, self.n) if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
         if sets is None:
-            return Outcome(missing(KEYS, NO_REAL))
+            return MetricResult(missing_measurements(KEYS, NO_REAL_DATA))
         if sets.n < 2:
-            return Outcome(missing(KEYS, f"{sets.n} samples a side have no spacing"))
-        return Outcome(self._measurements(sets))
+            return MetricResult(missing_measurements(KEYS, f"{sets.n} samples a side have no spacing"))
+        return MetricResult(self._measurements(sets))
 
-    def _measurements(self, sets: Trio) -> dict[str, Any]:
-        a, b, f = (part.flatten(1) for part in (sets.a, sets.b, sets.f))  # (n, D) each
-        spacing = neighbours(a).distance[:, 0]  # (n,)
-        limit = threshold_from(spacing, f)
+    def _measurements(self, sets: RealFakeSplit) -> dict[str, Any]:
+        a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
+        spacing = nearest_neighbors(a).distances[:, 0]  # (n,)
+        limit = threshold_from_spacing(spacing, f)
         found = _copies(a, f, spacing, limit)
-        floor = _copies(a, b, spacing, limit).shares().tolist()
-        half = half_widths(found.shares, (sets.n,), sets.n, seed=self.seed).tolist()
-        better: tuple[Better, ...] = ("lower", "neither", "lower", "lower")
+        floor = _copies(a, b, spacing, limit).compute_shares().tolist()
+        half = interval_half_widths(found.compute_shares, (sets.n,), sets.n, seed=self.seed).tolist()
+        better: tuple[BetterDirection, ...] = ("lower", "neither", "lower", "lower")
         return {
-            key: share(value, width, n=sets.n, floor=least, better=way, unit="share of generated samples")
-            for key, value, width, least, way in zip(KEYS, found.shares().tolist(), half, floor, better, strict=True)
+            key: make_fraction_measurement(value, width, n=sets.n, floor=least, better=way, unit="share of generated samples")
+            for key, value, width, least, way in zip(KEYS, found.compute_shares().tolist(), half, floor, better, strict=True)
         }

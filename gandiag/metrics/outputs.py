@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.sample.check import OutputCheck, output_measurements
 
 
 @dataclass(frozen=True, slots=True)
-class OutputNumbers:
+class OutputStatistics:
     """`output_min`, `output_max`, `saturated`, `constant_channels` over every generated sample, in one pass."""
 
-    range: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
     key: str = "outputs"
 
     def needs(self) -> Needs:
-        return {"fake": frozenset({OutputCheck(self.range)})}
+        return {"fake": frozenset({OutputCheck(self.value_range)})}
 
-    def measure(self, results: Any) -> Outcome:
-        return Outcome(output_measurements(results["fake"][OutputCheck(self.range)]))
+    def measure(self, results: Any) -> MetricResult:
+        return MetricResult(output_measurements(results["fake"][OutputCheck(self.value_range)]))

@@ -9,25 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
+from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import entry, missing
+from gandiag.metrics.entry import make_measurement, missing_measurements
 from gandiag.record import Exhibit
 from gandiag.stats.distances import distance_matrix
-from gandiag.stats.rows import row_pair, rows
-from gandiag.stats.spread import POOL, half_widths, pool
-from gandiag.stats.subset import Kept
-from gandiag.stats.trio import trio_needs, trio_of
+from gandiag.stats.rows import as_feature_pair, as_features
+from gandiag.stats.spread import MAX_SUBSAMPLE_ROWS, interval_half_widths, subsample_indices
+from gandiag.stats.subset import SubsetSpec
+from gandiag.stats.trio import split_needs, split_from_results
 
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-KEYS = ("pairwise_distance", *(f"pairwise_distance_q{round(100 * level):02d}" for level in LEVELS))
-RATIO = "pairwise_ratio"
-BINS = 48
+QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+KEYS = ("pairwise_distance", *(f"pairwise_distance_q{round(100 * level):02d}" for level in QUANTILE_LEVELS))
+RATIO_KEY = "pairwise_ratio"
+HISTOGRAM_BINS = 48
 
 
 def pairwise_distances(samples: Any) -> Tensor:
     """All n(n - 1)/2 Euclidean distances of (n, D) rows, in feature units, in no particular order; short ones are exact. Memory n²."""
-    return _pairs(distance_matrix(rows(samples)))
+    return _pairs(distance_matrix(as_features(samples)))
 
 
 def pairwise_distance(real: Any, fake: Any) -> tuple[float, float]:
@@ -36,7 +36,7 @@ def pairwise_distance(real: Any, fake: Any) -> tuple[float, float]:
     Few but distant modes keep the mean, and junk raises it: never judge by it alone; `pairwise_ratio` looks at the near
     pairs instead. Cost (N² + M²)·D.
     """
-    left, right = row_pair(real, fake)
+    left, right = as_feature_pair(real, fake)
     _require(left, right)
     return float(pairwise_distances(left).double().mean()), float(pairwise_distances(right).double().mean())
 
@@ -47,7 +47,7 @@ def pairwise_ratio(real: Any, fake: Any, level: float = 0.05) -> float:
     Higher is more diverse. Half of K equal modes gone moves the 5 % quantile little when K is small, since most near pairs
     lie within a mode: it sees thin and repeated modes. NaN where the real rows coincide.
     """
-    left, right = row_pair(real, fake)
+    left, right = as_feature_pair(real, fake)
     _require(left, right)
     below, above = _quantile(pairwise_distances(right), level), _quantile(pairwise_distances(left), level)
     return below / above if above > 0 else math.nan
@@ -71,11 +71,11 @@ def _quantile(values: Tensor, level: float) -> float:
 def _summary(pairs: Tensor) -> list[float]:
     """Mean and quantiles of (P,) distances; a sort serves all levels."""
     ordered = pairs.sort().values
-    return [float(pairs.double().mean()), *(float(ordered[max(1, math.ceil(level * len(ordered))) - 1]) for level in LEVELS)]
+    return [float(pairs.double().mean()), *(float(ordered[max(1, math.ceil(level * len(ordered))) - 1]) for level in QUANTILE_LEVELS)]
 
 
 @dataclass(frozen=True, slots=True)
-class Pairwise:
+class PairwiseDistances:
     """Mean and quantiles of pairwise distances in one view, at most 2,000 rows of them; the floor is the real data's own."""
 
     view: str
@@ -88,50 +88,50 @@ class Pairwise:
         return "pairwise"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {"fake": frozenset({Kept(self.view, self.n)})}
+        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
-        fake = (results["fake"][Kept(self.view, self.n)].values if sets is None else sets.f).flatten(1)  # (n, D)
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
+        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(1)  # (n, D)
         if len(fake) < 2:
-            return Outcome(missing(KEYS, f"{len(fake)} generated samples have no pairs"))
-        keep = pool(len(fake), POOL, self.seed)
+            return MetricResult(missing_measurements(KEYS, f"{len(fake)} generated samples have no pairs"))
+        keep = subsample_indices(len(fake), MAX_SUBSAMPLE_ROWS, self.seed)
         mine = distance_matrix(fake[keep])  # (p, p)
-        real = None if sets is None else distance_matrix(sets.a.flatten(1)[keep])
+        real = None if sets is None else distance_matrix(sets.reference.flatten(1)[keep])
         found = _entries(mine, real, self.seed)
         if sets is not None and real is not None:
-            found[RATIO] = _ratio(mine, real, distance_matrix(sets.b.flatten(1)[keep]), self.seed)
-        return Outcome(found, exhibits=(_histogram(mine, real),))
+            found[RATIO_KEY] = _ratio(mine, real, distance_matrix(sets.heldout.flatten(1)[keep]), self.seed)
+        return MetricResult(found, exhibits=(_histogram(mine, real),))
 
 
 def _entries(mine: Tensor, real: Tensor | None, seed: int) -> dict[str, Any]:
     n = len(mine)
-    width = half_widths(lambda i: torch.tensor(_summary(_pairs(mine[i[:, None], i])), dtype=torch.float64), (n,), n, seed=seed)
+    width = interval_half_widths(lambda i: torch.tensor(_summary(_pairs(mine[i[:, None], i])), dtype=torch.float64), (n,), n, seed=seed)
     floor = [None] * len(KEYS) if real is None else _summary(_pairs(real))
     return {
-        key: entry(value, half, n=n, floor=least, better="higher", unit="feature units", bounds=(0, math.inf))
+        key: make_measurement(value, half, n=n, floor=least, better="higher", unit="feature units", bounds=(0, math.inf))
         for key, value, half, least in zip(KEYS, _summary(_pairs(mine)), width.tolist(), floor, strict=True)
     }
 
 
 def _ratio(mine: Tensor, a: Tensor, b: Tensor, seed: int) -> Any:
     """The 5 % quantile over that of A, with B over A as the floor."""
-    n, level = len(mine), LEVELS[0]
+    n, level = len(mine), QUANTILE_LEVELS[0]
     scale = _quantile(_pairs(a), level)
     if not scale > 0:
-        return missing((RATIO,), "more than 5 % of the pairs of real samples coincide")[RATIO]
+        return missing_measurements((RATIO_KEY,), "more than 5 % of the pairs of real samples coincide")[RATIO_KEY]
 
     def ratio(i: Tensor, j: Tensor) -> Tensor:
         return torch.tensor([_quantile(_pairs(mine[i[:, None], i]), level) / max(_quantile(_pairs(a[j[:, None], j]), level), 1e-300)])
 
-    width = float(half_widths(ratio, (n, n), n, seed=seed))
-    return entry(_quantile(_pairs(mine), level) / scale, width, n=n, floor=_quantile(_pairs(b), level) / scale, better="higher",
+    width = float(interval_half_widths(ratio, (n, n), n, seed=seed))
+    return make_measurement(_quantile(_pairs(mine), level) / scale, width, n=n, floor=_quantile(_pairs(b), level) / scale, better="higher",
                  unit="of the real data's", bounds=(0, math.inf))
 
 
 def _histogram(mine: Tensor, real: Tensor | None) -> Exhibit:
     sides = {"generated": _pairs(mine)} if real is None else {"real": _pairs(real), "generated": _pairs(mine)}
     top = max(float(pairs.max()) for pairs in sides.values()) or 1.0
-    counts = {name: torch.histc(pairs.double(), BINS, 0, top).long().tolist() for name, pairs in sides.items()}
-    edges = [top * k / BINS for k in range(BINS + 1)]
+    counts = {name: torch.histc(pairs.double(), HISTOGRAM_BINS, 0, top).long().tolist() for name, pairs in sides.items()}
+    edges = [top * k / HISTOGRAM_BINS for k in range(HISTOGRAM_BINS + 1)]
     return Exhibit("pairwise", "histogram", "Distances between two samples; a peak at 0 is repetition", {"edges": edges, "counts": counts})

@@ -14,130 +14,130 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gandiag.stats.cells import Modes
-from gandiag.stats.matching import TILE, distances, expected_cover, nearest_within, neighbours, radii
-from gandiag.stats.shortfall import distinct_share, shortfall
-from gandiag.stats.widths import Spread, Widths, mended, totals, widths
+from gandiag.stats.cells import ModePartition
+from gandiag.stats.matching import TILE_SIZE, euclidean_distances, expected_coverage, nearest_in_matrix, neighbor_distances, neighbor_radius
+from gandiag.stats.shortfall import unique_fraction, bias_corrected_positive_part
+from gandiag.stats.widths import ModeWidths, CenteredRows, rescale_to_reference, weight_per_mode, center_rows
 
-LOW = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
-EDGE = 0.99  # of the held-out reference counts as on the manifold
-COPY = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
-WIDE, WIDEST = 4.0, 8.0  # times the reference's width: from the one to the other, the inside of a mode fades from view
-ABSENT = 0.1  # a mode with less than this part of its share is missing, else skewed
+DISTANCE_RATIO_QUANTILE = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
+MANIFOLD_QUANTILE = 0.99  # of the held-out reference counts as on the manifold
+COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
+RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = 4.0, 8.0  # times the reference's width: from the one to the other, the inside of a mode fades from view
+MISSING_SHARE_RATIO = 0.1  # a mode with less than this part of its share is missing, else skewed
 
-Picked = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
+SplitIndices = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SplitDistances:
     """Everything that is worked out once: rows, modes and distances of reference A, held-out reference B and generated F, n rows each."""
 
-    modes: tuple[Tensor, Tensor, Tensor]  # the mode of each row of A, B and F: (n,)
-    count: int
-    real: Widths  # of A and B together, 2n rows
-    fake: Widths
-    clear: Tensor  # (K,) how far the inside of each mode can be judged, in [0, 1]: not where samples are WIDEST times as wide
-    good: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
-    inner: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
-    near: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
-    held: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
-    raw: Tensor  # (n, n) distances F → A
-    mended: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
-    fine: float  # rows of A nearer than this are copies
-    copies: Tensor  # (n, n) bool, which rows of F are copies of which
+    mode_labels: tuple[Tensor, Tensor, Tensor]  # the mode of each row of A, B and F: (n,)
+    n_modes: int
+    real_rows: CenteredRows  # of A and B together, 2n rows
+    fake_rows: CenteredRows
+    mode_confidence: Tensor  # (K,) how far the inside of each mode can be judged, in [0, 1]: not where samples are WIDEST times as wide
+    on_manifold: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
+    inliers: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
+    neighbors: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
+    heldout_distances: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
+    fake_distances: Tensor  # (n, n) distances F → A
+    rescaled_fake_distances: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
+    copy_distance: float  # rows of A nearer than this are copies
+    copy_matrix: Tensor  # (n, n) bool, which rows of F are copies of which
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ScoreFactors:
     """Shares of the variety that are kept. Noise can carry them a little above 1; `off_manifold`, `on` and `blur` are about fidelity."""
 
-    mass: float
-    present: float  # the part of `mass` not lost to modes that are altogether absent
-    cover: float
-    width: float
-    distinct: float
+    mode_balance: float
+    mode_presence: float  # the part of `mass` not lost to modes that are altogether absent
+    coverage: float
+    width_ratio: float
+    unique_fraction: float
     off_manifold: float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
-    on: float  # share of the samples that count
-    blur: float  # how many times coarser one must look before the samples pass for real
-    blind: float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
+    on_manifold: float  # share of the samples that count
+    distance_ratio: float  # how many times coarser one must look before the samples pass for real
+    unknown_fraction: float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
 
     @property
-    def lost(self) -> float:
+    def loss(self) -> float:
         """1 − everything kept: the score, not yet clipped to [0, 1]."""
-        return 1 - max(self.mass, 0.0) * self.cover * max(self.width, 0.0) * self.distinct
+        return 1 - max(self.mode_balance, 0.0) * self.coverage * max(self.width_ratio, 0.0) * self.unique_fraction
 
 
-def survey(reference: Tensor, held: Tensor, fake: Tensor, parts: Modes) -> Field:
+def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: ModePartition) -> SplitDistances:
     """Widths and distances, given the modes of the real data. Costs five n × n × D products and holds three n × n float32 matrices."""
-    among = distances(reference, reference)
-    near = nearest_within(among)
-    radius = radii(near, torch.arange(len(reference)))
+    among = euclidean_distances(reference, reference)
+    near = nearest_in_matrix(among)
+    radius = neighbor_radius(near, torch.arange(len(reference)))
     own_need = _need(among, radius)
     del among
-    inner = (own_need <= own_need.quantile(EDGE)).float()
-    fine = COPY * float(near[0][:, 0].median())
-    raw = distances(fake, reference, fine=fine)
+    inner = (own_need <= own_need.quantile(MANIFOLD_QUANTILE)).float()
+    fine = COPY_DISTANCE_RATIO * float(near[0][:, 0].median())
+    raw = euclidean_distances(fake, reference, min_distance=fine)
     need = _need(raw, radius)
-    on = need <= own_need.quantile(EDGE) * _blur(need, own_need)
-    labels = parts.assign(reference), parts.assign(held), parts.assign(fake)
-    good = (on & (need <= need.quantile(EDGE))).float()
-    real = widths(torch.cat([reference, held]), torch.cat(labels[:2]), torch.ones(2 * len(held)), parts.count)
-    own = widths(fake, labels[2], good, parts.count)
-    nobody = torch.zeros(len(held))
-    home = real.of(torch.cat([inner, nobody]))
-    alike, _ = mended(held, labels[1], real.of(torch.cat([nobody, nobody + 1])), home)
-    held_far = distances(alike, reference, fine=fine)
-    spread = own.of(good)
-    alike, ratio = mended(fake, labels[2], spread, home)
+    on = need <= own_need.quantile(MANIFOLD_QUANTILE) * _blur(need, own_need)
+    labels = partition.assign_modes(reference), partition.assign_modes(heldout), partition.assign_modes(fake)
+    good = (on & (need <= need.quantile(MANIFOLD_QUANTILE))).float()
+    real = center_rows(torch.cat([reference, heldout]), torch.cat(labels[:2]), torch.ones(2 * len(heldout)), partition.n_modes)
+    own = center_rows(fake, labels[2], good, partition.n_modes)
+    nobody = torch.zeros(len(heldout))
+    home = real.mode_widths(torch.cat([inner, nobody]))
+    alike, _ = rescale_to_reference(heldout, labels[1], real.mode_widths(torch.cat([nobody, nobody + 1])), home)
+    held_far = euclidean_distances(alike, reference, min_distance=fine)
+    spread = own.mode_widths(good)
+    alike, ratio = rescale_to_reference(fake, labels[2], spread, home)
     copies = _copies(fake, fine * ratio.clamp(max=1), fine)
-    return Field(labels, parts.count, real, own, _clear(spread, home), good, inner, near, held_far, raw, distances(alike, reference, fine=fine), fine, copies)
+    return SplitDistances(labels, partition.n_modes, real, own, _clear(spread, home), good, inner, near, held_far, raw, euclidean_distances(alike, reference, min_distance=fine), fine, copies)
 
 
-def by_finer_modes(field: Field, rows: tuple[Tensor, Tensor, Tensor], parts: Modes) -> Field:
+def with_fine_modes(split: SplitDistances, rows: tuple[Tensor, Tensor, Tensor], partition: ModePartition) -> SplitDistances:
     """The same field with the modes told apart on weaker evidence; `rows` are A, B and F. Distances stay as they are."""
-    reference, held, fake = (parts.finer[parts.cells(side)] for side in rows)
-    count = int(parts.finer.max()) + 1
-    real = widths(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
-    own = widths(rows[2], fake, field.good, count)
-    home = real.of(torch.cat([field.inner, torch.zeros(len(held))]))
-    return replace(field, modes=(reference, held, fake), count=count, real=real, fake=own, clear=_clear(own.of(field.good), home))
+    reference, held, fake = (partition.fine_mode_of_cell[partition.assign_cells(side)] for side in rows)
+    count = int(partition.fine_mode_of_cell.max()) + 1
+    real = center_rows(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
+    own = center_rows(rows[2], fake, split.on_manifold, count)
+    home = real.mode_widths(torch.cat([split.inliers, torch.zeros(len(held))]))
+    return replace(split, mode_labels=(reference, held, fake), n_modes=count, real_rows=real, fake_rows=own, mode_confidence=_clear(own.mode_widths(split.on_manifold), home))
 
 
-def _clear(own: Spread, home: Spread) -> Tensor:
+def _clear(own: ModeWidths, home: ModeWidths) -> Tensor:
     """How far the inside of each mode can be judged, (K,): not at all where samples are so wide that putting it right would invent their shape."""
-    ratio = torch.where(own.have >= 5, own.width / home.width.clamp(min=1e-12), torch.ones(()))
-    return ((WIDEST - ratio) / (WIDEST - WIDE)).clamp(0, 1)
+    ratio = torch.where(own.n_effective >= 5, own.width / home.width.clamp(min=1e-12), torch.ones(()))
+    return ((MAX_WIDTH_RATIO - ratio) / (MAX_WIDTH_RATIO - RELIABLE_WIDTH_RATIO)).clamp(0, 1)
 
 
-def retention(field: Field, picked: Picked) -> Kept:
+def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactors:
     """What is kept, judged by the picked rows of A, B and F alone (indices); the partition and the widths put right stay as surveyed."""
-    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
-    radius = radii(field.near, picked[0]).clamp(min=1e-12)
-    held = _block(field.held, picked[1], picked[0]).div_(radius)  # (n, n)
+    a, b, f = (mode[rows] for mode, rows in zip(split.mode_labels, indices, strict=True))
+    radius = neighbor_radius(split.neighbors, indices[0]).clamp(min=1e-12)
+    held = _block(split.heldout_distances, indices[1], indices[0]).div_(radius)  # (n, n)
     held_need, held_hits = held.amin(1), (held <= 1).sum(0).float()  # (n,)
     del held
-    need = _block(field.raw, picked[2], picked[0]).div_(radius).amin(1)
-    edge = held_need.quantile(EDGE)
+    need = _block(split.fake_distances, indices[2], indices[0]).div_(radius).amin(1)
+    edge = held_need.quantile(MANIFOLD_QUANTILE)
     on = need <= edge * _blur(need, held_need)
-    copies = _count(field.copies, picked[2][on])
+    copies = _count(split.copy_matrix, indices[2][on])
     weight = torch.zeros(len(f))
     weight[on] = 1 / copies
-    own_copies = 1 + (neighbours(field.near, picked[0]) <= field.fine).sum(1).float()
-    real, fake = totals(torch.cat([a, b]), torch.ones(len(a) + len(b)), field.count), totals(f, weight, field.count)
+    own_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
+    real, fake = weight_per_mode(torch.cat([a, b]), torch.ones(len(a) + len(b)), split.n_modes), weight_per_mode(f, weight, split.n_modes)
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
     both = torch.minimum(share, shown)
-    cover = _cover(field, picked, weight, radius, (held_need, held_hits), both)
-    width = _width(field, picked, weight * (need <= need.quantile(EDGE)), (held_need <= edge).float())
-    distinct = distinct_share(copies) / max(distinct_share(own_copies), 1e-9)
-    off = 1 - float((need <= edge).float().mean()) / EDGE
-    blind = float((both * (1 - field.clear)).sum() / both.sum().clamp(min=1e-9))
-    return Kept(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind)
+    cover = _cover(split, indices, weight, radius, (held_need, held_hits), both)
+    width = _width(split, indices, weight * (need <= need.quantile(MANIFOLD_QUANTILE)), (held_need <= edge).float())
+    distinct = unique_fraction(copies) / max(unique_fraction(own_copies), 1e-9)
+    off = 1 - float((need <= edge).float().mean()) / MANIFOLD_QUANTILE
+    blind = float((both * (1 - split.mode_confidence)).sum() / both.sum().clamp(min=1e-9))
+    return ScoreFactors(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind)
 
 
 def _blur(need: Tensor, held_need: Tensor) -> float:
     """How many times farther from the reference the generator's good samples lie than real rows do, at least 1."""
-    return max(1.0, float(need.quantile(LOW) / held_need.quantile(LOW).clamp(min=1e-12)))
+    return max(1.0, float(need.quantile(DISTANCE_RATIO_QUANTILE) / held_need.quantile(DISTANCE_RATIO_QUANTILE).clamp(min=1e-12)))
 
 
 def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[float, float]:
@@ -145,46 +145,46 @@ def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[f
     if len(share) == 1:
         return 1.0, 1.0
     error = (share * (1 - share) / n_real + shown * (1 - shown) / max(n_fake, 1.0)).sqrt()
-    return 1 - float(shortfall(share - shown, error).sum()), 1 - float(share[shown < ABSENT * share].sum())
+    return 1 - float(bias_corrected_positive_part(share - shown, error).sum()), 1 - float(share[shown < MISSING_SHARE_RATIO * share].sum())
 
 
-def _cover(field: Field, picked: Picked, weight: Tensor, radius: Tensor, seen: tuple[Tensor, Tensor], kept: Tensor) -> float:
+def _cover(field: SplitDistances, picked: SplitIndices, weight: Tensor, radius: Tensor, seen: tuple[Tensor, Tensor], kept: Tensor) -> float:
     """Reference rows with a sample in their ball over those with a held-out row in it, `seen`, at equal numbers in every mode."""
-    a, b, f = (mode[rows] for mode, rows in zip(field.modes, picked, strict=True))
+    a, b, f = (mode[rows] for mode, rows in zip(field.mode_labels, picked, strict=True))
     held_need, held_hits = seen
-    fake = _block(field.mended, picked[2], picked[0]).div_(radius)  # (n, n)
+    fake = _block(field.rescaled_fake_distances, picked[2], picked[0]).div_(radius)  # (n, n)
     on = weight > 0
     blur = _blur(fake.amin(1)[on], held_need) if on.any() else 1.0
     hits = torch.zeros(len(radius))
-    for start in range(0, len(fake), TILE):
-        hits += weight[start : start + TILE] @ (fake[start : start + TILE] <= blur).float()  # (n,)
-    have, held_have = totals(f, weight, field.count), totals(b, torch.ones(len(b)), field.count)
+    for start in range(0, len(fake), TILE_SIZE):
+        hits += weight[start : start + TILE_SIZE] @ (fake[start : start + TILE_SIZE] <= blur).float()  # (n,)
+    have, held_have = weight_per_mode(f, weight, field.n_modes), weight_per_mode(b, torch.ones(len(b)), field.n_modes)
     want = torch.minimum(have, held_have)[a]
-    size_of = totals(a, torch.ones(len(a)), field.count).clamp(min=1)
+    size_of = weight_per_mode(a, torch.ones(len(a)), field.n_modes).clamp(min=1)
     covered, possible = (
-        kept / size_of * totals(a, expected_cover(h, n[a].clamp(min=1e-9), want), field.count) for h, n in ((hits, have), (held_hits, held_have))
+        kept / size_of * weight_per_mode(a, expected_coverage(h, n[a].clamp(min=1e-9), want), field.n_modes) for h, n in ((hits, have), (held_hits, held_have))
     )  # (K,) each
     whole = float(possible.sum())
-    return float((field.clear * covered + (1 - field.clear) * possible).sum()) / whole if whole else 0.0
+    return float((field.mode_confidence * covered + (1 - field.mode_confidence) * possible).sum()) / whole if whole else 0.0
 
 
-def _width(field: Field, picked: Picked, weight: Tensor, held_weight: Tensor) -> float:
+def _width(field: SplitDistances, picked: SplitIndices, weight: Tensor, held_weight: Tensor) -> float:
     """Mean over the samples of min(1, rms width of their mode over the reference's), free of its bias."""
-    n = len(field.modes[0])
+    n = len(field.mode_labels[0])
     real, fake = torch.zeros(2 * n), torch.zeros(n)
-    real[picked[0]], real[n + picked[1]], fake[picked[2]] = field.inner[picked[0]], held_weight, weight
-    wide, thin = field.real.of(real), field.fake.of(fake)
-    seen = thin.have >= 1.5
+    real[picked[0]], real[n + picked[1]], fake[picked[2]] = field.inliers[picked[0]], held_weight, weight
+    wide, thin = field.real_rows.mode_widths(real), field.fake_rows.mode_widths(fake)
+    seen = thin.n_effective >= 1.5
     if not seen.any():
         return 0.0
-    ratio, error = (thin.width / wide.width.clamp(min=1e-12))[seen], (wide.error + thin.error).sqrt()[seen]
-    share = totals(field.modes[2], fake, field.count)[seen]
-    return 1 - float((shortfall(1 - ratio, ratio * error) * share).sum() / share.sum())
+    ratio, error = (thin.width / wide.width.clamp(min=1e-12))[seen], (wide.squared_relative_error + thin.squared_relative_error).sqrt()[seen]
+    share = weight_per_mode(field.mode_labels[2], fake, field.n_modes)[seen]
+    return 1 - float((bias_corrected_positive_part(1 - ratio, ratio * error) * share).sum() / share.sum())
 
 
 def _need(far: Tensor, radius: Tensor) -> Tensor:
     """How much the reference's balls must grow until one reaches each row, (n,). `far` (n, n), `radius` (n,)."""
-    return torch.cat([(far[start : start + TILE] / radius).amin(1) for start in range(0, len(far), TILE)])
+    return torch.cat([(far[start : start + TILE_SIZE] / radius).amin(1) for start in range(0, len(far), TILE_SIZE)])
 
 
 def _block(far: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def _block(far: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _copies(rows: Tensor, limit: Tensor, fine: float) -> Tensor:
     """Which rows are copies of which: within row i's limit, itself included, (n, n) bool."""
-    return (distances(rows, rows, fine=fine) <= limit[:, None]).fill_diagonal_(True)
+    return (euclidean_distances(rows, rows, min_distance=fine) <= limit[:, None]).fill_diagonal_(True)
 
 
 def _count(copies: Tensor, picked: Tensor) -> Tensor:

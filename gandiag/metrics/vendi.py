@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, Outcome
-from gandiag.metrics.entry import entry, missing
-from gandiag.stats.rows import row_pair, rows
-from gandiag.stats.spread import half_widths, pool
-from gandiag.stats.subset import Kept
-from gandiag.stats.trio import trio_needs, trio_of
+from gandiag.contracts import Needs, MetricResult
+from gandiag.metrics.entry import make_measurement, missing_measurements
+from gandiag.stats.rows import as_feature_pair, as_features
+from gandiag.stats.spread import interval_half_widths, subsample_indices
+from gandiag.stats.subset import SubsetSpec
+from gandiag.stats.trio import split_needs, split_from_results
 
 ORDERS = {"vendi_1": 1.0, "vendi_2": 2.0, "vendi_inf": math.inf}
-POOL = 1_000  # rows that replicates draw from: each costs an eigenvalue problem
+MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each costs an eigenvalue problem
 
 
 def vendi_score(real: Any, fake: Any, order: float = 1.0) -> float:
@@ -28,18 +28,18 @@ def vendi_score(real: Any, fake: Any, order: float = 1.0) -> float:
     most common. It grows with n and with junk, and is limited by D; compare at equal n, in the same features.
     Cost M·D·min(M, D). Sources: Friedman and Dieng 2023, eq. 3; Pasarkar and Dieng 2024, eq. 4 (orders).
     """
-    left, right = (None, rows(fake, "generated samples")) if real is None else row_pair(real, fake)
-    return hill(spectrum(right, None if left is None else left.mean(0, dtype=torch.float64)), order)
+    left, right = (None, as_features(fake, "generated samples")) if real is None else as_feature_pair(real, fake)
+    return hill_number(similarity_eigenvalues(right, None if left is None else left.mean(0, dtype=torch.float64)), order)
 
 
-def spectrum(samples: Tensor, centre: Tensor | None) -> Tensor:
+def similarity_eigenvalues(samples: Tensor, center: Tensor | None) -> Tensor:
     """Eigenvalues of K/n, (min(n, D + 1),) float64, at least 0 and summing to 1. (n, D) rows, centre (D,).
 
     Rows that lie on the centre have no direction: they are alike among themselves, and unlike all others.
     """
-    moved = samples.double() if centre is None else samples.double() - centre  # (n, D)
+    moved = samples.double() if center is None else samples.double() - center  # (n, D)
     length = moved.norm(dim=1, keepdim=True)
-    nowhere = length <= 1e-12 * (1 if centre is None else 1 + float(centre.norm()))  # (n, 1)
+    nowhere = length <= 1e-12 * (1 if center is None else 1 + float(center.norm()))  # (n, 1)
     unit = torch.cat([torch.where(nowhere, 0.0, moved / length.clamp(min=1e-300)), nowhere.double()], 1)  # (n, D + 1)
     product = unit @ unit.T if len(unit) <= unit.shape[1] else unit.T @ unit
     values = torch.linalg.eigvalsh(product).clamp_(min=0)
@@ -47,7 +47,7 @@ def spectrum(samples: Tensor, centre: Tensor | None) -> Tensor:
     return shares
 
 
-def hill(shares: Tensor, order: float) -> float:
+def hill_number(shares: Tensor, order: float) -> float:
     """The Hill number of shares that sum to 1: exp(entropy) at order 1, 1/Σp² at 2, 1/max p at infinity."""
     if math.isinf(order):
         return 1 / float(shares.max())
@@ -57,8 +57,8 @@ def hill(shares: Tensor, order: float) -> float:
 
 
 def _orders(samples: Tensor, centre: Tensor | None) -> Tensor:
-    shares = spectrum(samples, centre)
-    return torch.tensor([hill(shares, order) for order in ORDERS.values()], dtype=torch.float64)  # (3,)
+    shares = similarity_eigenvalues(samples, centre)
+    return torch.tensor([hill_number(shares, order) for order in ORDERS.values()], dtype=torch.float64)  # (3,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +75,18 @@ class Vendi:
         return "vendi"
 
     def needs(self) -> Needs:
-        return trio_needs(self.view, self.n) if self.referenced else {"fake": frozenset({Kept(self.view, self.n)})}
+        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
 
-    def measure(self, results: Any) -> Outcome:
-        sets = trio_of(results, self.view, self.n) if self.referenced else None
-        fake = (results["fake"][Kept(self.view, self.n)].values if sets is None else sets.f).flatten(1)  # (n, D)
+    def measure(self, results: Any) -> MetricResult:
+        sets = split_from_results(results, self.view, self.n) if self.referenced else None
+        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(1)  # (n, D)
         if len(fake) < 2:
-            return Outcome(missing(tuple(ORDERS), f"{len(fake)} generated samples cannot differ"))
-        centre = None if sets is None else sets.a.flatten(1).mean(0, dtype=torch.float64)
-        keep = fake[pool(len(fake), POOL, self.seed)]
-        width = half_widths(lambda i: _orders(keep[i], centre), (len(keep),), len(fake), seed=self.seed)
-        floor = [None] * 3 if sets is None else _orders(sets.a.flatten(1), centre).tolist()
-        return Outcome({
-            key: entry(value, half, n=len(fake), floor=least, better="higher", unit="effective samples", bounds=(1, len(fake)))
+            return MetricResult(missing_measurements(tuple(ORDERS), f"{len(fake)} generated samples cannot differ"))
+        centre = None if sets is None else sets.reference.flatten(1).mean(0, dtype=torch.float64)
+        keep = fake[subsample_indices(len(fake), MAX_SUBSAMPLE_ROWS, self.seed)]
+        width = interval_half_widths(lambda i: _orders(keep[i], centre), (len(keep),), len(fake), seed=self.seed)
+        floor = [None] * 3 if sets is None else _orders(sets.reference.flatten(1), centre).tolist()
+        return MetricResult({
+            key: make_measurement(value, half, n=len(fake), floor=least, better="higher", unit="effective samples", bounds=(1, len(fake)))
             for key, value, half, least in zip(ORDERS, _orders(fake, centre).tolist(), width.tolist(), floor, strict=True)
         })

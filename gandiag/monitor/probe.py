@@ -8,40 +8,40 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import LoadError
 from gandiag.load.adapter import frozen_copy
-from gandiag.load.generator import network_of
-from gandiag.sample.guard import seeded
+from gandiag.load.generator import wrap_module
+from gandiag.sample.guard import isolated_rng
 from gandiag.sample.sampler import Sampler
 
 _SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 _WRAPPERS = ("DistributedDataParallel", "DataParallel")
 
 
-class Probe:
+class SnapshotSampler:
     """Samples 0 … n-1 of the stream `seed`: nested for growing n, the same latents at every step."""
 
     def __init__(self, module: nn.Module, config: AuditConfig) -> None:
         self.config = config
-        with seeded(config.seed):
-            self._network = network_of(unwrapped(module), config)
+        with isolated_rng(config.seed):
+            self._network = wrap_module(unwrap_training_module(module), config)
 
     @property
-    def output(self) -> Output:
+    def output(self) -> OutputSpec:
         return self._network.output
 
-    def draw(self, module: nn.Module, n: int) -> Tensor:
+    def sample(self, module: nn.Module, n: int) -> Tensor:
         """(n, *shape) float32 on the CPU, of the weights as they are now. Costs a copy of the module and one pass of n samples."""
-        bare = unwrapped(module)
+        bare = unwrap_training_module(module)
         device = next((entry.device for entry in (*bare.parameters(), *bare.buffers())), torch.device("cpu"))
-        with seeded(self.config.seed), torch.no_grad():
+        with isolated_rng(self.config.seed), torch.no_grad():
             twin = frozen_copy(bare).to(device)
             sampler = Sampler(dataclasses.replace(self._network, module=twin), device=device, batch_size=self.config.batch_size)
-            return sampler.at(torch.arange(n), seed=self.config.seed, scale=self.config.scale, bn=self.config.bn)
+            return sampler.sample_indices(torch.arange(n), seed=self.config.seed, scale=self.config.scale, bn=self.config.bn)
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
+def unwrap_training_module(module: nn.Module) -> nn.Module:
     """The module inside `torch.compile` and data-parallel wrappers. LoadError where its weights are spread over machines."""
     while True:
         kind = type(module).__name__

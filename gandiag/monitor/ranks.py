@@ -7,19 +7,19 @@ import torch.distributed as dist
 from torch import nn
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process is the one that looks."""
-    return not several() or dist.get_rank() == 0
+    return not is_distributed() or dist.get_rank() == 0
 
 
-def agreed(decision: bool, module: nn.Module) -> bool:
+def broadcast_decision(decision: bool, module: nn.Module) -> bool:
     """The first process's decision, in every process. All must call it at the same steps."""
-    if not several():
+    if not is_distributed():
         return decision
     on = next((entry.device for entry in module.parameters()), torch.device("cpu")) if dist.get_backend() == "nccl" else torch.device("cpu")
     told = torch.tensor([int(decision)], device=on)

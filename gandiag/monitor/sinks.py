@@ -13,15 +13,15 @@ from typing import Any
 
 from gandiag.errors import ConfigError
 
-Sink = Callable[..., Any]
+LogFunction = Callable[..., Any]
 
 
-def sink_of(target: Any) -> Sink:
+def make_log_function(target: Any) -> LogFunction:
     """A function f(dict, step=int) from a function, a writer, a logger, a tracker, or several of them. ConfigError for anything else."""
     if target is None:
         return lambda values, step: None
     if isinstance(target, (list, tuple)):
-        return _every([sink_of(entry) for entry in target])
+        return _every([make_log_function(entry) for entry in target])
     if hasattr(target, "add_scalar"):
         return lambda values, step: _scalars(target, values, step)
     for name in ("log_metrics", "log"):
@@ -33,7 +33,7 @@ def sink_of(target: Any) -> Sink:
     raise ConfigError(f"the sink is a {type(target).__name__}", "give a function f(dict, step=int), a SummaryWriter, a logger or a tracker")
 
 
-def _every(sinks: Iterable[Sink]) -> Sink:
+def _every(sinks: Iterable[LogFunction]) -> LogFunction:
     def log(values: Mapping[str, float], step: int) -> None:
         for sink in sinks:
             sink(values, step=step)

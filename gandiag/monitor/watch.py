@@ -19,14 +19,14 @@ from typing import Any, TextIO
 import torch
 from torch import nn
 
-from gandiag.config import AuditConfig, resolve
+from gandiag.config import AuditConfig, resolve_config
 from gandiag.errors import ConfigError
-from gandiag.monitor.alarm import Look, restored, state_of
-from gandiag.monitor.pace import Pace
-from gandiag.monitor.probe import Probe
-from gandiag.monitor.ranks import agreed, first, several
-from gandiag.monitor.reference import Reference
-from gandiag.monitor.sinks import sink_of
+from gandiag.monitor.alarm import Evaluation, evaluation_from_dict, infer_state
+from gandiag.monitor.pace import TimeBudget
+from gandiag.monitor.probe import SnapshotSampler
+from gandiag.monitor.ranks import broadcast_decision, is_rank_zero, is_distributed
+from gandiag.monitor.reference import RealStatistics
+from gandiag.monitor.sinks import make_log_function
 
 
 class Monitor:
@@ -51,88 +51,88 @@ class Monitor:
     """
 
     def __init__(self, *, real: Any, every: int = 1_000, sink: Any = None, budget: float | None = 0.02, n: int = 1_024,
-                 on_alarm: Callable[[Look], Any] | None = None, stop: bool = False, patience: int = 2,
+                 on_alarm: Callable[[Evaluation], Any] | None = None, stop: bool = False, patience: int = 2,
                  status: bool | TextIO = True, **settings: Any) -> None:  # fmt: skip
         _demand(every >= 1, f"every is {every}", "give at least 1 step")
         _demand(budget is None or 0 < budget <= 1, f"budget is {budget}", "give a share of the training time, such as 0.02, or None")
         _demand(n >= 100, f"n is {n}", "give at least 100 samples")
         _demand(patience >= 1, f"patience is {patience}", "give at least 1 look")
-        self.config: AuditConfig = resolve(settings).config
+        self.config: AuditConfig = resolve_config(settings).config
         self.every, self.patience, self.stop = every, patience, stop
-        self.looks: list[Look] = []
+        self.evaluations: list[Evaluation] = []
         self.stopped = False
-        self.pace = Pace(math.inf if budget is None else budget, n)
-        self._real, self._sink, self._on_alarm = real, sink_of(sink), on_alarm
+        self.time_budget = TimeBudget(math.inf if budget is None else budget, n)
+        self._real, self._sink, self._on_alarm = real, make_log_function(sink), on_alarm
         self._status: TextIO | None = sys.stderr if status is True else status or None
-        self._probe: Probe | None = None
-        self._reference: Reference | None = None
+        self._probe: SnapshotSampler | None = None
+        self._reference: RealStatistics | None = None
         self._last = 0
         self._warned: set[str] = set()
 
-    def __call__(self, step: int, generator: nn.Module) -> Look | None:
+    def __call__(self, step: int, generator: nn.Module) -> Evaluation | None:
         """Tell the monitor where the training is. The Look, at steps where one was taken in this process; else None."""
         bucket = step // self.every
         due, self._last = bucket > self._last, bucket  # lower where a run is taken up again at an earlier step
-        look = self._turn(step, generator, due) if (due or self._probe is None) and first() else None
-        if due and self.stop and several():
-            self.stopped = agreed(self.stopped, generator)
+        look = self._turn(step, generator, due) if (due or self._probe is None) and is_rank_zero() else None
+        if due and self.stop and is_distributed():
+            self.stopped = broadcast_decision(self.stopped, generator)
         return look
 
     @property
     def overhead(self) -> float:
         """Seconds spent in here per second of training so far; in other processes than the first, 0."""
-        return self.pace.overhead
+        return self.time_budget.overhead
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: the looks so far, as numbers and strings that `torch.load(weights_only=True)` takes."""
-        return {"looks": [asdict(look) for look in self.looks], "last": self._last, "stopped": self.stopped}
+        return {"looks": [asdict(look) for look in self.evaluations], "last": self._last, "stopped": self.stopped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`."""
-        self.looks = [restored(look) for look in state["looks"]]
+        self.evaluations = [evaluation_from_dict(look) for look in state["looks"]]
         self._last, self.stopped = int(state["last"]), bool(state["stopped"])
 
-    def _turn(self, step: int, generator: nn.Module, due: bool) -> Look | None:
-        self.pace.begin()
+    def _turn(self, step: int, generator: nn.Module, due: bool) -> Evaluation | None:
+        self.time_budget.start()
         device = next(generator.parameters(), torch.empty(0)).device.type
-        with self.pace.work(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
+        with self.time_budget.measure(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
             if self._probe is None:
-                self._probe = Probe(generator, self.config)
-                self._reference = Reference(self._real, self._probe.output, self.config, self.pace.most)
-                self.pace.most = self._reference.most
+                self._probe = SnapshotSampler(generator, self.config)
+                self._reference = RealStatistics(self._real, self._probe.output, self.config, self.time_budget.max_samples)
+                self.time_budget.max_samples = self._reference.max_samples
             look = self._look_or_warn(step, generator) if due else None
             if look is not None:
                 self._tell(look)
             return look
 
-    def _look_or_warn(self, step: int, generator: nn.Module) -> Look | None:
+    def _look_or_warn(self, step: int, generator: nn.Module) -> Evaluation | None:
         try:
             return self._look(step, generator)
         except Exception as problem:
             self._warn("the look failed", problem)
             return None
 
-    def _look(self, step: int, generator: nn.Module) -> Look | None:
-        n = self.pace.afford("glance", self.pace.most)
+    def _look(self, step: int, generator: nn.Module) -> Evaluation | None:
+        n = self.time_budget.allowed_samples("glance", self.time_budget.max_samples)
         if not n or self._probe is None or self._reference is None:
             return None
         start = time.perf_counter()
-        fake = self._reference.embed(self._probe.draw(generator, n))
-        glance = self._reference.glance(fake)
+        fake = self._reference.embed(self._probe.sample(generator, n))
+        glance = self._reference.quick_check(fake)
         drawn = time.perf_counter()
-        self.pace.learn("glance", n, drawn - start)
-        scored = self.pace.afford("full", n)
+        self.time_budget.record_cost("glance", n, drawn - start)
+        scored = self.time_budget.allowed_samples("full", n)
         score = self._reference.score({name: rows[:scored] for name, rows in fake.items()}) if scored else None
         done = time.perf_counter()
         if score is not None:
-            self.pace.learn("full", scored, done - drawn)
-        return Look(step, n, state_of(glance, score, self.looks, self.config.limit), glance, score, done - start)
+            self.time_budget.record_cost("full", scored, done - drawn)
+        return Evaluation(step, n, infer_state(glance, score, self.evaluations, self.config.limit), glance, score, done - start)
 
-    def _tell(self, look: Look) -> None:
-        turned = look.alarming and (not self.looks or self.looks[-1].state != look.state)
-        self.looks.append(look)
+    def _tell(self, look: Evaluation) -> None:
+        turned = look.is_alarm and (not self.evaluations or self.evaluations[-1].state != look.state)
+        self.evaluations.append(look)
         if self.stop:
-            last = self.looks[-self.patience :]
+            last = self.evaluations[-self.patience :]
             self.stopped = len(last) == self.patience and all(entry.state == "collapsed" for entry in last)
         self._attempt("the sink failed", lambda: self._sink(look.scalars(), step=look.step))
         if self._status is not None:

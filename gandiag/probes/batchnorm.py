@@ -7,17 +7,17 @@ import math
 
 import torch
 
-from gandiag.load.generator import Network
-from gandiag.load.moments import draws, mismatch, paired_labels
-from gandiag.load.rebuild.knobs import turned
-from gandiag.probes.trained_scale import trained_scale
-from gandiag.sample.latents import noise_of
+from gandiag.load.generator import LoadedGenerator
+from gandiag.load.moments import sample_prior, batchnorm_mismatch, paired_labels
+from gandiag.load.rebuild.knobs import override_sampling
+from gandiag.probes.trained_scale import estimate_trained_scale
+from gandiag.sample.latents import make_noise_sampler
 
-CORRECT = 0.15
+MAX_MISMATCH = 0.15
 _POSITIONS, _FEWEST = 2**22, 32  # pixels of one channel that a forward may hold, and samples that it has at least
 
 
-def statistics_mismatch(network: Network, *, seed: int = 0, n: int = 256) -> float | None:
+def statistics_mismatch(network: LoadedGenerator, *, seed: int = 0, n: int = 256) -> float | None:
     """How far the network's own batch-norm inputs, at the trained scale, are from the stored running statistics.
 
     Mean over batch norms of |Δmean| / sigma + |log variance ratio|. 0 is exact, below 0.15 a correct rebuild, above 1 a
@@ -28,14 +28,14 @@ def statistics_mismatch(network: Network, *, seed: int = 0, n: int = 256) -> flo
     the statistics were taken. Cost: one forward of n, or two; beyond 128 pixels n is less, as maps have more positions to count.
     """
     n = min(n, max(_FEWEST, _POSITIONS // math.prod(network.output.shape[1:])))
-    scale = trained_scale(network)
-    z = draws(n, network.latent.shape, network.latent.prior, seed) * (1.0 if scale is None else scale.value)
+    scale = estimate_trained_scale(network)
+    z = sample_prior(n, network.latent.shape, network.latent.prior, seed) * (1.0 if scale is None else scale.value)
     labels = paired_labels(n, None if network.condition is None else network.classes or 1)
-    with turned(network.module, noise="random", draw=noise_of(seed, torch.arange(n))):
-        found = mismatch(network.forward, network.module, z, labels)
-        if found is None or found < CORRECT:
+    with override_sampling(network.module, noise_mode="random", noise_sampler=make_noise_sampler(seed, torch.arange(n))):
+        found = batchnorm_mismatch(network.forward, network.module, z, labels)
+        if found is None or found < MAX_MISMATCH:
             return found
-        again = mismatch(network.forward, network.module, z, labels, batch=True)
+        again = batchnorm_mismatch(network.forward, network.module, z, labels, use_batch_stats=True)
     return found if again is None else min(found, again)
 
 

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Latent, Outcome
+from gandiag.contracts import LatentSpec, MetricResult
 from gandiag.record import Measurement
 
-STEP = 0.05  # of the latent's own scale: small enough to be local, large enough for float32
-DEAD = 1e-3  # a latent axis that moves the output by less than this share of the strongest axis
+STEP_SIZE = 0.05  # of the latent's own scale: small enough to be local, large enough for float32
+DEAD_AXIS_RATIO = 1e-3  # a latent axis that moves the output by less than this share of the strongest axis
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The probe. `points` base latents; at most `axes` latent axes are tried. Cost: points x (axes + 1) samples."""
 
-    points: int = 8
-    axes: int = 128
+    n_latents: int = 8
+    max_axes: int = 128
     key: str = "sensitivity"
 
-    def measure(self, forward: Callable[[Tensor], Tensor], base: Tensor, latent: Latent, *, seed: int = 0) -> Outcome:
+    def measure(self, forward: Callable[[Tensor], Tensor], prior_samples: Tensor, latent: LatentSpec, *, seed: int = 0) -> MetricResult:
         """`forward`: latents (N, *latent.shape) -> samples (N, ...); `base`: (>= points, *latent.shape) draws of the prior.
 
         latent_gain    RMS change of the output per RMS change of z, relative to output spread over latent spread: about 1 for
@@ -35,18 +35,18 @@ class Sensitivity:
         latent_rank    (sum s)² / sum s² of the squared singular values s of dG/dz at the probe points: directions in use.
         dead_latents   latent axes that move no output by more than a thousandth of what the strongest axis does.
         """
-        points = base[: self.points].float()
+        points = prior_samples[: self.n_latents].float()
         flat = points.flatten(1)  # (P, Z)
-        axes = _axes(flat.shape[1], self.axes, seed)
+        axes = _axes(flat.shape[1], self.max_axes, seed)
         scale = float(flat.std()) or 1.0
         here = forward(points).flatten(1).double().cpu()  # (P, D)
         columns = []
         for axis in axes.tolist():
             moved = flat.clone()
-            moved[:, axis] += STEP * scale
-            columns.append((forward(moved.reshape(points.shape)).flatten(1).double().cpu() - here) / (STEP * scale))
+            moved[:, axis] += STEP_SIZE * scale
+            columns.append((forward(moved.reshape(points.shape)).flatten(1).double().cpu() - here) / (STEP_SIZE * scale))
         jacobian = torch.stack(columns, dim=2)  # (P, D, axes)
-        return Outcome(self._numbers(jacobian, _gap(here), _gap(flat.double()), flat.shape[1]))
+        return MetricResult(self._numbers(jacobian, _gap(here), _gap(flat.double()), flat.shape[1]))
 
     def _numbers(self, jacobian: Tensor, output_gap: float, latent_gap: float, dim: int) -> dict[str, Measurement]:
         n, tried = jacobian.shape[0], jacobian.shape[2]
@@ -63,7 +63,7 @@ class Sensitivity:
         rank = trace.square() / gram.square().sum((1, 2)).clamp(min=1e-300)  # (P,)
         per_value = (trace * dim / tried / jacobian.shape[1]).sqrt()  # (P,) RMS change of an output value per RMS change of z
         gain = per_value * latent_gap / output_gap if output_gap > 0 else trace * 0
-        dead = float((strength < DEAD * strongest).double().mean())
+        dead = float((strength < DEAD_AXIS_RATIO * strongest).double().mean())
         return {
             "latent_gain": _spread(gain, "neither"),
             "latent_rank": _spread(rank, "neither"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gandiag.contracts import Estimate
-from gandiag.load.first_layer import input_scale, observe
-from gandiag.load.generator import Network
-from gandiag.load.moments import prior_deviation, prior_shift
-from gandiag.probes.scale_search import search_scale
+from gandiag.load.first_layer import estimate_latent_std, capture_first_layer
+from gandiag.load.generator import LoadedGenerator
+from gandiag.load.moments import prior_std, standardized_prior_mean
+from gandiag.probes.scale_search import search_latent_scale
 
 # Weights move on while the statistics of the last hundred batches fade, and averaged weights keep the raw ones' statistics: what
 # sampling error cannot show. A published DCGAN sampled as it was trained reads 1.003 [1.001, 1.006] without it.
-DRIFT = 0.05
+DRIFT_MARGIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class TrainedScale:
     source: str
 
 
-def trained_scale(network: Network) -> TrainedScale | None:
+def estimate_trained_scale(network: LoadedGenerator) -> TrainedScale | None:
     """The scale of the latents in training, read from the batch-norm statistics behind the first layer; no data needed.
 
     Derivation and formula: `gandiag.load.first_layer`; behind activations, by trial: `gandiag.probes.scale_search`. In units of the prior's own
@@ -36,27 +36,27 @@ def trained_scale(network: Network) -> TrainedScale | None:
     """
     if network.trained_scale is not None:
         return TrainedScale(network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header")
-    seen = observe(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
-    found = None if seen is None else input_scale(replace(seen, shift=prior_shift(network.latent.prior)))
+    seen = capture_first_layer(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
+    found = None if seen is None else estimate_latent_std(replace(seen, standardized_mean=standardized_prior_mean(network.latent.prior)))
     if seen is None or found is None:
         return _searched(network) if seen is None else None
-    unit = prior_deviation(network.latent.prior)
-    found = Estimate(found.value, found.low * (1 - DRIFT), found.high * (1 + DRIFT))
+    unit = prior_std(network.latent.prior)
+    found = Estimate(found.value, found.low * (1 - DRIFT_MARGIN), found.high * (1 + DRIFT_MARGIN))
     told = f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
-    if seen.labels is not None:
+    if seen.class_offsets is not None:
         told += f", after the share of {network.classes} labels"
-    elif seen.gains is not None:
+    elif seen.class_scales is not None:
         told += f", times the vector of each of {network.classes} classes"
     return TrainedScale(found.value / unit, found.low / unit, found.high / unit, told + _explained(found.low, found.high, network.latent.prior))
 
 
-def _searched(network: Network) -> TrainedScale | None:
+def _searched(network: LoadedGenerator) -> TrainedScale | None:
     """By trying scales, where activations stand before the first norm."""
-    found = search_scale(network)
+    found = search_latent_scale(network)
     if found is None:
         return None
-    unit, scale = prior_deviation(network.latent.prior), found.scale
-    told = f"the variances at the first batch norm, {found.channels} channels behind {found.layers} layer{'s' * (found.layers != 1)}: latents of "
+    unit, scale = prior_std(network.latent.prior), found.scale
+    told = f"the variances at the first batch norm, {found.n_channels} channels behind {found.n_layers} layer{'s' * (found.n_layers != 1)}: latents of "
     told += f"deviation {unit * scale.value:.3g}"
     explained = _explained(unit * scale.low, unit * scale.high, network.latent.prior)
     return TrainedScale(scale.value, scale.low, scale.high, told + explained)
@@ -64,9 +64,9 @@ def _searched(network: Network) -> TrainedScale | None:
 
 def _explained(low: float, high: float, prior: str) -> str:
     """Another prior at scale 1 that has this deviation, if the declared one has not, and if that is known well enough to tell."""
-    if low <= prior_deviation(prior) <= high or high > 2 * low:
+    if low <= prior_std(prior) <= high or high > 2 * low:
         return ""
     others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]",
               "unit": "a uniform prior on [0, 1]", "truncated": "a normal prior cut at 2"}  # fmt: skip
-    fitting = [name for name in others if name != prior and low <= prior_deviation(name) <= high]
-    return f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_deviation(fitting[0]):.3f}) would explain it" if fitting else ""
+    fitting = [name for name in others if name != prior and low <= prior_std(name) <= high]
+    return f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_std(fitting[0]):.3f}) would explain it" if fitting else ""

@@ -27,45 +27,45 @@ class AdamState(NamedTuple):
     """Parameters and both moments, each (P,), and how many steps were taken."""
 
     theta: Tensor
-    first: Tensor
-    second: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
     steps: int
 
     @classmethod
-    def start(cls, theta: Tensor) -> AdamState:
+    def from_parameters(cls, theta: Tensor) -> AdamState:
         return cls(theta, torch.zeros_like(theta), torch.zeros_like(theta), 0)
 
 
-def advance(state: AdamState, gradient: Tensor, ask: AdamSettings) -> AdamState:
+def adam_step(state: AdamState, gradient: Tensor, settings: AdamSettings) -> AdamState:
     """One step of descent; new tensors, the old state stays valid."""
     steps = state.steps + 1
-    first = torch.lerp(gradient, state.first, ask.beta1)
-    second = (state.second * ask.beta2).addcmul_(gradient, gradient, value=1 - ask.beta2)
-    scale = second.mul(1 / (1 - ask.beta2**steps)).sqrt_().add_(ask.eps)
-    return AdamState(torch.addcdiv(state.theta, first, scale, value=-ask.lr / (1 - ask.beta1**steps)), first, second, steps)
+    first = torch.lerp(gradient, state.first_moment, settings.beta1)
+    second = (state.second_moment * settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
+    scale = second.mul(1 / (1 - settings.beta2**steps)).sqrt_().add_(settings.eps)
+    return AdamState(torch.addcdiv(state.theta, first, scale, value=-settings.lr / (1 - settings.beta1**steps)), first, second, steps)
 
 
-class Adjoint(NamedTuple):
+class AdamStateGradient(NamedTuple):
     """Derivatives of a loss by the parts of a state, each (P,)."""
 
     theta: Tensor
-    first: Tensor
-    second: Tensor
+    first_moment: Tensor
+    second_moment: Tensor
 
 
-def pull_back(after: AdamState, gradient: Tensor, ask: AdamSettings, behind: Adjoint) -> tuple[Adjoint, Tensor]:
+def adam_step_vjp(new_state: AdamState, gradient: Tensor, settings: AdamSettings, state_gradient: AdamStateGradient) -> tuple[AdamStateGradient, Tensor]:
     """From derivatives by the state after a step to those by the state before it, and by the step's gradient (P,).
 
     With m, v the new moments, r = sqrt(v / (1 - beta2^t)) and theta' = theta - a m / (r + eps), a = lr / (1 - beta1^t):
     dtheta'/dm = -a / (r + eps) and dtheta'/dv = a m / (r + eps)^2 / (2 r (1 - beta2^t)). Where r is 0 the gradient has always
     been 0, m is 0 too, and so is the limit of the second term; autograd says NaN there.
     """
-    correction = 1 - ask.beta2**after.steps
-    rate = ask.lr / (1 - ask.beta1**after.steps)
-    root = after.second.mul(1 / correction).sqrt_()
-    pulled = behind.theta / (root + ask.eps)
-    first = torch.add(behind.first, pulled, alpha=-rate)
-    bend = pulled.mul_(after.first).div_((root + ask.eps).mul_(root.clamp_min_(torch.finfo(root.dtype).tiny)))
-    second = torch.add(behind.second, bend.nan_to_num_(0.0), alpha=rate / (2 * correction))
-    by_gradient = first.mul(1 - ask.beta1).addcmul_(second, gradient, value=2 * (1 - ask.beta2))
-    return Adjoint(behind.theta, first.mul_(ask.beta1), second.mul_(ask.beta2)), by_gradient
+    correction = 1 - settings.beta2**new_state.steps
+    rate = settings.lr / (1 - settings.beta1**new_state.steps)
+    root = new_state.second_moment.mul(1 / correction).sqrt_()
+    pulled = state_gradient.theta / (root + settings.eps)
+    first = torch.add(state_gradient.first_moment, pulled, alpha=-rate)
+    bend = pulled.mul_(new_state.first_moment).div_((root + settings.eps).mul_(root.clamp_min_(torch.finfo(root.dtype).tiny)))
+    second = torch.add(state_gradient.second_moment, bend.nan_to_num_(0.0), alpha=rate / (2 * correction))
+    by_gradient = first.mul(1 - settings.beta1).addcmul_(second, gradient, value=2 * (1 - settings.beta2))
+    return AdamStateGradient(state_gradient.theta, first.mul_(settings.beta1), second.mul_(settings.beta2)), by_gradient

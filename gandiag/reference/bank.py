@@ -15,87 +15,87 @@ from typing import Any
 
 from gandiag.errors import GandiagError
 from gandiag.reference.audits import audit_snapshots
-from gandiag.reference.coverage import coverage
+from gandiag.reference.coverage import measure_coverage
 from gandiag.reference.data import DATASETS, Dataset
-from gandiag.reference.estimates import estimate
+from gandiag.reference.estimates import estimate_mean
 from gandiag.reference.folder import RunFolder
-from gandiag.reference.pairs import COLUMNS, greatest
-from gandiag.reference.studies import Job
-from gandiag.reference.train import COUNTED, COVERAGE, EVALUATED, train
+from gandiag.reference.pairs import COVERAGE_COLUMNS, upper_bound
+from gandiag.reference.studies import BenchmarkJob
+from gandiag.reference.train import NUM_COVERAGE_SAMPLES, COVERAGE_FILE, EVALUATION_SEED, train
 
-RESULT = "result.json"
+RESULT_FILE = "result.json"
 SCHEMA = "gandiag.bank/1"
-DRAWS = 5  # of real data
-Told = Callable[[Job, str], None]  # a job, and what became of it: "done", "running elsewhere", or why it failed
+NUM_REAL_DRAWS = 5  # of real data
+JobCallback = Callable[[BenchmarkJob, str], None]  # a job, and what became of it: "done", "running elsewhere", or why it failed
 
 
-def run(todo: Sequence[Job], out: Path, workers: int, told: Told = lambda job, what: None) -> list[str]:
+def run_jobs(jobs: Sequence[BenchmarkJob], out: Path, workers: int, on_job_done: JobCallback = lambda job, what: None) -> list[str]:
     """Run what is not done; what went wrong, one line each. A job that fails leaves the others alone; a killed bank goes on where it was."""
-    left = [job for job in todo if not (job.folder(out) / RESULT).exists()]
+    left = [job for job in jobs if not (job.run_folder(out) / RESULT_FILE).exists()]
     if workers <= 1:
-        return [line for job in left if (line := _tell(job, run_job(job, out), told))]
+        return [line for job in left if (line := _tell(job, run_job(job, out), on_job_done))]
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     problems = []
     with ProcessPoolExecutor(min(workers, max(1, len(left))), multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(run_job, job, out): job for job in left}
         for future in as_completed(futures):
-            problems.append(_tell(futures[future], future.result(), told))
+            problems.append(_tell(futures[future], future.result(), on_job_done))
     return [line for line in problems if line]
 
 
-def run_job(job: Job, out: Path) -> str:
+def run_job(job: BenchmarkJob, out: Path) -> str:
     """Train, audit the snapshots, write result.json; "done", "running elsewhere", or why it failed."""
     import torch
 
     torch.set_num_threads(1)
-    folder = job.folder(out)
+    folder = job.run_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as free:
         if not free:
             return "running elsewhere"
         try:
-            plan = job.plan()
+            plan = job.make_config()
             data = DATASETS.get(plan.dataset)()
             finished = train(plan, folder)
             audits = audit_snapshots(finished, data)
-            finished.write(RESULT, json.dumps(result(job, finished, audits), indent=1) + "\n")
+            finished.write(RESULT_FILE, json.dumps(build_result(job, finished, audits), indent=1) + "\n")
         except GandiagError as problem:
-            return f"failed: {problem.what}"
+            return f"failed: {problem.message}"
     return "done"
 
 
-def result(job: Job, folder: RunFolder, audits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def build_result(job: BenchmarkJob, folder: RunFolder, audits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One run as data: `looks`, every time that modes were counted; `snapshots`, with their audits."""
-    counted = {int(row["step"]): _numbers(row) for row in folder.table(COVERAGE)}
+    counted = {int(row["step"]): _numbers(row) for row in folder.read_table(COVERAGE_FILE)}
     snapshots = [{**audit, "coverage": counted.get(audit["step"])} for audit in audits]
     looks = {name: [row[name] for row in counted.values()] for name in ("variation", "modes", "dominant")}
-    plan = job.plan()
+    plan = job.make_config()
     about = {"study": job.study, "recipe": job.recipe, "dataset": plan.dataset, "arm": job.arm, "seed": job.seed, "steps": job.steps,
              "recipe_steps": plan.recipe.steps, "shortened": job.shortened}  # fmt: skip
     return {**about, "looks": {"step": list(counted), **looks}, "snapshots": snapshots}
 
 
-def gather(every: Sequence[Job], out: Path) -> dict[str, Any]:
+def collect_results(jobs: Sequence[BenchmarkJob], out: Path) -> dict[str, Any]:
     """The results that are there, as one document."""
     from importlib.metadata import version
 
-    files = [job.folder(out) / RESULT for job in every]
+    files = [job.run_folder(out) / RESULT_FILE for job in jobs]
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     made = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "scipy")}}
-    real = {name: found for name in sorted({run["dataset"] for run in runs}) if (found := floor(DATASETS.get(name)()))}
+    real = {name: found for name in sorted({run["dataset"] for run in runs}) if (found := measure_real_coverage(DATASETS.get(name)()))}
     return {"schema": SCHEMA, "versions": made, "rebuild": "gandiag bank --out DIR", "runs": runs, "real": real}
 
 
-def floor(data: Dataset) -> dict[str, Any]:
+def measure_real_coverage(dataset: Dataset) -> dict[str, Any]:
     """What real data reach when as many samples are counted as of a generator: each count's mean over DRAWS draws; {} where nobody reads modes."""
     import torch
 
-    counts = [coverage(data, data.draw(COUNTED, torch.Generator().manual_seed(EVALUATED + draw))) for draw in range(DRAWS)]
+    counts = [measure_coverage(dataset, dataset.draw(NUM_COVERAGE_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED + draw))) for draw in range(NUM_REAL_DRAWS)]
     known = [asdict(entry) for entry in counts if entry is not None]
-    return {name: estimate([entry[name] for entry in known], most=greatest(name, data.modes)) for name in COLUMNS} if known else {}
+    return {name: estimate_mean([entry[name] for entry in known], maximum=upper_bound(name, dataset.modes)) for name in COVERAGE_COLUMNS} if known else {}
 
 
-def _tell(job: Job, what: str, told: Told) -> str:
+def _tell(job: BenchmarkJob, what: str, told: JobCallback) -> str:
     told(job, what)
     return "" if what == "done" else f"{job.study} {job.arm} seed {job.seed}: {what}"
 

@@ -12,7 +12,7 @@ from gandiag.reference.data import Dataset
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class ModeCoverage:
     """Counts of N generated samples against K equal modes.
 
     modes      with at least one sample of high quality: 0 … K, higher is better; N lucky samples fill it easily
@@ -33,7 +33,7 @@ class Coverage:
     n: int
 
 
-def coverage(dataset: Dataset, samples: Tensor) -> Coverage | None:
+def measure_coverage(dataset: Dataset, samples: Tensor) -> ModeCoverage | None:
     """The counts for samples (N, *shape); None where nobody can read modes."""
     if dataset.read is None:
         return None
@@ -42,7 +42,7 @@ def coverage(dataset: Dataset, samples: Tensor) -> Coverage | None:
     good = torch.bincount(reading.mode[reading.good], minlength=dataset.modes).double()  # (K,)
     variation = 1 - float(shares.clamp(max=1 / dataset.modes).sum())
     top = int(shares.argmax())
-    return Coverage(int((good > 0).sum()), dataset.modes, float(good.sum()) / len(samples), dataset.ceiling, variation,
+    return ModeCoverage(int((good > 0).sum()), dataset.modes, float(good.sum()) / len(samples), dataset.ceiling, variation,
                     _kl(good), top, float(shares[top]), len(samples))  # fmt: skip
 
 

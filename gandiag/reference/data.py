@@ -13,26 +13,26 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.registry import Registry
 
 DATASETS = Registry("datasets", {
-    "ring8": "gandiag.reference.data:ring8",
-    "grid25": "gandiag.reference.data:grid25",
-    "ring8-pacgan": "gandiag.reference.data:ring8_pacgan",
-    "gaussians-64d": "gandiag.reference.data:gaussians",
-    "digits": "gandiag.reference.images:digits",
-    "stacked-digits": "gandiag.reference.images:stacked_digits",
-    "mnist": "gandiag.reference.images:mnist",
-    "stacked-mnist": "gandiag.reference.images:stacked_mnist",
-    "cifar10": "gandiag.reference.images:cifar10",
+    "ring8": "gandiag.reference.data:make_ring8",
+    "grid25": "gandiag.reference.data:make_grid25",
+    "ring8-pacgan": "gandiag.reference.data:make_ring8_pacgan",
+    "gaussians-64d": "gandiag.reference.data:make_gaussian_mixture",
+    "digits": "gandiag.reference.images:load_digits_dataset",
+    "stacked-digits": "gandiag.reference.images:load_stacked_digits",
+    "mnist": "gandiag.reference.images:load_mnist",
+    "stacked-mnist": "gandiag.reference.images:load_stacked_mnist",
+    "cifar10": "gandiag.reference.images:load_cifar10",
 }, "data set")  # fmt: skip
 
-CEILING = 1 - math.exp(-4.5)  # of "high quality" for real data: within 3 sigma in the plane
+REAL_HIGH_QUALITY_FRACTION = 1 - math.exp(-4.5)  # of "high quality" for real data: within 3 sigma in the plane
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ModeAssignment:
     """Samples as modes: `mode` (N,) int64, `good` (N,) bool, whether the sample is one of high quality."""
 
     mode: Tensor
@@ -47,35 +47,35 @@ class Dataset:
     """
 
     name: str
-    output: Output
+    output: OutputSpec
     draw: Callable[[int, torch.Generator], Tensor]
-    read: Callable[[Tensor], Reading] | None = None
+    read: Callable[[Tensor], ModeAssignment] | None = None
     modes: int = 0
     ceiling: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gaussians:
+class GaussianMixture:
     """K equal isotropic Gaussians: `centres` (K, D), standard deviation `sigma` per axis."""
 
-    centres: Tensor
-    sigma: float
+    centers: Tensor
+    std: float
 
     @property
-    def radius(self) -> float:
+    def high_quality_radius(self) -> float:
         """Distance within which `CEILING` of a mode's real samples lie: 3 sigma in the plane, a chi-square quantile elsewhere."""
-        return self.sigma * math.sqrt(float(chi2.ppf(CEILING, self.centres.shape[1])))
+        return self.std * math.sqrt(float(chi2.ppf(REAL_HIGH_QUALITY_FRACTION, self.centers.shape[1])))
 
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
-        mode = torch.randint(len(self.centres), (n,), generator=rng)
-        return torch.randn(n, self.centres.shape[1], generator=rng).mul_(self.sigma).add_(self.centres[mode])  # (n, D)
+        mode = torch.randint(len(self.centers), (n,), generator=rng)
+        return torch.randn(n, self.centers.shape[1], generator=rng).mul_(self.std).add_(self.centers[mode])  # (n, D)
 
-    def read(self, samples: Tensor) -> Reading:
-        distance, mode = torch.cdist(samples.double(), self.centres.double()).min(1)  # (N,)
-        return Reading(mode, distance <= self.radius)
+    def assign_modes(self, samples: Tensor) -> ModeAssignment:
+        distance, mode = torch.cdist(samples.double(), self.centers.double()).min(1)  # (N,)
+        return ModeAssignment(mode, distance <= self.high_quality_radius)
 
-    def named(self, name: str) -> Dataset:
-        return Dataset(name, Output("vector", (self.centres.shape[1],)), self.draw, self.read, len(self.centres), CEILING)
+    def to_dataset(self, name: str) -> Dataset:
+        return Dataset(name, OutputSpec("vector", (self.centers.shape[1],)), self.draw, self.assign_modes, len(self.centers), REAL_HIGH_QUALITY_FRACTION)
 
 
 def _ring(radius: float) -> Tensor:
@@ -88,23 +88,23 @@ def _grid() -> Tensor:
     return torch.cartesian_prod(*2 * [torch.arange(-4.0, 5.0, 2.0)])  # (25, 2)
 
 
-def ring8() -> Dataset:
+def make_ring8() -> Dataset:
     """Eight Gaussians of deviation 0.02 on a circle of radius 2, as in Metz et al. 2016."""
-    return Gaussians(_ring(2.0), 0.02).named("ring8")
+    return GaussianMixture(_ring(2.0), 0.02).to_dataset("ring8")
 
 
-def ring8_pacgan() -> Dataset:
+def make_ring8_pacgan() -> Dataset:
     """Radius 1, deviation 0.01, as in PacGAN's code (and, it says, VEEGAN's)."""
-    return Gaussians(_ring(1.0), 0.01).named("ring8-pacgan")
+    return GaussianMixture(_ring(1.0), 0.01).to_dataset("ring8-pacgan")
 
 
-def grid25() -> Dataset:
+def make_grid25() -> Dataset:
     """{-4, -2, 0, 2, 4}² with deviation 0.05."""
-    return Gaussians(_grid(), 0.05).named("grid25")
+    return GaussianMixture(_grid(), 0.05).to_dataset("grid25")
 
 
 
-def gaussians() -> Dataset:
+def make_gaussian_mixture() -> Dataset:
     """Ten Gaussians in 64 dimensions: centres ~ N(0, 1) per axis from a fixed seed, deviation 0.1."""
     centres = torch.randn(10, 64, generator=torch.Generator().manual_seed(64))
-    return Gaussians(centres, 0.1).named("gaussians-64d")
+    return GaussianMixture(centres, 0.1).to_dataset("gaussians-64d")

@@ -9,7 +9,7 @@ from typing import Any
 from scipy.stats import t as student
 
 
-def estimate(values: Sequence[float], least: float = 0.0, most: float = math.inf) -> dict[str, Any]:
+def estimate_mean(values: Sequence[float], minimum: float = 0.0, maximum: float = math.inf) -> dict[str, Any]:
     """{value, low, high, n}: mean with its 95 % interval by Student's t, cut at the least and the greatest value that there can be."""
     n = len(values)
     if not n:
@@ -18,12 +18,12 @@ def estimate(values: Sequence[float], least: float = 0.0, most: float = math.inf
     if n == 1:
         return {"value": mean, "low": None, "high": None, "n": 1}
     half = float(student.ppf(0.975, n - 1)) * math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    return {"value": mean, "low": max(least, mean - half), "high": min(most, mean + half), "n": n}
+    return {"value": mean, "low": max(minimum, mean - half), "high": min(maximum, mean + half), "n": n}
 
 
-def told(found: Mapping[str, Any], digits: int, unit: float = 1.0) -> str:
+def format_estimate(estimate: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
     """0.12 [0.10, 0.14]"""
-    if found["value"] is None:
+    if estimate["value"] is None:
         return "–"
-    spread = "" if found["low"] is None else f" [{unit * found['low']:.{digits}f}, {unit * found['high']:.{digits}f}]"
-    return f"{unit * found['value']:.{digits}f}{spread}"
+    spread = "" if estimate["low"] is None else f" [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
+    return f"{scale * estimate['value']:.{digits}f}{spread}"

@@ -28,12 +28,12 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.generator = path / "generator.safetensors"
+        self.generator_file = path / "generator.safetensors"
         self._state = path / "state.pt"
 
     def open(self, config: Mapping[str, Any]) -> bool:
         """Make the folder, or take up the run in it; whether there is one. ConfigError where that was another run."""
-        known = self.config()
+        known = self.read_config()
         if known is not None:
             _same(known, config, self.path)
         try:
@@ -43,7 +43,7 @@ class RunFolder:
         self.write("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
         return known is not None
 
-    def config(self) -> dict[str, Any] | None:
+    def read_config(self) -> dict[str, Any] | None:
         """The plan of the run in this folder, or None."""
         file = self.path / "config.json"
         try:
@@ -74,7 +74,7 @@ class RunFolder:
         torch.save(dict(state), buffer)
         self.write(self._state.name, buffer.getvalue())
 
-    def state(self) -> dict[str, Any] | None:
+    def load_state(self) -> dict[str, Any] | None:
         """Where the run stopped, or None."""
         if not self._state.exists():
             return None
@@ -83,16 +83,16 @@ class RunFolder:
         except Exception:
             raise RecordError(f"{self._state} is damaged", "remove it to start again, or choose another --out") from None
 
-    def snapshot(self, step: int, content: bytes) -> Path:
+    def save_snapshot(self, step: int, content: bytes) -> Path:
         """The generator at a step."""
         return self.write(f"snapshots/step-{step:07d}.safetensors", content)
 
-    def snapshots(self) -> dict[int, Path]:
+    def list_snapshots(self) -> dict[int, Path]:
         """Finished snapshots by step."""
         found = sorted((self.path / "snapshots").glob("step-*.safetensors"))
         return {int(entry.stem.removeprefix("step-")): entry for entry in found}
 
-    def append(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def append_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Add rows to a table, which starts with its header."""
         file = self.path / name
         try:
@@ -104,7 +104,7 @@ class RunFolder:
         except OSError as problem:
             raise RecordError(f"{file} cannot be written: {problem.strerror}", "free some space and run the same command again: it goes on") from None
 
-    def cut(self, name: str, step: int) -> None:
+    def truncate_table(self, name: str, step: int) -> None:
         """Forget the rows of a table after a step: they will come again."""
         file = self.path / name
         if not file.exists():
@@ -113,7 +113,7 @@ class RunFolder:
         kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) <= step]
         self.write(name, "".join([header, *kept]))
 
-    def table(self, name: str) -> list[dict[str, str]]:
+    def read_table(self, name: str) -> list[dict[str, str]]:
         """The rows of a table; none where there is no such file."""
         file = self.path / name
         if not file.exists():

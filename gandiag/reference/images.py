@@ -13,30 +13,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import SourceError
 from gandiag.reference.data import Dataset
-from gandiag.reference.reader import read_digits, read_stacked
+from gandiag.reference.reader import assign_digit_modes, assign_stacked_modes
 from gandiag.sample.streams import open_samples
 
-MOST = 50_000  # images of a folder that are kept in memory
-ROOT = "GANDIAG_DATA"  # where torchvision's files are looked for
+MAX_IMAGES = 50_000  # images of a folder that are kept in memory
+DATA_ROOT_VARIABLE = "GANDIAG_DATA"  # where torchvision's files are looked for
 
 
-def digits() -> Dataset:
+def load_digits_dataset() -> Dataset:
     """1,797 handwritten digits, (1, 8, 8): ten modes. Source: scikit-learn's copy of the UCI test set of optical digits."""
-    images = digit_images()[0]
-    return Dataset("digits", _output(images), _from(images), read_digits, 10)
+    images = load_digit_images()[0]
+    return Dataset("digits", _output(images), _from(images), assign_digit_modes, 10)
 
 
-def stacked_digits() -> Dataset:
+def load_stacked_digits() -> Dataset:
     """Three digits as the channels of one image, (3, 8, 8): 1,000 modes, as stacked MNIST at a tenth of the size."""
-    images = digit_images()[0]
-    return Dataset("stacked-digits", Output("image", (3, 8, 8), (-1.0, 1.0)), _stacked(images), read_stacked, 1_000)
+    images = load_digit_images()[0]
+    return Dataset("stacked-digits", OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), _stacked(images), assign_stacked_modes, 1_000)
 
 
 @cache
-def digit_images() -> tuple[Tensor, Tensor]:
+def load_digit_images() -> tuple[Tensor, Tensor]:
     """Images (1797, 1, 8, 8) in [-1, 1] and labels (1797,)."""
     from sklearn.datasets import load_digits
 
@@ -45,28 +45,28 @@ def digit_images() -> tuple[Tensor, Tensor]:
     return images[:, None], torch.from_numpy(found.target).long()
 
 
-def folder(path: str, output: Output | None = None) -> Dataset:
+def load_dataset(path: str, output: OutputSpec | None = None) -> Dataset:
     """Any samples that `gandiag audit --real` reads, brought to `output`. SourceError names the file that is broken."""
-    found = open_samples(path, fit=output)
-    batches = [batch.samples for batch in found.batches(256, fit=output, limit=min(found.n, MOST))]
+    found = open_samples(path, output=output)
+    batches = [batch.samples for batch in found.iter_batches(256, output=output, limit=min(found.n, MAX_IMAGES))]
     samples = torch.cat(batches)
-    kind = Output(found.kind, tuple(samples.shape[1:]), None if output is None else output.range)
+    kind = OutputSpec(found.kind, tuple(samples.shape[1:]), None if output is None else output.range)
     return Dataset(Path(path).name, kind, _from(samples))
 
 
-def mnist() -> Dataset:
+def load_mnist() -> Dataset:
     """60,000 digits, padded to (1, 32, 32)."""
     images = _torchvision("MNIST")
     return Dataset("mnist", _output(images), _from(images))
 
 
-def stacked_mnist() -> Dataset:
+def load_stacked_mnist() -> Dataset:
     """Three of MNIST's digits as channels, (3, 32, 32). Modes are not read: no classifier for it is shipped."""
     images = _torchvision("MNIST")
-    return Dataset("stacked-mnist", Output("image", (3, 32, 32), (-1.0, 1.0)), _stacked(images))
+    return Dataset("stacked-mnist", OutputSpec("image", (3, 32, 32), (-1.0, 1.0)), _stacked(images))
 
 
-def cifar10() -> Dataset:
+def load_cifar10() -> Dataset:
     """50,000 photographs, (3, 32, 32)."""
     images = _torchvision("CIFAR10")
     return Dataset("cifar10", _output(images), _from(images))
@@ -75,18 +75,18 @@ def cifar10() -> Dataset:
 def _torchvision(name: str) -> Tensor:
     import torchvision
 
-    root = os.environ.get(ROOT, "data")
+    root = os.environ.get(DATA_ROOT_VARIABLE, "data")
     try:
         found = getattr(torchvision.datasets, name)(root, train=True, download=False)
     except RuntimeError:
-        hint = f"put torchvision's files there (torchvision.datasets.{name}({root!r}, download=True) fetches them), or set {ROOT}"
+        hint = f"put torchvision's files there (torchvision.datasets.{name}({root!r}, download=True) fetches them), or set {DATA_ROOT_VARIABLE}"
         raise SourceError(f"the files of {name} are not in {root}", hint) from None
     images = torch.as_tensor(found.data).float().div(127.5).sub(1)  # (N, 28, 28) or (N, 32, 32, 3)
     return images.permute(0, 3, 1, 2) if images.ndim == 4 else torch.nn.functional.pad(images[:, None], (2, 2, 2, 2), value=-1.0)
 
 
-def _output(images: Tensor) -> Output:
-    return Output("image", tuple(images.shape[1:]), (-1.0, 1.0))
+def _output(images: Tensor) -> OutputSpec:
+    return OutputSpec("image", tuple(images.shape[1:]), (-1.0, 1.0))
 
 
 def _from(samples: Tensor) -> Callable[[int, torch.Generator], Tensor]:

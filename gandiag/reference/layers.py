@@ -21,200 +21,200 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gandiag.reference.small import Stencil, spread
+from gandiag.reference.small import ConvPattern, repeat_per_pixel
 
-SIDES = 2  # real and generated: batch norm never mixes them
+NUM_HALVES = 2  # real and generated: batch norm never mixes them
 
 
-class Layer(Protocol):
+class LayerPass(Protocol):
     """One layer in one pass."""
 
-    y: Tensor
-    found: tuple[Tensor, ...]
-    moved: tuple[Tensor, ...]
+    output: Tensor
+    weight_grads: tuple[Tensor, ...]
+    weight_grad_tangents: tuple[Tensor, ...]
 
-    def back(self, delta: Tensor) -> Tensor: ...
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor | None: ...
-    def back_push(self, ddelta: Tensor) -> Tensor: ...
+    def backward(self, grad_output: Tensor) -> Tensor: ...
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor | None: ...
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor: ...
 
 
-class Affine:
+class AffinePass:
     """y = x Wᵀ + b; with a stencil W is the matrix of a kernel. Weights: W (O, I) or a kernel, b (O,)."""
 
-    def __init__(self, weights: Sequence[Tensor], x: Tensor, stencil: Stencil | None) -> None:
-        self._stencil = stencil
+    def __init__(self, weights: Sequence[Tensor], x: Tensor, pattern: ConvPattern | None) -> None:
+        self._stencil = pattern
         self._shape = weights[0].shape
         self._x = x
         self._matrix, self._bias = self._whole(weights)
-        self.y = torch.addmm(self._bias, x, self._matrix.T)
+        self.output = torch.addmm(self._bias, x, self._matrix.T)
 
-    def back(self, delta: Tensor) -> Tensor:
-        self._delta = delta
-        self.found = self._parts(delta.T @ self._x, delta.sum(0))
-        return delta @ self._matrix
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._delta = grad_output
+        self.weight_grads = self._parts(grad_output.T @ self._x, grad_output.sum(0))
+        return grad_output @ self._matrix
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor:
-        self._by, bias = self._whole(by)
-        self._dx = dx
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor:
+        self._by, bias = self._whole(weight_tangents)
+        self._dx = input_tangent
         moved = torch.addmm(bias, self._x, self._by.T)
-        return moved if dx is None else moved.addmm_(dx, self._matrix.T)
+        return moved if input_tangent is None else moved.addmm_(input_tangent, self._matrix.T)
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        by_matrix = ddelta.T @ self._x
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        by_matrix = grad_output_tangent.T @ self._x
         if self._dx is not None:
             by_matrix.addmm_(self._delta.T, self._dx)
-        self.moved = self._parts(by_matrix, ddelta.sum(0))
-        return (ddelta @ self._matrix).addmm_(self._delta, self._by)
+        self.weight_grad_tangents = self._parts(by_matrix, grad_output_tangent.sum(0))
+        return (grad_output_tangent @ self._matrix).addmm_(self._delta, self._by)
 
     def _whole(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if self._stencil is None:
             return weights[0], weights[1]
-        return self._stencil.matrix(weights[0]), spread(weights[1], self._stencil.ones.shape[1])
+        return self._stencil.to_matrix(weights[0]), repeat_per_pixel(weights[1], self._stencil.indicator.shape[1])
 
     def _parts(self, matrix: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
         if self._stencil is None:
             return matrix, bias
-        return self._stencil.kernel(matrix, self._shape), bias.view(self._shape[0], -1).sum(1)
+        return self._stencil.to_kernel(matrix, self._shape), bias.view(self._shape[0], -1).sum(1)
 
 
-class Norm:
+class BatchNormPass:
     """Batch norm of each side by itself, y = g n + b with n = (x - mean) r. Weights: g, b (C,); F = C · P numbers a row."""
 
-    found: tuple[Tensor, ...]
-    moved: tuple[Tensor, ...]
+    weight_grads: tuple[Tensor, ...]
+    weight_grad_tangents: tuple[Tensor, ...]
 
     def __init__(self, weights: Sequence[Tensor], x: Tensor, eps: float) -> None:
         self.channels = len(weights[0])
         self._pixels = x.shape[1] // self.channels
-        self.numbers = len(x) // SIDES * self._pixels  # per side and channel
+        self.count = len(x) // NUM_HALVES * self._pixels  # per side and channel
         self.mean = self._average(self._sides(x))
         self._centred = self._sides(x) - self.mean
         self.variance = self._average(self._centred.square())  # (2, 1, F)
         self._r = (self.variance + eps).rsqrt()
         self._n = self._centred * self._r
-        self._gain = spread(weights[0], self._pixels)
-        self.y = torch.addcmul(spread(weights[1], self._pixels), self._n, self._gain).view_as(x)
+        self._gain = repeat_per_pixel(weights[0], self._pixels)
+        self.output = torch.addcmul(repeat_per_pixel(weights[1], self._pixels), self._n, self._gain).view_as(x)
 
-    def back(self, delta: Tensor) -> Tensor:
-        self._delta = self._sides(delta)
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._delta = self._sides(grad_output)
         self._by_n = self._delta * self._gain
-        self.found = self._sum(self._delta * self._n), self._sum(self._delta)
+        self.weight_grads = self._sum(self._delta * self._n), self._sum(self._delta)
         self._slope = self._average(self._by_n * self._n)
         self._flat = torch.addcmul(self._by_n - self._average(self._by_n), self._n, self._slope, value=-1)
-        return (self._r * self._flat).view_as(delta)
+        return (self._r * self._flat).view_as(grad_output)
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor:
-        if dx is None:
-            dx = torch.zeros_like(self.y)
-        moved = self._sides(dx)
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor:
+        if input_tangent is None:
+            input_tangent = torch.zeros_like(self.output)
+        moved = self._sides(input_tangent)
         moved = moved - self._average(moved)
         self._dr = self._average(self._centred * moved).mul_(self._r.pow(3)).neg_()
         self._dn = (moved * self._r).addcmul_(self._centred, self._dr)
-        self._dgain = spread(by[0], self._pixels)
-        return (spread(by[1], self._pixels) + self._dgain * self._n).addcmul_(self._gain, self._dn).view_as(self.y)
+        self._dgain = repeat_per_pixel(weight_tangents[0], self._pixels)
+        return (repeat_per_pixel(weight_tangents[1], self._pixels) + self._dgain * self._n).addcmul_(self._gain, self._dn).view_as(self.output)
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        by_y = self._sides(ddelta)
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        by_y = self._sides(grad_output_tangent)
         by_n = torch.addcmul(self._delta * self._dgain, by_y, self._gain)
-        self.moved = self._sum((by_y * self._n).addcmul_(self._delta, self._dn)), self._sum(by_y)
+        self.weight_grad_tangents = self._sum((by_y * self._n).addcmul_(self._delta, self._dn)), self._sum(by_y)
         slope = self._average((self._dn * self._by_n).addcmul_(self._n, by_n))
         flat = (by_n - self._average(by_n)).addcmul_(self._dn, self._slope, value=-1).addcmul_(self._n, slope, value=-1)
-        return (self._dr * self._flat).addcmul_(self._r, flat).view_as(ddelta)
+        return (self._dr * self._flat).addcmul_(self._r, flat).view_as(grad_output_tangent)
 
     def _sides(self, x: Tensor) -> Tensor:
-        return x.view(SIDES, -1, x.shape[1])
+        return x.view(NUM_HALVES, -1, x.shape[1])
 
     def _average(self, x: Tensor) -> Tensor:
         """Means per side and channel beside every number of the channel, (2, 1, F)."""
         mean = x.mean(1)
         if self._pixels == 1:
             return mean[:, None]
-        return mean.view(SIDES, self.channels, -1).mean(2, keepdim=True).expand(-1, -1, self._pixels).reshape(SIDES, 1, -1)
+        return mean.view(NUM_HALVES, self.channels, -1).mean(2, keepdim=True).expand(-1, -1, self._pixels).reshape(NUM_HALVES, 1, -1)
 
     def _sum(self, x: Tensor) -> Tensor:
         return x.sum((0, 1)).view(self.channels, -1).sum(1)
 
 
-class Bent:
+class LeakyReluPass:
     """max(x, s x): ReLU at s = 0, leaky ReLU above. No weights, no curvature."""
 
-    found: tuple[Tensor, ...] = ()
-    moved: tuple[Tensor, ...] = ()
+    weight_grads: tuple[Tensor, ...] = ()
+    weight_grad_tangents: tuple[Tensor, ...] = ()
 
     def __init__(self, x: Tensor, slope: float) -> None:
         self._mask = x.gt(0).to(x.dtype)
         if slope:
             self._mask.mul_(1 - slope).add_(slope)
-        self.y = x * self._mask
+        self.output = x * self._mask
 
-    def back(self, delta: Tensor) -> Tensor:
-        return delta * self._mask
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return grad_output * self._mask
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor | None:
-        return None if dx is None else dx * self._mask
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor | None:
+        return None if input_tangent is None else input_tangent * self._mask
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        return ddelta * self._mask
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        return grad_output_tangent * self._mask
 
 
-class Tanh:
+class TanhPass:
     """tanh x, whose slope 1 - y² moves with x."""
 
-    found: tuple[Tensor, ...] = ()
-    moved: tuple[Tensor, ...] = ()
+    weight_grads: tuple[Tensor, ...] = ()
+    weight_grad_tangents: tuple[Tensor, ...] = ()
 
     def __init__(self, x: Tensor) -> None:
-        self.y = x.tanh()
-        self._slope = torch.addcmul(self.y.new_ones(()), self.y, self.y, value=-1)
+        self.output = x.tanh()
+        self._slope = torch.addcmul(self.output.new_ones(()), self.output, self.output, value=-1)
 
-    def back(self, delta: Tensor) -> Tensor:
-        self._delta = delta
-        return delta * self._slope
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._delta = grad_output
+        return grad_output * self._slope
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor:
-        self._dy = torch.zeros_like(self.y) if dx is None else dx * self._slope
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor:
+        self._dy = torch.zeros_like(self.output) if input_tangent is None else input_tangent * self._slope
         return self._dy
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        return (ddelta * self._slope).addcmul_(self._delta * self.y, self._dy, value=-2)
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        return (grad_output_tangent * self._slope).addcmul_(self._delta * self.output, self._dy, value=-2)
 
 
-class Times:
+class ScalePass:
     """x times a constant."""
 
-    found: tuple[Tensor, ...] = ()
-    moved: tuple[Tensor, ...] = ()
+    weight_grads: tuple[Tensor, ...] = ()
+    weight_grad_tangents: tuple[Tensor, ...] = ()
 
     def __init__(self, x: Tensor, scale: float) -> None:
         self._scale = scale
-        self.y = x * scale
+        self.output = x * scale
 
-    def back(self, delta: Tensor) -> Tensor:
-        return delta * self._scale
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return grad_output * self._scale
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor | None:
-        return None if dx is None else dx * self._scale
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor | None:
+        return None if input_tangent is None else input_tangent * self._scale
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        return ddelta * self._scale
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        return grad_output_tangent * self._scale
 
 
-class Largest:
+class MaxoutPass:
     """Maxout: the largest of `pieces` neighbours, (N, F · pieces) to (N, F)."""
 
-    found: tuple[Tensor, ...] = ()
-    moved: tuple[Tensor, ...] = ()
+    weight_grads: tuple[Tensor, ...] = ()
+    weight_grad_tangents: tuple[Tensor, ...] = ()
 
     def __init__(self, x: Tensor, pieces: int) -> None:
         self._shape = (len(x), -1, pieces)
-        self.y, self._place = x.view(self._shape).max(2)
+        self.output, self._place = x.view(self._shape).max(2)
 
-    def back(self, delta: Tensor) -> Tensor:
-        wide = delta.new_zeros(len(delta), delta.shape[1], self._shape[2])
-        return wide.scatter_(2, self._place[:, :, None], delta[:, :, None]).flatten(1)
+    def backward(self, grad_output: Tensor) -> Tensor:
+        wide = grad_output.new_zeros(len(grad_output), grad_output.shape[1], self._shape[2])
+        return wide.scatter_(2, self._place[:, :, None], grad_output[:, :, None]).flatten(1)
 
-    def push(self, by: Sequence[Tensor], dx: Tensor | None) -> Tensor:
-        return torch.zeros_like(self.y) if dx is None else dx.view(self._shape).gather(2, self._place[:, :, None])[:, :, 0]
+    def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor:
+        return torch.zeros_like(self.output) if input_tangent is None else input_tangent.view(self._shape).gather(2, self._place[:, :, None])[:, :, 0]
 
-    def back_push(self, ddelta: Tensor) -> Tensor:
-        return self.back(ddelta)
+    def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
+        return self.backward(grad_output_tangent)

@@ -9,14 +9,14 @@ from typing import Any
 
 from gandiag.errors import ConfigError
 from gandiag.reference.objectives.contract import Remedy
-from gandiag.reference.objectives.remedies import remedy_called
-from gandiag.reference.recipes import Recipe, as_data, recipe, recipe_for
+from gandiag.reference.objectives.remedies import get_remedy
+from gandiag.reference.recipes import Recipe, recipe_to_dict, get_recipe, get_default_recipe
 
-SNAPSHOTS = 10  # a run leaves this many, and the one before the first step
+DEFAULT_SNAPSHOTS = 10  # a run leaves this many, and the one before the first step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RunConfig:
     """One run. The same plan gives the same weights to the bit, on one machine and version of torch.
 
     `ahead`: steps of D that G looks ahead, 0 unless the remedy unrolls. `z_scale`: what the latents of the training are
@@ -30,26 +30,26 @@ class Plan:
     seed: int = 0
     steps: int
     z_scale: float = 1.0
-    snapshots: int = SNAPSHOTS
+    snapshots: int = DEFAULT_SNAPSHOTS
 
     @property
-    def every(self) -> int:
+    def snapshot_interval(self) -> int:
         """Steps between two snapshots."""
         return max(1, self.steps // max(1, self.snapshots))
 
-    def as_data(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything that decides the run, for config.json."""
         kept = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name not in ("recipe", "remedy")}
-        return {**kept, "remedy": self.remedy.name, "recipe": as_data(self.recipe)}
+        return {**kept, "remedy": self.remedy.name, "recipe": recipe_to_dict(self.recipe)}
 
 
-def make_plan(dataset: str, ask: Mapping[str, Any]) -> Plan:
+def make_run_config(dataset: str, options: Mapping[str, Any]) -> RunConfig:
     """A plan from the options of the command line: recipe, remedy, unroll, seed, steps, z_scale, snapshots; unset ones are left out."""
-    chosen = recipe(ask["recipe"]) if ask.get("recipe") else recipe_for(dataset)
-    remedy = remedy_called(ask.get("remedy") or "none")
-    steps = chosen.steps if ask.get("steps") is None else ask["steps"]
-    rest = {name: ask[name] for name in ("seed", "z_scale", "snapshots") if ask.get(name) is not None}
-    plan = Plan(dataset=dataset, recipe=chosen, remedy=remedy, ahead=_ahead(remedy, ask.get("unroll")), steps=steps, **rest)
+    chosen = get_recipe(options["recipe"]) if options.get("recipe") else get_default_recipe(dataset)
+    remedy = get_remedy(options.get("remedy") or "none")
+    steps = chosen.steps if options.get("steps") is None else options["steps"]
+    rest = {name: options[name] for name in ("seed", "z_scale", "snapshots") if options.get(name) is not None}
+    plan = RunConfig(dataset=dataset, recipe=chosen, remedy=remedy, ahead=_ahead(remedy, options.get("unroll")), steps=steps, **rest)
     if plan.steps < 1 or not plan.z_scale > 0:
         raise ConfigError(f"--steps is {plan.steps} and --z-scale {plan.z_scale:g}", "give numbers above 0")
     return plan
@@ -57,10 +57,10 @@ def make_plan(dataset: str, ask: Mapping[str, Any]) -> Plan:
 
 def _ahead(remedy: Remedy, unroll: int | None) -> int:
     if unroll is None:
-        return remedy.ahead
+        return remedy.unroll_steps
     if unroll < 0:
         raise ConfigError(f"--unroll is {unroll}", "give the number of steps, 0 for none")
-    if unroll and not remedy.ahead:
+    if unroll and not remedy.unroll_steps:
         wanted = "unrolled" if remedy.name == "none" else f"{remedy.name}+unrolled"
         raise ConfigError(f"--unroll {unroll} is of no use to the remedy {remedy.name}", f"--remedy {wanted}")
     return unroll

@@ -10,12 +10,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from gandiag.errors import ConfigError, near
+from gandiag.errors import ConfigError, close_match_hint
 from gandiag.reference.adam import AdamSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetSettings:
+class NetworkSettings:
     """A network as data. kind "mlp": `hidden` widths; "conv": `hidden` channels, G doubling from 4 x 4, D halving.
 
     `activation`: relu, tanh, leaky:0.2, maxout:5 …; `norm`: batch norm after every hidden map; `scale` multiplies D's input.
@@ -46,40 +46,40 @@ class Recipe:
     latent: int
     prior: str = "normal"
     loss: str
-    generator: NetSettings
-    discriminator: NetSettings
+    generator: NetworkSettings
+    discriminator: NetworkSettings
     adam_generator: AdamSettings = field(default_factory=AdamSettings)
     adam_discriminator: AdamSettings = field(default_factory=AdamSettings)
 
 
 @cache
-def recipes() -> Mapping[str, Recipe]:
+def load_recipes() -> Mapping[str, Recipe]:
     """All recipes by name, in the order of the file."""
     table = tomllib.loads(files("gandiag.data").joinpath("recipes.toml").read_text(encoding="utf-8"))
     return {name: _recipe(name, entry) for name, entry in table.items()}
 
 
-def recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """One recipe. ConfigError lists near matches."""
-    if name not in recipes():
-        raise ConfigError(f"there is no recipe called {name!r}", near(name, list(recipes())))
-    return recipes()[name]
+    if name not in load_recipes():
+        raise ConfigError(f"there is no recipe called {name!r}", close_match_hint(name, list(load_recipes())))
+    return load_recipes()[name]
 
 
-def recipe_for(dataset: str) -> Recipe:
+def get_default_recipe(dataset: str) -> Recipe:
     """The first recipe made for a data set, with which `gandiag train` starts; ConfigError where there is none."""
-    for entry in recipes().values():
+    for entry in load_recipes().values():
         if entry.dataset == dataset:
             return entry
-    raise ConfigError(f"no recipe is made for {dataset!r}", f"give one: --recipe {', '.join(recipes())}")
+    raise ConfigError(f"no recipe is made for {dataset!r}", f"give one: --recipe {', '.join(load_recipes())}")
 
 
 def _recipe(name: str, entry: Mapping[str, Any]) -> Recipe:
-    nets = {side: NetSettings(**{**entry[side], "hidden": tuple(entry[side]["hidden"])}) for side in ("generator", "discriminator")}
+    nets = {side: NetworkSettings(**{**entry[side], "hidden": tuple(entry[side]["hidden"])}) for side in ("generator", "discriminator")}
     adams = {side: AdamSettings(**entry[side]) for side in ("adam_generator", "adam_discriminator") if side in entry}
     return Recipe(**{**entry, **nets, **adams, "name": name})
 
 
-def as_data(recipe: Recipe) -> dict[str, Any]:
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain data, for config.json."""
     return dataclasses.asdict(recipe)

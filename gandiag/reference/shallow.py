@@ -18,23 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.reference.adam import AdamState
-from gandiag.reference.nets import Scaled
+from gandiag.reference.nets import InputScale
 from gandiag.reference.objectives.contract import Loss
 from gandiag.reference.objectives.none import LOSSES, MINIMAX
-from gandiag.reference.player import Player
-from gandiag.reference.slopes import Slope
+from gandiag.reference.player import FlatModule
+from gandiag.reference.slopes import GradientWithVjp
 
 
-def covers(net: nn.Module, loss: Loss) -> bool:
+def is_supported(net: nn.Module, loss: Loss) -> bool:
     """Whether this file knows the network and the loss."""
-    return scale_of(net) is not None and loss in LOSSES.values()
+    return find_input_scale(net) is not None and loss in LOSSES.values()
 
 
-def scale_of(net: nn.Module) -> float | None:
+def find_input_scale(net: nn.Module) -> float | None:
     """The input scale of a discriminator that this file covers: [Scaled], Linear, ReLU, Linear to one logit. None for others."""
     layers = list(net) if isinstance(net, nn.Sequential) else []
     scale = 1.0
-    if layers and isinstance(layers[0], Scaled):
+    if layers and isinstance(layers[0], InputScale):
         scale = layers.pop(0).scale  # type: ignore[assignment]
     fits = [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Linear] and layers[2].out_features == 1
     return scale if fits and all(layer.bias is not None for layer in (layers[0], layers[2])) else None
@@ -46,20 +46,20 @@ class _Weights(NamedTuple):
     c: Tensor  # (1,)
 
 
-class Shallow:
+class ShallowGradients:
     """One minibatch before a discriminator of one ReLU layer, under one of the classical losses. `real`, `fake` (B, d).
 
     D's loss is softplus(-l) for real and softplus(l) for generated rows, so that its derivatives by a logit are sigmoid(l) minus
     the label, and sigmoid(l) (1 - sigmoid(l)).
     """
 
-    def __init__(self, player: Player, loss: Loss) -> None:
-        self._scale = scale_of(player.net) or 1.0
-        self._player = player
+    def __init__(self, discriminator: FlatModule, loss: Loss) -> None:
+        self._scale = find_input_scale(discriminator.net) or 1.0
+        self._player = discriminator
         self._loss = loss
         self._masks: list[Tensor] = []  # kept from minibatch to minibatch: memory that is given back is cleared again
 
-    def on(self, real: Tensor, fake: Tensor) -> Shallow:
+    def set_minibatch(self, real: Tensor, fake: Tensor) -> ShallowGradients:
         """This minibatch from now on."""
         self._sizes = [len(real), len(fake)]
         both = torch.cat([real, fake.detach()]).T * self._scale
@@ -69,7 +69,7 @@ class Shallow:
         self._used = 0
         return self
 
-    def descend(self, state: AdamState) -> Slope:
+    def discriminator_gradient(self, state: AdamState) -> GradientWithVjp:
         at, x = self._unflat(state.theta), self._x
         mask, reach, logits = self._forward(at)
         sure = logits.sigmoid()
@@ -86,9 +86,9 @@ class Shallow:
             moved = torch.addcmul(reach * epsilon, turned, delta)
             return self._flat((bent * at.w).addcmul_(met, by.w), w, epsilon.sum()), self._by_fake(moved)
 
-        return Slope(lambda: self._value(logits, self._loss.discriminator), self._gradient(at, met, delta), pull)
+        return GradientWithVjp(lambda: self._value(logits, self._loss.discriminator), self._gradient(at, met, delta), pull)
 
-    def final(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
+    def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
         at = self._unflat(state.theta)
         mask, reach, logits = self._forward(at)
         delta = self._by_logit(logits)
@@ -120,7 +120,7 @@ class Shallow:
         return self._flat(met * at.w, (at.a * met).sum(0), delta.sum())
 
     def _unflat(self, vector: Tensor) -> _Weights:
-        first, bias, w, c = self._player.split(vector)
+        first, bias, w, c = self._player.unflatten(vector)
         return _Weights(torch.cat([first.T, bias[None]]), w[0], c)
 
     def _flat(self, a: Tensor, w: Tensor, c: Tensor) -> Tensor:

@@ -12,71 +12,71 @@ from torch import Tensor
 
 from gandiag.reference.data import Dataset
 from gandiag.reference.folder import RunFolder
-from gandiag.reference.game import make_game
-from gandiag.reference.picture import strip
-from gandiag.reference.plan import Plan
-from gandiag.reference.train import COVERAGE, EVALUATED
+from gandiag.reference.game import make_trainer
+from gandiag.reference.picture import render_sample_strip
+from gandiag.reference.plan import RunConfig
+from gandiag.reference.train import COVERAGE_FILE, EVALUATION_SEED
 
-SHOWN = 500
-PICTURE, PAGE = "samples.png", "samples.html"
+NUM_PLOT_SAMPLES = 500
+IMAGE_FILE, PAGE_FILE = "samples.png", "samples.html"
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem;text-align:right;border-bottom:1px solid #ddd}img{max-width:100%}"
 )
 
 
-def rows(folder: RunFolder, audits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def make_snapshot_rows(folder: RunFolder, audits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """One row per snapshot under `HEAD`: step, modes, good, variation, KL, score, verdict; "–" where nobody can tell."""
-    counted = {int(row["step"]): row for row in folder.table(COVERAGE)}
+    counted = {int(row["step"]): row for row in folder.read_table(COVERAGE_FILE)}
     judged = {row["step"]: row for row in audits}
-    return [[f"{step:,}", *_counted(counted.get(step)), *_judged(judged.get(step))] for step in folder.snapshots()]
+    return [[f"{step:,}", *_counted(counted.get(step)), *_judged(judged.get(step))] for step in folder.list_snapshots()]
 
 
-HEAD = ["step", "modes", "high quality", "variation", "KL", "score", "verdict"]
+TABLE_HEADER = ["step", "modes", "high quality", "variation", "KL", "score", "verdict"]
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side, each as wide as it must be."""
-    widths = [max(len(row[place]) for row in [head, *body]) for place in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *body])
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows])
 
 
-def tell(folder: RunFolder, plan: Plan, data: Dataset, audits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def write_report(folder: RunFolder, config: RunConfig, dataset: Dataset, audits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Write samples.png and samples.html; the rows of the table."""
-    body = rows(folder, audits)
-    picture = strip(_panels(folder, plan, data), data.draw(SHOWN, torch.Generator().manual_seed(EVALUATED)))
-    folder.write(PICTURE, picture)
-    folder.write(PAGE, page(plan, body, picture))
+    body = make_snapshot_rows(folder, audits)
+    picture = render_sample_strip(_panels(folder, config, dataset), dataset.draw(NUM_PLOT_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED)))
+    folder.write(IMAGE_FILE, picture)
+    folder.write(PAGE_FILE, render_page(config, body, picture))
     return body
 
 
-def page(plan: Plan, body: Sequence[Sequence[str]], picture: bytes) -> str:
+def render_page(config: RunConfig, rows: Sequence[Sequence[str]], image: bytes) -> str:
     """One self-contained page."""
-    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in HEAD)
-    recalled = f" Recalled, not read at the source: {escape(plan.recipe.recalled)}." if plan.recipe.recalled else ""
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in TABLE_HEADER)
+    recalled = f" Recalled, not read at the source: {escape(config.recipe.recalled)}." if config.recipe.recalled else ""
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title(plan))}</title><style>{_STYLE}</style>'
-        f"<h1>{escape(title(plan))}</h1><p>{escape(plan.recipe.title)}. {escape(plan.recipe.source)}.{recalled}</p>"
-        f'<img alt="samples at each snapshot" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(format_run_title(config))}</title><style>{_STYLE}</style>'
+        f"<h1>{escape(format_run_title(config))}</h1><p>{escape(config.recipe.title)}. {escape(config.recipe.source)}.{recalled}</p>"
+        f'<img alt="samples at each snapshot" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
         f"<table><tr>{head}</tr>{lines}</table></html>\n"
     )
 
 
-def title(plan: Plan) -> str:
+def format_run_title(config: RunConfig) -> str:
     """"ring8, metz-appendix, unrolled (K = 10), seed 0"."""
-    ahead = f" (K = {plan.ahead})" if plan.ahead else ""
-    return f"{plan.dataset}, {plan.recipe.name}, {plan.remedy.name}{ahead}, seed {plan.seed}"
+    ahead = f" (K = {config.ahead})" if config.ahead else ""
+    return f"{config.dataset}, {config.recipe.name}, {config.remedy.name}{ahead}, seed {config.seed}"
 
 
-def _panels(folder: RunFolder, plan: Plan, data: Dataset) -> list[tuple[str, Tensor]]:
+def _panels(folder: RunFolder, plan: RunConfig, data: Dataset) -> list[tuple[str, Tensor]]:
     from safetensors.torch import load_file
 
-    game = make_game(plan.recipe, data, plan.remedy, seed=plan.seed, ahead=plan.ahead, z_scale=plan.z_scale)
+    game = make_trainer(plan.recipe, data, plan.remedy, seed=plan.seed, unroll_steps=plan.ahead, z_scale=plan.z_scale)
     panels = []
-    for step, path in folder.snapshots().items():
+    for step, path in folder.list_snapshots().items():
         game.generator.net.load_state_dict(load_file(path))
-        panels.append((f"step {step:,}", game.sample(SHOWN, EVALUATED)))
+        panels.append((f"step {step:,}", game.generate_samples(NUM_PLOT_SAMPLES, EVALUATION_SEED)))
     return panels
 
 

@@ -11,51 +11,51 @@ from importlib.resources import files
 from itertools import groupby, pairwise
 from typing import Any
 
-from gandiag.reference.estimates import estimate, told
-from gandiag.reference.pairs import COLUMNS, at, greatest, pairs
+from gandiag.reference.estimates import estimate_mean, format_estimate
+from gandiag.reference.pairs import COVERAGE_COLUMNS, coverage_at_step, upper_bound, paired_differences
 
-COLLAPSED = 0.7  # total variation from which a look counts as collapsed
-HEAD = ["study", "arm", "steps", "seeds", "modes", "% high quality", "variation", "KL", "looks collapsed", "changes of mode"]
-PAIRED = ["study", "arm", "seeds", "modes", "more in", "variation", "less in", "KL", "lower in"]
+COLLAPSE_THRESHOLD = 0.7  # total variation from which a look counts as collapsed
+SUMMARY_HEADER = ["study", "arm", "steps", "seeds", "modes", "% high quality", "variation", "KL", "looks collapsed", "changes of mode"]
+PAIRED_HEADER = ["study", "arm", "seeds", "modes", "more in", "variation", "less in", "KL", "lower in"]
 
 
-def summaries(bank: Mapping[str, Any]) -> list[dict[str, Any]]:
+def summarize_runs(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One entry per study and arm: means over seeds at the end, with 95 % intervals (Student's t; null with one seed)."""
     found = []
-    for (study, arm), entries in groupby(sorted(bank["runs"], key=_place), key=_place):
+    for (study, arm), entries in groupby(sorted(benchmark["runs"], key=_place), key=_place):
         runs = list(entries)
-        ends = [ended for run in runs if (ended := end(run))]
-        numbers = {name: estimate(known(ends, name), most=greatest(name, ends[0]["of"]) if ends else math.inf) for name in COLUMNS}
-        looks = {"collapsed": estimate([share_collapsed(run) for run in runs], most=1.0), "changes": estimate([changes(run) for run in runs])}
+        ends = [ended for run in runs if (ended := final_coverage(run))]
+        numbers = {name: estimate_mean(known_values(ends, name), maximum=upper_bound(name, ends[0]["of"]) if ends else math.inf) for name in COVERAGE_COLUMNS}
+        looks = {"collapsed": estimate_mean([collapsed_fraction(run) for run in runs], maximum=1.0), "changes": estimate_mean([count_mode_changes(run) for run in runs])}
         about = {name: runs[0][name] for name in ("recipe", "dataset", "steps", "recipe_steps", "shortened")}
         found.append({"study": study, "arm": arm, **about, "seeds": [run["seed"] for run in runs], **numbers, **looks})
     return found
 
 
-def end(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def final_coverage(run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The counts of a run's last snapshot."""
-    return at(run, run["snapshots"][-1]["step"]) if run["snapshots"] else None
+    return coverage_at_step(run, run["snapshots"][-1]["step"]) if run["snapshots"] else None
 
 
-def known(counts: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+def known_values(coverages: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """One count of each, where it is known."""
-    return [entry[name] for entry in counts if entry[name] is not None]
+    return [entry[name] for entry in coverages if entry[name] is not None]
 
 
-def share_collapsed(run: Mapping[str, Any]) -> float:
+def collapsed_fraction(run: Mapping[str, Any]) -> float:
     """Share of the looks after the first tenth of a run with total variation >= COLLAPSED."""
     values: list[float] = run["looks"]["variation"]
     late = values[len(values) // 10 :]
-    return sum(value >= COLLAPSED for value in late) / max(1, len(late))
+    return sum(value >= COLLAPSE_THRESHOLD for value in late) / max(1, len(late))
 
 
-def changes(run: Mapping[str, Any]) -> int:
+def count_mode_changes(run: Mapping[str, Any]) -> int:
     """How often the dominant mode is another one than at the look before."""
     seen = run["looks"]["dominant"]
     return sum(one != other for one, other in pairwise(seen))
 
 
-def by_entry(document: Mapping[str, Any]) -> str:
+def format_json_by_entry(document: Mapping[str, Any]) -> str:
     """A document as JSON with one line for each entry of its lists: a change of one run is a change of one line."""
     lines = []
     for name, value in document.items():
@@ -64,32 +64,32 @@ def by_entry(document: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def published() -> list[dict[str, Any]]:
+def load_paper_results() -> list[dict[str, Any]]:
     """Published rows, each with its source."""
     rows: list[dict[str, Any]] = tomllib.loads(files("gandiag.data").joinpath("published.toml").read_text(encoding="utf-8"))["row"]
     return rows
 
 
-def markdown(bank: Mapping[str, Any]) -> str:
+def render_markdown(benchmark: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    lines = ["# Baselines", "", *_table(HEAD, [*map(cells, summaries(bank)), *(_real(*entry) for entry in bank.get("real", {}).items())]), "",
+    lines = ["# Baselines", "", *_table(SUMMARY_HEADER, [*map(make_summary_row, summarize_runs(benchmark)), *(_real(*entry) for entry in benchmark.get("real", {}).items())]), "",
              "Means over seeds at the end of training with 95 % intervals (Student's t); real data: as many samples as were counted of each run. "
              "High quality: within the radius that holds 98.9 % of real samples. "
              "Looks collapsed: share of the looks, without the first tenth, with total variation of 0.7 and more. "
              "\\*: shorter than the recipe."]  # fmt: skip
-    against = pairs(bank)
+    against = paired_differences(benchmark)
     if against:
-        lines += ["", "## Against none, seed by seed", "", *_table(PAIRED, map(_paired, against)), "",
+        lines += ["", "## Against none, seed by seed", "", *_table(PAIRED_HEADER, map(_paired, against)), "",
                   "Mean differences, arm − none, with 95 % intervals; the seeds in which the arm does better."]  # fmt: skip
-    rows = [[str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")] for row in published()]
+    rows = [[str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")] for row in load_paper_results()]
     lines += ["", "## Published", "", *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows)]
     return "\n".join(lines) + "\n"
 
 
-def cells(entry: Mapping[str, Any]) -> list[str]:
+def make_summary_row(entry: Mapping[str, Any]) -> list[str]:
     """A summary under HEAD."""
     steps = f"{entry['steps']:,}" + (f"\\* of {entry['recipe_steps']:,}" if entry["shortened"] else "")
-    return [entry["study"], entry["arm"], steps, str(len(entry["seeds"])), *_counts(entry), told(entry["collapsed"], 2), told(entry["changes"], 0)]
+    return [entry["study"], entry["arm"], steps, str(len(entry["seeds"])), *_counts(entry), format_estimate(entry["collapsed"], 2), format_estimate(entry["changes"], 0)]
 
 
 def _real(dataset: str, entry: Mapping[str, Any]) -> list[str]:
@@ -98,27 +98,27 @@ def _real(dataset: str, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(entry: Mapping[str, Any]) -> list[str]:
-    return [told(entry["modes"], 1), told(entry["good"], 1, 100), told(entry["variation"], 2), told(entry["kl"], 2)]
+    return [format_estimate(entry["modes"], 1), format_estimate(entry["good"], 1, 100), format_estimate(entry["variation"], 2), format_estimate(entry["kl"], 2)]
 
 
 def _paired(entry: Mapping[str, Any]) -> list[str]:
     """A comparison under PAIRED."""
-    numbers = [(told(entry[name], digits), f"{entry[name]['better']} of {entry[name]['n']}") for name, digits in (("modes", 1), ("variation", 2), ("kl", 2))]
+    numbers = [(format_estimate(entry[name], digits), f"{entry[name]['better']} of {entry[name]['n']}") for name, digits in (("modes", 1), ("variation", 2), ("kl", 2))]
     return [entry["study"], entry["arm"], str(len(entry["seeds"])), *(cell for pair in numbers for cell in pair)]
 
 
-def figure(bank: Mapping[str, Any]) -> bytes:
+def render_figure(benchmark: Mapping[str, Any]) -> bytes:
     """A PNG: final total variation of every run, and each arm's mean with its interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = summaries(bank)
+    found = summarize_runs(benchmark)
     drawn = Figure(figsize=(7.0, 0.8 + 0.42 * max(1, len(found))), dpi=120, layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
     for place, entry in enumerate(found):
-        runs = [run for run in bank["runs"] if _place(run) == (entry["study"], entry["arm"])]
-        ends = [ended["variation"] for run in runs if (ended := end(run))]
+        runs = [run for run in benchmark["runs"] if _place(run) == (entry["study"], entry["arm"])]
+        ends = [ended["variation"] for run in runs if (ended := final_coverage(run))]
         axes.plot(ends, [place] * len(ends), linestyle="none", marker="o", markersize=4, alpha=0.5, color="#8a8f98")
         mean = entry["variation"]
         if mean["low"] is not None:

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = (5.2, 3.0)  # inches at 72 dpi; the page enlarges the text on a phone
-INK, FAINT = "#010203", "#010204"
+FIGURE_SIZE = (5.2, 3.0)  # inches at 72 dpi; the page enlarges the text on a phone
+TEXT_COLOR, GRID_COLOR = "#010203", "#010204"
 # Stand-ins that matplotlib accepts -> what the page paints. Order of the last ones: the order of the lines.
-PAINTS = {
-    INK: "var(--muted)", FAINT: "var(--rule)", "#010205": "var(--real)", "#010206": "var(--accent)",
+CSS_COLORS = {
+    TEXT_COLOR: "var(--muted)", GRID_COLOR: "var(--rule)", "#010205": "var(--real)", "#010206": "var(--accent)",
     "#010207": "var(--line-1)", "#010208": "var(--line-2)", "#010209": "var(--line-3)", "#01020a": "var(--line-4)",
 }
-ROLES = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
-LINES = ("#010206", "#010207", "#010208", "#010209", "#01020a")
-SQUARE = (4.6, 4.4)  # for points in the plane
-ACROSS = {"response": "latent scale", "distances": "distance between two samples", "pairwise": "distance between two samples"}
+ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
+LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")
+SQUARE_FIGURE_SIZE = (4.6, 4.4)  # for points in the plane
+X_LABELS = {"response": "latent scale", "distances": "distance between two samples", "pairwise": "distance between two samples"}
 
 
-class Undrawable(ValueError):
+class ChartError(ValueError):
     """The data of an exhibit is not what its kind promises."""
 
 
@@ -45,31 +45,31 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class ScaleMarkers:
     """What is drawn into a response curve: the scale sampled at, and the interval of the trained one."""
 
-    sampled: float | None = None
-    trained: tuple[float, float] | None = None
+    sampled_scale: float | None = None
+    trained_range: tuple[float, float] | None = None
 
 
-def chart(exhibit: Exhibit, marks: Marks | None = None) -> Chart:
+def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
     """Draw one exhibit. Raises Undrawable where the data does not fit the kind. About 50 ms, after 0.5 s for matplotlib."""
     import matplotlib
     from matplotlib.figure import Figure
 
     draw = {"series": _series, "histogram": _histogram}.get(exhibit.kind)
     if draw is None:
-        raise Undrawable(f"kind {exhibit.kind}")
+        raise ChartError(f"kind {exhibit.kind}")
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": exhibit.id, "text.parse_math": False, "font.size": 10, "axes.unicode_minus": True}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=SQUARE if exhibit.data.get("marks") == "points" else SIZE, dpi=72, layout="constrained")
+        figure = Figure(figsize=SQUARE_FIGURE_SIZE if exhibit.data.get("marks") == "points" else FIGURE_SIZE, dpi=72, layout="constrained")
         try:
             legend = draw(figure, exhibit)
-            if marks is not None:
-                legend += _marks(figure.axes[0], marks)
-            return Chart(_svg(figure), tuple(legend))
+            if markers is not None:
+                legend += _marks(figure.axes[0], markers)
+            return Chart(figure_to_svg(figure), tuple(legend))
         except (KeyError, TypeError, ValueError, AttributeError) as wrong:
-            raise Undrawable(str(wrong)) from None
+            raise ChartError(str(wrong)) from None
 
 
 def _axes(figure: Figure, exhibit: Exhibit) -> Axes:
@@ -78,26 +78,26 @@ def _axes(figure: Figure, exhibit: Exhibit) -> Axes:
     figure.patch.set_visible(False)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(FAINT)
-    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        spine.set_color(GRID_COLOR)
+    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0, pad=5, which="both")
-    across = "truncation psi" if exhibit.id == "response" and "truncation psi" in exhibit.caption else ACROSS.get(exhibit.id, "")
-    axes.set_xlabel(across, color=INK, labelpad=7)
+    axes.tick_params(colors=TEXT_COLOR, length=0, pad=5, which="both")
+    across = "truncation psi" if exhibit.id == "response" and "truncation psi" in exhibit.caption else X_LABELS.get(exhibit.id, "")
+    axes.set_xlabel(across, color=TEXT_COLOR, labelpad=7)
     return axes
 
 
 def _paint(name: str, place: int) -> str:
-    return ROLES.get(name) or LINES[place % len(LINES)]
+    return ROLE_COLORS.get(name) or LINE_COLORS[place % len(LINE_COLORS)]
 
 
 def _ordered(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Real first, so that the generated lies over it, then the spread; the others by name, as JSON has them."""
-    return [(name, lines[name]) for name in words.known_first(lines, ("real", "fake", "generated", "spread"))]
+    return [(name, lines[name]) for name in words.sort_known_first(lines, ("real", "fake", "generated", "spread"))]
 
 
 def _legend(name: str, paint: str) -> tuple[str, str]:
-    return ("generated" if name == "fake" else words.name(name), PAINTS[paint])
+    return ("generated" if name == "fake" else words.key_to_text(name), CSS_COLORS[paint])
 
 
 def _column(values: Sequence[Any]) -> list[float]:
@@ -115,7 +115,7 @@ def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
         legend.append(_legend(name, paint))
     if points:
         axes.set_aspect("equal", adjustable="datalim")
-        axes.grid(axis="x", color=FAINT, linewidth=0.8)
+        axes.grid(axis="x", color=GRID_COLOR, linewidth=0.8)
     else:
         _spread_axis(axes, places, exhibit.id)
     if exhibit.data.get("scale") == "log":
@@ -128,7 +128,7 @@ def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
 
 def _draw(axes: Axes, x: list[float], y: list[float], paint: str, points: bool) -> None:
     if len(x) != len(y):
-        raise Undrawable(f"{len(x)} places for {len(y)} values")
+        raise ChartError(f"{len(x)} places for {len(y)} values")
     if points:
         axes.plot(x, y, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=paint, alpha=0.55)
     else:
@@ -168,18 +168,18 @@ def _histogram(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
     return legend
 
 
-def _marks(axes: Axes, marks: Marks) -> list[tuple[str, str]]:
+def _marks(axes: Axes, marks: ScaleMarkers) -> list[tuple[str, str]]:
     legend = []
-    if marks.trained is not None:
-        axes.axvspan(*marks.trained, color=INK, alpha=0.2, linewidth=0)
+    if marks.trained_range is not None:
+        axes.axvspan(*marks.trained_range, color=TEXT_COLOR, alpha=0.2, linewidth=0)
         legend.append(("trained scale", "color-mix(in srgb, var(--muted) 30%, transparent)"))
-    if marks.sampled is not None and marks.sampled > 0:
-        axes.axvline(marks.sampled, color=INK, linewidth=1.2, linestyle=(0, (3, 3)))
-        legend.append(("scale sampled", PAINTS[INK]))
+    if marks.sampled_scale is not None and marks.sampled_scale > 0:
+        axes.axvline(marks.sampled_scale, color=TEXT_COLOR, linewidth=1.2, linestyle=(0, (3, 3)))
+        legend.append(("scale sampled", CSS_COLORS[TEXT_COLOR]))
     return legend
 
 
-def _svg(figure: Figure) -> str:
+def figure_to_svg(figure: Figure) -> str:
     """The figure as inline SVG without prolog, metadata, namespaces, fonts or fixed size; paints put in."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -190,6 +190,6 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    for stand_in, paint in PAINTS.items():
+    for stand_in, paint in CSS_COLORS.items():
         text = text.replace(stand_in, paint)
     return text

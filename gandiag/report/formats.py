@@ -20,7 +20,7 @@ FORMATS = Registry(
     },
 )
 
-SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "text", ".log": "text"}
+FORMAT_BY_SUFFIX = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "text", ".log": "text"}
 
 
 def render_json(record: Record) -> str:
@@ -28,6 +28,6 @@ def render_json(record: Record) -> str:
     return record.to_json() + "\n"
 
 
-def guess(path: str | PurePath | None) -> str:
+def guess_format(path: str | PurePath | None) -> str:
     """The format that a file name asks for; text where it asks for nothing."""
-    return SUFFIXES.get(PurePath(path).suffix.lower(), "text") if path is not None else "text"
+    return FORMAT_BY_SUFFIX.get(PurePath(path).suffix.lower(), "text") if path is not None else "text"

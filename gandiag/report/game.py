@@ -9,14 +9,14 @@ from gandiag.record import Measurement, Record
 from gandiag.report import words
 
 
-def rows(record: Record) -> list[tuple[str, str]]:
+def build_duality_gap_rows(record: Record) -> list[tuple[str, str]]:
     """(label, text) in reading order; nothing where no game was played."""
     if not record.game.get("steps"):
         return []
     found = {key: entry for key, entry in record.measurements.items() if entry.status == "ok"}
     told = [*_values(found, record.game.get("chance")), *_maximin(record, found)]
     about = record.game.get("discriminator") or {}
-    parts = [words.shown(about.get("where")), words.shown(about.get("family")), f"{words.shown(about.get('parameters'))} parameters"]
+    parts = [words.format_value(about.get("where")), words.format_value(about.get("family")), f"{words.format_value(about.get('parameters'))} parameters"]
     told.append(("discriminator", ", ".join(parts)))
     told += [("assumed", _assumption(entry)) for entry in about.get("assumptions") or ()]
     return told
@@ -26,7 +26,7 @@ def _values(found: Mapping[str, Measurement], chance: Any) -> list[tuple[str, st
     if "duality_gap" not in found or not {"game_value", "game_upper", "game_lower"} <= found.keys():
         return []
     value, lower, upper = (found[key].value or 0.0 for key in ("game_value", "game_lower", "game_upper"))
-    floor = f", floor {words.number(found['duality_gap'].floor)}" if found["duality_gap"].floor is not None else ""
+    floor = f", floor {words.format_number(found['duality_gap'].floor)}" if found["duality_gap"].floor is not None else ""
     known = f" (a D that knows nothing: {chance:.2f})" if isinstance(chance, float) else ""
     return [
         ("value", f"{value:.2f} nats{known}, between {lower:.2f} and {upper:.2f}"),
@@ -41,15 +41,15 @@ def _maximin(record: Record, found: Mapping[str, Measurement]) -> list[tuple[str
         return []
     before = ((record.game.get("before") or {}).get("outputs") or {}).get("value")
     share = f"{100 * (spread.value or 0.0):.0f} % of the distance"
-    steps = f"{words.shown(record.game.get('steps'))} steps of G at most"
+    steps = f"{words.format_value(record.game.get('steps'))} steps of G at most"
     if not (record.game.get("rates") or {}).get("generator"):
         return [("D frozen", f"{steps}: nothing to gain, so that G stays where it is")]
-    return [("D frozen", f"{steps}: {words.number(before)} effective outputs become {_estimate(outputs)}, at {share}, for {_estimate(gain)} {gain.unit}")]
+    return [("D frozen", f"{steps}: {words.format_number(before)} effective outputs become {_estimate(outputs)}, at {share}, for {_estimate(gain)} {gain.unit}")]
 
 
 def _estimate(entry: Measurement) -> str:
-    return words.estimate({"value": entry.value, "low": entry.low, "high": entry.high}, words.number)
+    return words.format_estimate({"value": entry.value, "low": entry.low, "high": entry.high}, words.format_number)
 
 
 def _assumption(entry: Mapping[str, Any]) -> str:
-    return f"{words.shown(entry.get('what'))}: {words.shown(entry.get('value'))} ({words.shown(entry.get('source'))})"
+    return f"{words.format_value(entry.get('what'))}: {words.format_value(entry.get('value'))} ({words.format_value(entry.get('source'))})"

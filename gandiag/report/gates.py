@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from gandiag.registry import Registry
 
-GATES = Registry(
+GATE_FORMATS = Registry(
     "gates",
     {
-        "text": "gandiag.report.verdicts:render_text",
-        "json": "gandiag.report.verdicts:render_json",
+        "text": "gandiag.report.verdicts:render_gate_text",
+        "json": "gandiag.report.verdicts:render_gate_json",
         "junit": "gandiag.report.junit:render_junit",
         "github": "gandiag.report.github:render_github",
-        "markdown": "gandiag.report.markdown:render_gate",
+        "markdown": "gandiag.report.markdown:render_gate_markdown",
     },
 )

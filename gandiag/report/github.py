@@ -12,23 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gandiag.errors import ExitCode
-from gandiag.judge.gate import Gated
+from gandiag.judge.gate import GateResult
 from gandiag.judge.limits import Check
 from gandiag.report import words
-from gandiag.report.verdicts import WORDS, code_of, sentence
+from gandiag.report.verdicts import RESULT_LABELS, worst_exit_code, describe_check
 
 
-def render_github(gated: Sequence[Gated]) -> str:
+def render_github(results: Sequence[GateResult]) -> str:
     """Annotations, then one plain line for the log."""
-    lines = [line for one in gated for line in _annotations(one)]
-    failed = sum(not one.passed for one in gated)
-    lines += [f"{WORDS[one.code]} {_message(one.subject)}" for one in gated]
-    return "\n".join([*lines, f"gate: {failed} of {len(gated)} failed, exit code {int(code_of(gated))}"]) + "\n"
+    lines = [line for one in results for line in _annotations(one)]
+    failed = sum(not one.passed for one in results)
+    lines += [f"{RESULT_LABELS[one.code]} {_message(one.subject)}" for one in results]
+    return "\n".join([*lines, f"gate: {failed} of {len(results)} failed, exit code {int(worst_exit_code(results))}"]) + "\n"
 
 
-def _annotations(one: Gated) -> list[str]:
+def _annotations(one: GateResult) -> list[str]:
     if one.error is not None:
-        return [_command("error", "could not be judged", f"{one.subject}: {one.error.what}. {one.error.hint}")]
+        return [_command("error", "could not be judged", f"{one.subject}: {one.error.message}. {one.error.hint}")]
     found = [_command("error", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.failures()]
     found += [_command("warning", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.checks if check.allowed]
     found += [_command("notice", one.subject, remark) for remark in one.remarks]
@@ -37,9 +37,9 @@ def _annotations(one: Gated) -> list[str]:
     return found
 
 
-def _told(one: Gated, check: Check) -> str:
+def _told(one: GateResult, check: Check) -> str:
     why = " ".join(f"{finding.rule}: {finding.text}" for finding in one.findings()[:3])
-    return f"{sentence(check)}." + (f" {why}" if not check.good and why else "")
+    return f"{describe_check(check)}." + (f" {why}" if not check.ok and why else "")
 
 
 def _command(level: str, title: str, text: str, where: str = "") -> str:
@@ -53,7 +53,7 @@ def _command(level: str, title: str, text: str, where: str = "") -> str:
 
 def _message(text: str) -> str:
     # Line ends are gone after `clean`, which shows them as \\n.
-    return words.clean(text).replace("%", "%25").replace("##[", "# #[")
+    return words.escape_unprintable(text).replace("%", "%25").replace("##[", "# #[")
 
 
 def _property(text: str) -> str:

@@ -20,27 +20,27 @@ from gandiag.report import game, numbers, origin, view, words
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SCRIPT = (
+DOWNLOAD_SCRIPT = (
     "const a=document.getElementById('download');"
     "a.href=URL.createObjectURL(new Blob([document.getElementById('record').textContent],{type:'application/json'}));a.hidden=false;"
 )
 # What would end the script element; controls and marks of direction; lone surrogates. All of them stand inside JSON strings only.
-UNSAFE = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+UNSAFE_CHARACTERS = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def render_html(record: Record) -> str:
     """The whole page, about 60 kB plus twice the pictures (shown, and inside the embedded record). Loads jinja2 and matplotlib."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(DOWNLOAD_SCRIPT.encode()).digest()).decode()
     exhibits = [_exhibit(entry, record) for entry in (*record.exhibits, *_response(record))]
     return (
-        _environment()
+        template_environment()
         .get_template("page.html.jinja")
         .render(
             **_parts(record),
             exhibits=exhibits,
             placed=_placed(exhibits),
-            css=_css(),
-            script=_safe(SCRIPT),
+            css=load_css(),
+            script=mark_safe(DOWNLOAD_SCRIPT),
             digest=digest,
             record=_embedded(record),
         )
@@ -49,29 +49,29 @@ def render_html(record: Record) -> str:
 
 def render_fragment(record: Record) -> str:
     """A piece of HTML for a notebook: verdict, findings, profile and the first picture, with its own scoped style. No matplotlib."""
-    pictures = [view.picture(entry) for entry in record.exhibits if entry.kind == "image"]
-    return _environment().get_template("fragment.html.jinja").render(**_parts(record), pictures=pictures[:1], css=_css())
+    pictures = [view.build_image(entry) for entry in record.exhibits if entry.kind == "image"]
+    return template_environment().get_template("fragment.html.jinja").render(**_parts(record), pictures=pictures[:1], css=load_css())
 
 
 def _parts(record: Record) -> dict[str, Any]:
-    telling, rest = numbers.split(record)
+    telling, rest = numbers.split_measurements(record)
     return {
-        "hero": view.hero(record),
-        "findings": view.findings(record),
-        "profile": view.shares(record.profile, words.PROFILE),
-        "aspects": view.shares(record.aspects, words.ASPECTS),
-        "modes": view.modes(record),
-        "classes": view.classes(record),
-        "response": view.response(record),
-        "training": view.training(record),
-        "game": game.rows(record),
-        "measurements": view.measurements(telling),
-        "rest": view.measurements(rest),
-        "unmeasured": words.unmeasured(record),
-        "generator": view.generator(record),
-        "assumptions": [[words.shown(entry.get(part)) for part in ("what", "value", "source")] for entry in record.subject.get("assumptions") or ()],
-        "circumstances": origin.circumstances(record),
-        "remarks": origin.remarks(record),
+        "hero": view.build_banner(record),
+        "findings": view.build_findings(record),
+        "profile": view.build_share_rows(record.profile, words.PROFILE_TEXT),
+        "aspects": view.build_share_rows(record.aspects, words.ASPECT_TEXT),
+        "modes": view.build_modes(record),
+        "classes": view.build_class_rows(record),
+        "response": view.build_response(record),
+        "training": view.build_training(record),
+        "game": game.build_duality_gap_rows(record),
+        "measurements": view.build_measurement_rows(telling),
+        "rest": view.build_measurement_rows(rest),
+        "unmeasured": words.group_missing_measurements(record),
+        "generator": view.build_generator_rows(record),
+        "assumptions": [[words.format_value(entry.get(part)) for part in ("what", "value", "source")] for entry in record.subject.get("assumptions") or ()],
+        "circumstances": origin.build_provenance_rows(record),
+        "remarks": origin.collect_notes(record),
         "version": __version__,
     }
 
@@ -79,33 +79,33 @@ def _parts(record: Record) -> dict[str, Any]:
 def _exhibit(exhibit: Exhibit, record: Record) -> dict[str, Any]:
     """One exhibit as the template shows it; data that does not fit its kind is said, not shown."""
     if exhibit.kind == "image":
-        return view.picture(exhibit)
-    from gandiag.report.charts import Undrawable, chart
+        return view.build_image(exhibit)
+    from gandiag.report.charts import ChartError, draw_chart
 
-    about = {"kind": "chart", "id": exhibit.id, "title": view.title(exhibit), "caption": exhibit.caption}
+    about = {"kind": "chart", "id": exhibit.id, "title": view.get_exhibit_label(exhibit), "caption": exhibit.caption}
     try:
-        drawn = chart(exhibit, _marks(record) if exhibit.id == "response" else None)
-    except Undrawable:
+        drawn = draw_chart(exhibit, _marks(record) if exhibit.id == "response" else None)
+    except ChartError:
         return about | {"svg": None, "legend": ()}
-    return about | {"svg": _safe(drawn.svg), "legend": drawn.legend}
+    return about | {"svg": mark_safe(drawn.svg), "legend": drawn.legend}
 
 
 def _marks(record: Record) -> Any:
-    from gandiag.report.charts import Marks
+    from gandiag.report.charts import ScaleMarkers
 
     latent = record.subject.get("latent") or {}
     if record.response.get("axis") == "psi":
         psi = latent.get("psi")
-        return Marks(sampled=psi if isinstance(psi, (int, float)) else None, trained=None)
+        return ScaleMarkers(sampled_scale=psi if isinstance(psi, (int, float)) else None, trained_range=None)
     trained, sampled = latent.get("trained_scale") or {}, latent.get("scale")
     low, high = trained.get("low"), trained.get("high")
     interval = (float(low), float(high)) if isinstance(low, (int, float)) and isinstance(high, (int, float)) else None
-    return Marks(sampled=sampled if isinstance(sampled, (int, float)) else None, trained=interval)
+    return ScaleMarkers(sampled_scale=sampled if isinstance(sampled, (int, float)) else None, trained_range=interval)
 
 
 def _response(record: Record) -> list[Exhibit]:
     """The curve of the sweep, drawn from its points where the record keeps no exhibit of it."""
-    table = view.response(record)
+    table = view.build_response(record)
     if not table["rows"] or any(exhibit.id == "response" for exhibit in record.exhibits):
         return []
     points, axis = record.response["points"], record.response.get("axis") or "scale"
@@ -118,14 +118,14 @@ def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Exhibits by the section that shows them."""
     places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "game": [], "rest": []}
     for entry in exhibits:
-        places[view.PLACES.get(entry["id"], "rest")].append(entry)
+        places[view.EXHIBIT_SECTIONS.get(entry["id"], "rest")].append(entry)
     if not any(entry["kind"] == "image" for entry in places["repeats"]):  # a chart alone stands better beside the samples
         places["samples"] += places["repeats"]
         places["repeats"] = []
     return places
 
 
-def _safe(text: str) -> Any:
+def mark_safe(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)
@@ -133,15 +133,15 @@ def _safe(text: str) -> Any:
 
 def _embedded(record: Record) -> Any:
     """The record as JSON inside a script element: no character in it can end the element, turn the text around, or be unencodable."""
-    return _safe(UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", record.to_json(indent=None)))
+    return mark_safe(UNSAFE_CHARACTERS.sub(lambda found: f"\\u{ord(found.group()):04x}", record.to_json(indent=None)))
 
 
-def _css() -> Any:
-    return _safe(files("gandiag.data").joinpath("page.css").read_text(encoding="utf-8"))
+def load_css() -> Any:
+    return mark_safe(files("gandiag.data").joinpath("page.css").read_text(encoding="utf-8"))
 
 
 @cache
-def _environment() -> Environment:
+def template_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -151,4 +151,4 @@ def _environment() -> Environment:
 
 def _finalize(value: Any) -> Any:
     """Every string that is not ours is shown without control and direction characters."""
-    return words.clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return words.escape_unprintable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -10,31 +10,31 @@ import re
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from gandiag.judge.gate import Gated
+from gandiag.judge.gate import GateResult
 from gandiag.judge.limits import Check
 from gandiag.report import words
-from gandiag.report.verdicts import measured, sentence
+from gandiag.report.verdicts import format_check_value, describe_check
 
 _ILLEGAL = re.compile(r"[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render_junit(gated: Sequence[Gated]) -> str:
+def render_junit(results: Sequence[GateResult]) -> str:
     """The XML document."""
-    suites = [_suite(one) for one in gated]
-    counts = {name: sum(_counts(one)[name] for one in gated) for name in ("tests", "failures", "errors")}
+    suites = [_suite(one) for one in results]
+    counts = {name: sum(_counts(one)[name] for one in results) for name in ("tests", "failures", "errors")}
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="gandiag" {_attributes(counts)}>\n' + "".join(suites) + "</testsuites>\n"
 
 
-def _suite(one: Gated) -> str:
+def _suite(one: GateResult) -> str:
     verdict = "error" if one.record is None else one.record.verdict
     rows = [_property("subject", one.subject), _property("verdict", verdict)] + [_property("remark", remark) for remark in one.remarks]
     head = f"  <testsuite name={_quoted(one.subject)} {_attributes(_counts(one))} time=\"0\">\n    <properties>\n{''.join(rows)}    </properties>\n"
     return head + _refusal(one) + "".join(_case(one, check) for check in one.checks) + "  </testsuite>\n"
 
 
-def _counts(one: Gated) -> dict[str, int]:
+def _counts(one: GateResult) -> dict[str, int]:
     failures = sum(check.state == "violated" for check in one.checks)
-    errors = sum(not check.good and check.state != "violated" for check in one.checks) + (one.error is not None)
+    errors = sum(not check.ok and check.state != "violated" for check in one.checks) + (one.error is not None)
     return {"tests": len(one.checks) + (one.error is not None), "failures": failures, "errors": errors, "skipped": sum(check.allowed for check in one.checks)}
 
 
@@ -42,23 +42,23 @@ def _attributes(counts: dict[str, int]) -> str:
     return " ".join(f'{name}="{count}"' for name, count in counts.items())
 
 
-def _refusal(one: Gated) -> str:
+def _refusal(one: GateResult) -> str:
     if one.error is None:
         return ""
-    told = f"<error type={_quoted(type(one.error).__name__)} message={_quoted(one.error.what)}>{_text(str(one.error))}</error>"
+    told = f"<error type={_quoted(type(one.error).__name__)} message={_quoted(one.error.message)}>{_text(str(one.error))}</error>"
     return f'    <testcase classname="gandiag" name="could be judged" time="0">\n      {told}\n    </testcase>\n'
 
 
-def _case(one: Gated, check: Check) -> str:
+def _case(one: GateResult, check: Check) -> str:
     where = f"\npolicy: {check.where}" if check.where else ""
     inside = ""
     if check.allowed:
-        inside = f"      <skipped message={_quoted(sentence(check))}/>\n"
-    elif not check.good:
+        inside = f"      <skipped message={_quoted(describe_check(check))}/>\n"
+    elif not check.ok:
         kind = "failure" if check.state == "violated" else "error"
         why = "\n".join(f"{finding.rule} {finding.text}" for finding in one.findings())
-        inside = f"      <{kind} type={_quoted(check.state)} message={_quoted(sentence(check))}>{_text(sentence(check) + where)}\n{_text(why)}</{kind}>\n"
-    out = f"      <system-out>{_text(f'{check.key} {measured(check)} must be {check.must}{where}')}</system-out>\n"
+        inside = f"      <{kind} type={_quoted(check.state)} message={_quoted(describe_check(check))}>{_text(describe_check(check) + where)}\n{_text(why)}</{kind}>\n"
+    out = f"      <system-out>{_text(f'{check.key} {format_check_value(check)} must be {check.must}{where}')}</system-out>\n"
     return f"    <testcase classname={_quoted(_class(check))} name={_quoted(f'{check.key} {check.must}')} time=\"0\">\n{inside}{out}    </testcase>\n"
 
 
@@ -72,11 +72,11 @@ def _property(name: str, value: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return quoteattr(_legal(words.clean(text)))
+    return quoteattr(_legal(words.escape_unprintable(text)))
 
 
 def _text(text: str) -> str:
-    return escape("\n".join(_legal(words.clean(line)) for line in text.split("\n")))
+    return escape("\n".join(_legal(words.escape_unprintable(line)) for line in text.split("\n")))
 
 
 def _legal(text: str) -> str:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Finding
 from gandiag.report import words
-from gandiag.report.sections import SPARKS
-from gandiag.report.spectrogram import SHADES, STEPS, cells
-from gandiag.report.terminal import REMEDIES, _console, _finding, _indented, _section
+from gandiag.report.sections import BLOCK_CHARACTERS
+from gandiag.report.spectrogram import INTENSITY_CHARACTERS, INTENSITY_THRESHOLDS, draw_text_spectrogram
+from gandiag.report.terminal import MAX_REMEDIES, make_console, print_finding, print_padded, print_section
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLORS = {"settled": "green", "inconclusive": "yellow"}
-TOLD = {
+VERDICT_COLORS = {"settled": "green", "inconclusive": "yellow"}
+VERDICT_TEXT = {
     "settled": "No line above the background, no runaway, no bursts: the losses have settled. That alone does not mean variety.",
     "oscillating": "The losses turn in a limit cycle. That is no proof of collapse, and its absence is none of health.",
     "diverging": "The losses run away.",
@@ -25,30 +25,30 @@ TOLD = {
     "failed": "The losses are no numbers any more.",
     "inconclusive": "This log does not say enough for a verdict.",
 }
-ROLES = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
+CURVE_LABELS = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
 
 
 def render_losses(document: Mapping[str, Any], findings: Sequence[Finding] = (), *, width: int = 80, color: bool = False, paths: Sequence[str] = (),
                   verbose: bool = False) -> str:  # fmt: skip
     """The whole view as text that ends with a newline; at least 40 columns. `paths`: what was written, for the last line."""
-    page = _console(max(width, 40), color)
+    page = make_console(max(width, 40), color)
     _head(page, document)
-    _section(page, "Losses", _curves(document, page.width - 4))
-    told = words.introduced(findings, None if verbose else REMEDIES)
+    print_section(page, "Losses", _curves(document, page.width - 4))
+    told = words.first_rule_per_remedy(findings, None if verbose else MAX_REMEDIES)
     if findings:
         page.print()
         page.print("Findings", style="bold")
     for finding in findings:
-        _finding(page, finding, None if verbose else REMEDIES, told)
+        print_finding(page, finding, None if verbose else MAX_REMEDIES, told)
     if document.get("spectrum"):
-        _section(page, "Spectrum", _spectrum(document, page.width - 4))
-        _section(page, "When it oscillates", _spectrogram(document, page.width - 4))
-    rows = [words.capital(words.clean(note)) for note in (*document["doubts"], *document["notes"])]
+        print_section(page, "Spectrum", _spectrum(document, page.width - 4))
+        print_section(page, "When it oscillates", _spectrogram(document, page.width - 4))
+    rows = [words.capitalize_first(words.escape_unprintable(note)) for note in (*document["doubts"], *document["notes"])]
     if rows:
-        _section(page, "Good to know", rows)
+        print_section(page, "Good to know", rows)
     if paths:
         page.print()
-        page.print("   ".join(words.clean(path) for path in paths), soft_wrap=True)
+        page.print("   ".join(words.escape_unprintable(path) for path in paths), soft_wrap=True)
     written = page.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
 
@@ -57,44 +57,44 @@ def _head(page: Console, document: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     verdict, read = document["verdict"], document["read"]
-    page.print(Text(verdict.replace("_", " ").upper(), style=f"bold {COLORS.get(verdict, 'red')}"))
-    page.print(TOLD.get(verdict, ""))
+    page.print(Text(verdict.replace("_", " ").upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
+    page.print(VERDICT_TEXT.get(verdict, ""))
     page.print()
-    files = ", ".join(words.clean(path) for path in read.get("files") or ())
-    _indented(page, f"{files or 'series'}: {words.clean(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses")
-    _indented(page, columns(document))
+    files = ", ".join(words.escape_unprintable(path) for path in read.get("files") or ())
+    print_padded(page, f"{files or 'series'}: {words.escape_unprintable(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses")
+    print_padded(page, describe_columns(document))
 
 
-def columns(document: Mapping[str, Any]) -> str:
+def describe_columns(document: Mapping[str, Any]) -> str:
     """Which column is what, in words."""
     found = document["columns"]
-    parts = [f"{ROLES[role]} = {words.clean(name)}" for role in ROLES if (name := found.get(role))]
-    parts += [f"{ROLES[role]} not found" for role in ("generator", "discriminator") if not found.get(role)]
-    return f"{', '.join(parts)}; steps: {words.clean(found.get('step') or document['unit'])}"
+    parts = [f"{CURVE_LABELS[role]} = {words.escape_unprintable(name)}" for role in CURVE_LABELS if (name := found.get(role))]
+    parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not found.get(role)]
+    return f"{', '.join(parts)}; steps: {words.escape_unprintable(found.get('step') or document['unit'])}"
 
 
 def _curves(document: Mapping[str, Any], room: int) -> list[Any]:
     rows = []
     for role, curve in document["curves"].items():
         known = [value for value in curve["value"] if value is not None]
-        ends = f"{words.number(min(known))} to {words.number(max(known))}" if known else "no numbers"
-        rows.append(f"{ROLES.get(role, role):<8}{spark(curve['value'], min(room - 30, 60))}  {ends}")
+        ends = f"{words.format_number(min(known))} to {words.format_number(max(known))}" if known else "no numbers"
+        rows.append(f"{CURVE_LABELS.get(role, role):<8}{draw_minmax_sparkline(curve['value'], min(room - 30, 60))}  {ends}")
     steps = [step for curve in document["curves"].values() for step in (curve["step"][0], curve["step"][-1])]
-    return [*rows, f"{'':<8}{document['unit']} {words.number(min(steps))} to {words.number(max(steps))}"] if steps else rows
+    return [*rows, f"{'':<8}{document['unit']} {words.format_number(min(steps))} to {words.format_number(max(steps))}"] if steps else rows
 
 
-def spark(values: Sequence[float | None], size: int) -> str:
+def draw_minmax_sparkline(values: Sequence[float | None], width: int) -> str:
     """Values as `size` blocks from the smallest to the largest; where many fall on one block, the one farthest from the middle shows."""
     known = sorted(value for value in values if value is not None)
     if not known:
         return ""
     low, high, middle = known[0], known[-1], known[len(known) // 2]
     span, cells = (high - low) or 1.0, []
-    size = max(1, min(size, len(values)))
-    for at in range(size):
-        part = [value for value in values[at * len(values) // size : (at + 1) * len(values) // size] if value is not None]
+    width = max(1, min(width, len(values)))
+    for at in range(width):
+        part = [value for value in values[at * len(values) // width : (at + 1) * len(values) // width] if value is not None]
         far = max(part, key=lambda value: abs(value - middle)) if part else None
-        cells.append(" " if far is None else SPARKS[min(int((far - low) / span * len(SPARKS)), len(SPARKS) - 1)])
+        cells.append(" " if far is None else BLOCK_CHARACTERS[min(int((far - low) / span * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)])
     return "".join(cells)
 
 
@@ -110,26 +110,26 @@ def _spectrum(document: Mapping[str, Any], room: int) -> list[Any]:
     for place, value, critical in zip(periods, found["power"], found["critical"], strict=True):
         at = min(int((high - place) / ((high - low) or 1.0) * size), size - 1)
         power[at] = max(power[at], math.log(max(value, 1e-300) / max(critical, 1e-300)))
-    shown = "".join(" " if cell <= -9 else "█" if cell >= 0 else SPARKS[max(0, min(6, int((cell + 4) / 4 * 7)))] for cell in power)
-    ends = f"{words.number(math.exp(high))} … {words.number(math.exp(low))} {document['unit']}"
+    shown = "".join(" " if cell <= -9 else "█" if cell >= 0 else BLOCK_CHARACTERS[max(0, min(6, int((cell + 4) / 4 * 7)))] for cell in power)
+    ends = f"{words.format_number(math.exp(high))} … {words.format_number(math.exp(low))} {document['unit']}"
     rows = [f"power     {shown}", f"{'':<10}period {ends}; █ above the 5 % line of noise"]
-    rows[1:1] = [f"amplitude {spark(found['course']['amplitude'], size)}  over time"] if len(found["course"]["amplitude"]) > 3 else []
-    return [*rows, told_line(document)] if line.get("p_value") is not None else rows
+    rows[1:1] = [f"amplitude {draw_minmax_sparkline(found['course']['amplitude'], size)}  over time"] if len(found["course"]["amplitude"]) > 3 else []
+    return [*rows, describe_oscillation(document)] if line.get("p_value") is not None else rows
 
 
 def _spectrogram(document: Mapping[str, Any], room: int) -> list[Any]:
     """The spectrum over time, in cells."""
-    found, unit = document["spectrum"]["spectrogram"], words.clean(document["unit"])
-    ends = f"{words.number(found['step'][0])} … {words.number(found['step'][-1])} {unit}"
-    told = f"{'':<10}{ends}; shade: {', '.join(f'{shade} {step:g}' for shade, step in zip(SHADES[1:], STEPS, strict=True))} times the noise"
-    return [f"{'period':>8}", *cells(found, document["oscillation"].get("period"), min(room, 70)), f"{told}; · not known; ▸ the strongest line"]
+    found, unit = document["spectrum"]["spectrogram"], words.escape_unprintable(document["unit"])
+    ends = f"{words.format_number(found['step'][0])} … {words.format_number(found['step'][-1])} {unit}"
+    told = f"{'':<10}{ends}; shade: {', '.join(f'{shade} {step:g}' for shade, step in zip(INTENSITY_CHARACTERS[1:], INTENSITY_THRESHOLDS, strict=True))} times the noise"
+    return [f"{'period':>8}", *draw_text_spectrogram(found, document["oscillation"].get("period"), min(room, 70)), f"{told}; · not known; ▸ the strongest line"]
 
 
-def told_line(document: Mapping[str, Any]) -> str:
+def describe_oscillation(document: Mapping[str, Any]) -> str:
     """The strongest line in words."""
     line = document["oscillation"]
-    told = f"strongest line of {words.clean(line['curve'])}: period {words.number(line['period'])} {document['unit']}"
-    told += f", amplitude {words.number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {words.number(line['p_value'])}"
+    told = f"strongest line of {words.escape_unprintable(line['curve'])}: period {words.format_number(line['period'])} {document['unit']}"
+    told += f", amplitude {words.format_number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {words.format_number(line['p_value'])}"
     told += f" (noise alone does as much in {100 * line['p_value']:.2g} % of simulated logs)"
     if line.get("coherence") is not None:
         told += f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"

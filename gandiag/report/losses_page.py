@@ -8,33 +8,33 @@ from typing import Any
 from gandiag import __version__
 from gandiag.record import Exhibit, Finding
 from gandiag.report import words
-from gandiag.report.html import _css, _environment, _safe
-from gandiag.report.losses import ROLES, TOLD, columns, told_line
-from gandiag.report.view import LEVELS, remedy
+from gandiag.report.html import load_css, template_environment, mark_safe
+from gandiag.report.losses import CURVE_LABELS, VERDICT_TEXT, describe_columns, describe_oscillation
+from gandiag.report.view import LEVEL_LABELS, build_remedy
 
-ACCENTS = {"settled": "good", "inconclusive": "doubt"}
+ACCENT_CLASSES = {"settled": "good", "inconclusive": "doubt"}
 
 
 def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] = ()) -> str:
     """The whole page, about 90 kB. Loads jinja2 and matplotlib. Nothing is loaded from anywhere when it is shown."""
     verdict = str(document["verdict"])
     read = document["read"]
-    told = words.introduced(findings)
+    told = words.first_rule_per_remedy(findings)
     return (
-        _environment()
+        template_environment()
         .get_template("losses.html.jinja")
         .render(
-            accent=ACCENTS.get(verdict, "bad"),
-            word=words.capital(verdict.replace("_", " ")),
-            told=TOLD.get(verdict, ""),
+            accent=ACCENT_CLASSES.get(verdict, "bad"),
+            word=words.capitalize_first(verdict.replace("_", " ")),
+            told=VERDICT_TEXT.get(verdict, ""),
             files=", ".join(map(str, read.get("files") or ())) or "series",
-            facts=[f"{read['format']}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses", columns(document)],
-            line=words.capital(told_line(document)) + "." if document["oscillation"].get("p_value") is not None else "",
+            facts=[f"{read['format']}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses", describe_columns(document)],
+            line=words.capitalize_first(describe_oscillation(document)) + "." if document["oscillation"].get("p_value") is not None else "",
             charts=[_chart(exhibit) for exhibit in _exhibits(document)],
             spectrogram=_spectrogram(document),
             findings=[_finding(finding, told) for finding in findings],
-            remarks=[words.capital(str(note)) for note in (*document["doubts"], *document["notes"])],
-            css=_css(),
+            remarks=[words.capitalize_first(str(note)) for note in (*document["doubts"], *document["notes"])],
+            css=load_css(),
             version=__version__,
         )
     )
@@ -43,7 +43,7 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
 def _exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
     unit, found = document["unit"], []
     for title, roles in _groups(document["curves"]):
-        lines = {ROLES[role]: {"x": (curve := document["curves"][role])["step"], "y": curve["value"]} for role in roles}
+        lines = {CURVE_LABELS[role]: {"x": (curve := document["curves"][role])["step"], "y": curve["value"]} for role in roles}
         found.append(Exhibit(title, "series", f"{title} over {unit}", {"lines": lines}))
     line = document.get("spectrum")
     if line:
@@ -65,7 +65,7 @@ def _groups(curves: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     ranges = [(min(known), max(known)) for role in losses if (known := [value for value in curves[role]["value"] if value is not None])]
     whole = max((high for _, high in ranges), default=0.0) - min((low for low, _ in ranges), default=0.0)
     flat = len(ranges) == 2 and max(high - low for low, high in ranges) < 0.4 * whole
-    groups = [(f"Loss of {ROLES[role]}", (role,)) for role in losses] if flat else [("Losses", losses)]
+    groups = [(f"Loss of {CURVE_LABELS[role]}", (role,)) for role in losses] if flat else [("Losses", losses)]
     return [(title, roles) for title, roles in [*groups, ("Scores of D", scores)] if roles]
 
 
@@ -77,31 +77,31 @@ def _within(line: Mapping[str, Any]) -> tuple[float, float]:
 
 def _spectrogram(document: Mapping[str, Any]) -> dict[str, Any] | None:
     """The change of the spectrum over time, and how to read it; None where there is none."""
-    from gandiag.report.spectrogram import picture
+    from gandiag.report.spectrogram import draw_spectrogram
 
     found = (document.get("spectrum") or {}).get("spectrogram")
     if not found:
         return None
     line, unit = document["oscillation"], str(document["unit"])
     told = f"How strong each period is over time, in {document['spectrum']['curve']}: yellow is far above the noise, blue is noise."
-    told += f" Dashed: the strongest line, {words.number(line['period'])} {unit}. Hatched: too near the ends of the log to be judged."
-    return {"title": "When it oscillates", "caption": told, "svg": _safe(picture(found, line["period"], unit))}
+    told += f" Dashed: the strongest line, {words.format_number(line['period'])} {unit}. Hatched: too near the ends of the log to be judged."
+    return {"title": "When it oscillates", "caption": told, "svg": mark_safe(draw_spectrogram(found, line["period"], unit))}
 
 
 def _chart(exhibit: Exhibit) -> dict[str, Any]:
-    from gandiag.report.charts import Undrawable, chart
+    from gandiag.report.charts import ChartError, draw_chart
 
     about = {"kind": "chart", "title": exhibit.id, "caption": exhibit.caption}
     try:
-        drawn = chart(exhibit)
-    except Undrawable:
+        drawn = draw_chart(exhibit)
+    except ChartError:
         return about | {"svg": None, "legend": ()}
-    return about | {"svg": _safe(drawn.svg), "legend": drawn.legend}
+    return about | {"svg": mark_safe(drawn.svg), "legend": drawn.legend}
 
 
 def _finding(finding: Finding, told: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "rule": finding.rule, "level": finding.level, "label": LEVELS.get(finding.level, "Note"), "text": finding.text,
-        "evidence": [(words.name(key), words.shown(value)) for key, value in words.ordered(finding.evidence) if value is not None],
-        "remedies": [remedy(entry, finding.rule, told) for entry in finding.remedies],
+        "rule": finding.rule, "level": finding.level, "label": LEVEL_LABELS.get(finding.level, "Note"), "text": finding.text,
+        "evidence": [(words.key_to_text(key), words.format_value(value)) for key, value in words.sort_entries(finding.evidence) if value is not None],
+        "remedies": [build_remedy(entry, finding.rule, told) for entry in finding.remedies],
     }  # fmt: skip

@@ -9,87 +9,87 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from gandiag.judge.gate import Gated
+from gandiag.judge.gate import GateResult
 from gandiag.record import Finding, Record
 from gandiag.report import numbers, words
-from gandiag.report.verdicts import WORDS, code_of, measured, state
+from gandiag.report.verdicts import RESULT_LABELS, worst_exit_code, format_check_value, format_check_state
 
 _MARKS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
 _LINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))  # what GitHub turns into links and mentions by itself
 
 
-def code(text: object) -> str:
+def code_span(text: object) -> str:
     """A code span that holds exactly this text."""
-    safe = words.clean(text).replace("|", "\\|") or " "
+    safe = words.escape_unprintable(text).replace("|", "\\|") or " "
     fence = "`" * (max((len(run) for run in re.findall("`+", safe)), default=0) + 1)
     return f"{fence} {safe} {fence}" if "`" in safe else f"{fence}{safe}{fence}"
 
 
-def prose(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Text whose marks mean nothing, and that mentions nobody."""
-    safe = _MARKS.sub(r"\\\1", words.clean(text))
+    safe = _MARKS.sub(r"\\\1", words.escape_unprintable(text))
     for plain, inert in _LINKS:
         safe = safe.replace(plain, inert)
     return safe
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A table; nothing where there are no rows."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines, ""] if lines else []
+    return [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}", *lines, ""] if lines else []
 
 
 def render_markdown(record: Record) -> str:
     """A record: verdict, sentence, findings with what to try, profile, aspects, measurements."""
-    caveat = words.caveat(record)
-    lines = [f"## {words.verdict(record)} {code(words.subject(record))}" if record.verdict in words.VERDICTS else f"## {code(words.verdict(record))}", ""]
-    lines += [prose(words.sentence(record)) + (f" ({prose(caveat)})" if caveat else ""), ""]
-    lines += [line for finding in words.findings(record) for line in _finding(finding)]
+    caveat = words.describe_caveat(record)
+    lines = [f"## {words.format_verdict(record)} {code_span(words.format_subject(record))}" if record.verdict in words.VERDICT_LABELS else f"## {code_span(words.format_verdict(record))}", ""]
+    lines += [escape_markdown(words.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""), ""]
+    lines += [line for finding in words.sort_findings(record) for line in _finding(finding)]
     for title, section in (("Where the variety went", record.profile), ("Which aspect", record.aspects)):
-        lines += table((title, "share lost"), [(code(name), code(words.estimate(entry))) for name, entry in section.items()])
-    telling, _ = numbers.split(record)
-    rows = [(code(key), code(words.estimate({"value": row.value, "low": row.low, "high": row.high}, words.number)), code(words.number(row.floor)),
-             words.BETTER.get(row.better, words.NONE)) for key, row in telling]  # fmt: skip
-    lines += table(("measurement", "value", "real against real", "better"), rows)
-    missing = [f"- {code(keys)}: {prose(reason)}" for keys, reason in words.unmeasured(record)]
+        lines += format_table((title, "share lost"), [(code_span(name), code_span(words.format_estimate(entry))) for name, entry in section.items()])
+    telling, _ = numbers.split_measurements(record)
+    rows = [(code_span(key), code_span(words.format_estimate({"value": row.value, "low": row.low, "high": row.high}, words.format_number)), code_span(words.format_number(row.floor)),
+             words.DIRECTION_SYMBOLS.get(row.better, words.NOT_AVAILABLE)) for key, row in telling]  # fmt: skip
+    lines += format_table(("measurement", "value", "real against real", "better"), rows)
+    missing = [f"- {code_span(keys)}: {escape_markdown(reason)}" for keys, reason in words.group_missing_measurements(record)]
     return "\n".join([*lines, *(["Not measured:", "", *missing, ""] if missing else [])]).rstrip() + "\n"
 
 
 def _finding(finding: Finding, remedies: int = 2) -> list[str]:
-    lines = [f"- **{words.LEVELS.get(finding.level, 'note')}** {code(finding.rule)} {prose(finding.text)}"]
-    lines += [f"  - try {rank}: {prose(_remedy(remedy))}" for rank, remedy in enumerate(finding.remedies[:remedies], 1)]
+    lines = [f"- **{words.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"]
+    lines += [f"  - try {rank}: {escape_markdown(_remedy(remedy))}" for rank, remedy in enumerate(finding.remedies[:remedies], 1)]
     return [*lines, ""]
 
 
 def _remedy(remedy: Mapping[str, object]) -> str:
-    told = words.shown(remedy.get("title") or remedy.get("key"))
-    return f"{told}. {words.capital(words.shown(remedy['why']))}" if remedy.get("why") else told
+    told = words.format_value(remedy.get("title") or remedy.get("key"))
+    return f"{told}. {words.capitalize_first(words.format_value(remedy['why']))}" if remedy.get("why") else told
 
 
-def render_gate(gated: Sequence[Gated]) -> str:
+def render_gate_markdown(results: Sequence[GateResult]) -> str:
     """A gate's result: one table, then for each failure what was found and what to try."""
-    failed = [one for one in gated if not one.passed]
-    title = f"{len(failed)} of {len(gated)} failed" if failed else f"{len(gated)} passed"
-    lines = [f"## gandiag gate: {title} (exit code {int(code_of(gated))})", ""]
-    rows = [row for one in sorted(gated, key=lambda one: one.passed) for row in _rows(one)]
-    lines += table(("", "subject", "verdict", "check", "measured", "must be", "policy"), rows)
-    for one in gated:
+    failed = [one for one in results if not one.passed]
+    title = f"{len(failed)} of {len(results)} failed" if failed else f"{len(results)} passed"
+    lines = [f"## gandiag gate: {title} (exit code {int(worst_exit_code(results))})", ""]
+    rows = [row for one in sorted(results, key=lambda one: one.passed) for row in _rows(one)]
+    lines += format_table(("", "subject", "verdict", "check", "measured", "must be", "policy"), rows)
+    for one in results:
         lines += _details(one)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(one: Gated) -> list[tuple[str, ...]]:
-    verdict = "" if one.record is None else words.VERDICTS.get(one.record.verdict, "")
+def _rows(one: GateResult) -> list[tuple[str, ...]]:
+    verdict = "" if one.record is None else words.VERDICT_LABELS.get(one.record.verdict, "")
     if one.error is not None:
-        return [(WORDS[one.code], code(one.subject), "", "", "", "", "")]
-    checks = [*one.failures(), *(check for check in one.checks if check.good)]
-    return [(prose(state(check)) if check.good else f"**{prose(state(check))}**", code(one.subject), verdict, code(check.key), code(measured(check)),
-             prose(check.must), code(check.where) if check.where else "") for check in checks]  # fmt: skip
+        return [(RESULT_LABELS[one.code], code_span(one.subject), "", "", "", "", "")]
+    checks = [*one.failures(), *(check for check in one.checks if check.ok)]
+    return [(escape_markdown(format_check_state(check)) if check.ok else f"**{escape_markdown(format_check_state(check))}**", code_span(one.subject), verdict, code_span(check.key), code_span(format_check_value(check)),
+             escape_markdown(check.must), code_span(check.where) if check.where else "") for check in checks]  # fmt: skip
 
 
-def _details(one: Gated) -> list[str]:
-    lines = [] if one.error is None else [f"- {code(one.subject)} {prose(one.error.what)}. {prose(one.error.hint)}", ""]
-    lines += [f"- {code(one.subject)} {code(check.key)}: {prose(check.reason)}" for check in one.failures() if check.reason]
-    lines += [f"- {prose(remark)}" for remark in one.remarks]
+def _details(one: GateResult) -> list[str]:
+    lines = [] if one.error is None else [f"- {code_span(one.subject)} {escape_markdown(one.error.message)}. {escape_markdown(one.error.hint)}", ""]
+    lines += [f"- {code_span(one.subject)} {code_span(check.key)}: {escape_markdown(check.reason)}" for check in one.failures() if check.reason]
+    lines += [f"- {escape_markdown(remark)}" for remark in one.remarks]
     found = [line for finding in one.findings() for line in _finding(finding)] if not one.passed else []
-    return [*lines, *([""] if lines else []), *([f"### {code(one.subject)}", "", *found] if found else [])]
+    return [*lines, *([""] if lines else []), *([f"### {code_span(one.subject)}", "", *found] if found else [])]

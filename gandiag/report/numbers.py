@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from gandiag.record import Measurement, Record
-from gandiag.report.words import estimate
+from gandiag.report.words import format_estimate
 
-Rows = list[tuple[str, Measurement]]
+MeasurementRows = list[tuple[str, Measurement]]
 
 
-def split(record: Record) -> tuple[Rows, Rows]:
+def split_measurements(record: Record) -> tuple[MeasurementRows, MeasurementRows]:
     """(telling, rest), each by key. Telling: has a floor to compare with, and is no variant (`x_q05` beside `x`). Without floors, all are."""
     made = [(key, entry) for key, entry in sorted(record.measurements.items()) if entry.status == "ok"]
     keys = {key for key, _ in made}
@@ -19,19 +19,19 @@ def split(record: Record) -> tuple[Rows, Rows]:
     return (telling, [row for row in made if row not in telling]) if telling else (made, [])
 
 
-def unit(entry: Measurement) -> str:
+def display_unit(entry: Measurement) -> str:
     """The unit where it says something that the number does not."""
     return "" if entry.unit in ("1", "share", "ratio") else entry.unit
 
 
-def of_class(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+def read_class_score(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """A class's score as {value, low, high}, and its spread in words, the only thing known without real data of the class."""
     score, spread = entry.get("score"), entry.get("spread")
-    inside = f"spread {estimate({'value': spread, 'low': entry.get('spread_low'), 'high': entry.get('spread_high')})}" if spread is not None else ""
+    inside = f"spread {format_estimate({'value': spread, 'low': entry.get('spread_low'), 'high': entry.get('spread_high')})}" if spread is not None else ""
     return (score if isinstance(score, Mapping) else {**entry, "value": score}), inside
 
 
-def sweep(record: Record) -> tuple[str, list[str], list[Mapping[str, Any]]]:
+def read_response(record: Record) -> tuple[str, list[str], list[Mapping[str, Any]]]:
     """(axis, columns, points) of the response: columns that hold a number somewhere, spread first."""
     points = [point for point in record.response.get("points") or () if isinstance(point, Mapping)]
     axis = record.response.get("axis") or "scale"

@@ -7,27 +7,27 @@ from typing import Any
 
 from gandiag.record import Record
 from gandiag.report import words
-from gandiag.report.sections import bar
+from gandiag.report.sections import draw_bar
 
 
 def render_run(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]],
                failed: Sequence[tuple[str, str]] = (), paths: Sequence[str] = ()) -> str:  # fmt: skip
     """The whole view as plain text that ends with a newline; 80 columns."""
-    worst = [words.verdict(record) for _, record in points]
+    worst = [words.format_verdict(record) for _, record in points]
     rows = [f"{worst[-1]}  at the last of {len(points)} checkpoints", ""]
-    rows += [words.capital(words.clean(entry["text"])) + "." for entry in brackets] or ["Variety fell between no two checkpoints by more than their intervals."]
+    rows += [words.capitalize_first(words.escape_unprintable(entry["text"])) + "." for entry in brackets] or ["Variety fell between no two checkpoints by more than their intervals."]
     rows += ["", f"  {'step':>10}  {'score':<20}  {'':<20}  verdict"]
     for step, record in points:
         score = record.score
-        told = words.estimate({"value": score.value, "low": score.low, "high": score.high})
-        rows.append(f"  {step:>10,.0f}  {told:<20}  {bar(score.value, score.low, score.high):<20}  {words.verdict(record).lower()}")
+        told = words.format_estimate({"value": score.value, "low": score.low, "high": score.high})
+        rows.append(f"  {step:>10,.0f}  {told:<20}  {draw_bar(score.value, score.low, score.high):<20}  {words.format_verdict(record).lower()}")
     rows += ["", "Losses"]
     if log is None:
         rows.append("  no log was found: give --log FILE")
     else:
-        rows.append(f"  {words.name(log['verdict'])}")
-        unit = words.clean(log["unit"])
-        rows += [f"  {words.number(event['step'])} {unit}: {words.name(event['kind'])}, {words.clean(event['evidence'])}" for event in log["events"]]
-    rows += ["", "Not audited", *(f"  {words.clean(name)}: {words.clean(why)}" for name, why in failed)] if failed else []
-    rows += ["", "   ".join(map(words.clean, paths))] if paths else []
+        rows.append(f"  {words.key_to_text(log['verdict'])}")
+        unit = words.escape_unprintable(log["unit"])
+        rows += [f"  {words.format_number(event['step'])} {unit}: {words.key_to_text(event['kind'])}, {words.escape_unprintable(event['evidence'])}" for event in log["events"]]
+    rows += ["", "Not audited", *(f"  {words.escape_unprintable(name)}: {words.escape_unprintable(why)}" for name, why in failed)] if failed else []
+    rows += ["", "   ".join(map(words.escape_unprintable, paths))] if paths else []
     return "\n".join(rows) + "\n"

@@ -6,38 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gandiag import __version__
-from gandiag.judge.policy import exit_code
+from gandiag.judge.policy import verdict_exit_code
 from gandiag.record import Record
 from gandiag.report import words
-from gandiag.report.html import _css, _environment, _safe
-from gandiag.report.timeline import timeline
+from gandiag.report.html import load_css, template_environment, mark_safe
+from gandiag.report.timeline import draw_timeline
 
-ACCENTS = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt"}
+ACCENT_CLASSES = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt"}
 
 
 def render_run_page(folder: str, points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]],
                     failed: Sequence[tuple[str, str]] = ()) -> str:  # fmt: skip
     """The whole page. Loads jinja2 and matplotlib. Nothing is loaded from anywhere when it is shown."""
-    svg, legend = timeline(points, log, brackets)
+    svg, legend = draw_timeline(points, log, brackets)
     last = points[-1][1]
     return (
-        _environment()
+        template_environment()
         .get_template("runs.html.jinja")
         .render(
-            accent=ACCENTS.get(last.verdict, "bad"),
-            word=words.capital(words.verdict(last).lower()),
+            accent=ACCENT_CLASSES.get(last.verdict, "bad"),
+            word=words.capitalize_first(words.format_verdict(last).lower()),
             folder=folder,
-            told=f"at the last of {len(points)} checkpoints; {sum(int(exit_code(record)) == 1 for _, record in points)} of them fail.",
-            fell=[words.capital(str(entry["text"])) + "." for entry in brackets]
+            told=f"at the last of {len(points)} checkpoints; {sum(int(verdict_exit_code(record)) == 1 for _, record in points)} of them fail.",
+            fell=[words.capitalize_first(str(entry["text"])) + "." for entry in brackets]
             or ["Variety fell between no two checkpoints by more than their intervals."],
-            svg=_safe(svg),
+            svg=mark_safe(svg),
             legend=legend,
-            parts=[words.name(key) for key in _parts(points)],
+            parts=[words.key_to_text(key) for key in _parts(points)],
             rows=[_row(step, record, _parts(points)) for step, record in points],
-            losses=None if log is None else words.capital(words.name(log["verdict"])),
+            losses=None if log is None else words.capitalize_first(words.key_to_text(log["verdict"])),
             events=[_event(event, str((log or {}).get("unit"))) for event in (log or {}).get("events") or ()],
             failed=failed,
-            css=_css(),
+            css=load_css(),
             version=__version__,
         )
     )
@@ -45,14 +45,14 @@ def render_run_page(folder: str, points: Sequence[tuple[float, Record]], log: Ma
 
 def _parts(points: Sequence[tuple[float, Record]]) -> list[str]:
     """The parts of the profile that any checkpoint has."""
-    return [key for key in words.PROFILE if any(words.estimate(record.profile.get(key)) != words.NONE for _, record in points if record.profile.get(key))]
+    return [key for key in words.PROFILE_TEXT if any(words.format_estimate(record.profile.get(key)) != words.NOT_AVAILABLE for _, record in points if record.profile.get(key))]
 
 
 def _row(step: float, record: Record, parts: Sequence[str]) -> dict[str, Any]:
     score = {"value": record.score.value, "low": record.score.low, "high": record.score.high}
-    cells = [words.estimate(record.profile.get(key)) if record.profile.get(key) else words.NONE for key in parts]
-    return {"step": f"{step:,.10g}", "score": words.estimate(score), "cells": cells, "verdict": words.verdict(record).lower()}
+    cells = [words.format_estimate(record.profile.get(key)) if record.profile.get(key) else words.NOT_AVAILABLE for key in parts]
+    return {"step": f"{step:,.10g}", "score": words.format_estimate(score), "cells": cells, "verdict": words.format_verdict(record).lower()}
 
 
 def _event(event: Mapping[str, Any], unit: str) -> str:
-    return f"{event['step']:,.6g} {unit}: {words.name(event['kind'])}, {event['evidence']}"
+    return f"{event['step']:,.6g} {unit}: {words.key_to_text(event['kind'])}, {event['evidence']}"

@@ -14,55 +14,55 @@ from gandiag.report import game, numbers, origin, words
 if TYPE_CHECKING:
     from rich.table import Table
 
-BAR = 20
-DIAL = 40
-ROWS = 10
-SPARKS = "▁▂▃▄▅▆▇█"
-POINT_COLUMNS = 4
-SHORT = 6  # of a unit
+BAR_WIDTH = 20
+SCORE_BAR_WIDTH = 40
+MAX_ROWS = 10
+BLOCK_CHARACTERS = "▁▂▃▄▅▆▇█"
+MAX_RESPONSE_COLUMNS = 4
+MAX_UNIT_LENGTH = 6  # of a unit
 
 
-def all_of(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
+def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
     """(title, renderables) of every section that this Record has something for, in reading order."""
     entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
         ("Where the variety went", _profile), ("Which aspect", _aspects), ("Modes", _modes), ("Classes, worst first", _classes),
         ("Reaction to the latent scale", _response), ("Training", _training), ("The game between G and D", _game),
         ("Measurements", _measurements), ("The generator", _generator),
-        ("Assumed", _assumed), ("Good to know", origin.remarks), ("How it was measured", _provenance),
+        ("Assumed", _assumed), ("Good to know", origin.collect_notes), ("How it was measured", _provenance),
     )
     for title, build in entries:
         body = build(record)
         if body:
             yield title, body
-    if verbose and numbers.split(record)[1]:
-        yield "More measurements", [measured(numbers.split(record)[1])]
+    if verbose and numbers.split_measurements(record)[1]:
+        yield "More measurements", [make_measurement_table(numbers.split_measurements(record)[1])]
     seconds = record.provenance.get("seconds")
     if verbose and isinstance(seconds, Mapping):
-        yield "Seconds per stage", _pairs([(words.name(stage), words.number(took)) for stage, took in seconds.items()])
+        yield "Seconds per stage", _pairs([(words.key_to_text(stage), words.format_number(took)) for stage, took in seconds.items()])
 
 
-def bar(value: float | None, low: float | None, high: float | None, size: int = BAR, limit: float | None = None) -> str:
+def draw_bar(value: float | None, low: float | None, high: float | None, width: int = BAR_WIDTH, limit: float | None = None) -> str:
     """A share in [0, 1] as text: █ up to the lower end, ▒ the interval, · the rest, | the limit."""
     if value is None:
         return ""
     low, high = value if low is None else low, value if high is None else high
-    solid, soft = (round(min(max(end, 0.0), 1.0) * size) for end in (low, high))
-    soft = max(soft, round(min(max(value, 0.0), 1.0) * size))
-    cells = list("█" * solid + "▒" * (soft - solid) + "·" * (size - soft))
+    solid, soft = (round(min(max(end, 0.0), 1.0) * width) for end in (low, high))
+    soft = max(soft, round(min(max(value, 0.0), 1.0) * width))
+    cells = list("█" * solid + "▒" * (soft - solid) + "·" * (width - soft))
     if limit is None:
         return "".join(cells)
-    cells.insert(round(min(max(limit, 0.0), 1.0) * size), "|")
+    cells.insert(round(min(max(limit, 0.0), 1.0) * width), "|")
     return "".join(cells)
 
 
-def dial(score: Score) -> str:
+def draw_score_bar(score: Score) -> str:
     """The score on its scale, with interval and limit."""
     if score.value is None:
         return ""
-    return f"all variety {bar(score.value, score.low, score.high, DIAL, score.limit)} none   limit {words.score2(score.limit)}"
+    return f"all variety {draw_bar(score.value, score.low, score.high, SCORE_BAR_WIDTH, score.limit)} none   limit {words.format_score(score.limit)}"
 
 
-def grid(*columns: str, header: Sequence[str] = ()) -> Table:
+def make_table(*columns: str, header: Sequence[str] = ()) -> Table:
     """A table without lines; columns are "left" or "right"."""
     from rich.table import Table
 
@@ -75,27 +75,27 @@ def grid(*columns: str, header: Sequence[str] = ()) -> Table:
 def _shares(entries: Mapping[str, Any], meaning: Mapping[str, str]) -> list[Any]:
     if not entries:
         return []
-    table = grid("left", "left", "left", "left")
-    for key in words.known_first(entries, meaning):
+    table = make_table("left", "left", "left", "left")
+    for key in words.sort_known_first(entries, meaning):
         entry = entries[key] or {}
-        strip = bar(entry.get("value"), entry.get("low"), entry.get("high"))
-        table.add_row(words.name(key), words.estimate(entry), strip, meaning.get(key, ""))
+        strip = draw_bar(entry.get("value"), entry.get("low"), entry.get("high"))
+        table.add_row(words.key_to_text(key), words.format_estimate(entry), strip, meaning.get(key, ""))
     return [table]
 
 
 def _profile(record: Record) -> list[Any]:
-    return _shares(record.profile, words.PROFILE)
+    return _shares(record.profile, words.PROFILE_TEXT)
 
 
 def _aspects(record: Record) -> list[Any]:
-    return _shares(record.aspects, words.ASPECTS)
+    return _shares(record.aspects, words.ASPECT_TEXT)
 
 
 def _counted(modes: Mapping[str, Any]) -> str:
-    found = words.shown(modes["found"])
+    found = words.format_value(modes["found"])
     if modes["covered"] is None:
         return f"modes found: {found}; how many of the data's are covered is not known"
-    return f"{words.shown(modes['covered'])} of {found} modes of the real data are covered"
+    return f"{words.format_value(modes['covered'])} of {found} modes of the real data are covered"
 
 
 def _modes(record: Record) -> list[Any]:
@@ -104,54 +104,54 @@ def _modes(record: Record) -> list[Any]:
         return []
     counts = {"covered", "found"} <= modes.keys()
     facts = [_counted(modes)] if counts else []
-    facts += [f"{key} {words.shown(modes[key])}" for key in ("effective", "stability") if modes.get(key) is not None]
+    facts += [f"{key} {words.format_value(modes[key])}" for key in ("effective", "stability") if modes.get(key) is not None]
     missed = list(modes.get("missed") or ())
     if not missed:
         return [" · ".join(facts)]
-    table = grid("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
-    for entry in missed[:ROWS]:
-        table.add_row(words.shown(entry.get("mode")), _percent(entry.get("share_real")), _percent(entry.get("share_fake")))
+    table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
+    for entry in missed[:MAX_ROWS]:
+        table.add_row(words.format_value(entry.get("mode")), _percent(entry.get("share_real")), _percent(entry.get("share_fake")))
     return [" · ".join(facts), table, *_rest(missed, "missed modes")]
 
 
 def _percent(share: float | None) -> str:
-    return words.NONE if share is None else f"{100 * share:.1f} %"
+    return words.NOT_AVAILABLE if share is None else f"{100 * share:.1f} %"
 
 
 def _rest(rows: Sequence[Any], what: str) -> list[str]:
-    return [f"and {len(rows) - ROWS} more {what}, in the record"] if len(rows) > ROWS else []
+    return [f"and {len(rows) - MAX_ROWS} more {what}, in the record"] if len(rows) > MAX_ROWS else []
 
 
 def _classes(record: Record) -> list[Any]:
     if not record.classes:
         return []
-    table = grid("left", "left", "left", "left")
-    for entry in record.classes[:ROWS]:
-        score, inside = numbers.of_class(entry)
-        table.add_row(words.shown(entry.get("label")), words.estimate(score), bar(score.get("value"), score.get("low"), score.get("high")), inside)
+    table = make_table("left", "left", "left", "left")
+    for entry in record.classes[:MAX_ROWS]:
+        score, inside = numbers.read_class_score(entry)
+        table.add_row(words.format_value(entry.get("label")), words.format_estimate(score), draw_bar(score.get("value"), score.get("low"), score.get("high")), inside)
     return [table, *_rest(record.classes, "classes")]
 
 
 def _response(record: Record) -> list[Any]:
-    axis, keys, points = numbers.sweep(record)
-    keys = keys[:POINT_COLUMNS]
+    axis, keys, points = numbers.read_response(record)
+    keys = keys[:MAX_RESPONSE_COLUMNS]
     if not points:
-        return [words.clean(record.response["reason"])] if record.response.get("reason") else []
-    table = grid("right", *("right" for _ in keys), "left", header=(words.name(axis), *(words.name(key) for key in keys), ""))
+        return [words.escape_unprintable(record.response["reason"])] if record.response.get("reason") else []
+    table = make_table("right", *("right" for _ in keys), "left", header=(words.key_to_text(axis), *(words.key_to_text(key) for key in keys), ""))
     for point in points:
-        table.add_row(words.scale(point.get(axis)), *(words.number(point.get(key)) for key in keys), _mark(record, axis, point.get(axis)))
-    spark = sparkline([point.get("spread") for point in points])
-    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {words.name(axis)} 1)" if spark else ""
-    why = words.clean(record.response["reason"]) if axis == "psi" and record.response.get("reason") else ""
-    return [table, *(line for line in (caption, why, noise(record)) if line)]
+        table.add_row(words.format_scale(point.get(axis)), *(words.format_number(point.get(key)) for key in keys), _mark(record, axis, point.get(axis)))
+    spark = draw_sparkline([point.get("spread") for point in points])
+    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {words.key_to_text(axis)} 1)" if spark else ""
+    why = words.escape_unprintable(record.response["reason"]) if axis == "psi" and record.response.get("reason") else ""
+    return [table, *(line for line in (caption, why, describe_noise_share(record)) if line)]
 
 
-def noise(record: Record) -> str:
+def describe_noise_share(record: Record) -> str:
     """How much of the output is noise, in words; nothing for a network without noise inputs."""
     found = record.measurements.get("noise_share")
     if found is None or found.value is None:
         return ""
-    share = words.estimate({"value": found.value, "low": found.low, "high": found.high})
+    share = words.format_estimate({"value": found.value, "low": found.low, "high": found.high})
     return f"noise inputs alone, at a fixed latent: {share} of the output's variance"
 
 
@@ -166,77 +166,77 @@ def _mark(record: Record, axis: str, at: Any) -> str:
     return "◂ " + ", ".join(marks) if marks else ""
 
 
-def sparkline(values: Sequence[float | None]) -> str:
+def draw_sparkline(values: Sequence[float | None]) -> str:
     """Values as one line of blocks, from 0 to the largest; nothing for fewer than three."""
     known = [value for value in values if value is not None]
     if len(known) < 3 or not max(known) > 0:
         return ""
     top = max(known)
-    return "".join(" " if value is None else SPARKS[min(int(max(value, 0.0) / top * len(SPARKS)), len(SPARKS) - 1)] for value in values)
+    return "".join(" " if value is None else BLOCK_CHARACTERS[min(int(max(value, 0.0) / top * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)] for value in values)
 
 
 def _training(record: Record) -> list[Any]:
     losses = record.training
     if not losses:
         return []
-    rows = [f"losses: {words.name(losses.get('verdict') or 'not judged')}"]
-    rows += [f"oscillation: {words.evidence(losses['oscillation'])}"] if losses.get("oscillation") else []
+    rows = [f"losses: {words.key_to_text(losses.get('verdict') or 'not judged')}"]
+    rows += [f"oscillation: {words.format_evidence(losses['oscillation'])}"] if losses.get("oscillation") else []
     events = list(losses.get("events") or ())
-    rows += [f"step {words.shown(event.get('step'))}: {words.name(event.get('kind'))} ({words.shown(event.get('evidence'))})" for event in events[:ROWS]]
+    rows += [f"step {words.format_value(event.get('step'))}: {words.key_to_text(event.get('kind'))} ({words.format_value(event.get('evidence'))})" for event in events[:MAX_ROWS]]
     return [*rows, *_rest(events, "events")]
 
 
 def _game(record: Record) -> list[Any]:
-    return _pairs(game.rows(record))
+    return _pairs(game.build_duality_gap_rows(record))
 
 
 def _measurements(record: Record) -> list[Any]:
-    telling, rest = numbers.split(record)
+    telling, rest = numbers.split_measurements(record)
     if not telling:
         return []
     floors = ["floor: the same number between two parts of the real data"] if any(entry.floor is not None for _, entry in telling) else []
-    return [measured(telling), *floors, *([f"and {len(rest)} more with -v"] if rest else [])]
+    return [make_measurement_table(telling), *floors, *([f"and {len(rest)} more with -v"] if rest else [])]
 
 
-def measured(rows: Sequence[tuple[str, Measurement]]) -> Table:
+def make_measurement_table(rows: Sequence[tuple[str, Measurement]]) -> Table:
     """A table of measurements: value, interval, floor, n and direction."""
-    table = grid("left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better"))
+    table = make_table("left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better"))
     for key, entry in rows:
-        table.add_row(words.clean(key), *cells(entry))
+        table.add_row(words.escape_unprintable(key), *format_measurement(entry))
     return table
 
 
-def cells(entry: Measurement) -> tuple[str, str, str, str, str]:
+def format_measurement(entry: Measurement) -> tuple[str, str, str, str, str]:
     """value, interval, floor, n, direction as text. Long units are left to the page."""
-    unit = words.clean(numbers.unit(entry))
+    unit = words.escape_unprintable(numbers.display_unit(entry))
     return (
-        f"{words.number(entry.value)} {unit if len(unit) <= SHORT else ''}".rstrip(),
-        words.interval(entry.low, entry.high),
-        words.number(entry.floor),
-        f"{entry.n:,}" if entry.n else words.NONE,
-        words.BETTER[entry.better],
+        f"{words.format_number(entry.value)} {unit if len(unit) <= MAX_UNIT_LENGTH else ''}".rstrip(),
+        words.format_interval(entry.low, entry.high),
+        words.format_number(entry.floor),
+        f"{entry.n:,}" if entry.n else words.NOT_AVAILABLE,
+        words.DIRECTION_SYMBOLS[entry.better],
     )
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> list[Any]:
-    table = grid("left", "left")
+    table = make_table("left", "left")
     for left, right in rows:
         table.add_row(left, right)
     return [table] if rows else []
 
 
 def _generator(record: Record) -> list[Any]:
-    about, line = record.subject, origin.model(record)
-    rows = [("file", words.subject(record))]
+    about, line = record.subject, origin.describe_model(record)
+    rows = [("file", words.format_subject(record))]
     rows += [("model", line)] if line else []
-    rows += [(key, words.shown(about[key])) for key in ("loader", "sha256") if about.get(key)]
+    rows += [(key, words.format_value(about[key])) for key in ("loader", "sha256") if about.get(key)]
     return _pairs(rows)
 
 
 def _assumed(record: Record) -> list[Any]:
     entries = record.subject.get("assumptions") or ()
-    return [f"{words.shown(entry.get('what'))}: {words.shown(entry.get('value'))} ({words.shown(entry.get('source'))})" for entry in entries]
+    return [f"{words.format_value(entry.get('what'))}: {words.format_value(entry.get('value'))} ({words.format_value(entry.get('source'))})" for entry in entries]
 
 
 def _provenance(record: Record) -> list[Any]:
-    return _pairs(origin.circumstances(record))
+    return _pairs(origin.build_provenance_rows(record))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 # Metric key: (column title, name, what it is)
-TITLES = {
+METRIC_LABELS = {
     "frechet": ("FD", "Fréchet distance", "FID's formula, on the vectors themselves"),
     "recall": ("rec", "recall", "Kynkäänniemi 2019, k = 5"),
     "coverage": ("cov", "coverage", "Naeem 2020, k = 5"),
@@ -23,10 +23,10 @@ TITLES = {
     "pairwise_distance": ("MPD", "mean pairwise distance", ""),
     "pairwise_similarity": ("sim", "mean pairwise similarity", "MS-SSIM's like, SSIM's last term over whole vectors"),
 }
-GROUPS = {"null": "nothing lost", "collapse": "collapse", "control": "controls: fidelity faults alone, no variety lost",
+GROUP_LABELS = {"null": "nothing lost", "collapse": "collapse", "control": "controls: fidelity faults alone, no variety lost",
           "masked": "masked: collapse behind a fidelity fault"}  # fmt: skip
-WORDS = {"healthy": "healthy", "collapsed": "collapsed", "inconclusive": "unsure"}
-ABOUT = """\
+VERDICT_LABELS = {"healthy": "healthy", "collapsed": "collapsed", "inconclusive": "unsure"}
+LEGEND_TEXT = """\
 lost     the variety taken away, known by construction
 score    gandiag's estimate of it, with its 95 % interval; verdict at the default limit of {limit:.2f}
 off      share of samples off the manifold: fidelity, reported and not scored
@@ -39,19 +39,19 @@ These samples are vectors, without pixels and scales: MS-SSIM itself has no mean
 without Inception's features FD is no FID. `gandiag explain NAME` has formulas and sources."""
 
 
-def render_selftest(document: Mapping[str, Any], *, color: bool = False) -> str:
+def render_self_test(document: Mapping[str, Any], *, color: bool = False) -> str:
     """The whole document as text that ends with a newline, at most 100 columns wide."""
     page = _page(color)
-    page.print(verdict(document), style="bold green" if document["ok"] else "bold red")
+    page.print(describe_result(document), style="bold green" if document["ok"] else "bold red")
     page.print(_setting(document))
     for dim in document["dims"]:
         page.print(f"\n{dim} dimensions", style="bold")
         rows = [row for row in document["rows"] if row["dim"] == dim]
-        for group, heading in GROUPS.items():
+        for group, heading in GROUP_LABELS.items():
             _group(page, heading, [row for row in rows if group == ("null" if row["group"] == "clean" else row["group"])], header=group == "null")
     keys = list(document["rows"][0]["metrics"])
-    titles = "\n".join(f"{TITLES[key][0]:<9}{': '.join(part for part in TITLES[key][1:] if part)}" for key in keys)
-    page.print("\n" + ABOUT.format(limit=document["limit"], nulls=document["nulls"], titles=titles))
+    titles = "\n".join(f"{METRIC_LABELS[key][0]:<9}{': '.join(part for part in METRIC_LABELS[key][1:] if part)}" for key in keys)
+    page.print("\n" + LEGEND_TEXT.format(limit=document["limit"], nulls=document["nulls"], titles=titles))
     _summary(page, document)
     written: str = page.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
@@ -65,7 +65,7 @@ def _page(color: bool) -> Console:
                    markup=False, emoji=False, highlight=False, force_jupyter=False, legacy_windows=False, _environ={})
 
 
-def verdict(document: Mapping[str, Any]) -> str:
+def describe_result(document: Mapping[str, Any]) -> str:
     """One line: did the score hold?"""
     rows, off = len(document["rows"]), document["off"]
     told = f"mean absolute error {document['mean_absolute_error']:.3f}"
@@ -91,7 +91,7 @@ def _group(page: Console, heading: str, rows: Sequence[Mapping[str, Any]], *, he
     for title, width in (("", 27), ("lost", 4), ("score", 5), ("95 %", 7), ("verdict", 9), ("off", 3), ("ok", 3)):
         table.add_column(title, width=width, no_wrap=True, justify="left" if width in (27, 9) else "right")
     for key in rows[0]["metrics"]:
-        table.add_column(TITLES[key][0] + " ", width=4, no_wrap=True, justify="right")
+        table.add_column(METRIC_LABELS[key][0] + " ", width=4, no_wrap=True, justify="right")
     for row in rows:
         table.add_row(*_cells(row), style="" if row["ok"] else "bold red")
     if not header:
@@ -101,10 +101,10 @@ def _group(page: Console, heading: str, rows: Sequence[Mapping[str, Any]], *, he
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     score = row["score"]
-    words = [WORDS[name] for name in row["verdicts"]]
-    marks = [f"{short(found['value'])}{'*' if found['told'] else ' '}" for found in row["metrics"].values()]
-    return [row["name"], share(row["target"]), share(score["value"]), f"{share(score['low'])}–{share(score['high'])}",
-            words[0] if len(words) == 1 else "mixed", share(row["off_manifold"]), "yes" if row["ok"] else "OFF", *marks]
+    words = [VERDICT_LABELS[name] for name in row["verdicts"]]
+    marks = [f"{format_short_number(found['value'])}{'*' if found['told'] else ' '}" for found in row["metrics"].values()]
+    return [row["name"], format_short_fraction(row["target"]), format_short_fraction(score["value"]), f"{format_short_fraction(score['low'])}–{format_short_fraction(score['high'])}",
+            words[0] if len(words) == 1 else "mixed", format_short_fraction(row["off_manifold"]), "yes" if row["ok"] else "OFF", *marks]
 
 
 def _summary(page: Console, document: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ def _summary(page: Console, document: Mapping[str, Any]) -> None:
     for title, right in (("", False), (f"found of {one['of']}", True), (f"false alarms of {one['of_none']}", True), ("AUC", True)):
         table.add_column(title, no_wrap=True, justify="right" if right else "left")
     for key, found in document["summary"].items():
-        name = "gandiag's score" if key == "score" else TITLES[key][1]
+        name = "gandiag's score" if key == "score" else METRIC_LABELS[key][1]
         area = "–" if found["auc"] is None else f"{found['auc']:.3f}"
         table.add_row(name, str(found["found"]), str(found["alarms"]), area, style="bold" if key == "score" else "")
     page.print(f"\nWho tells a loss of {document['lost']:.0%} or more from none, whatever the fidelity?", style="bold")
@@ -125,13 +125,13 @@ def _summary(page: Console, document: Mapping[str, Any]) -> None:
                "row with such a loss reads worse than one with none; mean over dimensions, documented directions.")
 
 
-def share(value: float) -> str:
+def format_short_fraction(value: float) -> str:
     """A share in three characters: .52, 1.0"""
     text = f"{value:.2f}"
     return text[1:] if text.startswith("0") else text[:3] if text.startswith("1") else text
 
 
-def short(value: float) -> str:
+def format_short_number(value: float) -> str:
     """Any number in three characters: .43, 2.5, 585, 17k, -.1"""
     if abs(value) < 0.995:
         text = f"{value:.{1 if value <= -0.05 else 2}f}".replace("0.", ".", 1)

@@ -16,9 +16,9 @@ from gandiag.report import origin, sections, words
 if TYPE_CHECKING:
     from rich.console import Console
 
-COLORS = {"healthy": "green", "collapsed": "red", "inconclusive": "yellow", "not_degenerate": "cyan"}
+VERDICT_COLORS = {"healthy": "green", "collapsed": "red", "inconclusive": "yellow", "not_degenerate": "cyan"}
 LEVEL_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
-REMEDIES = 2
+MAX_REMEDIES = 2
 
 
 def render_text(record: Record, *, width: int = 80, color: bool = False, paths: Sequence[str] = (), verbose: bool = False) -> str:
@@ -28,17 +28,17 @@ def render_text(record: Record, *, width: int = 80, color: bool = False, paths: 
     `paths`: what was written, as "record audit.json", shown on the last line.
     `verbose`: every remedy, and the seconds of every stage.
     """
-    page = _console(max(width, 40), color)
+    page = make_console(max(width, 40), color)
     _head(page, record)
-    _findings(page, record, None if verbose else REMEDIES)
-    for title, body in sections.all_of(record, verbose):
-        _section(page, title, body)
+    _findings(page, record, None if verbose else MAX_REMEDIES)
+    for title, body in sections.iter_sections(record, verbose):
+        print_section(page, title, body)
     _foot(page, record, paths)
     written = page.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
 
 
-def _console(width: int, color: bool) -> Console:
+def make_console(width: int, color: bool) -> Console:
     from rich.console import Console
 
     # An empty environment: what is printed depends on the arguments alone.
@@ -51,78 +51,78 @@ def _console(width: int, color: bool) -> Console:
 def _head(page: Console, record: Record) -> None:
     from rich.text import Text
 
-    color, word, beside = COLORS.get(record.verdict, "white"), words.verdict(record), words.caveat(record)
+    color, word, beside = VERDICT_COLORS.get(record.verdict, "white"), words.format_verdict(record), words.describe_caveat(record)
     room = page.width - len(word) - 2 - (len(beside) + 4 if beside else 0)
-    path = words.subject(record)
+    path = words.format_subject(record)
     fits = room >= min(len(path), 12)
     first = Text(word, style=f"bold {color}")
     if fits:
-        first.append(f"  {words.shorten(path, room)}", style="bold")
+        first.append(f"  {words.truncate_start(path, room)}", style="bold")
     if beside:
         first.append(f"  ({beside})" if fits else f"  {beside}", style="not bold")
     page.print(first)
-    page.print(words.sentence(record))
+    page.print(words.summarize_record(record))
     page.print()
     if record.score.value is not None:
-        page.print(f"  {sections.dial(record.score)}", style=color)
-    rows = [row for row in (*words.kinds(record), words.samples(record)) if row]
-    rows += [trained] if (trained := origin.trained(record)) else []
+        page.print(f"  {sections.draw_score_bar(record.score)}", style=color)
+    rows = [row for row in (*words.describe_kinds(record), words.describe_sample_size(record)) if row]
+    rows += [trained] if (trained := origin.describe_trained_scale(record)) else []
     rows += [] if fits and len(path) <= room else [path]
     for row in rows:
-        _indented(page, row)
+        print_padded(page, row)
 
 
-def _indented(page: Console, line: Any, by: int = 2, **style: Any) -> None:
+def print_padded(page: Console, line: Any, indent: int = 2, **style: Any) -> None:
     from rich.padding import Padding
 
-    page.print(Padding(line, (0, 0, 0, by)), **style)
+    page.print(Padding(line, (0, 0, 0, indent)), **style)
 
 
-def _section(page: Console, title: str, body: Sequence[Any]) -> None:
+def print_section(page: Console, title: str, body: Sequence[Any]) -> None:
     page.print()
     page.print(title, style="bold")
     for part in body:
-        _indented(page, part)
+        print_padded(page, part)
 
 
 def _findings(page: Console, record: Record, most: int | None) -> None:
-    found = words.findings(record)
+    found = words.sort_findings(record)
     if found:
         page.print()
         page.print("Findings", style="bold")
-    told = words.introduced(found, most)
+    told = words.first_rule_per_remedy(found, most)
     for finding in found:
-        _finding(page, finding, most, told)
+        print_finding(page, finding, most, told)
 
 
-def _finding(page: Console, finding: Finding, most: int | None, told: Mapping[str, str]) -> None:
+def print_finding(page: Console, finding: Finding, max_remedies: int | None, first_rules: Mapping[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1), expand=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    level = Text(words.LEVELS.get(finding.level, words.clean(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
-    body = Text(words.clean(finding.rule), style="bold").append(f"  {words.clean(finding.text)}", style="not bold")
+    level = Text(words.LEVEL_LABELS.get(finding.level, words.escape_unprintable(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
+    body = Text(words.escape_unprintable(finding.rule), style="bold").append(f"  {words.escape_unprintable(finding.text)}", style="not bold")
     grid.add_row(level, body)
     if finding.evidence:
-        grid.add_row("", Text(words.evidence(finding.evidence), style="dim"))
-    for rank, remedy in enumerate(finding.remedies[:most], start=1):
-        where = told.get(words.clean(remedy.get("key")), finding.rule)
+        grid.add_row("", Text(words.format_evidence(finding.evidence), style="dim"))
+    for rank, remedy in enumerate(finding.remedies[:max_remedies], start=1):
+        where = first_rules.get(words.escape_unprintable(remedy.get("key")), finding.rule)
         grid.add_row("", Text(_remedy(rank, remedy, where if where != finding.rule else "")))
-    if most is not None and len(finding.remedies) > most:
-        grid.add_row("", Text(f"and {len(finding.remedies) - most} more: gandiag explain {words.clean(finding.rule)}", style="dim"))
-    _indented(page, grid)
+    if max_remedies is not None and len(finding.remedies) > max_remedies:
+        grid.add_row("", Text(f"and {len(finding.remedies) - max_remedies} more: gandiag explain {words.escape_unprintable(finding.rule)}", style="dim"))
+    print_padded(page, grid)
 
 
 def _remedy(rank: int, remedy: Mapping[str, Any], told_at: str) -> str:
     """One remedy as a sentence or two; price and source only where it is told first."""
-    told = f"try {rank}: {words.shown(remedy.get('title') or remedy.get('key'))}"
-    told += f". {words.capital(words.shown(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
+    told = f"try {rank}: {words.format_value(remedy.get('title') or remedy.get('key'))}"
+    told += f". {words.capitalize_first(words.format_value(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
     if told_at:
-        return f"{told} (price and source: {words.clean(told_at)})."
-    told += f". Price: {words.shown(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
-    return told + (f" [{_short(words.shown(remedy['source']))}]" if remedy.get("source") else ".")
+        return f"{told} (price and source: {words.escape_unprintable(told_at)})."
+    told += f". Price: {words.format_value(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
+    return told + (f" [{_short(words.format_value(remedy['source']))}]" if remedy.get("source") else ".")
 
 
 def _short(source: str) -> str:
@@ -132,13 +132,13 @@ def _short(source: str) -> str:
 
 
 def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
-    missing = words.unmeasured(record)
+    missing = words.group_missing_measurements(record)
     rows = [f"{keys}: {reason}" for keys, reason in missing] or ["nothing that was asked for is left out"]
-    _section(page, "Not measured", rows)
+    print_section(page, "Not measured", rows)
     if record.exhibits and not any(".html" in path for path in paths):
         page.print()
         page.print(f"{len(record.exhibits)} exhibits to look at: gandiag report RECORD -f html -o report.html", style="dim")
     if paths:
         page.print()
         # Never broken: a path that is wrapped cannot be copied.
-        page.print("   ".join(words.clean(path) for path in paths), soft_wrap=True)
+        page.print("   ".join(words.escape_unprintable(path) for path in paths), soft_wrap=True)

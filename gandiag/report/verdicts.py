@@ -8,51 +8,51 @@ from collections.abc import Sequence
 from typing import Any
 
 from gandiag.errors import ExitCode
-from gandiag.judge.gate import Gated
+from gandiag.judge.gate import GateResult
 from gandiag.judge.limits import Check
-from gandiag.record import plain
+from gandiag.record import to_json_value
 from gandiag.report import words
 
 SCHEMA = "gandiag.gate/1"
-WORDS = {ExitCode.OK: "PASS", ExitCode.COLLAPSED: "FAIL", ExitCode.INSUFFICIENT: "UNCLEAR", ExitCode.CANNOT_RUN: "ERROR"}
-STATES = {"passed": "ok", "violated": "violated", "inconclusive": "unclear", "unmeasured": "unmeasured", "degeneracy": "no real data"}
+RESULT_LABELS = {ExitCode.OK: "PASS", ExitCode.COLLAPSED: "FAIL", ExitCode.INSUFFICIENT: "UNCLEAR", ExitCode.CANNOT_RUN: "ERROR"}
+STATE_LABELS = {"passed": "ok", "violated": "violated", "inconclusive": "unclear", "unmeasured": "unmeasured", "degeneracy": "no real data"}
 WIDTH = 100
 
 
-def code_of(gated: Sequence[Gated]) -> ExitCode:
+def worst_exit_code(results: Sequence[GateResult]) -> ExitCode:
     """The worst code of several: 2 over 1 over 3 over 0."""
-    return ExitCode.worst([one.code for one in gated])
+    return ExitCode.worst([one.code for one in results])
 
 
-def measured(check: Check) -> str:
+def format_check_value(check: Check) -> str:
     """The number with its interval: "0.48 [0.44, 0.52]"."""
-    form = words.score2 if check.value is None or 0 <= check.value <= 1 else words.number
-    return f"{form(check.value)} {words.interval(check.low, check.high, form)}".rstrip()
+    form = words.format_score if check.value is None or 0 <= check.value <= 1 else words.format_number
+    return f"{form(check.value)} {words.format_interval(check.low, check.high, form)}".rstrip()
 
 
-def state(check: Check) -> str:
+def format_check_state(check: Check) -> str:
     """The state in one or two words; "allowed" where the policy lets it pass."""
-    return f"{STATES[check.state]}, allowed" if check.allowed else STATES[check.state]
+    return f"{STATE_LABELS[check.state]}, allowed" if check.allowed else STATE_LABELS[check.state]
 
 
-def sentence(check: Check) -> str:
+def describe_check(check: Check) -> str:
     """One check as a sentence: "score is 0.48 [0.44, 0.52] and must be below 0.15"."""
-    told = words.clean(check.key) + (f" is {measured(check)} and" if check.value is not None else "") + f" must be {check.must}"
-    return told + (f": {words.clean(check.reason)}" if check.reason else "")
+    told = words.escape_unprintable(check.key) + (f" is {format_check_value(check)} and" if check.value is not None else "") + f" must be {check.must}"
+    return told + (f": {words.escape_unprintable(check.reason)}" if check.reason else "")
 
 
-def render_text(gated: Sequence[Gated]) -> str:
+def render_gate_text(results: Sequence[GateResult]) -> str:
     """For a terminal or a log; ends with one line that says what the exit code means."""
-    blocks = [_block(one) for one in sorted(gated, key=lambda one: one.code == ExitCode.OK)]
-    failed = sum(not one.passed for one in gated)
-    total = f"{failed} of {len(gated)} failed" if failed else f"{len(gated)} passed"
-    return "\n\n".join([*blocks, f"gate: {total}, exit code {int(code_of(gated))}"]) + "\n"
+    blocks = [_block(one) for one in sorted(results, key=lambda one: one.code == ExitCode.OK)]
+    failed = sum(not one.passed for one in results)
+    total = f"{failed} of {len(results)} failed" if failed else f"{len(results)} passed"
+    return "\n\n".join([*blocks, f"gate: {total}, exit code {int(worst_exit_code(results))}"]) + "\n"
 
 
-def _block(one: Gated) -> str:
-    lines = [f"{WORDS[one.code]}  {words.clean(one.subject)}" + ("" if one.record is None else f"  {words.verdict(one.record)}")]
+def _block(one: GateResult) -> str:
+    lines = [f"{RESULT_LABELS[one.code]}  {words.escape_unprintable(one.subject)}" + ("" if one.record is None else f"  {words.format_verdict(one.record)}")]
     if one.error is not None:
-        lines += _wrapped("  error: ", one.error.what) + (_wrapped("  hint:  ", one.error.hint) if one.error.hint else [])
+        lines += _wrapped("  error: ", one.error.message) + (_wrapped("  hint:  ", one.error.hint) if one.error.hint else [])
     order = {check: at for at, check in enumerate(one.failures())}
     checks = sorted(one.checks, key=lambda check: order.get(check, len(order)))
     widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, checks), strict=True)]
@@ -69,24 +69,24 @@ def _block(one: Gated) -> str:
 
 def _cells(check: Check) -> tuple[str, ...]:
     must = check.must if check.must == "absent" else f"must be {check.must}"
-    return state(check), words.clean(check.key), measured(check), must, words.clean(check.where)
+    return format_check_state(check), words.escape_unprintable(check.key), format_check_value(check), must, words.escape_unprintable(check.where)
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(words.clean(text), WIDTH, initial_indent=words.clean(head), subsequent_indent=" " * len(head), break_long_words=False)
+    return textwrap.wrap(words.escape_unprintable(text), WIDTH, initial_indent=words.escape_unprintable(head), subsequent_indent=" " * len(head), break_long_words=False)
 
 
-def render_json(gated: Sequence[Gated]) -> str:
+def render_gate_json(results: Sequence[GateResult]) -> str:
     """One document, schema gandiag.gate/1: the code, and each subject with its checks."""
-    document = {"schema": SCHEMA, "code": int(code_of(gated)), "subjects": [_document(one) for one in gated]}
-    return json.dumps(plain(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    document = {"schema": SCHEMA, "code": int(worst_exit_code(results)), "subjects": [_document(one) for one in results]}
+    return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _document(one: Gated) -> dict[str, Any]:
+def _document(one: GateResult) -> dict[str, Any]:
     record = one.record
     return {
         "subject": one.subject, "code": int(one.code), "checks": one.checks, "remarks": one.remarks,
         "verdict": None if record is None else record.verdict, "score": None if record is None else record.score,
         "findings": [{"rule": finding.rule, "level": finding.level, "text": finding.text} for finding in (record.findings if record else ())],
-        "error": None if one.error is None else {"what": one.error.what, "hint": one.error.hint},
+        "error": None if one.error is None else {"what": one.error.message, "hint": one.error.hint},
     }  # fmt: skip

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Assumption, Kind, Output
-from gandiag.errors import SourceError, near
-from gandiag.sample.fit import value_range
-from gandiag.sample.latents import slices
+from gandiag.contracts import Assumption, SampleKind, OutputSpec
+from gandiag.errors import SourceError, close_match_hint
+from gandiag.sample.fit import infer_value_range
+from gandiag.sample.latents import chunk_slices
 
 LABEL_KEYS = ("labels", "label", "y", "targets")
 _LOOKED_AT = 4096  # rows that settle the range of a float array; every batch is checked again
@@ -35,12 +35,12 @@ _UNREADABLE: tuple[type[Exception], ...] = (ValueError, OSError, EOFError, KeyEr
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayRows:
+class ArrayReader:
     """Rows of one array. `layout`: how image axes are ordered; `range`: nominal range of image values."""
 
     array: np.ndarray[Any, Any]
     name: str
-    kind: Kind
+    kind: SampleKind
     shape: tuple[int, ...]
     layout: str = ""
     range: tuple[float, float] | None = None
@@ -52,19 +52,19 @@ class ArrayRows:
     def n(self) -> int:
         return len(self.array)
 
-    def fitted(self, fit: Output) -> ArrayRows:
+    def match_output(self, output: OutputSpec) -> ArrayReader:
         """The same array, read as the generator's kind where the shapes allow it."""
-        if fit.kind == self.kind:
+        if output.kind == self.kind:
             return self
         tail = self.array.shape[1:]
-        if fit.kind == "series" and math.prod(tail) == math.prod(fit.shape):
-            return _series(self, fit.shape)
-        if fit.kind == "image" and len(tail) == 1 and tail[0] == math.prod(fit.shape):
-            note = Assumption("real vectors", f"of length {tail[0]}, read as images {fit.shape}", "generator's output")
-            return _ranged(replace(self, kind="image", shape=fit.shape, layout="flat", notes=(*self.notes, note)), fit)
+        if output.kind == "series" and math.prod(tail) == math.prod(output.shape):
+            return _series(self, output.shape)
+        if output.kind == "image" and len(tail) == 1 and tail[0] == math.prod(output.shape):
+            note = Assumption("real vectors", f"of length {tail[0]}, read as images {output.shape}", "generator's output")
+            return _ranged(replace(self, kind="image", shape=output.shape, layout="flat", notes=(*self.notes, note)), output)
         return self
 
-    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images in [0, 1] or uint8, (B, C, h, w); vectors and series as they are, float32."""
         values = torch.from_numpy(np.ascontiguousarray(self.array[indices.numpy()]))
         labels = None if self.labels is None else self.labels[indices]
@@ -83,7 +83,7 @@ class ArrayRows:
     def fingerprint(self, indices: Tensor) -> str:
         """Type, shape, labels, and the contents of `indices`."""
         digest = hashlib.blake2b(f"{self.array.dtype}|{self.array.shape}|{self.kind}|{self.layout}|{self.range}".encode(), digest_size=16)
-        for rows in slices(len(indices), 1024):
+        for rows in chunk_slices(len(indices), 1024):
             digest.update(np.ascontiguousarray(self.array[indices[rows].numpy()]).tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
@@ -150,7 +150,7 @@ def _first_line(problem: Exception) -> str:
 def _choose(path: Path, names: list[str], key: str | None, stored: Any) -> str:
     if key is not None:
         if key not in names:
-            raise SourceError(f"{path} holds no array called {key!r}", near(key, names))
+            raise SourceError(f"{path} holds no array called {key!r}", close_match_hint(key, names))
         return key
     found = [name for name in names if name not in LABEL_KEYS] or names
     if len(found) != 1:
@@ -159,7 +159,7 @@ def _choose(path: Path, names: list[str], key: str | None, stored: Any) -> str:
     return found[0]
 
 
-def array_rows(array: Any, name: str, *, labels: Tensor | None = None, kind: Kind | None = None) -> ArrayRows:
+def open_array(array: Any, name: str, *, labels: Tensor | None = None, kind: SampleKind | None = None) -> ArrayReader:
     """An array or tensor as rows. `kind` "series" must be said: (N, T), (N, T, C); 3-D arrays are grey images otherwise."""
     torch_made = isinstance(array, Tensor)
     if isinstance(array, Tensor):
@@ -168,7 +168,7 @@ def array_rows(array: Any, name: str, *, labels: Tensor | None = None, kind: Kin
         raise SourceError(f"{name} holds {array.dtype} values", "give numbers")
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise SourceError(f"{name} has the shape {array.shape}", "give (N, D) vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) images")
-    plain = ArrayRows(array, name, "vector", array.shape[1:], labels=labels)
+    plain = ArrayReader(array, name, "vector", array.shape[1:], labels=labels)
     if kind == "series":
         return _series(plain, None)
     if array.ndim == 2:
@@ -176,7 +176,7 @@ def array_rows(array: Any, name: str, *, labels: Tensor | None = None, kind: Kin
     return _image(plain, first=torch_made)
 
 
-def _image(rows: ArrayRows, *, first: bool) -> ArrayRows:
+def _image(rows: ArrayReader, *, first: bool) -> ArrayReader:
     """Find the channel axis. `first`: which of two possible axes wins (tensors are channels-first, arrays channels-last)."""
     tail = rows.array.shape[1:]
     if len(tail) == 2:
@@ -189,12 +189,12 @@ def _image(rows: ArrayRows, *, first: bool) -> ArrayRows:
     return _ranged(replace(rows, kind="image", shape=(tail[2], tail[0], tail[1]), layout="NHWC"), None)
 
 
-def _ranged(rows: ArrayRows, fit: Output | None) -> ArrayRows:
+def _ranged(rows: ArrayReader, fit: OutputSpec | None) -> ArrayReader:
     """Settle the nominal range of image values, or say that it cannot be known."""
     step = max(1, -(-len(rows.array) // _LOOKED_AT))
     looked = np.asarray(rows.array[::step])
     low, high = (float(looked.min()), float(looked.max())) if looked.size else (0.0, 1.0)
-    found = value_range(low, high, rows.array.dtype)
+    found = infer_value_range(low, high, rows.array.dtype)
     if found is None and fit is not None and fit.range is not None and fit.range[0] - 1e-3 <= low and high <= fit.range[1] + 1e-3:
         found = fit.range
     if found is None:
@@ -203,7 +203,7 @@ def _ranged(rows: ArrayRows, fit: Output | None) -> ArrayRows:
     return replace(rows, range=found, notes=(*rows.notes, note))
 
 
-def _series(rows: ArrayRows, shape: tuple[int, ...] | None) -> ArrayRows:
+def _series(rows: ArrayReader, shape: tuple[int, ...] | None) -> ArrayReader:
     """(N, T) -> (1, T) and (N, T, C) -> (C, T); or the generator's own `shape`, transposed where that makes them equal."""
     tail = rows.array.shape[1:]
     if shape is None:

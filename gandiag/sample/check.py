@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Batch, Output
+from gandiag.contracts import Batch, OutputSpec
 from gandiag.errors import OutputError
 from gandiag.record import Measurement
 
 
-def demand_finite(samples: Tensor) -> None:
+def require_finite_samples(samples: Tensor) -> None:
     """OutputError unless every value of (B, …) is finite."""
     if bool(torch.isfinite(samples.sum())):
         return
@@ -22,15 +22,15 @@ def demand_finite(samples: Tensor) -> None:
                           "the weights diverged, or were rebuilt wrongly: audit an earlier checkpoint, or see `gandiag inspect`")
 
 
-def demand_shape(samples: Tensor, output: Output, count: int) -> None:
+def require_output_shape(samples: Tensor, output: OutputSpec, n_samples: int) -> None:
     """OutputError unless the batch is (count, *output.shape)."""
-    if tuple(samples.shape) != (count, *output.shape):
-        raise OutputError(f"the generator made {tuple(samples.shape)} where {(count, *output.shape)} was declared",
+    if tuple(samples.shape) != (n_samples, *output.shape):
+        raise OutputError(f"the generator made {tuple(samples.shape)} where {(n_samples, *output.shape)} was declared",
                           "check --image-size, --channels and --latent-dim")
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFacts:
+class OutputSummary:
     """What the samples of one source look like; facts, not judgements.
 
     `low`, `high`: extremes. `saturated`: share of values that 8 bits would round to an end of the declared range, or that lie
@@ -39,12 +39,12 @@ class OutputFacts:
     """
 
     n: int
-    low: float
-    high: float
-    saturated: float
-    outside: float
-    constant: tuple[int, ...]
-    channels: int
+    minimum: float
+    maximum: float
+    saturated_fraction: float
+    out_of_range_fraction: float
+    constant_channels: tuple[int, ...]
+    n_channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class OutputCheck:
     range: tuple[float, float] | None = None
     view: str = "samples"
 
-    def start(self) -> OutputCheckState:
-        return OutputCheckState(self)
+    def start(self) -> OutputCheckAccumulator:
+        return OutputCheckAccumulator(self)
 
 
-class OutputCheckState:
+class OutputCheckAccumulator:
     """Extremes and counts per channel; exact under any batching, order and sharding."""
 
     def __init__(self, spec: OutputCheck) -> None:
@@ -80,7 +80,7 @@ class OutputCheckState:
             self._saturated += int(((flat <= low + step) | (flat >= high - step)).sum())
             self._outside += int(((flat < low - step) | (flat > high + step)).sum())
 
-    def merge(self, other: OutputCheckState) -> None:
+    def merge(self, other: OutputCheckAccumulator) -> None:
         if other._low is None or other._high is None:
             return
         self._extend(other._low, other._high)
@@ -89,26 +89,26 @@ class OutputCheckState:
         self._saturated += other._saturated
         self._outside += other._outside
 
-    def result(self) -> OutputFacts:
+    def result(self) -> OutputSummary:
         if self._low is None or self._high is None:
-            return OutputFacts(0, float("nan"), float("nan"), 0.0, 0.0, (), 0)
+            return OutputSummary(0, float("nan"), float("nan"), 0.0, 0.0, (), 0)
         low, high = float(self._low.min()), float(self._high.max())
         span = (self.spec.range[1] - self.spec.range[0]) if self.spec.range else max(high - low, 1e-30)
         still = (self._high - self._low <= 1e-6 * span).nonzero().flatten().tolist() if self._n > 1 else []
-        return OutputFacts(self._n, low, high, self._saturated / self._values, self._outside / self._values, tuple(still), len(self._low))
+        return OutputSummary(self._n, low, high, self._saturated / self._values, self._outside / self._values, tuple(still), len(self._low))
 
     def _extend(self, low: Tensor, high: Tensor) -> None:
         self._low = low if self._low is None else torch.minimum(self._low, low)
         self._high = high if self._high is None else torch.maximum(self._high, high)
 
 
-def output_measurements(facts: OutputFacts) -> dict[str, Measurement]:
+def output_measurements(summary: OutputSummary) -> dict[str, Measurement]:
     """The facts as measurements: output_min, output_max, saturated, constant_channels. They have no floor: facts of the file."""
-    if not facts.n:
+    if not summary.n:
         return {key: Measurement.missing("no samples were drawn") for key in ("output_min", "output_max", "saturated", "constant_channels")}
     return {
-        "output_min": Measurement(facts.low, n=facts.n, reason="a fact of the file"),
-        "output_max": Measurement(facts.high, n=facts.n, reason="a fact of the file"),
-        "saturated": Measurement(facts.saturated, unit="share of values", n=facts.n, reason="a fact of the file"),
-        "constant_channels": Measurement(float(len(facts.constant)), unit=f"of {facts.channels}", better="lower", n=facts.n, reason="a fact of the file"),
+        "output_min": Measurement(summary.minimum, n=summary.n, reason="a fact of the file"),
+        "output_max": Measurement(summary.maximum, n=summary.n, reason="a fact of the file"),
+        "saturated": Measurement(summary.saturated_fraction, unit="share of values", n=summary.n, reason="a fact of the file"),
+        "constant_channels": Measurement(float(len(summary.constant_channels)), unit=f"of {summary.n_channels}", better="lower", n=summary.n, reason="a fact of the file"),
     }

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gandiag.contracts import Assumption, Kind
+from gandiag.contracts import Assumption, SampleKind
 from gandiag.errors import SourceError
-from gandiag.sample.fit import match_channels, value_range
-from gandiag.sample.folders import image_tensor
-from gandiag.sample.guard import seeded, tensor_bytes
-from gandiag.sample.latents import derived
+from gandiag.sample.fit import match_channels, infer_value_range
+from gandiag.sample.folders import pil_to_tensor
+from gandiag.sample.guard import isolated_rng, tensor_to_bytes
+from gandiag.sample.latents import derive_seed
 
 _LOOKED_AT = 256  # items that settle the range of float images
 _KEYS = ("image", "img", "pixel_values", "x")
@@ -24,12 +24,12 @@ _COLOURS = (1, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRows:
+class DatasetReader:
     """Items by index. Random augmentation is drawn from the index, so that an item is the same every time."""
 
     dataset: Any
     name: str
-    kind: Kind
+    kind: SampleKind
     shape: tuple[int, ...] | None
     channels: int
     range: tuple[float, float]
@@ -41,10 +41,10 @@ class DatasetRows:
     def n(self) -> int:
         return len(self.dataset)
 
-    def fitted(self, fit: Any) -> DatasetRows:
+    def match_output(self, output: Any) -> DatasetReader:
         return self
 
-    def take(self, indices: Tensor) -> tuple[Tensor | list[Tensor], Tensor | None]:
+    def read(self, indices: Tensor) -> tuple[Tensor | list[Tensor], Tensor | None]:
         items = [read_item(self.dataset, index) for index in indices.tolist()]
         labels = self.labels[indices] if self.labels is not None else _item_labels([label for _, label in items])
         if self.kind != "image":
@@ -56,13 +56,13 @@ class DatasetRows:
         digest = hashlib.blake2b(f"{self.n}|{self.kind}|{self.shape}".encode(), digest_size=16)
         for index in indices.tolist():
             value, label = read_item(self.dataset, index)
-            digest.update(tensor_bytes(_as_tensor(value)) + str(label).encode())
+            digest.update(tensor_to_bytes(_as_tensor(value)) + str(label).encode())
         return digest.hexdigest()
 
     def _image(self, value: Any) -> Tensor:
         if isinstance(value, Image.Image):
-            return image_tensor(value, self.channels)
-        image = match_channels(chw(_as_tensor(value))[None], self.channels)[0]
+            return pil_to_tensor(value, self.channels)
+        image = match_channels(to_channels_first(_as_tensor(value))[None], self.channels)[0]
         if image.dtype == torch.uint8 and self.range == (0.0, 255.0):
             return image
         low, high = self.range
@@ -72,7 +72,7 @@ class DatasetRows:
         return unit.clamp(0, 1)
 
 
-def dataset_rows(dataset: Any, name: str) -> DatasetRows:
+def open_dataset(dataset: Any, name: str) -> DatasetReader:
     """Look at a few items of a map-style dataset: kind, shape, range, labels."""
     try:
         n = len(dataset)
@@ -85,19 +85,19 @@ def dataset_rows(dataset: Any, name: str) -> DatasetRows:
     class_names = tuple(str(each) for each in names) if isinstance(names, (list, tuple)) else None
     labels = _all_labels(dataset, n, label)
     if not isinstance(value, Image.Image) and _as_tensor(value).dim() < 2:
-        return DatasetRows(dataset, name, "vector", (_as_tensor(value).numel(),), 0, (0.0, 1.0), labels, class_names)
+        return DatasetReader(dataset, name, "vector", (_as_tensor(value).numel(),), 0, (0.0, 1.0), labels, class_names)
     looked = [read_item(dataset, index)[0] for index in range(0, n, max(1, -(-n // _LOOKED_AT)))]
     shapes = {_image_shape(each) for each in looked}
     channels = max(shape[0] for shape in shapes)
     shape = (channels, *next(iter(shapes))[1:]) if len({each[1:] for each in shapes}) == 1 else None
     found = _range(looked, name)
     note = Assumption("range of the samples", f"{found[0]:g},{found[1]:g}", "values")
-    return DatasetRows(dataset, name, "image", shape, channels, found, labels, class_names, (note,))
+    return DatasetReader(dataset, name, "image", shape, channels, found, labels, class_names, (note,))
 
 
 def read_item(dataset: Any, index: int) -> tuple[Any, int | None]:
     """One item as (value, label or None), with the random numbers of its index."""
-    with seeded(derived(index, "dataset item")):
+    with isolated_rng(derive_seed(index, "dataset item")):
         try:
             item = dataset[index]
         except Exception as problem:
@@ -112,7 +112,7 @@ def read_item(dataset: Any, index: int) -> tuple[Any, int | None]:
     return item, _whole(label)
 
 
-def chw(image: Tensor) -> Tensor:
+def to_channels_first(image: Tensor) -> Tensor:
     """(h, w), (h, w, C) or (C, h, w) -> (C, h, w); tensors are channels-first where both are possible."""
     if image.dim() == 2:
         return image[None]
@@ -139,7 +139,7 @@ def _image_shape(value: Any) -> tuple[int, int, int]:
     if isinstance(value, Image.Image):
         return (1 if value.mode in ("1", "L", "LA", "F") or value.mode.startswith("I") else 3), value.height, value.width
     tensor = _as_tensor(value)
-    found = chw(tensor) if tensor.dim() in (2, 3) else tensor
+    found = to_channels_first(tensor) if tensor.dim() in (2, 3) else tensor
     if found.dim() != 3 or found.shape[0] not in _COLOURS:
         raise SourceError(f"the dataset's items have the shape {tuple(tensor.shape)}", "yield (C, H, W) images or (D,) vectors")
     return (1 if found.shape[0] == 1 else 3), found.shape[1], found.shape[2]
@@ -150,7 +150,7 @@ def _range(looked: list[Any], name: str) -> tuple[float, float]:
     if not tensors:
         return 0.0, 255.0
     low, high = min(float(each.min()) for each in tensors), max(float(each.max()) for each in tensors)
-    found = value_range(low, high, tensors[0].dtype)
+    found = infer_value_range(low, high, tensors[0].dtype)
     if found is None:
         raise SourceError(f"{name}: image values run from {low:g} to {high:g}", "let the dataset yield [0, 1], [-1, 1] or 8-bit images")
     return found

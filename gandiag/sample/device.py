@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
-from gandiag.contracts import Output
+from gandiag.contracts import OutputSpec
 from gandiag.errors import ConfigError
 
 
-def pick_device(name: str | torch.device) -> torch.device:
+def select_device(name: str | torch.device) -> torch.device:
     """ "auto": CUDA, then MPS, then CPU. ConfigError for a device that is not there."""
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
@@ -22,7 +22,7 @@ def pick_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def automatic_batch(output: Output, device: torch.device) -> int:
+def default_batch_size(output: OutputSpec, device: torch.device) -> int:
     """A first batch size: a power of two with about 4 M output values, 16 M on a GPU, and at most 128 images on a CPU."""
     budget, most = (1 << 22, 128) if device.type == "cpu" else (1 << 24, 512)
     most = most if output.kind == "image" else 4096
@@ -30,7 +30,7 @@ def automatic_batch(output: Output, device: torch.device) -> int:
     return int(min(most, 1 << (fits.bit_length() - 1)))
 
 
-def out_of_memory(problem: BaseException) -> bool:
+def is_out_of_memory(problem: BaseException) -> bool:
     """Running out of memory, as CUDA, MPS, the CPU allocator and Python each tell it."""
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
@@ -38,7 +38,7 @@ def out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and any(word in said for word in ("out of memory", "not enough memory", "can't allocate memory"))
 
 
-def lives_on(module: nn.Module, device: torch.device) -> bool:
+def is_on_device(module: nn.Module, device: torch.device) -> bool:
     """Whether every parameter and buffer is on `device` already."""
     tensors = [*module.parameters(), *module.buffers()]
     return all(tensor.device.type == device.type and device.index in (None, tensor.device.index) for tensor in tensors)

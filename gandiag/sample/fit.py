@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandiag.contracts import Assumption, Output
+from gandiag.contracts import Assumption, OutputSpec
 
-RANGE = (-1.0, 1.0)
+DEFAULT_RANGE = (-1.0, 1.0)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def fit_images(images: Tensor | list[Tensor], output: Output) -> Tensor:
+def match_image_format(images: Tensor | list[Tensor], output: OutputSpec) -> Tensor:
     """Images (B, C, h, w), or a list of (C, h, w) of any sizes, uint8 or float in [0, 1] -> (B, *output.shape) float32.
 
     Centre-cropped to the output's aspect ratio, resized by antialiased bicubic interpolation, grey and RGB made equal, alpha
@@ -21,12 +21,12 @@ def fit_images(images: Tensor | list[Tensor], output: Output) -> Tensor:
     """
     if isinstance(images, list):
         if len({(image.shape, image.dtype) for image in images}) > 1:
-            return torch.cat([fit_images(image[None], output) for image in images])
+            return torch.cat([match_image_format(image[None], output) for image in images])
         images = torch.stack(images)
     channels, height, width = output.shape
     unit = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-    unit = resized(match_channels(unit, channels), height, width)
-    low, high = output.range or RANGE
+    unit = center_crop_resize(match_channels(unit, channels), height, width)
+    low, high = output.range or DEFAULT_RANGE
     return unit.mul(high - low).add(low)  # (B, C, H, W)
 
 
@@ -45,7 +45,7 @@ def match_channels(images: Tensor, channels: int) -> Tensor:
     return (images * weights[:, None, None]).sum(1, keepdim=True).expand(-1, channels, -1, -1)
 
 
-def resized(images: Tensor, height: int, width: int) -> Tensor:
+def center_crop_resize(images: Tensor, height: int, width: int) -> Tensor:
     """(B, C, h, w) in [0, 1], centre-cropped to the aspect ratio and resized: (B, C, height, width) in [0, 1]."""
     h, w = images.shape[2:]
     if (h, w) == (height, width):
@@ -67,29 +67,29 @@ def _reduced(images: Tensor, factor: int) -> Tensor:
     return F.avg_pool2d(images[:, :, top : top + h // factor * factor, left : left + w // factor * factor], factor)
 
 
-def unit_range(samples: Tensor, output: Output) -> Tensor:
+def to_unit_range(samples: Tensor, output: OutputSpec) -> Tensor:
     """Images of a declared range, clamped to it and mapped to [0, 1]: (B, C, H, W) float32."""
-    low, high = output.range or RANGE
+    low, high = output.range or DEFAULT_RANGE
     return samples.float().sub(low).div(high - low).clamp(0, 1)
 
 
-def image_assumptions(native: tuple[int, ...] | None, output: Output) -> tuple[Assumption, ...]:
+def describe_image_conversion(source_shape: tuple[int, ...] | None, output: OutputSpec) -> tuple[Assumption, ...]:
     """What `fit_images` changes about images of shape `native` (C, h, w), or None where sizes differ."""
     channels, height, width = output.shape
     found = []
-    if native is None:
+    if source_shape is None:
         found.append(Assumption("real images", f"of several sizes, centre-cropped and resized to {height}x{width}", "generator's output"))
-    elif native[1:] != (height, width):
-        found.append(Assumption("real images", f"centre-cropped and resized from {native[1]}x{native[2]} to {height}x{width}", "generator's output"))
-    if native is not None and native[0] != channels:
-        change = "grey, repeated over the channels" if native[0] < 3 else "turned to grey" if channels == 1 else "without their alpha channel"
+    elif source_shape[1:] != (height, width):
+        found.append(Assumption("real images", f"centre-cropped and resized from {source_shape[1]}x{source_shape[2]} to {height}x{width}", "generator's output"))
+    if source_shape is not None and source_shape[0] != channels:
+        change = "grey, repeated over the channels" if source_shape[0] < 3 else "turned to grey" if channels == 1 else "without their alpha channel"
         found.append(Assumption("real channels", change, "generator's output"))
     if output.range is None:
         found.append(Assumption("real range", "-1,1", "default"))
     return tuple(found)
 
 
-def value_range(low: float, high: float, dtype: np.dtype[np.generic] | torch.dtype) -> tuple[float, float] | None:
+def infer_value_range(low: float, high: float, dtype: np.dtype[np.generic] | torch.dtype) -> tuple[float, float] | None:
     """The nominal range of image values seen between `low` and `high`, or None where it is anybody's guess."""
     slack = 1e-3
     if str(dtype).removeprefix("torch.") in ("uint8", "bool"):

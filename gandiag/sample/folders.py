@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gandiag.contracts import Kind
+from gandiag.contracts import SampleKind
 from gandiag.errors import SourceError
 from gandiag.load.containers import IMAGE_SUFFIXES
 
@@ -25,13 +25,13 @@ _SURVEYED = 5000  # headers looked at before the run; the rest is checked as it 
 _LARGEST = 1 << 28  # bytes of one zip member
 
 
-class Files(Protocol):
+class ImageFiles(Protocol):
     """Named bytes: a folder or a zip."""
 
     names: tuple[str, ...]
 
     def open(self, name: str) -> IO[bytes]: ...
-    def size(self, name: str) -> int: ...
+    def file_size(self, name: str) -> int: ...
 
 
 class FolderFiles:
@@ -44,7 +44,7 @@ class FolderFiles:
     def open(self, name: str) -> IO[bytes]:
         return (self.root / name).open("rb")
 
-    def size(self, name: str) -> int:
+    def file_size(self, name: str) -> int:
         return (self.root / name).stat().st_size
 
     def _walk(self) -> Iterator[str]:
@@ -68,11 +68,11 @@ class ZipFiles:
         self.names = tuple(sorted(name for name in self._zip.namelist() if is_image_name(name)))
 
     def open(self, name: str) -> IO[bytes]:
-        if self.size(name) > _LARGEST:
-            raise ValueError(f"it unpacks to {self.size(name):,} bytes")
+        if self.file_size(name) > _LARGEST:
+            raise ValueError(f"it unpacks to {self.file_size(name):,} bytes")
         return self._zip.open(name)
 
-    def size(self, name: str) -> int:
+    def file_size(self, name: str) -> int:
         return self._zip.getinfo(name).file_size
 
 
@@ -83,17 +83,17 @@ def is_image_name(name: str) -> bool:
 
 
 @dataclass(slots=True)
-class ImageRows:
+class ImageReader:
     """Images by index: `take` gives (C, h, w) uint8 each (float in [0, 1] for 16-bit files). Mixed sizes: `shape` is None."""
 
-    files: Files
+    files: ImageFiles
     name: str
     labels: Tensor | None = None  # (n,) int64
     class_names: tuple[str, ...] | None = None
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    size_counts: Counter[tuple[int, int]] = field(default_factory=Counter)
     examples: dict[tuple[int, int], str] = field(default_factory=dict)
     channels: int = 3
-    kind: Kind = "image"
+    kind: SampleKind = "image"
 
     @property
     def n(self) -> int:
@@ -101,44 +101,44 @@ class ImageRows:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        return (self.channels, *next(iter(self.sizes))) if len(self.sizes) == 1 else None
+        return (self.channels, *next(iter(self.size_counts))) if len(self.size_counts) == 1 else None
 
-    def fitted(self, fit: Any) -> ImageRows:
+    def match_output(self, output: Any) -> ImageReader:
         return self
 
-    def take(self, indices: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        images = [decode(self.files, self.files.names[index], self.channels) for index in indices.tolist()]
+    def read(self, indices: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        images = [decode_image(self.files, self.files.names[index], self.channels) for index in indices.tolist()]
         return images, None if self.labels is None else self.labels[indices]
 
     def fingerprint(self, indices: Tensor) -> str:
         """Names and sizes of all files, contents of `indices`."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.files.names:
-            digest.update(f"{name}|{self.files.size(name)}\n".encode())
+            digest.update(f"{name}|{self.files.file_size(name)}\n".encode())
         for index in indices.tolist():
             with _told(self.files.names[index]), self.files.open(self.files.names[index]) as file:
                 digest.update(hashlib.blake2b(file.read()).digest())
         return digest.hexdigest()
 
 
-def image_rows(files: Files, name: str) -> ImageRows:
+def open_image_files(files: ImageFiles, name: str) -> ImageReader:
     """Survey the headers: sizes, channels, unreadable files, classes."""
     if not files.names:
         raise SourceError(f"{name} holds no images", f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint")
-    labels, class_names = classes_of(files.names)
-    rows = ImageRows(files, name, labels, class_names)
+    labels, class_names = labels_from_folders(files.names)
+    rows = ImageReader(files, name, labels, class_names)
     step = max(1, -(-len(files.names) // _SURVEYED))
     colours = set()
     for each in files.names[::step]:
-        width, height, mode = header(files, each)
-        rows.sizes[height, width] += 1
+        width, height, mode = read_image_header(files, each)
+        rows.size_counts[height, width] += 1
         rows.examples.setdefault((height, width), each)
         colours.add(mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"))
     rows.channels = 3 if True in colours else 1
     return rows
 
 
-def classes_of(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...] | None]:
+def labels_from_folders(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...] | None]:
     """Labels from the first folder below the common one, where every image has one and there are at least two."""
     parts = [PurePosixPath(name).parent.parts for name in names]
     depth = next((depth for depth, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), min(map(len, parts)))
@@ -151,19 +151,19 @@ def classes_of(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...] |
     return torch.tensor([number[each[depth]] for each in parts]), tuple(found)
 
 
-def header(files: Files, name: str) -> tuple[int, int, str]:
+def read_image_header(files: ImageFiles, name: str) -> tuple[int, int, str]:
     """Width, height and mode of an image, without decoding it."""
     with _told(name), files.open(name) as file, Image.open(file) as image:
         return image.width, image.height, image.mode
 
 
-def decode(files: Files, name: str, channels: int) -> Tensor:
+def decode_image(files: ImageFiles, name: str, channels: int) -> Tensor:
     """One image file as (channels, h, w): uint8, or float in [0, 1] where the file has more than 8 bits."""
     with _told(name), files.open(name) as file, Image.open(file) as image:
-        return image_tensor(image, channels)
+        return pil_to_tensor(image, channels)
 
 
-def image_tensor(image: Image.Image, channels: int) -> Tensor:
+def pil_to_tensor(image: Image.Image, channels: int) -> Tensor:
     """A PIL image as (channels, h, w) with 1 or 3 channels: uint8, or float in [0, 1] for 16-bit and float images."""
     if image.mode.startswith("I") or image.mode == "F":
         values = torch.from_numpy(np.array(image, dtype=np.float32))  # (h, w)

@@ -13,15 +13,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Latent
-from gandiag.errors import ConfigError, near
+from gandiag.contracts import LatentSpec
+from gandiag.errors import ConfigError, close_match_hint
 
 _GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as int64
 _CHUNK = 1 << 15  # coordinates at once: the scratch stays in the cache
 PRIORS = ("normal", "uniform", "unit", "truncated", "sphere")
 
 
-def latents(latent: Latent, indices: Tensor, *, seed: int, scale: float = 1.0) -> Tensor:
+def sample_latents(latent: LatentSpec, indices: Tensor, *, seed: int, scale: float = 1.0) -> Tensor:
     """Latents `indices` (B,) int64 of the stream `seed`: (B, *latent.shape) float32 on the CPU.
 
     Priors: "normal" N(0, 1); "uniform" on [-1, 1]; "unit" on [0, 1]; "truncated" N(0, 1) given |z| <= latent.truncation; "sphere" a normal
@@ -29,26 +29,26 @@ def latents(latent: Latent, indices: Tensor, *, seed: int, scale: float = 1.0) -
     numbers. Cost: 50,000 x 128 in about half a second on one core.
     """
     if latent.prior not in PRIORS:
-        raise ConfigError(f"there is no latent prior called {latent.prior!r}", near(latent.prior, PRIORS))
+        raise ConfigError(f"there is no latent prior called {latent.prior!r}", close_match_hint(latent.prior, PRIORS))
     size = math.prod(latent.shape)
     rows = max(1, _CHUNK // max(size, 1))
     indices = indices.to("cpu", torch.int64)
-    parts = [_base(latent, indices[part], size, seed) for part in slices(len(indices), rows)]
+    parts = [_base(latent, indices[part], size, seed) for part in chunk_slices(len(indices), rows)]
     base = torch.cat(parts) if parts else torch.empty(0, size)
     return (base * scale).reshape(len(indices), *latent.shape)  # (B, *shape)
 
 
-def labels(indices: Tensor, classes: int, only: int | None = None) -> Tensor:
+def make_labels(indices: Tensor, classes: int, only_class: int | None = None) -> Tensor:
     """Class labels (B,) int64 of `indices`: every class in turn, so that any run of indices is balanced; or `only` one class."""
-    if only is not None and not 0 <= only < classes:
-        raise ConfigError(f"class {only} does not exist", f"choose a class from 0 to {classes - 1}")
+    if only_class is not None and not 0 <= only_class < classes:
+        raise ConfigError(f"class {only_class} does not exist", f"choose a class from 0 to {classes - 1}")
     indices = indices.to("cpu", torch.int64)
-    return indices % classes if only is None else torch.full_like(indices, only)  # (B,)
+    return indices % classes if only_class is None else torch.full_like(indices, only_class)  # (B,)
 
 
-def _base(latent: Latent, indices: Tensor, size: int, seed: int) -> Tensor:
+def _base(latent: LatentSpec, indices: Tensor, size: int, seed: int) -> Tensor:
     """The unscaled draw of each index: (B, size) float32."""
-    uniform = uniforms(indices, size, seed=seed)
+    uniform = sample_uniform(indices, size, seed=seed)
     if latent.prior == "uniform":
         return (2 * uniform - 1).float()
     if latent.prior == "unit":
@@ -62,12 +62,12 @@ def _base(latent: Latent, indices: Tensor, size: int, seed: int) -> Tensor:
     return z.float()
 
 
-def normals(indices: Tensor, size: int, *, seed: int) -> Tensor:
+def sample_normal(indices: Tensor, size: int, *, seed: int) -> Tensor:
     """Standard normal numbers (B, size) float32, a function of (seed, index, column) only."""
-    return _quantile(uniforms(indices, size, seed=seed)).float()
+    return _quantile(sample_uniform(indices, size, seed=seed)).float()
 
 
-def uniforms(indices: Tensor, size: int, *, seed: int) -> Tensor:
+def sample_uniform(indices: Tensor, size: int, *, seed: int) -> Tensor:
     """Uniform numbers in (0, 1), never the ends: (B, size) float64, a function of (seed, index, column) only."""
     stream = _mix(_mix(torch.tensor(_signed(seed))) + (indices.to(torch.int64) + 1) * _GOLDEN)  # (B,) one stream an index
     counter = (torch.arange(size, dtype=torch.int64) + 1) * _GOLDEN  # (size,)
@@ -75,25 +75,25 @@ def uniforms(indices: Tensor, size: int, *, seed: int) -> Tensor:
     return ((bits >> 12) & 0xFFFFFFFFFFFFF).double().add_(0.5).mul_(2.0**-52)
 
 
-def noise_of(seed: int, indices: Tensor) -> Callable[[str, int, bool], Tensor]:
+def make_noise_sampler(seed: int, indices: Tensor) -> Callable[[str, int, bool], Tensor]:
     """What noise inputs draw from (load.rebuild.noise.Draw): (name, size, uniform) -> (B, size) float32, a function of (seed, index, name)."""
     rows = indices.to("cpu", torch.int64)
 
     def draw(name: str, size: int, uniform: bool) -> Tensor:
-        made = uniforms(rows, size, seed=derived(seed, f"noise input {name}"))  # (B, size)
+        made = sample_uniform(rows, size, seed=derive_seed(seed, f"noise input {name}"))  # (B, size)
         return (made if uniform else _quantile(made)).float()
 
     return draw
 
 
-def derived(seed: int, purpose: str) -> int:
+def derive_seed(seed: int, purpose: str) -> int:
     """Another seed for another purpose: streams that must not share their numbers."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{purpose}".encode(), digest_size=8).digest()) >> 1
 
 
-def slices(n: int, step: int) -> list[slice]:
+def chunk_slices(n: int, chunk_size: int) -> list[slice]:
     """0 … n cut into runs of `step`."""
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    return [slice(start, min(start + chunk_size, n)) for start in range(0, n, chunk_size)]
 
 
 def _quantile(uniform: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, int64
 
 
-def index_hash(indices: Tensor) -> Tensor:
+def hash_indices(indices: Tensor) -> Tensor:
     """A fixed pseudo-random number for each index: (N,) int64 -> (N,) int64 >= 0 (splitmix64's finaliser)."""
     x = (indices.to(int64) + 1) * -7046029254386353131  # wraps modulo 2**64 on purpose
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687

@@ -9,33 +9,33 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gandiag.contracts import Assumption, Condition, Latent, Output
-from gandiag.errors import ConfigError, GandiagError, OutputError, near
-from gandiag.load.rebuild.knobs import turned
-from gandiag.sample.check import demand_finite, demand_shape
-from gandiag.sample.device import automatic_batch, lives_on, out_of_memory, pick_device
-from gandiag.sample.guard import batch_norms, demand_switchable, estimate_standing, put_standing, seeded, untouched, use_batch_statistics
-from gandiag.sample.latents import derived, labels, latents, noise_of
+from gandiag.contracts import Assumption, LabelEncoding, LatentSpec, OutputSpec
+from gandiag.errors import ConfigError, GandiagError, OutputError, close_match_hint
+from gandiag.load.rebuild.knobs import override_sampling
+from gandiag.sample.check import require_finite_samples, require_output_shape
+from gandiag.sample.device import default_batch_size, is_on_device, is_out_of_memory, select_device
+from gandiag.sample.guard import find_batchnorm_layers, require_standard_batchnorm, estimate_standing_statistics, set_standing_statistics, isolated_rng, preserve_module_state, use_batch_statistics
+from gandiag.sample.latents import derive_seed, make_labels, sample_latents, make_noise_sampler
 
-BN_MODES = ("eval", "batch", "standing")
-GROUP = 64  # samples that share their statistics where batch norm uses the batch's own
+BATCHNORM_MODES = ("eval", "batch", "standing")
+BATCHNORM_GROUP_SIZE = 64  # samples that share their statistics where batch norm uses the batch's own
 STANDING_BATCHES = 16
 _FEWEST_IN_GROUP = 16
 
 
-class Network(Protocol):
+class GeneratorLike(Protocol):
     """What the loader hands over: a rebuilt module and how to call it."""
 
     @property
     def module(self) -> nn.Module: ...
     @property
-    def latent(self) -> Latent: ...
+    def latent(self) -> LatentSpec: ...
     @property
-    def output(self) -> Output: ...
+    def output(self) -> OutputSpec: ...
     @property
     def classes(self) -> int | None: ...
     @property
-    def condition(self) -> Condition | None: ...
+    def condition(self) -> LabelEncoding | None: ...
     @property
     def subject(self) -> Mapping[str, Any]: ...
     @property
@@ -53,17 +53,17 @@ class Sampler:
     copy is used, on its own one flags, buffers and random numbers are restored after every call.
     """
 
-    def __init__(self, network: Network, *, device: str | torch.device = "auto", batch_size: int | None = None) -> None:
-        self.network = network
-        self.latent = network.latent
-        self.output = network.output
-        self.classes = network.classes
-        self.condition = network.condition
-        self.subject = network.subject
-        self.assumptions = network.assumptions
-        self.notes = network.notes
-        self._placed, self.device = placed(network, pick_device(device))
-        self.batch_size = batch_size or automatic_batch(network.output, self.device)
+    def __init__(self, generator: GeneratorLike, *, device: str | torch.device = "auto", batch_size: int | None = None) -> None:
+        self.generator = generator
+        self.latent = generator.latent
+        self.output = generator.output
+        self.classes = generator.classes
+        self.condition = generator.condition
+        self.subject = generator.subject
+        self.assumptions = generator.assumptions
+        self.notes = generator.notes
+        self._placed, self.device = to_device(generator, select_device(device))
+        self.batch_size = batch_size or default_batch_size(generator.output, self.device)
         self._standing: tuple[tuple[int, float], list[Tensor]] | None = None
 
     def __repr__(self) -> str:
@@ -76,9 +76,9 @@ class Sampler:
         return self._placed.module
 
     @property
-    def batch_norms(self) -> int:
+    def n_batchnorm_layers(self) -> int:
         """How many batch-norm layers keep running statistics."""
-        return len(batch_norms(self.network.module))
+        return len(find_batchnorm_layers(self.generator.module))
 
     def sample(self, n: int, seed: int = 0, scale: float = 1.0, labels: int | Tensor | None = None) -> Tensor:
         """Samples 0 … n-1 of the stream `seed`: CPU tensor (n, *shape) float32 in data units.
@@ -86,9 +86,9 @@ class Sampler:
         `scale` multiplies the latents. `labels`: one class, or (n,) int64; by default every class in turn.
         """
         chosen = torch.full((n,), labels) if isinstance(labels, int) else labels
-        return self.at(torch.arange(n), seed=seed, scale=scale, labels=chosen)
+        return self.sample_indices(torch.arange(n), seed=seed, scale=scale, labels=chosen)
 
-    def at(self, indices: Tensor, *, seed: int, scale: float = 1.0, labels: Tensor | None = None, bn: str = "eval") -> Tensor:
+    def sample_indices(self, indices: Tensor, *, seed: int, scale: float = 1.0, labels: Tensor | None = None, bn: str = "eval") -> Tensor:
         """The samples `indices` (B,) of the stream `seed`: (B, *shape) float32 on the CPU.
 
         `bn`: "eval" uses the stored statistics, "batch" those of groups of 64 in the order of `indices` (the one mode in
@@ -99,15 +99,15 @@ class Sampler:
         classes = self._labels(indices, labels)
         values = self._values(seed, scale) if bn == "standing" else None
         parts = []
-        with seeded(derived(seed, "network noise")):
+        with isolated_rng(derive_seed(seed, "network noise")):
             for rows in self._groups(len(indices), bn):
-                z = latents(self.latent, indices[rows], seed=seed, scale=scale)
+                z = sample_latents(self.latent, indices[rows], seed=seed, scale=scale)
                 parts += self._generate(z, None if classes is None else classes[rows], bn, values, (seed, indices[rows]))
         samples = torch.cat(parts) if parts else torch.empty(0, *self.output.shape)
-        demand_finite(samples)
+        require_finite_samples(samples)
         return samples  # (B, *shape)
 
-    def run(self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", grad: bool = False) -> Tensor:
+    def generate(self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", keep_graph: bool = False) -> Tensor:
         """The bare network on latents of the caller's own: (B, *latent.shape) -> (B, *shape), on the device, unchecked for NaN.
 
         `grad=True` keeps the graph, for Jacobian products with respect to `z`. One call, no splitting into batches; `bn` is
@@ -117,18 +117,18 @@ class Sampler:
         if bn == "standing":
             raise ConfigError("standing statistics belong to a seed and a scale, which a bare call has not", "use at(…, bn=\"standing\")")
         network = self._placed
-        with untouched(network.module), torch.set_grad_enabled(grad):
+        with preserve_module_state(network.module), torch.set_grad_enabled(keep_graph):
             if bn == "batch":
                 use_batch_statistics(network.module)
             made = self._call(network, z.to(self.device), None if labels is None else labels.to(self.device))
-        demand_shape(made, self.output, len(z))
+        require_output_shape(made, self.output, len(z))
         return made.float()
 
     def _demand_mode(self, bn: str) -> None:
-        if bn not in BN_MODES:
-            raise ConfigError(f"there is no batch-norm mode called {bn!r}", near(bn, BN_MODES))
+        if bn not in BATCHNORM_MODES:
+            raise ConfigError(f"there is no batch-norm mode called {bn!r}", close_match_hint(bn, BATCHNORM_MODES))
         if bn != "eval":
-            demand_switchable(self.network.module)
+            require_standard_batchnorm(self.generator.module)
 
     def _labels(self, indices: Tensor, given: Tensor | None) -> Tensor | None:
         if self.classes is None:
@@ -136,7 +136,7 @@ class Sampler:
                 raise ConfigError("labels were given, and this generator has no classes", "leave them out, or pass --classes")
             return None
         if given is None:
-            return labels(indices, self.classes)
+            return make_labels(indices, self.classes)
         if len(given) != len(indices):
             raise ConfigError(f"{len(given)} labels were given for {len(indices)} samples", "give one label a sample")
         if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.classes:
@@ -145,7 +145,7 @@ class Sampler:
 
     def _groups(self, count: int, bn: str) -> list[slice]:
         """Rows that go through the network together. With batch statistics the group is part of the result, so it is fixed."""
-        step = GROUP if bn == "batch" else max(self.batch_size, 1)
+        step = BATCHNORM_GROUP_SIZE if bn == "batch" else max(self.batch_size, 1)
         starts = list(range(0, count, step))
         if bn == "batch" and len(starts) > 1 and count - starts[-1] < _FEWEST_IN_GROUP:
             starts.pop()
@@ -155,32 +155,32 @@ class Sampler:
         """One group, in as many pieces as memory asks for. `who`: seed and indices of its samples, which noise inputs draw by."""
         pieces, start = [], 0
         network = self._placed
-        with untouched(network.module), torch.no_grad():
+        with preserve_module_state(network.module), torch.no_grad():
             if bn == "batch":
                 use_batch_statistics(network.module)
             if values is not None:
-                put_standing(network.module, values)
+                set_standing_statistics(network.module, values)
             while start < len(z):
                 rows = slice(start, len(z) if bn == "batch" else start + self.batch_size)
                 try:
-                    with turned(network.module, draw=noise_of(who[0], who[1][rows])):
+                    with override_sampling(network.module, noise_sampler=make_noise_sampler(who[0], who[1][rows])):
                         made = self._call(network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device))
                 except (RuntimeError, MemoryError) as problem:
                     self._shrink(problem, bn)
                     continue
-                demand_shape(made, self.output, len(z[rows]))
+                require_output_shape(made, self.output, len(z[rows]))
                 pieces.append(made.float().cpu())
                 start += len(made)
         return pieces
 
-    def _call(self, network: Network, z: Tensor, classes: Tensor | None) -> Tensor:
+    def _call(self, network: GeneratorLike, z: Tensor, classes: Tensor | None) -> Tensor:
         """The network, its own errors told as ours; running out of memory passes through."""
         try:
             return network.forward(z, classes)
         except GandiagError:
             raise
         except Exception as problem:
-            if out_of_memory(problem):
+            if is_out_of_memory(problem):
                 raise
             first = str(problem).strip().split("\n")[0]
             raise OutputError(f"the generator failed on latents {tuple(z.shape)}: {type(problem).__name__}: {first}",
@@ -188,10 +188,10 @@ class Sampler:
 
     def _shrink(self, problem: BaseException, bn: str) -> None:
         """Halve the batch after running out of memory, or say that nothing more can be done."""
-        if not out_of_memory(problem):
+        if not is_out_of_memory(problem):
             raise problem
         if self.batch_size <= 1 or bn == "batch":
-            held = GROUP if bn == "batch" else 1
+            held = BATCHNORM_GROUP_SIZE if bn == "batch" else 1
             raise OutputError(f"memory ran out on {self.device} with a batch of {held}", "use --device cpu, or a larger machine") from problem
         self.batch_size = max(1, self.batch_size // 2)
         if self.device.type == "cuda":
@@ -200,29 +200,29 @@ class Sampler:
     def _values(self, seed: int, scale: float) -> list[Tensor]:
         """Standing statistics at this scale; kept until another seed or scale is asked for."""
         if self._standing is None or self._standing[0] != (seed, scale):
-            self._standing = ((seed, scale), self._estimate(derived(seed, "standing statistics"), scale))
+            self._standing = ((seed, scale), self._estimate(derive_seed(seed, "standing statistics"), scale))
         return self._standing[1]
 
     def _estimate(self, seed: int, scale: float) -> list[Tensor]:
         network = self._placed
 
         def forward() -> None:
-            for start in range(0, STANDING_BATCHES * GROUP, GROUP):
-                indices = torch.arange(start, start + GROUP)
-                classes = None if self.classes is None else labels(indices, self.classes).to(self.device)
-                self._call(network, latents(self.latent, indices, seed=seed, scale=scale).to(self.device), classes)
+            for start in range(0, STANDING_BATCHES * BATCHNORM_GROUP_SIZE, BATCHNORM_GROUP_SIZE):
+                indices = torch.arange(start, start + BATCHNORM_GROUP_SIZE)
+                classes = None if self.classes is None else make_labels(indices, self.classes).to(self.device)
+                self._call(network, sample_latents(self.latent, indices, seed=seed, scale=scale).to(self.device), classes)
 
-        with seeded(seed), untouched(network.module), torch.no_grad():
-            return estimate_standing(network.module, forward)
+        with isolated_rng(seed), preserve_module_state(network.module), torch.no_grad():
+            return estimate_standing_statistics(network.module, forward)
 
 
-def placed(network: Network, device: torch.device) -> tuple[Network, torch.device]:
+def to_device(generator: GeneratorLike, device: torch.device) -> tuple[GeneratorLike, torch.device]:
     """The network where it runs: itself, or a copy on another device; itself again where it cannot be copied."""
-    if lives_on(network.module, device):
-        return network, device
+    if is_on_device(generator.module, device):
+        return generator, device
     try:
-        clone = copy.deepcopy(network)
+        clone = copy.deepcopy(generator)
     except (RuntimeError, TypeError, NotImplementedError):  # weights recomputed on every call (old weight_norm) cannot be copied
-        return network, next(iter([*network.module.parameters(), *network.module.buffers()])).device
+        return generator, next(iter([*generator.module.parameters(), *generator.module.buffers()])).device
     clone.module.to(device)
     return clone, device

@@ -12,48 +12,48 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-PER_CELL = 20  # reference rows per cell: enough cells that no two modes share one, enough rows to see a gap
-MOST_CELLS = 100
-DOUBT = 0.02  # level of the binomial test that the density half-way is below a share of the density at the middles
+ROWS_PER_CELL = 20  # reference rows per cell: enough cells that no two modes share one, enough rows to see a gap
+MAX_CELLS = 100
+GAP_ALPHA = 0.02  # level of the binomial test that the density half-way is below a share of the density at the middles
 
 
 @dataclass(frozen=True, slots=True)
-class Strictness:
+class GapThresholds:
     """What two modes must show: a density half-way below `gap` times that at their middles, and at most `across` √N − 2 rows between."""
 
-    gap: float
-    across: float
+    density_ratio: float
+    crossing_factor: float
 
 
-SURE = Strictness(0.25, 0.7)  # hardly ever parts a single Gaussian
-LIKELY = Strictness(0.5, 1.5)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
+STRICT_THRESHOLDS = GapThresholds(0.25, 0.7)  # hardly ever parts a single Gaussian
+WEAK_THRESHOLDS = GapThresholds(0.5, 1.5)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
 
 
 @dataclass(frozen=True, slots=True)
-class Modes:
+class ModePartition:
     """A partition of feature space. `centres` (K, D) of the cells, `mode_of` (K,) the mode that each belongs to.
 
     `finer` (K,) is the same by weaker evidence: where it changes a result, the result hangs on what counts as a mode.
     """
 
-    centres: Tensor
-    mode_of: Tensor
-    finer: Tensor
+    cell_centers: Tensor
+    mode_of_cell: Tensor
+    fine_mode_of_cell: Tensor
 
     @property
-    def count(self) -> int:
-        return int(self.mode_of.max()) + 1
+    def n_modes(self) -> int:
+        return int(self.mode_of_cell.max()) + 1
 
-    def cells(self, rows: Tensor) -> Tensor:
+    def assign_cells(self, rows: Tensor) -> Tensor:
         """The nearest cell of each row, (N,) int64."""
-        return torch.cdist(rows, self.centres).argmin(1)
+        return torch.cdist(rows, self.cell_centers).argmin(1)
 
-    def assign(self, rows: Tensor) -> Tensor:
+    def assign_modes(self, rows: Tensor) -> Tensor:
         """The mode of each row's nearest cell, (N,) int64."""
-        return self.mode_of[self.cells(rows)]
+        return self.mode_of_cell[self.assign_cells(rows)]
 
 
-def find_modes(fitted: Tensor, held: Tensor, *, seed: int) -> Modes:
+def find_modes(fit_rows: Tensor, heldout_rows: Tensor, *, seed: int) -> ModePartition:
     """Modes of `fitted` (N, D) that `held` (M, D) confirms. Costs one k-means and one Ward tree over its centres.
 
     Cells are joined along the Ward tree, from the leaves up: two sets of cells become one mode when each is one mode
@@ -61,31 +61,31 @@ def find_modes(fitted: Tensor, held: Tensor, *, seed: int) -> Modes:
     finds a gap in any sample it was fitted to once there are more dimensions than rows. Overlapping modes (nearer than
     about 4 standard deviations) and a connected manifold give one mode: what is lost inside it is left to coverage.
     """
-    count = int(min(MOST_CELLS, max(1, len(fitted) // PER_CELL)))
-    if count < 2 or float(fitted.var(0).sum()) == 0.0:
-        return Modes(fitted.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    count = int(min(MAX_CELLS, max(1, len(fit_rows) // ROWS_PER_CELL)))
+    if count < 2 or float(fit_rows.var(0).sum()) == 0.0:
+        return ModePartition(fit_rows.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     with threadpool_limits(limits=1):
-        cells = KMeans(count, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fitted.numpy())
+        cells = KMeans(count, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fit_rows.numpy())
     centres = torch.from_numpy(np.ascontiguousarray(cells.cluster_centers_)).float()  # (K, D)
-    cell = torch.cdist(held, centres).argmin(1).numpy()  # (M,)
+    cell = torch.cdist(heldout_rows, centres).argmin(1).numpy()  # (M,)
     sizes = np.bincount(cells.labels_, minlength=count)
-    sure, likely = (torch.from_numpy(_join(Cells(centres.numpy(), sizes, held.numpy(), cell), strict)) for strict in (SURE, LIKELY))
-    return Modes(centres, sure, likely)
+    sure, likely = (torch.from_numpy(_join(KMeansCells(centres.numpy(), sizes, heldout_rows.numpy(), cell), strict)) for strict in (STRICT_THRESHOLDS, WEAK_THRESHOLDS))
+    return ModePartition(centres, sure, likely)
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class KMeansCells:
     """k-means cells: `centres` (K, D), `sizes` (K,) of the rows they were fitted to, and held-out rows (M, D) with their `cell` (M,)."""
 
-    centres: np.ndarray
+    centers: np.ndarray
     sizes: np.ndarray
-    held: np.ndarray
-    cell: np.ndarray
+    heldout_rows: np.ndarray
+    heldout_cells: np.ndarray
 
 
-def _join(cells: Cells, strict: Strictness) -> np.ndarray:
+def _join(cells: KMeansCells, strict: GapThresholds) -> np.ndarray:
     """The mode of each cell, (K,) int64, numbered in the order of the cells."""
-    centres, sizes, held, cell = cells.centres, cells.sizes, cells.held, cells.cell
+    centres, sizes, held, cell = cells.centers, cells.sizes, cells.heldout_rows, cells.heldout_cells
     count = len(centres)
     members: dict[int, list[int] | None] = {i: [i] for i in range(count)}  # None: more than one mode below
     rows = {i: np.flatnonzero(cell == i) for i in range(count)}
@@ -96,7 +96,7 @@ def _join(cells: Cells, strict: Strictness) -> np.ndarray:
         if left is not None and right is not None:
             here, there = (held[np.concatenate([rows[i] for i in part])] for part in (left, right))
             start, end = (np.average(centres[part], axis=0, weights=sizes[part] + 1e-9) for part in (left, right))
-            apart = _gap(here, there, end - start, strict.gap) and _strangers(here, there, strict.across)
+            apart = _gap(here, there, end - start, strict.density_ratio) and _strangers(here, there, strict.crossing_factor)
             joined = None if apart else left + right
         members[count + step] = joined
         if joined is None:
@@ -120,7 +120,7 @@ def _gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray, share: floa
     both, reach = np.concatenate([a, b]), (high - low) / 6
     between = int((np.abs(both - (low + high) / 2) < reach).sum())
     sides = min(int((np.abs(both - low) < reach).sum()), int((np.abs(both - high) < reach).sum()))
-    return bool(between < share * sides and float(binom.cdf(between, between + sides, 0.5)) < DOUBT)
+    return bool(between < share * sides and float(binom.cdf(between, between + sides, 0.5)) < GAP_ALPHA)
 
 
 def _strangers(left: np.ndarray, right: np.ndarray, limit: float) -> bool:

@@ -23,37 +23,37 @@ class Gaussian:
     cov: Tensor
 
 
-def gaussian(rows: Tensor) -> Gaussian:
+def fit_gaussian(rows: Tensor) -> Gaussian:
     """The moments of (N, D) rows that are all at hand."""
-    state = MomentsState(Moments(""))
-    state.add(rows)
+    state = MomentsAccumulator(MomentsSpec(""))
+    state.add_rows(rows)
     return state.result()
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class MomentsSpec:
     """Mean and covariance of one view: the spec. Result: Gaussian. Memory: D² float64, whatever n."""
 
     view: str
 
-    def start(self) -> MomentsState:
-        return MomentsState(self)
+    def start(self) -> MomentsAccumulator:
+        return MomentsAccumulator(self)
 
 
-class MomentsState:
+class MomentsAccumulator:
     """Chan merging: the same to 1e-6 relative under any batching, order and sharding."""
 
-    def __init__(self, spec: Moments) -> None:
+    def __init__(self, spec: MomentsSpec) -> None:
         self.spec = spec
         self._n = 0
         self._mean = torch.zeros(0, dtype=torch.float64)
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, batch: Batch) -> None:
-        values = batch.samples if self.spec.view == "samples" else batch.views[self.spec.view]
-        self.add(values.flatten(1))
+        values = batch.samples if self.spec.view == "samples" else batch.features[self.spec.view]
+        self.add_rows(values.flatten(1))
 
-    def add(self, rows: Tensor) -> None:
+    def add_rows(self, rows: Tensor) -> None:
         """Take in (B, D) rows of any float type."""
         if len(rows) == 0:
             return
@@ -63,7 +63,7 @@ class MomentsState:
         mean = mean + block.mean(0)  # a second pass takes out the rounding of the first
         self._combine(len(block), mean, block.T @ block)
 
-    def merge(self, other: MomentsState) -> None:
+    def merge(self, other: MomentsAccumulator) -> None:
         if other._n:
             self._combine(other._n, other._mean, other._scatter)
 

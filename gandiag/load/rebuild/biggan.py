@@ -14,33 +14,33 @@ import torch
 from torch import Tensor
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent
+from gandiag.contracts import Assumption, LatentSpec
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.blocks import Design, Stack, Told, shape_made, with_counters
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
+from gandiag.load.rebuild.blocks import BlockConfig, ResidualGenerator, ConditioningKind, infer_image_shape, add_batch_counters
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape, resolve_output_activation
 from gandiag.load.weights import Weights
 
-_HOW: Mapping[Told, str] = {"shared": "as an index into one shared embedding", "own": "as an index into an embedding of every norm's own"}
+_HOW: Mapping[ConditioningKind, str] = {"shared": "as an index into one shared embedding", "own": "as an index into an embedding of every norm's own"}
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are linear, [shared,] blocks.i.j.*, output_layer.0 and .2, and the shapes follow each other."""
     if not all(name in weights.tensors for name in ("linear.weight", "output_layer.0.gain", "output_layer.2.weight")):
-        raise NotThis("")
-    tensors, facts = canonical(weights.tensors)
+        raise ArchitectureMismatch("")
+    tensors, facts = convert_state_dict(weights.tensors)
     deep, blocks = "steps.0.conv4.weight" in tensors, sum(name.endswith(".conv1.weight") for name in tensors)
     family = "BigGAN-deep (ajbrock)" if deep else "BigGAN (ajbrock)"
     told, classes, dim, chunk = _inputs(tensors, deep, blocks)
     every = _every(blocks, config.image_size) if deep else 1
-    _, final, _ = tanh_or_flag(config.output_range, (), family)
+    _, final, _ = resolve_output_activation(config.output_range, (), family)
     eps = 1e-5 if config.bn_eps is None else config.bn_eps
     doubled = frozenset(range(every - 1, blocks, every))
-    design = Design(told, chunk, deep and told == "shared", doubled, eps, 1e-5, config.activation or "relu", final)
+    design = BlockConfig(told, chunk, deep and told == "shared", doubled, eps, 1e-5, config.activation or "relu", final)
     with torch.device("meta"):
-        net = Stack(tensors, design, classes)
-    output, _, said = tanh_or_flag(config.output_range, shape_made(net, dim), family)
-    fitted(net, tensors)
+        net = ResidualGenerator(tensors, design, classes)
+    output, _, said = resolve_output_activation(config.output_range, infer_image_shape(net, dim), family)
+    load_strict(net, tensors)
     assumed = (
         Assumption("latent size (--latent-dim)", _split(dim, chunk, blocks, deep), "shapes"),
         Assumption("latent prior (--prior)", config.prior or "normal", _source(config.prior, family)),
@@ -52,7 +52,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("batch norm (--bn)", f"{config.bn}; that code samples with the batch's own statistics unless told --G_eval_mode", _source(None, family)),
         *facts, said,
     )  # fmt: skip
-    return Ready(family, net, Latent(dim, config.prior or "normal"), output, classes, "index", assumed)  # type: ignore[arg-type]
+    return RebuiltGenerator(family, net, LatentSpec(dim, config.prior or "normal"), output, classes, "index", assumed)  # type: ignore[arg-type]
 
 
 def _source(flag: object, family: str) -> str:
@@ -65,19 +65,19 @@ def _split(dim: int, chunk: int, blocks: int, deep: bool) -> str:
     return f"{dim}, in pieces of {chunk}: one for the first map, one for each of {blocks} blocks" if chunk else f"{dim}, all of it to the first map"
 
 
-def _inputs(tensors: Mapping[str, Tensor], deep: bool, blocks: int) -> tuple[Told, int, int, int]:
+def _inputs(tensors: Mapping[str, Tensor], deep: bool, blocks: int) -> tuple[ConditioningKind, int, int, int]:
     """How norms learn of the class, how many classes, the latent size and its pieces. NotThis where the numbers contradict each other."""
-    gain, given = shape_of(tensors, "steps.0.bn1.gain.weight", 2), shape_of(tensors, "linear.weight", 2)[1]
+    gain, given = require_shape(tensors, "steps.0.bn1.gain.weight", 2), require_shape(tensors, "linear.weight", 2)[1]
     if "shared.weight" not in tensors:
         return "own", gain[0], given, 0
-    classes, embedded = shape_of(tensors, "shared.weight", 2)
+    classes, embedded = require_shape(tensors, "shared.weight", 2)
     rest = gain[1] - embedded
     if deep:
         if rest < 1 or given != gain[1]:
-            raise NotThis(f"its first map takes {given} numbers, and its norms {gain[1]}, of which the class is {embedded}")
+            raise ArchitectureMismatch(f"its first map takes {given} numbers, and its norms {gain[1]}, of which the class is {embedded}")
         return "shared", classes, rest, 0
     if rest < 0 or rest not in (0, given):
-        raise NotThis(f"its norms take {gain[1]} numbers, of which the class is {embedded} and a piece of z {given}")
+        raise ArchitectureMismatch(f"its norms take {gain[1]} numbers, of which the class is {embedded} and a piece of z {given}")
     return "shared", classes, given * (blocks + 1) if rest else given, rest
 
 
@@ -93,7 +93,7 @@ def _every(blocks: int, side: int | None) -> int:
 
 # its names and ours
 
-def canonical(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Assumption, ...]]:
+def convert_state_dict(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Assumption, ...]]:
     """The tensors under the names of `blocks.py`, without spectral norm, and what the statistics are."""
     plain = {name: entry for name, entry in tensors.items() if not re.search(r"\.(u|sv)\d+$", name)}
     for name in tensors:
@@ -115,7 +115,7 @@ def _renamed(name: str, heads: Mapping[str, str]) -> str:
 def _normed(weight: Tensor, u: Tensor, name: str) -> Tensor:
     """W / sigma, sigma by one step from the stored left singular vector u (1, outputs)."""
     if weight.ndim < 2 or u.shape != (1, weight.shape[0]) or u.dtype != weight.dtype:
-        raise NotThis(f"{name} is {u.dtype} of shape {tuple(u.shape)}, which is no left singular vector of a weight {tuple(weight.shape)}")
+        raise ArchitectureMismatch(f"{name} is {u.dtype} of shape {tuple(u.shape)}, which is no left singular vector of a weight {tuple(weight.shape)}")
     matrix = weight.flatten(1)
     right = torch.nn.functional.normalize(u[0] @ matrix, dim=0, eps=1e-12)
     made: Tensor = weight / torch.linalg.vector_norm(matrix @ right)
@@ -127,13 +127,13 @@ def _statistics(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[As
     norms = [name.removesuffix(".gain.weight").removesuffix(".gain") for name in tensors if name.endswith((".gain.weight", ".gain"))]
     silent = [name for name in norms if f"{name}.bn.running_mean" not in tensors or f"{name}.bn.running_var" not in tensors]
     if silent:
-        raise NotThis(f"{silent[0]} keeps no statistics: it was trained with --norm_style gn or nonorm, which is not rebuilt")
+        raise ArchitectureMismatch(f"{silent[0]} keeps no statistics: it was trained with --norm_style gn or nonorm, which is not rebuilt")
     facts: list[Assumption] = []
     counters = {name: entry for name, entry in tensors.items() if name.endswith(".accumulation_counter")}
     odd = next((name for name, entry in counters.items() if entry.numel() != 1 or name.replace("accumulation_counter", "running_mean") not in tensors
                 or name.replace("accumulation_counter", "running_var") not in tensors), None)  # fmt: skip
     if odd is not None:
-        raise NotThis(f"{odd} is {tuple(counters[odd].shape)}, and counts no statistics beside it")
+        raise ArchitectureMismatch(f"{odd} is {tuple(counters[odd].shape)}, and counts no statistics beside it")
     counts = {float(entry) for entry in counters.values()}
     for name, entry in counters.items():
         for part in ("running_mean", "running_var"):
@@ -144,4 +144,4 @@ def _statistics(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[As
     elif any(re.search(r"\.bn\.num_batches_tracked$", name) for name in tensors):
         facts.append(Assumption("batch-norm gain", "multiplies, as in training on several devices; that code's own eval mode adds it (a known slip)",
                                 "family (cross-replica batch norm)"))  # fmt: skip
-    return with_counters({name: entry for name, entry in tensors.items() if name not in counters}), tuple(facts)
+    return add_batch_counters({name: entry for name, entry in tensors.items() if name not in counters}), tuple(facts)

@@ -8,38 +8,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gandiag.contracts import Assumption, Output
+from gandiag.contracts import Assumption, OutputSpec
 from gandiag.errors import ConfigError
-from gandiag.load.rebuild.geometry import written
-from gandiag.load.rebuild.layers import Layer, NotThis
+from gandiag.load.rebuild.geometry import format_stride
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LayerSpec:
     """A layer with its weights, or one of the modules without: "activation", "dropout", "unflatten" (to `size`), "upsample" (by `build`)."""
 
     kind: str
-    layer: Layer | None = None
+    weights: LayerWeights | None = None
     build: Callable[[float], nn.Module] | None = None  # batch-norm eps -> module
     size: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenChoice:
     """What the shapes leave open of the layers. `options`: in words, the customary one first; `norm`: the batch norm right behind.
 
     `customary`: the other options are rare. `last`: the norm behind all the layers that it is about, where that is not the first one.
     """
 
-    what: str
+    setting: str
     options: tuple[str, ...]
-    norm: int
-    customary: bool = False
-    last: int | None = None
+    first_batchnorm: int
+    prefer_default: bool = False
+    last_batchnorm: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprint:
+class SequentialSpec:
     """What a family made of the weights. `inputs`: width of the first layer, labels included. `final`: tanh, sigmoid or none.
 
     `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation. `known`: activations and eps are the file's.
@@ -48,88 +48,88 @@ class Blueprint:
     """
 
     family: str
-    steps: tuple[Step, ...]
-    inputs: int
-    spatial: bool
-    output: Output
-    final: str
+    layer_specs: tuple[LayerSpec, ...]
+    in_features: int
+    latent_is_1x1: bool
+    output: OutputSpec
+    output_activation: str
     assumptions: tuple[Assumption, ...] = ()
-    default: str = "relu"
-    known: bool = False
-    open: tuple[Open, ...] = ()
-    remade: Callable[[tuple[int, ...]], Blueprint] | None = None
+    default_activation: str = "relu"
+    settings_from_file: bool = False
+    open_choices: tuple[OpenChoice, ...] = ()
+    rebuild_with: Callable[[tuple[int, ...]], SequentialSpec] | None = None
 
     @property
-    def layers(self) -> list[Layer]:
-        return [step.layer for step in self.steps if step.layer is not None]
+    def weighted_layers(self) -> list[LayerWeights]:
+        return [step.weights for step in self.layer_specs if step.weights is not None]
 
     @property
-    def dropouts(self) -> int:
+    def n_dropouts(self) -> int:
         """Modules without weights that may be dropout: the second one between two layers."""
-        return sum(step.kind == "dropout" for step in self.steps)
+        return sum(step.kind == "dropout" for step in self.layer_specs)
 
     @property
-    def activations(self) -> int:
-        return sum(step.kind == "activation" for step in self.steps)
+    def n_activations(self) -> int:
+        return sum(step.kind == "activation" for step in self.layer_specs)
 
 
-class Chain(nn.Module):
+class SequentialGenerator(nn.Module):
     """Layers one after another: (B, inputs) latents, labels included, to (B, *shape)."""
 
-    def __init__(self, layers: nn.Sequential, inputs: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    def __init__(self, layers: nn.Sequential, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.layers = layers
-        self.inputs = inputs
-        self.shape = shape
+        self.input_shape = input_shape
+        self.output_shape = output_shape
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.layers(z.reshape(len(z), *self.inputs))
-        return out.reshape(len(z), *self.shape)  # (B, *shape)
+        out: Tensor = self.layers(z.reshape(len(z), *self.input_shape))
+        return out.reshape(len(z), *self.output_shape)  # (B, *shape)
 
 
-def strides_of(module: nn.Module) -> tuple[str, ...]:
+def format_module_strides(module: nn.Module) -> tuple[str, ...]:
     """Of the transposed convolutions of a chain, or of the chain in a network, as --strides takes them. One that starts from a single pixel makes its
     kernel, whatever its stride, and is left out."""
     chain = getattr(module, "chain", module)
-    if not isinstance(chain, Chain):
+    if not isinstance(chain, SequentialGenerator):
         return ()
-    turned = [layer for layer in chain.layers if isinstance(layer, nn.ConvTranspose2d)][len(chain.inputs) == 3 :]
-    return tuple(written((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
+    turned = [layer for layer in chain.layers if isinstance(layer, nn.ConvTranspose2d)][len(chain.input_shape) == 3 :]
+    return tuple(format_stride((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
 
 
-def assemble(blueprint: Blueprint, activation: str, eps: float, dropout: float = 0.0) -> Chain:
+def build_sequential_generator(spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0) -> SequentialGenerator:
     """The network of a blueprint in eval mode, every weight used and of the right shape. NotThis names what disagrees."""
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
     with torch.device("meta"):
-        for step in blueprint.steps:
-            if step.layer is not None:
-                state |= {f"{len(modules)}.{leaf}": tensor for leaf, tensor in _complete(step.layer).items()}
+        for step in spec.layer_specs:
+            if step.weights is not None:
+                state |= {f"{len(modules)}.{leaf}": tensor for leaf, tensor in _complete(step.weights).items()}
             modules.append(nn.Dropout(dropout) if step.kind == "dropout" else _module(step, activation, eps))
-        modules.append(output_module(blueprint.final))
+        modules.append(make_output_activation(spec.output_activation))
     layers = nn.Sequential(*modules)
     try:
         layers.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as wrong:
-        raise NotThis(str(wrong).splitlines()[-1].strip()) from None
-    inputs = (blueprint.inputs, 1, 1) if blueprint.spatial else (blueprint.inputs,)
-    return Chain(layers, inputs, blueprint.output.shape).eval().requires_grad_(False)
+        raise ArchitectureMismatch(str(wrong).splitlines()[-1].strip()) from None
+    inputs = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
+    return SequentialGenerator(layers, inputs, spec.output.shape).eval().requires_grad_(False)
 
 
-def retuned(chain: Chain, blueprint: Blueprint, activation: str, eps: float, dropout: float) -> Chain:
+def set_hyperparameters(generator: SequentialGenerator, spec: SequentialSpec, activation: str, eps: float, dropout: float) -> SequentialGenerator:
     """The blueprint's own chain, changed in place to another activation, eps and dropout; its weights stay where they are."""
-    for place, step in enumerate(blueprint.steps):
+    for place, step in enumerate(spec.layer_specs):
         if step.kind == "dropout":
-            chain.layers[place] = nn.Dropout(dropout).eval()
+            generator.layers[place] = nn.Dropout(dropout).eval()
         elif step.kind == "activation":
-            chain.layers[place] = hidden_module(activation).eval()
-        elif step.layer is not None and step.layer.kind == "norm":
+            generator.layers[place] = make_hidden_activation(activation).eval()
+        elif step.weights is not None and step.weights.kind == "norm":
             with torch.device("meta"):
-                chain.layers[place].eps = _module(step, activation, eps).eps
-    return chain
+                generator.layers[place].eps = _module(step, activation, eps).eps
+    return generator
 
 
-SHUFFLES = ("pixel-shuffle", "depth-to-space")
+PIXEL_SHUFFLE_MODES = ("pixel-shuffle", "depth-to-space")
 
 
 class DepthToSpace(nn.Module):
@@ -141,30 +141,30 @@ class DepthToSpace(nn.Module):
         return nn.functional.pixel_shuffle(blocks.reshape(batch, channels, height, width), 2)
 
 
-def _complete(layer: Layer) -> Mapping[str, Tensor]:
+def _complete(layer: LayerWeights) -> Mapping[str, Tensor]:
     """Checkpoints of torch < 0.4.1 have no num_batches_tracked."""
     if layer.kind == "norm" and "num_batches_tracked" not in layer.tensors:
         return {**layer.tensors, "num_batches_tracked": torch.tensor(0, device="cpu")}
     return layer.tensors
 
 
-def _module(step: Step, activation: str, eps: float) -> nn.Module:
+def _module(step: LayerSpec, activation: str, eps: float) -> nn.Module:
     if step.kind == "activation":
-        return hidden_module(activation)
+        return make_hidden_activation(activation)
     if step.kind == "unflatten":
         return nn.Unflatten(1, step.size)
     if step.build is None:
-        raise NotThis(f"there is no step called {step.kind!r}")
+        raise ArchitectureMismatch(f"there is no step called {step.kind!r}")
     return step.build(eps)
 
 
-HIDDEN: Mapping[str, Callable[[], nn.Module]] = {
+HIDDEN_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "elu": nn.ELU, "selu": nn.SELU,
     "silu": nn.SiLU, "swish": nn.SiLU, "softplus": nn.Softplus, "none": nn.Identity,
 }
 
 
-def hidden_module(text: str) -> nn.Module:
+def make_hidden_activation(text: str) -> nn.Module:
     """An activation by name; leaky takes its slope: leaky:0.2. ConfigError for others."""
     name, _, slope = text.lower().partition(":")
     if name in ("leaky", "leakyrelu", "leaky_relu", "lrelu"):
@@ -172,12 +172,12 @@ def hidden_module(text: str) -> nn.Module:
             return nn.LeakyReLU(float(slope or 0.2))
         except ValueError:
             raise ConfigError(f"--activation is {text!r}: {slope!r} is no slope", "write it as leaky:0.2") from None
-    if name not in HIDDEN or slope:
-        raise ConfigError(f"--activation is {text!r}", f"choose from: leaky:0.2, {', '.join(HIDDEN)}")
-    return HIDDEN[name]()
+    if name not in HIDDEN_ACTIVATIONS or slope:
+        raise ConfigError(f"--activation is {text!r}", f"choose from: leaky:0.2, {', '.join(HIDDEN_ACTIVATIONS)}")
+    return HIDDEN_ACTIVATIONS[name]()
 
 
-def output_module(name: str) -> nn.Module:
+def make_output_activation(name: str) -> nn.Module:
     """The output activation: tanh, sigmoid or none."""
     modules: dict[str, nn.Module] = {"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "none": nn.Identity()}
     return modules[name]
@@ -185,32 +185,32 @@ def output_module(name: str) -> nn.Module:
 
 # layers to modules
 
-def linear_step(layer: Layer) -> Step:
+def linear_layer_spec(layer: LayerWeights) -> LayerSpec:
     out, inputs = layer.shape
-    return Step("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
+    return LayerSpec("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
 
 
-def norm_step(layer: Layer, spatial: bool, *, ordinary: bool = False) -> Step:
+def batchnorm_layer_spec(layer: LayerWeights, spatial: bool, *, keep_default_eps: bool = False) -> LayerSpec:
     """`ordinary`: this norm keeps the usual eps where the others have the mistaken 0.8."""
     make = nn.BatchNorm2d if spatial else nn.BatchNorm1d
     affine = "weight" in layer.tensors
-    return Step("layer", layer, lambda eps: make(layer.shape[0], eps=1e-5 if ordinary and eps == 0.8 else eps, affine=affine))
+    return LayerSpec("layer", layer, lambda eps: make(layer.shape[0], eps=1e-5 if keep_default_eps and eps == 0.8 else eps, affine=affine))
 
 
-def conv_step(layer: Layer) -> Step:
+def conv_layer_spec(layer: LayerWeights) -> LayerSpec:
     out, inputs, kernel, _ = layer.shape
-    return Step("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors))
+    return LayerSpec("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors))
 
 
-def upsample_step(mode: str) -> Step:
+def upsample_layer_spec(mode: str) -> LayerSpec:
     """Doubling of the side: "nearest" or "bilinear"; "pixel-shuffle" or "depth-to-space", which take four channels for one."""
-    if mode in SHUFFLES:
-        return Step("upsample", None, lambda eps: nn.PixelShuffle(2) if mode == SHUFFLES[0] else DepthToSpace())
-    return Step("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))
+    if mode in PIXEL_SHUFFLE_MODES:
+        return LayerSpec("upsample", None, lambda eps: nn.PixelShuffle(2) if mode == PIXEL_SHUFFLE_MODES[0] else DepthToSpace())
+    return LayerSpec("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))
 
 
-def transposed_step(layer: Layer, geometry: tuple[int, int, int]) -> Step:
+def transposed_conv_layer_spec(layer: LayerWeights, stride_spec: tuple[int, int, int]) -> LayerSpec:
     inputs, out, kernel, _ = layer.shape
-    stride, padding, extra = geometry
+    stride, padding, extra = stride_spec
     bias = "bias" in layer.tensors
-    return Step("layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias))
+    return LayerSpec("layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias))

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.chain import Chain
-from gandiag.load.rebuild.inputs import PLACE, Inputs, Place, joined, placed
-from gandiag.load.rebuild.layers import Layer, NotThis, is_embedding
+from gandiag.load.rebuild.chain import SequentialGenerator
+from gandiag.load.rebuild.inputs import LABEL_POSITION_SETTING, InputLayout, LabelPosition, combine_label, resolve_label_position
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch, is_embedding_name
 from gandiag.load.weights import Weights
 
 _OTHERS = re.compile(r"(?:^|_)(?:z|noise|latent|style|pos|position|time)(?:_|$)", re.IGNORECASE)  # what is embedded there is no class
@@ -22,30 +22,30 @@ _FIRST = "label_emb"  # PyTorch-GAN's name, whose conditional generators join th
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class ClassEmbedding:
     """`rows` (K, E): one vector for each class, under the module's name."""
 
-    name: str
-    rows: Tensor
+    module_name: str
+    weight: Tensor
 
 
-class Embedded(nn.Module):
+class ClassConditionalGenerator(nn.Module):
     """(B, D) latents and (B,) class indices to samples (B, *shape)."""
 
-    def __init__(self, chain: Chain, inputs: Inputs) -> None:
+    def __init__(self, chain: SequentialGenerator, input_layout: InputLayout) -> None:
         super().__init__()
-        assert inputs.table is not None
-        rows, width = inputs.table.shape
-        self.table = nn.Embedding(rows, width, _weight=inputs.table).requires_grad_(False)
-        self.chain, self.place, self.codes = chain, inputs.place, inputs.codes
+        assert input_layout.embedding is not None
+        rows, width = input_layout.embedding.shape
+        self.table = nn.Embedding(rows, width, _weight=input_layout.embedding).requires_grad_(False)
+        self.chain, self.label_position, self.continuous_codes = chain, input_layout.label_position, input_layout.continuous_codes
         self.eval()
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        made: Tensor = self.chain(joined(z.flatten(1), self.table(labels), self.place, self.codes))
+        made: Tensor = self.chain(combine_label(z.flatten(1), self.table(labels), self.label_position, self.continuous_codes))
         return made
 
 
-def set_apart(weights: Weights) -> tuple[Weights, Table | None]:
+def split_class_embedding(weights: Weights) -> tuple[Weights, ClassEmbedding | None]:
     """The weights without their one class embedding, and that; all of them and None where there is none, or several.
 
     A linear layer without bias looks the same: names tell, and what fits as one (`joins`) is none.
@@ -57,43 +57,43 @@ def set_apart(weights: Weights) -> tuple[Weights, Table | None]:
     bare = [key.removesuffix("running_mean") for key in rest if key.endswith("running_mean")]
     if weights.tensors[tables[0]].shape[1] in [2 * len(rest[f"{norm}running_mean"]) for norm in bare if f"{norm}weight" not in rest]:
         return weights, None  # the gains and biases of a conditional batch norm
-    return replace(weights, tensors=rest), Table(tables[0].rpartition(".")[0], weights.tensors[tables[0]])
+    return replace(weights, tensors=rest), ClassEmbedding(tables[0].rpartition(".")[0], weights.tensors[tables[0]])
 
 
 def _is_table(key: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> bool:
     name, _, leaf = key.rpartition(".")
     own = name.rpartition(".")[2]
-    named = leaf == "weight" and f"{name}.bias" not in tensors and is_embedding(own) and _OTHERS.search(own) is None
+    named = leaf == "weight" and f"{name}.bias" not in tensors and is_embedding_name(own) and _OTHERS.search(own) is None
     return named and tensor.ndim == 2 and tensor.is_floating_point() and tensor.numel() > 0
 
 
-def joins(table: Table, total: int, layer: Layer, config: AuditConfig) -> tuple[tuple[Inputs, ...], tuple[Assumption, ...]]:
+def candidate_input_layouts(embedding: ClassEmbedding, in_features: int, first_layer: LayerWeights, config: AuditConfig) -> tuple[tuple[InputLayout, ...], tuple[Assumption, ...]]:
     """The ways in which the table can be joined to latents for a first layer of `total` inputs, the customary one first.
 
     NotThis where none leads there; LoadError where a flag contradicts the weights.
     """
-    classes, width = table.rows.shape
-    if width > total or classes < 2:
-        misfit = f"{classes} vectors of {width} numbers, which do not fit the {total} inputs of {layer.key}"
-        raise NotThis(f"{table.name}.weight holds {misfit if classes > 1 else 'one vector, and one class is none'}")
-    if classes == total:
-        raise NotThis(f"{table.name}.weight {classes, width} may be {classes} classes as well as a layer that makes the {total} inputs of {layer.key}")
-    beside: tuple[Place, ...] = ("before", "after") if table.name == _FIRST else ("after", "before")
-    places: tuple[Place, ...] = ("times", "plus") if width == total else beside
-    latent = total if width == total else total - width
+    classes, width = embedding.weight.shape
+    if width > in_features or classes < 2:
+        misfit = f"{classes} vectors of {width} numbers, which do not fit the {in_features} inputs of {first_layer.weight_key}"
+        raise ArchitectureMismatch(f"{embedding.module_name}.weight holds {misfit if classes > 1 else 'one vector, and one class is none'}")
+    if classes == in_features:
+        raise ArchitectureMismatch(f"{embedding.module_name}.weight {classes, width} may be {classes} classes as well as a layer that makes the {in_features} inputs of {first_layer.weight_key}")
+    beside: tuple[LabelPosition, ...] = ("before", "after") if embedding.module_name == _FIRST else ("after", "before")
+    places: tuple[LabelPosition, ...] = ("times", "plus") if width == in_features else beside
+    latent = in_features if width == in_features else in_features - width
     if config.classes not in (None, classes):
-        raise LoadError(f"--classes {config.classes} contradicts the weights: {table.name}.weight holds {classes} classes", "Remove --classes.")
+        raise LoadError(f"--classes {config.classes} contradicts the weights: {embedding.module_name}.weight holds {classes} classes", "Remove --classes.")
     if config.condition not in (None, "index"):
-        raise LoadError(f"--condition {config.condition} contradicts the weights: {table.name}.weight holds a vector for each class index",
+        raise LoadError(f"--condition {config.condition} contradicts the weights: {embedding.module_name}.weight holds a vector for each class index",
                         "Remove --condition.")
     if config.latent_dim not in (None, latent):
-        beside_it = "" if latent == total else f", {width} of them the class"
-        raise LoadError(f"--latent-dim {config.latent_dim} contradicts the weights: {layer.key} takes {total} inputs{beside_it}", "Remove --latent-dim.")
+        beside_it = "" if latent == in_features else f", {width} of them the class"
+        raise LoadError(f"--latent-dim {config.latent_dim} contradicts the weights: {first_layer.weight_key} takes {in_features} inputs{beside_it}", "Remove --latent-dim.")
     said: tuple[Assumption, ...] = (
         Assumption("latent size (--latent-dim)", str(latent), "shapes"),
-        Assumption("classes (--classes)", f"{classes}, each a vector of {width} numbers ({table.name})", "shapes"),
+        Assumption("classes (--classes)", f"{classes}, each a vector of {width} numbers ({embedding.module_name})", "shapes"),
     )
     if config.class_place is not None:
-        places = (placed(config, places, f"{table.name}.weight holds vectors of {width} numbers, and {layer.key} takes {total}"),)
-        said = (*said, Assumption(PLACE, f"{places[0]} the latents", "flag"))
-    return tuple(Inputs(latent, classes, place, table.rows) for place in places), said
+        places = (resolve_label_position(config, places, f"{embedding.module_name}.weight holds vectors of {width} numbers, and {first_layer.weight_key} takes {in_features}"),)
+        said = (*said, Assumption(LABEL_POSITION_SETTING, f"{places[0]} the latents", "flag"))
+    return tuple(InputLayout(latent, classes, place, embedding.weight) for place in places), said

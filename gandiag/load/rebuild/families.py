@@ -15,20 +15,20 @@ import torch
 from torch import nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Condition, Latent, Output
+from gandiag.contracts import Assumption, LabelEncoding, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.first_layer import FirstLayer, Split, find_labels, from_tensors, input_means, input_scale
-from gandiag.load.folding import folded
-from gandiag.load.moments import prior_shift
-from gandiag.load.rebuild.chain import Blueprint
-from gandiag.load.rebuild.embedded import Embedded, Table, joins, set_apart
-from gandiag.load.rebuild.hypotheses import settle
-from gandiag.load.rebuild.inputs import Inputs, joined, split_inputs
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.layouts import known_layout
-from gandiag.load.rebuild.questions import PRIORS
-from gandiag.load.rebuild.ready import Ready
-from gandiag.load.rebuild.tried import demand_samples
+from gandiag.load.first_layer import FirstLayer, LabelSplit, find_label_split, build_first_layer, estimate_input_means, estimate_latent_std
+from gandiag.load.folding import fold_weight_norms
+from gandiag.load.moments import standardized_prior_mean
+from gandiag.load.rebuild.chain import SequentialSpec
+from gandiag.load.rebuild.embedded import ClassConditionalGenerator, ClassEmbedding, candidate_input_layouts, split_class_embedding
+from gandiag.load.rebuild.hypotheses import infer_hyperparameters
+from gandiag.load.rebuild.inputs import InputLayout, combine_label, infer_input_layout
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.layouts import identify_unsupported
+from gandiag.load.rebuild.questions import PRIOR_CANDIDATES
+from gandiag.load.rebuild.ready import RebuiltGenerator
+from gandiag.load.rebuild.tried import verify_forward
 from gandiag.load.weights import Weights
 from gandiag.registry import Registry
 
@@ -51,7 +51,7 @@ FAMILIES = Registry("loaders", {
     "projected": "gandiag.load.rebuild.projected:rebuild",
     "mlp": "gandiag.load.rebuild.mlp:rebuild",
 })
-ORDER = (  # the most specific first
+MATCH_ORDER = (  # the most specific first
     "ctgan", "nvidia", "rosinality", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan",
     "fastgan", "sagan", "pickled", "transposed", "projected", "mlp",
 )  # fmt: skip
@@ -60,78 +60,78 @@ _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes a
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuilt:
+class RebuildResult:
     """A network made from weights alone, and everything that had to be assumed."""
 
     module: nn.Module
     family: str
-    latent: Latent
-    output: Output
-    inputs: Inputs
+    latent: LatentSpec
+    output: OutputSpec
+    input_layout: InputLayout
     assumptions: tuple[Assumption, ...]
-    condition: Condition | None = None
+    condition: LabelEncoding | None = None
 
 
-def rebuild(weights: Weights, config: AuditConfig, name: str, *, glance: bool = False) -> Rebuilt:
+def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspect_only: bool = False) -> RebuildResult:
     """The generator that these weights are. LoadError with what each family missed if none takes them. `glance`: what takes seconds is left."""
-    weights = folded(weights)
+    weights = fold_weight_norms(weights)
     blueprint, table = _blueprint(weights, config, name)
     if config.strides and not any("--strides" in entry.what for entry in blueprint.assumptions):
         raise LoadError(f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open", "leave --strides out")
-    if config.class_place and isinstance(blueprint, Ready):
+    if config.class_place and isinstance(blueprint, RebuiltGenerator):
         takes = "no class" if blueprint.classes is None else "its class in one place only"
         raise LoadError(f"--class-place was given, and {name} ({blueprint.family}) takes {takes}", "leave --class-place out")
-    if isinstance(blueprint, Ready):
+    if isinstance(blueprint, RebuiltGenerator):
         return _finished(blueprint, config, name)
     try:
         first = _first_layer(blueprint)
         if table is not None:
-            ways, said = joins(table, blueprint.inputs, blueprint.layers[0], config)
+            ways, said = candidate_input_layouts(table, blueprint.in_features, blueprint.weighted_layers[0], config)
         else:
-            inputs, said = split_inputs(blueprint.inputs, blueprint.layers[0], None if first is None else _labels(first), config)
+            inputs, said = infer_input_layout(blueprint.in_features, blueprint.weighted_layers[0], None if first is None else _labels(first), config)
             ways = (inputs,)
-        found = settle(blueprint, ways, config, [_deviations(first, way) for way in ways], glance=glance)
-    except NotThis as wrong:
+        found = infer_hyperparameters(blueprint, ways, config, [_deviations(first, way) for way in ways], inspect_only=inspect_only)
+    except ArchitectureMismatch as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
-    module = found.chain if found.inputs.table is None else Embedded(found.chain, found.inputs)
-    size = found.inputs.latent
-    latent = Latent(size, found.prior, (size, 1, 1) if blueprint.spatial else (size,))  # type: ignore[arg-type]
-    condition: Condition | None = None if not found.inputs.classes else "concat" if found.inputs.table is None else "index"
-    return Rebuilt(module, blueprint.family, latent, found.output, found.inputs, (*said, *found.assumptions), condition)
+    module = found.generator if found.input_layout.embedding is None else ClassConditionalGenerator(found.generator, found.input_layout)
+    size = found.input_layout.latent_dim
+    latent = LatentSpec(size, found.prior, (size, 1, 1) if blueprint.latent_is_1x1 else (size,))  # type: ignore[arg-type]
+    condition: LabelEncoding | None = None if not found.input_layout.classes else "concat" if found.input_layout.embedding is None else "index"
+    return RebuildResult(module, blueprint.family, latent, found.output, found.input_layout, (*said, *found.assumptions), condition)
 
 
-def _finished(made: Ready, config: AuditConfig, name: str) -> Rebuilt:
+def _finished(made: RebuiltGenerator, config: AuditConfig, name: str) -> RebuildResult:
     """A family's own network, where no flag contradicts it."""
     if config.latent_dim not in (None, made.latent.dim):
         raise LoadError(f"--latent-dim {config.latent_dim} contradicts {name}, a {made.family} of latent size {made.latent.dim}", "Remove --latent-dim.")
     if config.classes not in (None, made.classes):
         has = f"has {made.classes} classes" if made.classes else "takes no class"
         raise LoadError(f"--classes {config.classes} contradicts {name}, a {made.family}, which {has}", "Remove --classes.")
-    return Rebuilt(made.module, made.family, made.latent, made.output, Inputs(made.latent.dim, made.classes), made.assumptions, made.condition)
+    return RebuildResult(made.module, made.family, made.latent, made.output, InputLayout(made.latent.dim, made.classes), made.assumptions, made.condition)
 
 
-def _blueprint(weights: Weights, config: AuditConfig, name: str) -> tuple[Blueprint | Ready, Table | None]:
+def _blueprint(weights: Weights, config: AuditConfig, name: str) -> tuple[SequentialSpec | RebuiltGenerator, ClassEmbedding | None]:
     """What the first family makes of them that takes them, and the class embedding that stood beside its layers."""
     reasons = []
-    chain, table = set_apart(weights)
-    for family in (*(extra for extra in FAMILIES if extra not in ORDER), *ORDER):
-        if family in _BY_SHAPE and known_layout(weights.tensors):
+    chain, table = split_class_embedding(weights)
+    for family in (*(extra for extra in FAMILIES if extra not in MATCH_ORDER), *MATCH_ORDER):
+        if family in _BY_SHAPE and identify_unsupported(weights.tensors):
             continue  # a chain that would fit by accident is not what these names are
-        build: Callable[[Weights, AuditConfig], Blueprint | Ready] = FAMILIES.get(family)
+        build: Callable[[Weights, AuditConfig], SequentialSpec | RebuiltGenerator] = FAMILIES.get(family)
         try:
             if family in _BY_SHAPE:
                 return build(chain, config), table
             made = build(weights, config)
-            if isinstance(made, Ready):
-                demand_samples(made.module, made.latent, made.output, (made.condition, made.classes))
+            if isinstance(made, RebuiltGenerator):
+                verify_forward(made.module, made.latent, made.output, (made.condition, made.classes))
             return made, None
-        except NotThis as wrong:
+        except ArchitectureMismatch as wrong:
             reasons += [f"{family}: {wrong}"] if str(wrong) else []  # no reason: not even the names are its own
     raise _no_family(weights, reasons, name)
 
 
 def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
-    layout = known_layout(weights.tensors)
+    layout = identify_unsupported(weights.tensors)
     if layout is not None:
         what, place = layout
         hint = f"build it with its own code ({place}): --model pkg.mod:factory [--init k=v], run where that is importable; or audit a folder of its samples"
@@ -153,37 +153,37 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
     )
 
 
-def _first_layer(blueprint: Blueprint) -> FirstLayer | None:
+def _first_layer(blueprint: SequentialSpec) -> FirstLayer | None:
     """The first map and the batch norm right behind it, if there is one."""
-    steps = [step for step in blueprint.steps if step.kind != "unflatten"]
-    if len(steps) < 2 or steps[0].layer is None or steps[1].layer is None or steps[1].layer.kind != "norm":
+    steps = [step for step in blueprint.layer_specs if step.kind != "unflatten"]
+    if len(steps) < 2 or steps[0].weights is None or steps[1].weights is None or steps[1].weights.kind != "norm":
         return None
-    return from_tensors(steps[0].layer.tensors, steps[1].layer.tensors)
+    return build_first_layer(steps[0].weights.tensors, steps[1].weights.tensors)
 
 
-def _labels(first: FirstLayer) -> Split | None:
-    means = input_means(first)
-    return None if means is None else find_labels(means)
+def _labels(first: FirstLayer) -> LabelSplit | None:
+    means = estimate_input_means(first)
+    return None if means is None else find_label_split(means)
 
 
-def _deviations(first: FirstLayer | None, inputs: Inputs) -> dict[str, float]:
+def _deviations(first: FirstLayer | None, inputs: InputLayout) -> dict[str, float]:
     """The deviation of one latent under each prior that is tried; none where the first layer does not show it."""
     if first is None:
         return {}
     known = replace(first, **_given(inputs))
-    found = {shift: input_scale(replace(known, shift=shift)) for shift in {prior_shift(prior) for prior in PRIORS}}
-    scales = {prior: found[prior_shift(prior)] for prior in PRIORS}
+    found = {shift: estimate_latent_std(replace(known, standardized_mean=shift)) for shift in {standardized_prior_mean(prior) for prior in PRIOR_CANDIDATES}}
+    scales = {prior: found[standardized_prior_mean(prior)] for prior in PRIOR_CANDIDATES}
     return {prior: one.value for prior, one in scales.items() if one is not None} if all(scales.values()) else {}
 
 
-def _given(inputs: Inputs) -> dict[str, Any]:
+def _given(inputs: InputLayout) -> dict[str, Any]:
     """What of a first layer's inputs are latents, and what the class does to them."""
     if inputs.classes is None:
-        return {"latents": list(range(inputs.latent))}
-    vectors = torch.eye(inputs.classes, dtype=torch.float64) if inputs.table is None else inputs.table.double()
+        return {"latent_columns": list(range(inputs.latent_dim))}
+    vectors = torch.eye(inputs.classes, dtype=torch.float64) if inputs.embedding is None else inputs.embedding.double()
     vectors = vectors[torch.arange(min(len(vectors), _ROWS)) * len(vectors) // min(len(vectors), _ROWS)]
-    if inputs.place == "times":
-        return {"latents": list(range(inputs.latent)), "gains": vectors}
-    none = torch.zeros(len(vectors), inputs.latent, dtype=torch.float64)
-    marked = joined(torch.ones(1, inputs.latent), 0 * vectors[:1], inputs.place, inputs.codes)[0]
-    return {"latents": marked.nonzero()[:, 0].tolist(), "labels": joined(none, vectors, inputs.place, inputs.codes)}
+    if inputs.label_position == "times":
+        return {"latent_columns": list(range(inputs.latent_dim)), "class_scales": vectors}
+    none = torch.zeros(len(vectors), inputs.latent_dim, dtype=torch.float64)
+    marked = combine_label(torch.ones(1, inputs.latent_dim), 0 * vectors[:1], inputs.label_position, inputs.continuous_codes)[0]
+    return {"latent_columns": marked.nonzero()[:, 0].tolist(), "class_offsets": combine_label(none, vectors, inputs.label_position, inputs.continuous_codes)}

@@ -10,8 +10,8 @@ from torch import nn
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.noise import Draw, noise_inputs
-from gandiag.load.rebuild.styles import truncations
+from gandiag.load.rebuild.noise import NoiseSampler, find_noise_inputs
+from gandiag.load.rebuild.styles import find_truncation_layers
 
 _NOISE = {
     "const": "all samples share them, so that latents alone vary",
@@ -20,14 +20,14 @@ _NOISE = {
 }  # fmt: skip
 
 
-def still(module: nn.Module) -> str | None:
+def fixed_noise_mode(module: nn.Module) -> str | None:
     """The noise mode in which latents alone move the output: random noise is held fixed; None where nothing has to be turned."""
-    return "const" if any(part.mode == "random" for part in noise_inputs(module)) else None
+    return "const" if any(part.mode == "random" for part in find_noise_inputs(module)) else None
 
 
-def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assumption, ...]:
+def configure_sampling(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assumption, ...]:
     """Truncation and noise as the settings say, and what to say of them. LoadError for a knob that the network has not."""
-    psis, noises = list(truncations(module)), list(noise_inputs(module))
+    psis, noises = list(find_truncation_layers(module)), list(find_noise_inputs(module))
     if config.psi != 1.0 and not psis:
         raise LoadError(f"--psi {config.psi:g} was given, and {name} has no truncation that gandiag knows", "leave --psi out; --scale shrinks the latents")
     if config.noise != "const" and not noises:
@@ -47,25 +47,25 @@ def set_knobs(module: nn.Module, config: AuditConfig, name: str) -> tuple[Assump
     return tuple(said)
 
 
-def knobs_of(module: nn.Module) -> dict[str, float | str | None]:
+def get_sampling_settings(module: nn.Module) -> dict[str, float | str | None]:
     """Where the knobs stand, for the record: {"psi", "noise"}, None for a knob that the network has not."""
-    psis, noises = list(truncations(module)), list(noise_inputs(module))
+    psis, noises = list(find_truncation_layers(module)), list(find_noise_inputs(module))
     return {"psi": psis[0].value if psis else None, "noise": noises[0].mode if noises else None}
 
 
 @contextlib.contextmanager
-def turned(module: nn.Module, *, psi: float | None = None, noise: str | None = None, draw: Draw | None = None) -> Iterator[None]:
+def override_sampling(module: nn.Module, *, psi: float | None = None, noise_mode: str | None = None, noise_sampler: NoiseSampler | None = None) -> Iterator[None]:
     """The knobs at other values inside; what is None stays. `draw`: random noise for the samples of the calls inside."""
-    psis, noises = list(truncations(module)), list(noise_inputs(module))
-    values, modes = [entry.value for entry in psis], [(part.mode, part.draw) for part in noises]
+    psis, noises = list(find_truncation_layers(module)), list(find_noise_inputs(module))
+    values, modes = [entry.value for entry in psis], [(part.mode, part.sampler) for part in noises]
     try:
         for entry in psis:
             entry.value = entry.value if psi is None else psi
         for part in noises:
-            part.mode, part.draw = noise or part.mode, draw or part.draw
+            part.mode, part.sampler = noise_mode or part.mode, noise_sampler or part.sampler
         yield
     finally:
         for entry, value in zip(psis, values, strict=True):
             entry.value = value
         for part, (mode, drawing) in zip(noises, modes, strict=True):
-            part.mode, part.draw = mode, drawing
+            part.mode, part.sampler = mode, drawing

@@ -18,12 +18,12 @@ _EMBEDDING = re.compile(r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb")  #
 _NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
-class NotThis(Exception):
+class ArchitectureMismatch(Exception):
     """The weights do not belong to this family; the message says which key, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerWeights:
     """One module with weights. `kind`: a 2-D map, a 4-D kernel (convolution or its transpose), or a batch norm."""
 
     name: str
@@ -34,16 +34,16 @@ class Layer:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensors["weight" if self.kind != "norm" else "running_mean"].shape)
 
-    def makes(self, channels: int) -> bool:
+    def accepts_out_channels(self, out_channels: int) -> bool:
         """May it have so many outputs? A bias has as many."""
-        return "bias" not in self.tensors or len(self.tensors["bias"]) == channels
+        return "bias" not in self.tensors or len(self.tensors["bias"]) == out_channels
 
     @property
-    def key(self) -> str:
+    def weight_key(self) -> str:
         return f"{self.name}.weight".lstrip(".")
 
 
-def layers_of(weights: Weights) -> list[Layer]:
+def parse_layers(weights: Weights) -> list[LayerWeights]:
     """Every tensor in exactly one layer, in order. NotThis for anything but maps, kernels and batch norms."""
     grouped: dict[str, dict[str, Tensor]] = {}
     for key, tensor in weights.tensors.items():
@@ -51,11 +51,11 @@ def layers_of(weights: Weights) -> list[Layer]:
         grouped.setdefault(name, {})[leaf] = tensor
     beside = next((name for name in grouped if _BESIDE.search(name.lower())), None)
     if beside is not None:
-        raise NotThis(f"{beside} stands beside other layers, as in residual blocks, and in no plain chain")
-    return [_checked(Layer(name, _kind(name, tensors), tensors)) for name, tensors in grouped.items()]
+        raise ArchitectureMismatch(f"{beside} stands beside other layers, as in residual blocks, and in no plain chain")
+    return [_checked(LayerWeights(name, _kind(name, tensors), tensors)) for name, tensors in grouped.items()]
 
 
-def _checked(layer: Layer) -> Layer:
+def _checked(layer: LayerWeights) -> LayerWeights:
     """Biases and statistics fit the layer they belong to, and nothing is empty."""
     widths = layer.shape[:2] if layer.kind == "kernel" else layer.shape[:1]
     for leaf, tensor in layer.tensors.items():
@@ -63,7 +63,7 @@ def _checked(layer: Layer) -> Layer:
             continue
         own = layer.kind != "norm" and leaf == "weight"
         if not tensor.is_floating_point() or tensor.numel() == 0 or (not own and (tensor.ndim != 1 or len(tensor) not in widths)):
-            raise NotThis(f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.key} {layer.shape}")
+            raise ArchitectureMismatch(f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.weight_key} {layer.shape}")
     return layer
 
 
@@ -73,34 +73,34 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
         return "norm"
     weight = tensors.get("weight")
     if weight is None or leaves - {"weight", "bias"}:
-        raise NotThis(f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does")
-    if weight.ndim == 2 and not any(map(is_embedding, name.split("."))):
+        raise ArchitectureMismatch(f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does")
+    if weight.ndim == 2 and not any(map(is_embedding_name, name.split("."))):
         return "linear"
     if weight.ndim == 4:
         return "kernel"
     if weight.ndim == 2:
-        raise NotThis(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
-    raise NotThis(f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer")
+        raise ArchitectureMismatch(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
+    raise ArchitectureMismatch(f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer")
 
 
-def is_embedding(name: str) -> bool:
+def is_embedding_name(name: str) -> bool:
     """Whether a module is called an embedding. `name`: one part of its path."""
     return _EMBEDDING.search(name) is not None
 
 
-def gaps(layers: list[Layer], modules: tuple[str, ...] | None) -> list[int | None]:
+def count_modules_between(layers: list[LayerWeights], module_names: tuple[str, ...] | None) -> list[int | None]:
     """How many modules without weights follow each layer; None where the file does not say.
 
     Numbered neighbours say it by themselves (main.1, main.3: one module between); `_metadata` says it inside nested
     blocks and after the last layer. Modules registered by name (self.relu) tell nothing about when they run.
     """
-    leaves = None if modules is None else [name for name in modules if not any(other.startswith(name + ".") for other in modules)]
+    leaves = None if module_names is None else [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
     found = [_between(first, second, leaves) for first, second in itertools.pairwise(layers)]
     last = layers[-1].name
     return [*found, None if leaves is None or last not in leaves or not _numbered(last) else _after(last, leaves)]
 
 
-def _between(first: Layer, second: Layer, leaves: list[str] | None) -> int | None:
+def _between(first: LayerWeights, second: LayerWeights, leaves: list[str] | None) -> int | None:
     a, b = first.name.split("."), second.name.split(".")
     shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     steps = a[shared:], b[shared:]

@@ -20,7 +20,7 @@ _KNOWN: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 
 
-def known_layout(keys: Iterable[str]) -> tuple[str, str] | None:
+def identify_unsupported(keys: Iterable[str]) -> tuple[str, str] | None:
     """(what it is, whose code builds it) for keys that gandiag recognises and does not rebuild."""
     names = list(keys)
     for what, patterns, place in _KNOWN:

@@ -13,22 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import shape_of
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import require_shape
 
-HEAD = 64
+HEAD_DIM = 64
 _EPS = 1e-5
 
 
-class Attended(nn.Module):
+class AttentionBlock(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)); children "0" and "1", each with `fn.norm` and `fn.fn`."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        channels = shape_of(tensors, f"{path}.0.fn.norm.g", 4)[1]
-        inner, hidden = shape_of(tensors, f"{path}.0.fn.fn.to_q.weight", 4)[0], shape_of(tensors, f"{path}.1.fn.fn.0.weight", 4)[0]
-        if inner % HEAD:
-            raise NotThis(f"{path} attends with {inner} channels, which are no heads of {HEAD}")
+        channels = require_shape(tensors, f"{prefix}.0.fn.norm.g", 4)[1]
+        inner, hidden = require_shape(tensors, f"{prefix}.0.fn.fn.to_q.weight", 4)[0], require_shape(tensors, f"{prefix}.1.fn.fn.0.weight", 4)[0]
+        if inner % HEAD_DIM:
+            raise ArchitectureMismatch(f"{prefix} attends with {inner} channels, which are no heads of {HEAD_DIM}")
         forward = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, channels, 1))
         for name, layer in (("0", LinearAttention(channels, inner)), ("1", forward)):
             self.add_module(name, _Residual(channels, layer))
@@ -42,14 +42,14 @@ class Attended(nn.Module):
 class _Residual(nn.Module):
     def __init__(self, channels: int, layer: nn.Module) -> None:
         super().__init__()
-        self.fn = Normed(channels, layer)
+        self.fn = PreNorm(channels, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.fn(x)
         return out
 
 
-class Normed(nn.Module):
+class PreNorm(nn.Module):
     """A layer behind a norm over the channels."""
 
     def __init__(self, channels: int, layer: nn.Module) -> None:
@@ -74,31 +74,31 @@ class ChannelNorm(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    def __init__(self, channels: int, inner: int) -> None:
+    def __init__(self, channels: int, inner_channels: int) -> None:
         super().__init__()
-        self.to_q = nn.Conv2d(channels, inner, 1, bias=False)
+        self.to_q = nn.Conv2d(channels, inner_channels, 1, bias=False)
         self.to_kv = nn.Module()
-        self.to_kv.net = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False), nn.Conv2d(channels, 2 * inner, 1, bias=False))
-        self.to_out = nn.Conv2d(inner, channels, 1)
+        self.to_kv.net = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False), nn.Conv2d(channels, 2 * inner_channels, 1, bias=False))
+        self.to_out = nn.Conv2d(inner_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         keys_values: Tensor = self.to_kv.net(x)  # type: ignore[operator]
-        out: Tensor = self.to_out(F.gelu(attended(self.to_q(x), keys_values)))
+        out: Tensor = self.to_out(F.gelu(linear_attention(self.to_q(x), keys_values)))
         return out
 
 
-def attended(queries: Tensor, keys_values: Tensor) -> Tensor:
+def linear_attention(queries: Tensor, keys_values: Tensor) -> Tensor:
     """Equation 4, head by head: queries (B, C, H, W), keys and values side by side (B, 2 C, H, W), to (B, C, H, W)."""
-    q, k, v = (heads(part) for part in (queries, *keys_values.chunk(2, 1)))
+    q, k, v = (split_heads(part) for part in (queries, *keys_values.chunk(2, 1)))
     context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
-    return together(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * HEAD**-0.5), queries)
+    return merge_heads(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * HEAD_DIM**-0.5), queries)
 
 
-def heads(x: Tensor) -> Tensor:
+def split_heads(x: Tensor) -> Tensor:
     """(B, C, H, W) to (B, heads, 64, HW)."""
-    return x.reshape(len(x), -1, HEAD, x.shape[2] * x.shape[3])
+    return x.reshape(len(x), -1, HEAD_DIM, x.shape[2] * x.shape[3])
 
 
-def together(parts: Tensor, x: Tensor) -> Tensor:
+def merge_heads(values: Tensor, like: Tensor) -> Tensor:
     """(B, heads, 64, HW) to (B, C, H, W) of the size of x."""
-    return parts.reshape(len(x), -1, *x.shape[2:])
+    return values.reshape(len(like), -1, *like.shape[2:])

@@ -16,32 +16,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.linear_attention import Attended
-from gandiag.load.rebuild.noise import Noise
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import direction
-from gandiag.load.rebuild.styles import Psi
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.linear_attention import AttentionBlock
+from gandiag.load.rebuild.noise import NoiseInput
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape
+from gandiag.load.rebuild.style_layers import normalized_latent_prior
+from gandiag.load.rebuild.styles import Truncation
 from gandiag.load.weights import Weights
 
 _RATE = 0.1
 _MEAN = 2_000
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are S.net.* and G.blocks.*."""
     tensors = weights.tensors
     if "S.net.0.weight" not in tensors or "G.blocks.0.conv1.weight" not in tensors:
-        raise NotThis("")
-    told = weights.beside.get("lr_mlp")
+        raise ArchitectureMismatch("")
+    told = weights.extra_settings.get("lr_mlp")
     rate = float(told) if isinstance(told, (int, float)) and 0 < told <= 1 else _RATE
-    dim = shape_of(tensors, "S.net.0.weight", 2)[1]
+    dim = require_shape(tensors, "S.net.0.weight", 2)[1]
     with torch.device("meta"):
-        net = StyleGan(tensors, rate)
-    shape = (net.G.colours, net.G.side, net.G.side)
-    fitted(net, {**tensors, "picture": torch.rand(1, net.G.side, net.G.side, 1, generator=torch.Generator().manual_seed(0))})
-    prior, prior_said = direction(config.prior, "z is", "stylegan2-pytorch")
+        net = StyleGan2(tensors, rate)
+    shape = (net.G.channels, net.G.resolution, net.G.resolution)
+    load_strict(net, {**tensors, "picture": torch.rand(1, net.G.resolution, net.G.resolution, 1, generator=torch.Generator().manual_seed(0))})
+    prior, prior_said = normalized_latent_prior(config.prior, "z is", "stylegan2-pytorch")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         prior_said,
@@ -49,17 +49,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("mean style", f"the average of {_MEAN:,} mapped z, as the package takes it; its own sample sheets are drawn at psi 0.6", "gandiag"),
         *([Assumption("attention", f"before block{'s' if len(net.G.attns) > 1 else ''} {', '.join(net.G.attns)}", "shapes")] if net.G.attns else []),
     )
-    return Ready("StyleGAN2 (stylegan2-pytorch)", net, Latent(dim, prior), Output("image", shape, (0.0, 1.0)), assumptions=said)
+    return RebuiltGenerator("StyleGAN2 (stylegan2-pytorch)", net, LatentSpec(dim, prior), OutputSpec("image", shape, (0.0, 1.0)), assumptions=said)
 
 
-class StyleGan(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+class StyleGan2(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
-        self.S, self.G, self.psi, self.noise = Mapping_(tensors, rate), Synthesis(tensors), Psi(), Noise("picture", uniform=True)
-        self.register_buffer("picture", torch.empty(1, self.G.side, self.G.side, 1))
+        self.S, self.G, self.psi, self.noise = MappingNetwork(tensors, lr_multiplier), SynthesisNetwork(tensors), Truncation(), NoiseInput("picture", uniform=True)
+        self.register_buffer("picture", torch.empty(1, self.G.resolution, self.G.resolution, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        noise = self.noise(z.new_empty(len(z), 1, self.G.side, self.G.side), self.get_buffer("picture"))  # (1 or B, 1, S, S)
+        noise = self.noise(z.new_empty(len(z), 1, self.G.resolution, self.G.resolution), self.get_buffer("picture"))  # (1 or B, 1, S, S)
         out: Tensor = self.G(self.psi(self.S(z), lambda: self._mean(z)), noise.movedim(1, 3))
         return out.clamp(0, 1)
 
@@ -69,43 +69,43 @@ class StyleGan(nn.Module):
         return mapped.mean(0)
 
 
-class Mapping_(nn.Module):
+class MappingNetwork(nn.Module):
     """Normalise, then equal layers with leaky ReLU 0.2."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.lr_multiplier = lr_multiplier
         indices = sorted(int(name.split(".")[2]) for name in tensors if re.match(r"S\.net\.\d{1,2}\.weight$", name))
-        width = shape_of(tensors, "S.net.0.weight", 2)[0]
+        width = require_shape(tensors, "S.net.0.weight", 2)[0]
         self.net = nn.Sequential(*(nn.Linear(width, width) if index in indices else nn.LeakyReLU(0.2) for index in range(indices[-1] + 2)))
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.normalize(z, dim=1)
         for layer in self.net:
-            x = F.linear(x, layer.weight * self.rate, layer.bias * self.rate) if isinstance(layer, nn.Linear) else layer(x)
+            x = F.linear(x, layer.weight * self.lr_multiplier, layer.bias * self.lr_multiplier) if isinstance(layer, nn.Linear) else layer(x)
         return x
 
 
-class Synthesis(nn.Module):
+class SynthesisNetwork(nn.Module):
     """A learned 4x4 start (or one made of w), then blocks of two modulated convolutions and a growing RGB sum."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         count = 1 + max(int(name.split(".")[2]) for name in tensors if re.match(r"G\.blocks\.\d{1,3}\.", name))
-        self.side, self.colours = 4 * 2 ** (count - 1), shape_of(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0]
+        self.resolution, self.channels = 4 * 2 ** (count - 1), require_shape(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0]
         if count > 10:
-            raise NotThis(f"{count} blocks would make pictures of {self.side} pixels")
+            raise ArchitectureMismatch(f"{count} blocks would make pictures of {self.resolution} pixels")
         if "G.to_initial_block.weight" in tensors:
-            into, out = shape_of(tensors, "G.to_initial_block.weight", 4)[:2]
+            into, out = require_shape(tensors, "G.to_initial_block.weight", 4)[:2]
             self.to_initial_block: nn.Module | None = nn.ConvTranspose2d(into, out, 4, bias=False)
         else:
             self.to_initial_block = None
-            self.initial_block = nn.Parameter(torch.empty(shape_of(tensors, "G.initial_block", 4)))
-        width = shape_of(tensors, "G.initial_conv.weight", 4)[0]
+            self.initial_block = nn.Parameter(torch.empty(require_shape(tensors, "G.initial_block", 4)))
+        width = require_shape(tensors, "G.initial_conv.weight", 4)[0]
         self.initial_conv = nn.Conv2d(width, width, 3, padding=1)
         attended = [index for index in range(count) if f"G.attns.{index}.0.fn.norm.g" in tensors]
-        self.attns = nn.ModuleDict({str(index): Attended(tensors, f"G.attns.{index}") for index in attended})
-        self.blocks = nn.ModuleList(Block(tensors, f"G.blocks.{index}.", first=index == 0, last=index == count - 1) for index in range(count))
+        self.attns = nn.ModuleDict({str(index): AttentionBlock(tensors, f"G.attns.{index}") for index in attended})
+        self.blocks = nn.ModuleList(SynthesisBlock(tensors, f"G.blocks.{index}.", is_first=index == 0, is_last=index == count - 1) for index in range(count))
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
         x = self.initial_block.expand(len(w), -1, -1, -1) if self.to_initial_block is None else self.to_initial_block(w[:, :, None, None])
@@ -116,38 +116,38 @@ class Synthesis(nn.Module):
         return rgb
 
 
-class Block(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, first: bool, last: bool) -> None:
+class SynthesisBlock(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, *, is_first: bool, is_last: bool) -> None:
         super().__init__()
-        self.first = first
+        self.is_first = is_first
         for index in (1, 2):
-            shape = shape_of(tensors, f"{path}conv{index}.weight", 4)
+            shape = require_shape(tensors, f"{prefix}conv{index}.weight", 4)
             out, into = shape[:2]
-            setattr(self, f"conv{index}", Modulated(shape))
-            setattr(self, f"to_style{index}", nn.Linear(shape_of(tensors, f"{path}to_style{index}.weight", 2)[1], into))
+            setattr(self, f"conv{index}", ModulatedConv2d(shape))
+            setattr(self, f"to_style{index}", nn.Linear(require_shape(tensors, f"{prefix}to_style{index}.weight", 2)[1], into))
             setattr(self, f"to_noise{index}", nn.Linear(1, out))
-        self.to_rgb = ToRgb(tensors, f"{path}to_rgb.", last=last)
+        self.to_rgb = ToRgb(tensors, f"{prefix}to_rgb.", is_last=is_last)
 
     def forward(self, x: Tensor, rgb: Tensor, w: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        x = x if self.first else F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = x if self.is_first else F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         noise = noise[:, : x.shape[2], : x.shape[3]]
         for index in (1, 2):
             conv, style, add = (getattr(self, f"{part}{index}") for part in ("conv", "to_style", "to_noise"))
             x = F.leaky_relu(conv(x, style(w)) + add(noise).permute(0, 3, 2, 1), 0.2)  # (B, C, W, H): the package adds it transposed
-        return x, self.to_rgb(x, None if self.first else rgb, w)
+        return x, self.to_rgb(x, None if self.is_first else rgb, w)
 
 
 class ToRgb(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, last: bool) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, *, is_last: bool) -> None:
         super().__init__()
-        shape = shape_of(tensors, f"{path}conv.weight", 4)
-        self.conv = Modulated(shape, demodulate=False)
-        self.to_style = nn.Linear(shape_of(tensors, f"{path}to_style.weight", 2)[1], shape[1])
-        self.upsample = None if last else nn.ModuleList([nn.Identity(), Blur()])
+        shape = require_shape(tensors, f"{prefix}conv.weight", 4)
+        self.conv = ModulatedConv2d(shape, demodulate=False)
+        self.to_style = nn.Linear(require_shape(tensors, f"{prefix}to_style.weight", 2)[1], shape[1])
+        self.upsample = None if is_last else nn.ModuleList([nn.Identity(), Blur()])
 
-    def forward(self, x: Tensor, before: Tensor | None, w: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None, w: Tensor) -> Tensor:
         out: Tensor = self.conv(x, self.to_style(w))
-        out = out if before is None else out + before
+        out = out if skip is None else out + skip
         if self.upsample is None:
             return out
         blurred: Tensor = self.upsample[1](F.interpolate(out, scale_factor=2, mode="bilinear", align_corners=False))
@@ -168,7 +168,7 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel.expand(channels, 1, 3, 3), groups=channels)
 
 
-class Modulated(nn.Module):
+class ModulatedConv2d(nn.Module):
     """A convolution whose input channels are scaled by 1 + style, and whose outputs are brought back to unit size."""
 
     def __init__(self, shape: tuple[int, ...], *, demodulate: bool = True) -> None:

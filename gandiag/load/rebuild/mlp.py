@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from gandiag.config import AuditConfig
-from gandiag.load.rebuild.chain import Blueprint, Step, linear_step, norm_step
-from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
-from gandiag.load.rebuild.outputs import flat_output
+from gandiag.load.rebuild.chain import SequentialSpec, LayerSpec, linear_layer_spec, batchnorm_layer_spec
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch, count_modules_between, parse_layers
+from gandiag.load.rebuild.outputs import resolve_flat_output
 from gandiag.load.weights import Weights
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
+def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     """A chain of Linear and BatchNorm1d. NotThis if anything else is in the file, or the widths do not follow each other."""
-    layers = layers_of(weights)
+    layers = parse_layers(weights)
     if any(layer.kind == "kernel" for layer in layers) or not layers or layers[0].kind != "linear":
-        raise NotThis("it is not made of linear layers alone")
-    spacing = gaps(layers, weights.modules)
-    steps, width = flat_steps(layers, spacing)
-    output, final, assumed = flat_output(width, spacing[-1], config)
-    return Blueprint("mlp", tuple(steps), layers[0].shape[1], False, output, final, assumed)
+        raise ArchitectureMismatch("it is not made of linear layers alone")
+    spacing = count_modules_between(layers, weights.module_names)
+    steps, width = stack_linear_layers(layers, spacing)
+    output, final, assumed = resolve_flat_output(width, spacing[-1], config)
+    return SequentialSpec("mlp", tuple(steps), layers[0].shape[1], False, output, final, assumed)
 
 
-def flat_steps(layers: list[Layer], spacing: list[int | None]) -> tuple[list[Step], int]:
+def stack_linear_layers(layers: list[LayerWeights], modules_between: list[int | None]) -> tuple[list[LayerSpec], int]:
     """Steps of linear layers and norms, activations between them, and the width they end with."""
-    steps: list[Step] = []
+    steps: list[LayerSpec] = []
     width = layers[0].shape[1]
     for index, layer in enumerate(layers):
         if layer.shape[-1] != width:
-            raise NotThis(f"{layer.key} is {layer.shape}, which does not take the {width} values before it")
-        steps.append(linear_step(layer) if layer.kind == "linear" else norm_step(layer, spatial=False))
+            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it")
+        steps.append(linear_layer_spec(layer) if layer.kind == "linear" else batchnorm_layer_spec(layer, spatial=False))
         width = layer.shape[0]
         if index + 1 < len(layers):
-            steps += between(layer, layers[index + 1], spacing[index])
+            steps += activation_layer_specs(layer, layers[index + 1], modules_between[index])
     return steps, width
 
 
-def between(layer: Layer, following: Layer, gap: int | None) -> list[Step]:
+def activation_layer_specs(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> list[LayerSpec]:
     """The modules without weights between two layers: an activation, and a second one: what that is, the statistics say."""
-    return [Step(kind) for kind in ("activation", "dropout")[: 2 if gap == 2 else 1]] if activated(layer, following, gap) else []
+    return [LayerSpec(kind) for kind in ("activation", "dropout")[: 2 if n_modules == 2 else 1]] if has_activation_between(layer, next_layer, n_modules) else []
 
 
-def activated(layer: Layer, following: Layer, gap: int | None) -> bool:
+def has_activation_between(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> bool:
     """Does an activation follow this layer? Where the file is silent: yes, but not between a map and its norm."""
-    return bool(gap) if gap is not None else layer.kind == "norm" or following.kind != "norm"
+    return bool(n_modules) if n_modules is not None else layer.kind == "norm" or next_layer.kind != "norm"

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-MODES = ("const", "random", "none")
-Draw = Callable[[str, int, bool], Tensor]  # (name, size, uniform) -> (B, size): the noise of the samples of one call
+NOISE_MODES = ("const", "random", "none")
+NoiseSampler = Callable[[str, int, bool], Tensor]  # (name, size, uniform) -> (B, size): the noise of the samples of one call
 
 
-class Noise(nn.Module):
+class NoiseInput(nn.Module):
     """The noise of one layer. `name`: layers of one name share their draws; `uniform`: on [0, 1] instead of N(0, 1).
 
     mode "const"   the picture that the file stores, else one fixed draw: the same for all samples, so that latents alone vary
@@ -35,15 +35,15 @@ class Noise(nn.Module):
         super().__init__()
         self.name, self.uniform = name, uniform
         self.mode = "const"
-        self.draw: Draw | None = None
+        self.sampler: NoiseSampler | None = None
 
     def forward(self, x: Tensor, stored: Tensor | None = None) -> Tensor:
         """What to add to x (B, C, H, W): (1, 1, H, W), or (B, 1, H, W) where each sample has its own."""
         height, width = x.shape[-2:]
         if self.mode == "none":
             return x.new_zeros(1, 1, height, width)
-        if self.mode == "random" and self.draw is not None:
-            return self.draw(self.name, height * width, self.uniform).reshape(-1, 1, height, width).to(x)
+        if self.mode == "random" and self.sampler is not None:
+            return self.sampler(self.name, height * width, self.uniform).reshape(-1, 1, height, width).to(x)
         return (self._fixed(height, width) if stored is None else stored.reshape(1, 1, height, width)).to(x)
 
     def _fixed(self, height: int, width: int) -> Tensor:
@@ -51,6 +51,6 @@ class Noise(nn.Module):
         return (torch.rand if self.uniform else torch.randn)(1, 1, height, width, generator=rng)  # (1, 1, H, W)
 
 
-def noise_inputs(module: nn.Module) -> Iterator[Noise]:
+def find_noise_inputs(module: nn.Module) -> Iterator[NoiseInput]:
     """Every noise input of a network."""
-    return (part for part in module.modules() if isinstance(part, Noise))
+    return (part for part in module.modules() if isinstance(part, NoiseInput))

@@ -8,53 +8,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gandiag.load.moments import apart, batches_seen
-from gandiag.load.rebuild.chain import Chain
+from gandiag.load.moments import moments_distance, read_batch_count
+from gandiag.load.rebuild.chain import SequentialGenerator
 
-CHANNELS = 32  # of the last layer before a norm that are looked at
-NORM = nn.modules.batchnorm._BatchNorm
+MAX_CHANNELS = 32  # of the last layer before a norm that are looked at
+BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def untouched(norm: NORM) -> bool:
+def has_initial_statistics(norm: BatchNorm) -> bool:
     """Statistics as they are before the first batch say nothing."""
     mean, var = norm.running_mean, norm.running_var
     return mean is None or var is None or bool((mean == 0).all() and (var == 1).all())
 
 
-def places(chain: Chain) -> list[int]:
-    return [place for place, layer in enumerate(chain.layers) if isinstance(layer, NORM)]
+def batchnorm_indices(generator: SequentialGenerator) -> list[int]:
+    return [place for place, layer in enumerate(generator.layers) if isinstance(layer, BatchNorm)]
 
 
-def handed_on(layer: nn.Module, x: Tensor, batch: bool) -> Tensor:
+def forward_layer(layer: nn.Module, x: Tensor, use_batch_stats: bool) -> Tensor:
     """What a layer makes of its input; a norm may use the batch's own statistics."""
-    if not isinstance(layer, NORM) or not batch:
+    if not isinstance(layer, BatchNorm) or not use_batch_stats:
         made: Tensor = layer(x)
         return made
     return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
 
 
-def missed(norm: NORM, x: Tensor) -> float:
+def layer_mismatch(norm: BatchNorm, x: Tensor) -> float:
     """How far what a norm receives is from what it remembers."""
-    return apart(x, *remembered(norm))
+    return moments_distance(x, *bias_corrected_statistics(norm))
 
 
-def remembered(norm: NORM) -> tuple[Tensor, Tensor]:
+def bias_corrected_statistics(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Running mean and variance (C,), without what is left of their start at 0 and 1 after few batches."""
     assert norm.running_mean is not None and norm.running_var is not None
-    left = 0.9 ** (batches_seen(norm.num_batches_tracked) or 0)
+    left = 0.9 ** (read_batch_count(norm.num_batches_tracked) or 0)
     if not 1e-4 < left < 1:
         return norm.running_mean, norm.running_var
     return norm.running_mean / (1 - left), ((norm.running_var - left) / (1 - left)).clamp_min(1e-12)
 
 
-def last_of(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
+def last_layer_mismatch(previous_layers: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
     """Mismatch at the last norm, for a few channels of the map before it."""
-    assert isinstance(norm, NORM)
-    if not before:
-        return missed(norm, x)
-    mean, var = remembered(norm)
-    chosen = torch.arange(0, len(mean), -(-len(mean) // CHANNELS))
-    layer = before[0]
+    assert isinstance(norm, BatchNorm)
+    if not previous_layers:
+        return layer_mismatch(norm, x)
+    mean, var = bias_corrected_statistics(norm)
+    chosen = torch.arange(0, len(mean), -(-len(mean) // MAX_CHANNELS))
+    layer = previous_layers[0]
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
     part = bias[chosen] if isinstance(bias, Tensor) else None
@@ -64,4 +64,4 @@ def last_of(before: Sequence[nn.Module], norm: nn.Module, x: Tensor) -> float:
         made = F.conv2d(x, weight[chosen], part, layer.stride, layer.padding)
     else:
         made = F.linear(x, weight[chosen], part)
-    return apart(made, mean[chosen], var[chosen])
+    return moments_distance(made, mean[chosen], var[chosen])

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
-from gandiag.load.inert_modules import Node
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.noise import Noise
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
-from gandiag.load.rebuild.styles import Psi
-from gandiag.load.rebuild.tried import rehearsed
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
+from gandiag.load.inert_modules import ModuleNode
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.noise import NoiseInput
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape
+from gandiag.load.rebuild.style_layers import EqualizedLinear, scaled_leaky_relu, normalized_latent_prior, upsample2d, check_w_avg, infer_lr_multiplier, modulated_conv2d, infer_output_range, normalize_2nd_moment
+from gandiag.load.rebuild.styles import Truncation
+from gandiag.load.rebuild.tried import infer_output_shape
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (NVIDIA)"
@@ -34,41 +34,41 @@ _FEW = 512
 _LARGEST = 4_096
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are mapping.fc*, synthesis.b4.const, synthesis.b*.conv1.*."""
     tensors = weights.tensors
     if "mapping.fc0.weight" not in tensors or "synthesis.b4.conv1.affine.weight" not in tensors:
-        raise NotThis("")
+        raise ArchitectureMismatch("")
     told = _told(weights.structure)
-    rate, rate_told, rate_source = mapping_rate(tensors["mapping.fc0.weight"], told.get("rate", weights.beside.get("lr_multiplier")))
-    beside = weights.beside.get("conv_clamp")
+    rate, rate_told, rate_source = infer_lr_multiplier(tensors["mapping.fc0.weight"], told.get("rate", weights.extra_settings.get("lr_multiplier")))
+    beside = weights.extra_settings.get("conv_clamp")
     told |= {"clamp": float(beside)} if "clamp" not in told and isinstance(beside, (int, float)) and beside > 0 else {}
     clamp = told.get("clamp", _CLAMP)
     with torch.device("meta"):
         net = StyleGan2(tensors, rate, clamp)
-    shape = (net.synthesis.colours, net.synthesis.side, net.synthesis.side)
+    shape = (net.synthesis.channels, net.synthesis.resolution, net.synthesis.resolution)
     z, classes = net.mapping.z_dim, net.mapping.classes
-    rehearsed(net.mapping, *(torch.empty(2, size, device="meta") for size in (z, classes) if size))  # before styles are drawn
-    fitted(net, tensors)
+    infer_output_shape(net.mapping, *(torch.empty(2, size, device="meta") for size in (z, classes) if size))  # before styles are drawn
+    load_strict(net, tensors)
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z", "gandiag")
-    mean_said = kept_mean("w_avg", net.mapping.w_avg, net.mapping.drawn(_FEW)) if net.mapping.averaged else own
+    mean_said = check_w_avg("w_avg", net.mapping.w_avg, net.mapping.sample_w(_FEW)) if net.mapping.has_w_avg else own
     shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
-    prior, prior_said = direction(config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA")
-    span, range_said = open_range(config.output_range, "NVIDIA")
+    prior, prior_said = normalized_latent_prior(config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA")
+    span, range_said = infer_output_range(config.output_range, "NVIDIA")
     said = (
         Assumption("latent size (--latent-dim)", str(z), "shapes"),
         prior_said,
         *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes")] if classes else []),
-        Assumption("mapping", f"{net.mapping.depth} layers, learning-rate factor {rate_told}", rate_source),
+        Assumption("mapping", f"{net.mapping.n_layers} layers, learning-rate factor {rate_told}", rate_source),
         mean_said,
-        Assumption("synthesis", f"{net.synthesis.kind} architecture to {net.synthesis.side} pixels", "shapes"),
+        Assumption("synthesis", f"{net.synthesis.architecture} architecture to {net.synthesis.resolution} pixels", "shapes"),
         Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
         range_said,
     )
-    return Ready(FAMILY, net, Latent(z, prior), Output("image", shape, span), classes, "onehot" if classes else None, said)
+    return RebuiltGenerator(FAMILY, net, LatentSpec(z, prior), OutputSpec("image", shape, span), classes, "onehot" if classes else None, said)
 
 
-def _told(structure: Node | None) -> dict[str, Any]:
+def _told(structure: ModuleNode | None) -> dict[str, Any]:
     """What a network pickle says of itself beside its tensors. NotThis for settings that change the arithmetic otherwise."""
     if structure is None:
         return {}
@@ -84,14 +84,14 @@ def _told(structure: Node | None) -> dict[str, Any]:
         way = node.settings.get("activation")
         usual = "lrelu" if name.startswith("mapping.fc") or name.endswith((".conv0", ".conv1")) else "linear"
         if isinstance(way, str) and way != usual:
-            raise NotThis(f"{name} has the activation {way[:20]}, not {usual}")
+            raise ArchitectureMismatch(f"{name} has the activation {way[:20]}, not {usual}")
     return found
 
 
 class StyleGan2(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], rate: float, clamp: float | None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float, clamp: float | None) -> None:
         super().__init__()
-        self.mapping, self.synthesis = MappingNetwork(tensors, rate), Synthesis(tensors, clamp)
+        self.mapping, self.synthesis = MappingNetwork(tensors, lr_multiplier), SynthesisNetwork(tensors, clamp)
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
         out: Tensor = self.synthesis(self.mapping(z, onehot))
@@ -103,57 +103,57 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
-        self.depth = sum(name.startswith("mapping.fc") and name.endswith(".weight") for name in tensors)
-        for index in range(self.depth):
-            self.add_module(f"fc{index}", Equal(shape_of(tensors, f"mapping.fc{index}.weight", 2), rate))
-        embedded, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
-        self.embed = Equal((embedded, classes)) if classes else None
-        self.z_dim, self.classes = shape_of(tensors, "mapping.fc0.weight", 2)[1] - embedded, classes or None
+        self.n_layers = sum(name.startswith("mapping.fc") and name.endswith(".weight") for name in tensors)
+        for index in range(self.n_layers):
+            self.add_module(f"fc{index}", EqualizedLinear(require_shape(tensors, f"mapping.fc{index}.weight", 2), lr_multiplier))
+        embedded, classes = require_shape(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
+        self.embed = EqualizedLinear((embedded, classes)) if classes else None
+        self.z_dim, self.classes = require_shape(tensors, "mapping.fc0.weight", 2)[1] - embedded, classes or None
         if self.z_dim < 1:
-            raise NotThis("its mapping takes no latent, only labels")
-        self.averaged, self.psi = "mapping.w_avg" in tensors, Psi()
-        if self.averaged:
-            self.register_buffer("w_avg", torch.empty(shape_of(tensors, f"mapping.fc{self.depth - 1}.weight", 2)[0]))
+            raise ArchitectureMismatch("its mapping takes no latent, only labels")
+        self.has_w_avg, self.psi = "mapping.w_avg" in tensors, Truncation()
+        if self.has_w_avg:
+            self.register_buffer("w_avg", torch.empty(require_shape(tensors, f"mapping.fc{self.n_layers - 1}.weight", 2)[0]))
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
-        out: Tensor = self.psi(self.mapped(z, onehot), lambda: self.w_avg if self.averaged else self.drawn(_MEAN).mean(0))
+        out: Tensor = self.psi(self.compute_w(z, onehot), lambda: self.w_avg if self.has_w_avg else self.sample_w(_MEAN).mean(0))
         return out
 
-    def mapped(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
-        w = unit(z)
+    def compute_w(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
+        w = normalize_2nd_moment(z)
         if self.embed is not None and onehot is not None:
-            w = torch.cat([w, unit(self.embed(onehot))], 1)
-        for index in range(self.depth):
-            w = act(self.get_submodule(f"fc{index}")(w))
+            w = torch.cat([w, normalize_2nd_moment(self.embed(onehot))], 1)
+        for index in range(self.n_layers):
+            w = scaled_leaky_relu(self.get_submodule(f"fc{index}")(w))
         return w  # (B, W)
 
-    def drawn(self, n: int) -> Tensor:
+    def sample_w(self, n: int) -> Tensor:
         """Styles (n, W) of a fixed draw, the classes in turn."""
         place = self.get_parameter("fc0.weight")
         latents = torch.randn(n, self.z_dim, generator=torch.Generator().manual_seed(0)).to(place)
         onehot = None if self.classes is None else torch.eye(self.classes)[torch.arange(n) % self.classes].to(place)
-        return self.mapped(latents, onehot)
+        return self.compute_w(latents, onehot)
 
 
-class Synthesis(nn.Module):
+class SynthesisNetwork(nn.Module):
     """Blocks of 4, 8, … pixels. A style goes to every layer, so that the original's broadcast of w needs no counting."""
 
     def __init__(self, tensors: Mapping[str, Tensor], clamp: float | None) -> None:
         super().__init__()
         sides = list(_sides(tensors))
         if not sides:
-            raise NotThis("synthesis.b4.conv1.weight is missing")
-        self.side = sides[-1]
+            raise ArchitectureMismatch("synthesis.b4.conv1.weight is missing")
+        self.resolution = sides[-1]
         for side in sides:
-            self.add_module(f"b{side}", Block(tensors, side, clamp))
+            self.add_module(f"b{side}", SynthesisBlock(tensors, side, clamp))
         blocks = [self.get_submodule(f"b{side}") for side in sides]
         shown = [block.torgb is not None for block in blocks]
         if not shown[-1] or (any(shown[:-1]) and not all(shown)):
-            raise NotThis("its blocks show pictures neither at every size nor at the last alone")
-        self.kind = "resnet" if any(block.skip is not None for block in blocks) else "skip" if all(shown) else "orig"
-        self.colours = shape_of(tensors, f"synthesis.b{self.side}.torgb.weight", 4)[0]
+            raise ArchitectureMismatch("its blocks show pictures neither at every size nor at the last alone")
+        self.architecture = "resnet" if any(block.skip is not None for block in blocks) else "skip" if all(shown) else "orig"
+        self.channels = require_shape(tensors, f"synthesis.b{self.resolution}.torgb.weight", 4)[0]
 
     def forward(self, w: Tensor) -> Tensor:
         x, rgb = w.new_empty(0), None
@@ -170,23 +170,23 @@ def _sides(tensors: Mapping[str, Tensor]) -> Iterator[int]:
         side *= 2
 
 
-class Block(nn.Module):
+class SynthesisBlock(nn.Module):
     """Two modulated convolutions, the first of which doubles the side; a constant start in the block of 4 pixels."""
 
     resample_filter: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], side: int, clamp: float | None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], resolution: int, clamp: float | None) -> None:
         super().__init__()
-        path = f"synthesis.b{side}"
+        path = f"synthesis.b{resolution}"
         self.register_buffer("resample_filter", _filter(tensors, path))
-        self.const = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.const", 3))) if side == 4 else None
-        self.conv0 = None if side == 4 else Layer(tensors, f"{path}.conv0", side, up=True, clamp=clamp)
-        self.conv1 = Layer(tensors, f"{path}.conv1", side, up=False, clamp=clamp)
+        self.const = nn.Parameter(torch.empty(require_shape(tensors, f"{path}.const", 3))) if resolution == 4 else None
+        self.conv0 = None if resolution == 4 else SynthesisLayer(tensors, f"{path}.conv0", resolution, up=True, clamp=clamp)
+        self.conv1 = SynthesisLayer(tensors, f"{path}.conv1", resolution, up=False, clamp=clamp)
         if self.const is not None and self.const.shape != (self.conv1.weight.shape[1], 4, 4):
-            raise NotThis(f"{path}.const is {tuple(self.const.shape)}, and {path}.conv1.weight {tuple(self.conv1.weight.shape)} takes "
+            raise ArchitectureMismatch(f"{path}.const is {tuple(self.const.shape)}, and {path}.conv1.weight {tuple(self.conv1.weight.shape)} takes "
                           f"{(self.conv1.weight.shape[1], 4, 4)}")  # fmt: skip
         self.torgb = ToRgb(tensors, f"{path}.torgb", clamp) if f"{path}.torgb.weight" in tensors else None
-        self.skip = Shortcut(tensors, f"{path}.skip") if f"{path}.skip.weight" in tensors else None
+        self.skip = SkipConv(tensors, f"{path}.skip") if f"{path}.skip.weight" in tensors else None
 
     def forward(self, x: Tensor, rgb: Tensor | None, w: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.const is not None:
@@ -197,69 +197,69 @@ class Block(nn.Module):
             side = None if self.skip is None else gain * self.skip(x)
             x = self.conv1(self.conv0(x, w), w, gain)
             x = x if side is None else x + side
-        rgb = None if rgb is None else doubled(rgb, 4 * self.resample_filter)
+        rgb = None if rgb is None else upsample2d(rgb, 4 * self.resample_filter)
         if self.torgb is not None:
             shown = self.torgb(x, w)
             rgb = shown if rgb is None else rgb + shown
         return x, rgb
 
 
-class Layer(nn.Module):
+class SynthesisLayer(nn.Module):
     """A modulated 3x3 convolution, noise, bias, leaky ReLU, a clamp. Demodulation makes the weight's own size immaterial."""
 
     resample_filter: Tensor
     noise_const: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, side: int, *, up: bool, clamp: float | None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, resolution: int, *, up: bool, clamp: float | None) -> None:
         super().__init__()
-        shape = shape_of(tensors, f"{path}.weight", 4)
+        shape = require_shape(tensors, f"{prefix}.weight", 4)
         self.up, self.clamp = up, clamp
         self.weight, self.bias = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0]))
-        self.affine = Equal(shape_of(tensors, f"{path}.affine.weight", 2))
-        self.register_buffer("resample_filter", _filter(tensors, path))
-        self.noise = Noise(path) if f"{path}.noise_strength" in tensors else None
+        self.affine = EqualizedLinear(require_shape(tensors, f"{prefix}.affine.weight", 2))
+        self.register_buffer("resample_filter", _filter(tensors, prefix))
+        self.noise = NoiseInput(prefix) if f"{prefix}.noise_strength" in tensors else None
         if self.noise is not None:
-            self.register_buffer("noise_const", torch.empty(side, side))
+            self.register_buffer("noise_const", torch.empty(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.empty(()))
 
     def forward(self, x: Tensor, w: Tensor, gain: float = 1.0) -> Tensor:
-        x = modulated(x, self.weight, self.affine(w), blur=self.resample_filter if self.up else None)
+        x = modulated_conv2d(x, self.weight, self.affine(w), blur=self.resample_filter if self.up else None)
         if self.noise is not None:
             x = x + self.noise(x, self.noise_const) * self.noise_strength
-        return _clamped(gain * act(x + self.bias[:, None, None]), self.clamp, gain)
+        return _clamped(gain * scaled_leaky_relu(x + self.bias[:, None, None]), self.clamp, gain)
 
 
 class ToRgb(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, clamp: float | None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, clamp: float | None) -> None:
         super().__init__()
-        shape = shape_of(tensors, f"{path}.weight", 4)
+        shape = require_shape(tensors, f"{prefix}.weight", 4)
         self.weight, self.bias, self.clamp = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0])), clamp
-        self.affine = Equal(shape_of(tensors, f"{path}.affine.weight", 2))
+        self.affine = EqualizedLinear(require_shape(tensors, f"{prefix}.affine.weight", 2))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.affine(w) / math.sqrt(self.weight[0].numel())
-        return _clamped(modulated(x, self.weight, style, demodulate=False) + self.bias[:, None, None], self.clamp)
+        return _clamped(modulated_conv2d(x, self.weight, style, demodulate=False) + self.bias[:, None, None], self.clamp)
 
 
-class Shortcut(nn.Module):
+class SkipConv(nn.Module):
     """1x1 without bias, then twice the side."""
 
     resample_filter: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(shape_of(tensors, f"{path}.weight", 4)))
-        self.register_buffer("resample_filter", _filter(tensors, path))
+        self.weight = nn.Parameter(torch.empty(require_shape(tensors, f"{prefix}.weight", 4)))
+        self.register_buffer("resample_filter", _filter(tensors, prefix))
 
     def forward(self, x: Tensor) -> Tensor:
         thin = nn.functional.conv2d(x, self.weight / math.sqrt(self.weight[0].numel()))
-        return doubled(thin, 4 * self.resample_filter)
+        return upsample2d(thin, 4 * self.resample_filter)
 
 
 def _filter(tensors: Mapping[str, Tensor], path: str) -> Tensor:
-    shape = shape_of(tensors, f"{path}.resample_filter", 2)
+    shape = require_shape(tensors, f"{path}.resample_filter", 2)
     if shape[0] != shape[1]:
-        raise NotThis(f"{path}.resample_filter is {shape}")
+        raise ArchitectureMismatch(f"{path}.resample_filter is {shape}")
     return torch.empty(shape)
 
 

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Output
+from gandiag.contracts import Assumption, OutputSpec
 from gandiag.errors import LoadError
 
 # Flat outputs that are customarily images: size -> (C, H, W)
-FLAT_IMAGES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32), 12288: (3, 64, 64)}
+FLAT_IMAGE_SHAPES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32), 12288: (3, 64, 64)}
 _ZOO = {"MSE": "tanh", "DCGAN": "tanh", "WGANGP": "none", "Logistic": "none"}  # losses of pytorch_GAN_zoo, and what its generators end in
 _BY_RANGE = {(-1.0, 1.0): "tanh", (0.0, 1.0): "sigmoid"}
 
 
-def zoo_final(settings: Any) -> tuple[str, str] | None:
+def progressive_gan_activation(settings: Any) -> tuple[str, str] | None:
     """(activation, in words) at the end of a generator of pytorch_GAN_zoo, by the loss that its checkpoint's settings name; None for other files."""
     found = getattr(settings, "attributes", settings)
     loss = found.get("lossCriterion") if isinstance(found, Mapping) else None
@@ -23,9 +23,9 @@ def zoo_final(settings: Any) -> tuple[str, str] | None:
     return None if final is None else (final, f"{final} (trained by the loss {loss})")
 
 
-def image_output(
-    shape: tuple[int, ...], after: int | None, config: AuditConfig, told: tuple[str, str] | None = None
-) -> tuple[Output, str, tuple[Assumption, ...]]:
+def resolve_image_output(
+    shape: tuple[int, ...], modules_after: int | None, config: AuditConfig, file_activation: tuple[str, str] | None = None
+) -> tuple[OutputSpec, str, tuple[Assumption, ...]]:
     """Images end in tanh unless --output-range or the file (`told`: the activation, and in words) says otherwise.
 
     A tanh called as a function leaves no trace in the weights.
@@ -35,30 +35,30 @@ def image_output(
     if config.output_range is not None:
         low, high = config.output_range
         final = _BY_RANGE.get((float(low), float(high)), "none")
-        return Output("image", shape, (low, high)), final, (Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag"),)
-    if told is not None:
-        return Output("image", shape, (-1.0, 1.0)), told[0], (Assumption("output activation (--output-range)", f"{told[1]}, [-1, 1]", "file (config)"),)
-    seen = "a module follows the last layer" if after else "no module follows the last layer" if after == 0 else "the file does not say"
+        return OutputSpec("image", shape, (low, high)), final, (Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag"),)
+    if file_activation is not None:
+        return OutputSpec("image", shape, (-1.0, 1.0)), file_activation[0], (Assumption("output activation (--output-range)", f"{file_activation[1]}, [-1, 1]", "file (config)"),)
+    seen = "a module follows the last layer" if modules_after else "no module follows the last layer" if modules_after == 0 else "the file does not say"
     value = f"tanh, [-1, 1] ({seen}; sigmoid, [0, 1], would fit as well)"
-    return Output("image", shape, (-1.0, 1.0)), "tanh", (Assumption("output activation (--output-range)", value, "default"),)
+    return OutputSpec("image", shape, (-1.0, 1.0)), "tanh", (Assumption("output activation (--output-range)", value, "default"),)
 
 
-def flat_output(size: int, after: int | None, config: AuditConfig) -> tuple[Output, str, tuple[Assumption, ...]]:
+def resolve_flat_output(size: int, modules_after: int | None, config: AuditConfig) -> tuple[OutputSpec, str, tuple[Assumption, ...]]:
     """A flat output: an image where its size is an image's or flags say so, else a vector without activation."""
     shape, source = _image_shape(size, config)
     if shape is not None:
-        output, final, found = image_output(shape, after, config)
+        output, final, found = resolve_image_output(shape, modules_after, config)
         what = Assumption("image shape (--image-size, --channels)", f"{size} outputs are read as {shape[0]}x{shape[1]}x{shape[2]}", source)
         return output, final, (what, *found)
-    if after:
+    if modules_after:
         final = "sigmoid" if config.output_range == (0.0, 1.0) else "tanh"
         bounds = config.output_range or (-1.0, 1.0)
         source = "flag" if config.output_range else "default"
         note = Assumption("output activation (--output-range)", f"{final}: a module without weights follows the last layer", source)
-        return Output("vector", (size,), (bounds[0], bounds[1])), final, (note,)
+        return OutputSpec("vector", (size,), (bounds[0], bounds[1])), final, (note,)
     declared = None if config.output_range is None else (config.output_range[0], config.output_range[1])
-    note = Assumption("output activation (--output-range)", "none: the outputs are vectors", "metadata" if after == 0 else "default")
-    return Output("vector", (size,), declared), "none", (note,)
+    note = Assumption("output activation (--output-range)", "none: the outputs are vectors", "metadata" if modules_after == 0 else "default")
+    return OutputSpec("vector", (size,), declared), "none", (note,)
 
 
 def _image_shape(size: int, config: AuditConfig) -> tuple[tuple[int, ...] | None, str]:
@@ -74,4 +74,4 @@ def _image_shape(size: int, config: AuditConfig) -> tuple[tuple[int, ...] | None
             what = f"--channels {config.channels} contradicts the weights: {size} outputs are no square image of as many channels"
             raise LoadError(what, "remove --channels")
         return (config.channels, side, side), "flag"
-    return FLAT_IMAGES.get(size), "default"
+    return FLAT_IMAGE_SHAPES.get(size), "default"

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.tried import tried
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape
+from gandiag.load.rebuild.tried import check_output_shape
 from gandiag.load.weights import Weights
 
 _FAMILY, _FILE = "family (pytorch_GAN_zoo)", "file (config)"
@@ -32,44 +32,44 @@ _MOST = 1_000  # combinations of attribute values
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class ProGanConfig:
     """What the weights do not show. `attributes`: how many values each attribute has, in the order of the one-hot parts."""
 
-    leak: float = 0.2
-    equalised: bool = True
+    negative_slope: float = 0.2
+    equalized: bool = True
     alpha: float = 0.0
-    tanh: bool = False
-    attributes: tuple[int, ...] = ()
+    use_tanh: bool = False
+    attribute_sizes: tuple[int, ...] = ()
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are formatLayer, groupScale0, scaleLayers and toRGBLayers, each with an inner `module`."""
     tensors = weights.tensors
     if "formatLayer.module.weight" not in tensors or "toRGBLayers.0.module.weight" not in tensors:
-        raise NotThis("")
-    told = _told(weights.beside.get("config"))
+        raise ArchitectureMismatch("")
+    told = _told(weights.extra_settings.get("config"))
     setup = _setup(told, config)
-    inputs = shape_of(tensors, "formatLayer.module.weight", 2)[1]
-    dim = inputs - sum(setup.attributes)
+    inputs = require_shape(tensors, "formatLayer.module.weight", 2)[1]
+    dim = inputs - sum(setup.attribute_sizes)
     if dim < 1 or told.get("noiseVectorDim", dim) != dim:
-        settings = f"{told.get('noiseVectorDim')} latents and {sum(setup.attributes)} attribute values"
-        raise NotThis(f"its first layer takes {inputs} values, its settings say {settings}")
+        settings = f"{told.get('noiseVectorDim')} latents and {sum(setup.attribute_sizes)} attribute values"
+        raise ArchitectureMismatch(f"its first layer takes {inputs} values, its settings say {settings}")
     with torch.device("meta"):
-        net = Progressive(tensors, setup)
-    tried(net, inputs, (net.colours, net.side, net.side))  # latents and attributes enter as one vector
-    fitted(net, tensors)
+        net = ProgressiveGan(tensors, setup)
+    check_output_shape(net, inputs, (net.channels, net.resolution, net.resolution))  # latents and attributes enter as one vector
+    load_strict(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
-    joined = " (joined to the attributes before)" if setup.attributes else ""
+    joined = " (joined to the attributes before)" if setup.attribute_sizes else ""
     span, span_source = (config.output_range, "flag") if config.output_range else ((-1.0, 1.0), _FAMILY)
-    output = Output("image", (net.colours, net.side, net.side), (span[0], span[1]))
-    classes = math.prod(setup.attributes) if setup.attributes else None
+    output = OutputSpec("image", (net.channels, net.resolution, net.resolution), (span[0], span[1]))
+    classes = math.prod(setup.attribute_sizes) if setup.attribute_sizes else None
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "file (config), shapes" if "noiseVectorDim" in told else "shapes"),
         Assumption("latent prior (--prior)", f"{prior}, of which only the direction matters: z is normalised{joined}", prior_source),
         *_said(setup, told, net),
         Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}]", span_source),
     )
-    return Ready("PGAN (pytorch_GAN_zoo)", net, Latent(dim, prior), output, classes, "index" if classes else None, said)  # type: ignore[arg-type]
+    return RebuiltGenerator("PGAN (pytorch_GAN_zoo)", net, LatentSpec(dim, prior), output, classes, "index" if classes else None, said)  # type: ignore[arg-type]
 
 
 def _told(entry: Any) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ def _told(entry: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _setup(told: Mapping[str, Any], config: AuditConfig) -> Setup:
+def _setup(told: Mapping[str, Any], config: AuditConfig) -> ProGanConfig:
     leak, alpha, equalised, loss = (told.get(name) for name in ("leakyReluLeak", "alpha", "equalizedlR", "lossCriterion"))
     attributes = _attributes(told.get("attribKeysOrder"))
     if not attributes and config.classes is not None:
@@ -86,7 +86,7 @@ def _setup(told: Mapping[str, Any], config: AuditConfig) -> Setup:
     if math.prod(attributes) > _MOST:
         what = f"the generator takes {len(attributes)} attributes of {', '.join(map(str, attributes))} values: {math.prod(attributes):,} classes"
         raise LoadError(f"{what}, more than gandiag audits", "audit a folder of its samples")
-    return Setup(
+    return ProGanConfig(
         float(leak) if isinstance(leak, (int, float)) and 0 <= leak < 1 else 0.2,
         equalised if isinstance(equalised, bool) else True,
         float(alpha) if isinstance(alpha, (int, float)) and 0 <= alpha <= 1 else 0.0,
@@ -102,96 +102,96 @@ def _attributes(entry: Any) -> tuple[int, ...]:
     rows = [(part.get("order"), part.get("values")) for part in entry.values() if isinstance(part, Mapping)]
     counts = {order: len(values) for order, values in rows if isinstance(order, int) and isinstance(values, (list, tuple, set, Mapping))}
     if sorted(counts) != list(range(len(entry))) or not all(counts.values()):
-        raise NotThis("its attributes (attribKeysOrder) do not say how many values each has")
+        raise ArchitectureMismatch("its attributes (attribKeysOrder) do not say how many values each has")
     return tuple(counts[order] for order in sorted(counts))
 
 
-def _said(setup: Setup, told: Mapping[str, Any], net: Progressive) -> tuple[Assumption, ...]:
+def _said(setup: ProGanConfig, told: Mapping[str, Any], net: ProgressiveGan) -> tuple[Assumption, ...]:
     def source(name: str) -> str:
         return _FILE if name in told else _FAMILY
 
     attributes = told.get("attribKeysOrder") or {}
     named = f", of {', '.join(sorted(map(str, attributes), key=lambda name: attributes[name]['order']))}" if attributes else ""
-    sizes = "x".join(map(str, setup.attributes))
+    sizes = "x".join(map(str, setup.attribute_sizes))
     blend = "0: no scale is fading in" if setup.alpha == 0 else f"{setup.alpha:g} of the scale before the last one, which was still fading in"
-    final = f"{'tanh' if setup.tanh else 'none'} ({'loss ' + str(told['lossCriterion']) if 'lossCriterion' in told else 'as with WGAN-GP'})"
+    final = f"{'tanh' if setup.use_tanh else 'none'} ({'loss ' + str(told['lossCriterion']) if 'lossCriterion' in told else 'as with WGAN-GP'})"
     return (
         *([Assumption("classes (--classes)", f"{sizes}{named}, joined one-hot after z", _FILE if attributes else "flag")] if sizes else []),
-        Assumption("image size (--image-size)", f"4 to {net.side} pixels, doubled by nearest neighbours", "shapes"),
+        Assumption("image size (--image-size)", f"4 to {net.resolution} pixels, doubled by nearest neighbours", "shapes"),
         Assumption("blending of scales (alpha)", blend, source("alpha")),
-        Assumption("weight scale", "He's constant at run time" if setup.equalised else "as stored", source("equalizedlR")),
-        Assumption("hidden activation", f"leaky:{setup.leak:g}", source("leakyReluLeak")),
+        Assumption("weight scale", "He's constant at run time" if setup.equalized else "as stored", source("equalizedlR")),
+        Assumption("hidden activation", f"leaky:{setup.negative_slope:g}", source("leakyReluLeak")),
         Assumption("output activation", final, source("lossCriterion")),
     )
 
 
-class Progressive(nn.Module):
+class ProgressiveGan(nn.Module):
     """formatLayer, groupScale0, scaleLayers, toRGBLayers: the names that the file has."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], setup: Setup) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], config: ProGanConfig) -> None:
         super().__init__()
-        self.setup = setup
-        flat, inputs = shape_of(tensors, "formatLayer.module.weight", 2)
-        self.formatLayer = Scaled(nn.Linear(inputs, flat), setup.equalised)
+        self.config = config
+        flat, inputs = require_shape(tensors, "formatLayer.module.weight", 2)
+        self.formatLayer = EqualizedLayer(nn.Linear(inputs, flat), config.equalized)
         scales = 1 + max((int(name.split(".")[1]) for name in tensors if re.match(r"scaleLayers\.\d{1,3}\.", name)), default=-1)
         if flat % 16 or scales > 10:
-            raise NotThis(f"formatLayer has {flat} outputs and {scales} scales follow, which make no pictures of a known size")
-        self.side = 4 * 2**scales
-        self.groupScale0 = _convolutions(tensors, "groupScale0.", setup)
-        self.scaleLayers = nn.ModuleList(_convolutions(tensors, f"scaleLayers.{index}.", setup) for index in range(scales))
-        self.toRGBLayers = _convolutions(tensors, "toRGBLayers.", setup)
+            raise ArchitectureMismatch(f"formatLayer has {flat} outputs and {scales} scales follow, which make no pictures of a known size")
+        self.resolution = 4 * 2**scales
+        self.groupScale0 = _convolutions(tensors, "groupScale0.", config)
+        self.scaleLayers = nn.ModuleList(_convolutions(tensors, f"scaleLayers.{index}.", config) for index in range(scales))
+        self.toRGBLayers = _convolutions(tensors, "toRGBLayers.", config)
         if len(self.toRGBLayers) != scales + 1:
-            raise NotThis(f"it has {len(self.toRGBLayers)} layers to colours for {scales + 1} scales")
-        self.colours = shape_of(tensors, f"toRGBLayers.{scales}.module.weight", 4)[0]
+            raise ArchitectureMismatch(f"it has {len(self.toRGBLayers)} layers to colours for {scales + 1} scales")
+        self.channels = require_shape(tensors, f"toRGBLayers.{scales}.module.weight", 4)[0]
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = _normalised(z if labels is None else torch.cat([z, self._onehot(labels).to(z)], 1))
-        x = _normalised(F.leaky_relu(self.formatLayer(x), self.setup.leak).view(len(z), -1, 4, 4))
+        x = _normalised(F.leaky_relu(self.formatLayer(x), self.config.negative_slope).view(len(z), -1, 4, 4))
         x = self._scale(self.groupScale0, x)
         before = x
         for layers in self.scaleLayers:
             before = x
             x = self._scale(layers, F.interpolate(x, scale_factor=2, mode="nearest"))
         out: Tensor = self.toRGBLayers[-1](x)
-        if self.setup.alpha > 0 and len(self.scaleLayers):
+        if self.config.alpha > 0 and len(self.scaleLayers):
             coarse = F.interpolate(self.toRGBLayers[-2](before), scale_factor=2, mode="nearest")
-            out = self.setup.alpha * coarse + (1 - self.setup.alpha) * out
-        return out.tanh() if self.setup.tanh else out  # (B, C, side, side)
+            out = self.config.alpha * coarse + (1 - self.config.alpha) * out
+        return out.tanh() if self.config.use_tanh else out  # (B, C, side, side)
 
     def _scale(self, layers: nn.Module, x: Tensor) -> Tensor:
         for layer in layers.children():
-            x = _normalised(F.leaky_relu(layer(x), self.setup.leak))
+            x = _normalised(F.leaky_relu(layer(x), self.config.negative_slope))
         return x
 
     def _onehot(self, labels: Tensor) -> Tensor:
         """A class is a combination of attribute values, the last attribute counting fastest: (B,) to (B, all values)."""
         parts = []
-        for size in reversed(self.setup.attributes):
+        for size in reversed(self.config.attribute_sizes):
             parts.append(F.one_hot(labels % size, size))
             labels = labels // size
         return torch.cat(parts[::-1], 1)
 
 
-class Scaled(nn.Module):
+class EqualizedLayer(nn.Module):
     """A layer whose result, bias and all, is scaled by He's constant (2 / inputs)^1/2."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, equalised: bool) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, equalized: bool) -> None:
         super().__init__()
         self.module = layer
-        self.gain = math.sqrt(2 / layer.weight[0].numel()) if equalised else 1.0
+        self.gain = math.sqrt(2 / layer.weight[0].numel()) if equalized else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.module(x) * self.gain
         return out
 
 
-def _convolutions(tensors: Mapping[str, Tensor], path: str, setup: Setup) -> nn.ModuleList:
+def _convolutions(tensors: Mapping[str, Tensor], path: str, setup: ProGanConfig) -> nn.ModuleList:
     """path0.module, path1.module, …"""
     count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1)
     made = []
     for index in range(count):
-        out, into, size, _ = shape_of(tensors, f"{path}{index}.module.weight", 4)
-        made.append(Scaled(nn.Conv2d(into, out, size, padding=size // 2), setup.equalised))
+        out, into, size, _ = require_shape(tensors, f"{path}{index}.module.weight", 4)
+        made.append(EqualizedLayer(nn.Conv2d(into, out, size, padding=size // 2), setup.equalized))
     return nn.ModuleList(made)
 
 

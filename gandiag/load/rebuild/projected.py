@@ -7,52 +7,52 @@ from collections.abc import Callable
 from math import isqrt
 
 from gandiag.config import AuditConfig
-from gandiag.load.rebuild.chain import Blueprint, Step
-from gandiag.load.rebuild.geometry import Geometry
-from gandiag.load.rebuild.layers import Layer, NotThis, gaps, layers_of
-from gandiag.load.rebuild.mlp import between, flat_steps
-from gandiag.load.rebuild.transposed import Rising, kernel_steps, rising, transposition
-from gandiag.load.rebuild.upsampled import Body, shuffled, shuffles, upsampled
+from gandiag.load.rebuild.chain import SequentialSpec, LayerSpec
+from gandiag.load.rebuild.geometry import StrideSpec
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch, count_modules_between, parse_layers
+from gandiag.load.rebuild.mlp import activation_layer_specs, stack_linear_layers
+from gandiag.load.rebuild.transposed import TransposedStack, stack_conv_layers, build_transposed_spec, find_transposed_convs
+from gandiag.load.rebuild.upsampled import ConvStack, build_pixel_shuffle_spec, find_pixel_shuffles, build_interpolation_spec
 from gandiag.load.weights import Weights
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Blueprint:
+def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     """Linear layers, a reshape, kernels. NotThis if the linear part's width is no square picture of the kernels' channels."""
-    layers = layers_of(weights)
+    layers = parse_layers(weights)
     start = next((i for i, layer in enumerate(layers) if layer.kind == "kernel"), 0)
     if start == 0 or layers[0].kind != "linear" or any(layer.kind == "linear" for layer in layers[start:]):
-        raise NotThis("it is not a linear layer followed by convolutions")
-    spacing = gaps(layers, weights.modules)
+        raise ArchitectureMismatch("it is not a linear layer followed by convolutions")
+    spacing = count_modules_between(layers, weights.module_names)
     channels, split = _reshape(layers, start)
-    flat, width = flat_steps(layers[:split], spacing[:split])
+    flat, width = stack_linear_layers(layers[:split], spacing[:split])
     if not _square(width, channels):
-        raise NotThis(f"{width} values are no square picture of {channels} channels")
+        raise ArchitectureMismatch(f"{width} values are no square picture of {channels} channels")
     side = isqrt(width // channels)
     lead = _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1])
-    flat += between(layers[split - 1], layers[split], lead)
-    unflatten = Step("unflatten", size=(channels, side, side))
+    flat += activation_layer_specs(layers[split - 1], layers[split], lead)
+    unflatten = LayerSpec("unflatten", size=(channels, side, side))
     before = sum(layer.kind == "norm" for layer in layers[:split])
-    body = Body(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before, lead)
+    body = ConvStack(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before, lead)
     try:
-        turned = transposition(body.layers, channels)
-    except NotThis:  # pixels that are shuffled between convolutions follow each other in no other way
-        with contextlib.suppress(NotThis):
-            return shuffled(body, side, shuffles(body.layers, channels), config)
+        turned = find_transposed_convs(body.layers, channels)
+    except ArchitectureMismatch:  # pixels that are shuffled between convolutions follow each other in no other way
+        with contextlib.suppress(ArchitectureMismatch):
+            return build_pixel_shuffle_spec(body, side, find_pixel_shuffles(body.layers, channels), config)
         raise
     if any(turned):
-        return rising(body.layers, turned, config, Rising(side, 0, _finish(body, turned, config), before))
-    return upsampled(body, side, config)
+        return build_transposed_spec(body.layers, turned, config, TransposedStack(side, 0, _finish(body, turned, config), before))
+    return build_interpolation_spec(body, side, config)
 
 
-def _finish(body: Body, turned: list[bool], config: AuditConfig) -> Callable[[list[Geometry], int], Blueprint]:
-    def finish(geometry: list[Geometry], side: int) -> Blueprint:
-        steps, channels = kernel_steps(body.layers, body.spacing, turned, geometry)
-        return body.whole(steps, (channels, side, side), config)
+def _finish(body: ConvStack, turned: list[bool], config: AuditConfig) -> Callable[[list[StrideSpec], int], SequentialSpec]:
+    def finish(geometry: list[StrideSpec], side: int) -> SequentialSpec:
+        steps, channels = stack_conv_layers(body.layers, body.modules_between, turned, geometry)
+        return body.build_spec(steps, (channels, side, side), config)
 
     return finish
 
 
-def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
+def _reshape(layers: list[LayerWeights], start: int) -> tuple[int, int]:
     """Channels after the reshape, and the index of the first layer behind it: a norm narrower than the linear layer, or the kernel."""
     before = layers[start - 1]
     if before.kind == "norm" and start >= 2 and layers[start - 2].kind == "linear" and layers[start - 2].shape[0] != before.shape[0]:
@@ -61,12 +61,12 @@ def _reshape(layers: list[Layer], start: int) -> tuple[int, int]:
     # A transposed kernel names its inputs first, a convolution second; where either goes on, even sizes are transposed.
     either = [into for into in ((first, second) if kernel % 2 == 0 else (second, first)) if _square(width, into)]
     if not either:
-        raise NotThis(f"{width} values are no square picture of {first} or {second} channels")
+        raise ArchitectureMismatch(f"{width} values are no square picture of {first} or {second} channels")
     behind = layers[start:]
-    return next((into for follow in (transposition, shuffles) for into in either if _goes_on(follow, behind, into)), either[0]), start
+    return next((into for follow in (find_transposed_convs, find_pixel_shuffles) for into in either if _goes_on(follow, behind, into)), either[0]), start
 
 
-def _beside_the_reshape(first: Layer, second: Layer, gap: int | None) -> int | None:
+def _beside_the_reshape(first: LayerWeights, second: LayerWeights, gap: int | None) -> int | None:
     """Modules without weights between two layers of which one reshapes, as in any stack that both stand in."""
     return gap - 1 if gap and first.name.rpartition(".")[0] == second.name.rpartition(".")[0] else gap
 
@@ -75,10 +75,10 @@ def _square(width: int, channels: int) -> bool:
     return width % channels == 0 and isqrt(width // channels) ** 2 == width // channels
 
 
-def _goes_on(follow: Callable[[list[Layer], int], object], layers: list[Layer], channels: int) -> bool:
+def _goes_on(follow: Callable[[list[LayerWeights], int], object], layers: list[LayerWeights], channels: int) -> bool:
     """Do the layers follow each other from so many channels?"""
     try:
         follow(layers, channels)
-    except NotThis:
+    except ArchitectureMismatch:
         return False
     return True

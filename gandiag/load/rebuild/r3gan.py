@@ -16,27 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
-from gandiag.load.inert_modules import Node
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.tried import tried
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
+from gandiag.load.inert_modules import ModuleNode
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape
+from gandiag.load.rebuild.tried import check_output_shape
 from gandiag.load.weights import Weights
 
 _FAMILY = "family (R3GAN)"
 _LARGEST = 12  # stages: 4 x 2^11 pixels
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are [Model.]MainLayers.<stage>.Layers.<n>.*; settings of a pickled network must agree with the shapes."""
     tensors = {name.removeprefix("Model."): entry for name, entry in weights.tensors.items()}
     if "MainLayers.0.Layers.0.Basis" not in tensors:
-        raise NotThis("")
+        raise ArchitectureMismatch("")
     with torch.device("meta"):
         net = R3Gan(tensors)
-    dim, classes, side = net.latent, net.classes, net.side
-    tried(net, dim, (net.colours, side, side), classes)
-    fitted(net, tensors)
+    dim, classes, side = net.latent_dim, net.classes, net.resolution
+    check_output_shape(net, dim, (net.channels, side, side), classes)
+    load_strict(net, tensors)
     told = {} if weights.structure is None else weights.structure.settings
     _demand(told, {"z_dim": dim, "c_dim": classes or 0, "img_resolution": side})
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
@@ -49,17 +49,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], without tanh: a few values lie outside", span_source),
         *_precision(weights.structure),
     )
-    output = Output("image", (net.colours, side, side), (span[0], span[1]))
-    return Ready("R3GAN", net, Latent(dim, prior), output, classes, "onehot" if classes else None, said)  # type: ignore[arg-type]
+    output = OutputSpec("image", (net.channels, side, side), (span[0], span[1]))
+    return RebuiltGenerator("R3GAN", net, LatentSpec(dim, prior), output, classes, "onehot" if classes else None, said)  # type: ignore[arg-type]
 
 
 def _demand(told: Mapping[str, Any], known: Mapping[str, int]) -> None:
     for name, value in known.items():
         if type(told.get(name)) is int and told[name] != value:
-            raise NotThis(f"the file says {name} {told[name]}, and its shapes {value}")
+            raise ArchitectureMismatch(f"the file says {name} {told[name]}, and its shapes {value}")
 
 
-def _precision(structure: Node | None) -> tuple[Assumption, ...]:
+def _precision(structure: ModuleNode | None) -> tuple[Assumption, ...]:
     """Which stages were trained in bfloat16, where a pickled network says so: they are run in float32."""
     if structure is None:
         return ()
@@ -75,20 +75,20 @@ class R3Gan(nn.Module):
         super().__init__()
         count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"MainLayers\.\d{1,3}\.", name))
         if count > _LARGEST:
-            raise NotThis(f"{count} stages would make pictures of {4 * 2 ** (count - 1)} pixels")
-        self.side = 4 * 2 ** (count - 1)
-        self.MainLayers = nn.ModuleList(Stage(tensors, f"MainLayers.{index}.Layers.", first=index == 0) for index in range(count))
+            raise ArchitectureMismatch(f"{count} stages would make pictures of {4 * 2 ** (count - 1)} pixels")
+        self.resolution = 4 * 2 ** (count - 1)
+        self.MainLayers = nn.ModuleList(GeneratorStage(tensors, f"MainLayers.{index}.Layers.", is_first=index == 0) for index in range(count))
         self.AggregationLayer = Convolution(tensors, "AggregationLayer")
-        self.colours = self.AggregationLayer.Layer.out_channels
+        self.channels = self.AggregationLayer.Layer.out_channels
         self.classes: int | None = None
-        inputs = shape_of(tensors, "MainLayers.0.Layers.0.LinearLayer.weight", 2)[1]
+        inputs = require_shape(tensors, "MainLayers.0.Layers.0.LinearLayer.weight", 2)[1]
         embedded = 0
         if "EmbeddingLayer.weight" in tensors:
-            embedded, self.classes = shape_of(tensors, "EmbeddingLayer.weight", 2)
+            embedded, self.classes = require_shape(tensors, "EmbeddingLayer.weight", 2)
             self.EmbeddingLayer = nn.Linear(self.classes, embedded, bias=False)
-        self.latent = inputs - embedded
-        if self.latent < 1:
-            raise NotThis(f"the first layer takes {inputs} values, of which {embedded} embed the class")
+        self.latent_dim = inputs - embedded
+        if self.latent_dim < 1:
+            raise ArchitectureMismatch(f"the first layer takes {inputs} values, of which {embedded} embed the class")
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
         x = z if self.classes is None else torch.cat([z, self.EmbeddingLayer(onehot)], 1)
@@ -98,14 +98,14 @@ class R3Gan(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class GeneratorStage(nn.Module):
     """A transition (the basis, or a doubling of the side), then residual blocks."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, first: bool) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, *, is_first: bool) -> None:
         super().__init__()
-        count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1)
-        start = Basis(tensors, f"{path}0.") if first else Doubling(tensors, f"{path}0.")
-        self.Layers = nn.ModuleList([start, *(Block(tensors, f"{path}{index}.") for index in range(1, count))])
+        count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(prefix) + r"(\d{1,3})\.", name))), default=-1)
+        start = GenerativeBasis(tensors, f"{prefix}0.") if is_first else UpsampleLayer(tensors, f"{prefix}0.")
+        self.Layers = nn.ModuleList([start, *(ResidualBlock(tensors, f"{prefix}{index}.") for index in range(1, count))])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.Layers:
@@ -113,12 +113,12 @@ class Stage(nn.Module):
         return x
 
 
-class Basis(nn.Module):
+class GenerativeBasis(nn.Module):
     """One 4x4 picture a channel, scaled by a linear map of the latents."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        out, into = shape_of(tensors, f"{path}LinearLayer.weight", 2)
+        out, into = require_shape(tensors, f"{prefix}LinearLayer.weight", 2)
         self.Basis = nn.Parameter(torch.empty(out, 4, 4))
         self.LinearLayer = nn.Linear(into, out, bias=False)
 
@@ -127,28 +127,28 @@ class Basis(nn.Module):
         return out
 
 
-class Doubling(nn.Module):
+class UpsampleLayer(nn.Module):
     """A 1x1 convolution where the width changes, then zeros between the pixels and the low-pass filter over them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.LinearLayer = Convolution(tensors, f"{path}LinearLayer") if f"{path}LinearLayer.Layer.weight" in tensors else None
-        taps = shape_of(tensors, f"{path}Resampler.Kernel", 2)
+        self.LinearLayer = Convolution(tensors, f"{prefix}LinearLayer") if f"{prefix}LinearLayer.Layer.weight" in tensors else None
+        taps = require_shape(tensors, f"{prefix}Resampler.Kernel", 2)
         if taps[0] != taps[1] or taps[0] % 2:
-            raise NotThis(f"{path}Resampler.Kernel is {taps}, no square filter of even size")
-        self.Resampler = Filter(taps[0])
+            raise ArchitectureMismatch(f"{prefix}Resampler.Kernel is {taps}, no square filter of even size")
+        self.Resampler = InterpolativeUpsampler(taps[0])
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.Resampler(x if self.LinearLayer is None else self.LinearLayer(x))
         return out
 
 
-class Filter(nn.Module):
+class InterpolativeUpsampler(nn.Module):
     """Interpolation to twice the side: each channel by itself, the filter's gain made up for the zeros."""
 
-    def __init__(self, taps: int) -> None:
+    def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        self.register_buffer("Kernel", torch.empty(taps, taps))
+        self.register_buffer("Kernel", torch.empty(kernel_size, kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, channels = self.get_buffer("Kernel"), x.shape[1]
@@ -156,13 +156,13 @@ class Filter(nn.Module):
         return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=channels)  # (B, C, 2H, 2W)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + 1x1(lrelu(grouped kxk(lrelu(1x1(x) + b1)) + b2))."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.LinearLayer1, self.LinearLayer2, self.LinearLayer3 = (Convolution(tensors, f"{path}LinearLayer{index}") for index in (1, 2, 3))
-        self.NonLinearity1, self.NonLinearity2 = Biased(self.LinearLayer1.Layer.out_channels), Biased(self.LinearLayer2.Layer.out_channels)
+        self.LinearLayer1, self.LinearLayer2, self.LinearLayer3 = (Convolution(tensors, f"{prefix}LinearLayer{index}") for index in (1, 2, 3))
+        self.NonLinearity1, self.NonLinearity2 = BiasedActivation(self.LinearLayer1.Layer.out_channels), BiasedActivation(self.LinearLayer2.Layer.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.NonLinearity1(self.LinearLayer1(x))
@@ -171,12 +171,12 @@ class Block(nn.Module):
         return out
 
 
-class Biased(nn.Module):
+class BiasedActivation(nn.Module):
     """A bias a channel, then leaky ReLU 0.2, without gain."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.Bias = nn.Parameter(torch.empty(width))
+        self.Bias = nn.Parameter(torch.empty(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x + self.Bias[:, None, None], 0.2)
@@ -185,12 +185,12 @@ class Biased(nn.Module):
 class Convolution(nn.Module):
     """Same-size convolution without bias; how many groups, the kernel's own second axis says."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], path: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        out, into, size, _ = shape_of(tensors, f"{path}.Layer.weight", 4)
-        before = _width_before(tensors, path, into)
+        out, into, size, _ = require_shape(tensors, f"{prefix}.Layer.weight", 4)
+        before = _width_before(tensors, prefix, into)
         if before % into or out % (before // into) or size % 2 == 0:
-            raise NotThis(f"{path}.Layer.weight {(out, into, size)} takes no {before} channels in groups")
+            raise ArchitectureMismatch(f"{prefix}.Layer.weight {(out, into, size)} takes no {before} channels in groups")
         self.Layer = nn.Conv2d(before, out, size, padding=size // 2, groups=before // into, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,4 +200,4 @@ class Convolution(nn.Module):
 
 def _width_before(tensors: Mapping[str, Tensor], path: str, into: int) -> int:
     """Channels that a convolution takes: only the second of a block is grouped, and it takes what the first one makes."""
-    return shape_of(tensors, f"{path.removesuffix('2')}1.Layer.weight", 4)[0] if path.endswith("LinearLayer2") else into
+    return require_shape(tensors, f"{path.removesuffix('2')}1.Layer.weight", 4)[0] if path.endswith("LinearLayer2") else into

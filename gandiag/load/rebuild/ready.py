@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gandiag.contracts import Assumption, Condition, Latent, Output
-from gandiag.load.rebuild.layers import NotThis
+from gandiag.contracts import Assumption, LabelEncoding, LatentSpec, OutputSpec
+from gandiag.load.rebuild.layers import ArchitectureMismatch
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class RebuiltGenerator:
     """A finished generator: forward(z), or forward(z, labels) as `condition` says, in eval mode with the file's weights."""
 
     family: str
     module: nn.Module
-    latent: Latent
-    output: Output
+    latent: LatentSpec
+    output: OutputSpec
     classes: int | None = None
-    condition: Condition | None = None
+    condition: LabelEncoding | None = None
     assumptions: tuple[Assumption, ...] = ()
 
 
-def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The module (built on the meta device) with the file's tensors: every key used, every shape equal. NotThis names what disagrees."""
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -34,23 +34,23 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     wrong += [f"{name} holds {tensors[name].dtype}" for name in shared if own[name].is_floating_point() and not tensors[name].is_floating_point()]
     if missing or unexpected or wrong:
         told = [*wrong[:2], *(f"{name} is missing" for name in missing[:2]), *(f"{name} is not part of it" for name in unexpected[:2])]
-        raise NotThis("; ".join(told))
+        raise ArchitectureMismatch("; ".join(told))
     module.load_state_dict(dict(tensors), strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
 
-def shape_of(tensors: Mapping[str, Tensor], name: str, ndim: int) -> tuple[int, ...]:
+def require_shape(tensors: Mapping[str, Tensor], name: str, ndim: int) -> tuple[int, ...]:
     """A tensor's shape; NotThis where it is missing, empty or of another rank."""
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim != ndim or tensor.numel() == 0 or not tensor.is_floating_point():
-        raise NotThis(f"{name} is {'missing' if tensor is None else tuple(tensor.shape)}")
+        raise ArchitectureMismatch(f"{name} is {'missing' if tensor is None else tuple(tensor.shape)}")
     return tuple(tensor.shape)
 
 
-def tanh_or_flag(output_range: tuple[float, ...] | None, shape: tuple[int, ...], family: str) -> tuple[Output, str, Assumption]:
+def resolve_output_activation(output_range: tuple[float, ...] | None, shape: tuple[int, ...], family: str) -> tuple[OutputSpec, str, Assumption]:
     """Images, their activation, and who said so: the flag, else the family's tanh."""
     if output_range is None:
-        return Output("image", shape, (-1.0, 1.0)), "tanh", Assumption("output activation (--output-range)", "tanh, [-1, 1]", f"family ({family})")
+        return OutputSpec("image", shape, (-1.0, 1.0)), "tanh", Assumption("output activation (--output-range)", "tanh, [-1, 1]", f"family ({family})")
     low, high = output_range[0], output_range[1]
     final = {(-1.0, 1.0): "tanh", (0.0, 1.0): "sigmoid"}.get((low, high), "none")
-    return Output("image", shape, (low, high)), final, Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag")
+    return OutputSpec("image", shape, (low, high)), final, Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag")

@@ -15,84 +15,84 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent
-from gandiag.load.rebuild.chain import output_module
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
+from gandiag.contracts import Assumption, LatentSpec
+from gandiag.load.rebuild.chain import make_output_activation
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape, resolve_output_activation
 from gandiag.load.weights import Weights
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are l1, block2 …, b<n>, c<n> and shapes follow each other."""
     tensors = weights.tensors
     blocks = sorted({int(found[1]) for name in tensors if (found := re.match(r"block(\d+)\.c1\.", name))})
     if "l1.weight" not in tensors or not blocks or blocks != list(range(2, 2 + len(blocks))):
-        raise NotThis("")
-    flat, dim = shape_of(tensors, "l1.weight", 2)
-    width = shape_of(tensors, "block2.c1.weight", 4)[1]
+        raise ArchitectureMismatch("")
+    flat, dim = require_shape(tensors, "l1.weight", 2)
+    width = require_shape(tensors, "block2.c1.weight", 4)[1]
     side = round((flat / width) ** 0.5)
     if width * side * side != flat:
-        raise NotThis(f"l1 has {flat} outputs, no square picture of {width} channels")
+        raise ArchitectureMismatch(f"l1 has {flat} outputs, no square picture of {width} channels")
     with torch.device("meta"):
-        net = Resnet(tensors, blocks, side)
+        net = ResNetGenerator(tensors, blocks, side)
     size = side * 2 ** len(blocks)
-    output, net.final, said = tanh_or_flag(config.output_range, (net.colours, size, size), "mimicry")
-    fitted(net, tensors)
+    output, net.output_activation, said = resolve_output_activation(config.output_range, (net.colours, size, size), "mimicry")
+    load_strict(net, tensors)
     told = (Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", config.prior or "normal", _source(config)),
             *([Assumption("classes (--classes)", f"{net.classes}, as an index: each has gains and biases of its own", "shapes")] if net.classes else []),
             Assumption("upsampling", f"bilinear, before every block: {side} to {size} pixels", "family (mimicry)"), said)  # fmt: skip
-    latent = Latent(dim, config.prior or "normal")  # type: ignore[arg-type]
-    return Ready("mimicry ResNet", net, latent, output, net.classes, "index" if net.classes else None, told)
+    latent = LatentSpec(dim, config.prior or "normal")  # type: ignore[arg-type]
+    return RebuiltGenerator("mimicry ResNet", net, latent, output, net.classes, "index" if net.classes else None, told)
 
 
 def _source(config: AuditConfig) -> str:
     return "flag" if config.prior else "family (mimicry)"
 
 
-class Resnet(nn.Module):
+class ResNetGenerator(nn.Module):
     """l1, block2 … blockN, b<N+1>, c<N+1>, and attention where its channels fit."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], blocks: list[int], side: int) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], block_indices: list[int], initial_size: int) -> None:
         super().__init__()
         flat, dim = tensors["l1.weight"].shape
-        self.l1, self.side, self.final = nn.Linear(dim, flat, bias="l1.bias" in tensors), side, "tanh"
-        self.names = [f"block{index}" for index in blocks]
-        for name in self.names:
-            setattr(self, name, Block({key.removeprefix(name + "."): entry for key, entry in tensors.items() if key.startswith(name + ".")}))
-        last = blocks[-1] + 1
-        self.colours, width = shape_of(tensors, f"c{last}.weight", 4)[:2]
-        self.norm, self.conv = f"b{last}", f"c{last}"
-        setattr(self, self.norm, nn.BatchNorm2d(width))
-        setattr(self, self.conv, _conv(tensors[f"c{last}.weight"], f"c{last}.bias" in tensors))
-        self.attended = ""
+        self.l1, self.initial_size, self.output_activation = nn.Linear(dim, flat, bias="l1.bias" in tensors), initial_size, "tanh"
+        self.block_names = [f"block{index}" for index in block_indices]
+        for name in self.block_names:
+            setattr(self, name, ResidualBlock({key.removeprefix(name + "."): entry for key, entry in tensors.items() if key.startswith(name + ".")}))
+        last = block_indices[-1] + 1
+        self.colours, width = require_shape(tensors, f"c{last}.weight", 4)[:2]
+        self.norm_name, self.conv_name = f"b{last}", f"c{last}"
+        setattr(self, self.norm_name, nn.BatchNorm2d(width))
+        setattr(self, self.conv_name, _conv(tensors[f"c{last}.weight"], f"c{last}.bias" in tensors))
+        self.attention_after = ""
         if "attn_block.gamma" in tensors:
-            self.attn_block = Attention(tensors)
-            self.attended = self._place(tensors, shape_of(tensors, "attn_block.theta.weight", 4)[1])
+            self.attn_block = SelfAttention(tensors)
+            self.attention_after = self._place(tensors, require_shape(tensors, "attn_block.theta.weight", 4)[1])
 
     @property
     def classes(self) -> int | None:
-        first: Block = getattr(self, self.names[0])
+        first: ResidualBlock = getattr(self, self.block_names[0])
         return first.classes
 
     def _place(self, tensors: Mapping[str, Tensor], channels: int) -> str:
         """Behind the block with as many channels as attention has; the middle one where several have."""
-        fitting = [name for name in self.names if tensors[f"{name}.c2.weight"].shape[0] == channels]
+        fitting = [name for name in self.block_names if tensors[f"{name}.c2.weight"].shape[0] == channels]
         if not fitting:
-            raise NotThis(f"no block ends with the {channels} channels of the attention")
-        middle = self.names[(len(self.names) + 1) // 2 - 1]
+            raise ArchitectureMismatch(f"no block ends with the {channels} channels of the attention")
+        middle = self.block_names[(len(self.block_names) + 1) // 2 - 1]
         return fitting[0] if len(fitting) == 1 else middle if middle in fitting else fitting[len(fitting) // 2]
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.l1(z).view(len(z), -1, self.side, self.side)
-        for name in self.names:
+        x = self.l1(z).view(len(z), -1, self.initial_size, self.initial_size)
+        for name in self.block_names:
             x = getattr(self, name)(x, labels)
-            if name == self.attended:
+            if name == self.attention_after:
                 x = self.attn_block(x)
-        out: Tensor = output_module(self.final)(getattr(self, self.conv)(F.relu(getattr(self, self.norm)(x))))
+        out: Tensor = make_output_activation(self.output_activation)(getattr(self, self.conv_name)(F.relu(getattr(self, self.norm_name)(x))))
         return out
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Norm, ReLU, upsample, convolution, norm, ReLU, convolution; a 1x1 convolution on the shortcut."""
 
     b1: nn.Module
@@ -102,13 +102,13 @@ class Block(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.classes = shape_of(tensors, "b1.embed.weight", 2)[0] if "b1.embed.weight" in tensors else None
+        self.classes = require_shape(tensors, "b1.embed.weight", 2)[0] if "b1.embed.weight" in tensors else None
         for norm, conv in (("b1", "c1"), ("b2", "c2")):
-            width = shape_of(tensors, f"{conv}.weight", 4)[1]
-            setattr(self, norm, nn.BatchNorm2d(width) if self.classes is None else ClassNorm(width, self.classes))
+            width = require_shape(tensors, f"{conv}.weight", 4)[1]
+            setattr(self, norm, nn.BatchNorm2d(width) if self.classes is None else ConditionalBatchNorm(width, self.classes))
             setattr(self, conv, _conv(tensors[f"{conv}.weight"], f"{conv}.bias" in tensors))
         if "c_sc.weight" in tensors:
-            shape_of(tensors, "c_sc.weight", 4)
+            require_shape(tensors, "c_sc.weight", 4)
             self.c_sc = _conv(tensors["c_sc.weight"], "c_sc.bias" in tensors)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -120,12 +120,12 @@ class Block(nn.Module):
         return out
 
 
-class ClassNorm(nn.Module):
+class ConditionalBatchNorm(nn.Module):
     """Batch norm whose gain and bias are the class's embedding, gains first."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.bn, self.embed = nn.BatchNorm2d(width, affine=False), nn.Embedding(classes, 2 * width)
+        self.bn, self.embed = nn.BatchNorm2d(channels, affine=False), nn.Embedding(classes, 2 * channels)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         gain, bias = self.embed(labels)[:, :, None, None].chunk(2, 1)  # (B, C, 1, 1)
@@ -133,7 +133,7 @@ class ClassNorm(nn.Module):
         return out
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Self-attention of SAGAN as BigGAN writes it: keys and values at half the side."""
 
     theta: nn.Module
@@ -144,7 +144,7 @@ class Attention(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name in ("theta", "phi", "g", "o"):
-            shape_of(tensors, f"attn_block.{name}.weight", 4)
+            require_shape(tensors, f"attn_block.{name}.weight", 4)
             setattr(self, name, _conv(tensors[f"attn_block.{name}.weight"], f"attn_block.{name}.bias" in tensors))
         self.gamma = nn.Parameter(torch.empty(tensors["attn_block.gamma"].shape))
 

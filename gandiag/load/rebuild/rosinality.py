@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent, Output
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.noise import Noise
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of
-from gandiag.load.rebuild.style_layers import Equal, act, direction, doubled, kept_mean, mapping_rate, modulated, open_range, unit
-from gandiag.load.rebuild.styles import Psi
-from gandiag.load.rebuild.tried import rehearsed
+from gandiag.contracts import Assumption, LatentSpec, OutputSpec
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.noise import NoiseInput
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape
+from gandiag.load.rebuild.style_layers import EqualizedLinear, scaled_leaky_relu, normalized_latent_prior, upsample2d, check_w_avg, infer_lr_multiplier, modulated_conv2d, infer_output_range, normalize_2nd_moment
+from gandiag.load.rebuild.styles import Truncation
+from gandiag.load.rebuild.tried import infer_output_shape
 from gandiag.load.weights import Weights
 
 FAMILY = "StyleGAN2 (rosinality)"
@@ -29,62 +29,62 @@ _MEAN = 4_096
 _FEW = 512
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are style.*, input.input, conv1.conv.modulation.*, convs.*, to_rgbs.*."""
     tensors = weights.tensors
     if "style.1.weight" not in tensors or "conv1.conv.modulation.weight" not in tensors:
-        raise NotThis("")
-    dim = shape_of(tensors, "style.1.weight", 2)[1]
-    rate, rate_told, rate_source = mapping_rate(tensors["style.1.weight"], weights.beside.get("lr_mlp"))
-    mean = weights.beside.get("latent_avg")
+        raise ArchitectureMismatch("")
+    dim = require_shape(tensors, "style.1.weight", 2)[1]
+    rate, rate_told, rate_source = infer_lr_multiplier(tensors["style.1.weight"], weights.extra_settings.get("lr_mlp"))
+    mean = weights.extra_settings.get("latent_avg")
     mean = mean.detach().float() if isinstance(mean, Tensor) and mean.numel() == dim else None
     with torch.device("meta"):
         net = StyleGan2(tensors, rate)
-    shape = (net.colours, net.side, net.side)
-    rehearsed(net, torch.empty(2, dim, device="meta"))  # before styles are drawn
-    fitted(net, tensors)
-    net.mean = mean
+    shape = (net.channels, net.resolution, net.resolution)
+    infer_output_shape(net, torch.empty(2, dim, device="meta"))  # before styles are drawn
+    load_strict(net, tensors)
+    net.w_avg = mean
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z, as this code takes it", "gandiag")
-    mean_said = own if mean is None else kept_mean("latent_avg", mean, net.mapped(_draws(_FEW, dim)))
-    prior, prior_said = direction(config.prior, "z is", "rosinality")
-    span, range_said = open_range(config.output_range, "rosinality")
+    mean_said = own if mean is None else check_w_avg("latent_avg", mean, net.compute_w(_draws(_FEW, dim)))
+    prior, prior_said = normalized_latent_prior(config.prior, "z is", "rosinality")
+    span, range_said = infer_output_range(config.output_range, "rosinality")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         prior_said,
         Assumption("mapping", f"{len(net.style) - 1} layers, learning-rate factor {rate_told}", rate_source),
         mean_said,
-        Assumption("synthesis", f"RGB skips from 4 to {net.side} pixels", "shapes"),
+        Assumption("synthesis", f"RGB skips from 4 to {net.resolution} pixels", "shapes"),
         range_said,
     )
-    return Ready(FAMILY, net, Latent(dim, prior), Output("image", shape, span), assumptions=said)
+    return RebuiltGenerator(FAMILY, net, LatentSpec(dim, prior), OutputSpec("image", shape, span), assumptions=said)
 
 
 class StyleGan2(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], rate: float) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
         count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"style\.\d{1,4}\.weight$", name))
-        self.style = nn.Sequential(nn.Identity(), *(Equal(shape_of(tensors, f"style.{index}.weight", 2), rate) for index in range(1, count)))
+        self.style = nn.Sequential(nn.Identity(), *(EqualizedLinear(require_shape(tensors, f"style.{index}.weight", 2), lr_multiplier) for index in range(1, count)))
         octaves = len({name.split(".")[1] for name in tensors if name.startswith("to_rgbs.")})
         if octaves > 8:
-            raise NotThis(f"{octaves} doublings would make pictures of {4 * 2**octaves} pixels")
-        self.side, self.colours = 4 * 2**octaves, shape_of(tensors, "to_rgb1.conv.weight", 5)[1]
+            raise ArchitectureMismatch(f"{octaves} doublings would make pictures of {4 * 2**octaves} pixels")
+        self.resolution, self.channels = 4 * 2**octaves, require_shape(tensors, "to_rgb1.conv.weight", 5)[1]
         self.input = nn.Module()
-        self.input.input = nn.Parameter(torch.empty(shape_of(tensors, "input.input", 4)))
-        self.conv1, self.to_rgb1 = Styled(tensors, "conv1", 0, up=False), ToRgb(tensors, "to_rgb1", up=False)
+        self.input.input = nn.Parameter(torch.empty(require_shape(tensors, "input.input", 4)))
+        self.conv1, self.to_rgb1 = StyledConv(tensors, "conv1", 0, up=False), ToRgb(tensors, "to_rgb1", up=False)
         width, start = self.conv1.conv.weight.shape[2], tuple(self.input.input.shape)
         if start != (1, width, 4, 4):
-            raise NotThis(f"input.input is {start}, and conv1.conv.weight {tuple(self.conv1.conv.weight.shape)} takes {(1, width, 4, 4)}")
-        self.convs = nn.ModuleList(Styled(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
+            raise ArchitectureMismatch(f"input.input is {start}, and conv1.conv.weight {tuple(self.conv1.conv.weight.shape)} takes {(1, width, 4, 4)}")
+        self.convs = nn.ModuleList(StyledConv(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
         self.to_rgbs = nn.ModuleList(ToRgb(tensors, f"to_rgbs.{index}", up=True) for index in range(octaves))
         self.noises = nn.Module()
         for index in range(2 * octaves + 1) if "noises.noise_0" in tensors else ():  # early versions of this code did not keep them
             side = 4 * 2 ** ((index + 1) // 2)
             self.noises.register_buffer(f"noise_{index}", torch.empty(1, 1, side, side))
-        self.psi = Psi()
-        self.mean: Tensor | None = None
+        self.psi = Truncation()
+        self.w_avg: Tensor | None = None
 
     def forward(self, z: Tensor) -> Tensor:
-        w = self.psi(self.mapped(z), lambda: self._mean(z))
+        w = self.psi(self.compute_w(z), lambda: self._mean(z))
         stored = dict(self.noises.named_buffers())
         x = self.conv1(self.input.get_parameter("input").expand(len(z), -1, -1, -1), w, stored.get("noise_0"))
         rgb = self.to_rgb1(x, w)
@@ -95,16 +95,16 @@ class StyleGan2(nn.Module):
         out: Tensor = rgb
         return out
 
-    def mapped(self, z: Tensor) -> Tensor:
-        w = unit(z)
+    def compute_w(self, z: Tensor) -> Tensor:
+        w = normalize_2nd_moment(z)
         for layer in list(self.style)[1:]:
-            w = act(layer(w))
+            w = scaled_leaky_relu(layer(w))
         return w
 
     def _mean(self, z: Tensor) -> Tensor:
-        if self.mean is None:
-            self.mean = self.mapped(_draws(_MEAN, z.shape[1]).to(z)).mean(0).detach()
-        return self.mean
+        if self.w_avg is None:
+            self.w_avg = self.compute_w(_draws(_MEAN, z.shape[1]).to(z)).mean(0).detach()
+        return self.w_avg
 
 
 def _draws(n: int, dim: int) -> Tensor:
@@ -116,48 +116,48 @@ class _Modulated(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], path: str, *, up: bool = False) -> None:
         super().__init__()
-        shape = shape_of(tensors, f"{path}.weight", 5)
+        shape = require_shape(tensors, f"{path}.weight", 5)
         if shape[0] != 1:
-            raise NotThis(f"{path}.weight is {shape}")
+            raise ArchitectureMismatch(f"{path}.weight is {shape}")
         self.weight = nn.Parameter(torch.empty(shape))
-        self.modulation = Equal(shape_of(tensors, f"{path}.modulation.weight", 2))
+        self.modulation = EqualizedLinear(require_shape(tensors, f"{path}.modulation.weight", 2))
         self.scale = 1 / math.sqrt(shape[2] * shape[3] * shape[4])
         self.blur = _kernel(tensors, f"{path}.blur.kernel") if up else None
 
     def forward(self, x: Tensor, w: Tensor, *, demodulate: bool) -> Tensor:
         blur = None if self.blur is None else self.blur.get_buffer("kernel") / 4
-        return modulated(x, self.weight[0] * self.scale, self.modulation(w), demodulate=demodulate, blur=blur)
+        return modulated_conv2d(x, self.weight[0] * self.scale, self.modulation(w), demodulate=demodulate, blur=blur)
 
 
-class Styled(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, layer: int, *, up: bool) -> None:
+class StyledConv(nn.Module):
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, noise_index: int, *, up: bool) -> None:
         super().__init__()
-        self.conv, self.noise, self.activate = _Modulated(tensors, f"{path}.conv", up=up), nn.Module(), nn.Module()
+        self.conv, self.noise, self.activate = _Modulated(tensors, f"{prefix}.conv", up=up), nn.Module(), nn.Module()
         self.noise.weight = nn.Parameter(torch.empty(1))
         self.activate.bias = nn.Parameter(torch.empty(self.conv.weight.shape[1]))
-        self.pictures = Noise(f"noise_{layer}")
+        self.noise_input = NoiseInput(f"noise_{noise_index}")
 
-    def forward(self, x: Tensor, w: Tensor, stored: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, stored_noise: Tensor | None) -> Tensor:
         x = self.conv(x, w, demodulate=True)
         bias: Tensor = self.activate.get_parameter("bias")[:, None, None]
-        return act(x + self.noise.get_parameter("weight") * self.pictures(x, stored) + bias)
+        return scaled_leaky_relu(x + self.noise.get_parameter("weight") * self.noise_input(x, stored_noise) + bias)
 
 
 class ToRgb(nn.Module):
-    def __init__(self, tensors: Mapping[str, Tensor], path: str, *, up: bool) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, *, up: bool) -> None:
         super().__init__()
-        self.conv = _Modulated(tensors, f"{path}.conv")
+        self.conv = _Modulated(tensors, f"{prefix}.conv")
         self.bias = nn.Parameter(torch.empty(1, self.conv.weight.shape[1], 1, 1))
-        self.upsample = _kernel(tensors, f"{path}.upsample.kernel") if up else None
+        self.upsample = _kernel(tensors, f"{prefix}.upsample.kernel") if up else None
 
-    def forward(self, x: Tensor, w: Tensor, before: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None = None) -> Tensor:
         out: Tensor = self.conv(x, w, demodulate=False) + self.bias
-        if before is None or self.upsample is None:
+        if skip is None or self.upsample is None:
             return out
-        return out + doubled(before, self.upsample.get_buffer("kernel"))
+        return out + upsample2d(skip, self.upsample.get_buffer("kernel"))
 
 
 def _kernel(tensors: Mapping[str, Tensor], name: str) -> nn.Module:
     holder = nn.Module()
-    holder.register_buffer("kernel", torch.empty(shape_of(tensors, name, 2)))
+    holder.register_buffer("kernel", torch.empty(require_shape(tensors, name, 2)))
     return holder

@@ -13,28 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent
-from gandiag.load.rebuild.blocks import conv_of
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
-from gandiag.load.rebuild.tried import rehearsed
+from gandiag.contracts import Assumption, LatentSpec
+from gandiag.load.rebuild.blocks import make_conv
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape, resolve_output_activation
+from gandiag.load.rebuild.tried import infer_output_shape
 from gandiag.load.weights import Weights
 
 _ORDER = ("l1", "l2", "l3", "attn1", "l4", "attn2", "last")  # as samples pass; in the file l4 comes first
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are l1 to l4, attn1, attn2 and last."""
     tensors = weights.tensors
     if {name.partition(".")[0] for name in tensors} != {*_ORDER} or "attn1.query_conv.weight" not in tensors:
-        raise NotThis("")
-    dim = shape_of(tensors, "l1.0.weight", 4)[0]
+        raise ArchitectureMismatch("")
+    dim = require_shape(tensors, "l1.0.weight", 4)[0]
     with torch.device("meta"):
         net = Sagan(tensors)
-    shape = rehearsed(net, torch.empty(2, dim, device="meta"))
-    output, final, said = tanh_or_flag(config.output_range, shape, "SAGAN")
-    net.final = {"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}.get(final, nn.Identity())
-    fitted(net, tensors)
+    shape = infer_output_shape(net, torch.empty(2, dim, device="meta"))
+    output, final, said = resolve_output_activation(config.output_range, shape, "SAGAN")
+    net.output_activation = {"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid()}.get(final, nn.Identity())
+    load_strict(net, tensors)
     habit = "the stored statistics; the repository never calls eval() and samples by the batch's own: --bn batch"
     assumptions = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
@@ -42,7 +42,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         said,
         Assumption("batch norm (--bn)", habit if config.bn == "eval" else config.bn, "gandiag" if config.bn == "eval" else "flag"),
     )
-    return Ready("SAGAN", net, Latent(dim, config.prior or "normal"), output, assumptions=assumptions)  # type: ignore[arg-type]
+    return RebuiltGenerator("SAGAN", net, LatentSpec(dim, config.prior or "normal"), output, assumptions=assumptions)  # type: ignore[arg-type]
 
 
 class Sagan(nn.Module):
@@ -52,23 +52,23 @@ class Sagan(nn.Module):
         super().__init__()
         for name in _ORDER:
             self.add_module(name, SelfAttention(tensors, name) if name.startswith("attn") else _block(tensors, name))
-        self.final: nn.Module = nn.Tanh()
+        self.output_activation: nn.Module = nn.Tanh()
 
     def forward(self, z: Tensor) -> Tensor:
         x = z[:, :, None, None]
         for name in _ORDER:
             x = self.get_submodule(name)(x)
-        made: Tensor = self.final(x)
+        made: Tensor = self.output_activation(x)
         return made
 
 
 class SelfAttention(nn.Module):
     """Each position sees all others: y = gamma o + x."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], head: str) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.query_conv, self.key_conv, self.value_conv = (conv_of(tensors, f"{head}.{name}_conv") for name in ("query", "key", "value"))
-        self.gamma = nn.Parameter(torch.empty(shape_of(tensors, f"{head}.gamma", 1)))
+        self.query_conv, self.key_conv, self.value_conv = (make_conv(tensors, f"{prefix}.{name}_conv") for name in ("query", "key", "value"))
+        self.gamma = nn.Parameter(torch.empty(require_shape(tensors, f"{prefix}.gamma", 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (part(x).flatten(2) for part in (self.query_conv, self.key_conv, self.value_conv))  # (B, C, HW)
@@ -79,6 +79,6 @@ class SelfAttention(nn.Module):
 
 def _block(tensors: Mapping[str, Tensor], head: str) -> nn.Sequential:
     """A transposed convolution that makes 4x4 pixels of one, or doubles the side; batch norm and relu behind it, where there are any."""
-    into, out, kernel, _ = shape_of(tensors, f"{head}.0.weight", 4)
+    into, out, kernel, _ = require_shape(tensors, f"{head}.0.weight", 4)
     turned = nn.ConvTranspose2d(into, out, kernel, *((1, 0) if head == "l1" else (2, 1)), bias=f"{head}.0.bias" in tensors)
     return nn.Sequential(turned) if head == "last" else nn.Sequential(turned, nn.BatchNorm2d(out), nn.ReLU())

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from gandiag.load.inert_modules import Node
-from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.inert_modules import ModuleNode
+from gandiag.load.rebuild.layers import ArchitectureMismatch
 
 _CONV = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 _NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
 _POOL = ("kernel_size", "stride", "padding")
 # class -> the settings that its constructor takes; everything else in the pickle is bookkeeping
-SETTINGS: dict[str, tuple[str, ...]] = {
+CONSTRUCTOR_ARGS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features"), "Conv1d": _CONV, "Conv2d": _CONV,
     "ConvTranspose1d": (*_CONV, "output_padding"), "ConvTranspose2d": (*_CONV, "output_padding"),
     "BatchNorm1d": _NORM, "BatchNorm2d": _NORM, "InstanceNorm1d": _NORM, "InstanceNorm2d": _NORM,
@@ -26,30 +26,30 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "Unflatten": ("dim", "unflattened_size"), "ZeroPad2d": ("padding",), "ReflectionPad2d": ("padding",), "ReplicationPad2d": ("padding",),
     "AvgPool2d": _POOL, "MaxPool2d": _POOL,
 }  # fmt: skip
-ACTIVATIONS = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Hardtanh", "PReLU", "Tanh", "Sigmoid",
+ACTIVATION_CLASSES = {"ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Hardtanh", "PReLU", "Tanh", "Sigmoid",
                "Hardswish", "Hardsigmoid", "Softsign"}  # fmt: skip
 _LARGEST = 2**24
 
 
-def build(node: Node, tensors: dict[str, Any]) -> nn.Module:
+def build_torch_layer(node: ModuleNode, tensors: dict[str, Any]) -> nn.Module:
     """The layer, its parameters still empty. NotThis for a class that is not standard, or a setting that cannot be one."""
-    names = SETTINGS.get(node.kind)
+    names = CONSTRUCTOR_ARGS.get(node.layer_type)
     if names is None:
-        raise NotThis(f"{node.cls} is no standard layer, and its code is not in the file")
+        raise ArchitectureMismatch(f"{node.cls} is no standard layer, and its code is not in the file")
     given = {name: _checked(node, name) for name in names if name in node.settings}
-    if "weight" in names or node.kind in ("Linear", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"):
+    if "weight" in names or node.layer_type in ("Linear", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"):
         given["bias"] = "bias" in tensors
     try:
-        made: nn.Module = getattr(nn, node.kind)(**given)
+        made: nn.Module = getattr(nn, node.layer_type)(**given)
     except (TypeError, ValueError, RuntimeError) as wrong:
-        raise NotThis(f"{node.kind} cannot have these settings: {str(wrong).splitlines()[0][:120]}") from None
+        raise ArchitectureMismatch(f"{node.layer_type} cannot have these settings: {str(wrong).splitlines()[0][:120]}") from None
     return made
 
 
-def _checked(node: Node, name: str) -> Any:
+def _checked(node: ModuleNode, name: str) -> Any:
     value = node.settings[name]
     if isinstance(value, (list, tuple)) and len(value) <= 6 and all(type(entry) in (int, float) and abs(entry) <= _LARGEST for entry in value):
         return tuple(value)
     if value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and abs(value) <= _LARGEST) or (isinstance(value, str) and len(value) < 20):
         return value
-    raise NotThis(f"{name} of {node.kind} is no setting that gandiag can take over")
+    raise ArchitectureMismatch(f"{name} of {node.layer_type} is no setting that gandiag can take over")

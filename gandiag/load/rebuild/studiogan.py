@@ -14,38 +14,38 @@ import torch
 from torch import Tensor
 
 from gandiag.config import AuditConfig
-from gandiag.contracts import Assumption, Latent
-from gandiag.load.rebuild.blocks import Design, Stack, Told, shape_made, with_counters
-from gandiag.load.rebuild.layers import NotThis
-from gandiag.load.rebuild.ready import Ready, fitted, shape_of, tanh_or_flag
+from gandiag.contracts import Assumption, LatentSpec
+from gandiag.load.rebuild.blocks import BlockConfig, ResidualGenerator, ConditioningKind, infer_image_shape, add_batch_counters
+from gandiag.load.rebuild.layers import ArchitectureMismatch
+from gandiag.load.rebuild.ready import RebuiltGenerator, load_strict, require_shape, resolve_output_activation
 from gandiag.load.weights import Weights
 
 _EPS = 1e-4
 _LEAF = {"conv2d0": "conv_sc", "conv2d1": "conv1", "conv2d2": "conv2", "conv2d3": "conv3", "conv2d4": "conv4", "deconv0": "deconv", "bn0": "bn",
          "conv1x1_theta": "theta", "conv1x1_phi": "phi", "conv1x1_g": "g", "conv1x1_attn": "o", "sigma": "gamma"}  # fmt: skip
 _HEAD = {"linear0": "linear", "bn4": "norm", "conv2d5": "conv", "conv4": "conv"}
-_HOW: Mapping[Told, str] = {"shared": "as an index into one shared embedding", "onehot": "as an index, made one-hot inside"}
+_HOW: Mapping[ConditioningKind, str] = {"shared": "as an index into one shared embedding", "onehot": "as an index, made one-hot inside"}
 
 
-def rebuild(weights: Weights, config: AuditConfig) -> Ready:
+def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are linear0, blocks.i.0.{conv2d…, deconv0, conv1x1_…}, bn4 and conv2d5 or conv4, and the shapes follow each other."""
     if not any(re.match(r"blocks\.0\.0\.(conv2d1|deconv0)\.", name) for name in weights.tensors) or "linear0.weight" not in weights.tensors:
-        raise NotThis("")
+        raise ArchitectureMismatch("")
     if any(name.startswith(("info_mix_linear.", "info_proj_linear.")) for name in weights.tensors):
-        raise NotThis("it is an InfoGAN variant, whose codes beside z (how many, of which kind) are in its YAML file only")
-    tensors = canonical(weights.tensors)
+        raise ArchitectureMismatch("it is an InfoGAN variant, whose codes beside z (how many, of which kind) are in its YAML file only")
+    tensors = convert_state_dict(weights.tensors)
     blocks = len({name for name in tensors if re.fullmatch(r"steps\.\d+\.(conv1|deconv)\.weight", name)})
     kind, told, classes, dim, chunk = _inputs(tensors, blocks, config.classes)
     family = f"StudioGAN {kind}"
     deep = kind.startswith("big_resnet_deep")
     every = 2 if deep else 1
-    _, final, _ = tanh_or_flag(config.output_range, (), family)
+    _, final, _ = resolve_output_activation(config.output_range, (), family)
     eps = _EPS if config.bn_eps is None else config.bn_eps
-    design = Design(told, chunk, deep, frozenset(range(every - 1, blocks, every)), eps, eps, config.activation or "relu", final)
+    design = BlockConfig(told, chunk, deep, frozenset(range(every - 1, blocks, every)), eps, eps, config.activation or "relu", final)
     with torch.device("meta"):
-        net = Stack(tensors, design, classes)
-    output, _, said = tanh_or_flag(config.output_range, shape_made(net, dim), family)
-    fitted(net, tensors)
+        net = ResidualGenerator(tensors, design, classes)
+    output, _, said = resolve_output_activation(config.output_range, infer_image_shape(net, dim), family)
+    load_strict(net, tensors)
     pieces = f", in pieces of {chunk}: one for the first map, one for each of {blocks} blocks" if chunk else ""
     assumed = (
         Assumption("latent size (--latent-dim)", f"{dim}{pieces}", "shapes"),
@@ -56,22 +56,22 @@ def rebuild(weights: Weights, config: AuditConfig) -> Ready:
         Assumption("hidden activation (--activation)", design.activation, _source(config.activation, family)),
         Assumption("batch-norm eps (--bn-eps)", f"{eps:g}", _source(config.bn_eps, family)), said,
     )  # fmt: skip
-    return Ready(family, net, Latent(dim, config.prior or "normal"), output, classes, "index" if classes else None, assumed)  # type: ignore[arg-type]
+    return RebuiltGenerator(family, net, LatentSpec(dim, config.prior or "normal"), output, classes, "index" if classes else None, assumed)  # type: ignore[arg-type]
 
 
 def _source(flag: object, family: str) -> str:
     return f"family ({family})" if flag is None else "flag"
 
 
-def _inputs(tensors: Mapping[str, Tensor], blocks: int, classes: int | None) -> tuple[str, Told, int | None, int, int]:
+def _inputs(tensors: Mapping[str, Tensor], blocks: int, classes: int | None) -> tuple[str, ConditioningKind, int | None, int, int]:
     """Which backbone, how norms learn of the class, classes, the latent size and its pieces. NotThis where the numbers contradict each other."""
-    given = shape_of(tensors, "linear.weight", 2)[1]
+    given = require_shape(tensors, "linear.weight", 2)[1]
     first = "steps.0.bn.gain.weight" if "steps.0.deconv.weight" in tensors else "steps.0.bn1.gain.weight"
-    told = shape_of(tensors, first, 2)[1] if first in tensors else 0
-    known, embedded = shape_of(tensors, "shared.weight", 2) if "shared.weight" in tensors else (None, 0)
+    told = require_shape(tensors, first, 2)[1] if first in tensors else 0
+    known, embedded = require_shape(tensors, "shared.weight", 2) if "shared.weight" in tensors else (None, 0)
     if "steps.0.conv4.weight" in tensors:
         if told != given or told <= embedded:
-            raise NotThis(f"its first map takes {given} numbers, and its norms {told}, of which the class is {embedded}")
+            raise ArchitectureMismatch(f"its first map takes {given} numbers, and its norms {told}, of which the class is {embedded}")
         kind = "big_resnet_deep_studiogan" if "steps.0.conv_sc.weight" in tensors else "big_resnet_deep_legacy"
         return kind, "shared" if known else "none", known, given - embedded, 0
     plain = "deep_conv" if "steps.0.deconv.weight" in tensors else "resnet"
@@ -80,14 +80,14 @@ def _inputs(tensors: Mapping[str, Tensor], blocks: int, classes: int | None) -> 
     if plain == "resnet" and told == given + embedded and not (known is None and classes == told):
         return "big_resnet", "shared" if known else "none", known, given * (blocks + 1), given
     if known is not None:
-        raise NotThis(f"its norms take {told} numbers, of which the class is {embedded} and a piece of z {given}")
+        raise ArchitectureMismatch(f"its norms take {told} numbers, of which the class is {embedded} and a piece of z {given}")
     return plain, "onehot", told, given, 0
 
 
-def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names of `blocks.py`."""
     norms = {name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")}
-    return with_counters({_renamed(name, norms): entry for name, entry in tensors.items()})
+    return add_batch_counters({_renamed(name, norms): entry for name, entry in tensors.items()})
 
 
 def _renamed(name: str, norms: set[str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 
-class Psi(nn.Module):
+class Truncation(nn.Module):
     """psi in [0, 1], or beyond: 1 is the network as trained, 0 the mean style alone."""
 
     def __init__(self) -> None:
@@ -30,6 +30,6 @@ class Psi(nn.Module):
         return centre + self.value * (w - centre)
 
 
-def truncations(module: nn.Module) -> Iterator[Psi]:
+def find_truncation_layers(module: nn.Module) -> Iterator[Truncation]:
     """Every truncation knob of a network: none, or one."""
-    return (part for part in module.modules() if isinstance(part, Psi))
+    return (part for part in module.modules() if isinstance(part, Truncation))

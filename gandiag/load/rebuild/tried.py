@@ -11,61 +11,61 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from gandiag.contracts import Condition, Latent, Output
+from gandiag.contracts import LabelEncoding, LatentSpec, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.load.adapter import call, picture
-from gandiag.load.rebuild.layers import NotThis
+from gandiag.load.adapter import call_generator, extract_samples
+from gandiag.load.rebuild.layers import ArchitectureMismatch
 
 _WRONG = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, LoadError)
 
 
-def rehearsed(net: nn.Module, *given: Tensor | None) -> tuple[int, ...]:
+def infer_output_shape(net: nn.Module, *inputs: Tensor | None) -> tuple[int, ...]:
     """The shape of one sample that `net` makes of these inputs, all on the meta device. NotThis where its layers do not follow each other."""
     with _watched(net) as where, torch.no_grad():
         try:
-            return tuple(net.eval()(*given).shape[1:])
+            return tuple(net.eval()(*inputs).shape[1:])
         except _WRONG as wrong:
-            raise NotThis(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
+            raise ArchitectureMismatch(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
 
 
-def tried(net: nn.Module, latent: int, shape: tuple[int, ...], onehot: int | None = None) -> None:
+def check_output_shape(net: nn.Module, latent_dim: int, output_shape: tuple[int, ...], n_classes: int | None = None) -> None:
     """NotThis unless `net` makes samples of `shape` from z (B, latent), and one-hot labels (B, onehot) where it takes them."""
-    if min(latent, onehot or 1) < 1:
-        raise NotThis(f"it would take latents of size {latent}" + (f" and {onehot} classes" if onehot is not None else ""))
-    made = rehearsed(net, *(torch.empty(2, size, device="meta") for size in (latent, onehot) if size is not None))
-    if made != shape:
-        raise NotThis(f"it would make samples of {made}, not {shape}")
+    if min(latent_dim, n_classes or 1) < 1:
+        raise ArchitectureMismatch(f"it would take latents of size {latent_dim}" + (f" and {n_classes} classes" if n_classes is not None else ""))
+    made = infer_output_shape(net, *(torch.empty(2, size, device="meta") for size in (latent_dim, n_classes) if size is not None))
+    if made != output_shape:
+        raise ArchitectureMismatch(f"it would make samples of {made}, not {output_shape}")
 
 
-def demand_samples(net: nn.Module, latent: Latent, output: Output, how: tuple[Condition | None, int | None]) -> None:
+def verify_forward(net: nn.Module, latent: LatentSpec, output: OutputSpec, conditioning: tuple[LabelEncoding | None, int | None]) -> None:
     """NotThis, with the first layer that does not fit, unless a finished network makes samples of `output`. `how`: (condition, classes).
 
     Its tensors are replaced by some without numbers for the time being; a network that cannot be run so (it keeps numbers where
     torch does not see them) makes one sample in earnest. Embeddings, which a run without numbers does not look up, have a row for every class.
     """
-    short = next((name for name, part in net.named_modules() if isinstance(part, nn.Embedding) and part.num_embeddings < (how[1] or 0)), None)
+    short = next((name for name, part in net.named_modules() if isinstance(part, nn.Embedding) and part.num_embeddings < (conditioning[1] or 0)), None)
     if short is not None:
-        raise NotThis(f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {how[1]} classes")
+        raise ArchitectureMismatch(f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {conditioning[1]} classes")
     stand_ins: dict[str, Tensor] = {name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()}
     stand_ins |= {name: entry.to("meta") for name, entry in net.named_buffers()}
     try:
-        made = _shape(net, lambda *given: functional_call(net, stand_ins, given), latent, how, "meta")
-    except NotThis:
-        made = _shape(net, net, latent, how, "cpu")
+        made = _shape(net, lambda *given: functional_call(net, stand_ins, given), latent, conditioning, "meta")
+    except ArchitectureMismatch:
+        made = _shape(net, net, latent, conditioning, "cpu")
     if math.prod(made) != math.prod(output.shape):
-        raise NotThis(f"it would make samples of {made}, not {output.shape}")
+        raise ArchitectureMismatch(f"it would make samples of {made}, not {output.shape}")
 
 
-def _shape(net: nn.Module, run: Callable[..., Any], latent: Latent, how: tuple[Condition | None, int | None], device: str) -> tuple[int, ...]:
+def _shape(net: nn.Module, run: Callable[..., Any], latent: LatentSpec, how: tuple[LabelEncoding | None, int | None], device: str) -> tuple[int, ...]:
     if min(latent.shape) < 1:
-        raise NotThis(f"it would take latents of shape {latent.shape}")
+        raise ArchitectureMismatch(f"it would take latents of shape {latent.shape}")
     z = torch.zeros(2, *latent.shape, device=device)
     labels = None if how[0] is None else torch.zeros(2, dtype=torch.int64, device=device)
     with _watched(net) as where, torch.no_grad():
         try:
-            return tuple(picture(call(run, z, labels, how)).shape[1:])  # type: ignore[arg-type]
+            return tuple(extract_samples(call_generator(run, z, labels, how)).shape[1:])  # type: ignore[arg-type]
         except _WRONG as wrong:
-            raise NotThis(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
+            raise ArchitectureMismatch(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
 
 
 @contextmanager

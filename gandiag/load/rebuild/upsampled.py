@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from gandiag.config import AuditConfig
 from gandiag.contracts import Assumption
 from gandiag.errors import LoadError
-from gandiag.load.rebuild.chain import SHUFFLES, Blueprint, Open, Step, conv_step, norm_step, upsample_step
-from gandiag.load.rebuild.layers import Layer, NotThis
-from gandiag.load.rebuild.mlp import activated
-from gandiag.load.rebuild.outputs import image_output
+from gandiag.load.rebuild.chain import PIXEL_SHUFFLE_MODES, SequentialSpec, OpenChoice, LayerSpec, conv_layer_spec, batchnorm_layer_spec, upsample_layer_spec
+from gandiag.load.rebuild.layers import LayerWeights, ArchitectureMismatch
+from gandiag.load.rebuild.mlp import has_activation_between
+from gandiag.load.rebuild.outputs import resolve_image_output
 
-MODES = ("nearest", "bilinear")
+INTERPOLATION_MODES = ("nearest", "bilinear")
 _WHAT = "upsampling (--upsampling, --image-size)"
 _ORDER = "order of shuffled pixels (--upsampling)"
 _LARGEST = 1024  # pixels that custom may lead to
@@ -21,36 +21,36 @@ _MANY = 12  # ways to place the doublings that are tried
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class ConvStack:
     """What stands behind the reshape, and the steps in front of it with their batch norms."""
 
-    inputs: int
-    flat: tuple[Step, ...]
-    layers: list[Layer]
-    spacing: list[int | None]
-    norms: int
-    lead: int | None = 0  # modules without weights in front of the first layer, the reshape not among them
+    in_features: int
+    linear_specs: tuple[LayerSpec, ...]
+    layers: list[LayerWeights]
+    modules_between: list[int | None]
+    previous_batchnorms: int
+    modules_before: int | None = 0  # modules without weights in front of the first layer, the reshape not among them
 
-    def whole(self, steps: list[Step], shape: tuple[int, ...], config: AuditConfig) -> Blueprint:
+    def build_spec(self, layer_specs: list[LayerSpec], shape: tuple[int, ...], config: AuditConfig) -> SequentialSpec:
         """The blueprint of these steps."""
-        output, final, said = image_output(shape, self.spacing[-1], config)
-        return Blueprint("projected", (*self.flat, *steps), self.inputs, False, output, final, said)
+        output, final, said = resolve_image_output(shape, self.modules_between[-1], config)
+        return SequentialSpec("projected", (*self.linear_specs, *layer_specs), self.in_features, False, output, final, said)
 
     @property
-    def kernels(self) -> list[int]:
+    def conv_indices(self) -> list[int]:
         return [index for index, layer in enumerate(self.layers) if layer.kind == "kernel"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class UpsampleLayout:
     """One reading: doublings before these layers, by this interpolation. `bare`: no activation behind the first norm."""
 
     mode: str
-    doubled: tuple[int, ...]
-    bare: bool = False
+    upsample_before: tuple[int, ...]
+    no_activation: bool = False
 
 
-def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
+def find_pixel_shuffles(layers: list[LayerWeights], in_channels: int) -> tuple[int, ...]:
     """The layers that take a quarter of the channels that the convolution before them makes: pixels are shuffled in between.
 
     The place behind the last layer is one of them where that makes twelve channels, which are three of a picture twice as large.
@@ -58,74 +58,74 @@ def shuffles(layers: list[Layer], channels: int) -> tuple[int, ...]:
     """
     found = []
     for index, layer in enumerate(layers):
-        if layer.kind == "kernel" and (layer.shape[2] != layer.shape[3] or layer.shape[2] % 2 == 0 or not layer.makes(layer.shape[0])):
-            raise NotThis(f"{layer.key} is {layer.shape}: no convolution that keeps the side")
+        if layer.kind == "kernel" and (layer.shape[2] != layer.shape[3] or layer.shape[2] % 2 == 0 or not layer.accepts_out_channels(layer.shape[0])):
+            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}: no convolution that keeps the side")
         takes = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
-        if takes * 4 == channels and index > 0:
+        if takes * 4 == in_channels and index > 0:
             found.append(index)
-        elif takes != channels:
-            raise NotThis(f"{layer.name} takes {takes} channels after {channels}")
-        channels = takes if layer.kind == "norm" else layer.shape[0]
-    return (*found, len(layers)) if channels == 4 * 3 else tuple(found)
+        elif takes != in_channels:
+            raise ArchitectureMismatch(f"{layer.name} takes {takes} channels after {in_channels}")
+        in_channels = takes if layer.kind == "norm" else layer.shape[0]
+    return (*found, len(layers)) if in_channels == 4 * 3 else tuple(found)
 
 
-def shuffled(body: Body, side: int, places: tuple[int, ...], config: AuditConfig) -> Blueprint:
+def build_pixel_shuffle_spec(stack: ConvStack, start_size: int, shuffle_before: tuple[int, ...], config: AuditConfig) -> SequentialSpec:
     """Doublings that the shapes show; batch norm tells in which order the pixels are taken from the channels."""
-    size = side * 2 ** len(places)
+    size = start_size * 2 ** len(shuffle_before)
     if config.image_size not in (None, size):
         raise LoadError(f"--image-size {config.image_size} contradicts the weights, whose pixel shuffles lead to {size}", "remove --image-size")
-    if config.upsampling in MODES:
-        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, which shuffle pixels", f"remove it, or choose from: {', '.join(SHUFFLES)}")
-    spacing = [gap - 1 if gap and index + 1 in places else gap for index, gap in enumerate(body.spacing)]  # the shuffle is one of the modules there
-    ways = [Way(mode, places) for mode in ((config.upsampling,) if config.upsampling else SHUFFLES)]
-    return _told(replace(body, spacing=spacing), side, ways, "flag" if config.upsampling else "default", config)
+    if config.upsampling in INTERPOLATION_MODES:
+        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, which shuffle pixels", f"remove it, or choose from: {', '.join(PIXEL_SHUFFLE_MODES)}")
+    spacing = [gap - 1 if gap and index + 1 in shuffle_before else gap for index, gap in enumerate(stack.modules_between)]  # the shuffle is one of the modules there
+    ways = [UpsampleLayout(mode, shuffle_before) for mode in ((config.upsampling,) if config.upsampling else PIXEL_SHUFFLE_MODES)]
+    return _told(replace(stack, modules_between=spacing), start_size, ways, "flag" if config.upsampling else "default", config)
 
 
-def upsampled(body: Body, side: int, config: AuditConfig) -> Blueprint:
+def build_interpolation_spec(stack: ConvStack, start_size: int, config: AuditConfig) -> SequentialSpec:
     """The blueprint of the customary way; the others are an open question where a batch norm stands behind a convolution.
 
     LoadError where nothing says how large the picture becomes.
     """
-    if config.upsampling in SHUFFLES:
-        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, whose channels follow each other", f"choose from: {', '.join(MODES)}")
-    modes = (config.upsampling,) if config.upsampling else MODES
-    found, source = _places(body, side, config)
-    ways = [Way(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])]
-    if len({len(way.doubled) for way in ways}) > 1 and not _norms(body) and source == "default":
+    if config.upsampling in PIXEL_SHUFFLE_MODES:
+        raise LoadError(f"--upsampling {config.upsampling} contradicts the weights, whose channels follow each other", f"choose from: {', '.join(INTERPOLATION_MODES)}")
+    modes = (config.upsampling,) if config.upsampling else INTERPOLATION_MODES
+    found, source = _places(stack, start_size, config)
+    ways = [UpsampleLayout(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])]
+    if len({len(way.upsample_before) for way in ways}) > 1 and not _norms(stack) and source == "default":
         raise LoadError("the weights do not say where the picture is upsampled", "give the size of the output: --image-size N")
-    return _told(body, side, ways, source, config)
+    return _told(stack, start_size, ways, source, config)
 
 
-def _norms(body: Body) -> list[int]:
-    return [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.kernels[0]]
+def _norms(body: ConvStack) -> list[int]:
+    return [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.conv_indices[0]]
 
 
-def _told(body: Body, side: int, ways: list[Way], source: str, config: AuditConfig) -> Blueprint:
+def _told(body: ConvStack, side: int, ways: list[UpsampleLayout], source: str, config: AuditConfig) -> SequentialSpec:
     """The blueprint of the first way; a question about the others, where a norm can answer it."""
     norms = _norms(body)
-    what = _ORDER if ways[0].mode in SHUFFLES else _WHAT
+    what = _ORDER if ways[0].mode in PIXEL_SHUFFLE_MODES else _WHAT
     names = [*(layer.name for layer in body.layers), "the output"]
-    told = [f"{way.mode}, before {', '.join(names[i] for i in way.doubled) or 'no layer'}: {side} to {side * 2 ** len(way.doubled)} pixels" for way in ways]
-    deepest = body.norms + sum(layer.kind == "norm" for layer in body.layers) - 1
-    asked = (Open(what, tuple(told), deepest + 1 - len(norms), last=deepest),) if norms and len(ways) > 1 else ()
+    told = [f"{way.mode}, before {', '.join(names[i] for i in way.upsample_before) or 'no layer'}: {side} to {side * 2 ** len(way.upsample_before)} pixels" for way in ways]
+    deepest = body.previous_batchnorms + sum(layer.kind == "norm" for layer in body.layers) - 1
+    asked = (OpenChoice(what, tuple(told), deepest + 1 - len(norms), last_batchnorm=deepest),) if norms and len(ways) > 1 else ()
 
-    def remade(answers: tuple[int, ...]) -> Blueprint:
+    def remade(answers: tuple[int, ...]) -> SequentialSpec:
         chosen = answers[0] if answers else 0
         way = ways[chosen]
-        size = side * 2 ** len(way.doubled)
-        channels = body.layers[body.kernels[-1]].shape[0] // (4 if len(body.layers) in way.doubled else 1)
-        made = body.whole(_steps(body, way), (channels, size, size), config)
+        size = side * 2 ** len(way.upsample_before)
+        channels = body.layers[body.conv_indices[-1]].shape[0] // (4 if len(body.layers) in way.upsample_before else 1)
+        made = body.build_spec(_steps(body, way), (channels, size, size), config)
         settled = () if asked else (Assumption(what, told[chosen], source),)
-        return replace(made, assumptions=(*settled, *made.assumptions), open=asked, remade=remade)
+        return replace(made, assumptions=(*settled, *made.assumptions), open_choices=asked, rebuild_with=remade)
 
     return remade((0,) * len(asked))
 
 
-def _places(body: Body, side: int, config: AuditConfig) -> tuple[list[tuple[tuple[int, ...], bool]], str]:
+def _places(body: ConvStack, side: int, config: AuditConfig) -> tuple[list[tuple[tuple[int, ...], bool]], str]:
     """(layers with a doubling before them, bare) of every way that fits, the customary one first; and who said so."""
-    kernels, spacing = body.kernels, body.spacing
+    kernels, spacing = body.conv_indices, body.modules_between
     bare = len(body.layers) > 1 and body.layers[0].kind == "norm" and spacing[0] == 1
-    room = [body.lead if i == 0 else spacing[i - 1] for i in kernels]
+    room = [body.modules_before if i == 0 else spacing[i - 1] for i in kernels]
     seen = tuple(i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2)
     between = room[1:] or [None if kernels[0] == 0 else room[0]]  # nothing stands between a reshape and a lone convolution that names could show
     known = not any(modules is None for modules in between)
@@ -162,15 +162,15 @@ def _by_size(kernels: list[int], side: int, size: int) -> list[tuple[tuple[int, 
     return [(doubled, False) for doubled in itertools.islice(itertools.combinations(kernels, times), _MANY)]
 
 
-def _steps(body: Body, way: Way) -> list[Step]:
-    steps: list[Step] = []
+def _steps(body: ConvStack, way: UpsampleLayout) -> list[LayerSpec]:
+    steps: list[LayerSpec] = []
     for index, layer in enumerate(body.layers):
-        if index in way.doubled:
-            steps.append(upsample_step(way.mode))
-        taken = way.bare and index == 0  # PyTorch-GAN: this norm alone has the usual eps
-        steps.append(norm_step(layer, spatial=True, ordinary=taken) if layer.kind == "norm" else conv_step(layer))
-        if index + 1 < len(body.layers) and not taken and activated(layer, body.layers[index + 1], body.spacing[index]):
-            steps.append(Step("activation"))
-    if len(body.layers) in way.doubled:
-        steps.append(upsample_step(way.mode))
+        if index in way.upsample_before:
+            steps.append(upsample_layer_spec(way.mode))
+        taken = way.no_activation and index == 0  # PyTorch-GAN: this norm alone has the usual eps
+        steps.append(batchnorm_layer_spec(layer, spatial=True, keep_default_eps=taken) if layer.kind == "norm" else conv_layer_spec(layer))
+        if index + 1 < len(body.layers) and not taken and has_activation_between(layer, body.layers[index + 1], body.modules_between[index]):
+            steps.append(LayerSpec("activation"))
+    if len(body.layers) in way.upsample_before:
+        steps.append(upsample_layer_spec(way.mode))
     return steps

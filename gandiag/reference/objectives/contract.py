@@ -13,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-Critic = Callable[[Tensor], Tensor]  # samples (B, *shape) -> logits (B, 1)
+DiscriminatorFn = Callable[[Tensor], Tensor]  # samples (B, *shape) -> logits (B, 1)
 
 
-class Draws(Protocol):
+class UniformSampler(Protocol):
     """The random numbers of a step, (*shape) uniform on [0, 1): a remedy draws from nothing else."""
 
     def __call__(self, *shape: int) -> Tensor: ...
@@ -32,14 +32,14 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TrainingBatch:
     """One minibatch: what penalty and reward see. `z` (B, dim), `real` and `fake` (B, *shape)."""
 
     z: Tensor
     real: Tensor
     fake: Tensor
-    critic: Critic
-    draws: Draws
+    critic: DiscriminatorFn
+    draws: UniformSampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Remedy:
     name: str
     title: str
     source: str
-    dress: Callable[[nn.Module, torch.Generator], nn.Module] | None = None
+    wrap_discriminator: Callable[[nn.Module, torch.Generator], nn.Module] | None = None
     loss: Loss | None = None
-    penalty: Callable[[Turn], Tensor] | None = None
-    reward: Callable[[Turn], Tensor] | None = None
-    ahead: int = 0
-    pack: int = 1
-    critic: int = 1
-    batchwise: bool = False
+    discriminator_penalty: Callable[[TrainingBatch], Tensor] | None = None
+    generator_penalty: Callable[[TrainingBatch], Tensor] | None = None
+    unroll_steps: int = 0
+    pack_size: int = 1
+    discriminator_steps: int = 1
+    uses_batch_statistics: bool = False

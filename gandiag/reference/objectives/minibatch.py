@@ -15,31 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.reference.objectives.contract import Remedy
-from gandiag.reference.objectives.features import insert
-from gandiag.reference.objectives.pairs import distances
+from gandiag.reference.objectives.features import insert_before_head
+from gandiag.reference.objectives.pairs import pairwise_l1_distances
 
-KERNELS, DIMS, GROUP = 16, 5, 128  # the official CIFAR script has 100 kernels
+NUM_KERNELS, KERNEL_DIM, GROUP_SIZE = 16, 5, 128  # the official CIFAR script has 100 kernels
 
 
-class Minibatch(nn.Module):
+class MinibatchDiscrimination(nn.Module):
     """Features (B, A) to closeness (B, kernels). `ready` once the first minibatch has set scale and bias."""
 
     ready: Tensor
 
-    def __init__(self, features: int, kernels: int, dims: int, rng: torch.Generator, group: int = GROUP) -> None:
+    def __init__(self, in_features: int, n_kernels: int, kernel_dim: int, rng: torch.Generator, group_size: int = GROUP_SIZE) -> None:
         super().__init__()
-        self.theta = nn.Parameter(torch.empty(features, kernels * dims).normal_(0.0, 0.05, generator=rng))
-        self.log_scale = nn.Parameter(torch.zeros(kernels, dims))
-        self.bias = nn.Parameter(torch.full((kernels,), -1.0))
-        self.group = group
+        self.theta = nn.Parameter(torch.empty(in_features, n_kernels * kernel_dim).normal_(0.0, 0.05, generator=rng))
+        self.log_scale = nn.Parameter(torch.zeros(n_kernels, kernel_dim))
+        self.bias = nn.Parameter(torch.full((n_kernels,), -1.0))
+        self.group_size = group_size
         self.register_buffer("ready", torch.tensor(False))
 
     def forward(self, features: Tensor) -> Tensor:
         if not bool(self.ready):
             self._prime(features)
-        return self.closeness(features) + self.bias  # (B, kernels)
+        return self.similarity(features) + self.bias  # (B, kernels)
 
-    def closeness(self, features: Tensor) -> Tensor:
+    def similarity(self, features: Tensor) -> Tensor:
         """o, (B, kernels): 0 … group − 1."""
         return torch.cat([torch.exp(-part).sum(2).T for part in self._distances(features)])
 
@@ -47,23 +47,23 @@ class Minibatch(nn.Module):
         """L1 distances of each sample to the others of its group, (kernels, g, g) each; huge to itself."""
         t = self.theta / self.theta.norm(dim=0) * self.log_scale.exp().reshape(-1)  # (A, kernels · dims)
         found = []
-        for part in (features @ t).split(self.group):
+        for part in (features @ t).split(self.group_size):
             m = part.reshape(len(part), *self.log_scale.shape).transpose(0, 1)  # (kernels, g, dims)
-            found.append(distances(m.contiguous()) + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device))
+            found.append(pairwise_l1_distances(m.contiguous()) + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device))
         return found
 
     @torch.no_grad()
     def _prime(self, features: Tensor) -> None:
         nearest = torch.cat([part.amin(2).T for part in self._distances(features)])  # (B, kernels)
         self.log_scale.sub_((0.5 * nearest.mean(0)).clamp_min(1e-6).log()[:, None])
-        self.bias.copy_(-self.closeness(features).mean(0))
+        self.bias.copy_(-self.similarity(features).mean(0))
         self.ready.fill_(True)
 
 
-def dress(net: nn.Module, rng: torch.Generator) -> nn.Module:
+def add_minibatch_layer(net: nn.Module, rng: torch.Generator) -> nn.Module:
     """D with the layer beside its features."""
-    return insert(net, lambda width: Minibatch(width, KERNELS, DIMS, rng), KERNELS, rng, "minibatch")
+    return insert_before_head(net, lambda width: MinibatchDiscrimination(width, NUM_KERNELS, KERNEL_DIM, rng), NUM_KERNELS, rng, "minibatch")
 
 
 MINIBATCH = Remedy("minibatch", "D compares each sample with the others of its minibatch", "Salimans et al. 2016, arXiv:1606.03498",
-                   dress=dress, batchwise=True)  # fmt: skip
+                   wrap_discriminator=add_minibatch_layer, uses_batch_statistics=True)  # fmt: skip

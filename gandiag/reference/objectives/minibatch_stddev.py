@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.reference.objectives.contract import Remedy
-from gandiag.reference.objectives.features import insert
+from gandiag.reference.objectives.features import insert_before_head
 
 
-class Deviation(nn.Module):
+class MinibatchStdDev(nn.Module):
     """Features (B, A) to their mean standard deviation over the minibatch, (B, 1); 1e-8 under the root, as in the authors' code."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -20,10 +20,10 @@ class Deviation(nn.Module):
         return (variance + 1e-8).sqrt().mean().expand(len(features), 1)
 
 
-def dress(net: nn.Module, rng: torch.Generator) -> nn.Module:
+def add_stddev_layer(net: nn.Module, rng: torch.Generator) -> nn.Module:
     """D with the number beside its features."""
-    return insert(net, lambda width: Deviation(), 1, rng, "minibatch-stddev")
+    return insert_before_head(net, lambda width: MinibatchStdDev(), 1, rng, "minibatch-stddev")
 
 
 MINIBATCH_STDDEV = Remedy(
-    "minibatch-stddev", "D sees the standard deviation of its minibatch", "Karras et al. 2018, arXiv:1710.10196", dress=dress, batchwise=True)
+    "minibatch-stddev", "D sees the standard deviation of its minibatch", "Karras et al. 2018, arXiv:1710.10196", wrap_discriminator=add_stddev_layer, uses_batch_statistics=True)

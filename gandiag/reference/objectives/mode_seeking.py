@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gandiag.reference.objectives.contract import Remedy, Turn
+from gandiag.reference.objectives.contract import Remedy, TrainingBatch
 
 WEIGHT, EPSILON = 1.0, 1e-5
 
 
-def reward(turn: Turn) -> Tensor:
+def mode_seeking_penalty(batch: TrainingBatch) -> Tensor:
     """What is added to G's loss, a scalar > 0; large where outputs do not move."""
-    half = len(turn.fake) // 2
-    moved = (turn.fake[:half] - turn.fake[half : 2 * half]).abs().mean()
-    asked = (turn.z[:half] - turn.z[half : 2 * half]).abs().mean()
+    half = len(batch.fake) // 2
+    moved = (batch.fake[:half] - batch.fake[half : 2 * half]).abs().mean()
+    asked = (batch.z[:half] - batch.z[half : 2 * half]).abs().mean()
     return WEIGHT / (moved / asked + EPSILON)
 
 
-MODE_SEEKING = Remedy("mode-seeking", "G is rewarded for moving with z", "Mao et al. 2019, arXiv:1903.05628", reward=reward)
+MODE_SEEKING = Remedy("mode-seeking", "G is rewarded for moving with z", "Mao et al. 2019, arXiv:1903.05628", generator_penalty=mode_seeking_penalty)

@@ -16,18 +16,18 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return softplus(-real).mean() + softplus(fake).mean()
 
 
-def minimax(real: Tensor, fake: Tensor) -> Tensor:
+def minimax_loss(real: Tensor, fake: Tensor) -> Tensor:
     """G's loss in the game as it is written: the whole of -discriminator_loss. The real term matters where D's parameters depend on G."""
     return -discriminator_loss(real, fake)
 
 
-def non_saturating(real: Tensor, fake: Tensor) -> Tensor:
+def non_saturating_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-E log D(G(z)): the same fixed point, and a gradient where D is sure."""
     return softplus(-fake).mean()
 
 
-MINIMAX = Loss("minimax", discriminator_loss, minimax)
-NON_SATURATING = Loss("non-saturating", discriminator_loss, non_saturating)
+MINIMAX = Loss("minimax", discriminator_loss, minimax_loss)
+NON_SATURATING = Loss("non-saturating", discriminator_loss, non_saturating_loss)
 LOSSES = {loss.name: loss for loss in (MINIMAX, NON_SATURATING)}
 
 NONE = Remedy("none", "no remedy: the recipe as it is", "Goodfellow et al. 2014, arXiv:1406.2661")

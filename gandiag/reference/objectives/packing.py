@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from gandiag.reference.objectives.contract import Remedy
 
-SAMPLES = 2  # PacGAN2
+DEFAULT_PACK_SIZE = 2  # PacGAN2
 
 
-class Pack(nn.Module):
+class PackSamples(nn.Module):
     """Samples (B, C, ...) to packs (B / m, m C, ...) of neighbours; a rest that fills no pack is left out."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, pack_size: int) -> None:
         super().__init__()
-        self.samples = samples
+        self.pack_size = pack_size
 
     def forward(self, x: Tensor) -> Tensor:
-        packs = len(x) // self.samples
-        return x[: packs * self.samples].reshape(packs, self.samples * x.shape[1], *x.shape[2:])
+        packs = len(x) // self.pack_size
+        return x[: packs * self.pack_size].reshape(packs, self.pack_size * x.shape[1], *x.shape[2:])
 
 
-PACKING = Remedy("packing", f"D judges {SAMPLES} samples together", "Lin et al. 2018, arXiv:1712.04086", pack=SAMPLES, batchwise=True)
+PACKING = Remedy("packing", f"D judges {DEFAULT_PACK_SIZE} samples together", "Lin et al. 2018, arXiv:1712.04086", pack_size=DEFAULT_PACK_SIZE, uses_batch_statistics=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def distances(points: Tensor) -> Tensor:
+def pairwise_l1_distances(points: Tensor) -> Tensor:
     """sum_c |points[k, i, c] - points[k, j, c]| for points (K, g, C): (K, g, g)."""
     made: Tensor = _Distances.apply(points)
     return made

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gandiag.reference.objectives.contract import Critic
+from gandiag.reference.objectives.contract import DiscriminatorFn
 
 
-def squared_slope(critic: Critic, samples: Tensor) -> Tensor:
+def squared_gradient_norm(discriminator: DiscriminatorFn, samples: Tensor) -> Tensor:
     """||d D(x_i) / d x_i||², (B,), differentiable by D's parameters and by the samples."""
     x = samples if samples.requires_grad else samples.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    (slope,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
     return slope.flatten(1).square().sum(1)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gandiag.reference.objectives.contract import Remedy, Turn
-from gandiag.reference.objectives.penalties import squared_slope
+from gandiag.reference.objectives.contract import Remedy, TrainingBatch
+from gandiag.reference.objectives.penalties import squared_gradient_norm
 
 GAMMA = 10.0
 
 
-def penalty(turn: Turn) -> Tensor:
+def r1_penalty(batch: TrainingBatch) -> Tensor:
     """R1 of a minibatch, a scalar >= 0."""
-    return GAMMA / 2 * squared_slope(turn.critic, turn.real).mean()
+    return GAMMA / 2 * squared_gradient_norm(batch.critic, batch.real).mean()
 
 
-R1 = Remedy("r1", "D is kept flat at real samples", "Mescheder et al. 2018, arXiv:1801.04406", penalty=penalty)
+R1 = Remedy("r1", "D is kept flat at real samples", "Mescheder et al. 2018, arXiv:1801.04406", discriminator_penalty=r1_penalty)

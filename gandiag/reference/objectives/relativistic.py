@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from gandiag.reference.objectives.contract import Loss, Remedy, Turn
-from gandiag.reference.objectives.penalties import squared_slope
+from gandiag.reference.objectives.contract import Loss, Remedy, TrainingBatch
+from gandiag.reference.objectives.penalties import squared_gradient_norm
 
 GAMMA = 1.0
 
@@ -23,11 +23,11 @@ def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return softplus(real - fake).mean()
 
 
-def penalty(turn: Turn) -> Tensor:
+def r1_r2_penalty(batch: TrainingBatch) -> Tensor:
     """R1 + R2 of a minibatch, a scalar >= 0."""
-    return GAMMA / 2 * (squared_slope(turn.critic, turn.real).mean() + squared_slope(turn.critic, turn.fake).mean())
+    return GAMMA / 2 * (squared_gradient_norm(batch.critic, batch.real).mean() + squared_gradient_norm(batch.critic, batch.fake).mean())
 
 
 RELATIVISTIC = Remedy(
     "relativistic", "D ranks real against generated samples, and is kept flat at both", "Huang et al. 2024, arXiv:2501.05441",
-    loss=Loss("relativistic", discriminator_loss, generator_loss), penalty=penalty)  # fmt: skip
+    loss=Loss("relativistic", discriminator_loss, generator_loss), discriminator_penalty=r1_r2_penalty)  # fmt: skip

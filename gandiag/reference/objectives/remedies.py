@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.errors import ConfigError, PluginError
-from gandiag.reference.objectives.contract import Remedy, Turn
+from gandiag.reference.objectives.contract import Remedy, TrainingBatch
 from gandiag.registry import Registry
 
 REMEDIES = Registry("remedies", {
@@ -28,7 +28,7 @@ REMEDIES = Registry("remedies", {
 }, "remedy")  # fmt: skip
 
 
-def remedy_called(text: str) -> Remedy:
+def get_remedy(text: str) -> Remedy:
     """The remedy, or several joined with +. PluginError lists near matches; ConfigError says which two do not go together."""
     names = [part.strip() for part in text.split("+")]
     if len(set(names)) != len(names):
@@ -41,24 +41,24 @@ def remedy_called(text: str) -> Remedy:
 
 
 def _joined(one: Remedy, other: Remedy) -> Remedy:
-    for part, unset in (("loss", None), ("ahead", 0), ("pack", 1), ("critic", 1)):
+    for part, unset in (("loss", None), ("unroll_steps", 0), ("pack_size", 1), ("discriminator_steps", 1)):
         if getattr(one, part) != unset and getattr(other, part) != unset:
             raise ConfigError(f"{one.name} and {other.name} both set the {part}", "choose one of them")
     return dataclasses.replace(
         one, name=f"{one.name}+{other.name}", title=f"{one.title}; {other.title}", source=f"{one.source}; {other.source}",
-        dress=_dressed(one, other), loss=one.loss or other.loss, penalty=_summed(one.penalty, other.penalty), reward=_summed(one.reward, other.reward),
-        ahead=max(one.ahead, other.ahead), pack=max(one.pack, other.pack), critic=max(one.critic, other.critic), batchwise=one.batchwise or other.batchwise,
+        wrap_discriminator=_dressed(one, other), loss=one.loss or other.loss, discriminator_penalty=_summed(one.discriminator_penalty, other.discriminator_penalty), generator_penalty=_summed(one.generator_penalty, other.generator_penalty),
+        unroll_steps=max(one.unroll_steps, other.unroll_steps), pack_size=max(one.pack_size, other.pack_size), discriminator_steps=max(one.discriminator_steps, other.discriminator_steps), uses_batch_statistics=one.uses_batch_statistics or other.uses_batch_statistics,
     )  # fmt: skip
 
 
 def _dressed(one: Remedy, other: Remedy) -> Callable[[nn.Module, torch.Generator], nn.Module] | None:
-    first, second = one.dress, other.dress
+    first, second = one.wrap_discriminator, other.wrap_discriminator
     if first is None or second is None:
         return first or second
     return lambda net, rng: second(first(net, rng), rng)
 
 
-def _summed(one: Callable[[Turn], Tensor] | None, other: Callable[[Turn], Tensor] | None) -> Any:
+def _summed(one: Callable[[TrainingBatch], Tensor] | None, other: Callable[[TrainingBatch], Tensor] | None) -> Any:
     if one is None or other is None:
         return one or other
     return lambda turn: one(turn) + other(turn)

@@ -12,12 +12,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gandiag.errors import ConfigError
 from gandiag.reference.objectives.contract import Remedy
 
-MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+NORMALIZED_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def dress(net: nn.Module, rng: torch.Generator) -> nn.Module:
+def add_spectral_norm(net: nn.Module, rng: torch.Generator) -> nn.Module:
     """D with every linear map and convolution normalised; norm layers stay as they are."""
-    maps = [part for part in net.modules() if isinstance(part, MAPS)]
+    maps = [part for part in net.modules() if isinstance(part, NORMALIZED_LAYERS)]
     if not maps:
         raise ConfigError(f"the remedy spectral finds no linear map or convolution in {type(net).__name__}", "choose another remedy")
     for part in maps:
@@ -25,4 +25,4 @@ def dress(net: nn.Module, rng: torch.Generator) -> nn.Module:
     return net
 
 
-SPECTRAL = Remedy("spectral", "D's maps have slope 1 at most", "Miyato et al. 2018, arXiv:1802.05957", dress=dress)
+SPECTRAL = Remedy("spectral", "D's maps have slope 1 at most", "Miyato et al. 2018, arXiv:1802.05957", wrap_discriminator=add_spectral_norm)

@@ -17,33 +17,33 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gandiag.reference.adam import AdamSettings, AdamState, Adjoint, advance, pull_back
+from gandiag.reference.adam import AdamSettings, AdamState, AdamStateGradient, adam_step, adam_step_vjp
 from gandiag.reference.objectives.contract import Remedy
-from gandiag.reference.slopes import Slopes
+from gandiag.reference.slopes import DiscriminatorGradients
 
-UNROLLED = Remedy("unrolled", "G looks ahead through K steps of D's optimiser", "Metz et al. 2016, arXiv:1611.02163", ahead=10)
+UNROLLED = Remedy("unrolled", "G looks ahead through K steps of D's optimiser", "Metz et al. 2016, arXiv:1611.02163", unroll_steps=10)
 
 
-class Ahead(NamedTuple):
+class UnrolledGradients(NamedTuple):
     """What a look ahead found: both losses, dL_G/dfake (B, *shape), and D after its first step."""
 
     loss_d: float
     loss_g: float
-    by_fake: Tensor
-    first: AdamState
+    fake_gradient: Tensor
+    first_state: AdamState
 
 
-def look_ahead(slopes: Slopes, start: AdamState, steps: int, ask: AdamSettings) -> Ahead:
+def unroll_discriminator(gradients: DiscriminatorGradients, initial_state: AdamState, steps: int, settings: AdamSettings) -> UnrolledGradients:
     """G's loss after `steps` >= 1 steps of D from `start`, and its whole derivative by the generated minibatch."""
-    state, taken = start, []
+    state, taken = initial_state, []
     for _ in range(steps):
-        slope = slopes.descend(state)
-        state = advance(state, slope.gradient, ask)
+        slope = gradients.discriminator_gradient(state)
+        state = adam_step(state, slope.gradient, settings)
         taken.append((slope, state))
-    loss_g, theta, by_fake = slopes.final(state)
-    behind = Adjoint(theta, torch.zeros_like(theta), torch.zeros_like(theta))
+    loss_g, theta, by_fake = gradients.generator_gradient(state)
+    behind = AdamStateGradient(theta, torch.zeros_like(theta), torch.zeros_like(theta))
     for slope, after in reversed(taken):  # the second term, from the last step to the first
-        behind, by_gradient = pull_back(after, slope.gradient, ask, behind)
-        more_theta, more_fake = slope.pull(by_gradient)
+        behind, by_gradient = adam_step_vjp(after, slope.gradient, settings, behind)
+        more_theta, more_fake = slope.vjp(by_gradient)
         behind, by_fake = behind._replace(theta=behind.theta + more_theta), by_fake + more_fake
-    return Ahead(taken[0][0].loss(), loss_g, by_fake, taken[0][1])
+    return UnrolledGradients(taken[0][0].loss(), loss_g, by_fake, taken[0][1])

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gandiag.reference.objectives.contract import Loss, Remedy, Turn
-from gandiag.reference.objectives.penalties import squared_slope
+from gandiag.reference.objectives.contract import Loss, Remedy, TrainingBatch
+from gandiag.reference.objectives.penalties import squared_gradient_norm
 
-LAMBDA, CRITIC = 10.0, 5
+PENALTY_WEIGHT, DISCRIMINATOR_STEPS = 10.0, 5
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -24,13 +24,13 @@ def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
-def penalty(turn: Turn) -> Tensor:
+def gradient_penalty(batch: TrainingBatch) -> Tensor:
     """The gradient penalty of a minibatch, a scalar >= 0."""
-    share = turn.draws(len(turn.real), *(1 for _ in turn.real.shape[1:]))
-    between = share * turn.real + (1 - share) * turn.fake
-    return LAMBDA * ((squared_slope(turn.critic, between) + 1e-12).sqrt() - 1).square().mean()
+    share = batch.draws(len(batch.real), *(1 for _ in batch.real.shape[1:]))
+    between = share * batch.real + (1 - share) * batch.fake
+    return PENALTY_WEIGHT * ((squared_gradient_norm(batch.critic, between) + 1e-12).sqrt() - 1).square().mean()
 
 
 WGAN_GP = Remedy(
     "wgan-gp", "a critic of slope 1 in place of a classifier", "Gulrajani et al. 2017, arXiv:1704.00028",
-    loss=Loss("wasserstein", discriminator_loss, generator_loss), penalty=penalty, critic=CRITIC)  # fmt: skip
+    loss=Loss("wasserstein", discriminator_loss, generator_loss), discriminator_penalty=gradient_penalty, discriminator_steps=DISCRIMINATOR_STEPS)  # fmt: skip

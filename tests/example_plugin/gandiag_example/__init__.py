@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from gandiag.contracts import Needs, Outcome, Output
+from gandiag.contracts import Needs, MetricResult, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.features.request import Request
-from gandiag.judge.gate import Gated
+from gandiag.features.request import ExtractorRequest
+from gandiag.judge.gate import GateResult
 from gandiag.record import Measurement, Record
 from gandiag.reference.objectives.contract import Loss, Remedy
 from gandiag.report import words
-from gandiag.stats.subset import Kept
+from gandiag.stats.subset import SubsetSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class MedianGap:
     key: str = "median_gap"
 
     def needs(self) -> Needs:
-        kept = frozenset({Kept(self.view, self.n)})
+        kept = frozenset({SubsetSpec(self.view, self.n)})
         return {"real": kept, "fake": kept} if self.referenced else {}
 
-    def measure(self, results: Any) -> Outcome:
+    def measure(self, results: Any) -> MetricResult:
         if not self.referenced:
-            return Outcome({self.key: Measurement.missing("needs real data: --real")})
-        real, fake = (results[role][Kept(self.view, self.n)].values for role in ("real", "fake"))
+            return MetricResult({self.key: Measurement.missing("needs real data: --real")})
+        real, fake = (results[role][SubsetSpec(self.view, self.n)].values for role in ("real", "fake"))
         gap = float((real.median(0).values - fake.median(0).values).norm())
         floor = float((real[::2].median(0).values - real[1::2].median(0).values).norm())
-        return Outcome({self.key: Measurement(gap, floor=floor, unit="feature units", better="lower", n=len(fake))})
+        return MetricResult({self.key: Measurement(gap, floor=floor, unit="feature units", better="lower", n=len(fake))})
 
 
 class Corners:
@@ -48,24 +48,24 @@ class Corners:
 
     name, fingerprint = "corners", "corners:1"
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: OutputSpec) -> None:
         self.dim = 4 * output.shape[0]
 
-    def __call__(self, samples: Tensor, output: Output) -> Tensor:
+    def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor:
         return samples[:, :, :: samples.shape[2] - 1, :: samples.shape[3] - 1].flatten(1).float().cpu()  # (B, 4C)
 
 
-def corners(request: Request) -> Corners:
+def corners(request: ExtractorRequest) -> Corners:
     request.demand_images()
     return Corners(request.output)
 
 
 def one_line(record: Record) -> str:
-    return f"{words.verdict(record)} {words.sentence(record)} {words.subject(record)}\n"
+    return f"{words.format_verdict(record)} {words.summarize_record(record)} {words.format_subject(record)}\n"
 
 
-def chat(gated: list[Gated]) -> str:
-    return "\n".join(f"{int(one.code)} {words.clean(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
+def chat(gated: list[GateResult]) -> str:
+    return "\n".join(f"{int(one.code)} {words.escape_unprintable(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
 
 
 def _smooth(real: Tensor, fake: Tensor) -> Tensor:
