@@ -43,15 +43,15 @@ def main() -> None:
 
     torch.set_num_threads(ask.threads)
     from gandiag.config import AuditConfig
-    from gandiag.engine import StageTimer, collect_needs, run_sources
     from gandiag.metrics.frechet import frechet_distance
-    from gandiag.metrics.kernel import kid
-    from gandiag.metrics.neighbours import prdc
+    from gandiag.metrics.kernel_distance import kid
     from gandiag.metrics.pairwise import pairwise_distances
-    from gandiag.metrics.variety import estimate_diversity_loss
+    from gandiag.metrics.precision_recall import prdc
+    from gandiag.metrics.score.estimator import estimate_diversity_loss
+    from gandiag.pipeline.engine import StageTimer, collect_needs, run_sources
+    from gandiag.pipeline.session import open_session
+    from gandiag.stats.splits import make_split
     from gandiag.stats.subset import SubsetSpec
-    from gandiag.stats.trio import make_split
-    from gandiag.study import open_session
 
     torch.manual_seed(0)
     module = dcgan(ask.size)
@@ -104,8 +104,8 @@ def main() -> None:
         print(f"  {name:<22} {value:7.2f} s   point value")
     print(f"audit, point values      {total:7.2f} s   {total / forward:.2f} x the bare forward passes (target 1.15)")
     rest = StageTimer()
-    from gandiag.engine import run_metrics
-    from gandiag.probing import run_probes
+    from gandiag.pipeline.engine import run_metrics
+    from gandiag.pipeline.run_probes import run_probes
 
     run_metrics(study.plan.metrics, results, timer=rest)
     run_probes(study, results, timer=rest, progress=lambda *event: None)

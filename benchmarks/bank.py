@@ -20,8 +20,8 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONPATH=str(ROOT)
 import multiprocessing  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor  # noqa: E402
 
-from gandiag.reference.bank import run_jobs, run_job  # noqa: E402
-from gandiag.reference.studies import BenchmarkJob  # noqa: E402
+from gandiag.trainer.benchmark import run_job, run_jobs  # noqa: E402
+from gandiag.trainer.benchmark_jobs import BenchmarkJob  # noqa: E402
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ import torch
 from small_generators import RISES, STRIDES, Truth, latents, train, unnumbered
 from torch import nn
 
+from gandiag.checkpoints.inference.conv_geometry import format_stride
+from gandiag.checkpoints.inference.sequential import format_module_strides
+from gandiag.checkpoints.loader import LoadedGenerator, load_generator
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.load.generator import LoadedGenerator, load_generator
-from gandiag.load.rebuild.chain import format_module_strides
-from gandiag.load.rebuild.geometry import format_stride
 
 SIZE = "size of the picture"
 

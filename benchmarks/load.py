@@ -7,7 +7,7 @@ stretches) without imports; peak memory is the process's own (VmHWM: ru_maxrss w
 
 With --norm a batch norm stands behind every hidden layer, and loading also asks their statistics what the weights leave open.
 
-    load      gandiag.load.generator.load_generator, which also hashes the file (the pass is timed apart) and rebuilds the network
+    load      gandiag.checkpoints.loader.load_generator, which also hashes the file (the pass is timed apart) and rebuilds the network
     inspect   survey and reading, without the hash
 """
 
@@ -50,7 +50,7 @@ done(start, before)
 """,
     "load": """
 from gandiag.config import AuditConfig
-from gandiag.load.generator import load_generator
+from gandiag.checkpoints.loader import load_generator
 before, start = now(), clocks()
 load_generator(path, AuditConfig())
 done(start, before)
@@ -64,9 +64,9 @@ done(start, before)
     "inspect": """
 from gandiag.cli.inspect import format_summary
 from gandiag.config import AuditConfig
-from gandiag.load.generator import load_generator
-from gandiag.load.survey import summarize_file
-from gandiag.subjects import with_inferred_prior
+from gandiag.checkpoints.loader import load_generator
+from gandiag.checkpoints.summary import summarize_file
+from gandiag.pipeline.subject import with_inferred_prior
 before, start = now(), clocks()
 seen = summarize_file(path)
 format_summary(seen, with_inferred_prior(load_generator(path, AuditConfig(), glance=True)), None)

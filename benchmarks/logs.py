@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = """
 import resource, sys, time
-from gandiag.training import losses
+from gandiag.training_logs.analysis import losses
 start = time.perf_counter()
 found = losses(sys.argv[1])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import gandiag
-from gandiag.reference.data import make_ring8
-from gandiag.reference.game import GANTrainer, make_trainer
-from gandiag.reference.objectives.remedies import REMEDIES
-from gandiag.reference.recipes import get_recipe
+from gandiag.trainer.gan_trainer import GANTrainer, make_trainer
+from gandiag.trainer.recipes import get_recipe
+from gandiag.trainer.remedies.registry import REMEDIES
+from gandiag.trainer.toy_data import make_ring8
 
 EVERY, COUNT_EVERY, LEARNED, MOST = 50, 25, 1_000, 4_000
 GONE = 0.1  # of its share: a mode with fewer nearest samples is gone

@@ -52,7 +52,7 @@ def _prdc(real: Any, fake: Any) -> dict[str, float]:
 def _gandiag(real: Any, fake: Any) -> dict[str, float]:
     from dataclasses import asdict
 
-    from gandiag.metrics.neighbours import prdc
+    from gandiag.metrics.precision_recall import prdc
 
     return asdict(prdc(real, fake, 5))
 

@@ -25,8 +25,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from gandiag.metrics.frechet import frechet_distance
 from gandiag.metrics.inception import inception_score
-from gandiag.metrics.kernel import kid_subsets
-from gandiag.metrics.neighbours import KEYS, prdc
+from gandiag.metrics.kernel_distance import kid_subsets
+from gandiag.metrics.precision_recall import KEYS, prdc
 
 KID = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1.0, "verbose": False, "rng_seed": 2020}
 

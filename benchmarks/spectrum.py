@@ -17,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gandiag.logs.background import sample_ar1
-from gandiag.logs.series import Array
-from gandiag.logs.spectrum import estimate_spectrum
+from gandiag.training_logs.red_noise import sample_ar1
+from gandiag.training_logs.series import Array
+from gandiag.training_logs.spectrum import estimate_spectrum
 
 PHIS = (0.0, 0.5, 0.9, 0.98)
 DRAWS = 99

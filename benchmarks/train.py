@@ -21,10 +21,10 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch.nn.functional import binary_cross_entropy_with_logits as bce  # noqa: E402
 
-from gandiag.reference.data import DATASETS  # noqa: E402
-from gandiag.reference.game import GANTrainer, make_trainer  # noqa: E402
-from gandiag.reference.objectives.remedies import get_remedy  # noqa: E402
-from gandiag.reference.recipes import get_recipe, load_recipes  # noqa: E402
+from gandiag.trainer.gan_trainer import GANTrainer, make_trainer  # noqa: E402
+from gandiag.trainer.recipes import get_recipe, load_recipes  # noqa: E402
+from gandiag.trainer.remedies.registry import get_remedy  # noqa: E402
+from gandiag.trainer.toy_data import DATASETS  # noqa: E402
 
 STEPS = 2
 

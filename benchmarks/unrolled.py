@@ -21,12 +21,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import torch  # noqa: E402
 from train import raced  # noqa: E402
 
-from gandiag.reference.data import DATASETS  # noqa: E402
-from gandiag.reference.game import GANTrainer, make_trainer  # noqa: E402
-from gandiag.reference.objectives.remedies import get_remedy  # noqa: E402
-from gandiag.reference.objectives.unrolled import unroll_discriminator  # noqa: E402
-from gandiag.reference.recipes import get_recipe  # noqa: E402
-from gandiag.reference.slopes import AutogradGradients  # noqa: E402
+from gandiag.trainer.gan_trainer import GANTrainer, make_trainer  # noqa: E402
+from gandiag.trainer.recipes import get_recipe  # noqa: E402
+from gandiag.trainer.remedies.registry import get_remedy  # noqa: E402
+from gandiag.trainer.remedies.unrolled import unroll_discriminator  # noqa: E402
+from gandiag.trainer.toy_data import DATASETS  # noqa: E402
+from gandiag.trainer.unrolling.hvp import AutogradGradients  # noqa: E402
 
 WARM = 5  # steps before the gradients are compared
 RECIPES = ("metz-appendix", "metz-notebook", "metz-stacked-quarter")

@@ -27,8 +27,8 @@ from statistics import fmean, pstdev
 
 import torch
 
-from gandiag.metrics.variety import estimate_diversity_loss
-from gandiag.testing import Corruption, validity_cases, standard_mixture
+from gandiag.metrics.score.estimator import estimate_diversity_loss
+from gandiag.testing.toy_mixtures import Corruption, standard_mixture, validity_cases
 
 MODES = {"table": "validity", "auc": "validity_auc", "digits": "validity_classes", "images": "validity_classes", "stability": "validity_stability",
          "nulls": "validity_nulls", "coverage": "validity_nulls", "cost": "validity_cost"}  # fmt: skip

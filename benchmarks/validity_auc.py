@@ -18,10 +18,10 @@ from statistics import fmean
 
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.metrics.variety import estimate_diversity_loss
-from gandiag.rivals import OTHER_METRICS, metric_direction, compute_metrics
-from gandiag.selftest import MIN_LOSS, roc_auc
-from gandiag.testing import Corruption
+from gandiag.metrics.score.estimator import estimate_diversity_loss
+from gandiag.testing.competing_metrics import OTHER_METRICS, compute_metrics, metric_direction
+from gandiag.testing.selftest import MIN_LOSS, roc_auc
+from gandiag.testing.toy_mixtures import Corruption
 
 FIDELITY = tuple(Corruption(noise=noise, outlier_fraction=junk, std_factor=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
 WHOLE = {"half": {"mode_fraction": 0.5}, "quarter": {"mode_fraction": 0.75}, "every second": {"mode_fraction": 0.5, "alternate_modes": True}, "Zipf 1": {"zipf_exponent": 1.0}, "most": {"mode_fraction": 0.25}}

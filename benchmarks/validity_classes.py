@@ -23,11 +23,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from validity import seeds_of
 
-from gandiag.contracts import OutputSpec
+from gandiag.features.extractor_request import ExtractorRequest
 from gandiag.features.extractors import create_extractor
-from gandiag.features.names import parse_view_name
-from gandiag.features.request import ExtractorRequest
-from gandiag.metrics.views import estimate_multi_view_loss
+from gandiag.features.view_names import parse_view_name
+from gandiag.interfaces import OutputSpec
+from gandiag.metrics.score.multi_view import estimate_multi_view_loss
 
 HELD_OUT = 0.4  # of the digits: what held-out samples are taken from, and what the sampler is fitted to
 SAMPLED_FROM = 4  # dropped classes from which on the sampler is used

@@ -21,8 +21,8 @@ def once(n: int, replicates: int) -> dict[str, float]:
     """Seconds of one judgement, and the mebibytes that it needed above the imports and the data."""
     import torch
 
-    from gandiag.metrics.variety import estimate_diversity_loss
-    from gandiag.testing import Corruption, make_mixture
+    from gandiag.metrics.score.estimator import estimate_diversity_loss
+    from gandiag.testing.toy_mixtures import Corruption, make_mixture
 
     world = make_mixture(DIM, 20)
     estimate_diversity_loss(world.sample(400, 1), world.sample(200, 2), replicates=2)  # imports and first calls

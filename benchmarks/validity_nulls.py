@@ -10,10 +10,10 @@ from statistics import fmean, stdev
 import torch
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.judge.policy import Policy, compute_score_verdict
-from gandiag.metrics.variety import estimate_diversity_loss
+from gandiag.metrics.score.estimator import estimate_diversity_loss
 from gandiag.record import Score
-from gandiag.testing import Corruption, standard_mixture
+from gandiag.testing.toy_mixtures import Corruption, standard_mixture
+from gandiag.verdict.policy import Policy, compute_score_verdict
 
 N = 2000
 REPLICATES = 20

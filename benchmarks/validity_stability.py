@@ -9,8 +9,8 @@ from statistics import fmean
 import torch
 from validity import dims_of, drawn, seeds_of
 
-from gandiag.metrics.variety import estimate_diversity_loss
-from gandiag.testing import LOSS_LEVELS, Corruption
+from gandiag.metrics.score.estimator import estimate_diversity_loss
+from gandiag.testing.toy_mixtures import LOSS_LEVELS, Corruption
 
 SIZES = (500, 1000, 2000, 5000)
 ROWS = {

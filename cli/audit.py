@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
+from gandiag.checkpoints.file_type import detect_file_type, unsupported_file_error
 from gandiag.config import ResolvedConfig, resolve_config
 from gandiag.errors import ExitCode, LoadError, RecordError, SourceError
-from gandiag.judge.policy import verdict_exit_code
-from gandiag.load.containers import unsupported_file_error, detect_file_type
 from gandiag.record import Record, write_atomically
-from gandiag.report import words
+from gandiag.report import formatting
+from gandiag.verdict.policy import verdict_exit_code
 
 from . import console
 from .options import GroupedCommand, audit_options, format_config
@@ -70,11 +70,11 @@ def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wante
     as_json, path, html_path, exit_zero, dry_run = wanted
     if subject is not None:
         raise click.UsageError(f"--run does not go with {subject}: it audits the checkpoints of the folder")
-    from gandiag.report.runs import render_run
-    from gandiag.runs import audit_series, describe_series
+    from gandiag.pipeline.checkpoint_series import audit_series, describe_series
+    from gandiag.report.series_text import render_run
 
     if dry_run:
-        console.print_result("\n".join(words.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n")))
+        console.print_result("\n".join(formatting.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n")))
         return ExitCode.OK
     with console.show_progress() as on_progress:
         found = audit_series(folder, resolved, progress=on_progress, on_message=console.print_info)
@@ -83,7 +83,7 @@ def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wante
         write_atomically(path, found.to_json() + "\n")
         written.append(f"run {path}")
     if html_path is not None:
-        from gandiag.report.runs_page import render_run_page
+        from gandiag.report.series_html import render_run_page
 
         write_atomically(html_path, render_run_page(folder, found.points, found.log, found.score_jumps, found.failed))
         written.append(f"page {html_path}")
@@ -95,11 +95,11 @@ def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wante
 
 
 def _run(subject: str, resolved: ResolvedConfig, dry_run: bool) -> Record | None:
-    from gandiag.api import audit_with_config, describe_audit
+    from gandiag.pipeline.run_audit import audit_with_config, describe_audit
 
     if dry_run:
         # Names inside a checkpoint are somebody else's text: no control characters reach the terminal.
-        console.print_result("\n".join(words.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n")))
+        console.print_result("\n".join(formatting.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n")))
         return None
     with console.show_progress() as on_progress:
         return audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)
@@ -134,7 +134,7 @@ def _write(record: Record, record_path: str | None, html_path: str | None) -> li
         record.write(record_path)
         written.append(f"record {record_path}")
     if html_path is not None:
-        from gandiag.report.html import render_html
+        from gandiag.report.html_page import render_html
 
         write_atomically(html_path, render_html(record))
         written.append(f"report {html_path}")

@@ -27,8 +27,8 @@ def bank_command(out: Path, only: str | None, workers: int | None, dry_run: bool
     SLURM_PROCID and SLURM_NTASKS). Writes bank.json, bank.md and bank.png.
     """
     console.configure_output(quiet=quiet, debug=debug)
-    from gandiag.reference.bank import RESULT_FILE, collect_results, run_jobs
-    from gandiag.reference.studies import BenchmarkJob, list_jobs, select_jobs_for_rank
+    from gandiag.trainer.benchmark import RESULT_FILE, collect_results, run_jobs
+    from gandiag.trainer.benchmark_jobs import BenchmarkJob, list_jobs, select_jobs_for_rank
 
     every = list_jobs(only)
     mine = select_jobs_for_rank(every)
@@ -59,8 +59,14 @@ def bank_command(out: Path, only: str | None, workers: int | None, dry_run: bool
 
 
 def _write(found: dict[str, object], out: Path) -> None:
-    from gandiag.reference.folder import RunFolder
-    from gandiag.reference.tables import format_json_by_entry, render_figure, render_markdown, load_paper_results, summarize_runs
+    from gandiag.trainer.benchmark_tables import (
+        format_json_by_entry,
+        load_paper_results,
+        render_figure,
+        render_markdown,
+        summarize_runs,
+    )
+    from gandiag.trainer.run_folder import RunFolder
 
     folder = RunFolder(out)
     text = render_markdown(found)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import click
 
 from gandiag.errors import ConfigError, RecordError
-from gandiag.judge.baseline import compare, check_regression
-from gandiag.judge.limits import Limit
-from gandiag.judge.rulebook import DEFAULT_MAX_REGRESS
 from gandiag.record import Record, write_atomically
-from gandiag.report.changes import ComparisonReport, render_comparison
+from gandiag.report.comparison import ComparisonReport, render_comparison
+from gandiag.verdict.compare import check_regression, compare
+from gandiag.verdict.gate_policy import DEFAULT_MAX_REGRESS
+from gandiag.verdict.limits import Limit
 
 from . import console
 

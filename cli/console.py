@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from gandiag.errors import GandiagError
-from gandiag.report import words
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
     from gandiag.record import Record
@@ -95,19 +95,19 @@ def show_progress() -> ProgressReporter:
 def print_info(text: str) -> None:
     """Something good to know; gone under -q."""
     if settings.quiet < 1:
-        _write(sys.stderr, words.escape_unprintable(text))
+        _write(sys.stderr, formatting.escape_unprintable(text))
 
 
 def print_verbose(text: str) -> None:
     """Something for those who asked with -v."""
     if settings.verbose > 0 and settings.quiet < 1:
-        _write(sys.stderr, words.escape_unprintable(text))
+        _write(sys.stderr, formatting.escape_unprintable(text))
 
 
 def print_warning(text: str) -> None:
     """Something that may spoil the result; shown under -q too."""
     if settings.quiet < 2:
-        _write(sys.stderr, f"{_styled('warning:', '33')} {words.escape_unprintable(text)}")
+        _write(sys.stderr, f"{_styled('warning:', '33')} {formatting.escape_unprintable(text)}")
 
 
 def print_error(error: GandiagError) -> None:
@@ -116,9 +116,9 @@ def print_error(error: GandiagError) -> None:
         return
     if settings.debug:
         _trace(error)
-    _write(sys.stderr, f"{_styled('error:', '1;31')} {words.escape_unprintable(error.message)}")
+    _write(sys.stderr, f"{_styled('error:', '1;31')} {formatting.escape_unprintable(error.message)}")
     if error.hint:
-        _write(sys.stderr, f"{_styled('hint:', '36')}  {words.escape_unprintable(error.hint)}")
+        _write(sys.stderr, f"{_styled('hint:', '36')}  {formatting.escape_unprintable(error.hint)}")
 
 
 def print_bug_report(error: BaseException) -> None:
@@ -127,7 +127,7 @@ def print_bug_report(error: BaseException) -> None:
         return
     if settings.debug:
         _trace(error)
-    told = words.escape_unprintable(f"{type(error).__name__}: {error}".rstrip(": "))
+    told = formatting.escape_unprintable(f"{type(error).__name__}: {error}".rstrip(": "))
     _write(sys.stderr, f"{_styled('error:', '1;31')} this is a bug in gandiag: {told}")
     if not settings.debug:
         _write(sys.stderr, f"{_styled('hint:', '36')}  run it again with --debug, and report what it prints")
@@ -141,7 +141,7 @@ def print_interrupted() -> None:
 
 def _trace(error: BaseException) -> None:
     lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-    _write(sys.stderr, "\n".join(words.escape_unprintable(line) for line in lines))
+    _write(sys.stderr, "\n".join(formatting.escape_unprintable(line) for line in lines))
 
 
 def _styled(word: str, code: str) -> str:

@@ -7,7 +7,7 @@ import textwrap
 import click
 
 from gandiag.catalogue import DocEntry, get_entry
-from gandiag.judge.remedies import get_remedies
+from gandiag.verdict.remedies import get_remedies
 
 from . import console
 

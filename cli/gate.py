@@ -11,11 +11,11 @@ import click
 
 from gandiag.config import ResolvedConfig, resolve_config
 from gandiag.errors import ExitCode, GandiagError
-from gandiag.judge.gate import GateResult, GatePolicy, find_policy, gate, read_policy, make_error_result
-from gandiag.judge.rulebook import ALLOWED_STATES
 from gandiag.record import Record, write_atomically
-from gandiag.report.gates import GATE_FORMATS
-from gandiag.report.verdicts import worst_exit_code
+from gandiag.report.gate_formats import GATE_FORMATS
+from gandiag.report.gate_text import worst_exit_code
+from gandiag.verdict.gate import GatePolicy, GateResult, find_policy, gate, make_error_result, read_policy
+from gandiag.verdict.gate_policy import ALLOWED_STATES
 
 from . import console
 from .options import GroupedCommand, audit_options, format_config
@@ -126,7 +126,7 @@ def is_record_file(path: str) -> bool:
 
 
 def _audited(subject: str, resolved: ResolvedConfig) -> Record:
-    from gandiag.api import audit_with_config
+    from gandiag.pipeline.run_audit import audit_with_config
 
     with console.show_progress() as on_progress:
         return audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gandiag.checkpoints.summary import FileSummary, SummaryRow, format_row_size, summarize_file
 from gandiag.config import AuditConfig, resolve_config
-from gandiag.contracts import Assumption
 from gandiag.errors import ExitCode, LoadError
-from gandiag.load.survey import SummaryRow, FileSummary, format_row_size, summarize_file
-from gandiag.report import words
+from gandiag.interfaces import Assumption
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
-    from gandiag.load.generator import LoadedGenerator
+    from gandiag.checkpoints.loader import LoadedGenerator
 
 from . import console
 from .options import GroupedCommand, load_options
@@ -56,7 +56,7 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
     if as_json:
         console.print_result(json.dumps(build_document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
     else:
-        console.print_result("\n".join(words.escape_unprintable(line) for line in format_summary(seen, network, sha256)))
+        console.print_result("\n".join(formatting.escape_unprintable(line) for line in format_summary(seen, network, sha256)))
         if problem is not None:
             console.print_error(problem)
     return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
@@ -66,8 +66,8 @@ def _within(path: str, prefer: str) -> str:
     """The file that is looked at: in a folder that stands for one checkpoint, the likeliest; of the Hub, a fetched one."""
     from pathlib import Path
 
-    from gandiag.load.folders import is_checkpoint_folder, open_checkpoint_folder
-    from gandiag.load.hub import download_checkpoint, is_hub_reference
+    from gandiag.checkpoints.folders import is_checkpoint_folder, open_checkpoint_folder
+    from gandiag.checkpoints.hub import download_checkpoint, is_hub_reference
 
     path = str(download_checkpoint(path, prefer).path) if is_hub_reference(path) else path
     return str(open_checkpoint_folder(Path(path), prefer).files[0]) if is_checkpoint_folder(Path(path)) else path
@@ -86,8 +86,8 @@ def _read(path: str, config: AuditConfig, seen: FileSummary) -> tuple[LoadedGene
         return None, _here(seen.error)
     try:
         _refuse(seen)
-        from gandiag.load.generator import load_generator
-        from gandiag.subjects import with_inferred_prior
+        from gandiag.checkpoints.loader import load_generator
+        from gandiag.pipeline.subject import with_inferred_prior
 
         found = load_generator(path, config, inspect_only=True)
         return (found if config.prior else with_inferred_prior(found)), None
@@ -102,8 +102,13 @@ def _here(problem: LoadError) -> LoadError:
 
 def _refuse(seen: FileSummary) -> None:
     """Kinds that no reader takes, before torch is loaded."""
-    from gandiag.load.added import find_plugin_reader
-    from gandiag.load.containers import UNSUPPORTED_KINDS, EXECUTABLE_KINDS, trust_required_error, unsupported_file_error
+    from gandiag.checkpoints.file_type import (
+        EXECUTABLE_KINDS,
+        UNSUPPORTED_KINDS,
+        trust_required_error,
+        unsupported_file_error,
+    )
+    from gandiag.checkpoints.plugin_readers import find_plugin_reader
 
     if seen.file_info.kind in EXECUTABLE_KINDS:
         raise trust_required_error(seen.file_info, "")
@@ -193,7 +198,7 @@ def _facts(network: LoadedGenerator) -> dict[str, str]:
     span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
     return {
         "weights": str(about.get("weights")),
-        "family": f"{words.describe_family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
+        "family": f"{formatting.describe_family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
         "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
         "classes": "none" if network.classes is None else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
@@ -202,7 +207,7 @@ def _facts(network: LoadedGenerator) -> dict[str, str]:
 
 def _opponent(seen: FileSummary, network: LoadedGenerator) -> dict[str, Any] | None:
     """The discriminator that goes with the file, and whether it can be rebuilt; None where there is none."""
-    from gandiag.load.discriminator import find_discriminator
+    from gandiag.checkpoints.discriminator import find_discriminator
 
     found = find_discriminator(seen.file_info.path, network.output)
     if found is None:

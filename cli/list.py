@@ -11,21 +11,21 @@ import click
 from gandiag.catalogue import load_entries
 from gandiag.errors import ConfigError, PluginError, close_match_hint
 from gandiag.registry import Registry
-from gandiag.report import words
+from gandiag.report import formatting
 
 from . import console
 
 # Kind -> registry; only those that are asked for are imported.
 REGISTRY_PATHS = {
-    "metrics": "gandiag.plan:METRICS",
+    "metrics": "gandiag.pipeline.plan:METRICS",
     "features": "gandiag.features.extractors:EXTRACTORS",
     "formats": "gandiag.report.formats:FORMATS",
-    "gates": "gandiag.report.gates:GATE_FORMATS",
-    "readers": "gandiag.load.read:READERS",
-    "families": "gandiag.load.rebuild.families:FAMILIES",
-    "logs": "gandiag.logs.formats:FORMATS",
-    "remedies": "gandiag.reference.objectives.remedies:REMEDIES",
-    "datasets": "gandiag.reference.data:DATASETS",
+    "gates": "gandiag.report.gate_formats:GATE_FORMATS",
+    "readers": "gandiag.checkpoints.readers:READERS",
+    "families": "gandiag.checkpoints.architectures.registry:FAMILIES",
+    "logs": "gandiag.training_logs.formats.registry:FORMATS",
+    "remedies": "gandiag.trainer.remedies.registry:REMEDIES",
+    "datasets": "gandiag.trainer.toy_data:DATASETS",
 }
 KIND_TEXT = {
     "measurements": "numbers of a record, for policies and `gandiag explain`", "rules": "findings, for `gandiag explain`",
@@ -73,9 +73,9 @@ def _doc(registry: Registry, name: str) -> str:
 
 
 def _section(kind: str, rows: list[tuple[str, str, str]]) -> str:
-    width = max((len(words.escape_unprintable(row[0])) for row in rows), default=0)
+    width = max((len(formatting.escape_unprintable(row[0])) for row in rows), default=0)
     lines = [f"{kind}: {KIND_TEXT[kind]}"]
     for name, origin, title in rows:
-        beside = "" if origin == "gandiag" else f" ({words.escape_unprintable(origin)})"
-        lines.append(f"  {words.escape_unprintable(name):<{width}}  {words.escape_unprintable(title)}{beside}".rstrip())
+        beside = "" if origin == "gandiag" else f" ({formatting.escape_unprintable(origin)})"
+        lines.append(f"  {formatting.escape_unprintable(name):<{width}}  {formatting.escape_unprintable(title)}{beside}".rstrip())
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import click
 
 from gandiag.errors import ExitCode
 from gandiag.record import write_atomically
-from gandiag.training import losses as judged
+from gandiag.training_logs.analysis import losses as judged
 
 from . import console
 from .audit import check_writable
@@ -43,14 +43,14 @@ def losses_command(logs: tuple[str, ...], generator: str | None, discriminator: 
         write_atomically(json_path, found.to_json() + "\n")
         written.append(f"losses {json_path}")
     if html_path is not None:
-        from gandiag.report.losses_page import render_losses_page
+        from gandiag.report.log_html import render_losses_page
 
         write_atomically(html_path, render_losses_page(found.document, found.findings))
         written.append(f"page {html_path}")
     if as_json:
         console.print_result(found.to_json())
     else:
-        from gandiag.report.losses import render_losses
+        from gandiag.report.log_text import render_losses
 
         wide, color = console.get_output_width(sys.stdout), console.supports_color(sys.stdout)
         console.print_result(render_losses(found.document, found.findings, width=wide, color=color, paths=written, verbose=verbose > 0))

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from gandiag.report import words
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -57,7 +57,7 @@ class ProgressReporter:
             self._stage = (stage, done, total, started)
         if self._bar is not None:
             if stage not in self._tasks:
-                self._tasks[stage] = self._bar.add_task(words.key_to_text(stage), total=total or None)
+                self._tasks[stage] = self._bar.add_task(formatting.key_to_text(stage), total=total or None)
             self._bar.update(self._tasks[stage], completed=done, total=total or None)
 
     def _beat(self) -> None:
@@ -71,15 +71,22 @@ class ProgressReporter:
 
 def format_log_line(stage: str, done: int, total: int, seconds: float) -> str:
     """One line for a log: "sample 4,096 / 10,000, 38 s left"."""
-    told = f"{words.key_to_text(stage)} {done:,}" + (f" / {total:,}" if total else "")
+    told = f"{formatting.key_to_text(stage)} {done:,}" + (f" / {total:,}" if total else "")
     if total and 0 < done < total:
-        return f"{told}, {words.format_duration(seconds * (total - done) / done)} left"
-    return f"{told}, {words.format_duration(seconds)} so far"
+        return f"{told}, {formatting.format_duration(seconds * (total - done) / done)} left"
+    return f"{told}, {formatting.format_duration(seconds)} so far"
 
 
 def _bar(stream: TextIO) -> Bar:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from . import console
 

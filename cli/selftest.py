@@ -49,7 +49,7 @@ def self_test_command(context: click.Context, dims: str, seeds: int, first_seed:
 def _run(short: bool, settings: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import replace
 
-    from gandiag.selftest import SelfTestConfig, quick_config, run_selftest
+    from gandiag.testing.selftest import SelfTestConfig, quick_config, run_selftest
 
     with console.show_progress() as on_progress:
         return run_selftest(replace(quick_config() if short else SelfTestConfig(), **settings), on_progress, console.print_info)

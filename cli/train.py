@@ -10,7 +10,7 @@ import click
 from gandiag.errors import ConfigError, ExitCode
 
 from . import console
-from .live import TrainingProgress
+from .train_progress import TrainingProgress
 
 
 @click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,16 +46,16 @@ def train_command(dataset: str | None, out: Path, audited: bool, quiet: int, deb
     console.configure_output(quiet=quiet, debug=debug)
     import torch
 
-    from gandiag.reference.data import DATASETS
-    from gandiag.reference.plan import make_run_config
-    from gandiag.reference.story import TABLE_HEADER, PAGE_FILE, format_table, write_report, format_run_title
-    from gandiag.reference.train import LOG_FILE
-    from gandiag.reference.train import train as run
+    from gandiag.trainer.run_config import make_run_config
+    from gandiag.trainer.run_report import PAGE_FILE, TABLE_HEADER, format_run_title, format_table, write_report
+    from gandiag.trainer.toy_data import DATASETS
+    from gandiag.trainer.train import LOG_FILE
+    from gandiag.trainer.train import train as run
 
     torch.set_num_threads(1)
     own = {name: ask.pop(name) for name in ("data", "generator", "discriminator", "init")}
     if any(own.values()):
-        from .own import compare_custom_models
+        from .train_custom import compare_custom_models
 
         compare_custom_models(own, out, ask, quiet > 0)
         return ExitCode.OK
@@ -68,7 +68,7 @@ def train_command(dataset: str | None, out: Path, audited: bool, quiet: int, deb
         folder = run(plan, out, live)
     audits: list[dict[str, Any]] = []
     if audited:
-        from gandiag.reference.audits import audit_snapshots
+        from gandiag.trainer.snapshot_audits import audit_snapshots
 
         with console.show_progress() as on_progress:
             audits = audit_snapshots(folder, data, lambda done, total: on_progress("audit", done, total))

@@ -15,9 +15,9 @@ from gandiag.cli.main import COMMANDS  # noqa: E402
 from gandiag.catalogue import load_entries  # noqa: E402
 from gandiag.config import AuditConfig, option_name  # noqa: E402
 from gandiag.errors import ExitCode  # noqa: E402
-from gandiag.judge.baselines import load_baselines  # noqa: E402
-from gandiag.judge.remedies import get_remedies  # noqa: E402
-from gandiag.reference.tables import render_markdown  # noqa: E402
+from gandiag.trainer.benchmark_tables import render_markdown  # noqa: E402
+from gandiag.verdict.nearest_baseline import load_baselines  # noqa: E402
+from gandiag.verdict.remedies import get_remedies  # noqa: E402
 
 MEANINGS = {
     "OK": "audited, no collapse seen; policy kept", "COLLAPSED": "audited, collapse; policy violated",

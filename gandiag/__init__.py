@@ -12,19 +12,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gandiag import _moved
+
 __version__ = "0.1.0"
 
 _HOMES = {
     "audit": "gandiag.api",
-    "compare": "gandiag.judge.baseline",
-    "gate": "gandiag.judge.gate",
+    "compare": "gandiag.verdict.compare",
+    "gate": "gandiag.verdict.gate",
     "load": "gandiag.api",
-    "losses": "gandiag.training",
-    "Losses": "gandiag.training",
+    "losses": "gandiag.training_logs.analysis",
+    "Losses": "gandiag.training_logs.analysis",
     "AuditConfig": "gandiag.config",
     "ExitCode": "gandiag.errors",
     "GandiagError": "gandiag.errors",
-    "Monitor": "gandiag.monitor.watch",
+    "Monitor": "gandiag.monitor.monitor",
     "Record": "gandiag.record",
 }
 
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
     from gandiag.config import AuditConfig as AuditConfig
     from gandiag.errors import ExitCode as ExitCode
     from gandiag.errors import GandiagError as GandiagError
-    from gandiag.judge.baseline import compare as compare
-    from gandiag.judge.gate import gate as gate
-    from gandiag.monitor.watch import Monitor as Monitor
+    from gandiag.monitor.monitor import Monitor as Monitor
     from gandiag.record import Record as Record
-    from gandiag.training import Losses as Losses
-    from gandiag.training import losses as losses
+    from gandiag.training_logs.analysis import Losses as Losses
+    from gandiag.training_logs.analysis import losses as losses
+    from gandiag.verdict.compare import compare as compare
+    from gandiag.verdict.gate import gate as gate
 
 # In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -49,9 +51,14 @@ if (_ROOT / "cli" / "main.py").is_file() and (_ROOT / "pyproject.toml").is_file(
     __path__.append(str(_ROOT))
 
 
+_moved.install()
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in ("metrics", "errors"):  # gandiag.metrics.coverage(real, fake) after a bare `import gandiag`
+        return import_module(f"gandiag.{name}")
     raise AttributeError(f"module 'gandiag' has no attribute {name!r}")
 
 

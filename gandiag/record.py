@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gandiag.errors import RecordError, VerdictError
+from gandiag.registry import import_target
 
 SCHEMA = "gandiag.audit/1"
 Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate"]
@@ -182,14 +183,10 @@ class Record:
             raise VerdictError(f"verdict {self.verdict}: {first}".rstrip(": "), "print(record) shows the evidence", record=self)
 
     def __str__(self) -> str:
-        from gandiag.report.terminal import render_text
-
-        return render_text(self)
+        return str(import_target("gandiag.report.terminal:render_text")(self))
 
     def _repr_html_(self) -> str:
-        from gandiag.report.html import render_fragment
-
-        return render_fragment(self)
+        return str(import_target("gandiag.report.html_page:render_fragment")(self))
 
 
 def _revive(document: Mapping[str, Any]) -> dict[str, Any]:

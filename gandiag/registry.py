@@ -45,9 +45,9 @@ class Registry:
     def get(self, name: str) -> Any:
         """The object called `name`, or reached by `module:attr`."""
         if name in self._targets:
-            return _resolve(self._targets[name], self.noun)
+            return import_target(self._targets[name], self.noun)
         if ":" in name:
-            return _resolve(name, self.noun)
+            return import_target(name, self.noun)
         plugins = self._plugins()
         if name in plugins:
             try:
@@ -60,7 +60,8 @@ class Registry:
         return {point.name: point for point in importlib.metadata.entry_points(group=f"gandiag.{self.kind}")}
 
 
-def _resolve(target: Any, kind: str) -> Any:
+def import_target(target: Any, kind: str = "object") -> Any:
+    """The object that "module:attr" names; anything but a string is returned unchanged. PluginError where it cannot be imported."""
     if not isinstance(target, str):
         return target
     module, _, attr = target.partition(":")

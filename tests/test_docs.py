@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gandiag.judge.rulebook import parse_policy
+from gandiag.verdict.gate_policy import parse_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -109,7 +109,7 @@ ROWS = {  # of docs/families.md, by the name that a family is registered under
 
 
 def test_every_family_has_a_row() -> None:
-    from gandiag.load.rebuild.families import MATCH_ORDER
+    from gandiag.checkpoints.architectures.registry import MATCH_ORDER
 
     firsts = [line.split("|")[1] for line in (DOCS / "families.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     assert set(ROWS) == set(MATCH_ORDER), "a new family: add its row to docs/families.md, and its words here"

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from gandiag import testing
-from gandiag.contracts import MetricResult
 from gandiag.errors import GandiagError, PluginError
 from gandiag.features.extractors import EXTRACTORS
-from gandiag.plan import METRICS
+from gandiag.interfaces import MetricResult
+from gandiag.pipeline.plan import METRICS
 from gandiag.record import Measurement
 from gandiag.report.formats import FORMATS
-from gandiag.report.gates import GATE_FORMATS
+from gandiag.report.gate_formats import GATE_FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "tests" / "example_plugin"

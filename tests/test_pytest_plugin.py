@@ -12,12 +12,12 @@ import pytest
 import records
 
 from gandiag.errors import ConfigError
-from gandiag.pytest_plugin import CollapsedError, assert_not_collapsed
+from gandiag.integrations.pytest_plugin import CollapsedError, assert_not_collapsed
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = f"""
 import pytest
-from gandiag.pytest_plugin import assert_not_collapsed as plain
+from gandiag.integrations.pytest_plugin import assert_not_collapsed as plain
 
 FIXTURES = {str(ROOT / "fixtures")!r}
 
@@ -35,7 +35,7 @@ def test_without_real_data():
 
 def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # installed, it would be loaded twice
-    command = [sys.executable, "-m", "pytest", "-p", "gandiag.pytest_plugin", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "gandiag.integrations.pytest_plugin", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 

@@ -15,10 +15,10 @@ from gandiag.cli.main import COMMANDS, cli
 
 import gandiag
 import gandiag.metrics
-from gandiag.catalogue import load_entries, find_entry, get_entry
+from gandiag.catalogue import find_entry, get_entry, load_entries
 from gandiag.errors import ConfigError, PluginError
-from gandiag.metrics.variety import estimate_diversity_loss
-from gandiag.plan import METRICS
+from gandiag.metrics.score.estimator import estimate_diversity_loss
+from gandiag.pipeline.plan import METRICS
 from gandiag.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +98,7 @@ def test_an_installed_copy_runs_inside_and_outside_a_clone(how: list[str], tmp_p
 
 
 def test_load_can_be_called_after_its_package_was_imported() -> None:
-    import gandiag.load.generator  # binds the package to the name of the function
+    import gandiag.checkpoints.loader  # binds the package to the name of the function
 
     assert callable(gandiag.load) and gandiag.load(ROOT / "fixtures" / "ring_healthy.pt").sample(2).shape == (2, 2)
 

@@ -1,1 +1,1 @@
-"""Samples to feature vectors, by view name; the cache of the real pass."""
+"""From samples to feature vectors."""

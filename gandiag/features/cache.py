@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gandiag.contracts import Batch, OutputSpec
 from gandiag.features.views import FeatureView, embed_batch, noise_seed_for
-from gandiag.sample.guard import tensor_to_bytes
-from gandiag.sample.latents import chunk_slices
-from gandiag.sample.streams import SampleSet, select_indices
+from gandiag.interfaces import Batch, OutputSpec
+from gandiag.sampling.latents import chunk_slices
+from gandiag.sampling.module_state import tensor_to_bytes
+from gandiag.sampling.sources import SampleSet, select_indices
 
 FORMAT = "gandiag.features/2"  # raise it when the way samples are read or fitted changes
 MAX_CACHE_BYTES = 2 << 30  # bytes in the folder; the entries that were used longest ago go first

@@ -6,10 +6,10 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError, PluginError
-from gandiag.features.names import ViewName
-from gandiag.features.request import ExtractorRequest
+from gandiag.features.extractor_request import ExtractorRequest
+from gandiag.features.view_names import ViewName
+from gandiag.interfaces import OutputSpec
 from gandiag.registry import Registry
 
 
@@ -36,12 +36,12 @@ TORCH_FIDELITY_NAMES = (
 )
 
 EXTRACTORS = Registry("features", {
-    "identity": "gandiag.features.plain:create_identity",
-    "pixels": "gandiag.features.plain:create_pixels",
-    "series": "gandiag.features.series:create_series",
+    "identity": "gandiag.features.raw:create_identity",
+    "pixels": "gandiag.features.raw:create_pixels",
+    "series": "gandiag.features.time_series:create_series",
     "imagenet": "gandiag.features.imagenet:create_imagenet",
-    **{name: "gandiag.features.functions:create_aspect" for name in ("color", "texture", "layout")},
-    **{name: "gandiag.features.fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
+    **{name: "gandiag.features.image_functions:create_aspect" for name in ("color", "texture", "layout")},
+    **{name: "gandiag.features.torch_fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
 })  # name -> factory(Request) -> Extractor
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gandiag.contracts import OutputSpec
 from gandiag.errors import FeatureError
-from gandiag.features.request import ExtractorRequest
-from gandiag.sample.fit import match_channels, to_unit_range
-from gandiag.sample.latents import chunk_slices
+from gandiag.features.extractor_request import ExtractorRequest
+from gandiag.interfaces import OutputSpec
+from gandiag.sampling.latents import chunk_slices
+from gandiag.sampling.preprocessing import match_channels, to_unit_range
 
 PREPROCESSING_VERSION = 1  # of the preprocessing: raise it when a feature changes
 _CPU_BATCH, _GPU_BATCH = 16, 256  # fastest on one core; larger ones fall out of its cache

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from gandiag.contracts import Batch, OutputSpec
 from gandiag.errors import FeatureError
+from gandiag.features.degradation import degrade_images
+from gandiag.features.extractor_request import ExtractorRequest
 from gandiag.features.extractors import Extractor, create_extractor
-from gandiag.features.glass import degrade_images
-from gandiag.features.names import parse_view_name
-from gandiag.features.request import ExtractorRequest
-from gandiag.sample.fit import to_unit_range
+from gandiag.features.view_names import parse_view_name
+from gandiag.interfaces import Batch, OutputSpec
+from gandiag.sampling.preprocessing import to_unit_range
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from gandiag.errors import ConfigError
-from gandiag.monitor.watch import Monitor
+from gandiag.monitor.monitor import Monitor
 
 try:
     from ignite.engine import Engine, Events

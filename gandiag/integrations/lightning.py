@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from gandiag.errors import ConfigError
-from gandiag.monitor.watch import Monitor
+from gandiag.monitor.monitor import Monitor
 
 try:
     from lightning.pytorch import Callback

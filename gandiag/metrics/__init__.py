@@ -11,15 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "neighbours": ("prdc", "precision", "recall", "density", "coverage"),
+    "precision_recall": ("prdc", "precision", "recall", "density", "coverage"),
     "frechet": ("frechet_distance",),
-    "kernel": ("kid", "kid_subsets"),
+    "kernel_distance": ("kid", "kid_subsets"),
     "inception": ("fid", "inception_score"),
     "vendi": ("vendi_score",),
-    "bins": ("ndb",),
+    "ndb_bins": ("ndb",),
     "pairwise": ("pairwise_distance", "pairwise_distances", "pairwise_ratio"),
     "duplicates": ("duplicate_threshold", "near_duplicates", "support_size"),
-    "memorisation": ("authenticity", "copies", "memorised"),
+    "memorization": ("authenticity", "copies", "memorised"),
 }
 _FUNCTIONS = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gandiag.metrics.bins import ndb
     from gandiag.metrics.duplicates import duplicate_threshold, near_duplicates, support_size
     from gandiag.metrics.frechet import frechet_distance
     from gandiag.metrics.inception import fid, inception_score
-    from gandiag.metrics.kernel import kid, kid_subsets
-    from gandiag.metrics.memorisation import authenticity, copies, memorised
-    from gandiag.metrics.neighbours import coverage, density, prdc, precision, recall
+    from gandiag.metrics.kernel_distance import kid, kid_subsets
+    from gandiag.metrics.memorization import authenticity, copies, memorised
+    from gandiag.metrics.ndb_bins import ndb
     from gandiag.metrics.pairwise import pairwise_distance, pairwise_distances, pairwise_ratio
+    from gandiag.metrics.precision_recall import coverage, density, prdc, precision, recall
     from gandiag.metrics.vendi import vendi_score
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import NO_REAL_DATA, missing_measurements, make_fraction_measurement
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.metrics.base import NO_REAL_DATA, make_fraction_measurement, missing_measurements
 from gandiag.record import Measurement
 from gandiag.stats.distances import count_within_radius, distance_matrix
-from gandiag.stats.nearest import nearest_neighbors
-from gandiag.stats.rows import as_feature_pair, as_features
-from gandiag.stats.spread import poisson_interval, interval_half_widths, subsample_indices
+from gandiag.stats.neighbors import nearest_neighbors
+from gandiag.stats.resampling import interval_half_widths, poisson_interval, subsample_indices
+from gandiag.stats.splits import split_from_results, split_needs
 from gandiag.stats.subset import SubsetSpec
-from gandiag.stats.trio import split_needs, split_from_results
+from gandiag.stats.validation import as_feature_pair, as_features
 
 KEYS = ("near_duplicates", "support_size")
 DUPLICATE_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbour

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
-from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.metrics.base import NO_REAL_DATA, make_measurement, missing_measurements
 from gandiag.stats.moments import Gaussian, fit_gaussian
-from gandiag.stats.rows import as_feature_pair
-from gandiag.stats.spread import interval_half_widths, subsample_indices
-from gandiag.stats.trio import RealFakeSplit, split_needs, split_from_results
+from gandiag.stats.resampling import interval_half_widths, subsample_indices
+from gandiag.stats.splits import RealFakeSplit, split_from_results, split_needs
+from gandiag.stats.validation import as_feature_pair
 
 MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each costs a singular value decomposition
 

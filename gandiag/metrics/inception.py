@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.metrics.base import NO_REAL_DATA, make_measurement, missing_measurements
 from gandiag.metrics.frechet import frechet_distance, frechet_measurement
-from gandiag.stats.rows import as_features
-from gandiag.stats.spread import interval_half_widths
+from gandiag.stats.resampling import interval_half_widths
+from gandiag.stats.splits import split_from_results, split_needs
 from gandiag.stats.subset import SubsetSpec
-from gandiag.stats.trio import split_needs, split_from_results
+from gandiag.stats.validation import as_features
 
 N_SPLITS = 10
 

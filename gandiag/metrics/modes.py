@@ -9,12 +9,12 @@ import torch
 from scipy.stats import beta, fisher_exact
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
-from gandiag.metrics.exhibits import ClusterExamples, cluster_exhibits
+from gandiag.exhibits.samples import ClusterExamples, cluster_exhibits
+from gandiag.interfaces import MetricResult, Needs
 from gandiag.record import Measurement
-from gandiag.stats.clusters import ClusterAssignment, Clustering, find_clusters
-from gandiag.stats.subset import SubsetSpec, SampleSubset
-from gandiag.stats.trio import half_sample_estimate, split_needs, split_from_results
+from gandiag.stats.clustering import ClusterAssignment, Clustering, find_clusters
+from gandiag.stats.splits import half_sample_estimate, split_from_results, split_needs
+from gandiag.stats.subset import SampleSubset, SubsetSpec
 
 MAX_ROWS = 5_000  # of a side: more cost quadratic time and find the same clusters
 N_RAW_SAMPLES = 512  # raw samples kept a side, from which the exemplars are taken
@@ -46,7 +46,7 @@ class ModeCoverage:
     """Mode counts by clustering one view. The metric `modes`: the section of that name, four measurements, two exhibits.
 
     Clusters are those of the reference half of the real data (of the samples themselves where not `referenced`), found by
-    `gandiag.stats.clusters.find_clusters`. A generated sample belongs to the mode of its nearest real sample, if that is
+    `gandiag.stats.clustering.find_clusters`. A generated sample belongs to the mode of its nearest real sample, if that is
     nearer than the .99 quantile of the real data's own nearest-neighbour distances; shares are of the samples that belong
     to some mode, so junk and blur do not count as missing modes. A mode is *missed* when Fisher's exact test on real and
     generated counts rejects at .05 after Holm's correction over modes and its share is below a quarter of the real one.

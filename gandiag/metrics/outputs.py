@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gandiag.contracts import Needs, MetricResult
-from gandiag.sample.check import OutputCheck, output_measurements
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.sampling.output_checks import OutputCheck, output_measurements
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
 from gandiag.errors import SourceError
-from gandiag.metrics.entry import make_measurement, missing_measurements
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.metrics.base import make_measurement, missing_measurements
 from gandiag.record import Exhibit
 from gandiag.stats.distances import distance_matrix
-from gandiag.stats.rows import as_feature_pair, as_features
-from gandiag.stats.spread import MAX_SUBSAMPLE_ROWS, interval_half_widths, subsample_indices
+from gandiag.stats.resampling import MAX_SUBSAMPLE_ROWS, interval_half_widths, subsample_indices
+from gandiag.stats.splits import split_from_results, split_needs
 from gandiag.stats.subset import SubsetSpec
-from gandiag.stats.trio import split_needs, split_from_results
+from gandiag.stats.validation import as_feature_pair, as_features
 
 QUANTILE_LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 KEYS = ("pairwise_distance", *(f"pairwise_distance_q{round(100 * level):02d}" for level in QUANTILE_LEVELS))

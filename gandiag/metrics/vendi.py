@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Needs, MetricResult
-from gandiag.metrics.entry import make_measurement, missing_measurements
-from gandiag.stats.rows import as_feature_pair, as_features
-from gandiag.stats.spread import interval_half_widths, subsample_indices
+from gandiag.interfaces import MetricResult, Needs
+from gandiag.metrics.base import make_measurement, missing_measurements
+from gandiag.stats.resampling import interval_half_widths, subsample_indices
+from gandiag.stats.splits import split_from_results, split_needs
 from gandiag.stats.subset import SubsetSpec
-from gandiag.stats.trio import split_needs, split_from_results
+from gandiag.stats.validation import as_feature_pair, as_features
 
 ORDERS = {"vendi_1": 1.0, "vendi_2": 2.0, "vendi_inf": math.inf}
 MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each costs an eigenvalue problem

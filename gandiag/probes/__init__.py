@@ -1,1 +1,1 @@
-"""What must call the generator itself."""
+"""Measurements that call the generator itself."""

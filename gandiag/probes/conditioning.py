@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import MetricResult
+from gandiag.interfaces import MetricResult
 from gandiag.record import Measurement
 
 

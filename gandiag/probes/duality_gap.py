@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from gandiag.contracts import Estimate
+from gandiag.interfaces import Estimate
 from gandiag.probes.best_response import BestResponse, best_response
-from gandiag.sample.guard import isolated_rng
+from gandiag.sampling.module_state import isolated_rng
 
 MIN_REAL_SAMPLES = 32  # real samples in each of the three parts
 BOX_MARGIN = 0.1  # of the box of real and generated samples, on each side

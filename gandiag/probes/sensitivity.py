@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import LatentSpec, MetricResult
+from gandiag.interfaces import LatentSpec, MetricResult
 from gandiag.record import Measurement
 
 STEP_SIZE = 0.05  # of the latent's own scale: small enough to be local, large enough for float32

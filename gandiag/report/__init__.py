@@ -1,1 +1,1 @@
-"""A Record as text, page or data. Torch-free."""
+"""From a record to text, HTML and Markdown."""

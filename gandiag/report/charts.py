@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Exhibit
-from gandiag.report import words
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,11 +93,11 @@ def _paint(name: str, place: int) -> str:
 
 def _ordered(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Real first, so that the generated lies over it, then the spread; the others by name, as JSON has them."""
-    return [(name, lines[name]) for name in words.sort_known_first(lines, ("real", "fake", "generated", "spread"))]
+    return [(name, lines[name]) for name in formatting.sort_known_first(lines, ("real", "fake", "generated", "spread"))]
 
 
 def _legend(name: str, paint: str) -> tuple[str, str]:
-    return ("generated" if name == "fake" else words.key_to_text(name), CSS_COLORS[paint])
+    return ("generated" if name == "fake" else formatting.key_to_text(name), CSS_COLORS[paint])
 
 
 def _column(values: Sequence[Any]) -> list[float]:

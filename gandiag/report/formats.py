@@ -14,7 +14,7 @@ FORMATS = Registry(
     "formats",
     {
         "text": "gandiag.report.terminal:render_text",
-        "html": "gandiag.report.html:render_html",
+        "html": "gandiag.report.html_page:render_html",
         "json": "gandiag.report.formats:render_json",
         "markdown": "gandiag.report.markdown:render_markdown",
     },

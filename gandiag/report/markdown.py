@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from gandiag.judge.gate import GateResult
 from gandiag.record import Finding, Record
-from gandiag.report import numbers, words
-from gandiag.report.verdicts import RESULT_LABELS, worst_exit_code, format_check_value, format_check_state
+from gandiag.report import formatting, measurement_table
+from gandiag.report.gate_text import RESULT_LABELS, format_check_state, format_check_value, worst_exit_code
+from gandiag.verdict.gate import GateResult
 
 _MARKS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
 _LINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))  # what GitHub turns into links and mentions by itself
@@ -20,14 +20,14 @@ _LINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))  # what Gi
 
 def code_span(text: object) -> str:
     """A code span that holds exactly this text."""
-    safe = words.escape_unprintable(text).replace("|", "\\|") or " "
+    safe = formatting.escape_unprintable(text).replace("|", "\\|") or " "
     fence = "`" * (max((len(run) for run in re.findall("`+", safe)), default=0) + 1)
     return f"{fence} {safe} {fence}" if "`" in safe else f"{fence}{safe}{fence}"
 
 
 def escape_markdown(text: object) -> str:
     """Text whose marks mean nothing, and that mentions nobody."""
-    safe = _MARKS.sub(r"\\\1", words.escape_unprintable(text))
+    safe = _MARKS.sub(r"\\\1", formatting.escape_unprintable(text))
     for plain, inert in _LINKS:
         safe = safe.replace(plain, inert)
     return safe
@@ -41,29 +41,29 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[s
 
 def render_markdown(record: Record) -> str:
     """A record: verdict, sentence, findings with what to try, profile, aspects, measurements."""
-    caveat = words.describe_caveat(record)
-    lines = [f"## {words.format_verdict(record)} {code_span(words.format_subject(record))}" if record.verdict in words.VERDICT_LABELS else f"## {code_span(words.format_verdict(record))}", ""]
-    lines += [escape_markdown(words.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""), ""]
-    lines += [line for finding in words.sort_findings(record) for line in _finding(finding)]
+    caveat = formatting.describe_caveat(record)
+    lines = [f"## {formatting.format_verdict(record)} {code_span(formatting.format_subject(record))}" if record.verdict in formatting.VERDICT_LABELS else f"## {code_span(formatting.format_verdict(record))}", ""]
+    lines += [escape_markdown(formatting.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""), ""]
+    lines += [line for finding in formatting.sort_findings(record) for line in _finding(finding)]
     for title, section in (("Where the variety went", record.profile), ("Which aspect", record.aspects)):
-        lines += format_table((title, "share lost"), [(code_span(name), code_span(words.format_estimate(entry))) for name, entry in section.items()])
-    telling, _ = numbers.split_measurements(record)
-    rows = [(code_span(key), code_span(words.format_estimate({"value": row.value, "low": row.low, "high": row.high}, words.format_number)), code_span(words.format_number(row.floor)),
-             words.DIRECTION_SYMBOLS.get(row.better, words.NOT_AVAILABLE)) for key, row in telling]  # fmt: skip
+        lines += format_table((title, "share lost"), [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in section.items()])
+    telling, _ = measurement_table.split_measurements(record)
+    rows = [(code_span(key), code_span(formatting.format_estimate({"value": row.value, "low": row.low, "high": row.high}, formatting.format_number)), code_span(formatting.format_number(row.floor)),
+             formatting.DIRECTION_SYMBOLS.get(row.better, formatting.NOT_AVAILABLE)) for key, row in telling]  # fmt: skip
     lines += format_table(("measurement", "value", "real against real", "better"), rows)
-    missing = [f"- {code_span(keys)}: {escape_markdown(reason)}" for keys, reason in words.group_missing_measurements(record)]
+    missing = [f"- {code_span(keys)}: {escape_markdown(reason)}" for keys, reason in formatting.group_missing_measurements(record)]
     return "\n".join([*lines, *(["Not measured:", "", *missing, ""] if missing else [])]).rstrip() + "\n"
 
 
 def _finding(finding: Finding, remedies: int = 2) -> list[str]:
-    lines = [f"- **{words.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"]
+    lines = [f"- **{formatting.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"]
     lines += [f"  - try {rank}: {escape_markdown(_remedy(remedy))}" for rank, remedy in enumerate(finding.remedies[:remedies], 1)]
     return [*lines, ""]
 
 
 def _remedy(remedy: Mapping[str, object]) -> str:
-    told = words.format_value(remedy.get("title") or remedy.get("key"))
-    return f"{told}. {words.capitalize_first(words.format_value(remedy['why']))}" if remedy.get("why") else told
+    told = formatting.format_value(remedy.get("title") or remedy.get("key"))
+    return f"{told}. {formatting.capitalize_first(formatting.format_value(remedy['why']))}" if remedy.get("why") else told
 
 
 def render_gate_markdown(results: Sequence[GateResult]) -> str:
@@ -79,7 +79,7 @@ def render_gate_markdown(results: Sequence[GateResult]) -> str:
 
 
 def _rows(one: GateResult) -> list[tuple[str, ...]]:
-    verdict = "" if one.record is None else words.VERDICT_LABELS.get(one.record.verdict, "")
+    verdict = "" if one.record is None else formatting.VERDICT_LABELS.get(one.record.verdict, "")
     if one.error is not None:
         return [(RESULT_LABELS[one.code], code_span(one.subject), "", "", "", "", "")]
     checks = [*one.failures(), *(check for check in one.checks if check.ok)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gandiag.report import words
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def draw_text_spectrogram(spectrogram: Mapping[str, Any], period: float | None, 
         periods, rows = spectrogram["period"][start : start + tall], spectrogram["ratio"][start : start + tall]
         marked = period is not None and _nearest(spectrogram["period"], period) in range(start, start + len(periods))
         text = "".join(_cell(spectrogram, rows, periods, at, size) for at in range(size))
-        shown.append(f"{words.format_number(math.sqrt(periods[0] * periods[-1])):>8}{'▸' if marked else ' '} {text.rstrip()}")
+        shown.append(f"{formatting.format_number(math.sqrt(periods[0] * periods[-1])):>8}{'▸' if marked else ' '} {text.rstrip()}")
     return shown
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Finding, Record
-from gandiag.report import origin, sections, words
+from gandiag.report import formatting, provenance, terminal_sections
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ def render_text(record: Record, *, width: int = 80, color: bool = False, paths: 
     page = make_console(max(width, 40), color)
     _head(page, record)
     _findings(page, record, None if verbose else MAX_REMEDIES)
-    for title, body in sections.iter_sections(record, verbose):
+    for title, body in terminal_sections.iter_sections(record, verbose):
         print_section(page, title, body)
     _foot(page, record, paths)
     written = page.file.getvalue()  # type: ignore[attr-defined]
@@ -51,22 +51,22 @@ def make_console(width: int, color: bool) -> Console:
 def _head(page: Console, record: Record) -> None:
     from rich.text import Text
 
-    color, word, beside = VERDICT_COLORS.get(record.verdict, "white"), words.format_verdict(record), words.describe_caveat(record)
+    color, word, beside = VERDICT_COLORS.get(record.verdict, "white"), formatting.format_verdict(record), formatting.describe_caveat(record)
     room = page.width - len(word) - 2 - (len(beside) + 4 if beside else 0)
-    path = words.format_subject(record)
+    path = formatting.format_subject(record)
     fits = room >= min(len(path), 12)
     first = Text(word, style=f"bold {color}")
     if fits:
-        first.append(f"  {words.truncate_start(path, room)}", style="bold")
+        first.append(f"  {formatting.truncate_start(path, room)}", style="bold")
     if beside:
         first.append(f"  ({beside})" if fits else f"  {beside}", style="not bold")
     page.print(first)
-    page.print(words.summarize_record(record))
+    page.print(formatting.summarize_record(record))
     page.print()
     if record.score.value is not None:
-        page.print(f"  {sections.draw_score_bar(record.score)}", style=color)
-    rows = [row for row in (*words.describe_kinds(record), words.describe_sample_size(record)) if row]
-    rows += [trained] if (trained := origin.describe_trained_scale(record)) else []
+        page.print(f"  {terminal_sections.draw_score_bar(record.score)}", style=color)
+    rows = [row for row in (*formatting.describe_kinds(record), formatting.describe_sample_size(record)) if row]
+    rows += [trained] if (trained := provenance.describe_trained_scale(record)) else []
     rows += [] if fits and len(path) <= room else [path]
     for row in rows:
         print_padded(page, row)
@@ -86,11 +86,11 @@ def print_section(page: Console, title: str, body: Sequence[Any]) -> None:
 
 
 def _findings(page: Console, record: Record, most: int | None) -> None:
-    found = words.sort_findings(record)
+    found = formatting.sort_findings(record)
     if found:
         page.print()
         page.print("Findings", style="bold")
-    told = words.first_rule_per_remedy(found, most)
+    told = formatting.first_rule_per_remedy(found, most)
     for finding in found:
         print_finding(page, finding, most, told)
 
@@ -102,27 +102,27 @@ def print_finding(page: Console, finding: Finding, max_remedies: int | None, fir
     grid = Table.grid(padding=(0, 1), expand=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    level = Text(words.LEVEL_LABELS.get(finding.level, words.escape_unprintable(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
-    body = Text(words.escape_unprintable(finding.rule), style="bold").append(f"  {words.escape_unprintable(finding.text)}", style="not bold")
+    level = Text(formatting.LEVEL_LABELS.get(finding.level, formatting.escape_unprintable(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
+    body = Text(formatting.escape_unprintable(finding.rule), style="bold").append(f"  {formatting.escape_unprintable(finding.text)}", style="not bold")
     grid.add_row(level, body)
     if finding.evidence:
-        grid.add_row("", Text(words.format_evidence(finding.evidence), style="dim"))
+        grid.add_row("", Text(formatting.format_evidence(finding.evidence), style="dim"))
     for rank, remedy in enumerate(finding.remedies[:max_remedies], start=1):
-        where = first_rules.get(words.escape_unprintable(remedy.get("key")), finding.rule)
+        where = first_rules.get(formatting.escape_unprintable(remedy.get("key")), finding.rule)
         grid.add_row("", Text(_remedy(rank, remedy, where if where != finding.rule else "")))
     if max_remedies is not None and len(finding.remedies) > max_remedies:
-        grid.add_row("", Text(f"and {len(finding.remedies) - max_remedies} more: gandiag explain {words.escape_unprintable(finding.rule)}", style="dim"))
+        grid.add_row("", Text(f"and {len(finding.remedies) - max_remedies} more: gandiag explain {formatting.escape_unprintable(finding.rule)}", style="dim"))
     print_padded(page, grid)
 
 
 def _remedy(rank: int, remedy: Mapping[str, Any], told_at: str) -> str:
     """One remedy as a sentence or two; price and source only where it is told first."""
-    told = f"try {rank}: {words.format_value(remedy.get('title') or remedy.get('key'))}"
-    told += f". {words.capitalize_first(words.format_value(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
+    told = f"try {rank}: {formatting.format_value(remedy.get('title') or remedy.get('key'))}"
+    told += f". {formatting.capitalize_first(formatting.format_value(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
     if told_at:
-        return f"{told} (price and source: {words.escape_unprintable(told_at)})."
-    told += f". Price: {words.format_value(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
-    return told + (f" [{_short(words.format_value(remedy['source']))}]" if remedy.get("source") else ".")
+        return f"{told} (price and source: {formatting.escape_unprintable(told_at)})."
+    told += f". Price: {formatting.format_value(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
+    return told + (f" [{_short(formatting.format_value(remedy['source']))}]" if remedy.get("source") else ".")
 
 
 def _short(source: str) -> str:
@@ -132,7 +132,7 @@ def _short(source: str) -> str:
 
 
 def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
-    missing = words.group_missing_measurements(record)
+    missing = formatting.group_missing_measurements(record)
     rows = [f"{keys}: {reason}" for keys, reason in missing] or ["nothing that was asked for is left out"]
     print_section(page, "Not measured", rows)
     if record.exhibits and not any(".html" in path for path in paths):
@@ -141,4 +141,4 @@ def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
     if paths:
         page.print()
         # Never broken: a path that is wrapped cannot be copied.
-        page.print("   ".join(words.escape_unprintable(path) for path in paths), soft_wrap=True)
+        page.print("   ".join(formatting.escape_unprintable(path) for path in paths), soft_wrap=True)

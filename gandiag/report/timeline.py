@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Record
-from gandiag.report import words
+from gandiag.report import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def draw_timeline(points: CheckpointRecords, log: Mapping[str, Any] | None, brac
     from gandiag.report.charts import figure_to_svg
 
     curves = [(title, curve) for role, title in LOSS_LABELS if (curve := ((log or {}).get("curves") or {}).get(role))]
-    parts = [key for key in words.PROFILE_TEXT if any(_value(record.profile.get(key)) is not None for _, record in points)]
+    parts = [key for key in formatting.PROFILE_TEXT if any(_value(record.profile.get(key)) is not None for _, record in points)]
     rows = 1 + bool(parts) + len(curves)
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "timeline", "text.parse_math": False, "font.size": 10}
     with matplotlib.rc_context(style):
@@ -69,14 +69,14 @@ def _scores(axes: Axes, points: CheckpointRecords) -> None:
 
 
 def _profile(axes: Axes, points: CheckpointRecords, parts: Sequence[str]) -> list[tuple[str, str]]:
-    from gandiag.report.charts import LINE_COLORS, CSS_COLORS
+    from gandiag.report.charts import CSS_COLORS, LINE_COLORS
 
     for key, paint in zip(parts, LINE_COLORS, strict=False):
         values = [_value(record.profile.get(key)) for _, record in points]
         axes.plot([step for step, _ in points], [math.nan if value is None else value for value in values], color=paint, marker="o", markersize=3.5)
     _named(axes, "profile")
     axes.set_ylim(-0.03, 1.03)
-    return [(f"{words.key_to_text(key)}: {words.PROFILE_TEXT[key]}", CSS_COLORS[paint]) for key, paint in zip(parts, LINE_COLORS, strict=False)]
+    return [(f"{formatting.key_to_text(key)}: {formatting.PROFILE_TEXT[key]}", CSS_COLORS[paint]) for key, paint in zip(parts, LINE_COLORS, strict=False)]
 
 
 def _curve(axes: Axes, title: str, curve: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ def _quiet(axes: Axes) -> None:
 
 
 def _marked(axes: Axes, log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]]) -> None:
-    from gandiag.report.charts import TEXT_COLOR, ROLE_COLORS
+    from gandiag.report.charts import ROLE_COLORS, TEXT_COLOR
 
     for entry in brackets:
         axes.axvspan(entry["from"], entry["to"], color=ROLE_COLORS["fake"], alpha=0.14, linewidth=0)

@@ -1,1 +1,1 @@
-"""Streaming accumulators and the geometry shared by the metrics."""
+"""Statistics on feature matrices."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Batch
+from gandiag.interfaces import Batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.contracts import Batch
-from gandiag.sample.order import hash_indices
+from gandiag.interfaces import Batch
+from gandiag.sampling.index_order import hash_indices
 
 
 @dataclass(frozen=True, slots=True)

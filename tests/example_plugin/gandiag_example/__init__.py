@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from gandiag.contracts import Needs, MetricResult, OutputSpec
 from gandiag.errors import LoadError
-from gandiag.features.request import ExtractorRequest
-from gandiag.judge.gate import GateResult
+from gandiag.features.extractor_request import ExtractorRequest
+from gandiag.interfaces import MetricResult, Needs, OutputSpec
 from gandiag.record import Measurement, Record
-from gandiag.reference.objectives.contract import Loss, Remedy
-from gandiag.report import words
+from gandiag.report import formatting
 from gandiag.stats.subset import SubsetSpec
+from gandiag.trainer.remedies.base import Loss, Remedy
+from gandiag.verdict.gate import GateResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ def corners(request: ExtractorRequest) -> Corners:
 
 
 def one_line(record: Record) -> str:
-    return f"{words.format_verdict(record)} {words.summarize_record(record)} {words.format_subject(record)}\n"
+    return f"{formatting.format_verdict(record)} {formatting.summarize_record(record)} {formatting.format_subject(record)}\n"
 
 
 def chat(gated: list[GateResult]) -> str:
-    return "\n".join(f"{int(one.code)} {words.escape_unprintable(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
+    return "\n".join(f"{int(one.code)} {formatting.escape_unprintable(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
 
 
 def _smooth(real: Tensor, fake: Tensor) -> Tensor:

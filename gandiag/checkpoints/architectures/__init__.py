@@ -1,0 +1,1 @@
+"""One module per architecture that a state dict can be rebuilt into."""

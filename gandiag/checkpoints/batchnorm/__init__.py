@@ -1,0 +1,1 @@
+"""What BatchNorm running statistics say about a generator's inputs and layers."""

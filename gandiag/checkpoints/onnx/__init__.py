@@ -1,0 +1,1 @@
+"""ONNX graphs: parsed without running them, and run through onnxruntime."""

@@ -1,0 +1,1 @@
+"""Reads torch files and pickles without executing them."""

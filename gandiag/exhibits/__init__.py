@@ -1,0 +1,1 @@
+"""Images and curves that a record carries."""

@@ -1,1 +1,0 @@
-"""From facts to a verdict, kinds, findings and advice. Torch-free."""

@@ -1,1 +1,0 @@
-"""State dict to module, one file per family."""

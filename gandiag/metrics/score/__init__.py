@@ -1,0 +1,1 @@
+"""The collapse score, from neighborhoods to an interval."""

@@ -1,0 +1,1 @@
+"""One audit, from an opened subject to an unjudged record."""

@@ -1,1 +1,0 @@
-"""One file per remedy, each written to be read beside its paper."""

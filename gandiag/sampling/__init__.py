@@ -1,0 +1,1 @@
+"""From a generator, a folder or an array to batches of samples."""

@@ -1,0 +1,1 @@
+"""The reference GAN trainer and its benchmark."""

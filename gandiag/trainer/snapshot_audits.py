@@ -1,0 +1,50 @@
+"""The audit of every snapshot of a run: when did the modes go, and did they come back?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gandiag.api import audit
+from gandiag.record import Record, to_json_value
+from gandiag.trainer.run_folder import RunFolder
+from gandiag.trainer.toy_data import Dataset
+
+NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = 1_000, 250  # generated, against twice as many real ones; images cost a thousand times more
+REAL_SEED = 104_729
+AUDITS_FILE = "audits.json"
+
+
+def audit_snapshots(folder: RunFolder, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None, last_only: bool = False,
+                    **settings: Any) -> list[dict[str, Any]]:  # fmt: skip
+    """One row per snapshot, kept in audits.json: {step, verdict, kinds, score: {value, low, high}, profile}. Rows that are there are not made again.
+
+    `last`: the last one alone. `how`: settings of the audit that the snapshots do not state, as `model` for somebody's own networks.
+    """
+    file = folder.path / AUDITS_FILE
+    rows = {row["step"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    snapshots = dict(list(folder.list_snapshots().items())[-1 if last_only else 0 :])
+    count = NUM_IMAGE_SAMPLES if data.output.kind == "image" else NUM_VECTOR_SAMPLES
+    real = data.draw(2 * count, torch.Generator().manual_seed(REAL_SEED))
+    for done, (step, path) in enumerate(snapshots.items()):
+        progress(done, len(snapshots))
+        if step not in rows:
+            rows[step] = make_audit_row(step, _audited(path, real, {"n": count, **settings}))
+            folder.write(AUDITS_FILE, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
+    return [rows[step] for step in sorted(rows)]
+
+
+def make_audit_row(step: int, record: Record) -> dict[str, Any]:
+    """What a table of audits shows of a record."""
+    score = {"value": record.score.value, "low": record.score.low, "high": record.score.high}
+    profile = {name: entry.get("value") for name, entry in record.profile.items()}
+    row: dict[str, Any] = to_json_value({"step": step, "verdict": record.verdict, "kinds": record.kinds, "score": score, "profile": profile})
+    return row
+
+
+def _audited(path: Path, real: torch.Tensor, how: dict[str, Any]) -> Record:
+    return audit(path, real, exhibits=False, **how)

@@ -1,0 +1,1 @@
+"""Second-order derivatives for unrolled GANs."""

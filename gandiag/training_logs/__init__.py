@@ -1,0 +1,1 @@
+"""Reads training logs and analyzes their losses."""

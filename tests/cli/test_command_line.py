@@ -1,0 +1,151 @@
+"""The real command in real processes: exit codes, streams, and every bad input as one sentence and an action."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "fixtures"
+RING, ONE, REAL = (str(FIXTURES / name) for name in ("ring_healthy.pt", "ring_one_mode.safetensors", "ring.npz"))
+
+
+def gandiag(*arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **environ}
+    return subprocess.run([sys.executable, "-m", "gandiag", *arguments], capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "verdict"),
+    [
+        ((RING, "--real", REAL, "-n", "1000"), 0, "healthy"),
+        ((ONE, "--real", REAL, "-n", "500"), 1, "collapsed"),
+        ((ONE, "--real", REAL, "-n", "500", "--exit-zero"), 0, "collapsed"),
+        ((RING, "--real", REAL, "-n", "60"), 3, "inconclusive"),
+        ((RING, "-n", "300"), 0, "not_degenerate"),
+    ],
+)
+def test_exit_codes_and_one_json_document(arguments: tuple[str, ...], code: int, verdict: str) -> None:
+    done = gandiag("audit", *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == verdict and document["schema"] == "gandiag.audit/1"
+    assert document["subject"]["path"] == arguments[0] and len(document["subject"]["sha256"]) == 64
+
+
+def test_the_record_and_the_page_are_written_and_the_report_shows_the_same(tmp_path: Path) -> None:
+    record, page = tmp_path / "audit.json", tmp_path / "report.html"
+    done = gandiag("audit", ONE, "--real", REAL, "-n", "400", "-o", str(record), "--html", str(page))
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("COLLAPSED") and done.stdout.rstrip().splitlines()[-1].strip().endswith(str(page))
+    assert page.read_text().lower().startswith("<!doctype html>")
+    again = gandiag("report", str(record))
+    assert again.returncode == 0 and again.stdout.splitlines()[:8] == done.stdout.splitlines()[:8]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["audit.json", "report.html"]
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Inputs that cannot be audited."""
+    (folder / "empty").mkdir()
+    (folder / "text.pt").write_text("hello, this is no model\n" * 10)
+    (folder / "none.pt").write_bytes(b"")
+    (folder / "lfs.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 117073189\n")
+    (folder / "page.pt").write_text("<!DOCTYPE html><html><body>Sign in</body></html>")
+    torch.save({"exp_avg": torch.zeros(3)}, folder / "other.pt")
+    np.savez(folder / "two.npz", a=np.zeros((5, 2), np.float32), b=np.zeros((6, 2), np.float32))
+    np.save(folder / "three.npy", np.zeros((500, 3), np.float32))
+    return {name: str(folder / name) for name in ("empty", "text.pt", "none.pt", "lfs.pt", "page.pt", "other.pt", "two.npz", "three.npy", "missing.pt")}
+
+
+CASES = [
+    ("{missing.pt}", "does not exist"),
+    ("{empty}", "no images"),
+    ("{text.pt}", "text file"),
+    ("{none.pt}", "0 bytes"),
+    ("{lfs.pt}", "Git LFS pointer"),
+    ("{page.pt}", "web page"),
+    ("{other.pt}", "other.pt"),
+    ("{two.npz}", "--npz-key"),
+    ("RING --real {missing.pt}", "cannot be read"),
+    ("RING --real {empty}", "no images"),
+    ("RING --real {three.npy}", "shape (2,)"),
+    ("RING --latent-dim 77", "contradicts the weights"),
+    ("RING --class 3", "no classes"),
+    ("RING --features nope", "nope"),
+    ("RING --features imagenet", "need images"),
+    ("RING --metrics nope", "nope"),
+    ("RING --device cuda", "cuda"),
+    ("RING --budget fast", "fast"),
+    ("RING --bugdet quick", "--budget"),
+    ("RING -o {empty}", "is a folder"),
+    ("RING -o /no/such/folder/a.json", "cannot be written"),
+    ("RING --html /proc/a.html", "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), CASES, ids=[line for line, _ in CASES])
+def test_bad_input_gets_one_sentence_an_action_and_code_2(line: str, says: str, tmp_path: Path) -> None:
+    if "cuda" in line and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    paths = files(tmp_path)
+    arguments = [word.format(**{}) if "{" not in word else paths[word.strip("{}")] for word in line.replace("RING", RING).split()]
+    before = sorted(entry.name for entry in tmp_path.iterdir())
+    done = gandiag("audit", *arguments)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == "" and "Traceback" not in done.stderr and says in done.stderr
+    assert "error" in done.stderr.lower() and len(done.stderr.strip().splitlines()) <= 6
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+
+
+def test_several_mistakes_of_the_command_line() -> None:
+    assert gandiag("audti").returncode == 2 and "did you mean audit" in gandiag("audti").stderr
+    assert gandiag("--version").stdout.startswith("gandiag ")
+    assert gandiag("audit").returncode == 2
+
+
+def test_explain_tells_a_rule_with_its_remedies_and_a_metric_with_its_formula() -> None:
+    rule, metric, unknown = gandiag("explain", "GD103"), gandiag("explain", "frechet[imagenet]"), gandiag("explain", "recal")
+    assert rule.returncode == 0 and "Unrolled discriminator" in rule.stdout and "price" in rule.stdout
+    assert metric.returncode == 0 and "lower" in metric.stdout and max(map(len, metric.stdout.splitlines())) <= 80
+    assert unknown.returncode == 2 and "recall" in unknown.stderr
+
+
+def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+    record = tmp_path / "audit.json"
+    command = [sys.executable, "-m", "gandiag", "audit", RING, "--real", REAL, "-n", "2000", "-o", str(record)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert process.stderr is not None
+    first = process.stderr.readline()  # the estimate: the run has begun
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (first, err)
+    assert "interrupted" in err and "Traceback" not in err and out == "" and not list(tmp_path.iterdir())
+
+
+def test_settings_are_shown_with_their_source(tmp_path: Path) -> None:
+    (tmp_path / "gandiag.toml").write_text("[audit]\nlimit = 0.2\n")
+    done = gandiag("audit", "x.pt", "--show-config", "--seed", "4", cwd=tmp_path, GANDIAG_BUDGET="quick")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert done.returncode == 0 and "flag" in rows["seed"] and "GANDIAG_BUDGET" in rows["budget"] and "gandiag.toml" in rows["limit"]
+
+
+def test_a_dry_run_says_what_would_be_done() -> None:
+    done = gandiag("audit", RING, "--real", REAL, "--dry-run")
+    assert done.returncode == 0 and "identity" in done.stdout and "precision" not in done.stderr and "4,000" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m gandiag --help | head -n 1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, env=env, check=False)
+    assert "Traceback" not in done.stderr and "Usage" in done.stdout

@@ -1,0 +1,124 @@
+"""Sinks and callbacks, each with the real library; those that are not installed are skipped, and say so."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_monitor import REAL, Ring, monitor
+from torch import nn
+
+from gandiag.errors import ConfigError
+from gandiag.monitor.loggers import make_log_function
+
+pytestmark = pytest.mark.filterwarnings("default")  # other people's libraries warn
+
+
+def looked(sink: Any) -> None:
+    """A look at step 4 with this sink; what fails in it is an error here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="gandiag")
+        assert monitor(sink=sink)(4, Ring(2)) is not None
+
+
+def test_any_function_is_a_sink() -> None:
+    told: list[Any] = []
+    looked([lambda values, step: told.append(step), lambda values, *, step: told.append(values["gandiag/lost"] > 0.5)])
+    assert told == [4, True]
+    make_log_function(None)({}, step=1)
+    with pytest.raises(ConfigError, match="Ring"):
+        make_log_function(object.__new__(type("Ring", (), {})))
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    board = pytest.importorskip("torch.utils.tensorboard")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with board.SummaryWriter(tmp_path) as writer:
+        looked(writer)
+    found = accumulator.EventAccumulator(str(tmp_path))
+    found.Reload()
+    (event,) = found.Scalars("gandiag/score")
+    assert event.step == 4 and event.value > 0.5
+
+
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow.set_tracking_uri(f"{tmp_path.as_uri()}/runs")
+    mlflow.set_experiment("gandiag")
+    with mlflow.start_run() as run:
+        looked(mlflow.log_metrics)
+    assert mlflow.get_run(run.info.run_id).data.metrics["gandiag/collapsed"] == 1.0
+
+
+def test_accelerate_and_its_trackers(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    tracking = pytest.importorskip("accelerate.tracking")
+    told: list[tuple[int, dict[str, float]]] = []
+
+    class Told(tracking.GeneralTracker):
+        name, requires_logging_directory, tracker = "told", False, None
+
+        def __init__(self) -> None:
+            super().__init__()
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None: ...
+
+        def log(self, values: dict[str, float], step: int | None = None, **kwargs: Any) -> None:
+            told.append((step or 0, values))
+
+    accelerator = accelerate.Accelerator(cpu=True, log_with=[Told()])
+    accelerator.init_trackers("gandiag")
+    net = accelerator.prepare(Ring(2))
+    for sink in (accelerator.log, accelerator, accelerator.trackers[0]):
+        watch = monitor(sink=sink)
+        assert watch(4, net) is not None
+    assert [step for step, _ in told] == [4, 4, 4] and all(values["gandiag/lost"] > 0.5 for _, values in told)
+
+
+def test_lightning(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    csv = pytest.importorskip("lightning.pytorch.loggers").CSVLogger(tmp_path)
+    from gandiag.integrations.lightning import GandiagCallback
+
+    class Gan(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.netG = Ring(1)
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            return self.netG(torch.randn(8, 4)).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 1e-6)
+
+    def fit(watch: Any, name: str = "netG") -> Any:
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "default_root_dir": tmp_path, "log_every_n_steps": 1}
+        trainer = lightning.Trainer(max_steps=20, callbacks=[GandiagCallback(watch, name)], logger=csv, **quiet)
+        trainer.fit(Gan(), torch.utils.data.DataLoader(REAL[:80], batch_size=4))
+        return trainer
+
+    watch = monitor(every=2, stop=True, patience=2)
+    trainer = fit(watch)
+    assert watch.stopped and trainer.global_step == 4 and [look.step for look in watch.evaluations] == [2, 4]
+    csv.save()
+    assert "gandiag/score" in (Path(csv.log_dir) / "metrics.csv").read_text()
+    with pytest.raises(ConfigError, match="netX") as caught:
+        fit(monitor(), "netX")
+    assert "netG" in caught.value.hint
+
+
+def test_ignite() -> None:
+    ignite = pytest.importorskip("ignite.engine")
+    from gandiag.integrations.ignite import attach
+
+    net: nn.Module = Ring(1)
+    trainer = ignite.Engine(lambda engine, batch: None)
+    watch = monitor(every=2, stop=True, patience=2)
+    attach(trainer, watch, net)
+    trainer.run(range(50), max_epochs=1)
+    assert watch.stopped and trainer.state.iteration == 4 and [look.step for look in watch.evaluations] == [2, 4]

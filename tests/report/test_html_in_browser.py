@@ -1,0 +1,94 @@
+"""The page in a real browser: opens without errors, runs nothing foreign, fits a phone, gives the record back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import records
+
+from gandiag.report.html_page import render_html
+
+pytestmark = pytest.mark.browser
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("no Chromium with chromedriver on this machine")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def open_page(browser: Any, folder: Path, name: str, width: int = 1280, scheme: str = "light") -> None:
+    path = folder / f"{name}.html"
+    path.write_text(render_html(records.ALL[name]()), encoding="utf-8")
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.get(path.as_uri())
+
+
+@pytest.mark.parametrize("name", ["healthy", "collapsed", "vectors", "degeneracy", "hostile", "bare"])
+def test_opens_without_errors_and_fits_a_phone(browser: Any, tmp_path: Path, name: str) -> None:
+    open_page(browser, tmp_path, name, width=390)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    wide = """return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg'))
+        .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90))"""
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert browser.execute_script(wide) == []
+
+
+def test_no_attack_comes_alive(browser: Any, tmp_path: Path) -> None:
+    open_page(browser, tmp_path, "hostile")
+    assert browser.execute_script("return document.images.length") == 0
+    assert browser.execute_script("return document.scripts.length") == 2
+
+
+def test_the_download_is_the_record(browser: Any, tmp_path: Path) -> None:
+    open_page(browser, tmp_path, "collapsed")
+    link = browser.execute_script("const a = document.getElementById('download'); return [a.hidden, a.download, a.href.slice(0, 5)]")
+    assert link == [False, "audit.json", "blob:"]
+    text = browser.execute_script("return document.getElementById('record').textContent")
+    assert json.loads(text) == json.loads(records.collapsed().to_json())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["healthy", "collapsed", "inconclusive", "degeneracy"])
+def test_text_stands_out_from_its_ground(browser: Any, tmp_path: Path, name: str, scheme: str) -> None:
+    """WCAG AA: 4.5 to 1, for every element with text of its own. Grounds may be mixed colors, so they are painted and read back."""
+    open_page(browser, tmp_path, name, scheme=scheme)
+    script = """
+    const context = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+    const light = (...layers) => {
+      for (const color of layers) { context.fillStyle = color; context.fillRect(0, 0, 1, 1); }
+      const bytes = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+      const [r, g, b] = bytes.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+      return .2126 * r + .7152 * g + .0722 * b;
+    };
+    const weak = [];
+    for (const element of document.querySelectorAll('main *, footer *')) {
+      if (element.closest('svg, .unseen') || ![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+      const grounds = [];
+      for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
+      const ground = light('white', ...grounds), ink = light('white', ...grounds, getComputedStyle(element).color);
+      const ratio = (Math.max(ground, ink) + .05) / (Math.min(ground, ink) + .05);
+      if (!(ratio >= 4.5)) weak.push([element.outerHTML.slice(0, 80), ratio]);
+    }
+    return weak;"""
+    assert browser.execute_script(script) == []

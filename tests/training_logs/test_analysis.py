@@ -1,0 +1,206 @@
+"""What the losses mean: each verdict on a run that has just that trouble, with its start; and the command on bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gandiag
+from gandiag.catalogue import load_entries
+from gandiag.errors import ExitCode, SourceError
+from gandiag.record import Record
+from gandiag.verdict.remedies import load_remedies
+from gandiag.verdict.training_rules import EVENT_RULES
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = ROOT / "fixtures" / "logs"
+N = 1000
+
+
+def red(seed: int, phi: float = 0.8, n: int = N) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    found = rng.standard_normal(n)
+    for at in range(1, n):
+        found[at] = phi * found[at - 1] + np.sqrt(1 - phi**2) * found[at]
+    return found
+
+
+def healthy(seed: int = 0) -> dict[str, np.ndarray]:
+    """A run with a warm-up, then noise around its equilibrium."""
+    decay = np.exp(-np.arange(N) / 30)
+    return {"generator": 1.5 + 2 * decay + 0.1 * red(seed), "discriminator": 1.1 + decay + 0.1 * red(seed + 100), "step": np.arange(N) * 10.0}
+
+
+def judged(**changed: Any) -> Any:
+    return gandiag.losses({**healthy(), **changed})
+
+
+def alarms(seeds: range) -> list[int]:
+    """Seeds whose healthy run is not called settled; whatever is called otherwise is an oscillation with a p-value."""
+    found = {seed: gandiag.losses(healthy(seed)) for seed in seeds}
+    assert all(run.exit_code == ExitCode.OK and not run.findings for run in found.values() if run.verdict == "settled")
+    assert all(run.verdict in ("settled", "oscillating") for run in found.values())
+    return [seed for seed, run in found.items() if run.verdict != "settled"]
+
+
+def test_a_healthy_run_has_settled() -> None:
+    """Eight runs at a level of 5 %: the seeds are fixed, and one of them holds a band of p = .01, as one run in a hundred does."""
+    assert alarms(range(20, 28)) == [27]
+
+
+@pytest.mark.slow
+def test_healthy_runs_have_settled() -> None:
+    """A hundred runs at a level of 5 %: twelve alarms or more have a probability of 0.4 %."""
+    assert len(alarms(range(100, 200))) < 12
+
+
+def at_half(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(N) < N // 2, before, after)
+
+
+def test_nan_to_the_end_has_failed() -> None:
+    found = judged(discriminator=at_half(healthy()["discriminator"], np.full(N, np.nan)))
+    assert found.verdict == "failed" and found.document["events"][0]["step"] == 5000
+
+
+def test_a_single_nan_is_a_note() -> None:
+    loss = healthy()["discriminator"]
+    loss[300] = np.nan
+    found = judged(discriminator=loss)
+    assert found.verdict == "settled" and "not finite" in " ".join(found.document["notes"])
+
+
+def test_blow_up_has_failed() -> None:
+    found = judged(generator=at_half(healthy()["generator"], np.full(N, 1e7)))
+    assert found.verdict == "failed" and found.document["events"][0]["step"] == 5000
+
+
+def test_a_pinned_discriminator_has_won() -> None:
+    base = healthy()
+    won = at_half(base["discriminator"], np.abs(0.002 * red(5)))
+    found = judged(discriminator=won, generator=at_half(base["generator"], 8 + red(6)))
+    event = found.document["events"][0]
+    assert found.verdict == "discriminator_wins" and event["step"] == pytest.approx(5000, abs=200)
+    assert any(entry["key"] == "gradient_penalty" for entry in found.findings[0].remedies)
+
+
+def test_scores_say_it_too() -> None:
+    real, fake = at_half(0.6 + 0.05 * red(1), np.clip(0.995 + 0.002 * red(1), 0, 1)), at_half(0.4 + 0.05 * red(2), np.clip(0.004 + 0.002 * red(2), 0, 1))
+    assert judged(score_real=real, score_fake=fake).verdict == "discriminator_wins"
+    fooled = at_half(0.5 + 0.05 * red(2), np.clip(0.99 + 0.002 * red(2), 0, 1))
+    assert judged(score_fake=fooled, score_real=0.5 + 0.01 * red(3)).verdict == "generator_wins"
+
+
+def test_a_wasserstein_loss_has_no_level() -> None:
+    """A critic's loss may rest near 0, from below, in a good run."""
+    found = judged(discriminator=-0.005 + 0.003 * red(3), generator=0.3 + 0.1 * red(4))
+    assert found.document["family"] == "unbounded" and found.verdict == "settled"
+
+
+def test_a_runaway_level_diverges() -> None:
+    """A critic's loss that runs off exponentially."""
+    grown = -np.exp(np.arange(N) / 150) + 0.1 * red(7)
+    assert judged(discriminator=grown).verdict == "diverging"
+
+
+def test_bursts_in_both_losses_are_mode_hopping() -> None:
+    base, rng = healthy(), np.random.default_rng(3)
+    for start in np.sort(rng.choice(np.arange(150, 950, 20), 9, replace=False)):
+        base["generator"][start : start + 6] += 2.5
+        base["discriminator"][start : start + 6] -= 1.0
+    assert gandiag.losses(base).verdict == "mode_hopping"
+
+
+def test_single_odd_batches_are_no_bursts() -> None:
+    base = healthy()
+    base["generator"][::97] += 3
+    assert "mode_hopping" not in {event["kind"] for event in gandiag.losses(base).document["events"]}
+
+
+def test_the_start_of_an_oscillation_is_found() -> None:
+    t = np.arange(N)
+    one, other = (np.where(t < 500, 0, 0.5 * turn(2 * np.pi * t / 25)) for turn in (np.sin, np.cos))
+    found = judged(generator=healthy()["generator"] + one, discriminator=healthy()["discriminator"] + other)
+    line = found.document["oscillation"]
+    assert found.verdict == "oscillating" and line["period"] == pytest.approx(250, rel=0.02) and line["start"] == pytest.approx(5000, abs=1000)
+    assert line["coherence"] > 0.8 and abs(abs(line["phase"]) - 90) < 15
+
+
+@pytest.mark.parametrize("series", [{"generator": np.ones(200)}, {"generator": np.arange(10.0), "discriminator": np.arange(10.0)}, {"generator": red(1)}])
+def test_too_little_is_inconclusive(series: dict[str, np.ndarray]) -> None:
+    found = gandiag.losses(series)
+    assert found.verdict == "inconclusive" and found.exit_code == ExitCode.INSUFFICIENT and found.document["doubts"]
+
+
+@pytest.mark.parametrize("source", [{"loss": [1, 2]}, {"generator": [[1.0]]}, {"generator": ["a"]}, {"generator": [1.0], "step": [1, 2]}, {}])
+def test_what_is_no_series(source: Any) -> None:
+    with pytest.raises(SourceError):
+        gandiag.losses(source)
+
+
+def test_every_finding_is_explained_and_has_advice() -> None:
+    for code, _ in EVENT_RULES.values():
+        assert code in load_entries() and load_remedies()["advice"][code]
+
+
+def test_an_audit_with_a_log_carries_it_and_keeps_its_verdict() -> None:
+    ring = str(ROOT / "fixtures" / "ring_healthy.pt")
+    record = gandiag.audit(ring, n=300, exhibits=False, log=str(LOGS / "dcgan.txt"))
+    assert record.verdict == "not_degenerate" and record.training is not None and record.training["verdict"] == "oscillating"
+    assert [finding.level for finding in record.findings if finding.rule == "GD706"] == ["warning"]
+    assert Record.from_json(record.to_json()).to_json() == record.to_json()
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    return subprocess.run([sys.executable, "-m", "gandiag", "losses", *arguments], capture_output=True, text=True, env=environ, cwd=cwd, check=False)
+
+
+def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
+    page = tmp_path / "losses.html"
+    done = run(str(LOGS / "dcgan.txt"), "--html", str(page))
+    assert done.returncode == 1 and done.stdout.startswith("OSCILLATING") and "period 24" in done.stdout and "try 1" in done.stdout
+    assert done.stdout.rstrip().endswith(str(page)) and max(map(len, done.stdout.split("\n")[:-2])) <= 80
+    text = page.read_text()
+    assert text.count("<svg") >= 5 and "When it oscillates" in text and "<script" not in text and "http://" not in text and "Oscillating" in text
+    document = json.loads(run(str(LOGS / "dcgan.txt"), "--json").stdout)
+    assert document["schema"] == "gandiag.losses/1" and document["columns"]["generator"] == "Loss_G"
+    assert set(document["oscillation"]) >= {"p_value", "period", "amplitude", "coherence", "phase", "start"}
+    assert set(document["read"]) >= {"format", "rows", "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "said"),
+    [
+        ("other.csv", "step,accuracy\n" + "1,0.5\n" * 50, 2, "no loss columns"),
+        ("one.csv", "loss\n" + "0.5\n" * 50, 2, "no"),
+        ("junk.bin", "\x00\x01\x02\x03" * 500, 2, "binary"),
+        ("ten.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i},1.{i}\n" for i in range(10)), 3, "too few"),
+        ("flat.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.5,0.7\n" for i in range(100)), 3, "constant"),
+        ("two.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.{i % 7}\n" for i in range(100)) * 2, 3, "2 runs"),
+        ("mixed.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.7\n{i + 5000},0.{i % 7},0.2\n" for i in range(100)), 3, "mixed"),
+        ("nan.csv", "step,g_loss,d_loss\n" + "".join(f"{i},nan,nan\n" for i in range(100)), 3, "one of the 100 rows"),
+    ],
+)
+def test_bad_logs_end_in_a_sentence(tmp_path: Path, name: str, content: str, code: int, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    done = run(name, cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split()) and "Traceback" not in done.stderr
+    assert code != 2 or "hint:" in done.stderr
+
+
+def test_a_truncated_event_file_shows_what_could_be_read(tmp_path: Path) -> None:
+    whole = (LOGS / "events.out.tfevents.fixture").read_bytes()
+    for share, code, said in ((0.6, (0, 1, 3), "ends within a record"), (0.002, (2,), "hint:")):
+        (tmp_path / "events.out.tfevents.cut").write_bytes(whole[: int(share * len(whole))])
+        done = run("events.out.tfevents.cut", cwd=tmp_path)
+        assert done.returncode in code and said in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,216 @@
+"""The gate below the waist: limits against intervals, policies in TOML with their lines, several records. No torch needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import records
+
+import gandiag
+from gandiag.errors import ConfigError, ExitCode, RecordError, VerdictError
+from gandiag.record import Measurement, Record, Score
+from gandiag.verdict.gate import GateResult, gate
+from gandiag.verdict.gate_policy import find_policy, parse_policy, read_policy
+from gandiag.verdict.limits import Limit, RecordValue, check_limit, get_record_value, list_limit_keys
+
+NAN = math.nan
+
+
+@cache
+def made(name: str) -> Record:
+    """Drawing the exhibits takes longer than all else here."""
+    return records.ALL[name]()
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "state"),
+    [
+        (0.1, 0.05, 0.15, "passed"),
+        (0.1, 0.05, 0.2, "passed"),  # an interval that ends at the limit lies within it
+        (0.3, 0.25, 0.35, "violated"),
+        (0.18, 0.1, 0.25, "inconclusive"),
+        (0.3, None, None, "violated"),  # a fact has no interval
+        (0.2, None, None, "passed"),
+        (None, None, None, "unmeasured"),
+        (NAN, NAN, NAN, "inconclusive"),
+        (0.1, NAN, 0.15, "inconclusive"),
+        (0.1, 0.05, NAN, "inconclusive"),
+        (math.inf, math.inf, math.inf, "violated"),
+    ],
+)
+def test_a_limit_speaks_only_where_the_interval_does(value: Any, low: Any, high: Any, state: str) -> None:
+    assert check_limit(Limit("x", max=0.2), RecordValue(value, low, high)).state == state
+    mirrored = [None if part is None else 1 - part for part in (value, high, low)]
+    expected = check_limit(Limit("x", min=0.8), RecordValue(*mirrored)).state
+    assert expected == state or value == 0.2  # 1 - 0.2 rounds
+
+
+def test_both_sides_must_be_kept() -> None:
+    limit = Limit("x", min=0.2, max=0.6)
+    expected = {0.1: "violated", 0.2: "inconclusive", 0.4: "passed", 0.6: "inconclusive", 0.7: "violated"}
+    assert {value: check_limit(limit, RecordValue(value, value - 0.05, value + 0.05)).state for value in expected} == expected
+
+
+def test_every_kind_of_number_can_be_limited() -> None:
+    record = made("collapsed")
+    assert get_record_value(record, "score").bounds() == (0.44, 0.52)
+    assert get_record_value(record, "profile.missing").value == 0.41
+    assert get_record_value(record, "aspects.color").value == 0.46
+    assert get_record_value(record, "classes.disc_bright").value == 0.04
+    assert get_record_value(record, "classes.*").value == 0.97
+    assert get_record_value(record, "modes.missed").value == len(record.modes["missed"])
+    assert get_record_value(record, "frechet[imagenet]").high == 43.9
+    assert get_record_value(record, "fid").value is None and "Inception" in get_record_value(record, "fid").reason
+    assert get_record_value(record, "profile.nope").value is None and "missing" in get_record_value(record, "profile.nope").reason
+    for key in list_limit_keys(record):
+        assert get_record_value(record, key) is not None
+    with pytest.raises(ConfigError, match="recal'") as caught:
+        get_record_value(record, "recal")
+    assert "recall" in caught.value.hint
+
+
+VERDICTS = {"healthy": 0, "collapsed": 1, "complete": 1, "inconclusive": 3, "degeneracy": 3, "bare": 3, "wrong_scale": 0}
+
+
+@pytest.mark.parametrize("name", VERDICTS)
+def test_without_a_policy_the_verdict_decides(name: str) -> None:
+    assert gandiag.gate(made(name)).code == VERDICTS[name]
+
+
+def test_doubt_passes_only_where_the_policy_says_so() -> None:
+    assert gate(made("inconclusive"), {"allow": ["inconclusive"]}).code == 0
+    assert gate(made("degeneracy"), {"allow": ["inconclusive"]}).code == 3
+    assert gate(made("degeneracy"), {"allow": ["degeneracy"]}).code == 0
+    assert gate(made("collapsed"), {"allow": ["inconclusive", "degeneracy", "unmeasured"]}).code == 1
+    assert gate(made("healthy"), {"limits": {"fid": {"max": 30}}}).code == 3
+    assert gate(made("healthy"), {"limits": {"fid": {"max": 30}}, "allow": ["unmeasured"]}).code == 0
+
+
+@pytest.mark.parametrize("field", ["value", "low", "high"])
+def test_a_number_that_is_none_never_passes(field: str) -> None:
+    for nothing in (NAN, None):
+        record = dataclasses.replace(made("healthy"), score=dataclasses.replace(made("healthy").score, **{field: nothing}))
+        found = gate(record)
+        assert found.code == (0 if field == "value" else 3), field
+        measurements = {**record.measurements, "recall": Measurement(**{"value": 0.8, "low": 0.8, "high": 0.8, field: nothing})}
+        limited = gate(dataclasses.replace(made("healthy"), measurements=measurements), {"limits": {"recall": {"min": 0.6}}})
+        assert limited.code == (0 if (nothing is None and field != "value") or (field == "value" and nothing is not None) else 3), (field, nothing)
+
+
+def test_the_limit_of_the_policy_replaces_the_records() -> None:
+    record = made("collapsed")  # 0.48 [0.44, 0.52]
+    assert [gate(record, {"max-score": limit}).code for limit in (0.3, 0.44, 0.48, 0.52, 0.6)] == [1, 1, 3, 3, 0]
+    found = gate(record, {"max-score": 0.6})
+    assert found.record is not None and found.record.verdict == "healthy" and found.record.policy["limit"] == 0.6
+
+
+def test_a_doubtful_loading_is_held_against_nobody() -> None:
+    record = dataclasses.replace(made("collapsed"), measurements={"bn_mismatch": Measurement(1.2), "recall": Measurement(0.1, 0.05, 0.15)})
+    found = gate(record, {"limits": {"recall": {"min": 0.6}}})
+    assert found.code == 3 and all(check.state == "inconclusive" for check in found.checks) and "loading" in found.checks[0].reason.lower()
+
+
+def test_forbidden_findings_fail() -> None:
+    assert gate(made("collapsed"), {"max-score": 0.9, "forbid": ["GD103"]}).code == 0  # nothing is found below the limit
+    latent = {"dim": 4, "prior": "normal", "scale": 1.0, "trained_scale": {"value": 0.02, "low": 0.018, "high": 0.025, "source": "x"}}
+    record = dataclasses.replace(made("healthy"), subject={**made("healthy").subject, "latent": latent})
+    assert gate(record).code == 0 and gate(record, {"forbid": ["GD201"]}).code == 1
+
+
+POLICY = """
+# a policy
+[audit]
+seed = 3
+
+[gate]
+max-score = 0.6
+allow = ["unmeasured"]
+
+[gate.limits]
+recall = { min = 0.6 }
+profile.missing = { max = 0.1 }
+"frechet[imagenet]" = { max = 30 }
+classes."*" = { max = 0.3 }
+
+[gate.limits.near_duplicates]
+max = 0.5
+"""
+
+
+def test_the_failing_line_of_the_policy_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gandiag.toml"
+    path.write_text(POLICY)
+    found = gate(made("collapsed"), path)
+    lines = {check.key: int(check.where.rpartition(":")[2]) for check in found.checks}
+    text = POLICY.splitlines()
+    said = {"score": "max-score", "recall": "recall", "profile.missing": "profile.missing", "frechet[imagenet]": '"frechet', "classes.*": "classes."}
+    assert {key: text[lines[key] - 1].startswith(start) for key, start in said.items()} == dict.fromkeys(said, True)
+    assert text[lines["near_duplicates"] - 1] == "[gate.limits.near_duplicates]"
+    states = {check.key: check.state for check in found.checks}
+    bad = ("recall", "profile.missing", "frechet[imagenet]", "classes.*")
+    assert states == {"score": "passed", "near_duplicates": "passed", **dict.fromkeys(bad, "violated")}
+    assert [check.state for check in found.failures()] == ["violated"] * 4 and found.code == 1
+
+
+def test_a_policy_is_found_where_people_keep_it(tmp_path: Path) -> None:
+    assert find_policy(tmp_path).source == ""
+    (tmp_path / "pyproject.toml").write_text("[tool.gandiag.gate]\nmax-score = 0.3\nbaseline = 'old.json'\n")
+    found = find_policy(tmp_path)
+    assert found.max_score == 0.3 and found.baseline == str(tmp_path / "old.json") and found.lines["max-score"].endswith("pyproject.toml:2")
+    (tmp_path / "gandiag.toml").write_text("[audit]\nseed = 1\n")
+    assert find_policy(tmp_path).max_score == 0.3
+    (tmp_path / "gandiag.toml").write_text("[gate]\nmax-score = 0.1\n")
+    assert find_policy(tmp_path).max_score == 0.1
+
+
+BAD = [
+    ("[gate]\nmax_score = 0.2", "max-score"), ("[gate]\nmax-score = '0.2'", "number"), ("[gate]\nmax-score = nan", "number"),
+    ("[gate]\nmax-score = -1", "at least 0"),
+    ("[gate]\nmax-score = true", "number"), ("[gate]\nallow = 'all'", "list"), ("[gate]\nallow = ['everything']", "choose from"),
+    ("[gate.limits]\nrecall = 0.6", "{ min = 0.6 }"),
+    ("[gate.limits]\nrecall = { mni = 0.6 }", "min"), ("[gate.limits]\nrecall = {}", "{ max = 0.2 }"),
+    ("[gates]\nx = 1", "[gate]"), ("[gate", "correct"), ("gate = 3", "[gate]"),
+    ("[gate]\nlimits = 7", "{ max = 0.2 }"), ("[gate]\nbaseline = 7", "text"), ("[gate]\nforbid = [7]", "text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "hint"), BAD, ids=[text for text, _ in BAD])
+def test_a_policy_that_cannot_be_meant_is_an_error_with_an_action(text: str, hint: str, tmp_path: Path) -> None:
+    path = tmp_path / "gandiag.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError) as caught:
+        read_policy(path)
+    assert hint in caught.value.hint and ("\n" not in caught.value.message)
+
+
+def test_a_limit_on_nothing_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("[gate.limits]\nscore = { max = 0.9 }\nrecal = { min = 0.6 }\n")
+    with pytest.raises(ConfigError, match=r"p\.toml:3: .*recal"):
+        gate(made("healthy"), path)
+
+
+def test_results_can_be_raised_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    made("collapsed").write(path)
+    found = gandiag.gate(path)
+    assert isinstance(found, GateResult) and found.code is ExitCode.COLLAPSED and not found.passed
+    with pytest.raises(VerdictError, match=r"score must be below 0\.15") as caught:
+        found.raise_for_code()
+    assert isinstance(caught.value.record, Record)
+    gandiag.gate(made("healthy")).raise_for_code()
+    with pytest.raises(RecordError, match="schema"):
+        (tmp_path / "b.json").write_text("{}")
+        gandiag.gate(tmp_path / "b.json")
+
+
+def test_a_table_is_a_policy_too() -> None:
+    book = parse_policy({"max-score": 0.3, "limits": {"recall": {"min": 0.5, "max-regress": 0.1}}})
+    assert book.limits == (Limit("recall", 0.5, None, 0.1, "the policy"),) and book.max_score == 0.3
+    record = dataclasses.replace(made("healthy"), score=Score(0.2, 0.18, 0.22))
+    assert gate(record, book).code == 0
