@@ -28,7 +28,11 @@ def dcgan(size: int, width: int = 64) -> object:
     channels, side, into = width * size // 8, 4, 100
     layers += [nn.ConvTranspose2d(into, channels, 4, 1, 0, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
     while side * 2 < size:
-        layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False), nn.BatchNorm2d(channels // 2), nn.ReLU()]
+        layers += [
+            nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+        ]
         channels, side = channels // 2, side * 2
     return nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh()).eval()
 
@@ -84,7 +88,11 @@ def main() -> None:
     results: dict[str, dict[object, object]] = {}
 
     def passes() -> None:
-        results.update(run_sources(needs, {role: (study.batch_factory(role, needs), study.n_samples(role)) for role in needs}, timer=clock))
+        results.update(
+            run_sources(
+                needs, {role: (study.batch_factory(role, needs), study.n_samples(role)) for role in needs}, timer=clock
+            )
+        )
 
     forward, passed = seconds(bare), seconds(passes)
     sets = make_split(results["real"][SubsetSpec(view.name, 2 * ask.n)], results["fake"][SubsetSpec(view.name, ask.n)])  # type: ignore[arg-type]
@@ -98,7 +106,9 @@ def main() -> None:
     }
     taken = {name: seconds(work) for name, work in points.items()}
     total = passed + sum(taken.values())
-    print(f"bare forward passes      {forward:7.2f} s   {ask.n:,} generated and {2 * ask.n:,} real images, {ask.size} px, {view.name}")
+    print(
+        f"bare forward passes      {forward:7.2f} s   {ask.n:,} generated and {2 * ask.n:,} real images, {ask.size} px, {view.name}"
+    )
     print(f"the engine's passes      {passed:7.2f} s")
     for name, value in taken.items():
         print(f"  {name:<22} {value:7.2f} s   point value")

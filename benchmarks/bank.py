@@ -38,7 +38,9 @@ def main() -> None:
         problems = run_jobs(todo, Path(place) / "two", 2)
         two = time.perf_counter() - start
     assert said == ["done"] * 4 and not problems, (said, problems)
-    print(f"one process {one:.1f} s, two {two:.1f} s: {two / one:.2f}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"one process {one:.1f} s, two {two:.1f} s: {two / one:.2f}; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
 
 
 if __name__ == "__main__":

@@ -46,11 +46,15 @@ def timed(call: Callable[[], float], repeats: int = 1) -> tuple[float, float]:
 
 def by_sqrtm(real: Gaussian, fake: Gaussian) -> float:
     root = sqrtm(real.cov.numpy() @ fake.cov.numpy()).real
-    return float((real.mean - fake.mean).square().sum() + real.cov.trace() + fake.cov.trace()) - 2 * float(np.trace(root))
+    return float((real.mean - fake.mean).square().sum() + real.cov.trace() + fake.cov.trace()) - 2 * float(
+        np.trace(root)
+    )
 
 
 def row(name: str, seconds: float, value: float, base: tuple[float, float]) -> None:
-    print(f"{name:<44} {seconds:8.3f} s   {base[0] / seconds:6.1f} x   {value:.10g}   differs by {abs(value / base[1] - 1):.1e}")
+    print(
+        f"{name:<44} {seconds:8.3f} s   {base[0] / seconds:6.1f} x   {value:.10g}   differs by {abs(value / base[1] - 1):.1e}"
+    )
 
 
 def main() -> None:
@@ -76,7 +80,11 @@ def many(dim: int) -> None:
     print(f"D = {dim}, from means and covariances")
     base = timed(lambda: by_sqrtm(real, fake))
     row("scipy.linalg.sqrtm", *base, base)
-    row("torch-fidelity (eigvals of the product)", *timed(lambda: fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]), base)
+    row(
+        "torch-fidelity (eigvals of the product)",
+        *timed(lambda: fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]),
+        base,
+    )
     row("gandiag", *timed(lambda: frechet_distance(real, fake), 3), base)
     anchor = reference_statistics(real)
     row("gandiag, reference factored before", *timed(lambda: frechet_to_reference(anchor, fake), 3), base)

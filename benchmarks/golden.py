@@ -27,13 +27,43 @@ sys.path.insert(0, str(ROOT))
 FIXTURES = Path("fixtures")  # relative, so that records do not depend on where the checkout lies
 
 # Strings that are data, not wording: compared like numbers.
-EXACT = {"verdict", "kinds", "kind", "rule", "level", "status", "unit", "better", "schema", "basis", "prior", "axis", "format", "loader", "container", "condition", "sha256"}
+EXACT = {
+    "verdict",
+    "kinds",
+    "kind",
+    "rule",
+    "level",
+    "status",
+    "unit",
+    "better",
+    "schema",
+    "basis",
+    "prior",
+    "axis",
+    "format",
+    "loader",
+    "container",
+    "condition",
+    "sha256",
+}
 IGNORED = {"seconds", "versions", "generated", "time", "device_name", "threads"}
 REAL = str(FIXTURES / "real.npz")
 MODELS = ("collapsed.pt", "healthy.pt", "mode_dropping.pt", "scale_mismatched.pt", "training_state.pt")
 RINGS = ("ring_healthy.pt", "ring_one_mode.safetensors")
-FAMILIES = ("biggan", "ctgan.pt", "ddpm", "lightweight", "lightweight.safetensors", "lightweight_attention", "mimicry_cgan.pth", "mimicry_infomax.pth",
-            "mimicry_sagan.pth", "mimicry_sngan.pth", "stylegan2", "torchgan_dcgan.model")  # fmt: skip
+FAMILIES = (
+    "biggan",
+    "ctgan.pt",
+    "ddpm",
+    "lightweight",
+    "lightweight.safetensors",
+    "lightweight_attention",
+    "mimicry_cgan.pth",
+    "mimicry_infomax.pth",
+    "mimicry_sagan.pth",
+    "mimicry_sngan.pth",
+    "stylegan2",
+    "torchgan_dcgan.model",
+)
 
 
 def cases() -> Iterator[tuple[str, list[str]]]:
@@ -42,12 +72,18 @@ def cases() -> Iterator[tuple[str, list[str]]]:
         yield f"audit-{name}", ["audit", str(FIXTURES / name), "--real", REAL, "-n", "300", "--json"]
         yield f"audit-alone-{name}", ["audit", str(FIXTURES / name), "-n", "200", "--json"]
     for name in RINGS:
-        yield f"audit-{name}", ["audit", str(FIXTURES / name), "--real", str(FIXTURES / "ring.npz"), "-n", "500", "--json"]
+        yield (
+            f"audit-{name}",
+            ["audit", str(FIXTURES / name), "--real", str(FIXTURES / "ring.npz"), "-n", "500", "--json"],
+        )
     yield "audit-samples", ["audit", REAL, "--real", REAL, "-n", "300", "--json"]
     yield "audit-folders", ["audit", str(FIXTURES / "real_by_class"), "--json"]
     for name in FAMILIES:
         yield f"audit-{name}", ["audit", str(FIXTURES / "families" / name), "-n", "24", "--json"]
-    for path in [*(FIXTURES / name for name in (*MODELS, *RINGS)), *(FIXTURES / "families" / name for name in FAMILIES)]:
+    for path in [
+        *(FIXTURES / name for name in (*MODELS, *RINGS)),
+        *(FIXTURES / "families" / name for name in FAMILIES),
+    ]:
         yield f"inspect-{path.name}", ["inspect", str(path), "--json"]
         yield f"spec-{path.name}", ["audit", str(path), "--spec", "{spec}", "--dry-run"]
     for path in sorted((ROOT / FIXTURES / "logs").iterdir()):
@@ -73,7 +109,9 @@ def freeze(folder: Path, only: str) -> None:
             text = out.getvalue()
             document = json.loads(text) if text.startswith("{") else None
             settings = json.loads(spec.read_text()) if spec.exists() else None
-            (folder / f"{name}.json").write_text(json.dumps({"exit": int(code), "document": document, "spec": settings}, indent=1))
+            (folder / f"{name}.json").write_text(
+                json.dumps({"exit": int(code), "document": document, "spec": settings}, indent=1)
+            )
             print(name, int(code), flush=True)
 
 
@@ -90,7 +128,9 @@ def differences(before: Any, after: Any, where: str = "", exact: bool = False) -
                 if ".assumptions" not in where:
                     yield f"{place} is new"
             else:
-                yield from differences(before[key], after[key], place, exact or key in EXACT or where.startswith(".spec"))
+                yield from differences(
+                    before[key], after[key], place, exact or key in EXACT or where.startswith(".spec")
+                )
     elif isinstance(before, list) and isinstance(after, list):
         if len(before) != len(after):
             yield f"{where} has {len(after)} entries, not {len(before)}"

@@ -49,9 +49,13 @@ def judged(truth: Truth, net: nn.Module, network: LoadedGenerator) -> dict[str, 
         right = said[what].value.split(" ")[0] == true or (equal and what != "latent prior")
         found[name] = Judged(right, said[what].source == "undecided", f"{said[what].value} [{said[what].source}]")
     if truth.layers in STRIDES:
-        places = [entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))]
+        places = [
+            entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))
+        ]
         start, layers = STRIDES[truth.layers]
-        true = tuple(format_stride(geometry) for _, *geometry in layers[start == 1 :])  # strides that start from one pixel are not asked for
+        true = tuple(
+            format_stride(geometry) for _, *geometry in layers[start == 1 :]
+        )  # strides that start from one pixel are not asked for
         right = format_module_strides(network.module)[:-1] == true[:-1]  # behind the last layer stands no norm
         told = "; ".join(f"{entry.value} [{entry.source}]" for entry in places)
         undecided = any(entry.source == "undecided" for entry in places)
@@ -66,7 +70,9 @@ def judged(truth: Truth, net: nn.Module, network: LoadedGenerator) -> dict[str, 
     if truth.dropout is not None:
         entry = said["dropout in training, none in use"]
         near = abs(float(entry.value.split(" ")[0]) - truth.dropout) <= 0.101
-        found["dropout (to 0.1; none in use)"] = Judged(near, "undecided" in entry.value, f"{entry.value} [{entry.source}]")
+        found["dropout (to 0.1; none in use)"] = Judged(
+            near, "undecided" in entry.value, f"{entry.value} [{entry.source}]"
+        )
     return found
 
 
@@ -92,9 +98,16 @@ def read(truth: Truth, net: nn.Module, path: Path) -> dict[str, Judged]:
         named = re.search(r"--image-size (\d+)", problem.hint)
         if named is None:
             print(f"{truth}\n   refused: {problem.message}")
-            return {name: Judged(False, True, problem.message) for name in ("strides" if truth.layers in STRIDES else "upsampling", SIZE)}
+            return {
+                name: Judged(False, True, problem.message)
+                for name in ("strides" if truth.layers in STRIDES else "upsampling", SIZE)
+            }
         found = judged(truth, net, load_generator(path, AuditConfig(image_size=int(named[1]))))
-        asked = {name: Judged(found[name].right, True, problem.message) for name in ("strides", "upsampling") if name in found}
+        asked = {
+            name: Judged(found[name].right, True, problem.message)
+            for name in ("strides", "upsampling")
+            if name in found
+        }
         return {**found, **asked, SIZE: Judged(int(named[1]) == _side(truth, net), True, problem.message)}
 
 
@@ -136,13 +149,23 @@ def main() -> None:
             truth = Truth.drawn(seed)
             for name, one in study(truth, folder / f"{seed}_{options.steps}.pt", options.steps).items():
                 row = table.setdefault(name, Counter())
-                row.update(["all"] + ["named"] * one.right + ["decided"] * (one.right and not one.asked) + ["wrong"] * (not one.right and not one.asked))
+                row.update(
+                    ["all"]
+                    + ["named"] * one.right
+                    + ["decided"] * (one.right and not one.asked)
+                    + ["wrong"] * (not one.right and not one.asked)
+                )
                 row.update(["asked"] * one.asked)
                 if one.asked or not one.right:
-                    print(f"{truth}\n   {name}, {'right' if one.right else 'wrong'}{', asked' * one.asked}: {one.said}", flush=True)
+                    print(
+                        f"{truth}\n   {name}, {'right' if one.right else 'wrong'}{', asked' * one.asked}: {one.said}",
+                        flush=True,
+                    )
     print(f"\n{'question':<32} {'named rightly':>14} {'decided rightly':>16} {'asked':>6} {'decided wrongly':>16}")
     for name, row in sorted(table.items()):
-        print(f"{name:<32} {row['named']:>6} of {row['all']:<4} {row['decided']:>16} {row['asked']:>6} {row['wrong']:>16}")
+        print(
+            f"{name:<32} {row['named']:>6} of {row['all']:<4} {row['decided']:>16} {row['asked']:>6} {row['wrong']:>16}"
+        )
 
 
 if __name__ == "__main__":

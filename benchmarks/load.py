@@ -93,9 +93,16 @@ def measure(path: Path, sizes: list[tuple[int, int, bool]], repeats: int) -> dic
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(repeats):
         for side, code in SIDES.items():
-            done = subprocess.run([sys.executable, "-c", COMMON + code, str(path), json.dumps(sizes)], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", COMMON + code, str(path), json.dumps(sizes)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             runs[side].append(json.loads(done.stdout.splitlines()[-1]))
-    return {side: {key: min(run[key] for run in rows) for key in ("cpu", "wall", "peak")} for side, rows in runs.items()}
+    return {
+        side: {key: min(run[key] for run in rows) for key in ("cpu", "wall", "peak")} for side, rows in runs.items()
+    }
 
 
 def main() -> None:
@@ -110,12 +117,16 @@ def main() -> None:
         path = Path(folder) / "generator.pt"
         saved(sizes, path)
         found = measure(path, sizes, options.repeats)
-        print(f"{path.stat().st_size / 2**20:.0f} MiB, MLP of {count + 2} layers{', batch norm between them' * options.norm}")
+        print(
+            f"{path.stat().st_size / 2**20:.0f} MiB, MLP of {count + 2} layers{', batch norm between them' * options.norm}"
+        )
     for side, row in found.items():
         print(f"  {side:<8} {row['cpu']:6.2f} s processor {row['wall']:7.2f} s wall {row['peak'] / 2**20:8.0f} MiB")
     rest = {key: (found["load"][key] - found["hash"][key]) / found["torch"][key] for key in ("cpu", "wall")}
-    print(f"load without its hashing pass: {rest['cpu']:.2f} of torch's processor time, {rest['wall']:.2f} of its wall time (target 1.3), "
-          f"{found['load']['peak'] / found['torch']['peak']:.2f} of its memory (target 1.2); inspect {found['inspect']['cpu']:.2f} s (target 1)")
+    print(
+        f"load without its hashing pass: {rest['cpu']:.2f} of torch's processor time, {rest['wall']:.2f} of its wall time (target 1.3), "
+        f"{found['load']['peak'] / found['torch']['peak']:.2f} of its memory (target 1.2); inspect {found['inspect']['cpu']:.2f} s (target 1)"
+    )
 
 
 if __name__ == "__main__":

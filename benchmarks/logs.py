@@ -43,13 +43,20 @@ def text(path: Path, megabytes: int) -> None:
     with path.open("w") as file:
         while file.tell() < megabytes * 1_000_000:
             noise = rng.standard_normal((50_000, 2))
-            file.write("".join(form.format((at + i) // 5000, (at + i) % 5000, 1 + 0.1 * d, 2 + 0.1 * g) for i, (d, g) in enumerate(noise)))
+            file.write(
+                "".join(
+                    form.format((at + i) // 5000, (at + i) % 5000, 1 + 0.1 * d, 2 + 0.1 * g)
+                    for i, (d, g) in enumerate(noise)
+                )
+            )
             at += 50_000
 
 
 def measured(path: Path) -> str:
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CHILD, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return f"{path.name}: {done.stdout.strip() or done.stderr[-500:]} (with start: {time.perf_counter() - start:.1f} s)"
 
 
@@ -59,7 +66,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1000)
     ask = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for path, write, size in ((Path(folder, "rows.csv"), table, ask.rows), (Path(folder, "scrollback.txt"), text, ask.megabytes)):
+        for path, write, size in (
+            (Path(folder, "rows.csv"), table, ask.rows),
+            (Path(folder, "scrollback.txt"), text, ask.megabytes),
+        ):
             write(path, size)
             print(f"{path.stat().st_size / 1e6:,.0f} MB {measured(path)}", flush=True)
             path.unlink()

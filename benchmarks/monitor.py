@@ -60,8 +60,10 @@ def collapse(seed: int) -> str:
     first = warnings[0] if warnings else None
     before = sum(look.is_alarm for look in watch.evaluations if LEARNED <= look.step <= frozen)
     told = "early" if first is not None and first <= lost else "LATE"
-    return (f"seed {seed}: eight modes until {frozen}, half gone at {lost}, first warning at {first}: {told}; {before} warnings between "
-            f"{LEARNED} and {frozen}; {len(watch.evaluations)} looks, overhead {100 * watch.overhead:.2f} %")  # fmt: skip
+    return (
+        f"seed {seed}: eight modes until {frozen}, half gone at {lost}, first warning at {first}: {told}; {before} warnings between "
+        f"{LEARNED} and {frozen}; {len(watch.evaluations)} looks, overhead {100 * watch.overhead:.2f} %"
+    )
 
 
 def vanilla(seed: int) -> str:
@@ -81,7 +83,15 @@ def identical(seed: int, steps: int = 300) -> bool:
             made.step()
             if watched:
                 watch(made.steps, made.generator.net)
-        weights.append(torch.cat([entry.detach().flatten() for net in (made.generator.net, made.discriminator.net) for entry in net.state_dict().values()]))
+        weights.append(
+            torch.cat(
+                [
+                    entry.detach().flatten()
+                    for net in (made.generator.net, made.discriminator.net)
+                    for entry in net.state_dict().values()
+                ]
+            )
+        )
     return torch.equal(*weights)
 
 

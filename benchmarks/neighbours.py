@@ -70,16 +70,31 @@ def main() -> None:
         return
     threads = str(chosen.threads)
     environ = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
+    environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]
+    )
     found = {}
     for who in WHO:
-        command = [sys.executable, __file__, "--who", who, "-n", str(chosen.n), "--dim", str(chosen.dim), "--clock", chosen.clock]
+        command = [
+            sys.executable,
+            __file__,
+            "--who",
+            who,
+            "-n",
+            str(chosen.n),
+            "--dim",
+            str(chosen.dim),
+            "--clock",
+            chosen.clock,
+        ]
         found[who] = json.loads(subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout)
         print(who.ljust(8), "  ".join(f"{key} {value:.6g}" for key, value in found[who].items()), flush=True)
     theirs, ours = found["prdc"], found["gandiag"]
     worst = max(abs(theirs[key] - ours[key]) for key in ("precision", "recall", "density", "coverage"))
-    print(f"gandiag is {theirs['seconds'] / ours['seconds']:.1f} x faster at {ours['megabytes'] / theirs['megabytes']:.2f} of the memory "
-          f"({ours['total'] / theirs['total']:.2f} of the whole process's); results differ by at most {worst:.1e}")
+    print(
+        f"gandiag is {theirs['seconds'] / ours['seconds']:.1f} x faster at {ours['megabytes'] / theirs['megabytes']:.2f} of the memory "
+        f"({ours['total'] / theirs['total']:.2f} of the whole process's); results differ by at most {worst:.1e}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,14 @@ from gandiag.metrics.inception import inception_score
 from gandiag.metrics.kernel_distance import kid_subsets
 from gandiag.metrics.precision_recall import KEYS, prdc
 
-KID = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1.0, "verbose": False, "rng_seed": 2020}
+KID = {
+    "kid_kernel": "poly",
+    "kid_kernel_poly_degree": 3,
+    "kid_kernel_poly_gamma": None,
+    "kid_kernel_poly_coef0": 1.0,
+    "verbose": False,
+    "rng_seed": 2020,
+}
 
 
 def worlds(n: int, dim: int) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -59,10 +66,18 @@ def pairs(real: Tensor, fake: Tensor) -> Iterator[tuple[str, float, float]]:
     yield "kid (torch-fidelity)", found, kid_subsets(x, y, subsets=10, size=size)[0]
     sides = [fid_features_to_statistics(side) for side in (y, x)]
     distance = frechet_distance(x, y)
-    yield "fid (torch-fidelity)", fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"], distance
+    yield (
+        "fid (torch-fidelity)",
+        fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"],
+        distance,
+    )
     root = float(np.trace(sqrtm(sides[0]["sigma"] @ sides[1]["sigma"]).real))
     gap = sides[0]["mu"] - sides[1]["mu"]
-    yield "frechet (sqrtm)", float(gap @ gap + np.trace(sides[0]["sigma"]) + np.trace(sides[1]["sigma"]) - 2 * root), distance
+    yield (
+        "frechet (sqrtm)",
+        float(gap @ gap + np.trace(sides[0]["sigma"]) + np.trace(sides[1]["sigma"]) - 2 * root),
+        distance,
+    )
     yield "is (torch-fidelity)", isc_features_to_metric(fake)["inception_score_mean"], inception_score(fake)[0]
 
 
@@ -76,7 +91,9 @@ def main() -> int:
         scale = float(real.double().var(0).sum())
         for name, theirs, ours in pairs(real, fake):
             # Rank-deficient covariances cost every route √eps of the trace; where the distance itself is 0 only that is left.
-            slack = 1e-6 * max(abs(theirs), scale if "fid" in name or "frechet" in name else 1e-6 if "kid" in name else 1)
+            slack = 1e-6 * max(
+                abs(theirs), scale if "fid" in name or "frechet" in name else 1e-6 if "kid" in name else 1
+            )
             equal = abs(theirs - ours) <= slack
             failed += not equal
             print(f"{'ok ' if equal else 'OFF'} {world:<22} {name:<24} {theirs:.10g}  {ours:.10g}")

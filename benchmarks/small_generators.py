@@ -11,7 +11,14 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 NZ, WIDTH, BATCH = 16, 16, 64
-HIDDEN = {"relu": nn.ReLU, "leaky:0.2": lambda: nn.LeakyReLU(0.2), "gelu": nn.GELU, "elu": nn.ELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+HIDDEN = {
+    "relu": nn.ReLU,
+    "leaky:0.2": lambda: nn.LeakyReLU(0.2),
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
 # Side behind the linear layer, or 1 where a kernel takes z, then (kernel, stride, padding, output padding): DCGAN, deeper, two courses',
 # three repositories' and two tutorials' ways to 16, 24, 28 and 32 pixels.
 STRIDES = {
@@ -25,7 +32,7 @@ STRIDES = {
     "tutorial": (7, [(5, 1, 2, 0), (5, 2, 2, 1), (5, 2, 2, 1)]),
     "deep": (1, [(4, 1, 0, 0), (4, 2, 1, 0), (4, 2, 1, 0), (4, 2, 1, 0)]),
     "doubled": (4, [(3, 2, 1, 1), (3, 2, 1, 1), (3, 2, 1, 1)]),
-}  # fmt: skip
+}
 RISES = ("nearest", "bilinear", "shuffle")
 
 
@@ -45,12 +52,27 @@ class Truth:
     def drawn(cls, seed: int) -> Truth:
         """Of ten in turn four have strides, four interpolate, one shuffles pixels, one is flat; all else by a coin of that seed."""
         rng = random.Random(seed)
-        kind = ("strides", "resized", "strides", "flat", "resized", "strides", "resized", "shuffle", "strides", "resized")[seed % 10]
+        kind = (
+            "strides",
+            "resized",
+            "strides",
+            "flat",
+            "resized",
+            "strides",
+            "resized",
+            "shuffle",
+            "strides",
+            "resized",
+        )[seed % 10]
         layers = {"strides": rng.choice(list(STRIDES)), "resized": rng.choice(["nearest", "bilinear"])}.get(kind, kind)
-        activation = rng.choice(["relu", "leaky:0.2"]) if rng.random() < 0.6 else rng.choice(["gelu", "elu", "silu", "tanh"])
+        activation = (
+            rng.choice(["relu", "leaky:0.2"]) if rng.random() < 0.6 else rng.choice(["gelu", "elu", "silu", "tanh"])
+        )
         dropout = rng.choice([None, 0.0, 0.2, 0.3, 0.5]) if kind == "strides" else None
         prior = rng.choice(["normal", "normal", "uniform", "unit"])
-        return cls(seed, layers, activation, rng.choice([1e-5, 0.8]), prior, dropout, kind == "resized" and rng.random() < 0.4)
+        return cls(
+            seed, layers, activation, rng.choice([1e-5, 0.8]), prior, dropout, kind == "resized" and rng.random() < 0.4
+        )
 
     @property
     def spatial(self) -> bool:
@@ -80,7 +102,12 @@ def _transposed(truth: Truth) -> nn.Sequential:
     into, parts = NZ, list[nn.Module]()
     if side > 1:
         into = WIDTH << (len(kernels) - 1)
-        parts += [nn.Linear(NZ, into * side**2, bias=False), nn.BatchNorm1d(into * side**2, truth.eps), *_behind(truth), nn.Unflatten(1, (into, side, side))]
+        parts += [
+            nn.Linear(NZ, into * side**2, bias=False),
+            nn.BatchNorm1d(into * side**2, truth.eps),
+            *_behind(truth),
+            nn.Unflatten(1, (into, side, side)),
+        ]
     for index, (kernel, stride, padding, extra) in enumerate(kernels):
         last = index == len(kernels) - 1
         out = 1 if last else max(8, WIDTH << (len(kernels) - 2 - index))
@@ -94,16 +121,35 @@ def _resized(truth: Truth) -> nn.Sequential:
     """A linear layer, a reshape, two doublings; `bare` has the layout, and the one ordinary norm, of a much-copied DCGAN."""
     wide = 24
     more = 4 if truth.layers == "shuffle" else 1
+
     def doubling() -> nn.Module:
         return nn.PixelShuffle(2) if more == 4 else nn.Upsample(scale_factor=2, mode=truth.layers)
 
     head = [nn.BatchNorm2d(wide)] if truth.bare else [nn.BatchNorm2d(wide, truth.eps), *_behind(truth)]
     if more == 4:  # convolution, shuffle, norm
-        body = [*head, nn.Conv2d(wide, 4 * wide, 3, 1, 1), doubling(), nn.BatchNorm2d(wide, truth.eps), *_behind(truth),
-                nn.Conv2d(wide, 2 * wide, 3, 1, 1), doubling(), nn.BatchNorm2d(wide // 2, truth.eps), *_behind(truth)]  # fmt: skip
+        body = [
+            *head,
+            nn.Conv2d(wide, 4 * wide, 3, 1, 1),
+            doubling(),
+            nn.BatchNorm2d(wide, truth.eps),
+            *_behind(truth),
+            nn.Conv2d(wide, 2 * wide, 3, 1, 1),
+            doubling(),
+            nn.BatchNorm2d(wide // 2, truth.eps),
+            *_behind(truth),
+        ]
     else:
-        body = [*head, doubling(), nn.Conv2d(wide, wide, 3, 1, 1), nn.BatchNorm2d(wide, truth.eps), *_behind(truth),
-                doubling(), nn.Conv2d(wide, wide // 2, 3, 1, 1), nn.BatchNorm2d(wide // 2, truth.eps), *_behind(truth)]  # fmt: skip
+        body = [
+            *head,
+            doubling(),
+            nn.Conv2d(wide, wide, 3, 1, 1),
+            nn.BatchNorm2d(wide, truth.eps),
+            *_behind(truth),
+            doubling(),
+            nn.Conv2d(wide, wide // 2, 3, 1, 1),
+            nn.BatchNorm2d(wide // 2, truth.eps),
+            *_behind(truth),
+        ]
     net = nn.Sequential()
     blocks = nn.Sequential(*body, nn.Conv2d(wide // 2, 1, 3, 1, 1), nn.Tanh())
     for name, part in (("l1", nn.Linear(NZ, wide * 16)), ("shape", nn.Unflatten(1, (wide, 4, 4))), ("blocks", blocks)):
@@ -113,7 +159,13 @@ def _resized(truth: Truth) -> nn.Sequential:
 
 def latents(truth: Truth, n: int) -> Tensor:
     """n latents of a generator's own prior, in the shape that it takes."""
-    z = torch.randn(n, NZ) if truth.prior == "normal" else torch.rand(n, NZ) if truth.prior == "unit" else 2 * torch.rand(n, NZ) - 1
+    z = (
+        torch.randn(n, NZ)
+        if truth.prior == "normal"
+        else torch.rand(n, NZ)
+        if truth.prior == "unit"
+        else 2 * torch.rand(n, NZ) - 1
+    )
     return z[:, :, None, None] if truth.spatial else z
 
 
@@ -125,10 +177,22 @@ def train(truth: Truth, steps: int) -> nn.Sequential:
     for part in net.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(part.weight, 0, 0.05)
-    digits = F.interpolate(torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1, (side, side), mode="bilinear")
+    digits = F.interpolate(
+        torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1, (side, side), mode="bilinear"
+    )
     wide = (side // 4) ** 2 * 32
-    critic = nn.Sequential(nn.Conv2d(1, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(wide, 1))
-    slow, fast = torch.optim.Adam(net.parameters(), 5e-4, (0.5, 0.999)), torch.optim.Adam(critic.parameters(), 5e-4, (0.5, 0.999))
+    critic = nn.Sequential(
+        nn.Conv2d(1, 16, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, 32, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(wide, 1),
+    )
+    slow, fast = (
+        torch.optim.Adam(net.parameters(), 5e-4, (0.5, 0.999)),
+        torch.optim.Adam(critic.parameters(), 5e-4, (0.5, 0.999)),
+    )
     for _ in range(steps):
         real, fake = digits[torch.randint(len(digits), (BATCH,))], net(latents(truth, BATCH))
         fast.zero_grad()
@@ -145,7 +209,13 @@ def unnumbered(truth: Truth, state: dict[str, Tensor]) -> dict[str, Tensor]:
     names: dict[str, str] = {}
     counts = {"linear": 0, "conv": 0, "norm": 0}
     for name, part in truth.build().named_modules():
-        kind = "linear" if isinstance(part, nn.Linear) else "conv" if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) else "norm"
+        kind = (
+            "linear"
+            if isinstance(part, nn.Linear)
+            else "conv"
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d))
+            else "norm"
+        )
         if any(True for _ in part.parameters(recurse=False)):
             counts[kind] += 1
             names[name] = f"{kind}{counts[kind]}"

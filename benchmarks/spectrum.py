@@ -74,7 +74,10 @@ def main() -> None:
                 start = time.perf_counter()
                 cells.append(alarms(n, phi, repeats, irregular=irregular))
                 kind = "irregular" if irregular else "regular"
-                print(f"{kind:<10} n {n:<5} phi {phi:<5} false alarms {cells[-1]:.4f}   ({time.perf_counter() - start:.0f} s)", flush=True)
+                print(
+                    f"{kind:<10} n {n:<5} phi {phi:<5} false alarms {cells[-1]:.4f}   ({time.perf_counter() - start:.0f} s)",
+                    flush=True,
+                )
         print(f"pooled {sum(cells) / len(cells):.4f}", flush=True)
 
 

@@ -41,9 +41,14 @@ def main() -> None:
         record = Path(folder) / "audit.json"
         record.write_text(records.collapsed().to_json())
         python, gandiag = [sys.executable, "-c"], [sys.executable, "-m", "gandiag"]
-        commands = {"import torch": [*python, "import torch"], "gandiag --help": [*gandiag, "--help"], "gandiag audit --help": [*gandiag, "audit", "--help"],
-                    "gandiag report": [*gandiag, "report", str(record)], "gandiag gate": [*gandiag, "gate", str(record), "--max-score", "0.6"],
-                    "gandiag compare": [*gandiag, "compare", str(record), str(record)]}  # fmt: skip
+        commands = {
+            "import torch": [*python, "import torch"],
+            "gandiag --help": [*gandiag, "--help"],
+            "gandiag audit --help": [*gandiag, "audit", "--help"],
+            "gandiag report": [*gandiag, "report", str(record)],
+            "gandiag gate": [*gandiag, "gate", str(record), "--max-score", "0.6"],
+            "gandiag compare": [*gandiag, "compare", str(record), str(record)],
+        }
         for command in commands.values():
             run(command)  # once unmeasured: the disk is warm then
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}

@@ -33,7 +33,10 @@ def bare(name: str) -> Callable[[], None]:
     """One step of D, then one of G, from one generated minibatch."""
     game = fresh(name)
     g, d, rng = game.generator.net, game.discriminator.net, torch.Generator().manual_seed(0)
-    adams = [torch.optim.Adam(list(player.net.parameters()), lr=player.adam.lr, betas=(player.adam.beta1, player.adam.beta2)) for player in sides(game)]
+    adams = [
+        torch.optim.Adam(list(player.net.parameters()), lr=player.adam.lr, betas=(player.adam.beta1, player.adam.beta2))
+        for player in sides(game)
+    ]
     size, draw, latent = game.setup.batch_size, game.setup.data.draw, game.setup.latent.dim
     one, zero = torch.ones(size, 1), torch.zeros(size, 1)
     sign = -1.0 if get_recipe(name).loss == "minimax" else 1.0
@@ -72,7 +75,9 @@ def main() -> None:
         generic = fresh(name)
         generic._shallow_gradients = None
         found = raced({"bare": bare(name), "trainer": fresh(name).step, "generic": generic.step}, ask.rounds)
-        ratios = "  ".join(f"{kind} {1e3 * seconds:6.2f} ms ({seconds / found['bare']:.2f})" for kind, seconds in found.items())
+        ratios = "  ".join(
+            f"{kind} {1e3 * seconds:6.2f} ms ({seconds / found['bare']:.2f})" for kind, seconds in found.items()
+        )
         print(f"{name:<22}{ratios}", flush=True)
 
 

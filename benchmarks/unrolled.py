@@ -47,7 +47,13 @@ def parts(game: GANTrainer, steps: int) -> Callable[[], None]:
         for _ in range(steps):
             loss = game._compute_losses(z, real, leaf)[0]
             gradients = torch.autograd.grad(loss, d.parameters, create_graph=True)
-            found = torch.autograd.grad(gradients, [*d.parameters, leaf], [entry.detach() for entry in gradients], materialize_grads=True, allow_unused=True)
+            found = torch.autograd.grad(
+                gradients,
+                [*d.parameters, leaf],
+                [entry.detach() for entry in gradients],
+                materialize_grads=True,
+                allow_unused=True,
+            )
         by_g = torch.autograd.grad(fake, g.parameters, found[-1])
         g.step(g.flatten(by_g))
 
@@ -141,13 +147,22 @@ def main() -> None:
         generic = fresh(name, ask.steps)
         generic._shallow_gradients = generic._stack_gradients = None
         yardstick = parts(fresh(name, ask.steps), ask.steps)
-        steps: dict[str, Callable[[], object]] = {"parts": yardstick, "trainer": fresh(name, ask.steps).step, "generic": generic.step}
+        steps: dict[str, Callable[[], object]] = {
+            "parts": yardstick,
+            "trainer": fresh(name, ask.steps).step,
+            "generic": generic.step,
+        }
         theirs = by_higher(fresh(name, ask.steps), ask.steps)
         found = raced(steps | ({"higher": theirs} if theirs else {}), ask.rounds)
-        ratios = "  ".join(f"{kind} {1e3 * seconds:7.1f} ms ({seconds / found['parts']:.2f})" for kind, seconds in found.items())
+        ratios = "  ".join(
+            f"{kind} {1e3 * seconds:7.1f} ms ({seconds / found['parts']:.2f})" for kind, seconds in found.items()
+        )
         gap = agreement(name, ask.steps)
         told = "not installed" if gap is None else f"{gap:.1e}"
-        print(f"{name:<22}{ratios}  gradient against higher: {told}, against autograd throughout: {expansion(name, ask.steps):.1e}", flush=True)
+        print(
+            f"{name:<22}{ratios}  gradient against higher: {told}, against autograd throughout: {expansion(name, ask.steps):.1e}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

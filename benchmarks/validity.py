@@ -30,8 +30,16 @@ import torch
 from gandiag.metrics.score.estimator import estimate_diversity_loss
 from gandiag.testing.toy_mixtures import Corruption, standard_mixture, validity_cases
 
-MODES = {"table": "validity", "auc": "validity_auc", "digits": "validity_classes", "images": "validity_classes", "stability": "validity_stability",
-         "nulls": "validity_nulls", "coverage": "validity_nulls", "cost": "validity_cost"}  # fmt: skip
+MODES = {
+    "table": "validity",
+    "auc": "validity_auc",
+    "digits": "validity_classes",
+    "images": "validity_classes",
+    "stability": "validity_stability",
+    "nulls": "validity_nulls",
+    "coverage": "validity_nulls",
+    "cost": "validity_cost",
+}
 
 
 def dims_of(options: argparse.Namespace) -> list[int]:
@@ -44,13 +52,17 @@ def seeds_of(options: argparse.Namespace, quick: int, full: int) -> range:
     return range(options.first_seed, options.first_seed + count)
 
 
-def drawn(injection: Corruption, dim: int, seed: int, n: int, separation: float | None = None) -> tuple[torch.Tensor, torch.Tensor, float]:
+def drawn(
+    injection: Corruption, dim: int, seed: int, n: int, separation: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Real rows (2n, D), generated rows (n, D) and the share of variety that they lack, for one seed."""
     world = standard_mixture(dim, seed, separation=separation)
     return world.sample(2 * n, 1000 + seed), injection.sample(world, n, 2000 + seed), injection.true_loss(world)
 
 
-def measure(injection: Corruption, dim: int, seed: int, options: argparse.Namespace) -> tuple[float, float, float, float]:
+def measure(
+    injection: Corruption, dim: int, seed: int, options: argparse.Namespace
+) -> tuple[float, float, float, float]:
     """Target, score and interval for one seed."""
     real, fake, target = drawn(injection, dim, seed, options.n, options.separation)
     score = estimate_diversity_loss(real, fake, seed=seed, replicates=options.replicates).score
@@ -71,7 +83,10 @@ def table(dim: int, options: argparse.Namespace) -> tuple[float, float]:
         covered = fmean(a <= t <= b for t, _, a, b in found)
         errors[case.name] = abs(value - target)
         interval = f"{low:.3f}–{high:.3f}   {covered:4.0%}" if options.replicates > 1 else ""
-        print(f"{case.name:30s} {target:.3f}  {value:.3f}  {pstdev(v for _, v, _, _ in found):.3f}   {interval}", flush=True)
+        print(
+            f"{case.name:30s} {target:.3f}  {value:.3f}  {pstdev(v for _, v, _, _ in found):.3f}   {interval}",
+            flush=True,
+        )
     if not errors:
         return 0.0, 0.0
     worst = max(errors, key=lambda name: errors[name])
@@ -89,7 +104,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="as many repeats as the published figures have")
     parser.add_argument("--dims", default="2,8,64,512", help="comma-separated")
     parser.add_argument("--seeds", type=int, default=0, help="how many; the table has ten")
-    parser.add_argument("--first-seed", type=int, default=0, help="seeds S, S + 1, …: fresh ones for a check that nothing was tuned on")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="seeds S, S + 1, …: fresh ones for a check that nothing was tuned on"
+    )
     parser.add_argument("--replicates", type=int, default=0, help="half-samples for the interval; 0: none")
     parser.add_argument("-n", type=int, default=1500, help="generated samples; twice as many real ones")
     parser.add_argument("--separation", type=float, help="of the modes, see gandiag.testing.mixture")

@@ -23,8 +23,17 @@ from gandiag.testing.competing_metrics import OTHER_METRICS, compute_metrics, me
 from gandiag.testing.selftest import MIN_LOSS, roc_auc
 from gandiag.testing.toy_mixtures import Corruption
 
-FIDELITY = tuple(Corruption(noise=noise, outlier_fraction=junk, std_factor=width) for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5)))
-WHOLE = {"half": {"mode_fraction": 0.5}, "quarter": {"mode_fraction": 0.75}, "every second": {"mode_fraction": 0.5, "alternate_modes": True}, "Zipf 1": {"zipf_exponent": 1.0}, "most": {"mode_fraction": 0.25}}
+FIDELITY = tuple(
+    Corruption(noise=noise, outlier_fraction=junk, std_factor=width)
+    for noise, junk, width in product((0.0, 0.5, 1.0, 2.0), (0.0, 0.2, 0.5), (1.0, 1.5))
+)
+WHOLE = {
+    "half": {"mode_fraction": 0.5},
+    "quarter": {"mode_fraction": 0.75},
+    "every second": {"mode_fraction": 0.5, "alternate_modes": True},
+    "Zipf 1": {"zipf_exponent": 1.0},
+    "most": {"mode_fraction": 0.25},
+}
 INSIDE = {"width .5": {"std_factor": 0.5}, "unique .5": {"unique_fraction": 0.5}}
 LOSSES = WHOLE | INSIDE
 KEYS = ("score", *OTHER_METRICS)
@@ -61,14 +70,23 @@ def areas(found: list[tuple[str, dict[str, float]]], losses: dict[str, object]) 
 
 def run(options: argparse.Namespace) -> dict[str, dict[str, dict[int, float]]]:
     """Prints and returns {"whole" | "all": {metric: {dim: area}}}; whole: losses of modes or of their proportions."""
-    found = {dim: [pair for seed in seeds_of(options, 1, 5) for pair in measured(dim, seed, options.n)] for dim in dims_of(options)}
+    found = {
+        dim: [pair for seed in seeds_of(options, 1, 5) for pair in measured(dim, seed, options.n)]
+        for dim in dims_of(options)
+    }
     out: dict[str, dict[str, dict[int, float]]] = {"whole": defaultdict(dict), "all": defaultdict(dict)}
     for dim, pairs_found in found.items():
         for title, losses in (("whole", WHOLE), ("all", LOSSES)):
             for key, value in areas(pairs_found, losses).items():
                 out[title][key][dim] = value
-    for title, said in (("whole", "modes dropped or out of proportion"), ("all", "those, half the width, or half the outputs distinct")):
-        _print(out[title], f"{said}: AUC against none, n = {options.n}, {len(next(iter(found.values()))) // 2} pairs a dimension")
+    for title, said in (
+        ("whole", "modes dropped or out of proportion"),
+        ("all", "those, half the width, or half the outputs distinct"),
+    ):
+        _print(
+            out[title],
+            f"{said}: AUC against none, n = {options.n}, {len(next(iter(found.values()))) // 2} pairs a dimension",
+        )
     return out
 
 

@@ -54,7 +54,9 @@ def digits() -> Images:
 
 def fixture_images() -> Images:
     with np.load(FIXTURES) as found:
-        return Images(torch.from_numpy(found["images"]).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(found["labels"]))
+        return Images(
+            torch.from_numpy(found["images"]).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(found["labels"])
+        )
 
 
 def embed(pixels: Tensor, name: str) -> Tensor:
@@ -80,7 +82,11 @@ def bootstrap(images: Images, label: int, count: int, generator: torch.Generator
     rows = images.pixels[images.labels == label].flatten(1)  # (m, P)
     centred = rows - rows.mean(0)
     spread = torch.randn(count, len(rows), generator=generator) @ centred / math.sqrt(len(rows) - 1)  # (count, P)
-    drawn = rows.mean(0) + math.sqrt(1 - KERNEL**2) * centred[torch.randint(len(rows), (count,), generator=generator)] + KERNEL * spread
+    drawn = (
+        rows.mean(0)
+        + math.sqrt(1 - KERNEL**2) * centred[torch.randint(len(rows), (count,), generator=generator)]
+        + KERNEL * spread
+    )
     return ((drawn.clamp(0, 1) * GREYS).round() / GREYS).unflatten(1, images.pixels.shape[1:])
 
 
@@ -89,7 +95,9 @@ def sampled(images: Images, order: list[int], n: int, seed: int) -> Images:
     generator = torch.Generator().manual_seed(seed)
     counts = [math.ceil(n / (len(order) - rank)) for rank in range(len(order))]
     parts = [bootstrap(images, label, count, generator) for label, count in zip(order, counts, strict=True)]
-    return Images(torch.cat(parts), torch.cat([torch.full((count,), label) for label, count in zip(order, counts, strict=True)]))
+    return Images(
+        torch.cat(parts), torch.cat([torch.full((count,), label) for label, count in zip(order, counts, strict=True)])
+    )
 
 
 def kept(labels: Tensor, gone: list[int], n: int | None = None) -> Tensor:
@@ -129,7 +137,10 @@ def score_images(name: str, seed: int, steps: range) -> dict[str, tuple[float, f
     for count in steps:
         gone = order[:count]
         lost = float(torch.isin(images.labels[reference], torch.tensor(gone)).double().mean()) if gone else 0.0
-        out[f"held-out {count}"] = lost, scored(name, real[reference], real[rest[kept(images.labels[rest], gone)]], seed)
+        out[f"held-out {count}"] = (
+            lost,
+            scored(name, real[reference], real[rest[kept(images.labels[rest], gone)]], seed),
+        )
     return out
 
 
@@ -139,8 +150,14 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     for name in (name for name in (("pixels", "imagenet") if of_digits else ("imagenet",)) if options.only in name):
         seeds = seeds_of(options, 3 if name == "pixels" else 1, 10 if name == "pixels" else 3)
-        found = [(score_digits if of_digits else score_images)(name, seed, range(10) if of_digits else range(8)) for seed in seeds]
-        print(f"\n{options.mode} by {name}, seeds {seeds.start} to {seeds.stop - 1}\nclasses dropped   target   score   error", flush=True)
+        found = [
+            (score_digits if of_digits else score_images)(name, seed, range(10) if of_digits else range(8))
+            for seed in seeds
+        ]
+        print(
+            f"\n{options.mode} by {name}, seeds {seeds.start} to {seeds.stop - 1}\nclasses dropped   target   score   error",
+            flush=True,
+        )
         out[name] = {}
         for step in found[0]:
             target, value = (fmean(one[step][i] for one in found) for i in (0, 1))

@@ -32,7 +32,14 @@ def once(n: int, replicates: int) -> dict[str, float]:
     score = estimate_diversity_loss(real, fake, replicates=replicates).score
     seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"n": n, "replicates": replicates, "seconds": seconds, "mebibytes": peak - before, "score": score.value, "threads": torch.get_num_threads()}
+    return {
+        "n": n,
+        "replicates": replicates,
+        "seconds": seconds,
+        "mebibytes": peak - before,
+        "score": score.value,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def resident() -> float:
@@ -49,13 +56,21 @@ def run(options: argparse.Namespace) -> list[dict[str, float]]:
     print("     n   replicates   seconds   MiB above imports and data   score")
     for n in FULL if options.full else SIZES:
         for replicates in (0, REPLICATES):
-            done = subprocess.run([sys.executable, str(HERE), str(n), str(replicates)], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, str(HERE), str(n), str(replicates)], capture_output=True, text=True, check=False
+            )
             if done.returncode:
-                print(f"{n:6d}   {replicates:10d}   failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}", flush=True)
+                print(
+                    f"{n:6d}   {replicates:10d}   failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
+                    flush=True,
+                )
                 continue
             one = json.loads(done.stdout)
             found.append(one)
-            print(f"{n:6d}   {replicates:10d}   {one['seconds']:7.2f}   {one['mebibytes']:26.0f}   {one['score']:.3f}", flush=True)
+            print(
+                f"{n:6d}   {replicates:10d}   {one['seconds']:7.2f}   {one['mebibytes']:26.0f}   {one['score']:.3f}",
+                flush=True,
+            )
     if options.plot:
         plot(found, options.plot)
         print(f"plot {options.plot}")
@@ -71,7 +86,10 @@ def plot(found: list[dict[str, float]], path: str) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for ax, key, name in zip(axes, ("seconds", "mebibytes"), ("seconds", "MiB above imports and data"), strict=True):
-        for replicates, mark, said in ((0, "o-", "value"), (REPLICATES, "s--", f"value and interval, {REPLICATES} replicates")):
+        for replicates, mark, said in (
+            (0, "o-", "value"),
+            (REPLICATES, "s--", f"value and interval, {REPLICATES} replicates"),
+        ):
             rows = [row for row in found if row["replicates"] == replicates and row[key] > 0]
             ax.loglog([row["n"] for row in rows], [row[key] for row in rows], mark, label=said)
         ax.set(xlabel="n generated samples, against 2n real ones", ylabel=name)

@@ -17,13 +17,22 @@ from gandiag.verdict.policy import Policy, compute_score_verdict
 
 N = 2000
 REPLICATES = 20
-COVERED = {"clean": Corruption(), "half dropped": Corruption(mode_fraction=0.5), "width .5": Corruption(std_factor=0.5), "half + 20 % junk": Corruption(mode_fraction=0.5, outlier_fraction=0.2)}
+COVERED = {
+    "clean": Corruption(),
+    "half dropped": Corruption(mode_fraction=0.5),
+    "width .5": Corruption(std_factor=0.5),
+    "half + 20 % junk": Corruption(mode_fraction=0.5, outlier_fraction=0.2),
+}
 LOSS = 0.3  # of the modes, rounded to whole ones: 2 of 8 in the plane would be .25, so three are dropped there
 
 
 def verdict(real: torch.Tensor, fake: torch.Tensor, seed: int) -> tuple[str, float]:
     found = estimate_diversity_loss(real, fake, seed=seed, replicates=REPLICATES)
-    return ("inconclusive" if found.inconclusive_reasons else compute_score_verdict(Score(**asdict(found.score)), Policy().limit)), found.score.value
+    return (
+        "inconclusive"
+        if found.inconclusive_reasons
+        else compute_score_verdict(Score(**asdict(found.score)), Policy().limit)
+    ), found.score.value
 
 
 def real_against_real(dim: int, seeds: range, n: int) -> tuple[Counter[str], list[float]]:
@@ -41,7 +50,10 @@ def with_a_loss(dim: int, seeds: range, n: int) -> Counter[str]:
     world = standard_mixture(dim)
     modes = len(world.weights)
     injection = Corruption(mode_fraction=1 - round(LOSS * modes + 0.49) / modes)
-    return Counter(verdict(world.sample(2 * n, 20_000 + seed), injection.sample(world, n, 30_000 + seed), seed)[0] for seed in seeds)
+    return Counter(
+        verdict(world.sample(2 * n, 20_000 + seed), injection.sample(world, n, 30_000 + seed), seed)[0]
+        for seed in seeds
+    )
 
 
 def covered(dim: int, injection: Corruption, seeds: range, n: int) -> tuple[float, float, float, float]:
@@ -69,8 +81,11 @@ def _nulls(options: argparse.Namespace) -> dict[object, object]:
         nulls, scores = real_against_real(dim, seeds, N)
         losses = with_a_loss(dim, seeds, N)
         out[dim, "null"], out[dim, "loss"] = nulls, losses
-        print(f"{dim:4d}-D  real against real {dict(nulls)}, score {fmean(scores):.3f} on average, {max(scores):.3f} at most;  "
-              f"30 % of the modes gone {dict(losses)}", flush=True)
+        print(
+            f"{dim:4d}-D  real against real {dict(nulls)}, score {fmean(scores):.3f} on average, {max(scores):.3f} at most;  "
+            f"30 % of the modes gone {dict(losses)}",
+            flush=True,
+        )
     return out
 
 
@@ -78,10 +93,15 @@ def _coverage(options: argparse.Namespace) -> dict[object, object]:
     seeds = seeds_of(options, 30, 300)
     dims = [8, 64] if options.dims == "2,8,64,512" else dims_of(options)
     out: dict[object, object] = {}
-    print(f"{len(seeds)} repeats from seed {seeds.start}, n = {options.n}\n{'':28s}covered   mean error   deviation   by interval")
+    print(
+        f"{len(seeds)} repeats from seed {seeds.start}, n = {options.n}\n{'':28s}covered   mean error   deviation   by interval"
+    )
     for dim in dims:
         for name, injection in COVERED.items():
             share, error, deviation, told = covered(dim, injection, seeds, options.n)
             out[dim, name] = share
-            print(f"{dim:4d}-D  {name:20s}  {share:6.1%}      {error:+.4f}       {deviation:.4f}        {told:.4f}", flush=True)
+            print(
+                f"{dim:4d}-D  {name:20s}  {share:6.1%}      {error:+.4f}       {deviation:.4f}        {told:.4f}",
+                flush=True,
+            )
     return out

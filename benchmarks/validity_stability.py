@@ -14,9 +14,13 @@ from gandiag.testing.toy_mixtures import LOSS_LEVELS, Corruption
 
 SIZES = (500, 1000, 2000, 5000)
 ROWS = {
-    "clean": Corruption(), "half of the modes": Corruption(mode_fraction=0.5), "width .5": Corruption(std_factor=0.5), "Zipf 1": Corruption(zipf_exponent=1.0),
-    "half + junk 20 %": Corruption(mode_fraction=0.5, outlier_fraction=0.2), "noise 1": Corruption(noise=1.0),
-}  # fmt: skip
+    "clean": Corruption(),
+    "half of the modes": Corruption(mode_fraction=0.5),
+    "width .5": Corruption(std_factor=0.5),
+    "Zipf 1": Corruption(zipf_exponent=1.0),
+    "half + junk 20 %": Corruption(mode_fraction=0.5, outlier_fraction=0.2),
+    "noise 1": Corruption(noise=1.0),
+}
 
 
 def by_size(dim: int, seeds: range, sizes: tuple[int, ...]) -> dict[str, float]:
@@ -31,7 +35,10 @@ def by_size(dim: int, seeds: range, sizes: tuple[int, ...]) -> dict[str, float]:
                 scores.append(estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value)
             means.append(fmean(scores))
         out[name] = max(means) - min(means)
-        print(f"{dim:4d}-D  {name:20s}" + "".join(f"  {mean:.3f}" for mean in means) + f"   moves {out[name]:.3f}", flush=True)
+        print(
+            f"{dim:4d}-D  {name:20s}" + "".join(f"  {mean:.3f}" for mean in means) + f"   moves {out[name]:.3f}",
+            flush=True,
+        )
     return out
 
 
@@ -45,10 +52,16 @@ def invariances(dim: int, seed: int, n: int) -> dict[str, float]:
         plain = estimate_diversity_loss(real, fake, seed=seed, replicates=0).score.value
         i, j = torch.randperm(len(real), generator=draw), torch.randperm(len(fake), generator=draw)
         offset = 10 * torch.randn(dim, generator=draw)
-        changed = {"rotation": (real @ turn, fake @ turn), "scale": (1000 * real, 1000 * fake), "shift": (real + offset, fake + offset),
-                   "order": (real[i], fake[j])}  # fmt: skip
+        changed = {
+            "rotation": (real @ turn, fake @ turn),
+            "scale": (1000 * real, 1000 * fake),
+            "shift": (real + offset, fake + offset),
+            "order": (real[i], fake[j]),
+        }
         for name, (a, b) in changed.items():
-            moved[name] = max(moved[name], abs(estimate_diversity_loss(a, b, seed=seed, replicates=0).score.value - plain))
+            moved[name] = max(
+                moved[name], abs(estimate_diversity_loss(a, b, seed=seed, replicates=0).score.value - plain)
+            )
     return moved
 
 
@@ -72,8 +85,14 @@ def run(options: argparse.Namespace) -> dict[str, dict[int, dict[str, float]]]:
     for dim in dims_of(options):
         print(f"\nmean score at n = {', '.join(map(str, sizes))}; seeds {seeds.start} to {seeds.stop - 1}")
         out["size"][dim] = by_size(dim, seeds, sizes)
-        for kind, found in (("invariance", [invariances(dim, seed, options.n) for seed in seeds]), ("ladder", [falls(dim, seed, options.n) for seed in seeds])):
+        for kind, found in (
+            ("invariance", [invariances(dim, seed, options.n) for seed in seeds]),
+            ("ladder", [falls(dim, seed, options.n) for seed in seeds]),
+        ):
             out[kind][dim] = {name: max(one[name] for one in found) for name in found[0]}
             said = "moved at most" if kind == "invariance" else "fell at most"
-            print(f"{dim:4d}-D  {said}: " + ", ".join(f"{name} {value:.4f}" for name, value in out[kind][dim].items()), flush=True)
+            print(
+                f"{dim:4d}-D  {said}: " + ", ".join(f"{name} {value:.4f}" for name, value in out[kind][dim].items()),
+                flush=True,
+            )
     return out

@@ -21,10 +21,16 @@ from .options import GroupedCommand, audit_options, format_config
 
 _NEVER = ("lfs", "html", "empty")  # neither weights nor samples
 
+
 @click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subject", metavar="CKPT|SAMPLES", required=False)
 @audit_options
-@click.option("--run", "run_path", metavar="DIR", help="audit every checkpoint of a run, and line them up with its log; what is audited already is kept")
+@click.option(
+    "--run",
+    "run_path",
+    metavar="DIR",
+    help="audit every checkpoint of a run, and line them up with its log; what is audited already is kept",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the record as one JSON document")
 @click.option("-o", "--output", "record_path", metavar="RECORD", help="write the record (JSON) here")
 @click.option("--html", "html_path", metavar="FILE", help="write one self-contained page here")
@@ -34,8 +40,20 @@ _NEVER = ("lfs", "html", "empty")  # neither weights nor samples
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("-v", "--verbose", count=True, help="seconds per stage, all measurements")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def audit_command(subject: str | None, run_path: str | None, as_json: bool, record_path: str | None, html_path: str | None, exit_zero: bool, dry_run: bool,
-          list_config: bool, quiet: int, verbose: int, debug: bool, **flags: Any) -> int:
+def audit_command(
+    subject: str | None,
+    run_path: str | None,
+    as_json: bool,
+    record_path: str | None,
+    html_path: str | None,
+    exit_zero: bool,
+    dry_run: bool,
+    list_config: bool,
+    quiet: int,
+    verbose: int,
+    debug: bool,
+    **flags: Any,
+) -> int:
     """Audit a generator checkpoint, or a folder, zip, .npy or .npz of samples.
 
     With --real the score says how much of the data's variety is missing; without it only repeats and insensitivity to the
@@ -65,7 +83,9 @@ def audit_command(subject: str | None, run_path: str | None, as_json: bool, reco
     return ExitCode.OK if exit_zero else verdict_exit_code(record)
 
 
-def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wanted: tuple[bool, str | None, str | None, bool, bool]) -> int:
+def _whole_run(
+    folder: str, subject: str | None, resolved: ResolvedConfig, wanted: tuple[bool, str | None, str | None, bool, bool]
+) -> int:
     """--run: the same for every checkpoint of a folder; one document, one table."""
     as_json, path, html_path, exit_zero, dry_run = wanted
     if subject is not None:
@@ -74,7 +94,9 @@ def _whole_run(folder: str, subject: str | None, resolved: ResolvedConfig, wante
     from gandiag.report.series_text import render_run
 
     if dry_run:
-        console.print_result("\n".join(formatting.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n")))
+        console.print_result(
+            "\n".join(formatting.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n"))
+        )
         return ExitCode.OK
     with console.show_progress() as on_progress:
         found = audit_series(folder, resolved, progress=on_progress, on_message=console.print_info)
@@ -99,7 +121,9 @@ def _run(subject: str, resolved: ResolvedConfig, dry_run: bool) -> Record | None
 
     if dry_run:
         # Names inside a checkpoint are somebody else's text: no control characters reach the terminal.
-        console.print_result("\n".join(formatting.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n")))
+        console.print_result(
+            "\n".join(formatting.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n"))
+        )
         return None
     with console.show_progress() as on_progress:
         return audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)

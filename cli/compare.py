@@ -19,13 +19,24 @@ from . import console
 @click.command("compare")
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--max-regress", type=float, default=DEFAULT_MAX_REGRESS, show_default=True, metavar="X", envvar="GANDIAG_MAX_REGRESS",
-              help="how much worse the score may be")  # fmt: skip
+@click.option(
+    "--max-regress",
+    type=float,
+    default=DEFAULT_MAX_REGRESS,
+    show_default=True,
+    metavar="X",
+    envvar="GANDIAG_MAX_REGRESS",
+    help="how much worse the score may be",
+)
 @click.option("--allow", multiple=True, type=click.Choice(["inconclusive"]), help="exit 0 where it cannot be told")
-@click.option("-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json or markdown")
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json or markdown"
+)
 @click.option("-o", "--output", metavar="FILE", help="write to this file instead of standard output")
 @click.option("-v", "--verbose", is_flag=True, help="show what stayed the same too")
-def compare_command(old: str, new: str, max_regress: float, allow: tuple[str, ...], form: str, output: str | None, verbose: bool) -> int:
+def compare_command(
+    old: str, new: str, max_regress: float, allow: tuple[str, ...], form: str, output: str | None, verbose: bool
+) -> int:
     """What changed from OLD to NEW, two records of `gandiag audit -o`; each difference with its interval.
 
     Where both were audited with the same seed and numbers of samples, the replicates of the score pair up, and small changes show.

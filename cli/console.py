@@ -84,7 +84,15 @@ def print_record(record: Record, paths: Sequence[str] = (), verbose: int | None 
 
     more = settings.verbose if verbose is None else verbose
     if settings.quiet < 2:
-        print_result(render_text(record, width=get_output_width(sys.stdout), color=supports_color(sys.stdout), paths=paths, verbose=more > 0))
+        print_result(
+            render_text(
+                record,
+                width=get_output_width(sys.stdout),
+                color=supports_color(sys.stdout),
+                paths=paths,
+                verbose=more > 0,
+            )
+        )
 
 
 def show_progress() -> ProgressReporter:

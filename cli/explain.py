@@ -22,17 +22,33 @@ def explain_command(name: str) -> None:
 def format_entry(entry: DocEntry) -> str:
     """One entry of the catalogue as text, with the ranked remedies of a rule."""
     better = entry.better if not entry.key.startswith("GD") else ""
-    rows = [("means", entry.summary), ("how", entry.formula), ("better", better), ("bounds", _bounds(entry)), ("unit", entry.unit),
-            ("misleads", entry.caveats), ("try", entry.advice), ("source", entry.source)]  # fmt: skip
+    rows = [
+        ("means", entry.summary),
+        ("how", entry.formula),
+        ("better", better),
+        ("bounds", _bounds(entry)),
+        ("unit", entry.unit),
+        ("misleads", entry.caveats),
+        ("try", entry.advice),
+        ("source", entry.source),
+    ]
     lines = [f"{entry.key}  {entry.title}", *(_row(name, text) for name, text in rows if text)]
     for rank, remedy in enumerate(get_remedies(entry.key), 1):
-        lines += ["", f"  {rank}. {remedy['title']}: {remedy['why']}", *(_row(name, remedy[name], 5) for name in ("how", "price", "source"))]
+        lines += [
+            "",
+            f"  {rank}. {remedy['title']}: {remedy['why']}",
+            *(_row(name, remedy[name], 5) for name in ("how", "price", "source")),
+        ]
     return "\n".join(lines)
 
 
 def _bounds(entry: DocEntry) -> str:
     low, high = entry.bounds
-    return "" if low is None and high is None else f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+    return (
+        ""
+        if low is None and high is None
+        else f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+    )
 
 
 def _row(name: str, text: str, indent: int = 2) -> str:

@@ -23,18 +23,63 @@ from .options import GroupedCommand, audit_options, format_config
 
 @click.command("gate", cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("subjects", metavar="RECORD|CKPT…", nargs=-1, required=True)
-@click.option("--policy", "policy_path", metavar="FILE", envvar="GANDIAG_POLICY", help="TOML with a [gate] table  [default: gandiag.toml, pyproject.toml]")
-@click.option("--max-score", type=float, metavar="X", envvar="GANDIAG_MAX_SCORE", help="the collapse score must be below this  [default: the record's limit]")
-@click.option("--baseline", metavar="RECORD", envvar="GANDIAG_BASELINE", help="an earlier record that none may be worse than")
-@click.option("--max-regress", type=float, metavar="X", envvar="GANDIAG_MAX_REGRESS", help="how much worse the score may be  [default: 0.05]")
-@click.option("--allow", multiple=True, type=click.Choice(ALLOWED_STATES), envvar="GANDIAG_ALLOW", help="let this pass (repeatable)")
-@click.option("-f", "--format", "form", metavar="FORMAT", default="text", show_default=True, help="text, json, junit, github, markdown, or a plug-in's")
+@click.option(
+    "--policy",
+    "policy_path",
+    metavar="FILE",
+    envvar="GANDIAG_POLICY",
+    help="TOML with a [gate] table  [default: gandiag.toml, pyproject.toml]",
+)
+@click.option(
+    "--max-score",
+    type=float,
+    metavar="X",
+    envvar="GANDIAG_MAX_SCORE",
+    help="the collapse score must be below this  [default: the record's limit]",
+)
+@click.option(
+    "--baseline", metavar="RECORD", envvar="GANDIAG_BASELINE", help="an earlier record that none may be worse than"
+)
+@click.option(
+    "--max-regress",
+    type=float,
+    metavar="X",
+    envvar="GANDIAG_MAX_REGRESS",
+    help="how much worse the score may be  [default: 0.05]",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(ALLOWED_STATES),
+    envvar="GANDIAG_ALLOW",
+    help="let this pass (repeatable)",
+)
+@click.option(
+    "-f",
+    "--format",
+    "form",
+    metavar="FORMAT",
+    default="text",
+    show_default=True,
+    help="text, json, junit, github, markdown, or a plug-in's",
+)
 @click.option("-o", "--output", metavar="FILE", help="write to this file instead of standard output")
-@click.option("--show-config", "list_config", is_flag=True, help="print the policy and every setting with its source, and stop")
+@click.option(
+    "--show-config", "list_config", is_flag=True, help="print the policy and every setting with its source, and stop"
+)
 @click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
 @audit_options
-def gate_command(subjects: tuple[str, ...], policy_path: str | None, form: str, output: str | None, list_config: bool, quiet: int, debug: bool, **flags: Any) -> int:
+def gate_command(
+    subjects: tuple[str, ...],
+    policy_path: str | None,
+    form: str,
+    output: str | None,
+    list_config: bool,
+    quiet: int,
+    debug: bool,
+    **flags: Any,
+) -> int:
     """Hold records (from `gandiag audit -o`) or checkpoints against a policy.
 
     \b
@@ -79,13 +124,22 @@ def _book(path: str | None, flags: dict[str, Any]) -> GatePolicy:
 def _source(name: str) -> str:
     """Where the command line has a value from: its option, or the environment."""
     origin = click.get_current_context().get_parameter_source(name)
-    return f"GANDIAG_{name.upper()}" if origin is not None and origin.name == "ENVIRONMENT" else f"--{name.replace('_', '-')}"
+    return (
+        f"GANDIAG_{name.upper()}"
+        if origin is not None and origin.name == "ENVIRONMENT"
+        else f"--{name.replace('_', '-')}"
+    )
 
 
 def _config(book: GatePolicy, resolved: ResolvedConfig) -> str:
     """The policy, limit by limit, then the settings that checkpoints are audited with."""
-    shown = {"max-score": "the record's limit" if book.max_score is None else book.max_score, "max-regress": book.max_regress,
-             "baseline": book.baseline or "(none)", "allow": tuple(sorted(book.allow)), "forbid": book.forbid}  # fmt: skip
+    shown = {
+        "max-score": "the record's limit" if book.max_score is None else book.max_score,
+        "max-regress": book.max_regress,
+        "baseline": book.baseline or "(none)",
+        "allow": tuple(sorted(book.allow)),
+        "forbid": book.forbid,
+    }
     values: dict[str, Any] = {key: value for key, value in shown.items()}
     sources = {key: book.lines.get(key, "default") for key in shown}
     for limit in book.limits:

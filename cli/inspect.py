@@ -27,8 +27,16 @@ _ROWS, _CODE = 40, 20
 _OF_LAYER = r"(.* of )(\S+(?:, \S+)*)( \(--[a-z -]+\))"
 _FIT = r"(.*) \(batch-norm mismatch ([\d.]+); .*: [\d.]+, ([\d.]+) times as far\)"
 _FITS = r"(.*) \(batch-norm mismatch at most ([\d.]+); the nearest other: ([\d.]+) times as far\)"
-_SOURCES = {"batch-norm": "by the batch norms", "shapes": "by the shapes", "metadata": "by the file's metadata", "default": "by custom", "flag": "as you say",
-            "spec": "by --spec", "gandiag": "gandiag's way", "file": "by the file"}  # fmt: skip
+_SOURCES = {
+    "batch-norm": "by the batch norms",
+    "shapes": "by the shapes",
+    "metadata": "by the file's metadata",
+    "default": "by custom",
+    "flag": "as you say",
+    "spec": "by --spec",
+    "gandiag": "gandiag's way",
+    "file": "by the file",
+}
 _PASSED = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
 
 
@@ -56,7 +64,9 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
     if as_json:
         console.print_result(json.dumps(build_document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
     else:
-        console.print_result("\n".join(formatting.escape_unprintable(line) for line in format_summary(seen, network, sha256)))
+        console.print_result(
+            "\n".join(formatting.escape_unprintable(line) for line in format_summary(seen, network, sha256))
+        )
         if problem is not None:
             console.print_error(problem)
     return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
@@ -122,15 +132,32 @@ def format_summary(summary: FileSummary, network: LoadedGenerator | None, sha256
     out = [f"{_name(summary, network)}: {summary.kind_name}{protocol}, {summary.file_info.size:,} bytes"]
     out += [f"sha256 {sha256}"] if sha256 else []
     if summary.rows:
-        out += ["", "contents", *_table([(row.path or "(the whole file)", row.description, format_row_size(row)) for row in summary.rows[:_ROWS]])]
+        out += [
+            "",
+            "contents",
+            *_table(
+                [
+                    (row.path or "(the whole file)", row.description, format_row_size(row))
+                    for row in summary.rows[:_ROWS]
+                ]
+            ),
+        ]
         out += [f"  … and {len(summary.rows) - _ROWS} more (--json shows all)"] if len(summary.rows) > _ROWS else []
     if network is not None:
         rows: list[tuple[str, ...]] = [_row_of(entry) for entry in _together(network.assumptions)]
-        out += ["", "an audit would read it so", *_table(list((_facts(network) | _opponent_line(summary, network)).items()))]
+        out += [
+            "",
+            "an audit would read it so",
+            *_table(list((_facts(network) | _opponent_line(summary, network)).items())),
+        ]
         out += ["", "how that is known or assumed, and which flag says otherwise", *_table(rows, "[{}]")]
         out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
     told = [f"  {entry}" for entry in summary.code_actions[:_CODE]] or ["  none"]
-    told += [f"  … and {len(summary.code_actions) - _CODE} more (--json shows all)"] if len(summary.code_actions) > _CODE else []
+    told += (
+        [f"  … and {len(summary.code_actions) - _CODE} more (--json shows all)"]
+        if len(summary.code_actions) > _CODE
+        else []
+    )
     return [*out, "", "code (nothing was run)", *told]
 
 
@@ -138,7 +165,10 @@ def _name(seen: FileSummary, network: LoadedGenerator | None) -> str:
     """The file's name; of a folder that was given, its place in it: "ddpm/unet/model.safetensors"."""
     from pathlib import Path
 
-    file, given = seen.file_info.path, Path(str(network.subject.get("path"))) if network is not None else seen.file_info.path
+    file, given = (
+        seen.file_info.path,
+        Path(str(network.subject.get("path"))) if network is not None else seen.file_info.path,
+    )
     inside = given != file and given in file.parents
     return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.file_info.name
 
@@ -159,7 +189,13 @@ def _together(assumptions: Sequence[Assumption]) -> list[Assumption]:
         before = re.fullmatch(_OF_LAYER, found[-1].what) if found else None
         now = re.fullmatch(_OF_LAYER, entry.what)
         value = _both(found[-1].value, entry.value) if before and now else None
-        if before and now and before.group(1, 3) == now.group(1, 3) and value is not None and found[-1].source == entry.source:
+        if (
+            before
+            and now
+            and before.group(1, 3) == now.group(1, 3)
+            and value is not None
+            and found[-1].source == entry.source
+        ):
             found[-1] = Assumption(f"{before[1]}{before[2]}, {now[2]}{now[3]}", value, entry.source)
         else:
             found.append(entry)
@@ -178,7 +214,7 @@ def _both(one: str, other: str) -> str | None:
 
 
 def _source(source: str) -> str:
-    """"family (mimicry)" -> "family: mimicry": parentheses stand around it already."""
+    """ "family (mimicry)" -> "family: mimicry": parentheses stand around it already."""
     return source.replace(" (", ": ", 1).removesuffix(")") if " (" in source else source
 
 
@@ -187,9 +223,13 @@ def _table(rows: list[tuple[str, ...]], last: str = "({})") -> list[str]:
     width = min(54, max(len(row[0]) for row in rows))
     out = []
     for first, *rest in rows:
-        text = "  ".join(part for part in ([rest[0], last.format(rest[1])] if len(rest) > 1 and rest[1] else rest[:1]) if part)
+        text = "  ".join(
+            part for part in ([rest[0], last.format(rest[1])] if len(rest) > 1 and rest[1] else rest[:1]) if part
+        )
         head = f"  {first:<{width}}  "
-        out += textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False) or [head.rstrip()]
+        out += textwrap.wrap(
+            text, 118, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False
+        ) or [head.rstrip()]
     return out
 
 
@@ -201,7 +241,9 @@ def _facts(network: LoadedGenerator) -> dict[str, str]:
         "family": f"{formatting.describe_family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
         "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
-        "classes": "none" if network.classes is None else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
+        "classes": "none"
+        if network.classes is None
+        else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
     }
 
 
@@ -215,42 +257,83 @@ def _opponent(seen: FileSummary, network: LoadedGenerator) -> dict[str, Any] | N
     judge = found.spec
     if judge is None:
         return {"where": found.location, "rebuilt": False, "reason": found.reason}
-    return {"where": found.location, "rebuilt": True, "family": judge.family, "parameters": judge.n_parameters, "loss": found.loss}
+    return {
+        "where": found.location,
+        "rebuilt": True,
+        "family": judge.family,
+        "parameters": judge.n_parameters,
+        "loss": found.loss,
+    }
 
 
 def _opponent_line(seen: FileSummary, network: LoadedGenerator) -> dict[str, str]:
     found = _opponent(seen, network)
     if found is None:
         return {}
-    known = f"{found['family']}, {found['parameters']:,} parameters" if found["rebuilt"] else f"not rebuilt: {found['reason']}"
+    known = (
+        f"{found['family']}, {found['parameters']:,} parameters"
+        if found["rebuilt"]
+        else f"not rebuilt: {found['reason']}"
+    )
     return {"discriminator": f"{found['where']}: {known}"}
 
 
 def _nothing(path: str, problem: LoadError) -> dict[str, Any]:
     """The document of a path that is no file to look into."""
     facts = ("size", "container", "protocol", "sha256")
-    told: dict[str, Any] = {"contents": [], "code": [], "reading": None, "problem": {"what": problem.message, "hint": problem.hint}}
+    told: dict[str, Any] = {
+        "contents": [],
+        "code": [],
+        "reading": None,
+        "problem": {"what": problem.message, "hint": problem.hint},
+    }
     return {"schema": SCHEMA, "path": path, **dict.fromkeys(facts), **told}
 
 
-def build_document(summary: FileSummary, network: LoadedGenerator | None, problem: LoadError | None, sha256: str | None) -> dict[str, Any]:
+def build_document(
+    summary: FileSummary, network: LoadedGenerator | None, problem: LoadError | None, sha256: str | None
+) -> dict[str, Any]:
     """The JSON document, schema gandiag.inspect/1; the reading is null where there is a problem."""
     reading = None
     if network is not None:
         latent, output = network.latent, network.output
         reading = {
-            "weights": network.subject.get("weights"), "family": network.subject.get("family"), "parameters": network.subject.get("parameters"),
+            "weights": network.subject.get("weights"),
+            "family": network.subject.get("family"),
+            "parameters": network.subject.get("parameters"),
             "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
-            "output": {"kind": output.kind, "shape": list(output.shape), "range": list(output.range) if output.range else None},
-            "classes": network.classes, "condition": network.condition, "notes": list(network.notes), "discriminator": _opponent(summary, network),
-            "assumptions": [{"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions],
-        }  # fmt: skip
+            "output": {
+                "kind": output.kind,
+                "shape": list(output.shape),
+                "range": list(output.range) if output.range else None,
+            },
+            "classes": network.classes,
+            "condition": network.condition,
+            "notes": list(network.notes),
+            "discriminator": _opponent(summary, network),
+            "assumptions": [
+                {"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions
+            ],
+        }
     return {
-        "schema": SCHEMA, "path": str(summary.file_info.path), "size": summary.file_info.size, "container": summary.file_info.kind, "protocol": summary.pickle_protocol,
-        "sha256": sha256, "contents": [_row(row) for row in summary.rows], "code": list(summary.code_actions), "reading": reading,
+        "schema": SCHEMA,
+        "path": str(summary.file_info.path),
+        "size": summary.file_info.size,
+        "container": summary.file_info.kind,
+        "protocol": summary.pickle_protocol,
+        "sha256": sha256,
+        "contents": [_row(row) for row in summary.rows],
+        "code": list(summary.code_actions),
+        "reading": reading,
         "problem": None if problem is None else {"what": problem.message, "hint": problem.hint},
-    }  # fmt: skip
+    }
 
 
 def _row(row: SummaryRow) -> dict[str, Any]:
-    return {"path": row.path, "what": row.description, "tensors": row.n_tensors, "numbers": row.numel, "bytes": row.nbytes}
+    return {
+        "path": row.path,
+        "what": row.description,
+        "tensors": row.n_tensors,
+        "numbers": row.numel,
+        "bytes": row.nbytes,
+    }

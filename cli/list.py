@@ -28,11 +28,18 @@ REGISTRY_PATHS = {
     "datasets": "gandiag.trainer.toy_data:DATASETS",
 }
 KIND_TEXT = {
-    "measurements": "numbers of a record, for policies and `gandiag explain`", "rules": "findings, for `gandiag explain`",
-    "metrics": "what --metrics takes", "features": "what --features takes", "formats": "of `gandiag report`", "gates": "formats of `gandiag gate`",
-    "readers": "files that can be read", "families": "networks that can be rebuilt", "logs": "training logs that can be read",
-    "remedies": "of `gandiag train`", "datasets": "of `gandiag train`",
-}  # fmt: skip
+    "measurements": "numbers of a record, for policies and `gandiag explain`",
+    "rules": "findings, for `gandiag explain`",
+    "metrics": "what --metrics takes",
+    "features": "what --features takes",
+    "formats": "of `gandiag report`",
+    "gates": "formats of `gandiag gate`",
+    "readers": "files that can be read",
+    "families": "networks that can be rebuilt",
+    "logs": "training logs that can be read",
+    "remedies": "of `gandiag train`",
+    "datasets": "of `gandiag train`",
+}
 
 
 @click.command("list")
@@ -44,7 +51,15 @@ def list_command(kind: str | None, as_json: bool) -> None:
         raise ConfigError(f"there is no kind called {kind!r}", close_match_hint(kind, list(KIND_TEXT)))
     found = {name: list(_rows(name)) for name in ([kind] if kind else KIND_TEXT)}
     if as_json:
-        console.print_result(json.dumps({name: [{"name": row[0], "origin": row[1], "title": row[2]} for row in rows] for name, rows in found.items()}, indent=2))
+        console.print_result(
+            json.dumps(
+                {
+                    name: [{"name": row[0], "origin": row[1], "title": row[2]} for row in rows]
+                    for name, rows in found.items()
+                },
+                indent=2,
+            )
+        )
     else:
         console.print_result("\n\n".join(_section(name, rows) for name, rows in found.items()))
 
@@ -53,7 +68,11 @@ def _rows(kind: str) -> Iterator[tuple[str, str, str]]:
     """(name, origin, title) of everything of a kind."""
     if kind not in REGISTRY_PATHS:
         rules = kind == "rules"
-        yield from ((key, "gandiag", entry.title) for key, entry in sorted(load_entries().items()) if key.startswith("GD") == rules)
+        yield from (
+            (key, "gandiag", entry.title)
+            for key, entry in sorted(load_entries().items())
+            if key.startswith("GD") == rules
+        )
         return
     module, _, attr = REGISTRY_PATHS[kind].partition(":")
     registry: Registry = getattr(import_module(module), attr)
@@ -77,5 +96,7 @@ def _section(kind: str, rows: list[tuple[str, str, str]]) -> str:
     lines = [f"{kind}: {KIND_TEXT[kind]}"]
     for name, origin, title in rows:
         beside = "" if origin == "gandiag" else f" ({formatting.escape_unprintable(origin)})"
-        lines.append(f"  {formatting.escape_unprintable(name):<{width}}  {formatting.escape_unprintable(title)}{beside}".rstrip())
+        lines.append(
+            f"  {formatting.escape_unprintable(name):<{width}}  {formatting.escape_unprintable(title)}{beside}".rstrip()
+        )
     return "\n".join(lines)

@@ -27,8 +27,20 @@ from .audit import check_writable
 @click.option("-q", "--quiet", count=True, help="no notes (-q), nothing at all (-qq)")
 @click.option("-v", "--verbose", count=True, help="every remedy")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def losses_command(logs: tuple[str, ...], generator: str | None, discriminator: str | None, step: str | None, seed: int, as_json: bool, json_path: str | None,
-           html_path: str | None, exit_zero: bool, quiet: int, verbose: int, debug: bool) -> int:  # fmt: skip
+def losses_command(
+    logs: tuple[str, ...],
+    generator: str | None,
+    discriminator: str | None,
+    step: str | None,
+    seed: int,
+    as_json: bool,
+    json_path: str | None,
+    html_path: str | None,
+    exit_zero: bool,
+    quiet: int,
+    verbose: int,
+    debug: bool,
+) -> int:
     """Read the losses of a GAN training like an instrument.
 
     LOG: CSV, TSV, JSON lines, TensorBoard events, notebooks, or any text with the losses in it (a pasted scrollback); several
@@ -53,5 +65,7 @@ def losses_command(logs: tuple[str, ...], generator: str | None, discriminator: 
         from gandiag.report.log_text import render_losses
 
         wide, color = console.get_output_width(sys.stdout), console.supports_color(sys.stdout)
-        console.print_result(render_losses(found.document, found.findings, width=wide, color=color, paths=written, verbose=verbose > 0))
+        console.print_result(
+            render_losses(found.document, found.findings, width=wide, color=color, paths=written, verbose=verbose > 0)
+        )
     return ExitCode.OK if exit_zero else found.exit_code

@@ -1,6 +1,6 @@
 """The command `gandiag`: subcommands found lazily, and the boundary where every ending gets its exit code.
 
-    0 no collapse seen · 1 collapse · 2 could not audit · 3 evidence insufficient · 130 interrupted
+0 no collapse seen · 1 collapse · 2 could not audit · 3 evidence insufficient · 130 interrupted
 """
 
 from __future__ import annotations
@@ -17,17 +17,35 @@ from gandiag import __version__
 from gandiag.errors import ExitCode, GandiagError, close_match_hint
 
 COMMANDS = {
-    "audit": ("gandiag.cli.audit:audit_command", "Is this generator collapsed, how badly, in which way, and what helps?"),
-    "inspect": ("gandiag.cli.inspect:inspect_command", "What is in this file, and how would it be read? Nothing is run."),
+    "audit": (
+        "gandiag.cli.audit:audit_command",
+        "Is this generator collapsed, how badly, in which way, and what helps?",
+    ),
+    "inspect": (
+        "gandiag.cli.inspect:inspect_command",
+        "What is in this file, and how would it be read? Nothing is run.",
+    ),
     "gate": ("gandiag.cli.gate:gate_command", "For CI: hold records or checkpoints against a policy."),
     "compare": ("gandiag.cli.compare:compare_command", "What changed from one record to another, with intervals."),
-    "explain": ("gandiag.cli.explain:explain_command", "What a finding or a number is, when it misleads, and what to try."),
-    "losses": ("gandiag.cli.losses:losses_command", "What do the losses of this training say: cycle, runaway, winner, since when?"),
+    "explain": (
+        "gandiag.cli.explain:explain_command",
+        "What a finding or a number is, when it misleads, and what to try.",
+    ),
+    "losses": (
+        "gandiag.cli.losses:losses_command",
+        "What do the losses of this training say: cycle, runaway, winner, since when?",
+    ),
     "list": ("gandiag.cli.list:list_command", "Every name that gandiag knows, and from which plug-in."),
     "report": ("gandiag.cli.report:report_command", "Show a record again: text, page or JSON. Nothing is measured."),
-    "train": ("gandiag.cli.train:train_command", "Train a small GAN with or without a remedy, and audit its snapshots."),
+    "train": (
+        "gandiag.cli.train:train_command",
+        "Train a small GAN with or without a remedy, and audit its snapshots.",
+    ),
     "bank": ("gandiag.cli.bank:bank_command", "The baselines: recipes, remedies and seeds in one table."),
-    "selftest": ("gandiag.cli.selftest:self_test_command", "Check the score on this machine against collapses of known size."),
+    "selftest": (
+        "gandiag.cli.selftest:self_test_command",
+        "Check the score on this machine against collapses of known size.",
+    ),
 }
 
 
@@ -47,7 +65,9 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attr)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}: {close_match_hint(args[0], list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)
@@ -116,7 +136,9 @@ def _bounded(arguments: list[str]) -> ExitCode:
 
 
 def _full(problem: OSError) -> GandiagError:
-    return GandiagError(f"the output cannot be written: {problem.strerror}", "free some space, or write elsewhere with -o")
+    return GandiagError(
+        f"the output cannot be written: {problem.strerror}", "free some space, or write elsewhere with -o"
+    )
 
 
 def entry() -> None:

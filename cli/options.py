@@ -14,11 +14,17 @@ from gandiag.config import AuditConfig, option_name, parse_floats
 _ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
 
 
-_LOOKED_AT = {"spec": "the whole reading that an audit with --spec wrote: replayed"}  # the help of commands that write nothing
+_LOOKED_AT = {
+    "spec": "the whole reading that an audit with --spec wrote: replayed"
+}  # the help of commands that write nothing
 _TITLES = {
-    "audit": "What to measure", "run": "How to run", "load": "How to read the file", "latent": "What the file cannot say: the latent",
-    "output": "What the file cannot say: the network", "": "Output",
-}  # fmt: skip
+    "audit": "What to measure",
+    "run": "How to run",
+    "load": "How to read the file",
+    "latent": "What the file cannot say: the latent",
+    "output": "What the file cannot say: the network",
+    "": "Output",
+}
 
 
 class GroupedCommand(click.Command):
@@ -70,12 +76,20 @@ def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The knobs that say how a checkpoint is read; none that would run code in it."""
     for entry in reversed(dataclasses.fields(AuditConfig)):
-        if entry.metadata["group"] in ("load", "latent", "output") and entry.name not in ("trust", "npz_key", "scale", "class_", "bn"):
+        if entry.metadata["group"] in ("load", "latent", "output") and entry.name not in (
+            "trust",
+            "npz_key",
+            "scale",
+            "class_",
+            "bn",
+        ):
             command = _option(entry, _LOOKED_AT.get(entry.name))(command)
     return command
 
 
-def _option(entry: dataclasses.Field[Any], instead: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _option(
+    entry: dataclasses.Field[Any], instead: str | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`instead`: of the knob's own help."""
     rules, annotation = entry.metadata, str(entry.type)
     text = (instead or rules["help"]) + _default(entry)
@@ -84,9 +98,13 @@ def _option(entry: dataclasses.Field[Any], instead: str | None = None) -> Callab
     if annotation.startswith("bool"):
         return click.option(option_name(entry.name), entry.name, is_flag=True, default=None, help=text)
     if entry.name == "init":
-        return click.option("--init", multiple=True, metavar="K=V", help=text, callback=lambda ctx, param, value: value or None)
+        return click.option(
+            "--init", multiple=True, metavar="K=V", help=text, callback=lambda ctx, param, value: value or None
+        )
     names = _ALIASES.get(entry.name, (option_name(entry.name), entry.name))
-    return click.option(*names, type=_type(annotation, rules), default=None, help=text, metavar=_metavar(entry, annotation))
+    return click.option(
+        *names, type=_type(annotation, rules), default=None, help=text, metavar=_metavar(entry, annotation)
+    )
 
 
 def _type(annotation: str, rules: Any) -> Any:
@@ -103,7 +121,10 @@ def _metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
     if entry.metadata["choices"]:
         return None
     kind = {"tuple[float": "X,Y…", "tuple[str": "A,B…", "int": "N", "float": "X"}
-    return next((shown for start, shown in kind.items() if annotation.startswith(start)), "DATA" if entry.name == "real" else "TEXT")
+    return next(
+        (shown for start, shown in kind.items() if annotation.startswith(start)),
+        "DATA" if entry.name == "real" else "TEXT",
+    )
 
 
 def _default(entry: dataclasses.Field[Any]) -> str:
@@ -116,7 +137,9 @@ def _default(entry: dataclasses.Field[Any]) -> str:
 def format_config(values: dict[str, Any], sources: dict[str, str]) -> str:
     """The resolved settings, one a line, each with its source."""
     width = max(len(name) for name in values)
-    return "\n".join(f"{option_name(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items())
+    return "\n".join(
+        f"{option_name(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items()
+    )
 
 
 def _shown(value: Any) -> str:

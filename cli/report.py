@@ -15,7 +15,13 @@ from . import console
 
 @click.command("report", short_help="Show a record as text, page or JSON.")
 @click.argument("record", type=click.Path(path_type=Path))
-@click.option("-f", "--format", "form", metavar="FORMAT", help="text, html, json, or a plug-in's. Default: what the suffix of -o says, else text.")
+@click.option(
+    "-f",
+    "--format",
+    "form",
+    metavar="FORMAT",
+    help="text, html, json, or a plug-in's. Default: what the suffix of -o says, else text.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead of standard output.")
 @click.option("-v", "--verbose", is_flag=True, help="All measurements, all remedies, seconds per stage.")
 def report_command(record: Path, form: str | None, output: Path | None, verbose: bool) -> None:
@@ -34,7 +40,9 @@ def report_command(record: Path, form: str | None, output: Path | None, verbose:
         text = render(found)
     except (AttributeError, KeyError, TypeError, ValueError) as wrong:
         what = f"{record} is a record with damaged content: {type(wrong).__name__}: {wrong}"
-        raise RecordError(what, "write it again with `gandiag audit -o`; if gandiag wrote it as it is, please report that") from wrong
+        raise RecordError(
+            what, "write it again with `gandiag audit -o`; if gandiag wrote it as it is, please report that"
+        ) from wrong
     if output is None:
         console.print_result(text)
     else:

@@ -15,15 +15,31 @@ from .train_progress import TrainingProgress
 
 @click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("dataset", metavar="[DATASET]", required=False)
-@click.option("--recipe", metavar="NAME", help="settings of a published experiment  [default: the first for the data set]")
+@click.option(
+    "--recipe", metavar="NAME", help="settings of a published experiment  [default: the first for the data set]"
+)
 @click.option("--remedy", metavar="NAME[+NAME]", help="one remedy, or several joined with +  [default: none]")
-@click.option("--unroll", type=int, metavar="K", help="steps of D that G looks ahead, with the remedy unrolled  [default: 10]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="seed of weights, latents and data")
+@click.option(
+    "--unroll", type=int, metavar="K", help="steps of D that G looks ahead, with the remedy unrolled  [default: 10]"
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="seed of weights, latents and data"
+)
 @click.option("--steps", type=int, metavar="N", help="steps of G  [default: the recipe's]")
-@click.option("--z-scale", type=float, metavar="X", help="what the latents of the training are multiplied by  [default: 1]")
+@click.option(
+    "--z-scale", type=float, metavar="X", help="what the latents of the training are multiplied by  [default: 1]"
+)
 @click.option("--snapshots", type=click.IntRange(min=1), metavar="N", help="snapshots that are kept  [default: 10]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="folder of the run; a run that is there goes on")
-@click.option("--audit/--no-audit", "audited", default=True, help="audit every snapshot against the real data  [default: audit]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="folder of the run; a run that is there goes on",
+)
+@click.option(
+    "--audit/--no-audit", "audited", default=True, help="audit every snapshot against the real data  [default: audit]"
+)
 @click.option("--data", metavar="FOLDER", help="real samples for your own networks, in place of DATASET")
 @click.option("--generator", metavar="PKG.MOD:G", help="your generator: a class, or a function that returns one")
 @click.option("--discriminator", metavar="PKG.MOD:D", help="your discriminator, to one logit a sample")
@@ -60,7 +76,10 @@ def train_command(dataset: str | None, out: Path, audited: bool, quiet: int, deb
         compare_custom_models(own, out, ask, quiet > 0)
         return ExitCode.OK
     if dataset is None:
-        raise ConfigError("there is no DATASET", f"choose from: {', '.join(DATASETS)}; or give --data, --generator and --discriminator")
+        raise ConfigError(
+            "there is no DATASET",
+            f"choose from: {', '.join(DATASETS)}; or give --data, --generator and --discriminator",
+        )
     data = DATASETS.get(dataset)()
     plan = make_run_config(dataset, ask)
     console.print_info(f"{format_run_title(plan)}: {plan.steps:,} steps in {out}")

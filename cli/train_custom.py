@@ -19,7 +19,9 @@ def compare_custom_models(inputs: dict[str, Any], out: Path, settings: dict[str,
     """Train and audit under each remedy; show which one helps, and what the others need. Writes compared.json."""
     missing = [f"--{name}" for name in ("data", "generator", "discriminator") if not inputs[name]]
     if missing:
-        raise ConfigError(f"{' and '.join(missing)} missing", "your own networks need --data, --generator and --discriminator")
+        raise ConfigError(
+            f"{' and '.join(missing)} missing", "your own networks need --data, --generator and --discriminator"
+        )
     from gandiag.trainer.custom_models import (
         DEFAULT_REMEDIES,
         CustomNetworks,
@@ -42,20 +44,38 @@ def compare_custom_models(inputs: dict[str, Any], out: Path, settings: dict[str,
         console.print_info(f"{plan.remedy.name}: {plan.steps:,} steps in {folder}")
 
         def start(asked: RunConfig) -> Any:
-            return make_trainer(asked.recipe, data, asked.remedy, seed=asked.seed, unroll_steps=asked.ahead, z_scale=asked.z_scale, network_factory=own.build_networks, latent=latent)
+            return make_trainer(
+                asked.recipe,
+                data,
+                asked.remedy,
+                seed=asked.seed,
+                unroll_steps=asked.ahead,
+                z_scale=asked.z_scale,
+                network_factory=own.build_networks,
+                latent=latent,
+            )
 
         with TrainingProgress(quiet=quiet) as live:
             finished = train(plan, folder, live, start)
         with console.show_progress() as on_progress:
-            return audit_snapshots(finished, data, lambda done, total: on_progress("audit", done, total), last_only=plan.snapshots == 1,
-                                   model=own.generator, init=own.model_args)  # fmt: skip
+            return audit_snapshots(
+                finished,
+                data,
+                lambda done, total: on_progress("audit", done, total),
+                last_only=plan.snapshots == 1,
+                model=own.generator,
+                init=own.model_args,
+            )
 
     asked = settings.get("remedy")
     remedies = DEFAULT_REMEDIES if not asked else tuple(dict.fromkeys(["none", *asked.split(",")]))
     out.mkdir(parents=True, exist_ok=True)
     trials = compare_remedies(own, remedies, out, settings, run)
     rows = [[trial.remedy, *_told(trial.audit), _before(trial.previous_audits), trial.reason] for trial in trials]
-    kept = [{"remedy": trial.remedy, "audit": trial.audit, "earlier": trial.previous_audits, "reason": trial.reason} for trial in trials]
+    kept = [
+        {"remedy": trial.remedy, "audit": trial.audit, "earlier": trial.previous_audits, "reason": trial.reason}
+        for trial in trials
+    ]
     written = RunFolder(out).write("compared.json", json.dumps(kept, indent=1) + "\n")
     console.print_result(f"{describe_best_remedy(trials)}\n\n{format_table(TABLE_HEADER, rows)}\n\nwrote {written}")
 
@@ -69,4 +89,7 @@ def _told(audit: dict[str, Any] | None) -> list[str]:
 
 def _before(earlier: Sequence[dict[str, Any]]) -> str:
     """The scores of the snapshots before the last, by step."""
-    return " · ".join(f"{row['step']:,}: " + ("–" if row["score"]["value"] is None else f"{row['score']['value']:.2f}") for row in earlier)
+    return " · ".join(
+        f"{row['step']:,}: " + ("–" if row["score"]["value"] is None else f"{row['score']['value']:.2f}")
+        for row in earlier
+    )

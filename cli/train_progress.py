@@ -55,7 +55,9 @@ class TrainingProgress:
             self._bar.update(self._task, completed=status.step, told=format_training_status(status, list(self._losses)))
         elif not self.quiet and now - self._told >= self.interval:
             self._told = now
-            self.stream.write(f"train {status.step:,} / {status.total_steps:,}, {self._left(status, now)}{format_training_status(status, [])}\n")
+            self.stream.write(
+                f"train {status.step:,} / {status.total_steps:,}, {self._left(status, now)}{format_training_status(status, [])}\n"
+            )
             self.stream.flush()
 
     def _left(self, moment: TrainingStatus, now: float) -> str:
@@ -66,7 +68,7 @@ class TrainingProgress:
 
 
 def format_training_status(status: TrainingStatus, losses: list[float]) -> str:
-    """"modes 7 of 8, loss D 1.37 G 0.71 ▁▂▃"."""
+    """ "modes 7 of 8, loss D 1.37 G 0.71 ▁▂▃"."""
     modes = "" if status.coverage is None else f"modes {status.coverage.modes} of {status.coverage.of}, "
     if not status.losses:
         return modes.rstrip(", ")
@@ -79,7 +81,12 @@ def draw_minmax_sparkline(values: list[float]) -> str:
     if not values:
         return ""
     low, high = min(values), max(values)
-    return "".join(BLOCK_CHARACTERS[min(len(BLOCK_CHARACTERS) - 1, int(len(BLOCK_CHARACTERS) * (value - low) / ((high - low) or 1.0)))] for value in values)
+    return "".join(
+        BLOCK_CHARACTERS[
+            min(len(BLOCK_CHARACTERS) - 1, int(len(BLOCK_CHARACTERS) * (value - low) / ((high - low) or 1.0)))
+        ]
+        for value in values
+    )
 
 
 def _bar(stream: TextIO) -> Bar:
@@ -87,6 +94,11 @@ def _bar(stream: TextIO) -> Bar:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     page = Console(file=stream, no_color=not console.supports_color(stream), markup=False, emoji=False, highlight=False)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[told]}", markup=False))  # fmt: skip
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    )
     return Progress(*columns, console=page, transient=True)

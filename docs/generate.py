@@ -20,10 +20,12 @@ from gandiag.verdict.nearest_baseline import load_baselines  # noqa: E402
 from gandiag.verdict.remedies import get_remedies  # noqa: E402
 
 MEANINGS = {
-    "OK": "audited, no collapse seen; policy kept", "COLLAPSED": "audited, collapse; policy violated",
+    "OK": "audited, no collapse seen; policy kept",
+    "COLLAPSED": "audited, collapse; policy violated",
     "CANNOT_RUN": "could not run: usage, file, dependency, bug",
-    "INSUFFICIENT": "the evidence is insufficient", "INTERRUPTED": "interrupted",
-}  # fmt: skip
+    "INSUFFICIENT": "the evidence is insufficient",
+    "INTERRUPTED": "interrupted",
+}
 
 
 def cell(text: object) -> str:
@@ -35,7 +37,12 @@ def cell(text: object) -> str:
 
 
 def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(str(part) for part in row)} |" for row in rows), ""]
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(str(part) for part in row)} |" for row in rows),
+        "",
+    ]
 
 
 def reference() -> str:
@@ -43,15 +50,28 @@ def reference() -> str:
     lines += table(("command", ""), ((f"`gandiag {name}`", cell(text)) for name, (_, text) in COMMANDS.items()))
     lines += ["`gandiag COMMAND --help` has the options.", "", "## Exit codes", ""]
     lines += table(("code", "meaning"), ((int(code), MEANINGS[code.name]) for code in ExitCode))
-    lines += ["## Settings", "", "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > default.", ""]
-    lines += table(("option", "environment", "default", "what it sets"), (_setting(entry) for entry in dataclasses.fields(AuditConfig)))
+    lines += [
+        "## Settings",
+        "",
+        "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > default.",
+        "",
+    ]
+    lines += table(
+        ("option", "environment", "default", "what it sets"),
+        (_setting(entry) for entry in dataclasses.fields(AuditConfig)),
+    )
     lines += ["## Findings", ""]
     rules = {key: entry for key, entry in sorted(load_entries().items()) if key.startswith("GD")}
     advice = {key: "; ".join(str(remedy["title"]) for remedy in get_remedies(key)) for key in rules}
-    lines += table(("code", "finding", "what usually helps"), ((f"`{key}`", cell(entry.title), cell(advice[key])) for key, entry in rules.items()))
+    lines += table(
+        ("code", "finding", "what usually helps"),
+        ((f"`{key}`", cell(entry.title), cell(advice[key])) for key, entry in rules.items()),
+    )
     lines += ["## Measurements", "", "`gandiag explain NAME` has the formula, when it misleads, and the source.", ""]
     numbers = ((key, entry) for key, entry in sorted(load_entries().items()) if not key.startswith("GD"))
-    lines += table(("name", "what it is", "better"), ((f"`{key}`", cell(entry.title), entry.better) for key, entry in numbers))
+    lines += table(
+        ("name", "what it is", "better"), ((f"`{key}`", cell(entry.title), entry.better) for key, entry in numbers)
+    )
     return "\n".join(lines)
 
 
@@ -69,8 +89,19 @@ What the reference trainer makes of the recipes in `gandiag/data/recipes.toml` w
 
 
 def _setting(entry: dataclasses.Field[object]) -> tuple[str, ...]:
-    default = "" if entry.default is None else ",".join(map(str, entry.default)) if isinstance(entry.default, tuple) else str(entry.default)
-    return f"`{option_name(entry.name)}`", f"`GANDIAG_{entry.name.strip('_').upper()}`", cell(default), cell(entry.metadata["help"])
+    default = (
+        ""
+        if entry.default is None
+        else ",".join(map(str, entry.default))
+        if isinstance(entry.default, tuple)
+        else str(entry.default)
+    )
+    return (
+        f"`{option_name(entry.name)}`",
+        f"`GANDIAG_{entry.name.strip('_').upper()}`",
+        cell(default),
+        cell(entry.metadata["help"]),
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,19 @@ _HOMES = {
     "Record": "gandiag.record",
 }
 
-__all__ = ["AuditConfig", "ExitCode", "GandiagError", "Losses", "Monitor", "Record", "audit", "compare", "gate", "load", "losses"]
+__all__ = [
+    "AuditConfig",
+    "ExitCode",
+    "GandiagError",
+    "Losses",
+    "Monitor",
+    "Record",
+    "audit",
+    "compare",
+    "gate",
+    "load",
+    "losses",
+]
 
 if TYPE_CHECKING:
     from gandiag.api import audit as audit

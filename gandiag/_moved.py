@@ -19,7 +19,10 @@ _MOVED: dict[str, tuple[str, dict[str, str]]] = {
     "gandiag.load.rebuild.noise": ("gandiag.checkpoints.architectures.layers.noise_input", {"Noise": "NoiseInput"}),
     "gandiag.load.rebuild.styles": ("gandiag.checkpoints.architectures.layers.truncation", {"Psi": "Truncation"}),
     "gandiag.load.rebuild.layers": ("gandiag.checkpoints.inference.layer_list", {"NotThis": "ArchitectureMismatch"}),
-    "gandiag.load.rebuild.ready": ("gandiag.checkpoints.architectures.base", {"Ready": "RebuiltGenerator", "fitted": "load_strict"}),
+    "gandiag.load.rebuild.ready": (
+        "gandiag.checkpoints.architectures.base",
+        {"Ready": "RebuiltGenerator", "fitted": "load_strict"},
+    ),
     "gandiag.reference.objectives.contract": ("gandiag.trainer.remedies.base", {"Turn": "TrainingBatch"}),
     "gandiag.pytest_plugin": ("gandiag.integrations.pytest_plugin", {}),
     "gandiag.features.request": ("gandiag.features.extractor_request", {"Request": "ExtractorRequest"}),
@@ -47,11 +50,17 @@ class _MovedLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ in _MOVED:
             new = _MOVED[module.__name__][0]
-            warnings.warn(f"{module.__name__} has moved to {new}; the old path goes away in the next release", DeprecationWarning, stacklevel=2)
+            warnings.warn(
+                f"{module.__name__} has moved to {new}; the old path goes away in the next release",
+                DeprecationWarning,
+                stacklevel=2,
+            )
 
 
 class _MovedFinder(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname not in _MOVED and fullname not in _PARENTS:
             return None
         return ModuleSpec(fullname, _MovedLoader(), is_package=fullname in _PARENTS)

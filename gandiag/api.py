@@ -24,7 +24,14 @@ def load(path: str | os.PathLike[str], **settings: Any) -> Sampler:
     return make_sampler(load_generator(path, config), config)
 
 
-def audit(x: Any, real: Any = None, *, progress: ProgressCallback = no_progress, on_message: MessageCallback | None = None, **settings: Any) -> Record:
+def audit(
+    x: Any,
+    real: Any = None,
+    *,
+    progress: ProgressCallback = no_progress,
+    on_message: MessageCallback | None = None,
+    **settings: Any,
+) -> Record:
     """Has this generator collapsed? The judged Record; `print(record)` shows it.
 
     x, real: path, Generator, nn.Module (with latent_dim=…), array, tensor or Dataset. `settings`: fields of AuditConfig.

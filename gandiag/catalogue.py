@@ -52,7 +52,9 @@ def get_entry(key: str) -> DocEntry:
     found = next((known for name in spelt if (known := find_entry(name)) is not None), None)
     if found is None:
         bare = sorted({name.rpartition(".")[2] for name in load_entries()})
-        raise ConfigError(f"there is no metric or rule called {key!r}", close_match_hint(key, bare, "gandiag list has all names"))
+        raise ConfigError(
+            f"there is no metric or rule called {key!r}", close_match_hint(key, bare, "gandiag list has all names")
+        )
     return found
 
 
@@ -60,5 +62,12 @@ def _entry(key: str, table: Mapping[str, Any]) -> DocEntry:
     bounds = [None if bound in ("", None) else float(bound) for bound in table.get("bounds", ("", ""))]
     low, high = (*bounds, None, None)[:2]
     texts = {name: str(table.get(name, "")) for name in ("title", "formula", "unit", "source")}
-    return DocEntry(key=key, better=str(table.get("better", "neither")), bounds=(low, high), summary=str(table.get("means", "")),
-                    caveats=str(table.get("misleads", "")), advice=str(table.get("try", "")), **texts)
+    return DocEntry(
+        key=key,
+        better=str(table.get("better", "neither")),
+        bounds=(low, high),
+        summary=str(table.get("means", "")),
+        caveats=str(table.get("misleads", "")),
+        advice=str(table.get("try", "")),
+        **texts,
+    )

@@ -1,14 +1,14 @@
 """What went wrong, and what to do about it.
 
-    GandiagError                every error gandiag raises on purpose; `what` is one sentence, `hint` one action
-      LoadError                 the file is no generator we can read, or not safely
-      SourceError               samples or real data that cannot be read, or are too few
-      OutputError               the generator ran, and what came out cannot be measured (NaN, wrong shape)
-      FeatureError              an extractor is unknown, missing or offline
-      ConfigError               an option, a TOML key or a value that does not exist
-      RecordError               a record that cannot be read or written
-      PluginError               an extension that does not keep its contract
-      VerdictError              raised by Record.raise_for_verdict(); carries the record
+GandiagError                every error gandiag raises on purpose; `what` is one sentence, `hint` one action
+  LoadError                 the file is no generator we can read, or not safely
+  SourceError               samples or real data that cannot be read, or are too few
+  OutputError               the generator ran, and what came out cannot be measured (NaN, wrong shape)
+  FeatureError              an extractor is unknown, missing or offline
+  ConfigError               an option, a TOML key or a value that does not exist
+  RecordError               a record that cannot be read or written
+  PluginError               an extension that does not keep its contract
+  VerdictError              raised by Record.raise_for_verdict(); carries the record
 """
 
 from __future__ import annotations

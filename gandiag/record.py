@@ -146,10 +146,14 @@ class Record:
         try:
             document = json.loads(text)
         except json.JSONDecodeError as broken:
-            raise RecordError(f"this is not JSON ({broken.msg} at line {broken.lineno})", "pass a file written by `gandiag audit -o`") from None
+            raise RecordError(
+                f"this is not JSON ({broken.msg} at line {broken.lineno})", "pass a file written by `gandiag audit -o`"
+            ) from None
         found = document.get("schema") if isinstance(document, dict) else None
         if found != SCHEMA:
-            raise RecordError(f"the schema is {found!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version")
+            raise RecordError(
+                f"the schema is {found!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version"
+            )
         try:
             return cls(**{**document, **_revive(document)})
         except (TypeError, KeyError, ValueError) as wrong:
@@ -180,7 +184,9 @@ class Record:
         """Raise VerdictError unless the verdict is one of `accept`."""
         if self.verdict not in accept:
             first = self.findings[0].text if self.findings else ""
-            raise VerdictError(f"verdict {self.verdict}: {first}".rstrip(": "), "print(record) shows the evidence", record=self)
+            raise VerdictError(
+                f"verdict {self.verdict}: {first}".rstrip(": "), "print(record) shows the evidence", record=self
+            )
 
     def __str__(self) -> str:
         return str(import_target("gandiag.report.terminal:render_text")(self))
@@ -234,7 +240,9 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
         scratch.write_bytes(data)
         os.replace(scratch, target)
     except OSError as problem:
-        raise RecordError(f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space") from None
+        raise RecordError(
+            f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space"
+        ) from None
     finally:
         if scratch.exists():
             scratch.unlink()

@@ -53,8 +53,12 @@ class Registry:
             try:
                 return plugins[name].load()
             except Exception as broken:
-                raise PluginError(f"the {self.noun} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it") from broken
-        raise PluginError(f"there is no {self.noun} called {name!r}", close_match_hint(name, [*self._targets, *plugins]))
+                raise PluginError(
+                    f"the {self.noun} plug-in {name!r} cannot be loaded: {broken}", "update or uninstall it"
+                ) from broken
+        raise PluginError(
+            f"there is no {self.noun} called {name!r}", close_match_hint(name, [*self._targets, *plugins])
+        )
 
     def _plugins(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {point.name: point for point in importlib.metadata.entry_points(group=f"gandiag.{self.kind}")}
@@ -70,5 +74,7 @@ def import_target(target: Any, kind: str = "object") -> Any:
         for part in attr.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as missing:
-        raise PluginError(f"the {kind} {target!r} cannot be imported: {missing}", "check the spelling, and that it is installed") from missing
+        raise PluginError(
+            f"the {kind} {target!r} cannot be imported: {missing}", "check the spelling, and that it is installed"
+        ) from missing
     return found

@@ -61,7 +61,18 @@ def test_every_number_has_its_interval_and_floor() -> None:
         assert entry.value is not None and math.isfinite(entry.value), key
         if entry.low is not None and entry.high is not None:
             assert entry.low <= entry.value <= entry.high, key
-    for key in ("score", "precision", "recall", "density", "coverage", "frechet[identity]", "kid[identity]", "vendi_1", "pairwise_distance", "near_duplicates"):
+    for key in (
+        "score",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "frechet[identity]",
+        "kid[identity]",
+        "vendi_1",
+        "pairwise_distance",
+        "near_duplicates",
+    ):
         entry = record.measurements[key]
         assert None not in (entry.low, entry.high, entry.floor), key
 
@@ -146,7 +157,9 @@ def test_latents_of_a_uniform_prior_are_recognised_and_no_wrong_scale() -> None:
     record = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16)
     assert record.subject["latent"]["prior"] == "uniform" and "wrong_scale" not in record.kinds
     assert record.subject["latent"]["trained_scale"]["value"] == pytest.approx(1.0, rel=0.05)
-    assert any("uniform" in entry["value"] and entry["source"] == "batch-norm" for entry in record.subject["assumptions"])
+    assert any(
+        "uniform" in entry["value"] and entry["source"] == "batch-norm" for entry in record.subject["assumptions"]
+    )
     told = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16, prior="normal")
     assert "wrong_scale" in told.kinds
 

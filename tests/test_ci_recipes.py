@@ -31,7 +31,11 @@ def job(tmp_path: Path) -> Path:
     shutil.copy(FIXTURES / "ring.npz", tmp_path / "data.npz")
     (tmp_path / "gandiag.toml").write_text("[audit]\nn = 400\n\n[gate]\nmax-score = 0.2\n")
     (tmp_path / "bin").mkdir()
-    for name, line in {"gandiag": f'exec "{sys.executable}" -m gandiag "$@"', "pip": "exit 0", "python3": f'exec "{sys.executable}" "$@"'}.items():
+    for name, line in {
+        "gandiag": f'exec "{sys.executable}" -m gandiag "$@"',
+        "pip": "exit 0",
+        "python3": f'exec "{sys.executable}" "$@"',
+    }.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     return tmp_path
@@ -41,7 +45,15 @@ def shell(script: str, folder: Path, **environ: str) -> subprocess.CompletedProc
     """As CI runs it: bash, stopping at the first failure."""
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environ}
-    return subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 def healed(lines: list[str]) -> str:
@@ -70,7 +82,9 @@ def test_the_gitlab_recipe_leaves_a_junit_report(job: Path) -> None:
 
 
 def test_the_jenkins_recipe_tells_thin_evidence_from_a_violation(job: Path) -> None:
-    lines = re.findall(r"sh(?:\(returnStatus: true, script:)? '([^']*)'", (ROOT / "docs" / "ci" / "Jenkinsfile").read_text())
+    lines = re.findall(
+        r"sh(?:\(returnStatus: true, script:)? '([^']*)'", (ROOT / "docs" / "ci" / "Jenkinsfile").read_text()
+    )
     assert len(lines) == 3
     assert shell(healed(lines), job).returncode == 1
     for name, code, errors in (("inconclusive", 3, "1"), ("healthy", 0, "0")):
@@ -88,8 +102,13 @@ def action(job: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
         assert step["shell"] == "bash" and "${{" not in step["run"], "an input inside a script would be run"
         if "pip install" in step["run"] and values["install"] in ("records", "checkpoints"):
             continue
-        environ = {name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: values[found[1]], text) for name, text in step["env"].items()}
-        done = shell(step["run"], job, GITHUB_OUTPUT=str(output), GITHUB_STEP_SUMMARY=str(job / "summary.md"), **environ)
+        environ = {
+            name: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda found: values[found[1]], text)
+            for name, text in step["env"].items()
+        }
+        done = shell(
+            step["run"], job, GITHUB_OUTPUT=str(output), GITHUB_STEP_SUMMARY=str(job / "summary.md"), **environ
+        )
         if done.returncode:
             break
     assert done is not None
@@ -129,4 +148,6 @@ def test_the_hook_in_the_real_pre_commit(job: Path) -> None:
     made = f"cd hooks && git init -q && git add . && {git} commit -qm hooks && cd .. && git init -q && git add audit.gandiag.json"
     assert shell(made, job).returncode == 0
     done = shell("pre-commit try-repo ./hooks gandiag-gate --all-files", job, PRE_COMMIT_HOME=str(job / "cache"))
-    assert done.returncode == 1 and "COLLAPSED" in done.stdout and "must be below" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "COLLAPSED" in done.stdout and "must be below" in done.stdout, (
+        done.stdout + done.stderr
+    )

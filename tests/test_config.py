@@ -14,10 +14,15 @@ from gandiag.errors import ConfigError
 
 
 def test_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
-    (tmp_path / "gandiag.toml").write_text('[audit]\nseed = 1\nlimit = 0.2\nlatent-dim = 64\nscales = [1.0, 2.0]\n')
+    (tmp_path / "gandiag.toml").write_text("[audit]\nseed = 1\nlimit = 0.2\nlatent-dim = 64\nscales = [1.0, 2.0]\n")
     environ = {"GANDIAG_SEED": "2", "GANDIAG_LIMIT": "0.3", "OTHER": "x"}
     found = resolve_config({"seed": 3}, environ=environ, folder=tmp_path)
-    assert (found.config.seed, found.config.limit, found.config.latent_dim, found.config.scales) == (3, 0.3, 64, (1.0, 2.0))
+    assert (found.config.seed, found.config.limit, found.config.latent_dim, found.config.scales) == (
+        3,
+        0.3,
+        64,
+        (1.0, 2.0),
+    )
     assert found.sources["seed"] == "flag" and "GANDIAG_LIMIT" in found.sources["limit"]
     assert found.sources["latent_dim"] == "gandiag.toml" and found.sources["budget"] == "default"
 
@@ -48,7 +53,11 @@ def test_mistakes_are_named_with_an_action(flags: dict[str, Any], what: str, hin
 
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
-    [("[audit]\nbugdet = 'quick'\n", "'bugdet'", "budget"), ("[audit\n", "not valid TOML", "correct"), ("[audit]\nseed = 'x'\n", "'x'", "int")],
+    [
+        ("[audit]\nbugdet = 'quick'\n", "'bugdet'", "budget"),
+        ("[audit\n", "not valid TOML", "correct"),
+        ("[audit]\nseed = 'x'\n", "'x'", "int"),
+    ],
 )
 def test_mistakes_in_the_file_are_named(text: str, what: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text(text)
@@ -67,7 +76,9 @@ def test_every_knob_is_an_option_and_the_default_is_the_knob_s() -> None:
     unset = audit_command.make_context("audit", ["ckpt.pt"]).params
     for entry in dataclasses.fields(AuditConfig):
         assert entry.name in options, f"{option_name(entry.name)} is no option"
-        assert unset[entry.name] is None, f"{option_name(entry.name)}: an unset option must be None, so that other sources can speak"
+        assert unset[entry.name] is None, (
+            f"{option_name(entry.name)}: an unset option must be None, so that other sources can speak"
+        )
         assert entry.metadata["help"] in (getattr(options[entry.name], "help", "") or "")
 
 

@@ -49,7 +49,13 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 @pytest.mark.parametrize("page", ["reference", "baselines"])
 def test_what_is_generated_follows_the_code_and_the_bank(page: str) -> None:
-    done = subprocess.run([sys.executable, "-c", f"import generate; print(generate.{page}(), end='')"], cwd=DOCS, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import generate; print(generate.{page}(), end='')"],
+        cwd=DOCS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (DOCS / f"{page}.md").read_text(encoding="utf-8"), "stale: python docs/generate.py"
 
@@ -65,7 +71,9 @@ def matches(expected: list[str], shown: list[str]) -> bool:
         return not shown
     if expected[0] == "…":
         return any(matches(expected[1:], shown[at:]) for at in range(len(shown) + 1))
-    return bool(shown) and masked(expected[0]).rstrip() == masked(shown[0]).rstrip() and matches(expected[1:], shown[1:])
+    return (
+        bool(shown) and masked(expected[0]).rstrip() == masked(shown[0]).rstrip() and matches(expected[1:], shown[1:])
+    )
 
 
 def test_the_tutorial_shows_what_the_commands_say(tmp_path: Path) -> None:
@@ -81,7 +89,9 @@ def test_the_tutorial_shows_what_the_commands_say(tmp_path: Path) -> None:
             assert matches(expected, shown), f"$ {command}\n{done.stdout}{done.stderr}"
 
 
-def test_the_examples_in_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_in_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(ROOT / "fixtures", tmp_path / "fixtures", ignore=shutil.ignore_patterns("real*", "*.py"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -100,17 +110,33 @@ def test_code_on_the_pages_is_code(page: Path) -> None:
 
 
 ROWS = {  # of docs/families.md, by the name that a family is registered under
-    "ctgan": "CTGAN", "nvidia": "StyleGAN2-ADA (NVIDIA)", "rosinality": "StyleGAN2 (rosinality)", "stylegan2-pytorch": "StyleGAN2 (stylegan2-pytorch)",
-    "biggan-deep": "BigGAN-deep (pytorch-pretrained-biggan)", "biggan": "BigGAN-deep (ajbrock)", "studiogan": "StudioGAN", "mimicry": "mimicry",
-    "r3gan": "R3GAN", "pgan": "Progressive GAN", "lightweight-gan": "lightweight-gan", "fastgan": "FastGAN", "sagan": "SAGAN",
-    "pickled": "whole pickles", "transposed": "ConvTranspose",
-    "projected": "upsample-convolution", "mlp": "MLP stacks",
-}  # fmt: skip
+    "ctgan": "CTGAN",
+    "nvidia": "StyleGAN2-ADA (NVIDIA)",
+    "rosinality": "StyleGAN2 (rosinality)",
+    "stylegan2-pytorch": "StyleGAN2 (stylegan2-pytorch)",
+    "biggan-deep": "BigGAN-deep (pytorch-pretrained-biggan)",
+    "biggan": "BigGAN-deep (ajbrock)",
+    "studiogan": "StudioGAN",
+    "mimicry": "mimicry",
+    "r3gan": "R3GAN",
+    "pgan": "Progressive GAN",
+    "lightweight-gan": "lightweight-gan",
+    "fastgan": "FastGAN",
+    "sagan": "SAGAN",
+    "pickled": "whole pickles",
+    "transposed": "ConvTranspose",
+    "projected": "upsample-convolution",
+    "mlp": "MLP stacks",
+}
 
 
 def test_every_family_has_a_row() -> None:
     from gandiag.checkpoints.architectures.registry import MATCH_ORDER
 
-    firsts = [line.split("|")[1] for line in (DOCS / "families.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    firsts = [
+        line.split("|")[1]
+        for line in (DOCS / "families.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|")
+    ]
     assert set(ROWS) == set(MATCH_ORDER), "a new family: add its row to docs/families.md, and its words here"
     assert all(any(words in first for first in firsts) for words in ROWS.values())

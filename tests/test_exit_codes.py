@@ -1,6 +1,6 @@
 """The table of exit codes, one real process a row: what the shell, and so CI, sees of every ending.
 
-    0 no collapse seen · 1 collapse, or a policy violated · 2 could not · 3 evidence insufficient · 130 interrupted
+0 no collapse seen · 1 collapse, or a policy violated · 2 could not · 3 evidence insufficient · 130 interrupted
 """
 
 from __future__ import annotations
@@ -94,20 +94,35 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("line", "code", "says"), TABLE, ids=[line.replace(G, "gandiag").replace(str(FIXTURES), "fixtures") for line, _, _ in TABLE])
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    TABLE,
+    ids=[line.replace(G, "gandiag").replace(str(FIXTURES), "fixtures") for line, _, _ in TABLE],
+)
 def test_the_shell_sees_the_right_code(line: str, code: int, says: str, folder: Path) -> None:
     if "/dev/full" in line and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    done = subprocess.run(["bash", "-c", line], cwd=folder, env=ENV, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=ENV, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == code, (done.stdout[-500:], done.stderr[-500:])
     assert says in done.stderr and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert "full" not in line or "bug" not in done.stderr
     assert code != 2 or done.stdout == "" or " gate " in line  # a gate tells which of its subjects could not be judged
 
 
-@pytest.mark.parametrize("line", [f"audit {RING} --real {REAL} -n 3000", f"gate {RING} --real {REAL} -n 3000"], ids=["audit", "gate"])
+@pytest.mark.parametrize(
+    "line", [f"audit {RING} --real {REAL} -n 3000", f"gate {RING} --real {REAL} -n 3000"], ids=["audit", "gate"]
+)
 def test_ctrl_c_is_130_and_one_line(line: str, folder: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-m", "gandiag", *line.split()], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gandiag", *line.split()],
+        cwd=folder,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stderr is not None
     process.stderr.readline()  # the estimate: the run has begun
     time.sleep(0.2)
@@ -121,20 +136,30 @@ def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
     """Before any command of ours is reached: the interpreter is still importing."""
     for delay in (0.15, 0.25, 0.4):
         command = [sys.executable, "-m", "gandiag", "audit", str(RING)]
-        process = subprocess.Popen(command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
-        assert process.returncode in (130, -signal.SIGINT), err  # a signal before Python's first line is the shell's own 130
+        assert process.returncode in (130, -signal.SIGINT), (
+            err
+        )  # a signal before Python's first line is the shell's own 130
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["missing.pt"], "missing.pt does not exist"),
-    ([str(RING), "--real", "nowhere"], "nowhere cannot be read"),
-    (["pointer.pt"], "Git LFS pointer"),
-], ids=["checkpoint", "real data", "failed download"])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["missing.pt"], "missing.pt does not exist"),
+        ([str(RING), "--real", "nowhere"], "nowhere cannot be read"),
+        (["pointer.pt"], "Git LFS pointer"),
+    ],
+    ids=["checkpoint", "real data", "failed download"],
+)
 def test_what_fails_cheaply_fails_before_torch_is_imported(arguments: list[str], says: str, tmp_path: Path) -> None:
     (tmp_path / "pointer.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 3\n")
     code = f"import sys; from gandiag.cli.main import run_command_line; print(int(run_command_line({['audit', *arguments]!r})), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["2", "False"] and says in done.stderr, done.stderr

@@ -77,8 +77,13 @@ def test_training_state_holds_raw_and_averaged_weights() -> None:
 
 
 def test_files_are_small() -> None:
-    sizes = {path: path.stat().st_size for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    formats = {folder: sum(size for path, size in sizes.items() if path.is_relative_to(ROOT / folder)) for folder in ("families", "logs")}
+    sizes = {
+        path: path.stat().st_size for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    formats = {
+        folder: sum(size for path, size in sizes.items() if path.is_relative_to(ROOT / folder))
+        for folder in ("families", "logs")
+    }
     assert max(sizes.values()) <= 3_000_000 and sum(sizes.values()) - sum(formats.values()) <= 8_000_000
     assert 0 < formats["families"] <= 2_000_000 and 0 < formats["logs"] <= 1_500_000
     assert all((ROOT / f"{name}.pt").stat().st_size <= 1_500_000 for name in IMAGES)
@@ -121,7 +126,9 @@ def test_healthy_covers_the_real_data_and_the_others_do_not(kit: Any) -> None:
     assert covered(reference, sample(kit, "healthy")) > null - 0.06
     assert covered(reference, sample(kit, "scale_mismatched", scale=0.02)) > null - 0.06
     assert covered(reference, sample(kit, "mode_dropping")) == pytest.approx(0.5, abs=0.1)
-    assert covered(reference, sample(kit, "collapsed")) < 0.15  # one image can cover its own class, a tenth, and no other
+    assert (
+        covered(reference, sample(kit, "collapsed")) < 0.15
+    )  # one image can cover its own class, a tenth, and no other
     assert covered(reference, sample(kit, "scale_mismatched", scale=1.0)) < 0.1
 
 

@@ -13,24 +13,71 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Layer of every module, by the first part of its path below gandiag/; imports point from higher to lower numbers.
 FLOOR = {
-    "errors": 0.0, "registry": 0.0, "interfaces": 0.0, "record": 0.0, "config": 0.0, "catalogue": 0.0, "protobuf": 0.0, "data": 0.0, "": 0.0,
-    "checkpoints": 1.0, "sampling": 1.1, "features": 1.2, "stats": 1.3, "exhibits": 1.4, "verdict": 1.0, "report": 1.0, "training_logs": 1.0,
-    "metrics": 2.0, "probes": 2.0, "pipeline": 3.0, "api": 4.0,
-    "trainer": 5.1, "testing": 5.2, "monitor": 5.1, "integrations": 5.2, "_moved": 0.0, "cli": 6.0, "__main__": 7.0,
-}  # fmt: skip
+    "errors": 0.0,
+    "registry": 0.0,
+    "interfaces": 0.0,
+    "record": 0.0,
+    "config": 0.0,
+    "catalogue": 0.0,
+    "protobuf": 0.0,
+    "data": 0.0,
+    "": 0.0,
+    "checkpoints": 1.0,
+    "sampling": 1.1,
+    "features": 1.2,
+    "stats": 1.3,
+    "exhibits": 1.4,
+    "verdict": 1.0,
+    "report": 1.0,
+    "training_logs": 1.0,
+    "metrics": 2.0,
+    "probes": 2.0,
+    "pipeline": 3.0,
+    "api": 4.0,
+    "trainer": 5.1,
+    "testing": 5.2,
+    "monitor": 5.1,
+    "integrations": 5.2,
+    "_moved": 0.0,
+    "cli": 6.0,
+    "__main__": 7.0,
+}
 SAME_FLOOR_APART = {"verdict", "report", "training_logs", "checkpoints"}
 
 TORCH_FREE = (
-    "gandiag", "gandiag.errors", "gandiag.registry", "gandiag.interfaces", "gandiag.record", "gandiag.config", "gandiag.catalogue",
-    "gandiag.verdict.judge", "gandiag.report.terminal", "gandiag.checkpoints.file_type", "gandiag.checkpoints.safe_pickle.reader", "gandiag.checkpoints.safe_pickle.modules",
-    "gandiag.checkpoints.summary", "gandiag.cli.inspect",
-    "gandiag.cli.main", "gandiag.cli.audit", "gandiag.cli.report",
+    "gandiag",
+    "gandiag.errors",
+    "gandiag.registry",
+    "gandiag.interfaces",
+    "gandiag.record",
+    "gandiag.config",
+    "gandiag.catalogue",
+    "gandiag.verdict.judge",
+    "gandiag.report.terminal",
+    "gandiag.checkpoints.file_type",
+    "gandiag.checkpoints.safe_pickle.reader",
+    "gandiag.checkpoints.safe_pickle.modules",
+    "gandiag.checkpoints.summary",
+    "gandiag.cli.inspect",
+    "gandiag.cli.main",
+    "gandiag.cli.audit",
+    "gandiag.cli.report",
     "gandiag.cli.explain",
-    "gandiag.cli.train", "gandiag.cli.bank", "gandiag.verdict.nearest_baseline", "gandiag.checkpoints.metadata", "gandiag.training_logs.analysis", "gandiag.cli.losses",
-    "gandiag.cli.gate", "gandiag.cli.compare",
-    "gandiag.report.gate_junit", "gandiag.report.gate_github", "gandiag.report.markdown", "gandiag.verdict.compare",
-    "gandiag.cli.selftest", "gandiag.report.selftest",
-)  # fmt: skip
+    "gandiag.cli.train",
+    "gandiag.cli.bank",
+    "gandiag.verdict.nearest_baseline",
+    "gandiag.checkpoints.metadata",
+    "gandiag.training_logs.analysis",
+    "gandiag.cli.losses",
+    "gandiag.cli.gate",
+    "gandiag.cli.compare",
+    "gandiag.report.gate_junit",
+    "gandiag.report.gate_github",
+    "gandiag.report.markdown",
+    "gandiag.verdict.compare",
+    "gandiag.cli.selftest",
+    "gandiag.report.selftest",
+)
 
 
 def sources() -> list[Path]:
@@ -74,12 +121,18 @@ MODULES = {dotted(path): path for path in sources()}
 def test_imports_point_down(module: str) -> None:
     path = MODULES[module]
     here = room(module)
-    for target in sorted(runtime_imports(ast.parse(path.read_text()), module, path.name == "__init__.py") & set(MODULES)):
+    for target in sorted(
+        runtime_imports(ast.parse(path.read_text()), module, path.name == "__init__.py") & set(MODULES)
+    ):
         there = room(target)
         if there == here or target == "gandiag":
             continue
-        assert FLOOR[there] <= FLOOR[here], f"{module} [{FLOOR[here]}] imports {target} [{FLOOR[there]}] from a higher floor"
-        assert FLOOR[there] < FLOOR[here] or here not in SAME_FLOOR_APART or here == "report", f"{module} imports its neighbour {target}"
+        assert FLOOR[there] <= FLOOR[here], (
+            f"{module} [{FLOOR[here]}] imports {target} [{FLOOR[there]}] from a higher floor"
+        )
+        assert FLOOR[there] < FLOOR[here] or here not in SAME_FLOOR_APART or here == "report", (
+            f"{module} imports its neighbour {target}"
+        )
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -90,7 +143,9 @@ def test_packages_hand_nothing_on(module: str) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module in packages:
             for alias in node.names:
-                assert f"{node.module}.{alias.name}" in MODULES, f"{module} takes {alias.name} from the package {node.module}"
+                assert f"{node.module}.{alias.name}" in MODULES, (
+                    f"{module} takes {alias.name} from the package {node.module}"
+                )
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

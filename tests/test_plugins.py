@@ -36,7 +36,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "gandiag_example").mkdir(parents=True)
     for name in ("pyproject.toml", "gandiag_example/__init__.py"):
         (source / name).write_text((EXAMPLE / name).read_text())
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(folder),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
@@ -44,24 +56,35 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(site: Path, *arguments: str, module: str = "gandiag") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{site}", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, env=env, check=False, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, env=env, check=False, timeout=300
+    )
 
 
 def test_an_installed_package_is_listed_with_its_origin(site: Path) -> None:
     done = run(site, "list", "--json")
     assert done.returncode == 0, done.stderr
-    found = {kind: {row["name"]: row for row in rows if row["origin"] == "gandiag-example"} for kind, rows in json.loads(done.stdout).items()}
+    found = {
+        kind: {row["name"]: row for row in rows if row["origin"] == "gandiag-example"}
+        for kind, rows in json.loads(done.stdout).items()
+    }
     assert {kind: set(rows) for kind, rows in found.items() if rows} == {
-        "metrics": {"median_gap"}, "features": {"corners"}, "formats": {"one_line"}, "gates": {"chat"}, "remedies": {"smoothing"},
+        "metrics": {"median_gap"},
+        "features": {"corners"},
+        "formats": {"one_line"},
+        "gates": {"chat"},
+        "remedies": {"smoothing"},
         "readers": {"plain_text"},
-    }  # fmt: skip
+    }
     assert found["metrics"]["median_gap"]["title"].startswith("Distance between the medians")
 
 
 def test_an_installed_package_is_used_like_what_is_built_in(site: Path, tmp_path: Path) -> None:
     record = tmp_path / "a.json"
     ring = [str(ROOT / "fixtures" / name) for name in ("ring_one_mode.safetensors", "ring.npz")]
-    done = run(site, "audit", ring[0], "--real", ring[1], "-n", "300", "--metrics", "median_gap", "-o", str(record), "-q")
+    done = run(
+        site, "audit", ring[0], "--real", ring[1], "-n", "300", "--metrics", "median_gap", "-o", str(record), "-q"
+    )
     assert done.returncode == 1, done.stderr
     assert json.loads(record.read_text())["measurements"]["median_gap"]["value"] > 0.5
     policy = tmp_path / "p.toml"
@@ -76,7 +99,10 @@ def plain_text(folder: Path) -> Path:
     """A generator of two numbers, as the example's own kind of file."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
-    rows = [f"{name} {'x'.join(map(str, entry.shape))} {' '.join(map(str, entry.flatten().tolist()))}" for name, entry in net.state_dict().items()]
+    rows = [
+        f"{name} {'x'.join(map(str, entry.shape))} {' '.join(map(str, entry.flatten().tolist()))}"
+        for name, entry in net.state_dict().items()
+    ]
     (folder / "g.txt").write_text("\n".join(["weights in plain text", *rows, ""]))
     return folder / "g.txt"
 
@@ -131,8 +157,13 @@ class Broken:
     def measure(self, results: Any) -> Any:
         self.calls += 1
         whole = Measurement(0.5, 0.4, 0.6, better="lower")
-        found = {"nan": replace(whole, value=float("nan")), "order": replace(whole, low=0.7), "reason": replace(whole, value=None, status="error"),
-                 "better": replace(whole, better="up"), "twice": replace(whole, value=0.5 + self.calls / 100)}  # fmt: skip
+        found = {
+            "nan": replace(whole, value=float("nan")),
+            "order": replace(whole, low=0.7),
+            "reason": replace(whole, value=None, status="error"),
+            "better": replace(whole, better="up"),
+            "twice": replace(whole, value=0.5 + self.calls / 100),
+        }
         return 3 if self.wrong == "outcome" else MetricResult({"x": found.get(self.wrong, whole)})
 
 

@@ -34,8 +34,22 @@ def test_without_real_data():
 
 
 def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # installed, it would be loaded twice
-    command = [sys.executable, "-m", "pytest", "-p", "gandiag.integrations.pytest_plugin", "-p", "no:cacheprovider", *arguments]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }  # installed, it would be loaded twice
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "gandiag.integrations.pytest_plugin",
+        "-p",
+        "no:cacheprovider",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -43,15 +57,30 @@ def test_a_collapsed_generator_fails_its_test_with_the_report_attached(tmp_path:
     (tmp_path / "test_it.py").write_text(SUITE)
     done = pytest_run(tmp_path, "--gandiag-reports", "pages", "--junit-xml", "out.xml")
     assert done.returncode == 1 and "1 failed, 2 passed" in done.stdout, done.stdout[-3000:]
-    assert "must be below 0.15" in done.stdout and "Captured gandiag call" in done.stdout and "COLLAPSED  " in done.stdout and "GD101" in done.stdout
+    assert (
+        "must be below 0.15" in done.stdout
+        and "Captured gandiag call" in done.stdout
+        and "COLLAPSED  " in done.stdout
+        and "GD101" in done.stdout
+    )
     (page,) = (tmp_path / "pages").iterdir()
-    assert page.name == "test_it.py_test_collapsed.html" and page.read_text().lower().startswith("<!doctype html>") and str(page.name) in done.stdout
-    scores = {case.get("name"): float(found.get("value")) for case in ET.parse(tmp_path / "out.xml").iter("testcase") for found in case.iter("property")}
+    assert (
+        page.name == "test_it.py_test_collapsed.html"
+        and page.read_text().lower().startswith("<!doctype html>")
+        and str(page.name) in done.stdout
+    )
+    scores = {
+        case.get("name"): float(found.get("value"))
+        for case in ET.parse(tmp_path / "out.xml").iter("testcase")
+        for found in case.iter("property")
+    }
     assert scores["test_collapsed"] > 0.5 > scores["test_healthy"] and set(scores) == {"test_collapsed", "test_healthy"}
 
 
 def test_loading_the_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text("import sys\ndef test(): assert not {'torch', 'numpy', 'jinja2', 'gandiag.api'} & set(sys.modules)\n")
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test(): assert not {'torch', 'numpy', 'jinja2', 'gandiag.api'} & set(sys.modules)\n"
+    )
     done = pytest_run(tmp_path)
     assert done.returncode == 0, done.stdout
 

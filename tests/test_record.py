@@ -18,12 +18,18 @@ def test_round_trip(name: str) -> None:
     record = ALL[name]()
     again = Record.from_json(record.to_json())
     assert json.loads(again.to_json()) == json.loads(record.to_json())
-    assert isinstance(again.score, Score) and all(isinstance(entry, Measurement) for entry in again.measurements.values())
-    assert all(isinstance(entry, Finding) for entry in again.findings) and all(isinstance(entry, Exhibit) for entry in again.exhibits)
+    assert isinstance(again.score, Score) and all(
+        isinstance(entry, Measurement) for entry in again.measurements.values()
+    )
+    assert all(isinstance(entry, Finding) for entry in again.findings) and all(
+        isinstance(entry, Exhibit) for entry in again.exhibits
+    )
 
 
 def test_no_nan_reaches_the_file() -> None:
-    record = Record("inconclusive", (), Score(float("nan"), float("-inf"), float("inf")), {}, {"x": Measurement(float("nan"))})
+    record = Record(
+        "inconclusive", (), Score(float("nan"), float("-inf"), float("inf")), {}, {"x": Measurement(float("nan"))}
+    )
     text = record.to_json()
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text)["measurements"]["x"]["value"] is None
@@ -33,12 +39,21 @@ def test_numpy_and_torch_scalars_become_numbers() -> None:
     import numpy as np
     import torch
 
-    assert to_json_value({"a": np.float32(0.5), "b": torch.tensor(2), "c": (np.int64(3),)}) == {"a": 0.5, "b": 2, "c": [3]}
+    assert to_json_value({"a": np.float32(0.5), "b": torch.tensor(2), "c": (np.int64(3),)}) == {
+        "a": 0.5,
+        "b": 2,
+        "c": [3],
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("{", "not JSON"), ("[]", "schema is None"), ('{"schema": "other/1"}', "'other/1'"), ('{"schema": "gandiag.audit/1"}', "damaged")],
+    [
+        ("{", "not JSON"),
+        ("[]", "schema is None"),
+        ('{"schema": "other/1"}', "'other/1'"),
+        ('{"schema": "gandiag.audit/1"}', "damaged"),
+    ],
 )
 def test_what_is_no_record_is_refused_in_one_sentence(text: str, what: str) -> None:
     with pytest.raises(RecordError) as caught:
@@ -82,7 +97,11 @@ def test_a_score_says_how_many_samples_its_question_needs() -> None:
     """Intervals shrink with 1/√n: half the distance that is left takes four times the samples."""
     assert Score(0.10, 0.00, 0.20, n_fake=500).required_samples() == 2000  # 0.10 above, 0.05 to the limit
     assert Score(0.20, 0.10, 0.30, n_fake=500).required_samples() == 2000
-    assert Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).required_samples() == 400  # nothing found, but only twice the limit would have been
+    assert (
+        Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).required_samples() == 400
+    )  # nothing found, but only twice the limit would have been
     assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).required_samples() is None
-    assert Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None  # on the limit: no number of samples settles that
+    assert (
+        Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None
+    )  # on the limit: no number of samples settles that
     assert Score(None, None, None, n_fake=50).required_samples() is None

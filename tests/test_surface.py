@@ -77,7 +77,9 @@ def test_registries_name_near_matches_and_refuse_duplicates() -> None:
 
 
 def test_the_checkout_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "gandiag", "--version"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gandiag", "--version"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and done.stdout.strip() == f"gandiag {gandiag.__version__}"
 
 
@@ -93,7 +95,9 @@ def test_an_installed_copy_runs_inside_and_outside_a_clone(how: list[str], tmp_p
     (next((tmp_path / "env" / "lib").glob("python*")) / "site-packages" / "parent.pth").write_text(str(site))
     subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-deps", *how], cwd=clone, check=True)
     for folder in (clone, tmp_path):
-        done = subprocess.run([str(python), "-m", "gandiag", "audit", "--help"], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(python), "-m", "gandiag", "audit", "--help"], cwd=folder, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0 and "--real" in done.stdout, done.stderr
 
 

@@ -41,16 +41,35 @@ def read_diffusers_pipeline(folder: Path, weights_path: Path, *, compute_hash: b
     index = read_json_object(folder / "model_index.json")
     name, unet, scheduler = index.get("_class_name"), index.get("unet"), index.get("scheduler")
     parts = [key for key, entry in index.items() if not key.startswith("_") and entry not in (None, [None, None])]
-    if name not in _PIPELINES or unet != ["diffusers", "UNet2DModel"] or scheduler not in [["diffusers", kind] for kind in _SCHEDULERS] or len(parts) > 2:
+    if (
+        name not in _PIPELINES
+        or unet != ["diffusers", "UNet2DModel"]
+        or scheduler not in [["diffusers", kind] for kind in _SCHEDULERS]
+        or len(parts) > 2
+    ):
         what = f"{folder.name} is a diffusers pipeline ({str(name)[:60]} with {', '.join(parts[:5]) or 'no parts'}), and gandiag samples unconditional ones"
-        raise LoadError(what, "it takes DDPMPipeline and DDIMPipeline with UNet2DModel and a DDPM or DDIM scheduler; else audit a folder of its samples")
+        raise LoadError(
+            what,
+            "it takes DDPMPipeline and DDIMPipeline with UNet2DModel and a DDPM or DDIM scheduler; else audit a folder of its samples",
+        )
     content = read_checkpoint(str(weights_path), compute_hash=compute_hash)
-    network, plan = read_json_object(folder / "unet" / "config.json"), read_json_object(folder / "scheduler" / "scheduler_config.json")
+    network, plan = (
+        read_json_object(folder / "unet" / "config.json"),
+        read_json_object(folder / "scheduler" / "scheduler_config.json"),
+    )
     if not network or not plan:
         missing = "unet/config.json" if not network else "scheduler/scheduler_config.json"
-        raise LoadError(f"{folder.name} has no {missing}, or none that is plain JSON", "save it again: pipeline.save_pretrained(...)")
+        raise LoadError(
+            f"{folder.name} has no {missing}, or none that is plain JSON",
+            "save it again: pipeline.save_pretrained(...)",
+        )
     found = find_generator_weights(content.tree, name=weights_path.name)
-    return FileContents(DiffusersPipeline(cast_to_float32(found).tensors, network, plan, found.n_parameters), "diffusers", content.sha256, content.notes)
+    return FileContents(
+        DiffusersPipeline(cast_to_float32(found).tensors, network, plan, found.n_parameters),
+        "diffusers",
+        content.sha256,
+        content.notes,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,21 +89,42 @@ class DiffusersPipeline:
         size = self.unet_config.get("sample_size")
         sides = tuple(size) if isinstance(size, list) else (size, size)
         if len(sides) != 2 or not all(type(side) is int and 0 < side <= _MOST for side in sides):
-            raise LoadError(f"{name} does not say the size of its pictures (sample_size in unet/config.json)", "write it there")
+            raise LoadError(
+                f"{name} does not say the size of its pictures (sample_size in unet/config.json)", "write it there"
+            )
         shape = (int(self.unet_config.get("in_channels", 3)), *sides)
         classes = self.unet_config.get("num_class_embeds")
         dim = shape[0] * shape[1] * shape[2]
         spacing, guess = scheduler.config.timestep_spacing, scheduler.config.prediction_type
         assumed = (
-            Assumption("latent size (--latent-dim)", f"{dim}: the first noise, {'x'.join(map(str, shape))}", "file (unet/config.json)"),
+            Assumption(
+                "latent size (--latent-dim)",
+                f"{dim}: the first noise, {'x'.join(map(str, shape))}",
+                "file (unet/config.json)",
+            ),
             Assumption("latent prior (--prior)", "normal", "file (the noise that diffusion starts from)"),
-            Assumption("sampler (--init steps=N)", f"DDIM, eta 0, {steps} steps, {spacing} spacing, {guess} prediction: no noise but the first", source),
-            *((Assumption("classes (--classes)", f"{classes}, as an index", "file (unet/config.json)"),) if classes else ()),
+            Assumption(
+                "sampler (--init steps=N)",
+                f"DDIM, eta 0, {steps} steps, {spacing} spacing, {guess} prediction: no noise but the first",
+                source,
+            ),
+            *(
+                (Assumption("classes (--classes)", f"{classes}, as an index", "file (unet/config.json)"),)
+                if classes
+                else ()
+            ),
             Assumption("output range (--output-range)", "[-1, 1], cut there as the pipeline does", "file (pipeline)"),
-        )  # fmt: skip
+        )
         module = DiffusionGenerator(unet, scheduler, steps).eval().requires_grad_(False)
-        return RebuiltGenerator("diffusers UNet2DModel, by DDIM", module, LatentSpec(dim, "normal", shape), OutputSpec("image", shape, (-1.0, 1.0)), classes or None,
-                     "index" if classes else None, assumed)  # fmt: skip
+        return RebuiltGenerator(
+            "diffusers UNet2DModel, by DDIM",
+            module,
+            LatentSpec(dim, "normal", shape),
+            OutputSpec("image", shape, (-1.0, 1.0)),
+            classes or None,
+            "index" if classes else None,
+            assumed,
+        )
 
 
 class DiffusionGenerator(nn.Module):
@@ -103,7 +143,12 @@ class DiffusionGenerator(nn.Module):
 
 
 def _refuse_flags(config: AuditConfig, name: str) -> None:
-    for flag, given in (("--latent-dim", config.latent_dim), ("--prior", config.prior), ("--classes", config.classes), ("--output-range", config.output_range)):
+    for flag, given in (
+        ("--latent-dim", config.latent_dim),
+        ("--prior", config.prior),
+        ("--classes", config.classes),
+        ("--output-range", config.output_range),
+    ):
         if given is not None:
             raise LoadError(f"{flag} {given} was given, and {name} says that itself", f"remove {flag}")
 
@@ -112,28 +157,50 @@ def _steps(config: AuditConfig) -> tuple[int, str]:
     given = parse_init_args(config.init)
     steps = given.pop("steps", DEFAULT_SAMPLING_STEPS)
     if given or type(steps) is not int or not 1 <= steps <= 1000:
-        raise LoadError(f"--init {', '.join(config.init)}: a diffusion model takes steps=N, from 1 to 1000", "--init steps=50")
+        raise LoadError(
+            f"--init {', '.join(config.init)}: a diffusion model takes steps=N, from 1 to 1000", "--init steps=50"
+        )
     return steps, "flag" if config.init else f"default ({DEFAULT_SAMPLING_STEPS})"
 
 
 def _unet(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> nn.Module:
     diffusers = _library()
-    kind, into, out = (settings.get(key, other) for key, other in (("_class_name", ""), ("in_channels", 3), ("out_channels", 3)))
+    kind, into, out = (
+        settings.get(key, other) for key, other in (("_class_name", ""), ("in_channels", 3), ("out_channels", 3))
+    )
     if kind != "UNet2DModel" or into != out:
         what = f"{name}: unet/config.json describes a {str(kind)[:60]} from {into} to {out} channels"
-        raise LoadError(what, "gandiag samples a UNet2DModel that gives as many channels as it takes; else audit a folder of its samples")
+        raise LoadError(
+            what,
+            "gandiag samples a UNet2DModel that gives as many channels as it takes; else audit a folder of its samples",
+        )
     _demand_small(settings, name)
     try:
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # that layers are empty
-            net = diffusers.UNet2DModel.from_config({key: entry for key, entry in settings.items() if not key.startswith("_")})
+            net = diffusers.UNet2DModel.from_config(
+                {key: entry for key, entry in settings.items() if not key.startswith("_")}
+            )
         load_strict(net, _renamed(tensors))
-    except (ArchitectureMismatch, ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError) as wrong:
+    except (
+        ArchitectureMismatch,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        AttributeError,
+    ) as wrong:
         first = (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:160]
-        raise LoadError(f"{name}: unet/config.json and the weights do not fit each other: {first}", "save the pipeline again: save_pretrained(...)") from None
+        raise LoadError(
+            f"{name}: unet/config.json and the weights do not fit each other: {first}",
+            "save the pipeline again: save_pretrained(...)",
+        ) from None
     left = [key for key, entry in [*net.named_buffers(), *net.named_parameters()] if entry.is_meta]
     if left:
-        raise LoadError(f"{name}: {left[0]} is computed when the network is built and not stored", "audit a folder of its samples")
+        raise LoadError(
+            f"{name}: {left[0]} is computed when the network is built and not stored", "audit a folder of its samples"
+        )
     made: nn.Module = net
     return made
 
@@ -143,13 +210,22 @@ def _demand_small(settings: Mapping[str, Any], name: str) -> None:
     for key, entry in settings.items():
         values = [] if key == "num_train_timesteps" else entry if isinstance(entry, list) else [entry]
         most = _DEEPEST if key == "layers_per_block" else _MOST
-        if len(values) > _DEEPEST or any(isinstance(value, (int, float)) and not abs(value) <= most for value in values):
-            raise LoadError(f"{name}: {key[:40]} in unet/config.json is out of all proportion: malformed or hostile", "do not use it")
+        if len(values) > _DEEPEST or any(
+            isinstance(value, (int, float)) and not abs(value) <= most for value in values
+        ):
+            raise LoadError(
+                f"{name}: {key[:40]} in unet/config.json is out of all proportion: malformed or hostile",
+                "do not use it",
+            )
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     def new(name: str) -> str:
-        return re.sub(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: _OLD[found[1]], name) if ".attentions." in name else name
+        return (
+            re.sub(r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: _OLD[found[1]], name)
+            if ".attentions." in name
+            else name
+        )
 
     return {new(name): entry for name, entry in tensors.items()}
 
@@ -159,20 +235,37 @@ def _scheduler(plan: Mapping[str, Any], sampled: int, name: str) -> Any:
     diffusers = _library()
     steps = plan.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 1 <= steps <= 100_000:
-        raise LoadError(f"{name}: num_train_timesteps in scheduler_config.json is {str(steps)[:40]}", "it must be from 1 to 100000")
+        raise LoadError(
+            f"{name}: num_train_timesteps in scheduler_config.json is {str(steps)[:40]}", "it must be from 1 to 100000"
+        )
     try:
-        made = diffusers.DDIMScheduler.from_config({key: entry for key, entry in plan.items() if not key.startswith("_")})
+        made = diffusers.DDIMScheduler.from_config(
+            {key: entry for key, entry in plan.items() if not key.startswith("_")}
+        )
         made.set_timesteps(sampled)
         made.step(torch.zeros(1, 1, 2, 2), made.timesteps[0], torch.zeros(1, 1, 2, 2), eta=0.0)
         return made
-    except (ValueError, TypeError, KeyError, IndexError, NotImplementedError, AttributeError, RuntimeError, OverflowError) as wrong:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        NotImplementedError,
+        AttributeError,
+        RuntimeError,
+        OverflowError,
+    ) as wrong:
         first = (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:160]
-        raise LoadError(f"{name}: scheduler_config.json is none of DDIM: {first}", "save the pipeline again: save_pretrained(...)") from None
+        raise LoadError(
+            f"{name}: scheduler_config.json is none of DDIM: {first}", "save the pipeline again: save_pretrained(...)"
+        ) from None
 
 
 def _library() -> Any:
     try:
         import diffusers
     except ImportError:
-        raise LoadError("a diffusers pipeline needs diffusers, which is not installed", "pip install 'gandiag[diffusers]'") from None
+        raise LoadError(
+            "a diffusers pipeline needs diffusers, which is not installed", "pip install 'gandiag[diffusers]'"
+        ) from None
     return diffusers

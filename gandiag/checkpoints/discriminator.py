@@ -71,7 +71,9 @@ def find_discriminator(path: str | os.PathLike[str], output: OutputSpec) -> Disc
     except LoadError:
         return None
     except Exception as odd:  # a file's other half never stops the audit of the generator
-        return DiscriminatorCandidate("beside the generator", reason=clean_text(f"looking for it failed ({type(odd).__name__}: {odd})"[:160]))
+        return DiscriminatorCandidate(
+            "beside the generator", reason=clean_text(f"looking for it failed ({type(odd).__name__}: {odd})"[:160])
+        )
 
 
 def _inside(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
@@ -105,11 +107,21 @@ def _partners(file: Path) -> list[Path]:
     folders = [file.parent]
     if parse_role(file.parent.name)[0] == "generator":
         apart = parse_role(file.parent.name)[1]
-        folders = [entry for entry in file.absolute().parent.parent.iterdir() if entry.is_dir() and parse_role(entry.name) == ("discriminator", apart)]
+        folders = [
+            entry
+            for entry in file.absolute().parent.parent.iterdir()
+            if entry.is_dir() and parse_role(entry.name) == ("discriminator", apart)
+        ]
     elif own not in ("generator", "average"):
         return []
-    files = (entry for folder in folders for entry in folder.iterdir() if entry.suffix in WEIGHT_SUFFIXES and entry.is_file())
-    return sorted(entry for entry in files if parse_role(entry.stem) == ("discriminator", rest) and "encoder" not in entry.stem.lower())
+    files = (
+        entry for folder in folders for entry in folder.iterdir() if entry.suffix in WEIGHT_SUFFIXES and entry.is_file()
+    )
+    return sorted(
+        entry
+        for entry in files
+        if parse_role(entry.stem) == ("discriminator", rest) and "encoder" not in entry.stem.lower()
+    )
 
 
 def _one_of(groups: list[Weights], output: OutputSpec, beside: str) -> DiscriminatorCandidate | None:
@@ -119,7 +131,10 @@ def _one_of(groups: list[Weights], output: OutputSpec, beside: str) -> Discrimin
     where = clean_text(" of ".join(part for part in (groups[0].path, beside) if part)) or "the file"
     if len(groups) > 1:
         names = clean_text(", ".join(group.path for group in groups[:4]))
-        return DiscriminatorCandidate(where, reason=f"there are {len(groups)} discriminators ({names}), and the file does not say which one judged this generator")
+        return DiscriminatorCandidate(
+            where,
+            reason=f"there are {len(groups)} discriminators ({names}), and the file does not say which one judged this generator",
+        )
     try:
         judge = rebuild_discriminator(cast_to_float32(groups[0], share_memory=True), output)
     except ArchitectureMismatch as wrong:
@@ -135,26 +150,46 @@ def build_discriminator(candidate: DiscriminatorCandidate, real: Tensor, fake: T
     """
     judge = candidate.spec
     assert judge is not None
-    pairs = [(slope, eps) for eps in (judge.eps_candidates if judge.has_batchnorm else judge.eps_candidates[:1]) for slope in judge.activation_candidates]
+    pairs = [
+        (slope, eps)
+        for eps in (judge.eps_candidates if judge.has_batchnorm else judge.eps_candidates[:1])
+        for slope in judge.activation_candidates
+    ]
     slope, eps = pairs[0]
     mismatch, shown = None, (False, False)
     if judge.has_batchnorm:
         (slope, eps), mismatch, shown = _likeliest(judge, pairs, real, fake)
         if not mismatch < MAX_MISMATCH:
-            raise ArchitectureMismatch(f"rebuilt, it disagrees with its own batch-norm statistics ({mismatch:.2g}; a right reading stays below {MAX_MISMATCH:g})")
-    return LoadedDiscriminator(build_sequential_discriminator(judge, slope, eps), (*candidate.assumptions, *_said(judge, (slope, eps), shown)), mismatch)
+            raise ArchitectureMismatch(
+                f"rebuilt, it disagrees with its own batch-norm statistics ({mismatch:.2g}; a right reading stays below {MAX_MISMATCH:g})"
+            )
+    return LoadedDiscriminator(
+        build_sequential_discriminator(judge, slope, eps),
+        (*candidate.assumptions, *_said(judge, (slope, eps), shown)),
+        mismatch,
+    )
 
 
-def _likeliest(judge: DiscriminatorSpec, pairs: list[tuple[str, float]], real: Tensor, fake: Tensor) -> tuple[tuple[str, float], float, tuple[bool, bool]]:
+def _likeliest(
+    judge: DiscriminatorSpec, pairs: list[tuple[str, float]], real: Tensor, fake: Tensor
+) -> tuple[tuple[str, float], float, tuple[bool, bool]]:
     """The slope and eps whose statistics fit best, with dropout as it may have been where without it none fits; and which of both they show.
 
     What they do not show, being about as good for another value, is the customary one.
     """
-    table = {(pair, 0.0): discriminator_mismatch(build_sequential_discriminator(judge, *pair), real, fake) for pair in pairs}
+    table = {
+        (pair, 0.0): discriminator_mismatch(build_sequential_discriminator(judge, *pair), real, fake) for pair in pairs
+    }
     if judge.has_dropout and not min(table.values()) < GOOD_MISMATCH:
-        table |= {(pair, share): discriminator_mismatch(build_sequential_discriminator(judge, *pair, share), real, fake) for pair in pairs for share in DROPOUT_CANDIDATES}
+        table |= {
+            (pair, share): discriminator_mismatch(build_sequential_discriminator(judge, *pair, share), real, fake)
+            for pair in pairs
+            for share in DROPOUT_CANDIDATES
+        }
     best = {pair: min(value for (other, _), value in table.items() if other == pair) for pair in pairs}
-    eps, eps_shown = _ranked({size: min(value for (_, other), value in best.items() if other == size) for _, size in pairs})
+    eps, eps_shown = _ranked(
+        {size: min(value for (_, other), value in best.items() if other == size) for _, size in pairs}
+    )
     slope, slope_shown = _ranked({name: best[name, eps] for name, other in pairs if other == eps})
     return (slope, eps), best[slope, eps], (slope_shown, eps_shown)
 
@@ -171,5 +206,9 @@ def _ranked(scores: dict[Choice, float]) -> tuple[Choice, bool]:
 def _said(judge: DiscriminatorSpec, chosen: tuple[str, float], shown: tuple[bool, bool]) -> tuple[Assumption, ...]:
     slope, eps = ("batch-norm" if seen else "default" for seen in shown)
     found = [Assumption("D: hidden activation", chosen[0], slope)] if len(judge.activation_candidates) > 1 else []
-    found += [Assumption("D: batch-norm eps", f"{chosen[1]:g}", eps)] if judge.has_batchnorm and len(judge.eps_candidates) > 1 else []
+    found += (
+        [Assumption("D: batch-norm eps", f"{chosen[1]:g}", eps)]
+        if judge.has_batchnorm and len(judge.eps_candidates) > 1
+        else []
+    )
     return tuple(found)

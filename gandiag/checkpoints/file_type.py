@@ -17,32 +17,65 @@ LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, a
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 # Protocols 0 and 1 announce nothing: a global, or a mark with what may follow it, or an empty container that is memoised
-_OLD_PICKLE = re.compile(rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL)
+_OLD_PICKLE = re.compile(
+    rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL
+)
 EXECUTABLE_KINDS = {
     "torchscript": "a TorchScript program",
     "pt2": "a torch.export program (.pt2)",
     "torch-package": "a torch.package archive",
 }
 _DIRECTORY = 8 * 2**20  # bytes of a zip's list of contents: a hundred thousand tensors
-_MAGIC = {b"\x89HDF": "hdf5", b"\x1f\x8b": "gzip", b"\x93NUMPY": "numpy", b"\x89PNG": "image", b"\xff\xd8\xff": "image", b"GIF8": "image"}
+_MAGIC = {
+    b"\x89HDF": "hdf5",
+    b"\x1f\x8b": "gzip",
+    b"\x93NUMPY": "numpy",
+    b"\x89PNG": "image",
+    b"\xff\xd8\xff": "image",
+    b"GIF8": "image",
+}
 # kind -> (what the file is, what to do); {name}, {size} and {detail} are filled in
 UNSUPPORTED_KINDS = {
-    "lfs": ("is a Git LFS pointer ({size} bytes), not weights: the real file{detail} was never downloaded", 'run "git lfs pull", then try again'),
-    "html": ("is a web page, not weights: the download failed or needs a login", "fetch the file again, and look at its first line before auditing it"),
-    "json": ("is a JSON text, not weights{detail}", "fetch the file again; a server's error message may have been saved in its place"),
+    "lfs": (
+        "is a Git LFS pointer ({size} bytes), not weights: the real file{detail} was never downloaded",
+        'run "git lfs pull", then try again',
+    ),
+    "html": (
+        "is a web page, not weights: the download failed or needs a login",
+        "fetch the file again, and look at its first line before auditing it",
+    ),
+    "json": (
+        "is a JSON text, not weights{detail}",
+        "fetch the file again; a server's error message may have been saved in its place",
+    ),
     "text": ("is a text file, not weights", "pass the checkpoint itself (.pt, .pth, .safetensors)"),
     "empty": ("is empty (0 bytes)", "copy or save it again"),
-    "truncated": ("ends early at {size} bytes{detail}: it was cut short, and nothing was loaded", "copy it again and compare the sizes"),
-    "compressed": ("holds compressed entries ({detail}), which torch never writes: malformed or hostile", "save it again with torch.save"),
+    "truncated": (
+        "ends early at {size} bytes{detail}: it was cut short, and nothing was loaded",
+        "copy it again and compare the sizes",
+    ),
+    "compressed": (
+        "holds compressed entries ({detail}), which torch never writes: malformed or hostile",
+        "save it again with torch.save",
+    ),
     "malformed": ("is a malformed archive: {detail}", "save it again with torch.save"),
-    "aotinductor": ("is an AOTInductor package: native code for one machine", "audit the state dict instead: torch.save(model.state_dict(), ...)"),
-    "tar": ("is a tar archive (torch before 0.1.10 wrote these, or somebody packed a folder)", "unpack it, or load and save it again with a current torch"),
+    "aotinductor": (
+        "is an AOTInductor package: native code for one machine",
+        "audit the state dict instead: torch.save(model.state_dict(), ...)",
+    ),
+    "tar": (
+        "is a tar archive (torch before 0.1.10 wrote these, or somebody packed a folder)",
+        "unpack it, or load and save it again with a current torch",
+    ),
     "gzip": ("is gzip-compressed", "decompress it first: gunzip -k {name}"),
     "hdf5": ("is an HDF5 file (Keras weights)", "export the generator to a PyTorch state dict"),
     "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
     "image": ("is an image, not weights", "pass the checkpoint that made it"),
     "zip": ("is a zip archive without weights in it{detail}", "unpack it and pass the checkpoint inside"),
-    "unknown": ("is no checkpoint format that gandiag knows (it starts with the bytes {detail})", "pass a .pt, .pth or .safetensors file"),
+    "unknown": (
+        "is no checkpoint format that gandiag knows (it starts with the bytes {detail})",
+        "pass a .pt, .pth or .safetensors file",
+    ),
 }
 
 
@@ -67,7 +100,11 @@ def detect_file_type(path: str | Path) -> FileInfo:
         what = "an empty folder" if next(file.iterdir(), None) is None else "a folder without a checkpoint in it"
         raise LoadError(f"{path} is {what}", "pass a checkpoint, or the folder that holds it")
     if not file.is_file():
-        raise LoadError(f"{path} is no regular file", "pass a checkpoint") if file.exists() else LoadError(f"{path} does not exist", "check the path")
+        raise (
+            LoadError(f"{path} is no regular file", "pass a checkpoint")
+            if file.exists()
+            else LoadError(f"{path} does not exist", "check the path")
+        )
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -83,7 +120,12 @@ def unsupported_file_error(file_info: FileInfo) -> LoadError:
     what, hint = UNSUPPORTED_KINDS[file_info.kind]
     if file_info.kind == "json" and file_info.name in ("config.json", "model_index.json"):
         what, hint = "describes a network, and holds no weights", "pass its folder: {folder}"
-    facts = {"name": file_info.name, "size": file_info.size, "detail": file_info.detail, "folder": file_info.path.parent}
+    facts = {
+        "name": file_info.name,
+        "size": file_info.size,
+        "detail": file_info.detail,
+        "folder": file_info.path.parent,
+    }
     return LoadError(f"{file_info.name} {what.format(**facts)}", hint.format(**facts))
 
 
@@ -96,7 +138,7 @@ def trust_required_error(file_info: FileInfo, sha256: str) -> LoadError:
 
 
 def format_sha256(sha256: str) -> str:
-    """" (sha256 3f2a…)", or nothing where the file was not hashed."""
+    """ " (sha256 3f2a…)", or nothing where the file was not hashed."""
     return f" (sha256 {sha256[:12]}…)" if sha256 else ""
 
 
@@ -176,7 +218,9 @@ def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
-    except Exception as broken:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
+    except (
+        Exception
+    ) as broken:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
         raise zipfile.BadZipFile(f"its list of contents is damaged ({type(broken).__name__})") from None
 
 

@@ -13,7 +13,12 @@ from gandiag.checkpoints.key_names import parse_role
 from gandiag.checkpoints.sidecar_config import read_checkpoint_config
 from gandiag.errors import LoadError
 
-HUB_WEIGHT_NAMES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+HUB_WEIGHT_NAMES = (
+    "model.safetensors",
+    "pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+)
 _UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _NUMBERED = re.compile(r"(model|pytorch_model)_\d+\.(safetensors|bin)")
 _BIGGAN = re.compile(r"(?P<which>G_ema|G)(_(?!optim|ema)\w+)?\.pth")  # G.pth, G_ema_best0.pth; not G_optim.pth
@@ -35,14 +40,26 @@ def is_checkpoint_folder(path: Path) -> bool:
         return False
     names = {entry.name for entry in path.iterdir()}
     in_pieces = any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names)
-    if in_pieces or names & {"model_index.json", ".metadata", *HUB_WEIGHT_NAMES} or rank_training_checkpoints(names, "ema"):
+    if (
+        in_pieces
+        or names & {"model_index.json", ".metadata", *HUB_WEIGHT_NAMES}
+        or rank_training_checkpoints(names, "ema")
+    ):
         return True
-    return bool(_files(path, WEIGHT_SUFFIXES)) and not any(entry.is_dir() for entry in path.iterdir()) and not _files(path, IMAGE_SUFFIXES)
+    return (
+        bool(_files(path, WEIGHT_SUFFIXES))
+        and not any(entry.is_dir() for entry in path.iterdir())
+        and not _files(path, IMAGE_SUFFIXES)
+    )
 
 
 def _files(path: Path, suffixes: Collection[str]) -> list[Path]:
     """By name; hidden ones are left out."""
-    return sorted(entry for entry in path.iterdir() if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file())
+    return sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
+    )
 
 
 def open_checkpoint_folder(path: Path, prefer: str = "ema") -> CheckpointFolder:
@@ -52,12 +69,21 @@ def open_checkpoint_folder(path: Path, prefer: str = "ema") -> CheckpointFolder:
     if "model_index.json" in names:
         return CheckpointFolder((_unet_of(path),))
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        raise LoadError(f"{path} is a distributed checkpoint, whose index only unpickling can read",
-                        "convert it where you trust it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt")
+        raise LoadError(
+            f"{path} is a distributed checkpoint, whose index only unpickling can read",
+            "convert it where you trust it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+        )
     if any(name.endswith(".index.json") for name in names):
-        raise LoadError(f"{path} holds a model in several pieces", "save it as one file: save_pretrained(..., max_shard_size='100GB')")
+        raise LoadError(
+            f"{path} holds a model in several pieces",
+            "save it as one file: save_pretrained(..., max_shard_size='100GB')",
+        )
     remote = [key for key in _REMOTE if key in read_checkpoint_config(path / "config.json")]
-    notes = (f"config.json names code elsewhere ({', '.join(remote)}), which was neither fetched nor run",) if remote else ()
+    notes = (
+        (f"config.json names code elsewhere ({', '.join(remote)}), which was neither fetched nor run",)
+        if remote
+        else ()
+    )
     ranked = rank_training_checkpoints(names, prefer)
     hub = [name for name in HUB_WEIGHT_NAMES if name in names]
     numbered = sorted(name for name in names if _NUMBERED.fullmatch(name))
@@ -75,17 +101,26 @@ def _only(path: Path) -> CheckpointFolder:
     named = [file for file in files if parse_role(file.stem)[0] in ("generator", "average")]
     chosen = files if len(files) == 1 else named
     if len(chosen) == 1:
-        beside = f", of {len(files)} files of weights the one that is called a generator" if len(files) > 1 else ", which holds no other weights"
+        beside = (
+            f", of {len(files)} files of weights the one that is called a generator"
+            if len(files) > 1
+            else ", which holds no other weights"
+        )
         return CheckpointFolder((chosen[0],), (f"{chosen[0].name} was taken out of the folder{beside}",))
     listed = ", ".join(str(file) for file in (named or files)[:5]) + (", …" if len(named or files) > 5 else "")
-    raise LoadError(f"{path} is a folder of {len(files)} checkpoints",
-                    f"pass one of them: {listed}; or all, if they are of one training: gandiag audit --run {path}")
+    raise LoadError(
+        f"{path} is a folder of {len(files)} checkpoints",
+        f"pass one of them: {listed}; or all, if they are of one training: gandiag audit --run {path}",
+    )
 
 
 def reject_pipeline_part(folder: Path) -> None:
     """LoadError for the part of a diffusers pipeline that holds its UNet: how it samples stands in the folder above."""
     if folder.name == "unet" and is_diffusers_pipeline(folder.parent):
-        raise LoadError(f"{folder} holds the UNet of a diffusers pipeline, which does not say how it samples", f"pass the pipeline's folder: {folder.parent}")
+        raise LoadError(
+            f"{folder} holds the UNet of a diffusers pipeline, which does not say how it samples",
+            f"pass the pipeline's folder: {folder.parent}",
+        )
 
 
 def is_diffusers_pipeline(path: Path) -> bool:
@@ -96,7 +131,10 @@ def is_diffusers_pipeline(path: Path) -> bool:
 def _unet_of(path: Path) -> Path:
     found = [file for name in _UNET if (file := path / "unet" / name).is_file()]
     if not found:
-        raise LoadError(f"{path} is a diffusers pipeline without unet/{_UNET[0]}", "pass a pipeline with a UNet2DModel, or audit a folder of its samples")
+        raise LoadError(
+            f"{path} is a diffusers pipeline without unet/{_UNET[0]}",
+            "pass a pipeline with a UNet2DModel, or audit a folder of its samples",
+        )
     return found[0]
 
 
@@ -107,6 +145,11 @@ def rank_training_checkpoints(names: set[str], prefer: str) -> list[str]:
     def rank(entry: tuple[re.Match[str], str]) -> tuple[bool, bool, int, str]:
         match, name = entry
         parts = match.groupdict()
-        return (parts["which"] == "G_ema") != (prefer == "ema"), parts.get("when") == "current", -int(parts.get("step") or 0), name
+        return (
+            (parts["which"] == "G_ema") != (prefer == "ema"),
+            parts.get("when") == "current",
+            -int(parts.get("step") or 0),
+            name,
+        )
 
     return [name for _, name in sorted(found, key=rank)]

@@ -8,13 +8,35 @@ from typing import Literal
 
 NetworkRole = Literal["average", "generator", "discriminator", "optimizer", "other"]
 
-_FILLER = {"state", "dict", "sd", "model", "models", "net", "network", "params", "weights", "module", "online", "copy", "best", "last"}
+_FILLER = {
+    "state",
+    "dict",
+    "sd",
+    "model",
+    "models",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "module",
+    "online",
+    "copy",
+    "best",
+    "last",
+}
 _AVERAGE = {"ema", "avg", "averaged", "average", "smooth", "shadow", "swa", "running", "ge", "se"}
 _GENERATOR = {"g", "gen", "generator", "netg", "gs", "gnet", "gmodel", "modelg", "decoder"}
 _DISCRIMINATOR = {"d", "disc", "discriminator", "netd", "dnet", "dis", "critic", "dmodel", "modeld", "encoder"}
 _OPTIMIZER = re.compile(r"opt(im|imi[sz]er)?s?|sched(uler)?s?|scaler|optimizer\w*|optim\w*")
 # One prefix at a time, leading only, and only when all keys share it: PGAN's layers really are called "*.module.weight".
-_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "ema_model.", "online_model.")
+_WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "ema_model.",
+    "online_model.",
+)
 _LOOSE = {"n_averaged", "initted", "step"}  # counters that averaging wrappers keep beside the weights
 
 
@@ -49,7 +71,10 @@ def strip_wrapper_prefixes(keys: Iterable[str]) -> dict[str, str]:
     names = {key: re.sub(r"(^|(?<=\.))_orig_mod\.", "", key) for key in keys}
     while True:
         weights = {old: new for old, new in names.items() if new not in _LOOSE}
-        shared = next((prefix for prefix in _WRAPPERS if weights and all(new.startswith(prefix) for new in weights.values())), None)
+        shared = next(
+            (prefix for prefix in _WRAPPERS if weights and all(new.startswith(prefix) for new in weights.values())),
+            None,
+        )
         if shared is None:
             return names if len(weights) == len(names) or not _was_wrapped(weights) else weights
         names = {old: new.removeprefix(shared) for old, new in names.items() if new.startswith(shared) or new in _LOOSE}

@@ -20,9 +20,21 @@ from gandiag.interfaces import Assumption, LatentSpec, OutputSpec
 
 SCHEMA = "gandiag.spec/1"
 _NAMES = (
-    "key", "weights", "latent_dim", "prior", "classes", "condition", "class_place",
-    "image_size", "channels", "strides", "upsampling", "activation", "output_range", "bn_eps",
-)  # fmt: skip
+    "key",
+    "weights",
+    "latent_dim",
+    "prior",
+    "classes",
+    "condition",
+    "class_place",
+    "image_size",
+    "channels",
+    "strides",
+    "upsampling",
+    "activation",
+    "output_range",
+    "bn_eps",
+)
 _LONGEST = 1 << 20
 
 
@@ -36,8 +48,16 @@ class LoadingSpec:
     def apply_to(self, config: AuditConfig) -> AuditConfig:
         """The settings, completed where the user left them open."""
         default = AuditConfig()
-        beaten = {"image_size"} if config.strides else {"strides"} if config.image_size not in (None, self.settings.get("image_size")) else set()
-        open_ones = [name for name in self.settings if name not in beaten and getattr(config, name) == getattr(default, name)]
+        beaten = (
+            {"image_size"}
+            if config.strides
+            else {"strides"}
+            if config.image_size not in (None, self.settings.get("image_size"))
+            else set()
+        )
+        open_ones = [
+            name for name in self.settings if name not in beaten and getattr(config, name) == getattr(default, name)
+        ]
         return dataclasses.replace(config, **{name: self.settings[name] for name in open_ones})
 
     def attribute_source(self, assumption: Assumption, config: AuditConfig) -> Assumption:
@@ -52,18 +72,32 @@ def read_loading_spec(path: str) -> LoadingSpec:
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size <= _LONGEST else {}
     except (OSError, ValueError, RecursionError) as broken:
-        raise LoadError(f"--spec {path} cannot be read: {str(broken).splitlines()[0][:100]}", "delete it, and run with --spec once more") from None
+        raise LoadError(
+            f"--spec {path} cannot be read: {str(broken).splitlines()[0][:100]}",
+            "delete it, and run with --spec once more",
+        ) from None
     found = found if isinstance(found, dict) and found.get("schema") == SCHEMA else {}
     settings = found.get("settings")
     if not isinstance(settings, dict):
-        raise LoadError(f"--spec {path} is no reading of a checkpoint (schema {SCHEMA})", "name a file that --spec wrote, or a new one")
+        raise LoadError(
+            f"--spec {path} is no reading of a checkpoint (schema {SCHEMA})",
+            "name a file that --spec wrote, or a new one",
+        )
     unknown = [name for name in settings if name not in _NAMES]
     if unknown:
-        raise ConfigError(f"--spec {path} sets {unknown[0]!r}, which is no setting of a reading", f"choose from: {', '.join(_NAMES)}")
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if value is not None}
+        raise ConfigError(
+            f"--spec {path} sets {unknown[0]!r}, which is no setting of a reading", f"choose from: {', '.join(_NAMES)}"
+        )
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.items()
+        if value is not None
+    }
     odd = [name for name, value in plain.items() if not _fits(name, value)]
     if odd:
-        raise ConfigError(f"--spec {path} sets {odd[0]} to {plain[odd[0]]!r}, which is of the wrong type", "correct the file")
+        raise ConfigError(
+            f"--spec {path} sets {odd[0]} to {plain[odd[0]]!r}, which is of the wrong type", "correct the file"
+        )
     AuditConfig(**plain)
     sha256 = found.get("sha256")
     return LoadingSpec(plain, sha256 if isinstance(sha256, str) else None)
@@ -79,12 +113,20 @@ def _fits(name: str, value: Any) -> bool:
     return isinstance(value, (int, float) if name == "bn_eps" else str)
 
 
-def resolve_settings(config: AuditConfig, assumptions: Sequence[Assumption], generator_facts: tuple[LatentSpec, OutputSpec, int | None, str | None],
-            strides: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def resolve_settings(
+    config: AuditConfig,
+    assumptions: Sequence[Assumption],
+    generator_facts: tuple[LatentSpec, OutputSpec, int | None, str | None],
+    strides: Sequence[str],
+) -> dict[str, Any]:
     """The settings that lead to this reading again, flags included. `strides`: of the network, as --strides takes them; kept where they had to be told."""
     latent, output, classes, condition = generator_facts
     found = {name: getattr(config, name) for name in _NAMES if getattr(config, name) is not None}
-    found |= {"latent_dim": latent.dim, "prior": latent.prior, "output_range": None if output.range is None else list(output.range)}
+    found |= {
+        "latent_dim": latent.dim,
+        "prior": latent.prior,
+        "output_range": None if output.range is None else list(output.range),
+    }
     if output.kind == "image":
         found |= {"channels": output.shape[0], "image_size": output.shape[1]}
     if classes is not None:
@@ -106,7 +148,11 @@ def resolve_settings(config: AuditConfig, assumptions: Sequence[Assumption], gen
 
 def write_loading_spec(path: str, settings: Mapping[str, Any], subject: Mapping[str, Any]) -> None:
     """Write a reading. LoadError where that fails."""
-    document = {"schema": SCHEMA, **{name: subject.get(name) for name in ("sha256", "family", "weights")}, "settings": dict(settings)}
+    document = {
+        "schema": SCHEMA,
+        **{name: subject.get(name) for name in ("sha256", "family", "weights")},
+        "settings": dict(settings),
+    }
     try:
         Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     except OSError as problem:

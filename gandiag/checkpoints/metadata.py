@@ -33,11 +33,17 @@ class FileMetadata:
 
     def apply_to(self, config: AuditConfig) -> AuditConfig:
         """The settings, completed where the user left them open."""
-        return dataclasses.replace(config, **{name: value for name, value in self.audit_settings.items() if getattr(config, name) is None})
+        return dataclasses.replace(
+            config, **{name: value for name, value in self.audit_settings.items() if getattr(config, name) is None}
+        )
 
     def attribute_source(self, assumption: Assumption, config: AuditConfig) -> Assumption:
         """An assumption with the file as its source, where the file made it and no flag did."""
-        mine = [name for name in self.audit_settings if getattr(config, name) is None and option_name(name) in assumption.what]
+        mine = [
+            name
+            for name in self.audit_settings
+            if getattr(config, name) is None and option_name(name) in assumption.what
+        ]
         return dataclasses.replace(assumption, source="file") if mine and assumption.source == "flag" else assumption
 
 
@@ -52,8 +58,14 @@ def read_file_metadata(path: Path) -> FileMetadata:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return FileMetadata()
     sound = isinstance(scale, (int, float)) and not isinstance(scale, bool) and math.isfinite(scale) and scale > 0
-    audit = {name: _KNOWN[name](value) for name, value in told.items() if name in _KNOWN} if isinstance(told, dict) else {}
-    return FileMetadata({name: value for name, value in audit.items() if value is not None}, float(scale) if sound else None, run if isinstance(run, dict) else {})
+    audit = (
+        {name: _KNOWN[name](value) for name, value in told.items() if name in _KNOWN} if isinstance(told, dict) else {}
+    )
+    return FileMetadata(
+        {name: value for name, value in audit.items() if value is not None},
+        float(scale) if sound else None,
+        run if isinstance(run, dict) else {},
+    )
 
 
 def _size(value: Any) -> int | None:
@@ -65,11 +77,24 @@ def _prior(value: Any) -> str | None:
 
 
 def _activation(value: Any) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch(r"(relu|tanh|sigmoid|gelu|elu|selu|silu|softplus|leaky:0?\.\d{1,4})", value) else None
+    return (
+        value
+        if isinstance(value, str)
+        and re.fullmatch(r"(relu|tanh|sigmoid|gelu|elu|selu|silu|softplus|leaky:0?\.\d{1,4})", value)
+        else None
+    )
 
 
 def _range(value: Any) -> tuple[float, float] | None:
     return (value[0], value[1]) if value in ([-1.0, 1.0], [0.0, 1.0]) else None
 
 
-_KNOWN = {"latent_dim": _size, "image_size": _size, "channels": _size, "classes": _size, "prior": _prior, "activation": _activation, "output_range": _range}
+_KNOWN = {
+    "latent_dim": _size,
+    "image_size": _size,
+    "channels": _size,
+    "classes": _size,
+    "prior": _prior,
+    "activation": _activation,
+    "output_range": _range,
+}

@@ -25,11 +25,19 @@ def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
     try:
         module = factory(**arguments)
     except TypeError as wrong:
-        raise LoadError(f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {wrong}", "pass its arguments: --init k=v, one each") from None
+        raise LoadError(
+            f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {wrong}",
+            "pass its arguments: --init k=v, one each",
+        ) from None
     except Exception as broken:
-        raise LoadError(f"{model} failed: {type(broken).__name__}: {broken}", "check the factory and its --init arguments") from broken
+        raise LoadError(
+            f"{model} failed: {type(broken).__name__}: {broken}", "check the factory and its --init arguments"
+        ) from broken
     if not isinstance(module, nn.Module):
-        raise LoadError(f"{model} returned {type(module).__name__}, not a torch.nn.Module", "name the network's class, or a function that returns it")
+        raise LoadError(
+            f"{model} returned {type(module).__name__}, not a torch.nn.Module",
+            "name the network's class, or a function that returns it",
+        )
     return module
 
 
@@ -53,12 +61,17 @@ def load_weights(module: nn.Module, weights: Weights, name: str) -> None:
     own = module.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
-    wrong = [f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
-             for key in own if key in state and state[key].shape != own[key].shape]
+    wrong = [
+        f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
     faults = [_list("missing", missing), _list("unexpected", unexpected), _list("wrong shape", wrong)]
     if any(faults):
         said = "; ".join(fault for fault in faults if fault)
-        raise LoadError(f"{name} does not fit the model: {said}", "check --model and --init, or choose other weights with --key")
+        raise LoadError(
+            f"{name} does not fit the model: {said}", "check --model and --init, or choose other weights with --key"
+        )
     module.load_state_dict(state, strict=False)
 
 
@@ -91,7 +104,10 @@ def _import(model: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, FileNotFoundError) as missing:
-        raise LoadError(f"{model} cannot be imported: {missing}", "check the spelling, and run gandiag where the module is importable") from None
+        raise LoadError(
+            f"{model} cannot be imported: {missing}",
+            "check the spelling, and run gandiag where the module is importable",
+        ) from None
     return found
 
 

@@ -47,7 +47,10 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     try:
         twin = copy.deepcopy(module, memo)
     except Exception as broken:
-        raise LoadError(f"{type(module).__name__} cannot be copied: {broken}", "pass a module without open files, hooks or streams in it") from broken
+        raise LoadError(
+            f"{type(module).__name__} cannot be copied: {broken}",
+            "pass a module without open files, hooks or streams in it",
+        ) from broken
     return twin.to("cpu").eval().requires_grad_(False)
 
 
@@ -69,7 +72,9 @@ def infer_call_signature(module: nn.Module, config: AuditConfig) -> CallSignatur
     raise _uncallable(module, config, complaint)
 
 
-def try_call(module: nn.Module, latent: LatentSpec, classes: int | None, condition: LabelEncoding | None) -> tuple[Tensor | None, str]:
+def try_call(
+    module: nn.Module, latent: LatentSpec, classes: int | None, condition: LabelEncoding | None
+) -> tuple[Tensor | None, str]:
     """The module's output for a few latents, or None and its complaint. The global random state is left as it was."""
     rng = torch.Generator().manual_seed(3)
     z = torch.randn(_TRIAL, *latent.shape, generator=rng)
@@ -79,7 +84,11 @@ def try_call(module: nn.Module, latent: LatentSpec, classes: int | None, conditi
             made = extract_samples(call_generator(module, z, labels, (condition, classes)))
     except Exception as wrong:
         return None, str(wrong).strip().splitlines()[0][:200] if str(wrong).strip() else type(wrong).__name__
-    return (made, "") if made.ndim >= 2 and len(made) == _TRIAL else (None, f"it returned a tensor of shape {tuple(made.shape)} for {_TRIAL} latents")
+    return (
+        (made, "")
+        if made.ndim >= 2 and len(made) == _TRIAL
+        else (None, f"it returned a tensor of shape {tuple(made.shape)} for {_TRIAL} latents")
+    )
 
 
 @contextlib.contextmanager
@@ -90,7 +99,14 @@ def isolated_no_grad() -> Iterator[None]:
         yield
 
 
-def call_generator(module: nn.Module, z: Tensor, labels: Tensor | None, conditioning: tuple[LabelEncoding | None, int | None], *, labels_first: bool = False) -> Any:
+def call_generator(
+    module: nn.Module,
+    z: Tensor,
+    labels: Tensor | None,
+    conditioning: tuple[LabelEncoding | None, int | None],
+    *,
+    labels_first: bool = False,
+) -> Any:
     """The module's raw output. `how`: (condition, classes)."""
     condition, classes = conditioning
     if labels is None or condition is None:
@@ -108,7 +124,10 @@ def extract_samples(output: Any) -> Tensor:
     """The samples among a module's outputs: the largest floating-point tensor, first found wins. LoadError if there is none."""
     found = [entry for entry in _tensors(output) if entry.is_floating_point()]
     if not found:
-        raise LoadError(f"the network returned {type(output).__name__} without a tensor in it", "wrap it in a module that returns the samples")
+        raise LoadError(
+            f"the network returned {type(output).__name__} without a tensor in it",
+            "wrap it in a module that returns the samples",
+        )
     return max(found, key=lambda entry: entry.numel())
 
 
@@ -126,14 +145,20 @@ def _tensors(made: Any) -> Iterator[Tensor]:
 def _dims(module: nn.Module, config: AuditConfig) -> list[tuple[int, str]]:
     if config.latent_dim is not None:
         return [(config.latent_dim, "flag")]
-    found = [(value, f"attribute {name}") for name in _NAMES if isinstance(value := getattr(module, name, None), int) and value > 0]
+    found = [
+        (value, f"attribute {name}")
+        for name in _NAMES
+        if isinstance(value := getattr(module, name, None), int) and value > 0
+    ]
     width = _first_width(module)
     if width:
         less = [(width - config.classes, "shapes")] if config.classes and width > config.classes else []
         found += less + [(width, "shapes")] if config.condition == "concat" else [(width, "shapes")] + less
     found += _embedded(module, width)
     if not found:
-        raise LoadError(f"the latent size of {type(module).__name__} cannot be told from its weights", "give it: --latent-dim N")
+        raise LoadError(
+            f"the latent size of {type(module).__name__} cannot be told from its weights", "give it: --latent-dim N"
+        )
     return list(dict.fromkeys(found))
 
 
@@ -161,8 +186,13 @@ def _uncallable(module: nn.Module, config: AuditConfig, complaint: str) -> LoadE
     classes = next((part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)), None)
     if config.classes is None and (_arguments(module) > 1 or classes):
         count = f" ({classes} of them, by its embedding)" if classes else ""
-        return LoadError(f"{name} needs a class label{count}: {complaint}", f"--classes {classes or 'N'} --condition index, or onehot, or concat")
-    return LoadError(f"{name} cannot be called with latents: {complaint}", "check --latent-dim, --classes and --condition")
+        return LoadError(
+            f"{name} needs a class label{count}: {complaint}",
+            f"--classes {classes or 'N'} --condition index, or onehot, or concat",
+        )
+    return LoadError(
+        f"{name} cannot be called with latents: {complaint}", "check --latent-dim, --classes and --condition"
+    )
 
 
 def _arguments(module: nn.Module) -> int:
@@ -170,18 +200,28 @@ def _arguments(module: nn.Module) -> int:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return 1
-    return sum(entry.default is entry.empty and entry.kind in (entry.POSITIONAL_ONLY, entry.POSITIONAL_OR_KEYWORD) for entry in parameters)
+    return sum(
+        entry.default is entry.empty and entry.kind in (entry.POSITIONAL_ONLY, entry.POSITIONAL_OR_KEYWORD)
+        for entry in parameters
+    )
 
 
-def _adapted(made: Tensor, latent: tuple[LatentSpec, str], condition: LabelEncoding | None, about: tuple[nn.Module, AuditConfig]) -> CallSignature:
+def _adapted(
+    made: Tensor, latent: tuple[LatentSpec, str], condition: LabelEncoding | None, about: tuple[nn.Module, AuditConfig]
+) -> CallSignature:
     module, config = about
     z, source = latent
     output, said = _output(made, module, config)
-    assumed = [Assumption("latent size (--latent-dim)", f"{z.dim}, passed as (B, {', '.join(map(str, z.shape))})", source),
-               Assumption("latent prior (--prior)", z.prior, "flag" if config.prior else "default"), *said]
+    assumed = [
+        Assumption("latent size (--latent-dim)", f"{z.dim}, passed as (B, {', '.join(map(str, z.shape))})", source),
+        Assumption("latent prior (--prior)", z.prior, "flag" if config.prior else "default"),
+        *said,
+    ]
     if condition is not None:
         given = "flag" if config.condition else "default"
-        assumed.append(Assumption("how the class is passed (--condition)", f"{condition}, {config.classes} classes", given))
+        assumed.append(
+            Assumption("how the class is passed (--condition)", f"{condition}, {config.classes} classes", given)
+        )
     return CallSignature(z, output, config.classes if condition else None, condition, tuple(assumed))
 
 
@@ -190,30 +230,56 @@ def _output(made: Tensor, module: nn.Module, config: AuditConfig) -> tuple[Outpu
     kind = {3: "image", 2: "series"}.get(len(shape), "vector")
     if config.output_range is not None:
         bounds, value, source = config.output_range, "declared", "flag"
-        return OutputSpec(kind, shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", f"[{bounds[0]:g}, {bounds[1]:g}]", source)]  # type: ignore[arg-type]
+        return OutputSpec(kind, shape, (bounds[0], bounds[1])), [
+            *said,
+            Assumption("output range (--output-range)", f"[{bounds[0]:g}, {bounds[1]:g}]", source),
+        ]  # type: ignore[arg-type]
     last = [part for part in module.modules() if not list(part.children())][-1:]
-    by_module = (-1.0, 1.0) if last and isinstance(last[0], nn.Tanh) else (0.0, 1.0) if last and isinstance(last[0], nn.Sigmoid) else None
+    by_module = (
+        (-1.0, 1.0)
+        if last and isinstance(last[0], nn.Tanh)
+        else (0.0, 1.0)
+        if last and isinstance(last[0], nn.Sigmoid)
+        else None
+    )
     if kind != "image":
         return OutputSpec(kind, shape, by_module), said  # type: ignore[arg-type]
     low, high = float(made.min()), float(made.max())
-    bounds, source = (by_module, "module") if by_module else ((0.0, 1.0) if low >= 0 and high <= 1 else (-1.0, 1.0), "default")
+    bounds, source = (
+        (by_module, "module") if by_module else ((0.0, 1.0) if low >= 0 and high <= 1 else (-1.0, 1.0), "default")
+    )
     value = f"[{bounds[0]:g}, {bounds[1]:g}]; a few outputs span [{low:.3g}, {high:.3g}]"
-    return OutputSpec("image", shape, (bounds[0], bounds[1])), [*said, Assumption("output range (--output-range)", value, source)]
+    return OutputSpec("image", shape, (bounds[0], bounds[1])), [
+        *said,
+        Assumption("output range (--output-range)", value, source),
+    ]
 
 
 def _shape(made: Tensor, config: AuditConfig) -> tuple[tuple[int, ...], list[Assumption]]:
     shape = tuple(made.shape[1:])
     if len(shape) > 3:
-        raise LoadError(f"the network returns samples of shape {shape}", "gandiag takes images (C, H, W), series (C, T) and vectors (D,)")
+        raise LoadError(
+            f"the network returns samples of shape {shape}",
+            "gandiag takes images (C, H, W), series (C, T) and vectors (D,)",
+        )
     if len(shape) != 1:
         return shape, []
     size = shape[0]
     if config.image_size:
         channels, rest = divmod(size, config.image_size**2)
         if rest or not channels:
-            raise LoadError(f"--image-size {config.image_size} contradicts the network: it returns {size} values", "remove --image-size")
+            raise LoadError(
+                f"--image-size {config.image_size} contradicts the network: it returns {size} values",
+                "remove --image-size",
+            )
         return (channels, config.image_size, config.image_size), []
     flat = FLAT_IMAGE_SHAPES.get(size)
     if flat is None:
         return shape, []
-    return flat, [Assumption("image shape (--image-size, --channels)", f"{size} outputs are read as {flat[0]}x{flat[1]}x{flat[2]}", "default")]
+    return flat, [
+        Assumption(
+            "image shape (--image-size, --channels)",
+            f"{size} outputs are read as {flat[0]}x{flat[1]}x{flat[2]}",
+            "default",
+        )
+    ]

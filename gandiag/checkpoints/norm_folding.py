@@ -16,8 +16,11 @@ from torch import Tensor
 from gandiag.checkpoints.state_dict import Weights
 
 _WRAPPED = ("weight_bar", "weight_u", "weight_v")
-_SPECTRAL = (_WRAPPED, ("weight_orig", "weight_u", "weight_v"),
-             ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"))
+_SPECTRAL = (
+    _WRAPPED,
+    ("weight_orig", "weight_u", "weight_v"),
+    ("parametrizations.weight.original", "parametrizations.weight.0._u", "parametrizations.weight.0._v"),
+)
 _WEIGHT = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 
 
@@ -35,9 +38,17 @@ def fold_weight_norms(weights: Weights) -> Weights:
     if not done:
         return weights
     wrappers = tuple(name[: -len(_WRAPPED[0])] for name in done if name.endswith(".module." + _WRAPPED[0]))
-    renamed = {_plain(_unwrapped(name, wrappers)): done.get(name, tensor) for name, tensor in found.items() if name not in done or done[name].numel()}
+    renamed = {
+        _plain(_unwrapped(name, wrappers)): done.get(name, tensor)
+        for name, tensor in found.items()
+        if name not in done or done[name].numel()
+    }
     inner = {wrapper.removesuffix(".") for wrapper in wrappers}
-    modules = None if weights.module_names is None else tuple(name for name in weights.module_names if ".parametrizations" not in f".{name}" and name not in inner)
+    modules = (
+        None
+        if weights.module_names is None
+        else tuple(name for name in weights.module_names if ".parametrizations" not in f".{name}" and name not in inner)
+    )
     return replace(weights, tensors=renamed, module_names=modules)
 
 
@@ -78,7 +89,13 @@ def _spectral(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
 
 def _wrapped(weight: Tensor, u: Tensor, v: Tensor) -> Tensor | None:
     """W / u'Wv after a step of the power iteration, rows of W by its first axis, that of a transposed convolution too."""
-    if weight.ndim < 2 or u.ndim != 1 or v.ndim != 1 or len(u) != len(weight) or weight.numel() != u.numel() * v.numel():
+    if (
+        weight.ndim < 2
+        or u.ndim != 1
+        or v.ndim != 1
+        or len(u) != len(weight)
+        or weight.numel() != u.numel() * v.numel()
+    ):
         return None
     matrix = weight.flatten(1)
     v = torch.mv(matrix.T, u)

@@ -31,15 +31,18 @@ from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
 from gandiag.registry import Registry
 
-READERS = Registry("readers", {
-    "torch-zip": "gandiag.checkpoints.readers:read_pickled",
-    "torch-legacy": "gandiag.checkpoints.readers:read_pickled",
-    "pickle": "gandiag.checkpoints.readers:read_pickled",
-    "safetensors": "gandiag.checkpoints.readers:read_safetensors",
-    "torchscript": "gandiag.checkpoints.readers:read_torchscript",
-    "pt2": "gandiag.checkpoints.readers:read_exported",
-    "onnx": "gandiag.checkpoints.onnx.program:read_onnx",
-})
+READERS = Registry(
+    "readers",
+    {
+        "torch-zip": "gandiag.checkpoints.readers:read_pickled",
+        "torch-legacy": "gandiag.checkpoints.readers:read_pickled",
+        "pickle": "gandiag.checkpoints.readers:read_pickled",
+        "safetensors": "gandiag.checkpoints.readers:read_safetensors",
+        "torchscript": "gandiag.checkpoints.readers:read_torchscript",
+        "pt2": "gandiag.checkpoints.readers:read_exported",
+        "onnx": "gandiag.checkpoints.onnx.program:read_onnx",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,14 @@ def read_checkpoint(path: str, *, trust: bool = False, compute_hash: bool = True
         check_tensors(content.tree, 1 << 62)  # how it packs them is its own affair
         return content
     if container.kind not in READERS:
-        raise unsupported_file_error(container) if container.kind not in EXECUTABLE_KINDS else LoadError(
-            f"{container.name} is {EXECUTABLE_KINDS[container.kind]}, which gandiag does not load", "audit its state dict instead")
+        raise (
+            unsupported_file_error(container)
+            if container.kind not in EXECUTABLE_KINDS
+            else LoadError(
+                f"{container.name} is {EXECUTABLE_KINDS[container.kind]}, which gandiag does not load",
+                "audit its state dict instead",
+            )
+        )
     reader: Callable[..., FileContents] = READERS.get(container.kind)
     content = reader(container, trust=trust, sha256=sha256)
     check_tensors(content.tree, container.size)
@@ -85,7 +94,12 @@ def read_pickled(file_info: FileInfo, *, trust: bool, sha256: str) -> FileConten
     """torch.save files and plain pickles, by the inert reader; with `trust`, files that need code are unpickled."""
     found = parse_pickle(file_info)
     if trust and found.unsafe_globals:
-        return FileContents(_unpickle(file_info), f"{file_info.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {_few(found.unsafe_globals)}",))
+        return FileContents(
+            _unpickle(file_info),
+            f"{file_info.kind} (trusted)",
+            sha256,
+            (f"code from the file ran, by --trust: {_few(found.unsafe_globals)}",),
+        )
     tree = build_tensor_tree(found)
     code = (*found.unsafe_globals, *found.notes)
     if not code:
@@ -99,7 +113,9 @@ def unsafe_pickle_error(file_info: FileInfo, contents: PickleContents, sha256: s
     """The refusal of a file that holds no weights beside its code, with every way around."""
     if any(name.startswith("dnnlib.tflib.") for name in contents.unsafe_globals):
         what = f"{file_info.name} is a TensorFlow StyleGAN file, whose networks only its own code can build"
-        return LoadError(what, "convert it with legacy.py of NVlabs/stylegan2-ada-pytorch, or audit a folder of its samples")
+        return LoadError(
+            what, "convert it with legacy.py of NVlabs/stylegan2-ada-pytorch, or audit a folder of its samples"
+        )
     return LoadError(
         f"{file_info.name} needs {_few(contents.unsafe_globals)} to be unpickled, which would run code; refused",
         "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "
@@ -116,7 +132,9 @@ def _unpickle(container: FileInfo) -> Any:
             what = f"{container.name} needs code that is not importable here: {_first_line(missing)}"
             raise LoadError(what, "run gandiag where that code is on PYTHONPATH") from None
         except Exception as broken:
-            raise LoadError(f"{container.name} cannot be unpickled: {_first_line(broken)}", "check that it loads with torch.load") from None
+            raise LoadError(
+                f"{container.name} cannot be unpickled: {_first_line(broken)}", "check that it loads with torch.load"
+            ) from None
 
 
 def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
@@ -127,7 +145,10 @@ def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileCo
         tree = load_file(file_info.path, device="cpu")
     except Exception as broken:
         # SafetensorError, and ValueError or KeyError for headers that are JSON but no table of tensors.
-        raise LoadError(f"{file_info.name} is a damaged safetensors file: {_first_line(broken)}", "copy it again and compare the sizes") from None
+        raise LoadError(
+            f"{file_info.name} is a damaged safetensors file: {_first_line(broken)}",
+            "copy it again and compare the sizes",
+        ) from None
     return FileContents(tree, "safetensors", sha256, keys_ordered=False)
 
 
@@ -149,8 +170,16 @@ def _program(container: FileInfo, sha256: str, trust: bool, load: Callable[[], n
         try:
             module = load()
         except Exception as broken:
-            raise LoadError(f"{container.name} cannot be loaded: {_first_line(broken)}", "check that it loads with this version of torch") from None
-    return FileContents(module, f"{container.kind} (trusted)", sha256, (f"code from the file ran, by --trust: {EXECUTABLE_KINDS[container.kind]}",))
+            raise LoadError(
+                f"{container.name} cannot be loaded: {_first_line(broken)}",
+                "check that it loads with this version of torch",
+            ) from None
+    return FileContents(
+        module,
+        f"{container.kind} (trusted)",
+        sha256,
+        (f"code from the file ran, by --trust: {EXECUTABLE_KINDS[container.kind]}",),
+    )
 
 
 def _few(names: tuple[str, ...]) -> str:

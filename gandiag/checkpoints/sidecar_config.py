@@ -33,4 +33,6 @@ def _own(file: Path) -> bool:
     if not file.is_symlink():
         return True
     target, folder = file.resolve(), file.parent.resolve()
-    return target.parent.name == "blobs" and any(above.name == "snapshots" and above.parent == target.parent.parent for above in folder.parents)
+    return target.parent.name == "blobs" and any(
+        above.name == "snapshots" and above.parent == target.parent.parent for above in folder.parents
+    )

@@ -20,7 +20,9 @@ from gandiag.checkpoints.safe_pickle.modules import ModuleNode
 from gandiag.checkpoints.tensor_checks import iter_tensors
 from gandiag.errors import LoadError, close_match_hint
 
-_BUFFERS = re.compile(r"running_mean|running_var|num_batches_tracked|noise_const|noise_\d+|resample_filter|w_avg|kernel")
+_BUFFERS = re.compile(
+    r"running_mean|running_var|num_batches_tracked|noise_const|noise_\d+|resample_filter|w_avg|kernel"
+)
 _SPLIT_ROLES = ("average", "generator", "discriminator")
 
 
@@ -43,10 +45,16 @@ class Weights:
     @property
     def n_parameters(self) -> int:
         """Trainable numbers: buffers are not counted."""
-        return sum(tensor.numel() for name, tensor in self.tensors.items() if not _is_buffer(name) and not _is_iteration(name, self.tensors))
+        return sum(
+            tensor.numel()
+            for name, tensor in self.tensors.items()
+            if not _is_buffer(name) and not _is_iteration(name, self.tensors)
+        )
 
 
-def find_generator_weights(tree: Any, *, key: str | None = None, prefer: str = "ema", keys_ordered: bool = True, name: str = "the file") -> Weights:
+def find_generator_weights(
+    tree: Any, *, key: str | None = None, prefer: str = "ema", keys_ordered: bool = True, name: str = "the file"
+) -> Weights:
     """The generator's weights in a loaded tree. LoadError with the candidates if there is none, or more than one."""
     groups = _groups(tree, keys_ordered)
     if key is not None:
@@ -88,7 +96,10 @@ def _one_of(groups: list[Weights], name: str, why: str) -> Weights:
     if len(groups) == 1:
         return replace(groups[0], selection_reason=groups[0].path or "the whole file")
     listed = ", ".join(f"{group.path} ({_millions(group.n_parameters)} parameters)" for group in groups[:5])
-    raise LoadError(f"{name} holds {len(groups)} networks that could be the generator: {listed}", f"choose one: --key {groups[0].path}")
+    raise LoadError(
+        f"{name} holds {len(groups)} networks that could be the generator: {listed}",
+        f"choose one: --key {groups[0].path}",
+    )
 
 
 def _plausible(groups: list[Weights], name: str) -> list[Weights]:
@@ -109,15 +120,24 @@ def _by_key(groups: list[Weights], key: str, name: str) -> Weights:
             part = _part(group, inner, key)
             if part.tensors:
                 return replace(part, selection_reason=f"{key} (by --key)")
-    raise LoadError(f"{name} has no weights at {key!r}", close_match_hint(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out")
+    raise LoadError(
+        f"{name} has no weights at {key!r}",
+        close_match_hint(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out",
+    )
 
 
 # groups in a tree
 
+
 def _groups(tree: Any, ordered: bool, path: str = "", depth: int = 0) -> list[Weights]:
     if isinstance(tree, nn.Module):
         return [_group(tree.state_dict(), path, ordered)]
-    if isinstance(tree, (list, tuple)) and tree and all(isinstance(entry, Tensor) for entry in tree) and parse_role(path)[0] == "average":
+    if (
+        isinstance(tree, (list, tuple))
+        and tree
+        and all(isinstance(entry, Tensor) for entry in tree)
+        and parse_role(path)[0] == "average"
+    ):
         return [Weights({str(index): entry for index, entry in enumerate(tree)}, None, path)]
     if not isinstance(tree, Mapping) or depth > 6 or "param_groups" in tree:
         return []
@@ -134,18 +154,31 @@ def _is_group(tree: Mapping[Any, Any]) -> bool:
     """Names to tensors, at least one of them a matrix or a kernel, and loose numbers at most."""
     tensors = [entry for entry in tree.values() if isinstance(entry, Tensor)]
     matrices = any(entry.ndim >= 2 for entry in tensors)
-    return matrices and all(isinstance(key, str) for key in tree) and all(isinstance(entry, (Tensor, int, float)) for entry in tree.values())
+    return (
+        matrices
+        and all(isinstance(key, str) for key in tree)
+        and all(isinstance(entry, (Tensor, int, float)) for entry in tree.values())
+    )
 
 
 def _group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
     tensors = {name: entry.detach() for name, entry in tree.items() if isinstance(entry, Tensor)}
     names = strip_wrapper_prefixes(tensors)
     if len(set(names.values())) != len(names):
-        raise LoadError(f"two keys of {path or 'the state dict'} are the same once wrappers' prefixes are off", "save the unwrapped model's state dict")
+        raise LoadError(
+            f"two keys of {path or 'the state dict'} are the same once wrappers' prefixes are off",
+            "save the unwrapped model's state dict",
+        )
     clean = {new: tensors[old] for old, new in names.items()}
     if not ordered:
         clean = {name: clean[name] for name in sorted(clean, key=numeric_sort_key)}
-    return Weights(clean, _modules(getattr(tree, "_metadata", None)), path, notes=_averaged(tensors), structure=getattr(tree, "structure", None))
+    return Weights(
+        clean,
+        _modules(getattr(tree, "_metadata", None)),
+        path,
+        notes=_averaged(tensors),
+        structure=getattr(tree, "structure", None),
+    )
 
 
 def _averaged(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -164,7 +197,11 @@ def _modules(metadata: Any) -> tuple[str, ...] | None:
 
 
 def _clean(names: list[str]) -> tuple[str, ...] | None:
-    inner = [name + "." for name in names if name + "." not in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")]
+    inner = [
+        name + "."
+        for name in names
+        if name + "." not in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
+    ]
     return tuple(name.rstrip(".") for name in strip_wrapper_prefixes(inner).values()) or None
 
 
@@ -177,7 +214,11 @@ def _split(group: Weights) -> list[Weights]:
         return [_part(group, head, f"{group.path}.{head}".strip(".")) for head in ("ema_model", "online_model")]
     roles = {head: parse_role(head)[0] for head in heads}
     if not any(found in ("average", "generator") for found in roles.values()) or len(heads) == 1:
-        return [_part(group, heads[0], group.path)] if len(heads) == 1 and roles[heads[0]] in ("average", "generator") else [group]
+        return (
+            [_part(group, heads[0], group.path)]
+            if len(heads) == 1 and roles[heads[0]] in ("average", "generator")
+            else [group]
+        )
     # "g" may be one layer among others; only a file that also holds the other side is a whole GAN.
     if "discriminator" not in roles.values() and not all(found in _SPLIT_ROLES for found in roles.values()):
         return [group]
@@ -189,12 +230,19 @@ def _pair(group: Weights, heads: list[str], pictures: str, styles: str) -> Weigh
     if styles not in heads:
         return _part(group, pictures, f"{group.path}.{pictures}".strip("."))
     kept = {head + ".": f"{head[0]}." for head in (styles, pictures)}
-    tensors = {new + name.removeprefix(old): entry for old, new in kept.items() for name, entry in group.tensors.items() if name.startswith(old)}
+    tensors = {
+        new + name.removeprefix(old): entry
+        for old, new in kept.items()
+        for name, entry in group.tensors.items()
+        if name.startswith(old)
+    }
     return Weights(tensors, None, f"{group.path}.{styles}+{pictures}".strip("."))
 
 
 def _part(group: Weights, head: str, path: str) -> Weights:
-    inside = {name.removeprefix(head + "."): tensor for name, tensor in group.tensors.items() if name.startswith(head + ".")}
+    inside = {
+        name.removeprefix(head + "."): tensor for name, tensor in group.tensors.items() if name.startswith(head + ".")
+    }
     modules = [name.removeprefix(head + ".") for name in group.module_names or () if name.startswith(head + ".")]
     clean = {new: inside[old] for old, new in strip_wrapper_prefixes(inside).items()}
     return Weights(clean, _clean(modules), path)
@@ -207,15 +255,30 @@ def _completed(average: Weights, raw: list[Weights]) -> Weights:
     full = raw[0]
     slots = [name for name in full.tensors if not _is_buffer(name) and not _is_iteration(name, full.tensors)]
     if all(name.isdigit() for name in average.tensors) and len(average.tensors) == len(slots):
-        if any(full.tensors[slot].shape != entry.shape for slot, entry in zip(slots, average.tensors.values(), strict=True)):
-            raise LoadError(f"{average.path} is a list of {len(slots)} tensors whose shapes do not match {full.path} in order", "use --weights raw")
+        if any(
+            full.tensors[slot].shape != entry.shape for slot, entry in zip(slots, average.tensors.values(), strict=True)
+        ):
+            raise LoadError(
+                f"{average.path} is a list of {len(slots)} tensors whose shapes do not match {full.path} in order",
+                "use --weights raw",
+            )
         named = dict(zip(slots, average.tensors.values(), strict=True))
         note = f"{average.path} is a list of {len(slots)} tensors without names, mapped by order onto {full.path}; its buffers come from there"
-        return replace(full, tensors={name: named.get(name, entry) for name, entry in full.tensors.items()}, path=average.path, notes=(note,))
+        return replace(
+            full,
+            tensors={name: named.get(name, entry) for name, entry in full.tensors.items()},
+            path=average.path,
+            notes=(note,),
+        )
     missing = [name for name in full.tensors if name not in average.tensors]
     if missing and all(_is_buffer(name) for name in missing) and set(average.tensors) <= set(full.tensors):
         note = f"{average.path} has no batch-norm statistics; those of {full.path} are used"
-        return replace(full, tensors={name: average.tensors.get(name, entry) for name, entry in full.tensors.items()}, path=average.path, notes=(note,))
+        return replace(
+            full,
+            tensors={name: average.tensors.get(name, entry) for name, entry in full.tensors.items()},
+            path=average.path,
+            notes=(note,),
+        )
     return average
 
 
@@ -232,19 +295,32 @@ def _is_iteration(name: str, tensors: Mapping[str, Tensor]) -> bool:
 
 # when there is nothing to take
 
+
 def _nothing(tree: Any, name: str) -> LoadError:
-    if isinstance(tree, Mapping) and ("param_groups" in tree or any(parse_role(str(key))[0] == "optimizer" for key in tree)):
-        return LoadError(f"{name} holds optimizer state, not weights", "pass the checkpoint that has the generator's state dict")
+    if isinstance(tree, Mapping) and (
+        "param_groups" in tree or any(parse_role(str(key))[0] == "optimizer" for key in tree)
+    ):
+        return LoadError(
+            f"{name} holds optimizer state, not weights", "pass the checkpoint that has the generator's state dict"
+        )
     if isinstance(tree, Mapping) and tree and not any(True for _ in iter_tensors(tree)):
         listed = ", ".join(str(key)[:30] for key in list(tree)[:5])
-        return LoadError(f"{name} holds training bookkeeping ({listed}), not weights", "pass the checkpoint that has the generator's state dict")
+        return LoadError(
+            f"{name} holds training bookkeeping ({listed}), not weights",
+            "pass the checkpoint that has the generator's state dict",
+        )
     if isinstance(tree, Tensor):
-        return LoadError(f"{name} holds one tensor of shape {tuple(tree.shape)}, not a network", "pass a state dict, or the samples as .npz")
+        return LoadError(
+            f"{name} holds one tensor of shape {tuple(tree.shape)}, not a network",
+            "pass a state dict, or the samples as .npz",
+        )
     return LoadError(f"{name} holds no state dict", "save one: torch.save(generator.state_dict(), ...)")
 
 
 def _no_generator(groups: list[Weights], name: str) -> LoadError:
-    return LoadError(f"{name} holds {_names(groups)}, which is no generator", "pass the generator's checkpoint, or choose with --key")
+    return LoadError(
+        f"{name} holds {_names(groups)}, which is no generator", "pass the generator's checkpoint, or choose with --key"
+    )
 
 
 def _names(groups: list[Weights]) -> str:
@@ -257,6 +333,11 @@ def _millions(count: int) -> str:
 
 def cast_to_float32(weights: Weights, *, share_memory: bool = False) -> Weights:
     """Half-precision weights as float32; integers stay. All are copies, unless `borrow`ed: then the file must stay as it is."""
-    odd = {name for name, entry in weights.tensors.items() if entry.is_floating_point() and entry.dtype != torch.float32}
-    cast = {name: entry.float() if name in odd else entry if share_memory else entry.clone() for name, entry in weights.tensors.items()}
+    odd = {
+        name for name, entry in weights.tensors.items() if entry.is_floating_point() and entry.dtype != torch.float32
+    }
+    cast = {
+        name: entry.float() if name in odd else entry if share_memory else entry.clone()
+        for name, entry in weights.tensors.items()
+    }
     return replace(weights, tensors=cast)

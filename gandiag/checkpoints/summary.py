@@ -24,14 +24,28 @@ from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
 from gandiag.errors import LoadError
 
 KIND_NAMES = {
-    "torch-zip": "torch.save, zip format", "torch-legacy": "torch.save, the format before torch 1.6", "pickle": "plain pickle", "safetensors": "safetensors",
-    "onnx": "ONNX graph", **EXECUTABLE_KINDS,
+    "torch-zip": "torch.save, zip format",
+    "torch-legacy": "torch.save, the format before torch 1.6",
+    "pickle": "plain pickle",
+    "safetensors": "safetensors",
+    "onnx": "ONNX graph",
+    **EXECUTABLE_KINDS,
 }
 _STEPS = 1_000_000
 _CONTAINERS = (LazyTensor, dict, list, tuple, ObjectNode)
 _DEPTH = 3
-_SAFE_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-               "U8": "uint8", "BOOL": "bool"}  # fmt: skip
+_SAFE_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,9 @@ def _program(container: FileInfo) -> tuple[str, ...]:
     """The programs inside an archive: their sources, if it holds any."""
     with zipfile.ZipFile(container.path) as archive:
         sources = [entry for entry in archive.namelist() if entry.endswith((".py", ".so")) or "/models/" in entry]
-    shown = ", ".join(entry[:80] for entry in sources[:5]) + (f" and {len(sources) - 5} more" if len(sources) > 5 else "")
+    shown = ", ".join(entry[:80] for entry in sources[:5]) + (
+        f" and {len(sources) - 5} more" if len(sources) > 5 else ""
+    )
     return (f"is {EXECUTABLE_KINDS[container.kind]}: loading it runs {shown or 'what it holds'}",)
 
 
@@ -101,7 +117,9 @@ def _of_safetensors(container: FileInfo) -> tuple[SummaryRow, ...]:
                 total = [total[0] + 1, total[1] + numbers, total[2] + numbers * ITEMSIZE.get(dtype, 1)]
                 rows.append(SummaryRow(name, f"{dtype} {shape}", 1, numbers, numbers * ITEMSIZE.get(dtype, 1)))
             about = file.metadata() or {}
-    except Exception as broken:  # SafetensorError, and ValueError or KeyError for a header that is JSON but no table of tensors
+    except (
+        Exception
+    ) as broken:  # SafetensorError, and ValueError or KeyError for a header that is JSON but no table of tensors
         what = f"{container.name} is a damaged safetensors file: {str(broken).splitlines()[0][:120]}"
         raise LoadError(what, "copy it again and compare the sizes") from None
     told = [SummaryRow(f"metadata.{key[:40]}", str(value)[:80]) for key, value in list(about.items())[:20]]
@@ -113,15 +131,28 @@ def _of_onnx(container: FileInfo) -> tuple[SummaryRow, ...]:
 
     graph = read_onnx_graph(container.path)
     common = ", ".join(f"{count} {name}" for name, count in graph.operator_counts.most_common(8))
-    values = [(f"{way} {value.name}", value) for way, group in (("input", graph.inputs), ("output", graph.outputs)) for value in group]
+    values = [
+        (f"{way} {value.name}", value)
+        for way, group in (("input", graph.inputs), ("output", graph.outputs))
+        for value in group
+    ]
     return (
-        SummaryRow("", f"graph of {sum(graph.operator_counts.values())} operators, opset {graph.opset}" + (f", written by {graph.producer}" if graph.producer else ""),
-            graph.n_tensors, graph.numel, graph.nbytes),
+        SummaryRow(
+            "",
+            f"graph of {sum(graph.operator_counts.values())} operators, opset {graph.opset}"
+            + (f", written by {graph.producer}" if graph.producer else ""),
+            graph.n_tensors,
+            graph.numel,
+            graph.nbytes,
+        ),
         SummaryRow("operators", common + (", …" if len(graph.operator_counts) > 8 else "")),
-        *(SummaryRow(name, f"{value.dtype} ({', '.join(str(size) or '?' for size in value.dims)})") for name, value in values),
+        *(
+            SummaryRow(name, f"{value.dtype} ({', '.join(str(size) or '?' for size in value.dims)})")
+            for name, value in values
+        ),
         *(SummaryRow(f"metadata.{key[:40]}", entry) for key, entry in list(graph.metadata.items())[:20]),
         *(SummaryRow(f"beside: {name}", "numbers of this graph") for name in sorted(graph.external_files)),
-    )  # fmt: skip
+    )
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -133,6 +164,7 @@ def _product(shape: tuple[int, ...]) -> int:
 
 # pickles
 
+
 def _rows(node: Any, path: str, depth: int, budget: list[int]) -> list[SummaryRow]:
     """The tree below a node, as deep as it says something: a network is one row, whatever it holds."""
     module = parse_module(node)
@@ -141,7 +173,13 @@ def _rows(node: Any, path: str, depth: int, budget: list[int]) -> list[SummaryRo
     if isinstance(node, LazyTensor):
         return [SummaryRow(path, f"tensor {node.dtype} {node.shape}", 1, node.numel(), node.nbytes)]
     kind = _kind(node)
-    below = list_children(node) if isinstance(node, dict) else list(node.attributes().items()) if isinstance(node, ObjectNode) else []
+    below = (
+        list_children(node)
+        if isinstance(node, dict)
+        else list(node.attributes().items())
+        if isinstance(node, ObjectNode)
+        else []
+    )
     if kind or depth >= _DEPTH or not below:
         return [_summed(node, path, kind or _value(node), budget)]
     inside = [row for key, entry in below[:200] for row in _rows(entry, f"{path}.{key}".strip("."), depth + 1, budget)]
@@ -153,7 +191,9 @@ def _kind(node: Any) -> str:
     if isinstance(node, dict) and node:
         if "param_groups" in node:
             return "optimizer state"
-        if any(isinstance(entry, LazyTensor) for entry in node.values()) and all(isinstance(entry, (LazyTensor, int, float)) for entry in node.values()):
+        if any(isinstance(entry, LazyTensor) for entry in node.values()) and all(
+            isinstance(entry, (LazyTensor, int, float)) for entry in node.values()
+        ):
             return "state dict"
         if isinstance(node, DictNode) and node.name == "argparse.Namespace":
             return f"arguments{_settings(node)}"
@@ -178,7 +218,11 @@ def _summed(node: Any, path: str, what: str, budget: list[int]) -> SummaryRow:
 
 def _settings(settings: Any) -> str:
     """The plain attributes of an object, a few of them."""
-    shown = [f"{key}={to_json_value(value)!r}" for key, value in settings.items() if isinstance(value, (int, float, str, bool)) and key != "training"]
+    shown = [
+        f"{key}={to_json_value(value)!r}"
+        for key, value in settings.items()
+        if isinstance(value, (int, float, str, bool)) and key != "training"
+    ]
     return f" ({', '.join(entry[:60] for entry in shown[:8])}{', …' if len(shown) > 8 else ''})" if shown else ""
 
 
@@ -195,7 +239,7 @@ def _value(node: Any) -> str:
 
 
 def format_row_size(row: SummaryRow) -> str:
-    """"28 tensors, 3.6 M numbers, 13.7 MiB", or nothing."""
+    """ "28 tensors, 3.6 M numbers, 13.7 MiB", or nothing."""
     if not row.n_tensors:
         return ""
     count = f"{row.numel / 1e6:.1f} M" if row.numel >= 1e6 else f"{row.numel:,}"

@@ -22,7 +22,9 @@ def check_tensors(tree: Any, file_size: int) -> None:
     for name, tensor in iter_tensors(tree):
         problem = _problem(tensor, file_size)
         if problem:
-            raise LoadError(f'tensor "{name}" {problem}: malformed or hostile', "do not use this file; save the model again")
+            raise LoadError(
+                f'tensor "{name}" {problem}: malformed or hostile', "do not use this file; save the model again"
+            )
 
 
 def iter_tensors(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
@@ -30,7 +32,11 @@ def iter_tensors(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[st
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, nn.Module):
-        yield from ((f"{path}.{name}".strip("."), tensor) for name, tensor in tree.state_dict().items() if isinstance(tensor, Tensor))
+        yield from (
+            (f"{path}.{name}".strip("."), tensor)
+            for name, tensor in tree.state_dict().items()
+            if isinstance(tensor, Tensor)
+        )
     elif depth < _DEPTH and isinstance(tree, Mapping):
         for key, entry in tree.items():
             yield from iter_tensors(entry, f"{path}.{key}".strip("."), depth + 1)

@@ -35,7 +35,9 @@ class ExportedModule(nn.Module):
             return self.inner(*given)
         count, parts = len(given[0]), []
         for start in range(0, count, self.batch_size):
-            rows = torch.arange(start, start + self.batch_size, device=given[0].device) % count  # a short batch is filled up
+            rows = (
+                torch.arange(start, start + self.batch_size, device=given[0].device) % count
+            )  # a short batch is filled up
             parts.append(_first(self.inner(*(entry[rows] for entry in given)))[: count - start])
         return torch.cat(parts)
 

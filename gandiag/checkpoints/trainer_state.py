@@ -24,7 +24,16 @@ from gandiag.interfaces import Assumption, OutputSpec
 
 LOSS_TYPES = {"minimax": "bce", "non-saturating": "bce"}
 _BY_REMEDY = {"wgan-gp": "wasserstein", "relativistic": "relativistic"}
-_SAME_D = {"none", "unrolled", "r1", "mode-seeking", "wgan-gp", "relativistic", "spectral", "packing"}  # remedies whose D this file knows
+_SAME_D = {
+    "none",
+    "unrolled",
+    "r1",
+    "mode-seeking",
+    "wgan-gp",
+    "relativistic",
+    "spectral",
+    "packing",
+}  # remedies whose D this file knows
 _PACK = 2
 
 
@@ -49,7 +58,9 @@ def read_saved_discriminator(path: Path, output: OutputSpec) -> tuple[Discrimina
     except (KeyError, TypeError, IndexError):
         raise ArchitectureMismatch("state.pt or config.json is not as `gandiag train` writes them") from None
     if steps != run.get("step"):
-        raise ArchitectureMismatch(f"the trainer's state.pt is that of step {steps:,}, and this generator is of step {run.get('step')}")
+        raise ArchitectureMismatch(
+            f"the trainer's state.pt is that of step {steps:,}, and this generator is of step {run.get('step')}"
+        )
     unknown = [name for name in remedies if name not in _SAME_D]
     if unknown:
         raise ArchitectureMismatch(f"under the remedy {unknown[0]}, D has layers that look at a whole minibatch")
@@ -90,21 +101,37 @@ def _judge(ask: Mapping[str, Any], output: OutputSpec, kept: _Vector, remedies: 
         tensors |= _map(kept, f"{2 * place}", (out, width, 3, 3) if conv else (out, width), spectral)
         if ask["norm"]:
             tensors |= {f"{2 * place + 1}.{leaf}": kept.take(out) for leaf in ("weight", "bias")}
-            tensors |= {f"{2 * place + 1}.{leaf}": kept.buffer() for leaf in ("running_mean", "running_var", "num_batches_tracked")}
+            tensors |= {
+                f"{2 * place + 1}.{leaf}": kept.buffer()
+                for leaf in ("running_mean", "running_var", "num_batches_tracked")
+            }
         width, side = out, -(-side // 2)
     tensors |= _map(kept, f"{2 * len(ask['hidden'])}", (1, width * side * side if conv else width), spectral)
     kept.demand_empty()
     steps = _steps(parse_layers(fold_weight_norms(Weights(tensors))), conv)
     said = Assumption("D: networks and loss", "as the run's config.json says", "file")
-    return DiscriminatorSpec(f"{ask['kind']} of gandiag train", steps, shape, (ask["activation"],), (1e-5,), float(ask["scale"]), pack, (said,))
+    return DiscriminatorSpec(
+        f"{ask['kind']} of gandiag train",
+        steps,
+        shape,
+        (ask["activation"],),
+        (1e-5,),
+        float(ask["scale"]),
+        pack,
+        (said,),
+    )
 
 
 def _map(kept: _Vector, name: str, shape: tuple[int, ...], spectral: bool) -> dict[str, Tensor]:
     if not spectral:
         return {f"{name}.weight": kept.take(*shape), f"{name}.bias": kept.take(shape[0])}
     bias, weight = kept.take(shape[0]), kept.take(*shape)
-    return {f"{name}.parametrizations.weight.original": weight, f"{name}.parametrizations.weight.0._u": kept.buffer(),
-            f"{name}.parametrizations.weight.0._v": kept.buffer(), f"{name}.bias": bias}  # fmt: skip
+    return {
+        f"{name}.parametrizations.weight.original": weight,
+        f"{name}.parametrizations.weight.0._u": kept.buffer(),
+        f"{name}.parametrizations.weight.0._v": kept.buffer(),
+        f"{name}.bias": bias,
+    }
 
 
 def _steps(layers: list[LayerWeights], conv: bool) -> tuple[LayerSpec, ...]:

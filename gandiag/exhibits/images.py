@@ -24,7 +24,14 @@ GROUP_GAP = 8  # more between groups of them
 BACKGROUND = 255
 
 
-def image_grid(name: str, caption: str, images: Tensor, value_range: tuple[float, float] | None, columns: int = 8, group_size: int = 0) -> Exhibit:
+def image_grid(
+    name: str,
+    caption: str,
+    images: Tensor,
+    value_range: tuple[float, float] | None,
+    columns: int = 8,
+    group_size: int = 0,
+) -> Exhibit:
     """A sheet of at most 64 tiles, with a wider gap after every `group` columns.
 
     `images` (N, C, H, W): C of 1, 3 or more (the first three are shown); a row of NaN is an empty tile.
@@ -37,18 +44,30 @@ def image_grid(name: str, caption: str, images: Tensor, value_range: tuple[float
     tiles = [_tile(image) for image in _bytes(images, value_range)]
     height, width = tiles[0].shape[:2] if tiles else (TILE_SIZE, TILE_SIZE)
     channels = tiles[0].shape[2] if tiles else 1
-    lefts = [TILE_GAP + at * (width + TILE_GAP) + (at // group_size * GROUP_GAP if group_size else 0) for at in range(columns)]
-    page = np.full((rows * (height + TILE_GAP) + TILE_GAP, lefts[-1] + width + TILE_GAP, channels), BACKGROUND, dtype=np.uint8)
+    lefts = [
+        TILE_GAP + at * (width + TILE_GAP) + (at // group_size * GROUP_GAP if group_size else 0)
+        for at in range(columns)
+    ]
+    page = np.full(
+        (rows * (height + TILE_GAP) + TILE_GAP, lefts[-1] + width + TILE_GAP, channels), BACKGROUND, dtype=np.uint8
+    )
     for at, tile in enumerate(tiles):
         top, left = TILE_GAP + at // columns * (height + TILE_GAP), lefts[at % columns]
         page[top : top + height, left : left + width] = tile
-    return Exhibit(name, "image", caption, {"png": _png(page), "columns": columns, "rows": rows, "tile": max(height, width)})
+    return Exhibit(
+        name, "image", caption, {"png": _png(page), "columns": columns, "rows": rows, "tile": max(height, width)}
+    )
 
 
 def line_plot(name: str, caption: str, x: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> Exhibit:
     """Curves over a shared x, at most 2,000 points each (every k-th where there are more)."""
     step = max(1, -(-len(x) // MAX_POINTS))
-    return Exhibit(name, "series", caption, {"x": list(x)[::step], "lines": {key: list(values)[::step] for key, values in lines.items()}})
+    return Exhibit(
+        name,
+        "series",
+        caption,
+        {"x": list(x)[::step], "lines": {key: list(values)[::step] for key, values in lines.items()}},
+    )
 
 
 def scatter_plot(name: str, caption: str, point_sets: Mapping[str, Tensor]) -> Exhibit:
@@ -63,7 +82,9 @@ def scatter_plot(name: str, caption: str, point_sets: Mapping[str, Tensor]) -> E
 
 def histogram_plot(name: str, caption: str, values: Mapping[str, Tensor], n_bins: int = 40) -> Exhibit:
     """Shares of values, name -> (N,), over common bins. Values that are not finite are left out."""
-    finite = {key: cloud.flatten()[torch.isfinite(cloud.flatten())].double().cpu().numpy() for key, cloud in values.items()}
+    finite = {
+        key: cloud.flatten()[torch.isfinite(cloud.flatten())].double().cpu().numpy() for key, cloud in values.items()
+    }
     together = np.concatenate(list(finite.values())) if finite else np.zeros(0)
     low, high = (float(together.min()), float(together.max())) if len(together) else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1.0, n_bins + 1)
@@ -77,7 +98,9 @@ def limit_total_size(exhibits: Sequence[Exhibit], max_chars: int = MAX_TOTAL_CHA
     sizes = [_size(exhibit) for exhibit in kept]
     while kept and sum(sizes) > max_chars:
         order = sorted(range(len(kept)), key=lambda at: -sizes[at])
-        largest = next((at for at in order if kept[at].kind == "image" and kept[at].data["tile"] >= 2 * MIN_TILE_SIZE), None)
+        largest = next(
+            (at for at in order if kept[at].kind == "image" and kept[at].data["tile"] >= 2 * MIN_TILE_SIZE), None
+        )
         if largest is None:
             del kept[order[0]], sizes[order[0]]
         else:
@@ -125,7 +148,12 @@ def _halved(exhibit: Exhibit) -> Exhibit:
         pixels = np.asarray(opened)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     small = _resized(pixels, max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2))
-    return Exhibit(exhibit.id, exhibit.kind, exhibit.caption, {**exhibit.data, "png": _png(small), "tile": exhibit.data["tile"] // 2})
+    return Exhibit(
+        exhibit.id,
+        exhibit.kind,
+        exhibit.caption,
+        {**exhibit.data, "png": _png(small), "tile": exhibit.data["tile"] // 2},
+    )
 
 
 def _size(exhibit: Exhibit) -> int:

@@ -34,7 +34,11 @@ class SamplesWithFeatures:
     def from_subsets(cls, samples: SampleSubset, features: SampleSubset) -> SamplesWithFeatures:
         """The samples that both keep. Kept subsets are nested, so this is the smaller one."""
         at = torch.searchsorted(features.indices, samples.indices).clamp(max=max(0, len(features.indices) - 1))
-        both = features.indices[at] == samples.indices if len(features.indices) else torch.zeros(len(samples.indices), dtype=torch.bool)
+        both = (
+            features.indices[at] == samples.indices
+            if len(features.indices)
+            else torch.zeros(len(samples.indices), dtype=torch.bool)
+        )
         return cls(samples.values[both], features.values[at[both]])
 
 
@@ -47,10 +51,16 @@ class ClusterExamples:
     value_range: ValueRange = None
 
     @classmethod
-    def from_results(cls, results: Any, view: str, n: int, n_samples: int, value_range: ValueRange = None) -> ClusterExamples | None:
+    def from_results(
+        cls, results: Any, view: str, n: int, n_samples: int, value_range: ValueRange = None
+    ) -> ClusterExamples | None:
         """From kept samples of the engine's passes, or None where they are neither images nor 2-D points."""
-        real = SamplesWithFeatures.from_subsets(results["real"][SubsetSpec("samples", n_samples)], results["real"][SubsetSpec(view, 2 * n)])
-        fake = SamplesWithFeatures.from_subsets(results["fake"][SubsetSpec("samples", n_samples)], results["fake"][SubsetSpec(view, n)])
+        real = SamplesWithFeatures.from_subsets(
+            results["real"][SubsetSpec("samples", n_samples)], results["real"][SubsetSpec(view, 2 * n)]
+        )
+        fake = SamplesWithFeatures.from_subsets(
+            results["fake"][SubsetSpec("samples", n_samples)], results["fake"][SubsetSpec(view, n)]
+        )
         drawable = real.samples.ndim == 4 or (real.samples.ndim == 2 and real.samples.shape[1] == 2)
         return cls(real, fake, value_range) if drawable and len(real.samples) and len(fake.samples) else None
 
@@ -61,7 +71,9 @@ def sample_grid(samples: Tensor, value_range: ValueRange = None) -> Exhibit:
     return image_grid("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], value_range)
 
 
-def scale_grid(samples_by_scale: Mapping[float, Tensor], value_range: ValueRange = None, axis: str = "scale") -> Exhibit:
+def scale_grid(
+    samples_by_scale: Mapping[float, Tensor], value_range: ValueRange = None, axis: str = "scale"
+) -> Exhibit:
     """The same latents at every scale (or psi, as `axis` says): scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
 
     More than ten scales: ten of them, evenly chosen, the first, the last and 1 among them.
@@ -70,7 +82,9 @@ def scale_grid(samples_by_scale: Mapping[float, Tensor], value_range: ValueRange
     columns = min([N_COLUMNS, max(1, MAX_IMAGES // len(scales)), *(len(samples_by_scale[scale]) for scale in scales)])
     tiles = torch.cat([samples_by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
     named = ", ".join(f"{scale:g}" for scale in scales)
-    return image_grid("scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, value_range, columns)
+    return image_grid(
+        "scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, value_range, columns
+    )
 
 
 def _chosen(scales: list[float], most: int = 10) -> list[float]:
@@ -98,16 +112,34 @@ def similar_pairs_grid(samples: Tensor, features: Tensor, value_range: ValueRang
             pairs.append(pair)
             taken |= set(pair)
     chosen = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
-    return image_grid("pairs", f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side", chosen, value_range, group_size=2)
+    return image_grid(
+        "pairs",
+        f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side",
+        chosen,
+        value_range,
+        group_size=2,
+    )
 
 
-def cluster_exhibits(examples: ClusterExamples, clustering: Clustering, missing_modes: Sequence[int]) -> tuple[Exhibit, ...]:
+def cluster_exhibits(
+    examples: ClusterExamples, clustering: Clustering, missing_modes: Sequence[int]
+) -> tuple[Exhibit, ...]:
     """Clusters with exemplars (real on the left, generated on the right), and real samples of the `missed` modes; points for 2-D data."""
     if examples.real.samples.ndim != 4:
-        return (scatter_plot("scatter", "Real and generated points", {"real": examples.real.samples, "fake": examples.fake.samples}),)
+        return (
+            scatter_plot(
+                "scatter", "Real and generated points", {"real": examples.real.samples, "fake": examples.fake.samples}
+            ),
+        )
     span = examples.value_range or _span(examples.real.samples)
     sides = [(side, clustering.assign(side.features)) for side in (examples.real, examples.fake)]
-    members = [[_nearest_to_middle(side, (where.label == mode) & where.nearest_is_close) for mode in range(clustering.n_clusters)] for side, where in sides]
+    members = [
+        [
+            _nearest_to_middle(side, (where.label == mode) & where.nearest_is_close)
+            for mode in range(clustering.n_clusters)
+        ]
+        for side, where in sides
+    ]
     exhibits = [_cluster_sheet(members[0], members[1], clustering, span)] if clustering.n_clusters > 1 else []
     found = [(mode, members[0][mode]) for mode in missing_modes if len(members[0][mode])][:MAX_MISSING_MODES]
     return (*exhibits, *([_missed_sheet(found, span)] if found else []))
@@ -139,7 +171,9 @@ def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clustering,
     tiles = torch.cat([torch.cat([_row(real[mode], N_EXAMPLES), _row(fake[mode], N_EXAMPLES)]) for mode in range(rows)])
     named = ", ".join(f"{float(shares[mode]):.0%}" for mode in range(rows))
     more = "" if rows == clusters.n_clusters else f" (the largest {rows} of {clusters.n_clusters})"
-    caption = f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right"
+    caption = (
+        f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right"
+    )
     return image_grid("clusters", caption, tiles, span, group_size=N_EXAMPLES)
 
 

@@ -80,7 +80,9 @@ class FeatureCache:
         scratch = self.root / f".{secrets.token_hex(8)}.part"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(save({"features": features.contiguous(), "sum": torch.tensor(list(_sum(features)), dtype=torch.uint8)}))
+            scratch.write_bytes(
+                save({"features": features.contiguous(), "sum": torch.tensor(list(_sum(features)), dtype=torch.uint8)})
+            )
             os.replace(scratch, self._path(key))
             self._evict()
         except OSError as problem:
@@ -138,10 +140,17 @@ class CachedRealFeatures:
             labels = self.samples.labels
             for part in parts:
                 rows = chosen[part]
-                yield Batch(torch.empty(len(rows), 0), rows, None if labels is None else labels[rows], {name: kept[part] for name, kept in held.items()})
+                yield Batch(
+                    torch.empty(len(rows), 0),
+                    rows,
+                    None if labels is None else labels[rows],
+                    {name: kept[part] for name, kept in held.items()},
+                )
             return
         computed: dict[str, list[Tensor]] = {name: [] for name in keys if name not in held}
-        for part, batch in zip(parts, self.samples.iter_batches(batch_size, output=self.fit, limit=self.limit), strict=True):
+        for part, batch in zip(
+            parts, self.samples.iter_batches(batch_size, output=self.fit, limit=self.limit), strict=True
+        ):
             known = replace(batch, features={name: kept[part] for name, kept in held.items()})
             filled = embed_batch(known, self.views, self.fit, noise_seed=noise_seed_for("real"))
             for name, rows_so_far in computed.items():
@@ -164,7 +173,9 @@ class CachedRealFeatures:
 
     def _held(self, keys: Mapping[str, str], count: int) -> dict[str, Tensor]:
         """View -> its cached rows (n, D), for those that are there."""
-        found = {view.name: self.cache.get(keys[view.name], (count, view.dim)) for view in self.views if view.name in keys}
+        found = {
+            view.name: self.cache.get(keys[view.name], (count, view.dim)) for view in self.views if view.name in keys
+        }
         return {name: rows for name, rows in found.items() if rows is not None}
 
 

@@ -26,6 +26,12 @@ def degrade_images(images: Tensor, indices: Tensor, level: int, *, noise_seed: i
     shrink = min(1.0, MAX_SIZE / min(height, width))
     grid = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     small = (max(1, round(grid[0] / SHRINK_FACTORS[level])), max(1, round(grid[1] / SHRINK_FACTORS[level])))
-    blurred = F.interpolate(F.interpolate(images, size=small, mode="bilinear", antialias=True), size=grid, mode="bilinear")
-    noise = sample_normal(indices.cpu(), blurred[0].numel(), seed=derive_seed(noise_seed, "frosted glass")) if len(images) else torch.empty(0)
+    blurred = F.interpolate(
+        F.interpolate(images, size=small, mode="bilinear", antialias=True), size=grid, mode="bilinear"
+    )
+    noise = (
+        sample_normal(indices.cpu(), blurred[0].numel(), seed=derive_seed(noise_seed, "frosted glass"))
+        if len(images)
+        else torch.empty(0)
+    )
     return blurred.add(noise.reshape(blurred.shape).to(blurred.device), alpha=NOISE_STD[level] / 2).clamp(0, 1)

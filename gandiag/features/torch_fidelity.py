@@ -26,9 +26,21 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 _CACHED = {INCEPTION_NAME: INCEPTION_FILE, "vgg16": "vgg16-397923af.pth"}  # file name in torch.hub's cache
 _DIMS = {
-    INCEPTION_NAME: 2048, "vgg16": 4096, "clip-rn50": 1024, "clip-rn101": 512, "clip-rn50x4": 640, "clip-rn50x16": 768, "clip-rn50x64": 1024,
-    "clip-vit-b-32": 512, "clip-vit-b-16": 512, "clip-vit-l-14": 768, "clip-vit-l-14-336px": 768,
-    "dinov2-vit-s-14": 384, "dinov2-vit-b-14": 768, "dinov2-vit-l-14": 1024, "dinov2-vit-g-14": 1536,
+    INCEPTION_NAME: 2048,
+    "vgg16": 4096,
+    "clip-rn50": 1024,
+    "clip-rn101": 512,
+    "clip-rn50x4": 640,
+    "clip-rn50x16": 768,
+    "clip-rn50x64": 1024,
+    "clip-vit-b-32": 512,
+    "clip-vit-b-16": 512,
+    "clip-vit-l-14": 768,
+    "clip-vit-l-14-336px": 768,
+    "dinov2-vit-s-14": 384,
+    "dinov2-vit-b-14": 768,
+    "dinov2-vit-l-14": 1024,
+    "dinov2-vit-g-14": 1536,
 }
 _LOGITS = 1008
 _CPU_BATCH, _GPU_BATCH = 16, 128
@@ -53,15 +65,25 @@ class _Net:
         self.name, self.device = name, device
         self.layers = ["2048", "logits_unbiased"] if name == INCEPTION_NAME else [_own_layer(name)]
         self._net = _build(name, self.layers, path).to(device)
-        self.weights = hashlib.sha256(b"".join(_bytes(each) for each in self._net.state_dict().values())).hexdigest()[:12]
+        self.weights = hashlib.sha256(b"".join(_bytes(each) for each in self._net.state_dict().values())).hexdigest()[
+            :12
+        ]
         self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     def features(self, samples: Tensor, output: OutputSpec) -> tuple[Tensor, ...]:
         if self._last is None or self._last[0] is not samples:
             rows = _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
             with torch.inference_mode():
-                parts = [self._net(self._eight_bits(samples[part], output)) for part in chunk_slices(len(samples), rows)]
-            self._last = (samples, tuple(torch.cat([part[layer].float().cpu() for part in parts]).clone() for layer in range(len(self.layers))))
+                parts = [
+                    self._net(self._eight_bits(samples[part], output)) for part in chunk_slices(len(samples), rows)
+                ]
+            self._last = (
+                samples,
+                tuple(
+                    torch.cat([part[layer].float().cpu() for part in parts]).clone()
+                    for layer in range(len(self.layers))
+                ),
+            )
         return self._last[1]
 
     def _eight_bits(self, samples: Tensor, output: OutputSpec) -> Tensor:
@@ -74,7 +96,11 @@ def create_torch_fidelity(request: ExtractorRequest) -> TorchFidelityExtractor:
     request.require_images()
     base = request.view.base.removesuffix("/logits")
     path = _weights(base, request)
-    return TorchFidelityExtractor(request.view.base, _shared(base, str(request.device), None if path is None else str(path)), request.view.base.endswith("/logits"))
+    return TorchFidelityExtractor(
+        request.view.base,
+        _shared(base, str(request.device), None if path is None else str(path)),
+        request.view.base.endswith("/logits"),
+    )
 
 
 def has_local_weights(name: str, inception_weights: str | None = None) -> bool:
@@ -100,12 +126,17 @@ def _weights(base: str, request: ExtractorRequest) -> Path | None:
     if base == INCEPTION_NAME and request.inception_weights is not None:
         path = Path(request.inception_weights)
         if not path.is_file():
-            raise FeatureError(f"there are no Inception weights at {path}", f"download {INCEPTION_URL} and pass it with --inception-weights")
+            raise FeatureError(
+                f"there are no Inception weights at {path}",
+                f"download {INCEPTION_URL} and pass it with --inception-weights",
+            )
         return path
     found = _cached(base)
     if found is None and not request.download:
         also = f", or pass {INCEPTION_FILE} with --inception-weights" if base == INCEPTION_NAME else ""
-        raise FeatureError(f"the weights of {base} are not on this machine", f"allow one download with --download{also}")
+        raise FeatureError(
+            f"the weights of {base} are not on this machine", f"allow one download with --download{also}"
+        )
     return found
 
 
@@ -122,10 +153,14 @@ def _build(name: str, layers: list[str], path: Path | None) -> Any:
         raise FeatureError(f"the features {name} need torch-fidelity", "pip install torch-fidelity") from None
     try:
         with torch.random.fork_rng(devices=[]):
-            net = FEATURE_EXTRACTORS_REGISTRY[name](name, layers, feature_extractor_weights_path=None if path is None else str(path))
+            net = FEATURE_EXTRACTORS_REGISTRY[name](
+                name, layers, feature_extractor_weights_path=None if path is None else str(path)
+            )
     except (OSError, RuntimeError, KeyError) as problem:
         first = str(problem).split("\n")[0]
-        raise FeatureError(f"the weights of {name} cannot be loaded: {first}", "check the file, or the connection") from problem
+        raise FeatureError(
+            f"the weights of {name} cannot be loaded: {first}", "check the file, or the connection"
+        ) from problem
     return net.eval().requires_grad_(False)
 
 
@@ -134,7 +169,9 @@ def _demand_plain(path: Path) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as problem:
-        raise FeatureError(f"{path} is no plain file of weights: {str(problem).splitlines()[0]}", f"download {INCEPTION_URL} again") from None
+        raise FeatureError(
+            f"{path} is no plain file of weights: {str(problem).splitlines()[0]}", f"download {INCEPTION_URL} again"
+        ) from None
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -39,7 +39,10 @@ def parse_view_name(name: str) -> ViewName:
     """Read a view name; the default side is filled in, so that "imagenet" equals "imagenet@128". FeatureError with the form."""
     form = _FORM.fullmatch(name.strip())
     if form is None:
-        raise FeatureError(f"{name!r} is no name of features", "write name, name@side or name+level, such as imagenet@224 or imagenet+1")
+        raise FeatureError(
+            f"{name!r} is no name of features",
+            "write name, name@side or name+level, such as imagenet@224 or imagenet+1",
+        )
     base, level = form["base"], int(form["level"] or 0)
     side = int(form["side"]) if form["side"] else DEFAULT_RESOLUTIONS.get(base)
     if form["side"] and base not in DEFAULT_RESOLUTIONS:
@@ -47,5 +50,7 @@ def parse_view_name(name: str) -> ViewName:
     if side is not None and not _SIDES[base][0] <= side <= _SIDES[base][1]:
         raise FeatureError(f"{base} at {side} pixels", f"choose a side from {_SIDES[base][0]} to {_SIDES[base][1]}")
     if level not in DEGRADATION_LEVELS:
-        raise FeatureError(f"{name!r} asks for degradation level {level}", f"choose from {', '.join(map(str, DEGRADATION_LEVELS))}")
+        raise FeatureError(
+            f"{name!r} asks for degradation level {level}", f"choose from {', '.join(map(str, DEGRADATION_LEVELS))}"
+        )
     return ViewName(base, side, level)

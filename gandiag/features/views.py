@@ -34,15 +34,23 @@ class FeatureView:
         return self.extractor.fingerprint + (f"+{self.level}:1" if self.level else "")
 
 
-def make_views(names: Iterable[str], output: OutputSpec, *, device: str | torch.device = "cpu", download: bool = False,
-               inception_weights: str | None = None) -> tuple[FeatureView, ...]:
+def make_views(
+    names: Iterable[str],
+    output: OutputSpec,
+    *,
+    device: str | torch.device = "cpu",
+    download: bool = False,
+    inception_weights: str | None = None,
+) -> tuple[FeatureView, ...]:
     """The views called `names` for samples of `output`, each extractor built once. FeatureError for the first that fails."""
     built: dict[Any, Extractor] = {}
     views = []
     for name in names:
         parsed = parse_view_name(name)
         if parsed.level and output.kind != "image":
-            raise FeatureError(f"{name} degrades images, and these samples are {output.kind}s", f"use {parsed.with_level(0)}")
+            raise FeatureError(
+                f"{name} degrades images, and these samples are {output.kind}s", f"use {parsed.with_level(0)}"
+            )
         request = ExtractorRequest(parsed.with_level(0), output, torch.device(device), download, inception_weights)
         if request.view not in built:
             built[request.view] = create_extractor(request)
@@ -50,7 +58,9 @@ def make_views(names: Iterable[str], output: OutputSpec, *, device: str | torch.
     return tuple(views)
 
 
-def embed_batch(batch: Batch, views: Sequence[FeatureView | Extractor], output: OutputSpec, *, noise_seed: int = 0) -> Batch:
+def embed_batch(
+    batch: Batch, views: Sequence[FeatureView | Extractor], output: OutputSpec, *, noise_seed: int = 0
+) -> Batch:
     """The batch with every view filled that it lacks: views[name] (B, D) float32 on the CPU.
 
     `salt`: a number per source (`salt_of`), so that the noise of the degraded views differs between real and generated
@@ -66,7 +76,9 @@ def embed_batch(batch: Batch, views: Sequence[FeatureView | Extractor], output: 
             found[view.name] = extractor(batch.samples, output)
             continue
         if level not in panes:
-            panes[level] = degrade_images(to_unit_range(batch.samples, output), batch.indices, level, noise_seed=noise_seed)
+            panes[level] = degrade_images(
+                to_unit_range(batch.samples, output), batch.indices, level, noise_seed=noise_seed
+            )
         found[view.name] = extractor(panes[level], OutputSpec("image", tuple(panes[level].shape[1:]), (0.0, 1.0)))
     return replace(batch, features=found)
 

@@ -1,7 +1,7 @@
 """The monitor as an Ignite handler.
 
-    watch = gandiag.Monitor(real="photos/", latent_dim=128, sink=SummaryWriter())
-    attach(trainer, watch, generator)
+watch = gandiag.Monitor(real="photos/", latent_dim=128, sink=SummaryWriter())
+attach(trainer, watch, generator)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The monitor as a Lightning callback.
 
-    watch = gandiag.Monitor(real="photos/", latent_dim=128)
-    Trainer(callbacks=[GandiagCallback(watch, generator="netG")])
+watch = gandiag.Monitor(real="photos/", latent_dim=128)
+Trainer(callbacks=[GandiagCallback(watch, generator="netG")])
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ except ImportError:
     try:
         from pytorch_lightning import Callback  # type: ignore[no-redef, unused-ignore]
     except ImportError:
-        raise ConfigError("the Lightning callback needs Lightning, which is not installed", "pip install lightning") from None
+        raise ConfigError(
+            "the Lightning callback needs Lightning, which is not installed", "pip install lightning"
+        ) from None
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,5 +56,7 @@ class GandiagCallback(Callback):  # type: ignore[misc]
             found: nn.Module = attrgetter(self.generator)(module)
         except AttributeError:
             children = ", ".join(name for name, _ in module.named_children()) or "none"
-            raise ConfigError(f"{type(module).__name__} has no {self.generator!r}", f"name the generator; its children: {children}") from None
+            raise ConfigError(
+                f"{type(module).__name__} has no {self.generator!r}", f"name the generator; its children: {children}"
+            ) from None
         return found

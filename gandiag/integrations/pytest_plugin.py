@@ -33,8 +33,14 @@ class CollapsedError(AssertionError):
         self.record = result.record
 
 
-def assert_not_collapsed(generator: Any, real: Any = None, *, max_score: float | None = None, policy: Mapping[str, Any] | str | None = None,
-                         **settings: Any) -> Record:  # fmt: skip
+def assert_not_collapsed(
+    generator: Any,
+    real: Any = None,
+    *,
+    max_score: float | None = None,
+    policy: Mapping[str, Any] | str | None = None,
+    **settings: Any,
+) -> Record:
     """Audit, and raise an AssertionError unless the result passes. Returns the Record.
 
     generator, real: as `gandiag.audit` takes them; a Record, or the path of one (.json), is judged as it is. `max_score`: the collapse
@@ -55,7 +61,9 @@ def _book(policy: Any, max_score: float | None, *, blind: bool) -> Any:
 
     from gandiag.verdict.gate_policy import GatePolicy, parse_policy, read_policy
 
-    book = GatePolicy() if policy is None else parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
+    book = (
+        GatePolicy() if policy is None else parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
+    )
     allow = book.allow | ({"degeneracy"} if blind else set())
     return dataclasses.replace(book, allow=allow, max_score=book.max_score if max_score is None else max_score)
 
@@ -74,11 +82,15 @@ def _record(generator: Any, real: Any, settings: dict[str, Any]) -> Record:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--gandiag-reports DIR."""
-    parser.getgroup("gandiag").addoption("--gandiag-reports", metavar="DIR", help="write a page for each generator that fails its test")
+    parser.getgroup("gandiag").addoption(
+        "--gandiag-reports", metavar="DIR", help="write a page for each generator that fails its test"
+    )
 
 
 @pytest.fixture(name="assert_not_collapsed")
-def _fixture(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Iterator[Callable[..., Record]]:
+def _fixture(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Iterator[Callable[..., Record]]:
     """`assert_not_collapsed(generator, real=…, max_score=…)`, its report attached to the test."""
 
     def check(*arguments: Any, **settings: Any) -> Record:

@@ -24,8 +24,27 @@ _HOMES = {
 _FUNCTIONS = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "authenticity", "copies", "coverage", "density", "duplicate_threshold", "fid", "frechet_distance", "inception_score", "kid", "kid_subsets", "memorised",
-    "ndb", "near_duplicates", "pairwise_distance", "pairwise_distances", "pairwise_ratio", "prdc", "precision", "recall", "support_size", "vendi_score",
+    "authenticity",
+    "copies",
+    "coverage",
+    "density",
+    "duplicate_threshold",
+    "fid",
+    "frechet_distance",
+    "inception_score",
+    "kid",
+    "kid_subsets",
+    "memorised",
+    "ndb",
+    "near_duplicates",
+    "pairwise_distance",
+    "pairwise_distances",
+    "pairwise_ratio",
+    "prdc",
+    "precision",
+    "recall",
+    "support_size",
+    "vendi_score",
 ]
 
 if TYPE_CHECKING:

@@ -44,10 +44,16 @@ class CollapseScore:
 
     def needs(self) -> Needs:
         views = (self.view, *self.aspects)
-        return {"real": frozenset(SubsetSpec(view, 2 * self.n) for view in views), self.role: frozenset(SubsetSpec(view, self.n) for view in views)}
+        return {
+            "real": frozenset(SubsetSpec(view, 2 * self.n) for view in views),
+            self.role: frozenset(SubsetSpec(view, self.n) for view in views),
+        }
 
     def measure(self, results: Any) -> MetricResult:
-        real, fake = results["real"][SubsetSpec(self.view, 2 * self.n)], results[self.role][SubsetSpec(self.view, self.n)]
+        real, fake = (
+            results["real"][SubsetSpec(self.view, 2 * self.n)],
+            results[self.role][SubsetSpec(self.view, self.n)],
+        )
         if min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES:
             return _too_few(self.key, real, fake)
         aspects: dict[str, Estimate] = {}
@@ -58,25 +64,45 @@ class CollapseScore:
             found, aspects = estimate_multi_view_loss(reals, fakes, seed=self.seed)
         else:
             found = estimate_diversity_loss(real.values, fake.values, seed=self.seed)
-        number = Measurement(found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n)
+        number = Measurement(
+            found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n
+        )
         if self.role != "fake":
             return MetricResult({self.key: number})
-        return MetricResult({self.key: number}, _sections(found, real, fake) | {"aspects": {name: asdict(share) for name, share in aspects.items()}})
+        return MetricResult(
+            {self.key: number},
+            _sections(found, real, fake) | {"aspects": {name: asdict(share) for name, share in aspects.items()}},
+        )
 
     def next_view(self, results: Any) -> str | None:
         """The next level of frosted glass that this score wants to look through, or None: the view is clear enough, or there is none."""
         if not self.aspects:
             return None
-        level = max((level for level in DEGRADATION_LEVELS if SubsetSpec(degraded_view_name(self.view, level), self.n) in results[self.role]), default=0)
+        level = max(
+            (
+                level
+                for level in DEGRADATION_LEVELS
+                if SubsetSpec(degraded_view_name(self.view, level), self.n) in results[self.role]
+            ),
+            default=0,
+        )
         name = degraded_view_name(self.view, level)
         real, fake = results["real"][SubsetSpec(name, 2 * self.n)], results[self.role][SubsetSpec(name, self.n)]
-        if level == DEGRADATION_LEVELS[-1] or min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES or not has_low_fidelity(real.values, fake.values, seed=self.seed):
+        if (
+            level == DEGRADATION_LEVELS[-1]
+            or min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES
+            or not has_low_fidelity(real.values, fake.values, seed=self.seed)
+        ):
             return None
         return degraded_view_name(self.view, level + 1)
 
     def _seen(self, results: Any) -> list[str]:
         levels = [degraded_view_name(self.view, level) for level in DEGRADATION_LEVELS]
-        there = [name for name in levels if SubsetSpec(name, self.n) in results[self.role] and SubsetSpec(name, 2 * self.n) in results["real"]]
+        there = [
+            name
+            for name in levels
+            if SubsetSpec(name, self.n) in results[self.role] and SubsetSpec(name, 2 * self.n) in results["real"]
+        ]
         return [*there, *self.aspects]
 
 
@@ -86,12 +112,20 @@ def degraded_view_name(view: str, level: int) -> str:
 
 
 def _sections(found: DiversityEstimate, real: SampleSubset, fake: SampleSubset) -> dict[str, Any]:
-    score = Score(**asdict(found.score), power=found.power, n_fake=len(fake.indices), n_real=len(real.indices), replicates=found.replicates)
+    score = Score(
+        **asdict(found.score),
+        power=found.power,
+        n_fake=len(fake.indices),
+        n_real=len(real.indices),
+        replicates=found.replicates,
+    )
     profile = {name: asdict(share) for name, share in found.profile.items()}
     doubts = list(found.inconclusive_reasons)
     cut = []
     if len(real.indices) < 2 * len(fake.indices):
-        cut = [f"{len(real.indices):,} real samples are fewer than twice {len(fake.indices):,} generated ones: {found.n:,} a side were compared"]
+        cut = [
+            f"{len(real.indices):,} real samples are fewer than twice {len(fake.indices):,} generated ones: {found.n:,} a side were compared"
+        ]
     return {"score": score, "profile": profile, "doubts": doubts, "remarks": cut}
 
 
@@ -99,7 +133,9 @@ def _too_few(key: str, real: SampleSubset, fake: SampleSubset) -> MetricResult:
     counts = f"{len(fake.indices):,} generated and {len(real.indices):,} real samples"
     reason = f"{counts} are too few for a score: it needs {MIN_SAMPLES} and {2 * MIN_SAMPLES}"
     score = Score(None, None, None, n_fake=len(fake.indices), n_real=len(real.indices))
-    return MetricResult({key: Measurement.missing(reason)}, {"score": score, "doubts": [reason]} if key == "score" else {})
+    return MetricResult(
+        {key: Measurement.missing(reason)}, {"score": score, "doubts": [reason]} if key == "score" else {}
+    )
 
 
 # Two images whose RMS difference is below this share of the declared range look the same: 5 of 256 grey levels.
@@ -133,9 +169,21 @@ class Degeneracy:
             reason = f"{n:,} samples are too few to judge repeats: {MIN_SAMPLES} are needed"
             if self.key != "score":
                 return MetricResult({self.key: Measurement.missing(reason)})
-            return MetricResult({self.key: Measurement.missing(reason)}, {"score": Score(None, None, None, basis="degeneracy", n_fake=n), "doubts": [reason]})
+            return MetricResult(
+                {self.key: Measurement.missing(reason)},
+                {"score": Score(None, None, None, basis="degeneracy", n_fake=n), "doubts": [reason]},
+            )
         share, replicates = estimate_degeneracy(rows, radius=self._radius(rows), seed=self.seed)
-        number = Measurement(share.value, share.low, share.high, floor=None, unit="share", better="lower", n=n, reason="from the samples alone: a lower bound")
+        number = Measurement(
+            share.value,
+            share.low,
+            share.high,
+            floor=None,
+            unit="share",
+            better="lower",
+            n=n,
+            reason="from the samples alone: a lower bound",
+        )
         if self.key != "score":
             return MetricResult({self.key: number})
         score = Score(**asdict(share), basis="degeneracy", n_fake=n, replicates=replicates)
@@ -147,7 +195,9 @@ class Degeneracy:
         return DUPLICATE_VECTOR_RATIO * float(rows.abs().max())
 
 
-def estimate_degeneracy(rows: Tensor, *, radius: float, seed: int = 0, replicates: int = 20) -> tuple[Estimate, tuple[float, ...]]:
+def estimate_degeneracy(
+    rows: Tensor, *, radius: float, seed: int = 0, replicates: int = 20
+) -> tuple[Estimate, tuple[float, ...]]:
     """1 - min(1, N / n) of `rows` (n, D), N the birthday estimate with its interval; and the same on half-samples.
 
     `radius`: what counts as the same output. Each replicate is 1 - min(1, N_half / n). Cost O(n² D).

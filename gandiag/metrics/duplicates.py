@@ -54,7 +54,12 @@ def duplicate_threshold(real: Any, fake: Any, *, step: float = 0.0) -> float:
 def threshold_from_spacing(spacing: Tensor, fake: Tensor, step: float = 0.0) -> float:
     """The same from nearest-neighbour distances (N,) already known, for generated rows (M, D)."""
     size = math.sqrt(float(fake.double().square().sum(1).mean()))
-    return max(DUPLICATE_DISTANCE_RATIO * float(spacing.median()), FLOAT_ERROR_RATIO * size, step / 2 * math.sqrt(fake.shape[1]), 1e-30)
+    return max(
+        DUPLICATE_DISTANCE_RATIO * float(spacing.median()),
+        FLOAT_ERROR_RATIO * size,
+        step / 2 * math.sqrt(fake.shape[1]),
+        1e-30,
+    )
 
 
 def near_duplicates(real: Any, fake: Any, threshold: float | None = None) -> float:
@@ -88,7 +93,9 @@ def birthday_estimate(duplicate_counts: Tensor) -> SupportEstimate:
     dispersion = max(1.0, s * float(duplicate_counts.double().var()) / pairs - 1) if pairs else 1.0
     low, high = poisson_interval(pairs, dispersion)
     every = s * (s - 1) / 2
-    return SupportEstimate(every / pairs if pairs else float("inf"), max(1.0, every / high), every / low if low else float("inf"), pairs, s)
+    return SupportEstimate(
+        every / pairs if pairs else float("inf"), max(1.0, every / high), every / low if low else float("inf"), pairs, s
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +116,15 @@ class Duplicates:
         return "duplicates"
 
     def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        return (
+            split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        )
 
     def measure(self, results: Any) -> MetricResult:
         sets = split_from_results(results, self.view, self.n) if self.referenced else None
-        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(1)  # (n, D)
+        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(
+            1
+        )  # (n, D)
         real = None if sets is None else sets.reference.flatten(1)
         if len(fake) < 2:
             return MetricResult(missing_measurements(KEYS, f"{len(fake)} generated samples have no pairs"))
@@ -122,15 +133,25 @@ class Duplicates:
         floor = None if real is None else count_within_radius(real, limit)
         half = self._half_width(fake, limit)
         value, least = _repeated(degree), None if floor is None else _repeated(floor)
-        return MetricResult({
-            "near_duplicates": make_fraction_measurement(value, half, n=len(fake), floor=least, better="lower", unit="share of generated samples"),
-            "support_size": _support(birthday_estimate(degree), None if floor is None else birthday_estimate(floor)),
-        })
+        return MetricResult(
+            {
+                "near_duplicates": make_fraction_measurement(
+                    value, half, n=len(fake), floor=least, better="lower", unit="share of generated samples"
+                ),
+                "support_size": _support(
+                    birthday_estimate(degree), None if floor is None else birthday_estimate(floor)
+                ),
+            }
+        )
 
     def _half_width(self, fake: Tensor, limit: float) -> float:
         part = fake[subsample_indices(len(fake), seed=self.seed)]
         near = (distance_matrix(part) < limit).fill_diagonal_(False)  # (p, p)
-        return float(interval_half_widths(lambda i: near[i[:, None], i].any(1).double().mean()[None], (len(part),), len(fake), seed=self.seed))
+        return float(
+            interval_half_widths(
+                lambda i: near[i[:, None], i].any(1).double().mean()[None], (len(part),), len(fake), seed=self.seed
+            )
+        )
 
 
 def _repeated(degree: Tensor) -> float:
@@ -139,8 +160,16 @@ def _repeated(degree: Tensor) -> float:
 
 def _support(found: SupportEstimate, floor: SupportEstimate | None) -> Measurement:
     if not found.pairs:
-        return Measurement.missing(f"no pair among {found.n:,} samples is a near-duplicate: there are more than {found.low:,.0f} different outputs (95 %)")
+        return Measurement.missing(
+            f"no pair among {found.n:,} samples is a near-duplicate: there are more than {found.low:,.0f} different outputs (95 %)"
+        )
     least = floor.value if floor is not None and floor.pairs else None
-    reason = None if least is not None else NO_REAL_DATA if floor is None else f"no pair among {floor.n:,} real samples is a near-duplicate"
+    reason = (
+        None
+        if least is not None
+        else NO_REAL_DATA
+        if floor is None
+        else f"no pair among {floor.n:,} real samples is a near-duplicate"
+    )
     high = found.high if torch.isfinite(torch.tensor(found.high)) else None
     return Measurement(found.value, found.low, high, least, "different outputs", "higher", found.n, reason=reason)

@@ -50,7 +50,12 @@ def frechet_to_reference(reference: ReferenceStatistics, fake: Gaussian | Tensor
     else:
         moments = fit_gaussian(fake) if isinstance(fake, Tensor) else fake
         mean, trace = moments.mean, float(moments.cov.trace())
-        cross = float(torch.linalg.eigvalsh(reference.cov_factor.T @ moments.cov @ reference.cov_factor).clamp_(min=0).sqrt_().sum())
+        cross = float(
+            torch.linalg.eigvalsh(reference.cov_factor.T @ moments.cov @ reference.cov_factor)
+            .clamp_(min=0)
+            .sqrt_()
+            .sum()
+        )
     return max(0.0, float((reference.mean - mean).square().sum()) + reference.cov_trace + trace - 2 * cross)
 
 
@@ -118,5 +123,15 @@ def frechet_measurement(split: RealFakeSplit, seed: int) -> Any:
     anchor = reference_statistics(a)
     keep = subsample_indices(split.n, MAX_SUBSAMPLE_ROWS, seed)
     left, right = a[keep], f[keep]
-    width = interval_half_widths(lambda i, j: torch.tensor([frechet_distance(left[i], right[j])]), (len(keep), len(keep)), split.n, seed=seed)
-    return make_measurement(frechet_to_reference(anchor, f), float(width), n=split.n, floor=frechet_to_reference(anchor, b), better="lower", unit="squared feature units", bounds=(0, math.inf))
+    width = interval_half_widths(
+        lambda i, j: torch.tensor([frechet_distance(left[i], right[j])]), (len(keep), len(keep)), split.n, seed=seed
+    )
+    return make_measurement(
+        frechet_to_reference(anchor, f),
+        float(width),
+        n=split.n,
+        floor=frechet_to_reference(anchor, b),
+        better="lower",
+        unit="squared feature units",
+        bounds=(0, math.inf),
+    )

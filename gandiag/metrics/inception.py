@@ -91,15 +91,27 @@ class InceptionScore:
         return "is"
 
     def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        return (
+            split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        )
 
     def measure(self, results: Any) -> MetricResult:
         sets = split_from_results(results, self.view, self.n) if self.referenced else None
         fake = results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake  # (n, C)
         if len(fake) < self.n_splits:
-            return MetricResult(missing_measurements(("inception_score",), f"{len(fake)} samples make no {self.n_splits} splits"))
+            return MetricResult(
+                missing_measurements(("inception_score",), f"{len(fake)} samples make no {self.n_splits} splits")
+            )
         floor = None if sets is None else inception_score(sets.reference, self.n_splits)[0]
         value = inception_score(fake, self.n_splits)[0]
         width = interval_half_widths(lambda i: torch.tensor([_score(fake[i])]), (len(fake),), len(fake), seed=self.seed)
-        found = make_measurement(value, float(width), n=len(fake), floor=floor, better="higher", unit="effective classes", bounds=(1, fake.shape[1]))
+        found = make_measurement(
+            value,
+            float(width),
+            n=len(fake),
+            floor=floor,
+            better="higher",
+            unit="effective classes",
+            bounds=(1, fake.shape[1]),
+        )
         return MetricResult({"inception_score": found})

@@ -65,7 +65,9 @@ def kid_subsets(real: Any, fake: Any, subsets: int = 100, size: int = 1_000, see
 
 def _require(real: Tensor, fake: Tensor, least: int) -> None:
     if min(len(real), len(fake)) < least:
-        raise SourceError(f"there are {len(real)} real and {len(fake)} generated samples", f"pass at least {least} of each")
+        raise SourceError(
+            f"there are {len(real)} real and {len(fake)} generated samples", f"pass at least {least} of each"
+        )
 
 
 def _mmd(real: Tensor, fake: Tensor, in_real: Tensor, in_fake: Tensor, kernel: PolynomialKernel) -> Tensor:
@@ -116,11 +118,19 @@ class Kid:
         if sets is None:
             return MetricResult(missing_measurements((self.key,), NO_REAL_DATA))
         if sets.n < 4:
-            return MetricResult(missing_measurements((self.key,), f"{sets.n} samples a side are too few for an unbiased estimate"))
+            return MetricResult(
+                missing_measurements((self.key,), f"{sets.n} samples a side are too few for an unbiased estimate")
+            )
         a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
         found = _mmd(a, f, *_choices(sets.n, self.seed), PolynomialKernel())  # (1 + R,): all rows, then halves
         width = float(found[1:].std()) * float(t.ppf(0.975, DEFAULT_REPLICATES - 1))
-        return MetricResult({self.key: make_measurement(float(found[0]), width, n=sets.n, floor=kid(a, b), better="lower", unit="squared kernel units")})
+        return MetricResult(
+            {
+                self.key: make_measurement(
+                    float(found[0]), width, n=sets.n, floor=kid(a, b), better="lower", unit="squared kernel units"
+                )
+            }
+        )
 
 
 def _choices(n: int, seed: int) -> tuple[Tensor, Tensor]:

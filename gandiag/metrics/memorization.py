@@ -34,7 +34,9 @@ class CopyFlags:
     def compute_shares(self, subset: Tensor | slice = slice(None)) -> Tensor:
         """The four measurements in the order of KEYS, (4,) float64."""
         copied, authentic, repeated = self.copied[subset], self.authentic[subset], self.repeated[subset]
-        return torch.stack([part.double().mean() for part in (copied, authentic, copied & repeated, repeated & ~copied)])
+        return torch.stack(
+            [part.double().mean() for part in (copied, authentic, copied & repeated, repeated & ~copied)]
+        )
 
 
 def copies(real: Any, fake: Any, threshold: float | None = None) -> CopyFlags:
@@ -110,6 +112,10 @@ class Memorization:
         half = interval_half_widths(found.compute_shares, (sets.n,), sets.n, seed=self.seed).tolist()
         better: tuple[BetterDirection, ...] = ("lower", "neither", "lower", "lower")
         return {
-            key: make_fraction_measurement(value, width, n=sets.n, floor=least, better=way, unit="share of generated samples")
-            for key, value, width, least, way in zip(KEYS, found.compute_shares().tolist(), half, floor, better, strict=True)
+            key: make_fraction_measurement(
+                value, width, n=sets.n, floor=least, better=way, unit="share of generated samples"
+            )
+            for key, value, width, least, way in zip(
+                KEYS, found.compute_shares().tolist(), half, floor, better, strict=True
+            )
         }

@@ -95,9 +95,15 @@ class _Against:
         self.clusters, self.seed = clusters, seed
         self.loose = float(fake.nearest_is_close.double().mean()) < MIN_NEAR_FRACTION
         self.near = float(fake.nearest_is_close.double().mean())
-        self.labels, self.null_labels = (side.label[side.nearest_is_clear | side.nearest_is_close if self.loose else side.nearest_is_close] for side in (fake, null))
+        self.labels, self.null_labels = (
+            side.label[side.nearest_is_clear | side.nearest_is_close if self.loose else side.nearest_is_close]
+            for side in (fake, null)
+        )
         self.real = self._counts(clusters.labels, len(clusters.labels))
-        self.fake, self.null = self._counts(self.labels, len(fake.label)), self._counts(self.null_labels, len(null.label))
+        self.fake, self.null = (
+            self._counts(self.labels, len(fake.label)),
+            self._counts(self.null_labels, len(null.label)),
+        )
 
     def _counts(self, labels: Tensor, n: int) -> ModeCounts:
         return ModeCounts(torch.bincount(labels, minlength=self.clusters.n_clusters), len(labels), n)
@@ -152,27 +158,47 @@ def _unequal(against: _Against) -> tuple[list[dict[str, Any]], list[dict[str, An
     missed = _missed(against.real, against.fake)
     over = (p < ALPHA) & (against.fake.shares > EXCESS_RATIO * against.real.shares)
     entries = [
-        {"mode": i, "share_real": float(against.real.shares[i]), "share_fake": float(against.fake.shares[i]), "p_value": float(p[i]), "exhibit": None}
+        {
+            "mode": i,
+            "share_real": float(against.real.shares[i]),
+            "share_fake": float(against.fake.shares[i]),
+            "p_value": float(p[i]),
+            "exhibit": None,
+        }
         for i in range(len(p))
     ]
-    by_loss = sorted((entries[int(i)] for i in missed.nonzero()[:, 0]), key=lambda entry: -float(str(entry["share_real"])))
-    by_gain = sorted((entries[int(i)] for i in over.nonzero()[:, 0]), key=lambda entry: -float(str(entry["share_fake"])))
+    by_loss = sorted(
+        (entries[int(i)] for i in missed.nonzero()[:, 0]), key=lambda entry: -float(str(entry["share_real"]))
+    )
+    by_gain = sorted(
+        (entries[int(i)] for i in over.nonzero()[:, 0]), key=lambda entry: -float(str(entry["share_fake"]))
+    )
     return by_loss, by_gain
 
 
-def _outcome(against: _Against, missed: list[dict[str, Any]], over: list[dict[str, Any]], exhibits: tuple[Any, ...]) -> MetricResult:
+def _outcome(
+    against: _Against, missed: list[dict[str, Any]], over: list[dict[str, Any]], exhibits: tuple[Any, ...]
+) -> MetricResult:
     clusters, fake, real = against.clusters, against.fake, against.real
     measured: dict[str, Measurement] = _facts(clusters)
     section: dict[str, Any] = _section(clusters) | {"missed": missed, "over_served": over, "near": against.near}
     if not against.countable:
         why = f"only {fake.total} of {fake.n} generated samples lie near real ones: too few to count by mode"
         measured |= {key: Measurement.missing(why) for key in ("modes_covered", "modes_effective")}
-        return MetricResult(measured, {"modes": section | {"covered": None, "effective": None, "reason": why}}, exhibits)
+        return MetricResult(
+            measured, {"modes": section | {"covered": None, "effective": None, "reason": why}}, exhibits
+        )
     covered = clusters.n_clusters - len(missed)
     null_covered = clusters.n_clusters - int(_missed(real, against.null).sum())
-    measured["modes_covered"] = Measurement(covered, min(covered, _surely_covered(real, fake)), covered, null_covered, "modes", "higher", fake.n)
-    effective = half_sample_estimate(effective_count, against.labels, seed=against.seed, bounds=(1.0, float(clusters.n_clusters)))
-    measured["modes_effective"] = Measurement(effective.value, effective.low, effective.high, effective_count(against.null_labels), "modes", "higher", fake.n)
+    measured["modes_covered"] = Measurement(
+        covered, min(covered, _surely_covered(real, fake)), covered, null_covered, "modes", "higher", fake.n
+    )
+    effective = half_sample_estimate(
+        effective_count, against.labels, seed=against.seed, bounds=(1.0, float(clusters.n_clusters))
+    )
+    measured["modes_effective"] = Measurement(
+        effective.value, effective.low, effective.high, effective_count(against.null_labels), "modes", "higher", fake.n
+    )
     section |= {"covered": covered, "effective": effective.value, "reason": _reason(against)}
     return MetricResult(measured, {"modes": section}, exhibits)
 
@@ -190,23 +216,42 @@ def _facts(clusters: Clustering) -> dict[str, Measurement]:
     n = len(clusters.labels)
     about = "about the clustering, not the generator"
     return {
-        "modes_found": Measurement(clusters.n_clusters, low, high, None, "modes", "neither", n, reason="a count of clusters has no floor"),
-        "clustering_stability": Measurement(clusters.stability, None, None, None, "adjusted Rand index", "higher", n, reason=about),
+        "modes_found": Measurement(
+            clusters.n_clusters, low, high, None, "modes", "neither", n, reason="a count of clusters has no floor"
+        ),
+        "clustering_stability": Measurement(
+            clusters.stability, None, None, None, "adjusted Rand index", "higher", n, reason=about
+        ),
     }
 
 
 def _section(clusters: Clustering) -> dict[str, Any]:
-    return {"found": clusters.n_clusters, "stability": clusters.stability, "method": "Ward tree on principal components, cut at gaps that held-out rows confirm"}
+    return {
+        "found": clusters.n_clusters,
+        "stability": clusters.stability,
+        "method": "Ward tree on principal components, cut at gaps that held-out rows confirm",
+    }
 
 
 def _alone(fake: SampleSubset, seed: int) -> MetricResult:
     """Without real data: the samples' own clusters."""
     rows = fake.values[:MAX_ROWS]
     clusters = find_clusters(rows, seed=seed)
-    effective = half_sample_estimate(effective_count, clusters.labels, seed=seed, bounds=(1.0, float(clusters.n_clusters)))
+    effective = half_sample_estimate(
+        effective_count, clusters.labels, seed=seed, bounds=(1.0, float(clusters.n_clusters))
+    )
     measured = _facts(clusters) | {
         "modes_covered": Measurement.missing(NO_REAL_DATA),
-        "modes_effective": Measurement(effective.value, effective.low, effective.high, None, "modes", "higher", len(rows), reason="no real data"),
+        "modes_effective": Measurement(
+            effective.value, effective.low, effective.high, None, "modes", "higher", len(rows), reason="no real data"
+        ),
     }
-    section = {**_section(clusters), "covered": None, "effective": effective.value, "missed": [], "over_served": [], "reason": NO_REAL_DATA}
+    section = {
+        **_section(clusters),
+        "covered": None,
+        "effective": effective.value,
+        "missed": [],
+        "over_served": [],
+        "reason": NO_REAL_DATA,
+    }
     return MetricResult(measured, {"modes": section})

@@ -45,7 +45,10 @@ def fit_bins(real: Tensor, n_bins: int | None = None, *, seed: int = 0) -> Tenso
     """The middles of the bins, (K, D): k-means of the real rows, deterministic by seed; fewer where fewer rows are distinct."""
     wanted = max(2, min(MAX_BINS, len(real) // ROWS_PER_BIN)) if n_bins is None else n_bins
     if not 1 <= wanted <= len(real):
-        raise ConfigError(f"{wanted} bins for {len(real)} real samples", f"choose from 1 to {len(real)}, best at most {max(2, len(real) // ROWS_PER_BIN)}")
+        raise ConfigError(
+            f"{wanted} bins for {len(real)} real samples",
+            f"choose from 1 to {len(real)}, best at most {max(2, len(real) // ROWS_PER_BIN)}",
+        )
     scaled = _unit(real)
     distinct = min(wanted, len(torch.unique(scaled, dim=0)))
     with threadpool_limits(limits=1):
@@ -99,12 +102,27 @@ class Ndb:
         if sets is None:
             return MetricResult(missing_measurements((KEY,), NO_REAL_DATA))
         if sets.n < MIN_SAMPLES:
-            return MetricResult(missing_measurements((KEY,), f"{sets.n} samples a side are too few to differ in two bins"))
+            return MetricResult(
+                missing_measurements((KEY,), f"{sets.n} samples a side are too few to differ in two bins")
+            )
         a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
         centres = fit_bins(a, seed=self.seed)
         in_a, in_b, in_f = (assign_bins(part, centres) for part in (a, b, f))  # (n,) each
         bins = len(centres)
-        width = interval_half_widths(lambda i, j: torch.tensor([fraction_different(in_a[i], in_f[j], bins)]), (sets.n, sets.n), sets.n, seed=self.seed)
+        width = interval_half_widths(
+            lambda i, j: torch.tensor([fraction_different(in_a[i], in_f[j], bins)]),
+            (sets.n, sets.n),
+            sets.n,
+            seed=self.seed,
+        )
         floor = fraction_different(in_a, in_b, bins)
-        found = make_measurement(fraction_different(in_a, in_f, bins), float(width), n=sets.n, floor=floor, better="lower", unit="share of bins", bounds=(0, 1))
+        found = make_measurement(
+            fraction_different(in_a, in_f, bins),
+            float(width),
+            n=sets.n,
+            floor=floor,
+            better="lower",
+            unit="share of bins",
+            bounds=(0, 1),
+        )
         return MetricResult({KEY: found})

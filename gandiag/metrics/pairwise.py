@@ -55,7 +55,10 @@ def pairwise_ratio(real: Any, fake: Any, level: float = 0.05) -> float:
 
 def _require(real: Tensor, fake: Tensor) -> None:
     if min(len(real), len(fake)) < 2:
-        raise SourceError(f"there are {len(real)} real and {len(fake)} generated samples", "pass at least 2 of each: a distance takes a pair")
+        raise SourceError(
+            f"there are {len(real)} real and {len(fake)} generated samples",
+            "pass at least 2 of each: a distance takes a pair",
+        )
 
 
 def _pairs(matrix: Tensor) -> Tensor:
@@ -71,7 +74,10 @@ def _quantile(values: Tensor, level: float) -> float:
 def _summary(pairs: Tensor) -> list[float]:
     """Mean and quantiles of (P,) distances; a sort serves all levels."""
     ordered = pairs.sort().values
-    return [float(pairs.double().mean()), *(float(ordered[max(1, math.ceil(level * len(ordered))) - 1]) for level in QUANTILE_LEVELS)]
+    return [
+        float(pairs.double().mean()),
+        *(float(ordered[max(1, math.ceil(level * len(ordered))) - 1]) for level in QUANTILE_LEVELS),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +94,15 @@ class PairwiseDistances:
         return "pairwise"
 
     def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        return (
+            split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        )
 
     def measure(self, results: Any) -> MetricResult:
         sets = split_from_results(results, self.view, self.n) if self.referenced else None
-        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(1)  # (n, D)
+        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(
+            1
+        )  # (n, D)
         if len(fake) < 2:
             return MetricResult(missing_measurements(KEYS, f"{len(fake)} generated samples have no pairs"))
         keep = subsample_indices(len(fake), MAX_SUBSAMPLE_ROWS, self.seed)
@@ -106,10 +116,14 @@ class PairwiseDistances:
 
 def _entries(mine: Tensor, real: Tensor | None, seed: int) -> dict[str, Any]:
     n = len(mine)
-    width = interval_half_widths(lambda i: torch.tensor(_summary(_pairs(mine[i[:, None], i])), dtype=torch.float64), (n,), n, seed=seed)
+    width = interval_half_widths(
+        lambda i: torch.tensor(_summary(_pairs(mine[i[:, None], i])), dtype=torch.float64), (n,), n, seed=seed
+    )
     floor = [None] * len(KEYS) if real is None else _summary(_pairs(real))
     return {
-        key: make_measurement(value, half, n=n, floor=least, better="higher", unit="feature units", bounds=(0, math.inf))
+        key: make_measurement(
+            value, half, n=n, floor=least, better="higher", unit="feature units", bounds=(0, math.inf)
+        )
         for key, value, half, least in zip(KEYS, _summary(_pairs(mine)), width.tolist(), floor, strict=True)
     }
 
@@ -122,16 +136,32 @@ def _ratio(mine: Tensor, a: Tensor, b: Tensor, seed: int) -> Any:
         return missing_measurements((RATIO_KEY,), "more than 5 % of the pairs of real samples coincide")[RATIO_KEY]
 
     def ratio(i: Tensor, j: Tensor) -> Tensor:
-        return torch.tensor([_quantile(_pairs(mine[i[:, None], i]), level) / max(_quantile(_pairs(a[j[:, None], j]), level), 1e-300)])
+        return torch.tensor(
+            [_quantile(_pairs(mine[i[:, None], i]), level) / max(_quantile(_pairs(a[j[:, None], j]), level), 1e-300)]
+        )
 
     width = float(interval_half_widths(ratio, (n, n), n, seed=seed))
-    return make_measurement(_quantile(_pairs(mine), level) / scale, width, n=n, floor=_quantile(_pairs(b), level) / scale, better="higher",
-                 unit="of the real data's", bounds=(0, math.inf))
+    return make_measurement(
+        _quantile(_pairs(mine), level) / scale,
+        width,
+        n=n,
+        floor=_quantile(_pairs(b), level) / scale,
+        better="higher",
+        unit="of the real data's",
+        bounds=(0, math.inf),
+    )
 
 
 def _histogram(mine: Tensor, real: Tensor | None) -> Exhibit:
     sides = {"generated": _pairs(mine)} if real is None else {"real": _pairs(real), "generated": _pairs(mine)}
     top = max(float(pairs.max()) for pairs in sides.values()) or 1.0
-    counts = {name: torch.histc(pairs.double(), HISTOGRAM_BINS, 0, top).long().tolist() for name, pairs in sides.items()}
+    counts = {
+        name: torch.histc(pairs.double(), HISTOGRAM_BINS, 0, top).long().tolist() for name, pairs in sides.items()
+    }
     edges = [top * k / HISTOGRAM_BINS for k in range(HISTOGRAM_BINS + 1)]
-    return Exhibit("pairwise", "histogram", "Distances between two samples; a peak at 0 is repetition", {"edges": edges, "counts": counts})
+    return Exhibit(
+        "pairwise",
+        "histogram",
+        "Distances between two samples; a peak at 0 is repetition",
+        {"edges": edges, "counts": counts},
+    )

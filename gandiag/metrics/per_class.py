@@ -47,26 +47,50 @@ class ClassScores:
             return MetricResult({"z_ignored": Measurement.missing("the generator has no classes")})
         overall = median_distance(fake.values)
         found = [self._row(label, fake, real, overall) for label in sorted(set(fake.labels.tolist()))]
-        rows = sorted((row for row in found if row is not None), key=lambda row: (-(row["score"] if row["score"] is not None else -1.0), row["spread"]))
+        rows = sorted(
+            (row for row in found if row is not None),
+            key=lambda row: (-(row["score"] if row["score"] is not None else -1.0), row["spread"]),
+        )
         if not rows:
-            return MetricResult({"z_ignored": Measurement.missing(f"fewer than {MIN_CLASS_SAMPLES} samples in every class")})
+            return MetricResult(
+                {"z_ignored": Measurement.missing(f"fewer than {MIN_CLASS_SAMPLES} samples in every class")}
+            )
         worst = min(rows, key=lambda row: row["spread"])
-        number = Measurement(worst["spread"], worst["spread_low"], worst["spread_high"], floor=_real_spread(real), unit="ratio", better="higher",
-                             n=worst["n"], reason=f"class {worst['label']}")
+        number = Measurement(
+            worst["spread"],
+            worst["spread_low"],
+            worst["spread_high"],
+            floor=_real_spread(real),
+            unit="ratio",
+            better="higher",
+            n=worst["n"],
+            reason=f"class {worst['label']}",
+        )
         return MetricResult({"z_ignored": number}, {"classes": rows})
 
     def _row(self, label: int, fake: SampleSubset, real: SampleSubset | None, overall: float) -> dict[str, Any] | None:
         mine = fake.values[fake.labels == label]  # (n_c, D)
         if len(mine) < MIN_CLASS_SAMPLES:
             return None
-        spread = half_sample_estimate(lambda rows: median_distance(rows) / overall if overall > 0 else 0.0, mine, seed=self.seed, bounds=(0.0, float("inf")))
+        spread = half_sample_estimate(
+            lambda rows: median_distance(rows) / overall if overall > 0 else 0.0,
+            mine,
+            seed=self.seed,
+            bounds=(0.0, float("inf")),
+        )
         theirs = None if real is None or real.labels is None else real.values[real.labels == label]
         score, method = self._score(mine, theirs)
         return {
             "label": self.class_names[label] if label < len(self.class_names) else str(label),
-            "score": None if score is None else score.value, "low": None if score is None else score.low, "high": None if score is None else score.high,
-            "method": method, "n": len(mine), "n_real": 0 if theirs is None else len(theirs),
-            "spread": spread.value, "spread_low": spread.low, "spread_high": spread.high,
+            "score": None if score is None else score.value,
+            "low": None if score is None else score.low,
+            "high": None if score is None else score.high,
+            "method": method,
+            "n": len(mine),
+            "n_real": 0 if theirs is None else len(theirs),
+            "spread": spread.value,
+            "spread_low": spread.low,
+            "spread_high": spread.high,
         }
 
     def _score(self, mine: Tensor, theirs: Tensor | None) -> tuple[Estimate | None, str]:

@@ -108,18 +108,40 @@ class Prdc:
         if sets is None:
             return MetricResult(missing_measurements(KEYS, NO_REAL_DATA))
         if sets.n <= self.k + 1:
-            return MetricResult(missing_measurements(KEYS, f"{sets.n} samples a side are too few for {self.k} neighbours"))
+            return MetricResult(
+                missing_measurements(KEYS, f"{sets.n} samples a side are too few for {self.k} neighbours")
+            )
         return MetricResult(self._measurements(sets))
 
     def _measurements(self, sets: RealFakeSplit) -> dict[str, Any]:
         n = min(sets.n, self.max_rows)
-        a, b, f = (part.flatten(1)[subsample_indices(sets.n, n, self.seed)] for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
+        a, b, f = (
+            part.flatten(1)[subsample_indices(sets.n, n, self.seed)]
+            for part in (sets.reference, sets.heldout, sets.fake)
+        )  # (n, D) each
         radius = [kth_neighbor_distance(part, self.k) for part in (a, b, f)]
-        found, floor = asdict(prdc_from_radius(a, f, radius[0], radius[2], self.k)), asdict(prdc_from_radius(a, b, radius[0], radius[1], self.k))
+        found, floor = (
+            asdict(prdc_from_radius(a, f, radius[0], radius[2], self.k)),
+            asdict(prdc_from_radius(a, b, radius[0], radius[1], self.k)),
+        )
         width = dict(zip(KEYS, self._half_widths(a, f).tolist(), strict=True))
-        out = {key: make_fraction_measurement(found[key], width[key], n=n, floor=floor[key], better="higher", unit=unit)
-               for key, unit in (("precision", "share of generated samples"), ("recall", "share of real samples"), ("coverage", "share of real samples"))}
-        out["density"] = make_measurement(found["density"], width["density"], n=n, floor=floor["density"], better="neither", unit="balls over k", bounds=(0, math.inf))
+        out = {
+            key: make_fraction_measurement(found[key], width[key], n=n, floor=floor[key], better="higher", unit=unit)
+            for key, unit in (
+                ("precision", "share of generated samples"),
+                ("recall", "share of real samples"),
+                ("coverage", "share of real samples"),
+            )
+        }
+        out["density"] = make_measurement(
+            found["density"],
+            width["density"],
+            n=n,
+            floor=floor["density"],
+            better="neither",
+            unit="balls over k",
+            bounds=(0, math.inf),
+        )
         return {key: out[key] for key in KEYS}
 
     def _half_widths(self, a: Tensor, f: Tensor) -> Tensor:
@@ -133,7 +155,13 @@ class Prdc:
             reach_j = beside[j[:, None], j].kthvalue(self.k + 1, dim=1).values
             part = cross[i[:, None], j]  # (p/2, p/2)
             inside = part < reach_i[:, None]
-            return torch.tensor(list(asdict(_four(inside.any(0), (part < reach_j).any(1), inside.sum(0) / self.k, inside.any(1))).values()))
+            return torch.tensor(
+                list(
+                    asdict(
+                        _four(inside.any(0), (part < reach_j).any(1), inside.sum(0) / self.k, inside.any(1))
+                    ).values()
+                )
+            )
 
         if len(real) // 2 <= self.k:
             return torch.full((4,), float("nan"))

@@ -29,7 +29,9 @@ def vendi_score(real: Any, fake: Any, order: float = 1.0) -> float:
     Cost M·D·min(M, D). Sources: Friedman and Dieng 2023, eq. 3; Pasarkar and Dieng 2024, eq. 4 (orders).
     """
     left, right = (None, as_features(fake, "generated samples")) if real is None else as_feature_pair(real, fake)
-    return hill_number(similarity_eigenvalues(right, None if left is None else left.mean(0, dtype=torch.float64)), order)
+    return hill_number(
+        similarity_eigenvalues(right, None if left is None else left.mean(0, dtype=torch.float64)), order
+    )
 
 
 def similarity_eigenvalues(samples: Tensor, center: Tensor | None) -> Tensor:
@@ -75,18 +77,34 @@ class Vendi:
         return "vendi"
 
     def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        return (
+            split_needs(self.view, self.n) if self.referenced else {"fake": frozenset({SubsetSpec(self.view, self.n)})}
+        )
 
     def measure(self, results: Any) -> MetricResult:
         sets = split_from_results(results, self.view, self.n) if self.referenced else None
-        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(1)  # (n, D)
+        fake = (results["fake"][SubsetSpec(self.view, self.n)].values if sets is None else sets.fake).flatten(
+            1
+        )  # (n, D)
         if len(fake) < 2:
             return MetricResult(missing_measurements(tuple(ORDERS), f"{len(fake)} generated samples cannot differ"))
         centre = None if sets is None else sets.reference.flatten(1).mean(0, dtype=torch.float64)
         keep = fake[subsample_indices(len(fake), MAX_SUBSAMPLE_ROWS, self.seed)]
         width = interval_half_widths(lambda i: _orders(keep[i], centre), (len(keep),), len(fake), seed=self.seed)
         floor = [None] * 3 if sets is None else _orders(sets.reference.flatten(1), centre).tolist()
-        return MetricResult({
-            key: make_measurement(value, half, n=len(fake), floor=least, better="higher", unit="effective samples", bounds=(1, len(fake)))
-            for key, value, half, least in zip(ORDERS, _orders(fake, centre).tolist(), width.tolist(), floor, strict=True)
-        })
+        return MetricResult(
+            {
+                key: make_measurement(
+                    value,
+                    half,
+                    n=len(fake),
+                    floor=least,
+                    better="higher",
+                    unit="effective samples",
+                    bounds=(1, len(fake)),
+                )
+                for key, value, half, least in zip(
+                    ORDERS, _orders(fake, centre).tolist(), width.tolist(), floor, strict=True
+                )
+            }
+        )

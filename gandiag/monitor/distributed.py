@@ -21,7 +21,11 @@ def broadcast_decision(decision: bool, module: nn.Module) -> bool:
     """The first process's decision, in every process. All must call it at the same steps."""
     if not is_distributed():
         return decision
-    on = next((entry.device for entry in module.parameters()), torch.device("cpu")) if dist.get_backend() == "nccl" else torch.device("cpu")
+    on = (
+        next((entry.device for entry in module.parameters()), torch.device("cpu"))
+        if dist.get_backend() == "nccl"
+        else torch.device("cpu")
+    )
     told = torch.tensor([int(decision)], device=on)
     dist.broadcast(told, src=0)
     return bool(told.item())

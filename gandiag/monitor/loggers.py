@@ -1,9 +1,9 @@
 """Where a monitor's numbers go: any f(dict, step=int), and what the usual trackers look like.
 
-    wandb.log · accelerator.log · mlflow.log_metrics · trackio.log          called as they are
-    a TensorBoard SummaryWriter                                              add_scalar, one number at a time
-    a Lightning logger                                                       log_metrics(dict, step)
-    an Accelerate tracker, a W&B run                                         log(dict, step=step)
+wandb.log · accelerator.log · mlflow.log_metrics · trackio.log          called as they are
+a TensorBoard SummaryWriter                                              add_scalar, one number at a time
+a Lightning logger                                                       log_metrics(dict, step)
+an Accelerate tracker, a W&B run                                         log(dict, step=step)
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def make_log_function(target: Any) -> LogFunction:
             return lambda values, step: method(values, step=step)
     if callable(target):
         return lambda values, step: target(values, step=step)
-    raise ConfigError(f"the sink is a {type(target).__name__}", "give a function f(dict, step=int), a SummaryWriter, a logger or a tracker")
+    raise ConfigError(
+        f"the sink is a {type(target).__name__}",
+        "give a function f(dict, step=int), a SummaryWriter, a logger or a tracker",
+    )
 
 
 def _every(sinks: Iterable[LogFunction]) -> LogFunction:

@@ -1,9 +1,9 @@
 """The monitor: two lines in a training script.
 
-    watch = gandiag.Monitor(real="photos/", every=2_000, sink=wandb.log, latent_dim=128)
-    for step, batch in enumerate(data):
-        train(batch)
-        watch(step, generator)
+watch = gandiag.Monitor(real="photos/", every=2_000, sink=wandb.log, latent_dim=128)
+for step, batch in enumerate(data):
+    train(batch)
+    watch(step, generator)
 """
 
 from __future__ import annotations
@@ -50,11 +50,26 @@ class Monitor:
     A look that fails warns once and training goes on; what cannot work at all is said at the first call.
     """
 
-    def __init__(self, *, real: Any, every: int = 1_000, sink: Any = None, budget: float | None = 0.02, n: int = 1_024,
-                 on_alarm: Callable[[Evaluation], Any] | None = None, stop: bool = False, patience: int = 2,
-                 status: bool | TextIO = True, **settings: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        real: Any,
+        every: int = 1_000,
+        sink: Any = None,
+        budget: float | None = 0.02,
+        n: int = 1_024,
+        on_alarm: Callable[[Evaluation], Any] | None = None,
+        stop: bool = False,
+        patience: int = 2,
+        status: bool | TextIO = True,
+        **settings: Any,
+    ) -> None:
         _demand(every >= 1, f"every is {every}", "give at least 1 step")
-        _demand(budget is None or 0 < budget <= 1, f"budget is {budget}", "give a share of the training time, such as 0.02, or None")
+        _demand(
+            budget is None or 0 < budget <= 1,
+            f"budget is {budget}",
+            "give a share of the training time, such as 0.02, or None",
+        )
         _demand(n >= 100, f"n is {n}", "give at least 100 samples")
         _demand(patience >= 1, f"patience is {patience}", "give at least 1 look")
         self.config: AuditConfig = resolve_config(settings).config
@@ -98,7 +113,9 @@ class Monitor:
         with self.time_budget.measure(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
             if self._probe is None:
                 self._probe = SnapshotSampler(generator, self.config)
-                self._reference = RealStatistics(self._real, self._probe.output, self.config, self.time_budget.max_samples)
+                self._reference = RealStatistics(
+                    self._real, self._probe.output, self.config, self.time_budget.max_samples
+                )
                 self.time_budget.max_samples = self._reference.max_samples
             look = self._look_or_warn(step, generator) if due else None
             if look is not None:
@@ -126,7 +143,9 @@ class Monitor:
         done = time.perf_counter()
         if score is not None:
             self.time_budget.record_cost("full", scored, done - drawn)
-        return Evaluation(step, n, infer_state(glance, score, self.evaluations, self.config.limit), glance, score, done - start)
+        return Evaluation(
+            step, n, infer_state(glance, score, self.evaluations, self.config.limit), glance, score, done - start
+        )
 
     def _tell(self, look: Evaluation) -> None:
         turned = look.is_alarm and (not self.evaluations or self.evaluations[-1].state != look.state)
@@ -151,7 +170,11 @@ class Monitor:
         """Once for each thing that can fail: a training log is no place for the same line a thousand times."""
         if what not in self._warned:
             self._warned.add(what)
-            warnings.warn(f"gandiag.Monitor: {what}, and training goes on: {type(problem).__name__}: {problem}", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"gandiag.Monitor: {what}, and training goes on: {type(problem).__name__}: {problem}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 def _demand(holds: bool, what: str, hint: str) -> None:

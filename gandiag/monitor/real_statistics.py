@@ -47,10 +47,17 @@ class RealStatistics:
             raise SourceError(f"{opened.n} real samples are too few to watch by", f"give at least {2 * JUDGED}")
         self.view = config.features or default_features(output)
         names = [self.view, *(name for name in ASPECTS if output.kind == "image" and name != self.view)]
-        self._views: tuple[FeatureView, ...] = make_views(names, output, device=config.device if config.device != "auto" else "cpu",
-                                                   download=config.download, inception_weights=config.inception_weights)  # fmt: skip
+        self._views: tuple[FeatureView, ...] = make_views(
+            names,
+            output,
+            device=config.device if config.device != "auto" else "cpu",
+            download=config.download,
+            inception_weights=config.inception_weights,
+        )
         batches = opened.iter_batches(_BATCH, output=output, limit=2 * self.max_samples)
-        found = [embed_batch(batch, self._views, output, noise_seed=noise_seed_for("real")).features for batch in batches]
+        found = [
+            embed_batch(batch, self._views, output, noise_seed=noise_seed_for("real")).features for batch in batches
+        ]
         self._rows = {name: torch.cat([batch[name] for batch in found]) for name in names}  # (2n, D)
         self._modes, self._shares = self._partition(self._rows[self.view])
 
@@ -61,8 +68,13 @@ class RealStatistics:
 
     def embed(self, samples: Tensor) -> dict[str, Tensor]:
         """Every view of generated samples, (n, D) each."""
-        parts = [Batch(rows, torch.arange(at * _BATCH, at * _BATCH + len(rows))) for at, rows in enumerate(torch.split(samples, _BATCH))]
-        found = [embed_batch(part, self._views, self.output, noise_seed=noise_seed_for("fake")).features for part in parts]
+        parts = [
+            Batch(rows, torch.arange(at * _BATCH, at * _BATCH + len(rows)))
+            for at, rows in enumerate(torch.split(samples, _BATCH))
+        ]
+        found = [
+            embed_batch(part, self._views, self.output, noise_seed=noise_seed_for("fake")).features for part in parts
+        ]
         return {name: torch.cat([batch[name] for batch in found]) for name in self._rows}
 
     def quick_check(self, fake: Mapping[str, Tensor]) -> QuickCheck:
@@ -79,5 +91,7 @@ class RealStatistics:
         n = len(fake[self.view])
         real = {name: rows[: 2 * n] for name, rows in self._rows.items()}
         if self.output.kind != "image":
-            return estimate_diversity_loss(real[self.view], fake[self.view], seed=self.seed, replicates=REPLICATES).score
+            return estimate_diversity_loss(
+                real[self.view], fake[self.view], seed=self.seed, replicates=REPLICATES
+            ).score
         return estimate_multi_view_loss(real, fake, seed=self.seed, replicates=REPLICATES)[0].score

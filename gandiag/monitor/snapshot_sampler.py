@@ -37,8 +37,12 @@ class SnapshotSampler:
         device = next((entry.device for entry in (*bare.parameters(), *bare.buffers())), torch.device("cpu"))
         with isolated_rng(self.config.seed), torch.no_grad():
             twin = frozen_copy(bare).to(device)
-            sampler = Sampler(dataclasses.replace(self._network, module=twin), device=device, batch_size=self.config.batch_size)
-            return sampler.sample_indices(torch.arange(n), seed=self.config.seed, scale=self.config.scale, bn=self.config.bn)
+            sampler = Sampler(
+                dataclasses.replace(self._network, module=twin), device=device, batch_size=self.config.batch_size
+            )
+            return sampler.sample_indices(
+                torch.arange(n), seed=self.config.seed, scale=self.config.scale, bn=self.config.bn
+            )
 
 
 def unwrap_training_module(module: nn.Module) -> nn.Module:
@@ -46,7 +50,10 @@ def unwrap_training_module(module: nn.Module) -> nn.Module:
     while True:
         kind = type(module).__name__
         if kind in _SHARDED or any(base.__name__ in _SHARDED for base in type(module).__mro__):
-            raise LoadError(f"the generator's weights are sharded ({kind})", "pass a copy with gathered weights, as your EMA copy often is")
+            raise LoadError(
+                f"the generator's weights are sharded ({kind})",
+                "pass a copy with gathered weights, as your EMA copy often is",
+            )
         inner = getattr(module, "_orig_mod", None) or (module.module if kind in _WRAPPERS else None)
         if not isinstance(inner, nn.Module):
             return module

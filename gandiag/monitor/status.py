@@ -1,9 +1,9 @@
 """What a look means, given the ones before: fine, losing variety, collapsed, or not to be told.
 
-    collapsed   the score's interval lies above the limit; of a glance: half of the modes are starved, or the samples are one point
-    losing      clearly worse than the best look so far, and not collapsed yet: the early warning
-    unclear     the interval contains the limit
-    fine        none of it
+collapsed   the score's interval lies above the limit; of a glance: half of the modes are starved, or the samples are one point
+losing      clearly worse than the best look so far, and not collapsed yet: the early warning
+unclear     the interval contains the limit
+fine        none of it
 """
 
 from __future__ import annotations
@@ -39,14 +39,23 @@ class Evaluation:
 
     def scalars(self, prefix: str = "gandiag/") -> dict[str, float]:
         """Flat numbers for a logger."""
-        found = {"lost": self.glance.lost, "spread": self.glance.spread, "alarm": float(self.is_alarm), "collapsed": float(self.state == "collapsed")}
+        found = {
+            "lost": self.glance.lost,
+            "spread": self.glance.spread,
+            "alarm": float(self.is_alarm),
+            "collapsed": float(self.state == "collapsed"),
+        }
         if self.score is not None:
             found |= {"score": self.score.value, "score_low": self.score.low, "score_high": self.score.high}
         return {prefix + name: value for name, value in found.items()}
 
     def __str__(self) -> str:
         """One line for a terminal."""
-        told = "" if self.score is None else f"score {self.score.value:.2f} [{self.score.low:.2f}, {self.score.high:.2f}], "
+        told = (
+            ""
+            if self.score is None
+            else f"score {self.score.value:.2f} [{self.score.low:.2f}, {self.score.high:.2f}], "
+        )
         modes = f"{self.glance.modes - self.glance.starved} of {self.glance.modes} modes"
         return f"gandiag step {self.step:,}  {self.state.upper() if self.is_alarm else self.state}  {told}{modes}, spread {self.glance.spread:.2f}"
 
@@ -54,10 +63,14 @@ class Evaluation:
 def evaluation_from_dict(fields: Mapping[str, Any]) -> Evaluation:
     """A Look from its fields, as `dataclasses.asdict` gives them."""
     score = fields["score"]
-    return Evaluation(**{**fields, "glance": QuickCheck(**fields["glance"]), "score": None if score is None else Estimate(**score)})
+    return Evaluation(
+        **{**fields, "glance": QuickCheck(**fields["glance"]), "score": None if score is None else Estimate(**score)}
+    )
 
 
-def infer_state(check: QuickCheck, score: Estimate | None, previous: Iterable[Evaluation], limit: float) -> MonitorState:
+def infer_state(
+    check: QuickCheck, score: Estimate | None, previous: Iterable[Evaluation], limit: float
+) -> MonitorState:
     """The meaning of a glance, and of a score where there is one, after the looks `before`."""
     if score is not None and score.low >= limit:
         return "collapsed"

@@ -92,4 +92,6 @@ class TimeBudget:
             return math.inf
         if kind == "glance":
             return QUICK_CHECK_FRACTION * self.fraction * self.training_seconds - self._shares[kind]
-        return min(self.seconds_left, (1 - QUICK_CHECK_FRACTION) * self.fraction * self.training_seconds - self._shares[kind])
+        return min(
+            self.seconds_left, (1 - QUICK_CHECK_FRACTION) * self.fraction * self.training_seconds - self._shares[kind]
+        )

@@ -30,9 +30,13 @@ from gandiag.verdict.policy import verdict_exit_code
 SCHEMA = "gandiag.run/1"
 RECORD_FOLDER = "gandiag-audits"
 EVENT_TEXT = {
-    "oscillating": "the losses began to oscillate", "diverging": "the losses began to diverge", "mode_hopping": "the bursts of the losses began",
-    "discriminator_wins": "D began to win", "generator_wins": "G began to win", "failed": "the losses failed",
-}  # fmt: skip
+    "oscillating": "the losses began to oscillate",
+    "diverging": "the losses began to diverge",
+    "mode_hopping": "the bursts of the losses began",
+    "discriminator_wins": "D began to win",
+    "generator_wins": "G began to win",
+    "failed": "the losses failed",
+}
 DIGITS_PATTERN = re.compile(r"\d+")
 STEP_PATTERN = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
 
@@ -53,11 +57,23 @@ class CheckpointSeries:
     def to_json(self) -> str:
         """The document: schema gandiag.run/1."""
         points = [{"step": step, "record": to_json_value(record)} for step, record in self.points]
-        whole = {"schema": SCHEMA, "log": self.log, "points": points, "brackets": self.score_jumps, "failed": [list(entry) for entry in self.failed]}
+        whole = {
+            "schema": SCHEMA,
+            "log": self.log,
+            "points": points,
+            "brackets": self.score_jumps,
+            "failed": [list(entry) for entry in self.failed],
+        }
         return json.dumps(to_json_value(whole), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
 
-def audit_series(folder: str | Path, resolved: ResolvedConfig, *, progress: ProgressCallback = no_progress, on_message: MessageCallback | None = None) -> CheckpointSeries:
+def audit_series(
+    folder: str | Path,
+    resolved: ResolvedConfig,
+    *,
+    progress: ProgressCallback = no_progress,
+    on_message: MessageCallback | None = None,
+) -> CheckpointSeries:
     """Audit every checkpoint of a run that has not been audited yet. Raises SourceError where there are none; one that cannot be read is listed."""
     place = Path(folder)
     found = find_checkpoints(place)
@@ -66,7 +82,10 @@ def audit_series(folder: str | Path, resolved: ResolvedConfig, *, progress: Prog
     try:
         kept.mkdir(exist_ok=True)
     except OSError as problem:
-        raise RecordError(f"{kept} cannot be made: {problem.strerror}", "make the folder of the run writable: the records are kept there") from None
+        raise RecordError(
+            f"{kept} cannot be made: {problem.strerror}",
+            "make the folder of the run writable: the records are kept there",
+        ) from None
     points, failed = [], []
     for at, (step, path) in enumerate(found):
         progress("checkpoints", at, len(found))
@@ -75,7 +94,10 @@ def audit_series(folder: str | Path, resolved: ResolvedConfig, *, progress: Prog
         except GandiagError as problem:
             failed.append((path.name, problem.message))
     if not points:
-        raise SourceError(f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}", "audit one of them alone to see what it needs")
+        raise SourceError(
+            f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}",
+            "audit one of them alone to see what it needs",
+        )
     return CheckpointSeries(tuple(points), log, find_score_jumps(points, log), tuple(failed))
 
 
@@ -124,26 +146,46 @@ def find_checkpoints(folder: Path) -> list[tuple[float, Path]]:
     families: dict[str, list[tuple[float, Path]]] = {}
     for path in sorted(folder.rglob("*")):
         number = [found for found in STEP_PATTERN.finditer(path.stem)]
-        if path.suffix.lower() not in WEIGHT_SUFFIXES or not number or not path.is_file() or parse_role(path.stem)[0] == "discriminator":
+        if (
+            path.suffix.lower() not in WEIGHT_SUFFIXES
+            or not number
+            or not path.is_file()
+            or parse_role(path.stem)[0] == "discriminator"
+        ):
             continue
         said = next((hit[1] or hit[2] for hit in number if hit[1]), number[-1][1] or number[-1][2])
         families.setdefault(f"{path.parent}/{DIGITS_PATTERN.sub('#', path.stem)}", []).append((float(said), path))
     if not families:
-        raise SourceError(f"{folder} holds no checkpoints with a step in their names", "pass a folder with files such as step-1000.pt or netG_epoch_5.pth")
-    best = max(families, key=lambda name: (parse_role(Path(name).name)[0] in ("generator", "average"), len(families[name])))
+        raise SourceError(
+            f"{folder} holds no checkpoints with a step in their names",
+            "pass a folder with files such as step-1000.pt or netG_epoch_5.pth",
+        )
+    best = max(
+        families, key=lambda name: (parse_role(Path(name).name)[0] in ("generator", "average"), len(families[name]))
+    )
     return sorted(families[best])
 
 
-def find_score_jumps(points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None) -> tuple[dict[str, Any], ...]:
+def find_score_jumps(
+    points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], ...]:
     """Between which checkpoints the score rose by more than both intervals allow, and the last event of the log before the end of that time."""
     found = []
     for (start, before), (end, after) in pairwise(points):
         low, high = after.score.low, before.score.high
         if low is None or high is None or not low > high:
             continue
-        entry: dict[str, Any] = {"from": start, "to": end, "before": before.score.value, "after": after.score.value, "event": None}
+        entry: dict[str, Any] = {
+            "from": start,
+            "to": end,
+            "before": before.score.value,
+            "after": after.score.value,
+            "event": None,
+        }
         text = f"variety fell between {start:,.0f} and {end:,.0f} (score {before.score.value:.2f} to {after.score.value:.2f})"
-        events = [event for event in (log or {}).get("events", ()) if event["kind"] != "settled" and event["step"] <= end]
+        events = [
+            event for event in (log or {}).get("events", ()) if event["kind"] != "settled" and event["step"] <= end
+        ]
         if events:
             last = max(events, key=lambda event: event["step"])
             entry["event"] = last
@@ -172,7 +214,9 @@ def _known(path: Path, kept: Path, resolved: ResolvedConfig) -> Record | None:
         record = Record.read(kept)
     except RecordError:
         return None
-    same = record.subject.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest() and _settings(record) == _wanted(resolved)
+    same = record.subject.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest() and _settings(
+        record
+    ) == _wanted(resolved)
     return record if same else None
 
 
@@ -190,12 +234,20 @@ def _audited(path: Path, kept: Path, resolved: ResolvedConfig, say: MessageCallb
 
 def _settings(record: Record) -> Any:
     config = record.provenance.get("config") or {}
-    values = {name: entry.get("value") for name, entry in config.items() if name not in ("log", "exhibits", "device", "batch_size")}
+    values = {
+        name: entry.get("value")
+        for name, entry in config.items()
+        if name not in ("log", "exhibits", "device", "batch_size")
+    }
     return values, (record.provenance.get("versions") or {}).get("gandiag")
 
 
 def _wanted(resolved: ResolvedConfig) -> Any:
     from gandiag.pipeline.build_record import package_version
 
-    values = to_json_value({entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)})
-    return {name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")}, package_version("gandiag") or __version__
+    values = to_json_value(
+        {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
+    )
+    return {
+        name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")
+    }, package_version("gandiag") or __version__

@@ -28,14 +28,25 @@ from gandiag.sampling.latents import make_labels, sample_latents
 from gandiag.sampling.sampler import Sampler
 from gandiag.sampling.sources import SampleSet
 
-MEASUREMENT_KEYS = ("game_value", "game_upper", "game_lower", "duality_gap", "maximin_gain", "maximin_spread", "maximin_outputs")
+MEASUREMENT_KEYS = (
+    "game_value",
+    "game_upper",
+    "game_lower",
+    "duality_gap",
+    "maximin_gain",
+    "maximin_spread",
+    "maximin_outputs",
+)
 MAX_REAL_SAMPLES = 1_500  # real samples that the probe learns from, chooses by and judges by
 BATCHNORM_CHECK_SAMPLES = 96  # samples of each side that a discriminator's batch norm is tried on
 LATENT_POOL_SIZE = 8_192  # latents to learn from, drawn once
 MIN_STEPS = 25
 # By budget: the most steps of a search, and multiplications in all on a CPU (some seconds, some minutes); a GPU has 30 times as many.
 SEARCH_BUDGETS = {"standard": (200, 1e11), "thorough": (500, 4e12)}
-CPU_MACS_PER_SECOND, STEP_OVERHEAD_SECONDS = 1.2e10, 3e-3  # multiplications in a second on one core; seconds of a step beside them
+CPU_MACS_PER_SECOND, STEP_OVERHEAD_SECONDS = (
+    1.2e10,
+    3e-3,
+)  # multiplications in a second on one core; seconds of a step beside them
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +94,29 @@ def _affordable(found: DiscriminatorCandidate, sampler: Sampler, config: AuditCo
     steps, most = SEARCH_BUDGETS[config.budget]
     batch = 128 if sampler.output.kind == "vector" else 64
     slim = torch.zeros(2 * found.spec.pack_size, *sampler.output.shape)
-    judging = count_macs(build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], found.spec.eps_candidates[0]), slim)
-    making = count_macs(sampler.generator.module, torch.zeros(2, *sampler.latent.shape), lambda z: sampler.generate(z, _labels(sampler, torch.arange(len(z)), config)))
+    judging = count_macs(
+        build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], found.spec.eps_candidates[0]),
+        slim,
+    )
+    making = count_macs(
+        sampler.generator.module,
+        torch.zeros(2, *sampler.latent.shape),
+        lambda z: sampler.generate(z, _labels(sampler, torch.arange(len(z)), config)),
+    )
     a_step = 3 * batch * (making * 4 / 3 + 5 * judging)  # forward and backward of the searches, and G's forward in D's
     most *= 1.0 if sampler.device.type == "cpu" else 30.0
     afford = min(steps, int(most / (1.75 * a_step)))
     if afford < MIN_STEPS:
-        return DualityGapPlan(found, skip_reason=f"{MIN_STEPS} inner steps of networks of this size are too much for --budget {config.budget} on {sampler.device}")
+        return DualityGapPlan(
+            found,
+            skip_reason=f"{MIN_STEPS} inner steps of networks of this size are too much for --budget {config.budget} on {sampler.device}",
+        )
     seconds = 1.75 * afford * (a_step / CPU_MACS_PER_SECOND + 3 * STEP_OVERHEAD_SECONDS)
-    return DualityGapPlan(found, SearchBudget(afford, batch, max_held_out=400 if batch == 128 else 256), estimated_seconds=seconds if sampler.device.type == "cpu" else seconds / 10)
+    return DualityGapPlan(
+        found,
+        SearchBudget(afford, batch, max_held_out=400 if batch == 128 else 256),
+        estimated_seconds=seconds if sampler.device.type == "cpu" else seconds / 10,
+    )
 
 
 def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> float:
@@ -103,9 +128,15 @@ def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]
         places = given[0] if isinstance(layer, nn.ConvTranspose2d) else made
         weight = getattr(layer, "weight", None)
         if isinstance(weight, Tensor):
-            total += weight.numel() * (places[0, 0].numel() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) else 1)
+            total += weight.numel() * (
+                places[0, 0].numel() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) else 1
+            )
 
-    hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
+    hooks = [
+        part.register_forward_hook(count)
+        for part in module.modules()
+        if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
+    ]
     try:
         with torch.no_grad():
             (forward or module)(x)
@@ -115,7 +146,9 @@ def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]
     return total
 
 
-def run_duality_gap(plan: DualityGapPlan, sampler: Sampler, real: SampleSet | None, config: AuditConfig, *, scale: float) -> MetricResult:
+def run_duality_gap(
+    plan: DualityGapPlan, sampler: Sampler, real: SampleSet | None, config: AuditConfig, *, scale: float
+) -> MetricResult:
     """The probe, or why it is not run, as measurements and the record's `game`."""
     about = {"discriminator": {"where": plan.candidate.location, **_described(plan.candidate)}}
     if plan.search_budget is None or real is None:
@@ -127,7 +160,11 @@ def run_duality_gap(plan: DualityGapPlan, sampler: Sampler, real: SampleSet | No
     make = _maker(sampler, config, scale)
     try:
         with torch.no_grad():
-            ready = build_discriminator(plan.candidate, samples[:BATCHNORM_CHECK_SAMPLES].cpu(), make(sampler.generator.module, torch.arange(BATCHNORM_CHECK_SAMPLES)).cpu())
+            ready = build_discriminator(
+                plan.candidate,
+                samples[:BATCHNORM_CHECK_SAMPLES].cpu(),
+                make(sampler.generator.module, torch.arange(BATCHNORM_CHECK_SAMPLES)).cpu(),
+            )
     except ArchitectureMismatch as wrong:
         return _missing(f"the discriminator ({plan.candidate.location}) is not used: {wrong}", about)
     span = sampler.output.range
@@ -151,9 +188,15 @@ def _maker(sampler: Sampler, config: AuditConfig, scale: float) -> Callable[[nn.
 
     def make(module: nn.Module, indices: Tensor) -> Tensor:
         learning = bool(indices[-1] < 1 << 30)
-        z = pool[indices % LATENT_POOL_SIZE] if learning else sample_latents(sampler.latent, indices, seed=config.seed, scale=scale)
+        z = (
+            pool[indices % LATENT_POOL_SIZE]
+            if learning
+            else sample_latents(sampler.latent, indices, seed=config.seed, scale=scale)
+        )
         given = _labels(sampler, indices, config)
-        made: Tensor = dataclasses.replace(network, module=module).forward(z.to(sampler.device), None if given is None else given.to(sampler.device))
+        made: Tensor = dataclasses.replace(network, module=module).forward(
+            z.to(sampler.device), None if given is None else given.to(sampler.device)
+        )
         return made
 
     return make
@@ -171,17 +214,34 @@ def _missing(reason: str, about: dict[str, Any]) -> MetricResult:
 def _told(found: DualityGapResult, effort: SearchBudget, about: dict[str, Any]) -> MetricResult:
     nats, n = found.value is not None, found.n_held_out
     unbounded = "the critic's values have no bound without its penalty: there is no gap to measure"
-    values = {"game_value": (found.value, "neither"), "game_upper": (found.upper, "lower"), "game_lower": (found.lower, "higher")}
-    measured = {key: _number(entry, "nats", better, n) if entry else Measurement.missing(unbounded) for key, (entry, better) in values.items()}
-    measured["duality_gap"] = _number(found.gap, "nats", "lower", n, found.floor) if found.gap else Measurement.missing(unbounded)
+    values = {
+        "game_value": (found.value, "neither"),
+        "game_upper": (found.upper, "lower"),
+        "game_lower": (found.lower, "higher"),
+    }
+    measured = {
+        key: _number(entry, "nats", better, n) if entry else Measurement.missing(unbounded)
+        for key, (entry, better) in values.items()
+    }
+    measured["duality_gap"] = (
+        _number(found.gap, "nats", "lower", n, found.floor) if found.gap else Measurement.missing(unbounded)
+    )
     measured["maximin_gain"] = _number(found.gain, "nats" if nats else "critic units", "lower", n)
     start = found.before.mean_distance.value
     ratio = Estimate(*(part / start if start > 0 else 0.0 for part in dataclasses.astuple(found.after.mean_distance)))
     measured["maximin_spread"] = _number(ratio, "ratio", "higher", n)
     measured["maximin_outputs"] = _number(found.after.effective_outputs, "outputs", "higher", n)
-    section = {**about, "chance": CHANCE_PAYOFF if nats else None, "steps": effort.steps, "batch": effort.batch_size, "rates": dict(found.learning_rates), "held_out": n,
-               "before": _look(found.before), "after": _look(found.after),
-               "path": [{"step": step, "value": -seen.value, **_look(seen)} for step, seen in found.history]}  # fmt: skip
+    section = {
+        **about,
+        "chance": CHANCE_PAYOFF if nats else None,
+        "steps": effort.steps,
+        "batch": effort.batch_size,
+        "rates": dict(found.learning_rates),
+        "held_out": n,
+        "before": _look(found.before),
+        "after": _look(found.after),
+        "path": [{"step": step, "value": -seen.value, **_look(seen)} for step, seen in found.history],
+    }
     return MetricResult(measured, {"game": section}, (_curve(found),))
 
 
@@ -192,8 +252,12 @@ def _look(seen: HeldOutOutputs) -> dict[str, Any]:
 def _curve(found: DualityGapResult) -> Exhibit:
     start = found.before.mean_distance.value or 1.0
     lines = {"spread, relative to the start": [seen.mean_distance.value / start for _, seen in found.history]}
-    return Exhibit("maximin", "series", "Spread of held-out outputs while G descends against the frozen discriminator, by inner step.",
-                   {"x": [step for step, _ in found.history], "lines": lines})
+    return Exhibit(
+        "maximin",
+        "series",
+        "Spread of held-out outputs while G descends against the frozen discriminator, by inner step.",
+        {"x": [step for step, _ in found.history], "lines": lines},
+    )
 
 
 def _number(entry: Estimate, unit: str, better: Any, n: int, floor: float | None = None) -> Measurement:

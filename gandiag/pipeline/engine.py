@@ -1,8 +1,8 @@
 """One pass per source, real first: the union of what the metrics need, then every metric on what the passes left.
 
-    needs = union over metrics                  what to accumulate, per role; equal specs share one state
-    collect(batches, specs)                     walk one source once
-    measure(metrics, results)                   pure; a metric that raises becomes a measurement with status "error"
+needs = union over metrics                  what to accumulate, per role; equal specs share one state
+collect(batches, specs)                     walk one source once
+measure(metrics, results)                   pure; a metric that raises becomes a measurement with status "error"
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def required_views(specs: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted({spec.view for spec in specs} - {"samples"}))
 
 
-def accumulate_batches(batches: Iterable[Batch], specs: Iterable[Any], on_batch: Callable[[int], None]) -> dict[Any, Any]:
+def accumulate_batches(
+    batches: Iterable[Batch], specs: Iterable[Any], on_batch: Callable[[int], None]
+) -> dict[Any, Any]:
     """Walk one source once. Returns spec -> result; memory is that of the states."""
     states: dict[Any, Accumulator] = {spec: spec.start() for spec in specs}
     for batch in batches:
@@ -73,8 +75,13 @@ def merge_accumulators(shards: Sequence[Mapping[Any, Accumulator]]) -> dict[Any,
     return {spec: state.result() for spec, state in first.items()}
 
 
-def run_sources(needs: Mapping[str, frozenset[Any]], streams: Mapping[str, tuple[BatchFactory, int]], *, timer: StageTimer,
-         progress: ProgressCallback = no_progress) -> dict[str, dict[Any, Any]]:
+def run_sources(
+    needs: Mapping[str, frozenset[Any]],
+    streams: Mapping[str, tuple[BatchFactory, int]],
+    *,
+    timer: StageTimer,
+    progress: ProgressCallback = no_progress,
+) -> dict[str, dict[Any, Any]]:
     """Every source that is needed and exists, once, real first: role -> spec -> result.
 
     `streams`: role -> (a function that starts the stream, number of samples); roles without a stream are left out.
@@ -96,7 +103,13 @@ def run_sources(needs: Mapping[str, frozenset[Any]], streams: Mapping[str, tuple
     return results
 
 
-def run_metrics(metrics: Sequence[Metric], results: Mapping[str, Mapping[Any, Any]], *, timer: StageTimer, progress: ProgressCallback = no_progress) -> MetricResult:
+def run_metrics(
+    metrics: Sequence[Metric],
+    results: Mapping[str, Mapping[Any, Any]],
+    *,
+    timer: StageTimer,
+    progress: ProgressCallback = no_progress,
+) -> MetricResult:
     """Every metric on what the passes left. A metric that raises is recorded as an error and the others go on."""
     outcomes = []
     for done, metric in enumerate(metrics):
@@ -128,6 +141,8 @@ def merge_results(results: Iterable[MetricResult]) -> MetricResult:
         measurements.update(outcome.measurements)
         for name, section in outcome.sections.items():
             old = sections.get(name)
-            sections[name] = {**old, **section} if isinstance(old, Mapping) and isinstance(section, Mapping) else section
+            sections[name] = (
+                {**old, **section} if isinstance(old, Mapping) and isinstance(section, Mapping) else section
+            )
         exhibits.extend(outcome.exhibits)
     return MetricResult(measurements, sections, tuple(exhibits))

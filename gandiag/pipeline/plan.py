@@ -1,7 +1,7 @@
 """What an audit will measure and where its samples come from: decided before anything runs, so that it can be shown.
 
-    roles     "real"; "fake": the samples that the verdict is about; "fake@<scale>": the same at another latent scale
-    metrics   the built-in ones for this kind of data, those asked for by name, those of plug-ins
+roles     "real"; "fake": the samples that the verdict is about; "fake@<scale>": the same at another latent scale
+metrics   the built-in ones for this kind of data, those asked for by name, those of plug-ins
 """
 
 from __future__ import annotations
@@ -33,7 +33,19 @@ METRICS = Registry(
         "is": "gandiag.pipeline.plan:inception_metrics",
     },
 )
-DEFAULT_METRICS = ("outputs", "score", "classes", "neighbours", "frechet", "kid", "vendi", "pairwise", "duplicates", "memorisation", "modes")
+DEFAULT_METRICS = (
+    "outputs",
+    "score",
+    "classes",
+    "neighbours",
+    "frechet",
+    "kid",
+    "vendi",
+    "pairwise",
+    "duplicates",
+    "memorisation",
+    "modes",
+)
 # Inception or nothing: named as not measured unless asked for, or computed where its weights are at hand.
 INCEPTION_METRICS = {"fid": ("inception-v3-compat", "fid"), "is": ("inception-v3-compat/logits", "inception_score")}
 
@@ -61,7 +73,9 @@ class AuditPlan:
     metrics: tuple[Metric, ...]
 
 
-def make_audit_plan(context: MetricContext, sources: Mapping[str, SampleSource], extra_metrics: Sequence[str] = ()) -> AuditPlan:
+def make_audit_plan(
+    context: MetricContext, sources: Mapping[str, SampleSource], extra_metrics: Sequence[str] = ()
+) -> AuditPlan:
     """The default metrics and those asked for by name. PluginError for an unknown name, with the nearest ones."""
     names = [*DEFAULT_METRICS, *(name for name in extra_metrics if name not in DEFAULT_METRICS)]
     metrics = [metric for name in names for metric in _made(METRICS.get(name), context)]
@@ -114,7 +128,11 @@ def score_metrics(context: MetricContext) -> Sequence[Metric]:
 def class_metrics(context: MetricContext) -> Sequence[Metric]:
     from gandiag.metrics.per_class import ClassScores
 
-    return [ClassScores(context.view, context.n, context.seed, context.referenced, context.class_names)] if context.is_conditional else []
+    return (
+        [ClassScores(context.view, context.n, context.seed, context.referenced, context.class_names)]
+        if context.is_conditional
+        else []
+    )
 
 
 def fid_metrics(context: MetricContext) -> Sequence[Metric]:

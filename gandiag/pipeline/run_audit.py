@@ -27,10 +27,21 @@ from gandiag.verdict.judge import apply_policy
 MessageCallback = Callable[[str], None]
 
 
-def audit_with_config(x: Any, resolved: ResolvedConfig, *, real: Any = None, progress: ProgressCallback = no_progress, on_message: MessageCallback | None = None) -> Record:
+def audit_with_config(
+    x: Any,
+    resolved: ResolvedConfig,
+    *,
+    real: Any = None,
+    progress: ProgressCallback = no_progress,
+    on_message: MessageCallback | None = None,
+) -> Record:
     """`audit` with resolved settings: cheap failures first, then the passes, the probes and the judgement."""
     clock = StageTimer()
-    training = None if resolved.config.log is None else to_json_value(losses(resolved.config.log, seed=resolved.config.seed).document)
+    training = (
+        None
+        if resolved.config.log is None
+        else to_json_value(losses(resolved.config.log, seed=resolved.config.seed).document)
+    )
     study = open_session(x, resolved.config, real=real, timer=clock)
     if on_message is not None:
         on_message(study.summary())
@@ -41,11 +52,24 @@ def audit_with_config(x: Any, resolved: ResolvedConfig, *, real: Any = None, pro
         for role, found in run_sources(needs, streams, timer=clock, progress=progress).items():
             results.setdefault(role, {}).update(found)
         needs = collect_degradation_needs(study.plan, results)
-    outcome = merge_results([run_metrics(study.plan.metrics, results, timer=clock, progress=progress), *run_probes(study, results, timer=clock, progress=progress)])
+    outcome = merge_results(
+        [
+            run_metrics(study.plan.metrics, results, timer=clock, progress=progress),
+            *run_probes(study, results, timer=clock, progress=progress),
+        ]
+    )
     sections = outcome.sections
-    provenance = build_provenance(resolved, device=study.device, feature_fingerprints=study.feature_fingerprints(), seconds=clock.seconds,
-                               inconclusive_reasons=sections.get("doubts", ()), notes=[*sections.get("remarks", ()), *study.cache.notes])  # fmt: skip
-    record = build_record(outcome, study.subject_section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits)
+    provenance = build_provenance(
+        resolved,
+        device=study.device,
+        feature_fingerprints=study.feature_fingerprints(),
+        seconds=clock.seconds,
+        inconclusive_reasons=sections.get("doubts", ()),
+        notes=[*sections.get("remarks", ()), *study.cache.notes],
+    )
+    record = build_record(
+        outcome, study.subject_section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits
+    )
     return apply_policy(dataclasses.replace(record, training=training))
 
 

@@ -32,7 +32,9 @@ SWEEP_LATENTS = 256  # latents of the scale sweep: the same at every scale
 MAX_SHOWN_LATENTS = 8  # of them are shown at most
 
 
-def run_probes(session: AuditSession, results: Mapping[str, Mapping[Any, Any]], *, timer: StageTimer, progress: ProgressCallback) -> list[MetricResult]:
+def run_probes(
+    session: AuditSession, results: Mapping[str, Mapping[Any, Any]], *, timer: StageTimer, progress: ProgressCallback
+) -> list[MetricResult]:
     """Every probe that this subject allows, each failing alone, then the sheets."""
     jobs: dict[str, Callable[[], MetricResult]] = {}
     sampler = session.subject.sampler
@@ -47,9 +49,15 @@ def run_probes(session: AuditSession, results: Mapping[str, Mapping[Any, Any]], 
         if sampler.classes:
             jobs["conditioning"] = lambda: _conditioning(session, sampler)
         if (match := session.duality_gap_plan) is not None:
-            jobs["duality gap"] = lambda: run_duality_gap(match, sampler, session.real, session.config, scale=session.plan.sources["fake"].scale)
+            jobs["duality gap"] = lambda: run_duality_gap(
+                match, sampler, session.real, session.config, scale=session.plan.sources["fake"].scale
+            )
     else:
-        still: dict[str, Any] = {"axis": None, "reason": "samples, not a generator: nothing can be asked of it", "points": []}
+        still: dict[str, Any] = {
+            "axis": None,
+            "reason": "samples, not a generator: nothing can be asked of it",
+            "points": [],
+        }
         jobs["scale sweep"] = lambda: MetricResult(sections={"response": still})
     if session.config.exhibits:
         jobs["sheets"] = lambda: _sheets(session, results)
@@ -67,9 +75,15 @@ def _trained(study: AuditSession, sampler: Sampler) -> MetricResult:
         measured["trained_scale"] = Measurement.missing("no batch norm directly behind the first layer")
     else:
         known = study.trained_scale
-        measured["trained_scale"] = Measurement(known.value, known.low, known.high, unit="prior deviations", reason=known.source)
+        measured["trained_scale"] = Measurement(
+            known.value, known.low, known.high, unit="prior deviations", reason=known.source
+        )
     mismatch = statistics_mismatch(sampler.generator, seed=study.config.seed)  # type: ignore[arg-type]
-    measured["bn_mismatch"] = Measurement.missing("no batch norm with stored statistics") if mismatch is None else measurement_without_floor(mismatch)
+    measured["bn_mismatch"] = (
+        Measurement.missing("no batch norm with stored statistics")
+        if mismatch is None
+        else measurement_without_floor(mismatch)
+    )
     return MetricResult(measured)
 
 
@@ -100,7 +114,9 @@ def _noise(study: AuditSession, sampler: Sampler) -> MetricResult:
     def forward(point: int, indices: Tensor) -> Tensor:
         z = base[point].expand(len(indices), *latent.shape)
         with override_sampling(sampler.module, noise_mode="random", noise_sampler=make_noise_sampler(seed, indices)):
-            return sampler.generate(z, None if labels is None else labels[point].expand(len(indices)), bn=_eval_mode(study.config.bn)).cpu()
+            return sampler.generate(
+                z, None if labels is None else labels[point].expand(len(indices)), bn=_eval_mode(study.config.bn)
+            ).cpu()
 
     return probe.measure(forward)
 
@@ -120,7 +136,13 @@ def _sweep(study: AuditSession, sampler: Sampler, progress: ProgressCallback) ->
         done += 1
         progress("scale sweep", min(done, len(scales)), len(scales))
         with override_sampling(sampler.module, noise_mode=fixed_noise_mode(sampler.module)):
-            return sampler.sample_indices(torch.arange(SWEEP_LATENTS), seed=study.config.seed, scale=scale * unit, labels=labels, bn=study.config.bn)
+            return sampler.sample_indices(
+                torch.arange(SWEEP_LATENTS),
+                seed=study.config.seed,
+                scale=scale * unit,
+                labels=labels,
+                bn=study.config.bn,
+            )
 
     kept: dict[float, Tensor] = {}
 
@@ -131,16 +153,28 @@ def _sweep(study: AuditSession, sampler: Sampler, progress: ProgressCallback) ->
 
     def truncated(psi: float) -> Tensor:
         with override_sampling(sampler.module, psi=psi, noise_mode=fixed_noise_mode(sampler.module)):
-            made = sampler.sample_indices(torch.arange(SWEEP_LATENTS), seed=study.config.seed, scale=unit, labels=labels, bn=study.config.bn)
+            made = sampler.sample_indices(
+                torch.arange(SWEEP_LATENTS), seed=study.config.seed, scale=unit, labels=labels, bn=study.config.bn
+            )
         kept[psi] = made[:MAX_SHOWN_LATENTS]
         return made
 
     psis = tuple(sorted({*TRUNCATION_PSIS, study.config.psi})) if any(find_truncation_layers(sampler.module)) else ()
-    found = sweep_latent_scale(remembered, scales, output=study.subject.output, seed=study.config.seed, truncation=(truncated, psis) if psis else None)
+    found = sweep_latent_scale(
+        remembered,
+        scales,
+        output=study.subject.output,
+        seed=study.config.seed,
+        truncation=(truncated, psis) if psis else None,
+    )
     over = found.sections["response"]["axis"]
     rows = {place: kept[place] for place in (psis if over == "psi" else scales) if place in kept}
     if study.subject.output.kind == "image" and study.config.exhibits and rows:
-        found = MetricResult(found.measurements, found.sections, (*found.exhibits, scale_grid(rows, study.subject.output.range, over or "scale")))
+        found = MetricResult(
+            found.measurements,
+            found.sections,
+            (*found.exhibits, scale_grid(rows, study.subject.output.range, over or "scale")),
+        )
     return found
 
 
@@ -148,7 +182,10 @@ def _sheets(study: AuditSession, results: Mapping[str, Mapping[Any, Any]]) -> Me
     if study.subject.output.kind != "image":
         return MetricResult()
     ask, span = study.plan.context, study.subject.output.range
-    samples, features = results["fake"][SubsetSpec("samples", N_RAW_SAMPLES)], results["fake"].get(SubsetSpec(ask.view, ask.n))
+    samples, features = (
+        results["fake"][SubsetSpec("samples", N_RAW_SAMPLES)],
+        results["fake"].get(SubsetSpec(ask.view, ask.n)),
+    )
     exhibits = [sample_grid(samples.values, span)]
     if features is not None and len(samples.indices) > 1:
         shown = SamplesWithFeatures.from_subsets(samples, features)
@@ -158,7 +195,9 @@ def _sheets(study: AuditSession, results: Mapping[str, Mapping[Any, Any]]) -> Me
 
 def _base(study: AuditSession, sampler: Sampler, n: int) -> Tensor:
     """The first n latents of the audit, at the scale that the verdict is about."""
-    return sample_latents(sampler.latent, torch.arange(n), seed=study.config.seed, scale=study.plan.sources["fake"].scale)
+    return sample_latents(
+        sampler.latent, torch.arange(n), seed=study.config.seed, scale=study.plan.sources["fake"].scale
+    )
 
 
 def _eval_mode(bn: str) -> str:

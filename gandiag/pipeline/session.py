@@ -62,11 +62,15 @@ class AuditSession:
         if role == "real":
             assert self.real is not None
             known = CachedRealFeatures(self.real, views, self.subject.output, self.n_samples(role), self.cache)
-            return lambda: known.batches(READ_BATCH_SIZE, with_samples=any(spec.view == "samples" for spec in needs[role]))
+            return lambda: known.batches(
+                READ_BATCH_SIZE, with_samples=any(spec.view == "samples" for spec in needs[role])
+            )
         size = READ_BATCH_SIZE if self.subject.sampler is None else self.subject.sampler.batch_size
 
         def start() -> Iterator[Batch]:
-            for batch in self.subject.batches(self.plan.sources[role], size, seed=self.config.seed, only_class=self.config.class_):
+            for batch in self.subject.batches(
+                self.plan.sources[role], size, seed=self.config.seed, only_class=self.config.class_
+            ):
                 yield embed_batch(batch, views, self.subject.output, noise_seed=noise_seed_for(role))
 
         return start
@@ -87,15 +91,27 @@ class AuditSession:
         """The record's `subject`."""
         sampler = self.subject.sampler
         latent = None if sampler is None else sampler.latent
-        return build_subject_section(self.subject.facts, self.subject.output, latent=latent, scale=self.config.scale, trained_scale=self.trained_scale,
-                          assumptions=self.assumptions, classes=self.subject.classes, notes=self.subject.notes,
-                          sampling_settings=None if sampler is None else get_sampling_settings(sampler.module))  # fmt: skip
+        return build_subject_section(
+            self.subject.facts,
+            self.subject.output,
+            latent=latent,
+            scale=self.config.scale,
+            trained_scale=self.trained_scale,
+            assumptions=self.assumptions,
+            classes=self.subject.classes,
+            notes=self.subject.notes,
+            sampling_settings=None if sampler is None else get_sampling_settings(sampler.module),
+        )
 
     def estimated_seconds(self) -> float:
         """How long the run will take, about."""
         draw, look = self.seconds_per_sample
         fake, real = sum(source.n for source in self.plan.sources.values()), self.n_samples("real")
-        return (fake * (draw + look) + real * look) * 1.2 + 3 + (self.duality_gap_plan.estimated_seconds if self.duality_gap_plan else 0.0)
+        return (
+            (fake * (draw + look) + real * look) * 1.2
+            + 3
+            + (self.duality_gap_plan.estimated_seconds if self.duality_gap_plan else 0.0)
+        )
 
     def summary(self) -> str:
         """What is about to run and how long it will take, as one line."""
@@ -106,10 +122,22 @@ class AuditSession:
     def describe(self) -> str:
         """The plan as text, for --dry-run."""
         facts, output = self.subject.facts, self.subject.output
-        rows = [("subject", f"{facts.get('path') or 'a live object'}: {facts.get('family')}, {output.kind} {output.shape}")]
+        rows = [
+            ("subject", f"{facts.get('path') or 'a live object'}: {facts.get('family')}, {output.kind} {output.shape}")
+        ]
         rows += [("assumed", f"{entry.what}: {entry.value} ({entry.source})") for entry in self.assumptions]
-        rows += [("source", f"{role}: {source.n:,} samples, scale {source.scale:g}, batch norm {source.bn}") for role, source in self.plan.sources.items()]
-        rows += [("real", "none" if self.real is None else f"{self.n_samples('real'):,} of {self.real.n:,} samples of {self.real.name}")]
+        rows += [
+            ("source", f"{role}: {source.n:,} samples, scale {source.scale:g}, batch norm {source.bn}")
+            for role, source in self.plan.sources.items()
+        ]
+        rows += [
+            (
+                "real",
+                "none"
+                if self.real is None
+                else f"{self.n_samples('real'):,} of {self.real.n:,} samples of {self.real.name}",
+            )
+        ]
         rows += [("features", f"{name} ({mark})") for name, mark in self.feature_fingerprints().items()]
         rows += [("metrics", ", ".join(metric.key for metric in self.plan.metrics)), ("estimate", self.summary())]
         return "\n".join(f"{name:<10}{text}" for name, text in rows)
@@ -127,15 +155,30 @@ def open_session(x: Any, config: AuditConfig, *, real: Any = None, timer: StageT
     with timer.stage("features"):
         name = config.features or default_features(subject.output)
         names, unmeasured = _wanted(name, config, subject)
-        names += [aspect for aspect in ASPECTS if subject.output.kind == "image" and data is not None and aspect != name]
-        views = make_views(names, subject.output, device="cpu" if subject.sampler is None else subject.sampler.device,
-                           download=config.download, inception_weights=config.inception_weights)  # fmt: skip
+        names += [
+            aspect for aspect in ASPECTS if subject.output.kind == "image" and data is not None and aspect != name
+        ]
+        views = make_views(
+            names,
+            subject.output,
+            device="cpu" if subject.sampler is None else subject.sampler.device,
+            download=config.download,
+            inception_weights=config.inception_weights,
+        )
     trained = None
     if subject.sampler is not None:
         found = estimate_trained_scale(subject.sampler.generator)  # type: ignore[arg-type]
         trained = None if found is None else LatentScale(found.value, found.low, found.high, found.source)
-    study = AuditSession(config, subject, data, {view.name: view for view in views}, _plan(name, config, subject, data, trained), trained,
-                  (*subject.assumptions, *(() if data is None else data.assumptions(subject.output))), not_measured=unmeasured)  # fmt: skip
+    study = AuditSession(
+        config,
+        subject,
+        data,
+        {view.name: view for view in views},
+        _plan(name, config, subject, data, trained),
+        trained,
+        (*subject.assumptions, *(() if data is None else data.assumptions(subject.output))),
+        not_measured=unmeasured,
+    )
     with timer.stage("smoke test"):
         study.seconds_per_sample = _smoke(study)
     with timer.stage("discriminator"):
@@ -147,9 +190,15 @@ def _demand_class(subject: AuditSubject, config: AuditConfig) -> None:
     if config.class_ is None or subject.sampler is None:
         return
     if subject.classes is None:
-        raise ConfigError(f"--class is {config.class_}, and this generator has no classes", "leave --class out, or pass --classes and --condition")
+        raise ConfigError(
+            f"--class is {config.class_}, and this generator has no classes",
+            "leave --class out, or pass --classes and --condition",
+        )
     if config.class_ >= subject.classes:
-        raise ConfigError(f"--class is {config.class_}, and there are {subject.classes} classes", f"choose from 0 to {subject.classes - 1}")
+        raise ConfigError(
+            f"--class is {config.class_}, and there are {subject.classes} classes",
+            f"choose from 0 to {subject.classes - 1}",
+        )
 
 
 def _wanted(name: str, config: AuditConfig, subject: AuditSubject) -> tuple[list[str], dict[str, Measurement]]:
@@ -157,14 +206,22 @@ def _wanted(name: str, config: AuditConfig, subject: AuditSubject) -> tuple[list
     names, unmeasured = [name], {}
     on_gpu = subject.sampler is not None and subject.sampler.device.type != "cpu"
     for metric, (view, key) in INCEPTION_METRICS.items():
-        if metric in config.metrics or (subject.output.kind == "image" and on_gpu and has_local_weights("inception-v3-compat", config.inception_weights)):
+        if metric in config.metrics or (
+            subject.output.kind == "image"
+            and on_gpu
+            and has_local_weights("inception-v3-compat", config.inception_weights)
+        ):
             names.append(view)
         elif subject.output.kind == "image":
-            unmeasured[key] = Measurement.missing(f"needs Inception's weights: --metrics {metric} (with --download or --inception-weights FILE)")
+            unmeasured[key] = Measurement.missing(
+                f"needs Inception's weights: --metrics {metric} (with --download or --inception-weights FILE)"
+            )
     return names, unmeasured
 
 
-def _plan(view: str, config: AuditConfig, subject: AuditSubject, data: SampleSet | None, trained: LatentScale | None) -> AuditPlan:
+def _plan(
+    view: str, config: AuditConfig, subject: AuditSubject, data: SampleSet | None, trained: LatentScale | None
+) -> AuditPlan:
     device = "cpu" if subject.sampler is None else subject.sampler.device.type
     n = subject.available_samples(config.n_samples(device))
     if data is not None and config.n is None:
@@ -175,7 +232,10 @@ def _plan(view: str, config: AuditConfig, subject: AuditSubject, data: SampleSet
     sources = {"fake": sampled}
     if trained is not None and not trained.low <= config.scale <= trained.high:
         other = f"fake@{config.scale:g}"
-        sources = {"fake": dataclasses.replace(sampled, scale=trained.value), other: dataclasses.replace(sampled, name=other)}
+        sources = {
+            "fake": dataclasses.replace(sampled, scale=trained.value),
+            other: dataclasses.replace(sampled, name=other),
+        }
     conditional = subject.classes is not None and config.class_ is None
     names = () if data is None else data.class_names or ()
     question = MetricContext(view, n, config.seed, subject.output, data is not None, conditional, names, tuple(sources))
@@ -186,7 +246,16 @@ def _smoke(study: AuditSession) -> tuple[float, float]:
     """Draw and embed a few samples. Returns seconds per sample for each; raises what the run would have raised."""
     fake = study.plan.sources["fake"]
     start = time.perf_counter()
-    batch = next(iter(study.subject.batches(dataclasses.replace(fake, n=min(SMOKE_TEST_SAMPLES, fake.n)), SMOKE_TEST_SAMPLES, seed=study.config.seed, only_class=study.config.class_)))
+    batch = next(
+        iter(
+            study.subject.batches(
+                dataclasses.replace(fake, n=min(SMOKE_TEST_SAMPLES, fake.n)),
+                SMOKE_TEST_SAMPLES,
+                seed=study.config.seed,
+                only_class=study.config.class_,
+            )
+        )
+    )
     drawn = time.perf_counter()
     embed_batch(batch, list(study.views.values()), study.subject.output)
     done = time.perf_counter()
@@ -194,4 +263,3 @@ def _smoke(study: AuditSession) -> tuple[float, float]:
         next(iter(study.real.iter_batches(2, output=study.subject.output, limit=study.n_samples("real"))))
     count = max(1, len(batch.indices))
     return (drawn - start) / count, (done - drawn) / count
-

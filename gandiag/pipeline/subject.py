@@ -41,7 +41,9 @@ class AuditSubject:
         """How many samples there can be: as many as asked of a generator, at most all of a set."""
         return requested if self.samples is None else min(requested, self.samples.n)
 
-    def batches(self, source: SampleSource, batch_size: int, *, seed: int = 0, only_class: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, source: SampleSource, batch_size: int, *, seed: int = 0, only_class: int | None = None
+    ) -> Iterator[Batch]:
         """The stream of one source: indices 0 … n-1, samples in the output's range."""
         if self.sampler is not None:
             return generate_batches(self.sampler, source, source.n, batch_size, seed=seed, only_class=only_class)
@@ -76,7 +78,11 @@ def open_real_data(x: Any, config: AuditConfig, target: OutputSpec | None = None
 
 def make_sampler(network: LoadedGenerator, config: AuditConfig) -> Sampler:
     """The network ready to be sampled: on its device, with the prior that the flags or its statistics say."""
-    return Sampler(network if config.prior is not None else with_inferred_prior(network), device=config.device, batch_size=config.batch_size)
+    return Sampler(
+        network if config.prior is not None else with_inferred_prior(network),
+        device=config.device,
+        batch_size=config.batch_size,
+    )
 
 
 def with_inferred_prior(network: LoadedGenerator) -> LoadedGenerator:
@@ -84,16 +90,28 @@ def with_inferred_prior(network: LoadedGenerator) -> LoadedGenerator:
 
     Latents of deviation 3^-1/2 are those of U[-1, 1], which many training scripts draw; a normal of just that scale is not.
     """
-    found = estimate_trained_scale(network) if network.latent.prior == "normal" and network.trained_scale is None else None
+    found = (
+        estimate_trained_scale(network) if network.latent.prior == "normal" and network.trained_scale is None else None
+    )
     if found is None or found.low <= 1.0 <= found.high or not found.low <= prior_std("uniform") <= found.high:
         return network
-    said = Assumption("latent prior (--prior)", f"uniform on [-1, 1]: the latents of the training had deviation {found.value:.3f}", "batch-norm")
+    said = Assumption(
+        "latent prior (--prior)",
+        f"uniform on [-1, 1]: the latents of the training had deviation {found.value:.3f}",
+        "batch-norm",
+    )
     kept = tuple(entry for entry in network.assumptions if "--prior" not in entry.what)
     return replace(network, latent=replace(network.latent, prior="uniform"), assumptions=(*kept, said))
 
 
 def _of_sampler(sampler: Sampler) -> AuditSubject:
-    return AuditSubject(sampler.output, sampler=sampler, facts=dict(sampler.subject), assumptions=tuple(sampler.assumptions), notes=tuple(sampler.notes))
+    return AuditSubject(
+        sampler.output,
+        sampler=sampler,
+        facts=dict(sampler.subject),
+        assumptions=tuple(sampler.assumptions),
+        notes=tuple(sampler.notes),
+    )
 
 
 def _samples(x: Any, config: AuditConfig) -> AuditSubject:

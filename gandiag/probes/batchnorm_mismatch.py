@@ -31,11 +31,11 @@ def statistics_mismatch(network: LoadedGenerator, *, seed: int = 0, n: int = 256
     scale = estimate_trained_scale(network)
     z = sample_prior(n, network.latent.shape, network.latent.prior, seed) * (1.0 if scale is None else scale.value)
     labels = paired_labels(n, None if network.condition is None else network.classes or 1)
-    with override_sampling(network.module, noise_mode="random", noise_sampler=make_noise_sampler(seed, torch.arange(n))):
+    with override_sampling(
+        network.module, noise_mode="random", noise_sampler=make_noise_sampler(seed, torch.arange(n))
+    ):
         found = batchnorm_mismatch(network.forward, network.module, z, labels)
         if found is None or found < MAX_MISMATCH:
             return found
         again = batchnorm_mismatch(network.forward, network.module, z, labels, use_batch_stats=True)
     return found if again is None else min(found, again)
-
-

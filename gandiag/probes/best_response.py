@@ -54,7 +54,11 @@ class _Adam:
     """Kingma & Ba 2015, algorithm 1, in place; torch.optim would first import seconds' worth of compilers."""
 
     def __init__(self, module: nn.Module, rate: float) -> None:
-        self._entries = [(entry, torch.zeros_like(entry), torch.zeros_like(entry)) for entry in module.parameters() if entry.requires_grad]
+        self._entries = [
+            (entry, torch.zeros_like(entry), torch.zeros_like(entry))
+            for entry in module.parameters()
+            if entry.requires_grad
+        ]
         self._rate, self._steps = rate, 0
 
     @torch.no_grad()
@@ -83,7 +87,9 @@ class _Run(Generic[ResultT]):
     top: float = -math.inf
     done: int = 0
 
-    def go(self, until: int, every: int, loss: Callable[[nn.Module, int], Tensor], look: Callable[[nn.Module], ResultT]) -> None:
+    def go(
+        self, until: int, every: int, loss: Callable[[nn.Module, int], Tensor], look: Callable[[nn.Module], ResultT]
+    ) -> None:
         while self.done < until:
             found = loss(self.module, self.done)
             if not bool(torch.isfinite(found)):
@@ -102,8 +108,14 @@ class _Run(Generic[ResultT]):
                 self.top, self.kept = seen.value, copy.deepcopy(self.module)
 
 
-def best_response(initial_module: nn.Module, loss_fn: Callable[[nn.Module, int], Tensor], evaluate: Callable[[nn.Module], ResultT], *, steps: int,
-                  seed: int = 0) -> BestResponse[ResultT]:  # fmt: skip
+def best_response(
+    initial_module: nn.Module,
+    loss_fn: Callable[[nn.Module, int], Tensor],
+    evaluate: Callable[[nn.Module], ResultT],
+    *,
+    steps: int,
+    seed: int = 0,
+) -> BestResponse[ResultT]:
     """The best that `steps` steps find for a player against one who stands still.
 
     start: the player's network in eval mode, which is copied and not touched. `loss(module, k)`: what is to fall at step k, on a
@@ -141,5 +153,8 @@ def _copy(start: nn.Module, nudge: int | None) -> nn.Module:
         entry.requires_grad_(entry.is_floating_point())
         if rng is not None and entry.is_floating_point():
             with torch.no_grad():
-                entry.add_(torch.randn(entry.shape, generator=rng).to(entry) * (PERTURBATION_SCALE * entry.square().mean().sqrt()))
+                entry.add_(
+                    torch.randn(entry.shape, generator=rng).to(entry)
+                    * (PERTURBATION_SCALE * entry.square().mean().sqrt())
+                )
     return module

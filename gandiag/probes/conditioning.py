@@ -28,10 +28,14 @@ class Conditioning:
         `z_ignored`. Below 1 is normal: z carries what classes share.
         """
         points = prior_samples[: self.n_latents]
-        used = sorted({round(label) for label in torch.linspace(0, classes - 1, min(classes, self.max_classes)).tolist()})  # K labels
+        used = sorted(
+            {round(label) for label in torch.linspace(0, classes - 1, min(classes, self.max_classes)).tolist()}
+        )  # K labels
         if len(used) < 2:
             return MetricResult({"class_response": Measurement.missing("there is one class")})
-        made = torch.stack([forward(points, torch.full((len(points),), label)).flatten(1).float().cpu() for label in used])  # (K, P, D)
+        made = torch.stack(
+            [forward(points, torch.full((len(points),), label)).flatten(1).float().cpu() for label in used]
+        )  # (K, P, D)
         same_z = torch.stack([mean_pairwise_distance(made[:, i]) for i in range(made.shape[1])])  # (P,)
         rolled = torch.stack([made[k].roll(k + 1, dims=0) for k in range(len(used))])  # different z in every row
         other_z = torch.stack([mean_pairwise_distance(rolled[:, i]) for i in range(made.shape[1])]).mean()
@@ -39,7 +43,13 @@ class Conditioning:
             return MetricResult({"class_response": Measurement.missing("every output is the same")})
         ratio = same_z / other_z
         middle, error = float(ratio.mean()), 1.96 * float(ratio.std()) / len(ratio) ** 0.5
-        return MetricResult({"class_response": Measurement(middle, max(0.0, middle - error), middle + error, unit="ratio", better="higher", n=len(ratio))})
+        return MetricResult(
+            {
+                "class_response": Measurement(
+                    middle, max(0.0, middle - error), middle + error, unit="ratio", better="higher", n=len(ratio)
+                )
+            }
+        )
 
 
 def mean_pairwise_distance(rows: Tensor) -> Tensor:

@@ -97,7 +97,9 @@ class DualityGapResult:
     floor: float | None = None
 
 
-def duality_gap(players: GamePlayers, real: Tensor, *, budget: SearchBudget | None = None, seed: int = 0) -> DualityGapResult:
+def duality_gap(
+    players: GamePlayers, real: Tensor, *, budget: SearchBudget | None = None, seed: int = 0
+) -> DualityGapResult:
     """Both bounds on the value of the game, the gap between them, and how far the maximin player's outputs contract.
 
     real: (N, *shape) as D saw them, N >= 96; a third each, at most, is learnt from, chosen by and judged by. The networks are copied:
@@ -118,7 +120,9 @@ def _played(game: _Game, ask: SearchBudget, seed: int) -> DualityGapResult:
     with torch.no_grad():
         fake = players.sample_fn(players.generator, game.latents(_JUDGE))
         present = compute_payoffs(players.loss, players.discriminator(judged), players.discriminator(fake))
-        low = compute_payoffs(players.loss, players.discriminator(judged), players.discriminator(game.moved(maximin.module, _JUDGE)))
+        low = compute_payoffs(
+            players.loss, players.discriminator(judged), players.discriminator(game.moved(maximin.module, _JUDGE))
+        )
     gain, rates, n = estimate_mean(present - low), {"generator": maximin.learning_rate}, len(present)
     if players.loss == "wasserstein":
         return DualityGapResult(None, None, None, None, gain, before, after, maximin.history, rates, n)
@@ -126,8 +130,19 @@ def _played(game: _Game, ask: SearchBudget, seed: int) -> DualityGapResult:
     with torch.no_grad():
         high = compute_payoffs(players.loss, worst.module(judged), worst.module(fake))
     floor = _of_real(game, ask, seed) - float(low.mean())
-    return DualityGapResult(estimate_mean(present), estimate_mean(high), estimate_mean(low), estimate_mean(high - low), gain, before, after, maximin.history,
-               {**rates, "discriminator": worst.learning_rate}, n, floor)  # fmt: skip
+    return DualityGapResult(
+        estimate_mean(present),
+        estimate_mean(high),
+        estimate_mean(low),
+        estimate_mean(high - low),
+        gain,
+        before,
+        after,
+        maximin.history,
+        {**rates, "discriminator": worst.learning_rate},
+        n,
+        floor,
+    )
 
 
 def _of_real(game: _Game, ask: SearchBudget, seed: int) -> float:
@@ -211,7 +226,9 @@ def _split(real: Tensor, ask: SearchBudget, seed: int) -> _Parts:
 def _box(players: GamePlayers, parts: _Parts) -> tuple[Tensor, Tensor]:
     """Where G' may go: the declared range, else the box of the real and the present samples with a margin."""
     with torch.no_grad():
-        both = torch.cat([parts.choose, players.sample_fn(players.generator, torch.arange(_CHOOSE, _CHOOSE + len(parts.choose)))])
+        both = torch.cat(
+            [parts.choose, players.sample_fn(players.generator, torch.arange(_CHOOSE, _CHOOSE + len(parts.choose)))]
+        )
     low, high = both.amin(0), both.amax(0)  # (*shape)
     if players.value_range is not None:
         return low.clamp_max(players.value_range[0]).amin(), high.clamp_min(players.value_range[1]).amax()
@@ -238,13 +255,25 @@ class _Game:
         """G's search against a D that stands still: the maximin player."""
         with torch.no_grad():
             chosen = judge(self.parts.choose)
-        return best_response(self.players.generator, partial(self._pull, judge), partial(self._seen, judge, chosen), steps=steps, seed=seed)
+        return best_response(
+            self.players.generator,
+            partial(self._pull, judge),
+            partial(self._seen, judge, chosen),
+            steps=steps,
+            seed=seed,
+        )
 
     def climb(self, steps: int, seed: int, *, real_for_fake: bool = False) -> BestResponse[HeldOutOutputs]:
         """D's search against the present G, or against real samples in its place."""
         with torch.no_grad():
             fake = None if real_for_fake else self.players.sample_fn(self.players.generator, self.latents(_CHOOSE))
-        return best_response(self.players.discriminator, partial(self._tell, real_for_fake), partial(self._told, fake), steps=steps, seed=seed)
+        return best_response(
+            self.players.discriminator,
+            partial(self._tell, real_for_fake),
+            partial(self._told, fake),
+            steps=steps,
+            seed=seed,
+        )
 
     def _inside(self, x: Tensor) -> Tensor:
         return torch.maximum(torch.minimum(x, self.box[1]), self.box[0])
@@ -260,16 +289,24 @@ class _Game:
 
     def _seen(self, judge: nn.Module, chosen: Tensor, generator: nn.Module) -> HeldOutOutputs:
         made = self.moved(generator, _CHOOSE)
-        return HeldOutOutputs(-compute_payoffs(self.players.loss, chosen, judge(made)), *output_diversity(made, self.near))
+        return HeldOutOutputs(
+            -compute_payoffs(self.players.loss, chosen, judge(made)), *output_diversity(made, self.near)
+        )
 
     def _tell(self, real_for_fake: bool, judge: nn.Module, k: int) -> Tensor:
         if real_for_fake:
             one, other = self.parts.learn.chunk(2)
-            return -compute_payoffs(self.players.loss, judge(self.parts.minibatch(k, one)), judge(self.parts.minibatch(k, other))).mean()
+            return -compute_payoffs(
+                self.players.loss, judge(self.parts.minibatch(k, one)), judge(self.parts.minibatch(k, other))
+            ).mean()
         with torch.no_grad():
             fake = self._made(self.players.generator, k)
         return -compute_payoffs(self.players.loss, judge(self.parts.minibatch(k, self.parts.learn)), judge(fake)).mean()
 
     def _told(self, fake: Tensor | None, judge: nn.Module) -> HeldOutOutputs:
         real = self.parts.choose
-        return HeldOutOutputs(compute_payoffs(self.players.loss, *(judge(part) for part in ((real, fake) if fake is not None else real.chunk(2)))))
+        return HeldOutOutputs(
+            compute_payoffs(
+                self.players.loss, *(judge(part) for part in ((real, fake) if fake is not None else real.chunk(2)))
+            )
+        )

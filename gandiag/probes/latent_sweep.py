@@ -26,15 +26,31 @@ from gandiag.probes.output_distances import (
 from gandiag.record import Measurement
 
 N_REPLICATES = 12
-DUPLICATE_DISTANCE = 0.1  # two outputs are one if nearer than that share of the median distance to the nearest neighbour at scale 1
+DUPLICATE_DISTANCE = (
+    0.1  # two outputs are one if nearer than that share of the median distance to the nearest neighbour at scale 1
+)
 MIN_REACTION = 1e-3  # G does not react to scale if doubling z moves its outputs by less than that share of the distance between them
 MEASUREMENT_KEYS = ("scale_reaction", "scale_gain", "spread_smallest_scale")
-TRUNCATION_PSIS = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0, 1.15)  # truncations swept where scale does nothing: 1 is the network as trained
+TRUNCATION_PSIS = (
+    0.0,
+    0.25,
+    0.5,
+    0.7,
+    0.85,
+    1.0,
+    1.15,
+)  # truncations swept where scale does nothing: 1 is the network as trained
 NO_FLOOR_REASON = "asked of the generator: real data have no latent"
 
 
-def sweep_latent_scale(sample_at_scale: Callable[[float], Tensor], scales: Sequence[float], *, seed: int = 0, output: OutputSpec | None = None,
-             truncation: tuple[Callable[[float], Tensor], Sequence[float]] | None = None) -> MetricResult:  # fmt: skip
+def sweep_latent_scale(
+    sample_at_scale: Callable[[float], Tensor],
+    scales: Sequence[float],
+    *,
+    seed: int = 0,
+    output: OutputSpec | None = None,
+    truncation: tuple[Callable[[float], Tensor], Sequence[float]] | None = None,
+) -> MetricResult:
     """The section `response`, its curve, and three measurements.
 
     `sample_at(scale)`: outputs (N, *shape) of the *same* base latents at that scale, in the declared range of `output`.
@@ -69,7 +85,9 @@ def sweep_latent_scale(sample_at_scale: Callable[[float], Tensor], scales: Seque
     one = compute_output_distances(sample_psi(1.0), span)
     sweep = _sweep(sample_psi, sorted({float(psi) for psi in psis}), {1.0: one}, span)
     found = _told(sweep, one, {}, seed, axis="psi")
-    reason = "; ".join(part for part in (f"{why}; the truncation psi is swept instead", found.sections["response"]["reason"]) if part)
+    reason = "; ".join(
+        part for part in (f"{why}; the truncation psi is swept instead", found.sections["response"]["reason"]) if part
+    )
     return MetricResult(measured, {"response": {**found.sections["response"], "reason": reason}}, found.exhibits)
 
 
@@ -95,11 +113,24 @@ def _relative(moved: Tensor, between: float, n: int) -> Measurement:
         return Measurement(0.0, 0.0, 0.0, None, "of the distance between outputs", "neither", n, reason=NO_FLOOR_REASON)
     ratio = moved / between
     value, error = float(ratio.mean()), 1.96 * float(ratio.std()) / math.sqrt(n)
-    return Measurement(value, max(0.0, value - error), value + error, None, "of the distance between outputs", "neither", n, reason=NO_FLOOR_REASON)
+    return Measurement(
+        value,
+        max(0.0, value - error),
+        value + error,
+        None,
+        "of the distance between outputs",
+        "neither",
+        n,
+        reason=NO_FLOOR_REASON,
+    )
 
 
-def _sweep(sample_at: Callable[[float], Tensor], places: Sequence[float], known: dict[float, OutputDistances],
-           span: tuple[float, float] | None) -> dict[float, OutputDistances | None]:  # fmt: skip
+def _sweep(
+    sample_at: Callable[[float], Tensor],
+    places: Sequence[float],
+    known: dict[float, OutputDistances],
+    span: tuple[float, float] | None,
+) -> dict[float, OutputDistances | None]:
     """Every scale (or psi), those already sampled not again; None where the output cannot be measured."""
     sweep: dict[float, OutputDistances | None] = {}
     for place in places:
@@ -110,18 +141,32 @@ def _sweep(sample_at: Callable[[float], Tensor], places: Sequence[float], known:
     return sweep
 
 
-def _reference(sweep: dict[float, OutputDistances | None], one: OutputDistances, axis: str) -> tuple[OutputDistances | None, str | None]:
+def _reference(
+    sweep: dict[float, OutputDistances | None], one: OutputDistances, axis: str
+) -> tuple[OutputDistances | None, str | None]:
     """What spreads are relative to, and what to say where that is not scale (psi) 1."""
     if one.quantile > one.resolution:
         return one, None
     seen = [(place, spread) for place, spread in sweep.items() if spread is not None]
     place, largest = seen[-1] if seen else (1.0, one)
     if largest.quantile > largest.resolution:
-        return largest, f"at {axis} 1 at least {DISTANCE_QUANTILE:.0%} of the pairs of outputs are the same; spread is relative to {axis} {place:g}"
-    return None, f"at least {DISTANCE_QUANTILE:.0%} of the pairs of outputs are the same at every {axis}: spread is not a ratio of anything"
+        return (
+            largest,
+            f"at {axis} 1 at least {DISTANCE_QUANTILE:.0%} of the pairs of outputs are the same; spread is relative to {axis} {place:g}",
+        )
+    return (
+        None,
+        f"at least {DISTANCE_QUANTILE:.0%} of the pairs of outputs are the same at every {axis}: spread is not a ratio of anything",
+    )
 
 
-def _told(sweep: dict[float, OutputDistances | None], one: OutputDistances, measured: dict[str, Measurement], seed: int, axis: str = "scale") -> MetricResult:
+def _told(
+    sweep: dict[float, OutputDistances | None],
+    one: OutputDistances,
+    measured: dict[str, Measurement],
+    seed: int,
+    axis: str = "scale",
+) -> MetricResult:
     reference, reason = _reference(sweep, one, axis)
     threshold = max(DUPLICATE_DISTANCE * (reference or one).nearest_distance, one.resolution)
     points = [{axis: place} | _point(spread, reference, threshold, seed) for place, spread in sweep.items()]
@@ -131,28 +176,43 @@ def _told(sweep: dict[float, OutputDistances | None], one: OutputDistances, meas
         reason = said if reason is None else f"{reason}; {said}"
     if axis == "scale":
         measured = measured | {"scale_gain": _gain(points), "spread_smallest_scale": _smallest(points, one)}
-    shown = [key for key in ("spread", "spread_median", "duplicated", "saturated") if any(point[key] is not None for point in points)]
+    shown = [
+        key
+        for key in ("spread", "spread_median", "duplicated", "saturated")
+        if any(point[key] is not None for point in points)
+    ]
     lines = {key: [point[key] for point in points] for key in shown}
     over = "latent scale" if axis == "scale" else "truncation psi"
-    curve = line_plot("response", f"Spread of the outputs over the {over}, the same latents throughout", [point[axis] for point in points], lines)
+    curve = line_plot(
+        "response",
+        f"Spread of the outputs over the {over}, the same latents throughout",
+        [point[axis] for point in points],
+        lines,
+    )
     return MetricResult(measured, {"response": {"axis": axis, "reason": reason, "points": points}}, (curve,))
 
 
-def _point(spread: OutputDistances | None, reference: OutputDistances | None, threshold: float, seed: int) -> dict[str, Any]:
+def _point(
+    spread: OutputDistances | None, reference: OutputDistances | None, threshold: float, seed: int
+) -> dict[str, Any]:
     keys = ("spread", "spread_median", "spread_mean", "interval", "duplicated", "effective", "saturated")
     if spread is None:
         return dict.fromkeys(keys)
     near = max(threshold, spread.resolution)
     point = {
-        **dict.fromkeys(keys), "duplicated": float((nearest_distances(spread.distances) <= near).double().mean()),
-        "effective": len(spread.distances) ** 2 / float((spread.distances <= near).sum()), "saturated": spread.saturated_fraction,
+        **dict.fromkeys(keys),
+        "duplicated": float((nearest_distances(spread.distances) <= near).double().mean()),
+        "effective": len(spread.distances) ** 2 / float((spread.distances <= near).sum()),
+        "saturated": spread.saturated_fraction,
     }
     if reference is None:
         return point
     here, there = upper_triangle(spread.distances), upper_triangle(reference.distances)
     value = spread.quantile / reference.quantile
     return point | {
-        "spread": value, "spread_median": float(here.median() / there.median()), "spread_mean": float(here.mean() / there.mean()),
+        "spread": value,
+        "spread_median": float(here.median() / there.median()),
+        "spread_mean": float(here.mean() / there.mean()),
         "interval": _interval(value, spread, reference, seed),
     }
 
@@ -184,7 +244,9 @@ def _gain(points: list[dict[str, Any]]) -> Measurement:
     value = math.log(right["spread"] / left["spread"]) / run
     doubts = [point["interval"]["high"] - point["spread"] if point["interval"] else 0.0 for point in (left, right)]
     error = math.hypot(*(doubt / point["spread"] for doubt, point in zip(doubts, (left, right), strict=True))) / run
-    return Measurement(value, value - error, value + error, None, "d log spread / d log scale", "neither", 0, reason=NO_FLOOR_REASON)
+    return Measurement(
+        value, value - error, value + error, None, "d log spread / d log scale", "neither", 0, reason=NO_FLOOR_REASON
+    )
 
 
 def _smallest(points: list[dict[str, Any]], one: OutputDistances) -> Measurement:
@@ -195,4 +257,6 @@ def _smallest(points: list[dict[str, Any]], one: OutputDistances) -> Measurement
     first = found[0]
     low, high = (first["interval"]["low"], first["interval"]["high"]) if first["interval"] else (None, None)
     reason = f"at scale {first['scale']:g}; {NO_FLOOR_REASON}"
-    return Measurement(first["spread"], low, high, None, "of the spread at scale 1", "neither", len(one.distances), reason=reason)
+    return Measurement(
+        first["spread"], low, high, None, "of the spread at scale 1", "neither", len(one.distances), reason=reason
+    )

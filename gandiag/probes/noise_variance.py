@@ -41,11 +41,26 @@ class NoiseVariance:
         value = self._share(noise, centres)
         if value is None:
             return MetricResult({self.key: Measurement.missing("every output is the same, whatever latent and noise")})
-        others = torch.tensor([value if (part := self._share(noise[kept], centres[kept])) is None else part for kept in left_out], dtype=torch.float64)
+        others = torch.tensor(
+            [value if (part := self._share(noise[kept], centres[kept])) is None else part for kept in left_out],
+            dtype=torch.float64,
+        )
         error = 1.96 * float(((self.n_latents - 1) * others.var(unbiased=False)).sqrt())
         reason = f"{self.n_latents} latents, {self.n_noise_draws} draws of the noise inputs each"
-        return MetricResult({self.key: Measurement(value, max(0.0, value - error), min(1.0, value + error), None, "share of the variance", "lower",
-                                              self.n_latents * self.n_noise_draws, reason=reason)})  # fmt: skip
+        return MetricResult(
+            {
+                self.key: Measurement(
+                    value,
+                    max(0.0, value - error),
+                    min(1.0, value + error),
+                    None,
+                    "share of the variance",
+                    "lower",
+                    self.n_latents * self.n_noise_draws,
+                    reason=reason,
+                )
+            }
+        )
 
     def _share(self, noise: Tensor, centres: Tensor) -> float | None:
         inside = float(noise.mean())

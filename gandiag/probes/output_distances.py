@@ -51,13 +51,17 @@ def compute_output_distances(outputs: Tensor, value_range: tuple[float, float] |
     for start in range(0, flat.shape[1], CHUNK_SIZE):
         part = flat[:, start : start + CHUNK_SIZE].cpu().double()  # (N, d)
         if not bool(torch.isfinite(part).all()):
-            raise OutputError("the generator's output is not finite at this latent scale or psi", "leave this scale out with --scales")
+            raise OutputError(
+                "the generator's output is not finite at this latent scale or psi", "leave this scale out with --scales"
+            )
         square += float(part.square().sum())
         part = part - part.mean(0)
         gram += part @ part.T
     squared = gram.diagonal()[:, None] + gram.diagonal()[None] - 2 * gram
     distances = squared.clamp_min(0).sqrt().fill_diagonal_(0.0)  # (N, N)
-    return OutputDistances(distances, math.sqrt(square / max(1, len(flat))), None if value_range is None else _saturated(flat, value_range))
+    return OutputDistances(
+        distances, math.sqrt(square / max(1, len(flat))), None if value_range is None else _saturated(flat, value_range)
+    )
 
 
 def _saturated(flat: Tensor, span: tuple[float, float]) -> float:

@@ -27,7 +27,9 @@ class Sensitivity:
     max_axes: int = 128
     key: str = "sensitivity"
 
-    def measure(self, forward: Callable[[Tensor], Tensor], prior_samples: Tensor, latent: LatentSpec, *, seed: int = 0) -> MetricResult:
+    def measure(
+        self, forward: Callable[[Tensor], Tensor], prior_samples: Tensor, latent: LatentSpec, *, seed: int = 0
+    ) -> MetricResult:
         """`forward`: latents (N, *latent.shape) -> samples (N, ...); `base`: (>= points, *latent.shape) draws of the prior.
 
         latent_gain    RMS change of the output per RMS change of z, relative to output spread over latent spread: about 1 for
@@ -44,7 +46,9 @@ class Sensitivity:
         for axis in axes.tolist():
             moved = flat.clone()
             moved[:, axis] += STEP_SIZE * scale
-            columns.append((forward(moved.reshape(points.shape)).flatten(1).double().cpu() - here) / (STEP_SIZE * scale))
+            columns.append(
+                (forward(moved.reshape(points.shape)).flatten(1).double().cpu() - here) / (STEP_SIZE * scale)
+            )
         jacobian = torch.stack(columns, dim=2)  # (P, D, axes)
         return MetricResult(self._numbers(jacobian, _gap(here), _gap(flat.double()), flat.shape[1]))
 
@@ -61,13 +65,17 @@ class Sensitivity:
         gram = torch.einsum("pda,pdb->pab", jacobian, jacobian)  # (P, axes, axes)
         trace = gram.diagonal(dim1=1, dim2=2).sum(1)  # (P,)
         rank = trace.square() / gram.square().sum((1, 2)).clamp(min=1e-300)  # (P,)
-        per_value = (trace * dim / tried / jacobian.shape[1]).sqrt()  # (P,) RMS change of an output value per RMS change of z
+        per_value = (
+            trace * dim / tried / jacobian.shape[1]
+        ).sqrt()  # (P,) RMS change of an output value per RMS change of z
         gain = per_value * latent_gap / output_gap if output_gap > 0 else trace * 0
         dead = float((strength < DEAD_AXIS_RATIO * strongest).double().mean())
         return {
             "latent_gain": _spread(gain, "neither"),
             "latent_rank": _spread(rank, "neither"),
-            "dead_latents": Measurement(dead, unit="share", better="lower", n=tried, reason=f"{tried} of {dim} axes tried"),
+            "dead_latents": Measurement(
+                dead, unit="share", better="lower", n=tried, reason=f"{tried} of {dim} axes tried"
+            ),
         }
 
 
@@ -83,5 +91,8 @@ def _gap(rows: Tensor) -> float:
 
 
 def _spread(values: Tensor, better: str) -> Measurement:
-    middle, error = float(values.mean()), 1.96 * float(values.std()) / max(len(values), 1) ** 0.5 if len(values) > 1 else 0.0
+    middle, error = (
+        float(values.mean()),
+        1.96 * float(values.std()) / max(len(values), 1) ** 0.5 if len(values) > 1 else 0.0,
+    )
     return Measurement(middle, max(0.0, middle - error), middle + error, better=better, n=len(values))  # type: ignore[arg-type]

@@ -23,13 +23,23 @@ FIGURE_SIZE = (5.2, 3.0)  # inches at 72 dpi; the page enlarges the text on a ph
 TEXT_COLOR, GRID_COLOR = "#010203", "#010204"
 # Stand-ins that matplotlib accepts -> what the page paints. Order of the last ones: the order of the lines.
 CSS_COLORS = {
-    TEXT_COLOR: "var(--muted)", GRID_COLOR: "var(--rule)", "#010205": "var(--real)", "#010206": "var(--accent)",
-    "#010207": "var(--line-1)", "#010208": "var(--line-2)", "#010209": "var(--line-3)", "#01020a": "var(--line-4)",
+    TEXT_COLOR: "var(--muted)",
+    GRID_COLOR: "var(--rule)",
+    "#010205": "var(--real)",
+    "#010206": "var(--accent)",
+    "#010207": "var(--line-1)",
+    "#010208": "var(--line-2)",
+    "#010209": "var(--line-3)",
+    "#01020a": "var(--line-4)",
 }
 ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
 LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")
 SQUARE_FIGURE_SIZE = (4.6, 4.4)  # for points in the plane
-X_LABELS = {"response": "latent scale", "distances": "distance between two samples", "pairwise": "distance between two samples"}
+X_LABELS = {
+    "response": "latent scale",
+    "distances": "distance between two samples",
+    "pairwise": "distance between two samples",
+}
 
 
 class ChartError(ValueError):
@@ -60,9 +70,19 @@ def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
     draw = {"series": _series, "histogram": _histogram}.get(exhibit.kind)
     if draw is None:
         raise ChartError(f"kind {exhibit.kind}")
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": exhibit.id, "text.parse_math": False, "font.size": 10, "axes.unicode_minus": True}
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": exhibit.id,
+        "text.parse_math": False,
+        "font.size": 10,
+        "axes.unicode_minus": True,
+    }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=SQUARE_FIGURE_SIZE if exhibit.data.get("marks") == "points" else FIGURE_SIZE, dpi=72, layout="constrained")
+        figure = Figure(
+            figsize=SQUARE_FIGURE_SIZE if exhibit.data.get("marks") == "points" else FIGURE_SIZE,
+            dpi=72,
+            layout="constrained",
+        )
         try:
             legend = draw(figure, exhibit)
             if markers is not None:
@@ -82,7 +102,11 @@ def _axes(figure: Figure, exhibit: Exhibit) -> Axes:
     axes.grid(axis="y", color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=TEXT_COLOR, length=0, pad=5, which="both")
-    across = "truncation psi" if exhibit.id == "response" and "truncation psi" in exhibit.caption else X_LABELS.get(exhibit.id, "")
+    across = (
+        "truncation psi"
+        if exhibit.id == "response" and "truncation psi" in exhibit.caption
+        else X_LABELS.get(exhibit.id, "")
+    )
     axes.set_xlabel(across, color=TEXT_COLOR, labelpad=7)
     return axes
 
@@ -133,7 +157,16 @@ def _draw(axes: Axes, x: list[float], y: list[float], paint: str, points: bool) 
         axes.plot(x, y, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=paint, alpha=0.55)
     else:
         few = len(x) <= 30
-        axes.plot(x, y, color=paint, linewidth=2, marker="o" if few else "", markersize=4.5, solid_capstyle="round", solid_joinstyle="round")
+        axes.plot(
+            x,
+            y,
+            color=paint,
+            linewidth=2,
+            marker="o" if few else "",
+            markersize=4.5,
+            solid_capstyle="round",
+            solid_joinstyle="round",
+        )
 
 
 def _spread_axis(axes: Axes, x: list[float], kind: str) -> None:
@@ -188,7 +221,9 @@ def figure_to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+    )
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     for stand_in, paint in CSS_COLORS.items():
         text = text.replace(stand_in, paint)

@@ -16,7 +16,11 @@ def build_duality_gap_rows(record: Record) -> list[tuple[str, str]]:
     found = {key: entry for key, entry in record.measurements.items() if entry.status == "ok"}
     told = [*_values(found, record.game.get("chance")), *_maximin(record, found)]
     about = record.game.get("discriminator") or {}
-    parts = [formatting.format_value(about.get("where")), formatting.format_value(about.get("family")), f"{formatting.format_value(about.get('parameters'))} parameters"]
+    parts = [
+        formatting.format_value(about.get("where")),
+        formatting.format_value(about.get("family")),
+        f"{formatting.format_value(about.get('parameters'))} parameters",
+    ]
     told.append(("discriminator", ", ".join(parts)))
     told += [("assumed", _assumption(entry)) for entry in about.get("assumptions") or ()]
     return told
@@ -26,7 +30,11 @@ def _values(found: Mapping[str, Measurement], chance: Any) -> list[tuple[str, st
     if "duality_gap" not in found or not {"game_value", "game_upper", "game_lower"} <= found.keys():
         return []
     value, lower, upper = (found[key].value or 0.0 for key in ("game_value", "game_lower", "game_upper"))
-    floor = f", floor {formatting.format_number(found['duality_gap'].floor)}" if found["duality_gap"].floor is not None else ""
+    floor = (
+        f", floor {formatting.format_number(found['duality_gap'].floor)}"
+        if found["duality_gap"].floor is not None
+        else ""
+    )
     known = f" (a D that knows nothing: {chance:.2f})" if isinstance(chance, float) else ""
     return [
         ("value", f"{value:.2f} nats{known}, between {lower:.2f} and {upper:.2f}"),
@@ -44,11 +52,18 @@ def _maximin(record: Record, found: Mapping[str, Measurement]) -> list[tuple[str
     steps = f"{formatting.format_value(record.game.get('steps'))} steps of G at most"
     if not (record.game.get("rates") or {}).get("generator"):
         return [("D frozen", f"{steps}: nothing to gain, so that G stays where it is")]
-    return [("D frozen", f"{steps}: {formatting.format_number(before)} effective outputs become {_estimate(outputs)}, at {share}, for {_estimate(gain)} {gain.unit}")]
+    return [
+        (
+            "D frozen",
+            f"{steps}: {formatting.format_number(before)} effective outputs become {_estimate(outputs)}, at {share}, for {_estimate(gain)} {gain.unit}",
+        )
+    ]
 
 
 def _estimate(entry: Measurement) -> str:
-    return formatting.format_estimate({"value": entry.value, "low": entry.low, "high": entry.high}, formatting.format_number)
+    return formatting.format_estimate(
+        {"value": entry.value, "low": entry.low, "high": entry.high}, formatting.format_number
+    )
 
 
 def _assumption(entry: Mapping[str, Any]) -> str:

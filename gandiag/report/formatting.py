@@ -15,10 +15,17 @@ NOT_AVAILABLE = "–"
 LEVEL_LABELS = {"error": "FAIL", "warning": "WARN", "note": "note"}
 
 FAMILY_TEXT = {
-    "transposed": "transposed convolutions (a DCGAN or its kin)", "projected": "a linear layer, then convolutions", "mlp": "linear layers (MLP)",
+    "transposed": "transposed convolutions (a DCGAN or its kin)",
+    "projected": "a linear layer, then convolutions",
+    "mlp": "linear layers (MLP)",
     "pickled": "standard layers, in the order of the pickled modules",
-}  # fmt: skip
-VERDICT_LABELS = {"healthy": "HEALTHY", "collapsed": "COLLAPSED", "inconclusive": "INCONCLUSIVE", "not_degenerate": "NOT DEGENERATE"}
+}
+VERDICT_LABELS = {
+    "healthy": "HEALTHY",
+    "collapsed": "COLLAPSED",
+    "inconclusive": "INCONCLUSIVE",
+    "not_degenerate": "NOT DEGENERATE",
+}
 
 KIND_TEXT = {
     "complete": "complete collapse: nearly every sample is the same",
@@ -41,20 +48,40 @@ PROFILE_TEXT = {
     "off_manifold": "fidelity, not scored",
 }
 
-ASPECT_TEXT = {"color": "color and brightness", "texture": "fine structure", "layout": "where things are", "semantics": "what is shown"}
+ASPECT_TEXT = {
+    "color": "color and brightness",
+    "texture": "fine structure",
+    "layout": "where things are",
+    "semantics": "what is shown",
+}
 
 DIRECTION_SYMBOLS = {"higher": "↑ higher", "lower": "↓ lower", "neither": NOT_AVAILABLE}
 DIRECTION_TEXT = {"higher": "higher is better", "lower": "lower is better", "neither": "no direction"}
 
 _FRACTIONS = (
-    (0.0, "none"), (0.05, "a twentieth"), (0.1, "a tenth"), (0.2, "a fifth"), (0.25, "a quarter"), (1 / 3, "a third"), (0.4, "two fifths"), (0.5, "half"),
-    (0.6, "three fifths"), (2 / 3, "two thirds"), (0.75, "three quarters"), (0.8, "four fifths"), (0.9, "nine tenths"), (1.0, "all"),
+    (0.0, "none"),
+    (0.05, "a twentieth"),
+    (0.1, "a tenth"),
+    (0.2, "a fifth"),
+    (0.25, "a quarter"),
+    (1 / 3, "a third"),
+    (0.4, "two fifths"),
+    (0.5, "half"),
+    (0.6, "three fifths"),
+    (2 / 3, "two thirds"),
+    (0.75, "three quarters"),
+    (0.8, "four fifths"),
+    (0.9, "nine tenths"),
+    (1.0, "all"),
 )
 
 
 def escape_unprintable(text: Any) -> str:
     """Text that is safe on a terminal: whatever is not printable is shown as its escape. Checkpoint strings are attacker text."""
-    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode("ascii") for mark in str(text))
+    return "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for mark in str(text)
+    )
 
 
 def truncate_start(text: str, width: int) -> str:
@@ -89,7 +116,7 @@ def format_scale(value: Any) -> str:
 
 
 def format_interval(low: float | None, high: float | None, formatter: Any = format_number) -> str:
-    """"[0.44, 0.52]", or nothing where it is not known."""
+    """ "[0.44, 0.52]", or nothing where it is not known."""
     return "" if low is None or high is None else f"[{formatter(low)}, {formatter(high)}]"
 
 
@@ -168,7 +195,11 @@ def describe_fraction(value: float) -> str:
 def summarize_record(record: Record) -> str:
     """The result as a person would read it aloud, number first."""
     score = record.score
-    number_first = "" if score.value is None else f"{format_estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
+    number_first = (
+        ""
+        if score.value is None
+        else f"{format_estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
+    )
     return number_first + describe_score(record)
 
 
@@ -192,7 +223,11 @@ def _degeneracy(value: float) -> str:
 def _doubt(record: Record) -> str:
     score = record.score
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
-        needed = f"About {score.required_samples():,} samples would decide" if score.required_samples() else "More samples may decide"
+        needed = (
+            f"About {score.required_samples():,} samples would decide"
+            if score.required_samples()
+            else "More samples may decide"
+        )
         return f", give or take: the interval straddles the limit of {format_score(score.limit)}. {needed}."
     return ", but the evidence is not sufficient for a verdict."
 
@@ -205,7 +240,11 @@ def describe_sample_size(record: Record) -> str:
     told = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
     if score.power is None:
         return told
-    more = f", one of {format_score(score.limit)} with {score.required_samples():,} samples" if score.power > score.limit and score.required_samples() else ""
+    more = (
+        f", one of {format_score(score.limit)} with {score.required_samples():,} samples"
+        if score.power > score.limit and score.required_samples()
+        else ""
+    )
     return told + f"; a loss of {format_score(score.power)} would have been seen with probability 0.95{more}"
 
 
@@ -231,7 +270,9 @@ def first_rule_per_remedy(findings: Iterable[Finding], max_remedies: int | None 
 
 def format_evidence(entries: Mapping[str, Any]) -> str:
     """Evidence on one line."""
-    return " · ".join(f"{key_to_text(key)} {format_value(value)}" for key, value in sort_entries(entries) if value is not None)
+    return " · ".join(
+        f"{key_to_text(key)} {format_value(value)}" for key, value in sort_entries(entries) if value is not None
+    )
 
 
 def group_missing_measurements(record: Record) -> list[tuple[str, str]]:
@@ -241,7 +282,9 @@ def group_missing_measurements(record: Record) -> list[tuple[str, str]]:
     for key, entry in entries:
         if entry.status != "ok":
             reason = escape_unprintable(entry.reason or "no reason given")
-            reasons.setdefault(f"error: {reason}" if entry.status == "error" else reason, []).append(escape_unprintable(key))
+            reasons.setdefault(f"error: {reason}" if entry.status == "error" else reason, []).append(
+                escape_unprintable(key)
+            )
     if record.response and not record.response.get("points") and record.response.get("reason"):
         reasons.setdefault(escape_unprintable(record.response["reason"]), []).append("latent response")
     return [(", ".join(keys), reason) for reason, keys in reasons.items()]

@@ -23,14 +23,23 @@ def render_github(results: Sequence[GateResult]) -> str:
     lines = [line for one in results for line in _annotations(one)]
     failed = sum(not one.passed for one in results)
     lines += [f"{RESULT_LABELS[one.code]} {_message(one.subject)}" for one in results]
-    return "\n".join([*lines, f"gate: {failed} of {len(results)} failed, exit code {int(worst_exit_code(results))}"]) + "\n"
+    return (
+        "\n".join([*lines, f"gate: {failed} of {len(results)} failed, exit code {int(worst_exit_code(results))}"])
+        + "\n"
+    )
 
 
 def _annotations(one: GateResult) -> list[str]:
     if one.error is not None:
         return [_command("error", "could not be judged", f"{one.subject}: {one.error.message}. {one.error.hint}")]
-    found = [_command("error", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.failures()]
-    found += [_command("warning", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.checks if check.allowed]
+    found = [
+        _command("error", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.failures()
+    ]
+    found += [
+        _command("warning", f"{one.subject}: {check.key}", _told(one, check), check.where)
+        for check in one.checks
+        if check.allowed
+    ]
     found += [_command("notice", one.subject, remark) for remark in one.remarks]
     if one.code == ExitCode.OK:
         found += [_command("warning", f"{one.subject}: {finding.rule}", finding.text) for finding in one.findings()]

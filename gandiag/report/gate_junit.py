@@ -22,20 +22,31 @@ def render_junit(results: Sequence[GateResult]) -> str:
     """The XML document."""
     suites = [_suite(one) for one in results]
     counts = {name: sum(_counts(one)[name] for one in results) for name in ("tests", "failures", "errors")}
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="gandiag" {_attributes(counts)}>\n' + "".join(suites) + "</testsuites>\n"
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="gandiag" {_attributes(counts)}>\n'
+        + "".join(suites)
+        + "</testsuites>\n"
+    )
 
 
 def _suite(one: GateResult) -> str:
     verdict = "error" if one.record is None else one.record.verdict
-    rows = [_property("subject", one.subject), _property("verdict", verdict)] + [_property("remark", remark) for remark in one.remarks]
-    head = f"  <testsuite name={_quoted(one.subject)} {_attributes(_counts(one))} time=\"0\">\n    <properties>\n{''.join(rows)}    </properties>\n"
+    rows = [_property("subject", one.subject), _property("verdict", verdict)] + [
+        _property("remark", remark) for remark in one.remarks
+    ]
+    head = f'  <testsuite name={_quoted(one.subject)} {_attributes(_counts(one))} time="0">\n    <properties>\n{"".join(rows)}    </properties>\n'
     return head + _refusal(one) + "".join(_case(one, check) for check in one.checks) + "  </testsuite>\n"
 
 
 def _counts(one: GateResult) -> dict[str, int]:
     failures = sum(check.state == "violated" for check in one.checks)
     errors = sum(not check.ok and check.state != "violated" for check in one.checks) + (one.error is not None)
-    return {"tests": len(one.checks) + (one.error is not None), "failures": failures, "errors": errors, "skipped": sum(check.allowed for check in one.checks)}
+    return {
+        "tests": len(one.checks) + (one.error is not None),
+        "failures": failures,
+        "errors": errors,
+        "skipped": sum(check.allowed for check in one.checks),
+    }
 
 
 def _attributes(counts: dict[str, int]) -> str:
@@ -59,7 +70,7 @@ def _case(one: GateResult, check: Check) -> str:
         why = "\n".join(f"{finding.rule} {finding.text}" for finding in one.findings())
         inside = f"      <{kind} type={_quoted(check.state)} message={_quoted(describe_check(check))}>{_text(describe_check(check) + where)}\n{_text(why)}</{kind}>\n"
     out = f"      <system-out>{_text(f'{check.key} {format_check_value(check)} must be {check.must}{where}')}</system-out>\n"
-    return f"    <testcase classname={_quoted(_class(check))} name={_quoted(f'{check.key} {check.must}')} time=\"0\">\n{inside}{out}    </testcase>\n"
+    return f'    <testcase classname={_quoted(_class(check))} name={_quoted(f"{check.key} {check.must}")} time="0">\n{inside}{out}    </testcase>\n'
 
 
 def _class(check: Check) -> str:

@@ -14,8 +14,19 @@ from gandiag.verdict.gate import GateResult
 from gandiag.verdict.limits import Check
 
 SCHEMA = "gandiag.gate/1"
-RESULT_LABELS = {ExitCode.OK: "PASS", ExitCode.COLLAPSED: "FAIL", ExitCode.INSUFFICIENT: "UNCLEAR", ExitCode.CANNOT_RUN: "ERROR"}
-STATE_LABELS = {"passed": "ok", "violated": "violated", "inconclusive": "unclear", "unmeasured": "unmeasured", "degeneracy": "no real data"}
+RESULT_LABELS = {
+    ExitCode.OK: "PASS",
+    ExitCode.COLLAPSED: "FAIL",
+    ExitCode.INSUFFICIENT: "UNCLEAR",
+    ExitCode.CANNOT_RUN: "ERROR",
+}
+STATE_LABELS = {
+    "passed": "ok",
+    "violated": "violated",
+    "inconclusive": "unclear",
+    "unmeasured": "unmeasured",
+    "degeneracy": "no real data",
+}
 WIDTH = 100
 
 
@@ -37,7 +48,11 @@ def format_check_state(check: Check) -> str:
 
 def describe_check(check: Check) -> str:
     """One check as a sentence: "score is 0.48 [0.44, 0.52] and must be below 0.15"."""
-    told = formatting.escape_unprintable(check.key) + (f" is {format_check_value(check)} and" if check.value is not None else "") + f" must be {check.must}"
+    told = (
+        formatting.escape_unprintable(check.key)
+        + (f" is {format_check_value(check)} and" if check.value is not None else "")
+        + f" must be {check.must}"
+    )
     return told + (f": {formatting.escape_unprintable(check.reason)}" if check.reason else "")
 
 
@@ -50,14 +65,21 @@ def render_gate_text(results: Sequence[GateResult]) -> str:
 
 
 def _block(one: GateResult) -> str:
-    lines = [f"{RESULT_LABELS[one.code]}  {formatting.escape_unprintable(one.subject)}" + ("" if one.record is None else f"  {formatting.format_verdict(one.record)}")]
+    lines = [
+        f"{RESULT_LABELS[one.code]}  {formatting.escape_unprintable(one.subject)}"
+        + ("" if one.record is None else f"  {formatting.format_verdict(one.record)}")
+    ]
     if one.error is not None:
-        lines += _wrapped("  error: ", one.error.message) + (_wrapped("  hint:  ", one.error.hint) if one.error.hint else [])
+        lines += _wrapped("  error: ", one.error.message) + (
+            _wrapped("  hint:  ", one.error.hint) if one.error.hint else []
+        )
     order = {check: at for at, check in enumerate(one.failures())}
     checks = sorted(one.checks, key=lambda check: order.get(check, len(order)))
     widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, checks), strict=True)]
     for check in checks:
-        lines.append("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(_cells(check), widths, strict=True)).rstrip())
+        lines.append(
+            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(_cells(check), widths, strict=True)).rstrip()
+        )
         lines += _wrapped("      ", check.reason) if check.reason and check.state != "passed" else []
     if not one.passed:
         for finding in one.findings():
@@ -69,24 +91,47 @@ def _block(one: GateResult) -> str:
 
 def _cells(check: Check) -> tuple[str, ...]:
     must = check.must if check.must == "absent" else f"must be {check.must}"
-    return format_check_state(check), formatting.escape_unprintable(check.key), format_check_value(check), must, formatting.escape_unprintable(check.where)
+    return (
+        format_check_state(check),
+        formatting.escape_unprintable(check.key),
+        format_check_value(check),
+        must,
+        formatting.escape_unprintable(check.where),
+    )
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(formatting.escape_unprintable(text), WIDTH, initial_indent=formatting.escape_unprintable(head), subsequent_indent=" " * len(head), break_long_words=False)
+    return textwrap.wrap(
+        formatting.escape_unprintable(text),
+        WIDTH,
+        initial_indent=formatting.escape_unprintable(head),
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+    )
 
 
 def render_gate_json(results: Sequence[GateResult]) -> str:
     """One document, schema gandiag.gate/1: the code, and each subject with its checks."""
-    document = {"schema": SCHEMA, "code": int(worst_exit_code(results)), "subjects": [_document(one) for one in results]}
+    document = {
+        "schema": SCHEMA,
+        "code": int(worst_exit_code(results)),
+        "subjects": [_document(one) for one in results],
+    }
     return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _document(one: GateResult) -> dict[str, Any]:
     record = one.record
     return {
-        "subject": one.subject, "code": int(one.code), "checks": one.checks, "remarks": one.remarks,
-        "verdict": None if record is None else record.verdict, "score": None if record is None else record.score,
-        "findings": [{"rule": finding.rule, "level": finding.level, "text": finding.text} for finding in (record.findings if record else ())],
+        "subject": one.subject,
+        "code": int(one.code),
+        "checks": one.checks,
+        "remarks": one.remarks,
+        "verdict": None if record is None else record.verdict,
+        "score": None if record is None else record.score,
+        "findings": [
+            {"rule": finding.rule, "level": finding.level, "text": finding.text}
+            for finding in (record.findings if record else ())
+        ],
         "error": None if one.error is None else {"what": one.error.message, "hint": one.error.hint},
-    }  # fmt: skip
+    }

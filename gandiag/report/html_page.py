@@ -50,7 +50,11 @@ def render_html(record: Record) -> str:
 def render_fragment(record: Record) -> str:
     """A piece of HTML for a notebook: verdict, findings, profile and the first picture, with its own scoped style. No matplotlib."""
     pictures = [record_view.build_image(entry) for entry in record.exhibits if entry.kind == "image"]
-    return template_environment().get_template("fragment.html.jinja").render(**_parts(record), pictures=pictures[:1], css=load_css())
+    return (
+        template_environment()
+        .get_template("fragment.html.jinja")
+        .render(**_parts(record), pictures=pictures[:1], css=load_css())
+    )
 
 
 def _parts(record: Record) -> dict[str, Any]:
@@ -69,7 +73,10 @@ def _parts(record: Record) -> dict[str, Any]:
         "rest": record_view.build_measurement_rows(rest),
         "unmeasured": formatting.group_missing_measurements(record),
         "generator": record_view.build_generator_rows(record),
-        "assumptions": [[formatting.format_value(entry.get(part)) for part in ("what", "value", "source")] for entry in record.subject.get("assumptions") or ()],
+        "assumptions": [
+            [formatting.format_value(entry.get(part)) for part in ("what", "value", "source")]
+            for entry in record.subject.get("assumptions") or ()
+        ],
         "circumstances": provenance.build_provenance_rows(record),
         "remarks": provenance.collect_notes(record),
         "version": __version__,
@@ -82,7 +89,12 @@ def _exhibit(exhibit: Exhibit, record: Record) -> dict[str, Any]:
         return record_view.build_image(exhibit)
     from gandiag.report.charts import ChartError, draw_chart
 
-    about = {"kind": "chart", "id": exhibit.id, "title": record_view.get_exhibit_label(exhibit), "caption": exhibit.caption}
+    about = {
+        "kind": "chart",
+        "id": exhibit.id,
+        "title": record_view.get_exhibit_label(exhibit),
+        "caption": exhibit.caption,
+    }
     try:
         drawn = draw_chart(exhibit, _marks(record) if exhibit.id == "response" else None)
     except ChartError:
@@ -111,15 +123,31 @@ def _response(record: Record) -> list[Exhibit]:
     points, axis = record.response["points"], record.response.get("axis") or "scale"
     lines = {key: [point.get(key) for point in points] for key in table["keys"]}
     over = "truncation psi" if axis == "psi" else "latent scale"
-    return [Exhibit("response", "series", f"Samples over the {over}", {"x": [point.get(axis) for point in points], "lines": lines})]
+    return [
+        Exhibit(
+            "response",
+            "series",
+            f"Samples over the {over}",
+            {"x": [point.get(axis) for point in points], "lines": lines},
+        )
+    ]
 
 
 def _placed(exhibits: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Exhibits by the section that shows them."""
-    places: dict[str, list[dict[str, Any]]] = {"samples": [], "repeats": [], "modes": [], "response": [], "game": [], "rest": []}
+    places: dict[str, list[dict[str, Any]]] = {
+        "samples": [],
+        "repeats": [],
+        "modes": [],
+        "response": [],
+        "game": [],
+        "rest": [],
+    }
     for entry in exhibits:
         places[record_view.EXHIBIT_SECTIONS.get(entry["id"], "rest")].append(entry)
-    if not any(entry["kind"] == "image" for entry in places["repeats"]):  # a chart alone stands better beside the samples
+    if not any(
+        entry["kind"] == "image" for entry in places["repeats"]
+    ):  # a chart alone stands better beside the samples
         places["samples"] += places["repeats"]
         places["repeats"] = []
     return places
@@ -145,7 +173,12 @@ def template_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("gandiag", "data"), autoescape=True, undefined=StrictUndefined, finalize=_finalize, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("gandiag", "data"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -28,8 +28,15 @@ VERDICT_TEXT = {
 CURVE_LABELS = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
 
 
-def render_losses(document: Mapping[str, Any], findings: Sequence[Finding] = (), *, width: int = 80, color: bool = False, paths: Sequence[str] = (),
-                  verbose: bool = False) -> str:  # fmt: skip
+def render_losses(
+    document: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
+    *,
+    width: int = 80,
+    color: bool = False,
+    paths: Sequence[str] = (),
+    verbose: bool = False,
+) -> str:
     """The whole view as text that ends with a newline; at least 40 columns. `paths`: what was written, for the last line."""
     page = make_console(max(width, 40), color)
     _head(page, document)
@@ -43,7 +50,10 @@ def render_losses(document: Mapping[str, Any], findings: Sequence[Finding] = (),
     if document.get("spectrum"):
         print_section(page, "Spectrum", _spectrum(document, page.width - 4))
         print_section(page, "When it oscillates", _spectrogram(document, page.width - 4))
-    rows = [formatting.capitalize_first(formatting.escape_unprintable(note)) for note in (*document["doubts"], *document["notes"])]
+    rows = [
+        formatting.capitalize_first(formatting.escape_unprintable(note))
+        for note in (*document["doubts"], *document["notes"])
+    ]
     if rows:
         print_section(page, "Good to know", rows)
     if paths:
@@ -61,14 +71,21 @@ def _head(page: Console, document: Mapping[str, Any]) -> None:
     page.print(VERDICT_TEXT.get(verdict, ""))
     page.print()
     files = ", ".join(formatting.escape_unprintable(path) for path in read.get("files") or ())
-    print_padded(page, f"{files or 'series'}: {formatting.escape_unprintable(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses")
+    print_padded(
+        page,
+        f"{files or 'series'}: {formatting.escape_unprintable(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses",
+    )
     print_padded(page, describe_columns(document))
 
 
 def describe_columns(document: Mapping[str, Any]) -> str:
     """Which column is what, in words."""
     found = document["columns"]
-    parts = [f"{CURVE_LABELS[role]} = {formatting.escape_unprintable(name)}" for role in CURVE_LABELS if (name := found.get(role))]
+    parts = [
+        f"{CURVE_LABELS[role]} = {formatting.escape_unprintable(name)}"
+        for role in CURVE_LABELS
+        if (name := found.get(role))
+    ]
     parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not found.get(role)]
     return f"{', '.join(parts)}; steps: {formatting.escape_unprintable(found.get('step') or document['unit'])}"
 
@@ -77,10 +94,23 @@ def _curves(document: Mapping[str, Any], room: int) -> list[Any]:
     rows = []
     for role, curve in document["curves"].items():
         known = [value for value in curve["value"] if value is not None]
-        ends = f"{formatting.format_number(min(known))} to {formatting.format_number(max(known))}" if known else "no numbers"
-        rows.append(f"{CURVE_LABELS.get(role, role):<8}{draw_minmax_sparkline(curve['value'], min(room - 30, 60))}  {ends}")
+        ends = (
+            f"{formatting.format_number(min(known))} to {formatting.format_number(max(known))}"
+            if known
+            else "no numbers"
+        )
+        rows.append(
+            f"{CURVE_LABELS.get(role, role):<8}{draw_minmax_sparkline(curve['value'], min(room - 30, 60))}  {ends}"
+        )
     steps = [step for curve in document["curves"].values() for step in (curve["step"][0], curve["step"][-1])]
-    return [*rows, f"{'':<8}{document['unit']} {formatting.format_number(min(steps))} to {formatting.format_number(max(steps))}"] if steps else rows
+    return (
+        [
+            *rows,
+            f"{'':<8}{document['unit']} {formatting.format_number(min(steps))} to {formatting.format_number(max(steps))}",
+        ]
+        if steps
+        else rows
+    )
 
 
 def draw_minmax_sparkline(values: Sequence[float | None], width: int) -> str:
@@ -92,9 +122,15 @@ def draw_minmax_sparkline(values: Sequence[float | None], width: int) -> str:
     span, cells = (high - low) or 1.0, []
     width = max(1, min(width, len(values)))
     for at in range(width):
-        part = [value for value in values[at * len(values) // width : (at + 1) * len(values) // width] if value is not None]
+        part = [
+            value for value in values[at * len(values) // width : (at + 1) * len(values) // width] if value is not None
+        ]
         far = max(part, key=lambda value: abs(value - middle)) if part else None
-        cells.append(" " if far is None else BLOCK_CHARACTERS[min(int((far - low) / span * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)])
+        cells.append(
+            " "
+            if far is None
+            else BLOCK_CHARACTERS[min(int((far - low) / span * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)]
+        )
     return "".join(cells)
 
 
@@ -110,10 +146,17 @@ def _spectrum(document: Mapping[str, Any], room: int) -> list[Any]:
     for place, value, critical in zip(periods, found["power"], found["critical"], strict=True):
         at = min(int((high - place) / ((high - low) or 1.0) * size), size - 1)
         power[at] = max(power[at], math.log(max(value, 1e-300) / max(critical, 1e-300)))
-    shown = "".join(" " if cell <= -9 else "█" if cell >= 0 else BLOCK_CHARACTERS[max(0, min(6, int((cell + 4) / 4 * 7)))] for cell in power)
+    shown = "".join(
+        " " if cell <= -9 else "█" if cell >= 0 else BLOCK_CHARACTERS[max(0, min(6, int((cell + 4) / 4 * 7)))]
+        for cell in power
+    )
     ends = f"{formatting.format_number(math.exp(high))} … {formatting.format_number(math.exp(low))} {document['unit']}"
     rows = [f"power     {shown}", f"{'':<10}period {ends}; █ above the 5 % line of noise"]
-    rows[1:1] = [f"amplitude {draw_minmax_sparkline(found['course']['amplitude'], size)}  over time"] if len(found["course"]["amplitude"]) > 3 else []
+    rows[1:1] = (
+        [f"amplitude {draw_minmax_sparkline(found['course']['amplitude'], size)}  over time"]
+        if len(found["course"]["amplitude"]) > 3
+        else []
+    )
     return [*rows, describe_oscillation(document)] if line.get("p_value") is not None else rows
 
 
@@ -122,7 +165,11 @@ def _spectrogram(document: Mapping[str, Any], room: int) -> list[Any]:
     found, unit = document["spectrum"]["spectrogram"], formatting.escape_unprintable(document["unit"])
     ends = f"{formatting.format_number(found['step'][0])} … {formatting.format_number(found['step'][-1])} {unit}"
     told = f"{'':<10}{ends}; shade: {', '.join(f'{shade} {step:g}' for shade, step in zip(INTENSITY_CHARACTERS[1:], INTENSITY_THRESHOLDS, strict=True))} times the noise"
-    return [f"{'period':>8}", *draw_text_spectrogram(found, document["oscillation"].get("period"), min(room, 70)), f"{told}; · not known; ▸ the strongest line"]
+    return [
+        f"{'period':>8}",
+        *draw_text_spectrogram(found, document["oscillation"].get("period"), min(room, 70)),
+        f"{told}; · not known; ▸ the strongest line",
+    ]
 
 
 def describe_oscillation(document: Mapping[str, Any]) -> str:
@@ -132,5 +179,7 @@ def describe_oscillation(document: Mapping[str, Any]) -> str:
     told += f", amplitude {formatting.format_number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {formatting.format_number(line['p_value'])}"
     told += f" (noise alone does as much in {100 * line['p_value']:.2g} % of simulated logs)"
     if line.get("coherence") is not None:
-        told += f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"
+        told += (
+            f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"
+        )
     return told

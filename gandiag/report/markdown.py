@@ -15,7 +15,11 @@ from gandiag.report.gate_text import RESULT_LABELS, format_check_state, format_c
 from gandiag.verdict.gate import GateResult
 
 _MARKS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
-_LINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))  # what GitHub turns into links and mentions by itself
+_LINKS = (
+    ("://", "&#58;//"),
+    ("www.", "www&#46;"),
+    ("@", "@\u200b"),
+)  # what GitHub turns into links and mentions by itself
 
 
 def code_span(text: object) -> str:
@@ -42,28 +46,60 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[s
 def render_markdown(record: Record) -> str:
     """A record: verdict, sentence, findings with what to try, profile, aspects, measurements."""
     caveat = formatting.describe_caveat(record)
-    lines = [f"## {formatting.format_verdict(record)} {code_span(formatting.format_subject(record))}" if record.verdict in formatting.VERDICT_LABELS else f"## {code_span(formatting.format_verdict(record))}", ""]
-    lines += [escape_markdown(formatting.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""), ""]
+    lines = [
+        f"## {formatting.format_verdict(record)} {code_span(formatting.format_subject(record))}"
+        if record.verdict in formatting.VERDICT_LABELS
+        else f"## {code_span(formatting.format_verdict(record))}",
+        "",
+    ]
+    lines += [
+        escape_markdown(formatting.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""),
+        "",
+    ]
     lines += [line for finding in formatting.sort_findings(record) for line in _finding(finding)]
     for title, section in (("Where the variety went", record.profile), ("Which aspect", record.aspects)):
-        lines += format_table((title, "share lost"), [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in section.items()])
+        lines += format_table(
+            (title, "share lost"),
+            [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in section.items()],
+        )
     telling, _ = measurement_table.split_measurements(record)
-    rows = [(code_span(key), code_span(formatting.format_estimate({"value": row.value, "low": row.low, "high": row.high}, formatting.format_number)), code_span(formatting.format_number(row.floor)),
-             formatting.DIRECTION_SYMBOLS.get(row.better, formatting.NOT_AVAILABLE)) for key, row in telling]  # fmt: skip
+    rows = [
+        (
+            code_span(key),
+            code_span(
+                formatting.format_estimate(
+                    {"value": row.value, "low": row.low, "high": row.high}, formatting.format_number
+                )
+            ),
+            code_span(formatting.format_number(row.floor)),
+            formatting.DIRECTION_SYMBOLS.get(row.better, formatting.NOT_AVAILABLE),
+        )
+        for key, row in telling
+    ]
     lines += format_table(("measurement", "value", "real against real", "better"), rows)
-    missing = [f"- {code_span(keys)}: {escape_markdown(reason)}" for keys, reason in formatting.group_missing_measurements(record)]
+    missing = [
+        f"- {code_span(keys)}: {escape_markdown(reason)}"
+        for keys, reason in formatting.group_missing_measurements(record)
+    ]
     return "\n".join([*lines, *(["Not measured:", "", *missing, ""] if missing else [])]).rstrip() + "\n"
 
 
 def _finding(finding: Finding, remedies: int = 2) -> list[str]:
-    lines = [f"- **{formatting.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"]
-    lines += [f"  - try {rank}: {escape_markdown(_remedy(remedy))}" for rank, remedy in enumerate(finding.remedies[:remedies], 1)]
+    lines = [
+        f"- **{formatting.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"
+    ]
+    lines += [
+        f"  - try {rank}: {escape_markdown(_remedy(remedy))}"
+        for rank, remedy in enumerate(finding.remedies[:remedies], 1)
+    ]
     return [*lines, ""]
 
 
 def _remedy(remedy: Mapping[str, object]) -> str:
     told = formatting.format_value(remedy.get("title") or remedy.get("key"))
-    return f"{told}. {formatting.capitalize_first(formatting.format_value(remedy['why']))}" if remedy.get("why") else told
+    return (
+        f"{told}. {formatting.capitalize_first(formatting.format_value(remedy['why']))}" if remedy.get("why") else told
+    )
 
 
 def render_gate_markdown(results: Sequence[GateResult]) -> str:
@@ -83,13 +119,33 @@ def _rows(one: GateResult) -> list[tuple[str, ...]]:
     if one.error is not None:
         return [(RESULT_LABELS[one.code], code_span(one.subject), "", "", "", "", "")]
     checks = [*one.failures(), *(check for check in one.checks if check.ok)]
-    return [(escape_markdown(format_check_state(check)) if check.ok else f"**{escape_markdown(format_check_state(check))}**", code_span(one.subject), verdict, code_span(check.key), code_span(format_check_value(check)),
-             escape_markdown(check.must), code_span(check.where) if check.where else "") for check in checks]  # fmt: skip
+    return [
+        (
+            escape_markdown(format_check_state(check))
+            if check.ok
+            else f"**{escape_markdown(format_check_state(check))}**",
+            code_span(one.subject),
+            verdict,
+            code_span(check.key),
+            code_span(format_check_value(check)),
+            escape_markdown(check.must),
+            code_span(check.where) if check.where else "",
+        )
+        for check in checks
+    ]
 
 
 def _details(one: GateResult) -> list[str]:
-    lines = [] if one.error is None else [f"- {code_span(one.subject)} {escape_markdown(one.error.message)}. {escape_markdown(one.error.hint)}", ""]
-    lines += [f"- {code_span(one.subject)} {code_span(check.key)}: {escape_markdown(check.reason)}" for check in one.failures() if check.reason]
+    lines = (
+        []
+        if one.error is None
+        else [f"- {code_span(one.subject)} {escape_markdown(one.error.message)}. {escape_markdown(one.error.hint)}", ""]
+    )
+    lines += [
+        f"- {code_span(one.subject)} {code_span(check.key)}: {escape_markdown(check.reason)}"
+        for check in one.failures()
+        if check.reason
+    ]
     lines += [f"- {escape_markdown(remark)}" for remark in one.remarks]
     found = [line for finding in one.findings() for line in _finding(finding)] if not one.passed else []
     return [*lines, *([""] if lines else []), *([f"### {code_span(one.subject)}", "", *found] if found else [])]

@@ -15,7 +15,11 @@ def split_measurements(record: Record) -> tuple[MeasurementRows, MeasurementRows
     """(telling, rest), each by key. Telling: has a floor to compare with, and is no variant (`x_q05` beside `x`). Without floors, all are."""
     made = [(key, entry) for key, entry in sorted(record.measurements.items()) if entry.status == "ok"]
     keys = {key for key, _ in made}
-    telling = [(key, entry) for key, entry in made if entry.floor is not None and not any(key.startswith(other + "_") for other in keys)]
+    telling = [
+        (key, entry)
+        for key, entry in made
+        if entry.floor is not None and not any(key.startswith(other + "_") for other in keys)
+    ]
     return (telling, [row for row in made if row not in telling]) if telling else (made, [])
 
 
@@ -27,7 +31,11 @@ def display_unit(entry: Measurement) -> str:
 def read_class_score(entry: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """A class's score as {value, low, high}, and its spread in words, the only thing known without real data of the class."""
     score, spread = entry.get("score"), entry.get("spread")
-    inside = f"spread {format_estimate({'value': spread, 'low': entry.get('spread_low'), 'high': entry.get('spread_high')})}" if spread is not None else ""
+    inside = (
+        f"spread {format_estimate({'value': spread, 'low': entry.get('spread_low'), 'high': entry.get('spread_high')})}"
+        if spread is not None
+        else ""
+    )
     return (score if isinstance(score, Mapping) else {**entry, "value": score}), inside
 
 
@@ -35,5 +43,7 @@ def read_response(record: Record) -> tuple[str, list[str], list[Mapping[str, Any
     """(axis, columns, points) of the response: columns that hold a number somewhere, spread first."""
     points = [point for point in record.response.get("points") or () if isinstance(point, Mapping)]
     axis = record.response.get("axis") or "scale"
-    columns = {key for point in points for key, value in point.items() if key != axis and isinstance(value, (int, float))}
+    columns = {
+        key for point in points for key, value in point.items() if key != axis and isinstance(value, (int, float))
+    }
     return axis, sorted(columns, key=lambda key: (key != "spread", key)), points

@@ -75,7 +75,13 @@ def build_interval(value: Any, low: Any, high: Any) -> dict[str, Any] | None:
     if not isinstance(value, (int, float)):
         return None
     low, high = value if low is None else low, value if high is None else high
-    return {"text": formatting.format_score(value), "interval": formatting.format_interval(low, high, formatting.format_score), "at": to_bar_position(value), "from": to_bar_position(low), "to": to_bar_position(high)}
+    return {
+        "text": formatting.format_score(value),
+        "interval": formatting.format_interval(low, high, formatting.format_score),
+        "at": to_bar_position(value),
+        "from": to_bar_position(low),
+        "to": to_bar_position(high),
+    }
 
 
 def build_share_rows(entries: Mapping[str, Any], meanings: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -84,7 +90,14 @@ def build_share_rows(entries: Mapping[str, Any], meanings: Mapping[str, str]) ->
     for key in formatting.sort_known_first(entries, meanings):
         entry = entries[key] if isinstance(entries[key], Mapping) else {}
         mark = build_interval(entry.get("value"), entry.get("low"), entry.get("high"))
-        rows.append({"name": formatting.capitalize_first(formatting.key_to_text(key)), "meaning": meanings.get(key, ""), "span": mark, "beside": key == "off_manifold"})
+        rows.append(
+            {
+                "name": formatting.capitalize_first(formatting.key_to_text(key)),
+                "meaning": meanings.get(key, ""),
+                "span": mark,
+                "beside": key == "off_manifold",
+            }
+        )
     return rows
 
 
@@ -98,7 +111,11 @@ def build_findings(record: Record) -> list[dict[str, Any]]:
             "level": finding.level if finding.level in LEVEL_LABELS else "note",
             "label": LEVEL_LABELS.get(finding.level, "Note"),
             "text": formatting.capitalize_first(finding.text),
-            "evidence": [(formatting.key_to_text(key), formatting.format_value(value)) for key, value in formatting.sort_entries(finding.evidence) if value is not None],
+            "evidence": [
+                (formatting.key_to_text(key), formatting.format_value(value))
+                for key, value in formatting.sort_entries(finding.evidence)
+                if value is not None
+            ],
             "remedies": [build_remedy(entry, finding.rule, told) for entry in finding.remedies],
         }
         for finding in found
@@ -107,8 +124,15 @@ def build_findings(record: Record) -> list[dict[str, Any]]:
 
 def build_remedy(entry: Mapping[str, Any], rule: str, first_rules: Mapping[str, str]) -> dict[str, str]:
     """One remedy, every part as text; how, price and source only where it is told first, elsewhere `see` names that rule."""
-    texts = {part: formatting.format_value(entry[part]) if entry.get(part) else "" for part in ("title", "why", "how", "price", "source")}
-    texts |= {"title": formatting.capitalize_first(texts["title"] or formatting.format_value(entry.get("key"))), "why": formatting.capitalize_first(texts["why"]), "see": ""}
+    texts = {
+        part: formatting.format_value(entry[part]) if entry.get(part) else ""
+        for part in ("title", "why", "how", "price", "source")
+    }
+    texts |= {
+        "title": formatting.capitalize_first(texts["title"] or formatting.format_value(entry.get("key"))),
+        "why": formatting.capitalize_first(texts["why"]),
+        "see": "",
+    }
     first = first_rules.get(formatting.escape_unprintable(entry.get("key")), rule)
     return texts if first == rule else texts | {"how": "", "price": "", "source": "", "see": first}
 
@@ -140,7 +164,13 @@ def build_class_rows(record: Record) -> list[dict[str, Any]]:
     rows = []
     for entry in record.classes:
         score, inside = measurement_table.read_class_score(entry)
-        rows.append({"label": formatting.format_value(entry.get("label")), "inside": inside, "span": build_interval(score.get("value"), score.get("low"), score.get("high"))})
+        rows.append(
+            {
+                "label": formatting.format_value(entry.get("label")),
+                "inside": inside,
+                "span": build_interval(score.get("value"), score.get("low"), score.get("high")),
+            }
+        )
     return rows
 
 
@@ -150,10 +180,22 @@ def build_modes(record: Record) -> dict[str, Any]:
     found = "in the data" if about.get("covered") is not None else "found"
     facts = [
         (name, formatting.format_value(about[key]))
-        for key, name in (("found", found), ("covered", "covered"), ("effective", "effective number"), ("stability", "stability"))
+        for key, name in (
+            ("found", found),
+            ("covered", "covered"),
+            ("effective", "effective number"),
+            ("stability", "stability"),
+        )
         if about.get(key) is not None
     ]
-    missed = [(formatting.format_value(entry.get("mode")), format_percent(entry.get("share_real")), format_percent(entry.get("share_fake"))) for entry in about.get("missed") or ()]
+    missed = [
+        (
+            formatting.format_value(entry.get("mode")),
+            format_percent(entry.get("share_real")),
+            format_percent(entry.get("share_fake")),
+        )
+        for entry in about.get("missed") or ()
+    ]
     return {"facts": facts, "missed": missed}
 
 
@@ -165,8 +207,17 @@ def format_percent(value: Any) -> str:
 def build_response(record: Record) -> dict[str, Any]:
     """The sweep as a table: axis, columns, rows."""
     axis, columns, points = measurement_table.read_response(record)
-    rows = [[formatting.format_scale(point.get(axis)), *(formatting.format_number(point.get(key)) for key in columns)] for point in points]
-    return {"axis": formatting.key_to_text(axis), "keys": columns, "columns": [formatting.key_to_text(key) for key in columns], "rows": rows, "reason": record.response.get("reason")}
+    rows = [
+        [formatting.format_scale(point.get(axis)), *(formatting.format_number(point.get(key)) for key in columns)]
+        for point in points
+    ]
+    return {
+        "axis": formatting.key_to_text(axis),
+        "keys": columns,
+        "columns": [formatting.key_to_text(key) for key in columns],
+        "rows": rows,
+        "reason": record.response.get("reason"),
+    }
 
 
 def build_training(record: Record) -> dict[str, Any] | None:
@@ -174,9 +225,24 @@ def build_training(record: Record) -> dict[str, Any] | None:
     losses = record.training
     if not losses:
         return None
-    facts = [(formatting.key_to_text(key), formatting.format_value(value)) for key, value in (losses.get("oscillation") or {}).items() if value is not None]
-    events = [(formatting.format_value(event.get("step")), formatting.key_to_text(event.get("kind")), formatting.format_value(event.get("evidence"))) for event in losses.get("events") or ()]
-    return {"verdict": formatting.capitalize_first(formatting.key_to_text(losses.get("verdict") or "not judged")), "facts": facts, "events": events[:50]}
+    facts = [
+        (formatting.key_to_text(key), formatting.format_value(value))
+        for key, value in (losses.get("oscillation") or {}).items()
+        if value is not None
+    ]
+    events = [
+        (
+            formatting.format_value(event.get("step")),
+            formatting.key_to_text(event.get("kind")),
+            formatting.format_value(event.get("evidence")),
+        )
+        for event in losses.get("events") or ()
+    ]
+    return {
+        "verdict": formatting.capitalize_first(formatting.key_to_text(losses.get("verdict") or "not judged")),
+        "facts": facts,
+        "events": events[:50],
+    }
 
 
 def build_generator_rows(record: Record) -> list[tuple[str, str]]:
@@ -198,7 +264,12 @@ def build_image(exhibit: Exhibit) -> dict[str, Any]:
     columns, tile = exhibit.data.get("columns"), exhibit.data.get("tile")
     high_by = exhibit.data.get("rows")
     wide, high = 512, 512
-    if isinstance(columns, int) and isinstance(high_by, int) and isinstance(tile, int) and min(columns, high_by, tile) > 0:
+    if (
+        isinstance(columns, int)
+        and isinstance(high_by, int)
+        and isinstance(tile, int)
+        and min(columns, high_by, tile) > 0
+    ):
         wide, high = columns * tile, high_by * tile
     labels = [formatting.format_value(label) for label in exhibit.data.get("row_labels") or read_row_labels(exhibit)]
     return {
@@ -216,7 +287,9 @@ def build_image(exhibit: Exhibit) -> dict[str, Any]:
 def read_row_labels(exhibit: Exhibit) -> list[str]:
     """What the caption says of each row ("… rows: 0.02, 0.1"; "data: 61 %, 30 % (…)"); of use where it names as many as there are."""
     found = ROW_LABELS_PATTERN.search(exhibit.caption)
-    return [("× " if exhibit.id == "scales" else "") + part.strip() for part in found.group(1).split(",")] if found else []
+    return (
+        [("× " if exhibit.id == "scales" else "") + part.strip() for part in found.group(1).split(",")] if found else []
+    )
 
 
 def get_exhibit_label(exhibit: Exhibit) -> str:

@@ -23,8 +23,12 @@ METRIC_LABELS = {
     "pairwise_distance": ("MPD", "mean pairwise distance", ""),
     "pairwise_similarity": ("sim", "mean pairwise similarity", "MS-SSIM's like, SSIM's last term over whole vectors"),
 }
-GROUP_LABELS = {"null": "nothing lost", "collapse": "collapse", "control": "controls: fidelity faults alone, no variety lost",
-          "masked": "masked: collapse behind a fidelity fault"}  # fmt: skip
+GROUP_LABELS = {
+    "null": "nothing lost",
+    "collapse": "collapse",
+    "control": "controls: fidelity faults alone, no variety lost",
+    "masked": "masked: collapse behind a fidelity fault",
+}
 VERDICT_LABELS = {"healthy": "healthy", "collapsed": "collapsed", "inconclusive": "unsure"}
 LEGEND_TEXT = """\
 lost     the variety taken away, known by construction
@@ -48,9 +52,16 @@ def render_self_test(document: Mapping[str, Any], *, color: bool = False) -> str
         page.print(f"\n{dim} dimensions", style="bold")
         rows = [row for row in document["rows"] if row["dim"] == dim]
         for group, heading in GROUP_LABELS.items():
-            _group(page, heading, [row for row in rows if group == ("null" if row["group"] == "clean" else row["group"])], header=group == "null")
+            _group(
+                page,
+                heading,
+                [row for row in rows if group == ("null" if row["group"] == "clean" else row["group"])],
+                header=group == "null",
+            )
     keys = list(document["rows"][0]["metrics"])
-    titles = "\n".join(f"{METRIC_LABELS[key][0]:<9}{': '.join(part for part in METRIC_LABELS[key][1:] if part)}" for key in keys)
+    titles = "\n".join(
+        f"{METRIC_LABELS[key][0]:<9}{': '.join(part for part in METRIC_LABELS[key][1:] if part)}" for key in keys
+    )
     page.print("\n" + LEGEND_TEXT.format(limit=document["limit"], nulls=document["nulls"], titles=titles))
     _summary(page, document)
     written: str = page.file.getvalue()  # type: ignore[attr-defined]
@@ -61,8 +72,19 @@ def _page(color: bool) -> Console:
     from rich.console import Console
 
     # An empty environment: what is printed depends on the arguments alone.
-    return Console(file=io.StringIO(), width=WIDTH, color_system="standard" if color else None, force_terminal=color, no_color=not color,
-                   markup=False, emoji=False, highlight=False, force_jupyter=False, legacy_windows=False, _environ={})
+    return Console(
+        file=io.StringIO(),
+        width=WIDTH,
+        color_system="standard" if color else None,
+        force_terminal=color,
+        no_color=not color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_jupyter=False,
+        legacy_windows=False,
+        _environ={},
+    )
 
 
 def describe_result(document: Mapping[str, Any]) -> str:
@@ -76,10 +98,15 @@ def describe_result(document: Mapping[str, Any]) -> str:
 
 
 def _setting(document: Mapping[str, Any]) -> str:
-    covered, runs = (sum(share * row["repeats"] for row in document["rows"] for share in [row["covered"] if of else 1]) for of in (True, False))
+    covered, runs = (
+        sum(share * row["repeats"] for row in document["rows"] for share in [row["covered"] if of else 1])
+        for of in (True, False)
+    )
     seeds = f"seed{'s' * (len(document['seeds']) > 1)} {', '.join(map(str, document['seeds']))}"
-    return (f"{document['n']:,} generated against {document['n_real']:,} real samples each time, {seeds}.\n"
-            f"The 95 % interval held the truth in {covered:.0f} of {runs:.0f} comparisons ({covered / runs:.0%}).")
+    return (
+        f"{document['n']:,} generated against {document['n_real']:,} real samples each time, {seeds}.\n"
+        f"The 95 % interval held the truth in {covered:.0f} of {runs:.0f} comparisons ({covered / runs:.0%})."
+    )
 
 
 def _group(page: Console, heading: str, rows: Sequence[Mapping[str, Any]], *, header: bool) -> None:
@@ -102,9 +129,19 @@ def _group(page: Console, heading: str, rows: Sequence[Mapping[str, Any]], *, he
 def _cells(row: Mapping[str, Any]) -> list[str]:
     score = row["score"]
     words = [VERDICT_LABELS[name] for name in row["verdicts"]]
-    marks = [f"{format_short_number(found['value'])}{'*' if found['told'] else ' '}" for found in row["metrics"].values()]
-    return [row["name"], format_short_fraction(row["target"]), format_short_fraction(score["value"]), f"{format_short_fraction(score['low'])}–{format_short_fraction(score['high'])}",
-            words[0] if len(words) == 1 else "mixed", format_short_fraction(row["off_manifold"]), "yes" if row["ok"] else "OFF", *marks]
+    marks = [
+        f"{format_short_number(found['value'])}{'*' if found['told'] else ' '}" for found in row["metrics"].values()
+    ]
+    return [
+        row["name"],
+        format_short_fraction(row["target"]),
+        format_short_fraction(score["value"]),
+        f"{format_short_fraction(score['low'])}–{format_short_fraction(score['high'])}",
+        words[0] if len(words) == 1 else "mixed",
+        format_short_fraction(row["off_manifold"]),
+        "yes" if row["ok"] else "OFF",
+        *marks,
+    ]
 
 
 def _summary(page: Console, document: Mapping[str, Any]) -> None:
@@ -113,7 +150,12 @@ def _summary(page: Console, document: Mapping[str, Any]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     one = next(iter(document["summary"].values()))
-    for title, right in (("", False), (f"found of {one['of']}", True), (f"false alarms of {one['of_none']}", True), ("AUC", True)):
+    for title, right in (
+        ("", False),
+        (f"found of {one['of']}", True),
+        (f"false alarms of {one['of_none']}", True),
+        ("AUC", True),
+    ):
         table.add_column(title, no_wrap=True, justify="right" if right else "left")
     for key, found in document["summary"].items():
         name = "gandiag's score" if key == "score" else METRIC_LABELS[key][1]
@@ -121,8 +163,10 @@ def _summary(page: Console, document: Mapping[str, Any]) -> None:
         table.add_row(name, str(found["found"]), str(found["alarms"]), area, style="bold" if key == "score" else "")
     page.print(f"\nWho tells a loss of {document['lost']:.0%} or more from none, whatever the fidelity?", style="bold")
     page.print(table)
-    page.print("found, false alarms: rows marked *; for the score, rows called collapsed. AUC: the chance that a\n"
-               "row with such a loss reads worse than one with none; mean over dimensions, documented directions.")
+    page.print(
+        "found, false alarms: rows marked *; for the score, rows called collapsed. AUC: the chance that a\n"
+        "row with such a loss reads worse than one with none; mean over dimensions, documented directions."
+    )
 
 
 def format_short_fraction(value: float) -> str:

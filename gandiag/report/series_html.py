@@ -15,8 +15,13 @@ from gandiag.verdict.policy import verdict_exit_code
 ACCENT_CLASSES = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt"}
 
 
-def render_run_page(folder: str, points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]],
-                    failed: Sequence[tuple[str, str]] = ()) -> str:  # fmt: skip
+def render_run_page(
+    folder: str,
+    points: Sequence[tuple[float, Record]],
+    log: Mapping[str, Any] | None,
+    brackets: Sequence[Mapping[str, Any]],
+    failed: Sequence[tuple[str, str]] = (),
+) -> str:
     """The whole page. Loads jinja2 and matplotlib. Nothing is loaded from anywhere when it is shown."""
     svg, legend = draw_timeline(points, log, brackets)
     last = points[-1][1]
@@ -45,13 +50,29 @@ def render_run_page(folder: str, points: Sequence[tuple[float, Record]], log: Ma
 
 def _parts(points: Sequence[tuple[float, Record]]) -> list[str]:
     """The parts of the profile that any checkpoint has."""
-    return [key for key in formatting.PROFILE_TEXT if any(formatting.format_estimate(record.profile.get(key)) != formatting.NOT_AVAILABLE for _, record in points if record.profile.get(key))]
+    return [
+        key
+        for key in formatting.PROFILE_TEXT
+        if any(
+            formatting.format_estimate(record.profile.get(key)) != formatting.NOT_AVAILABLE
+            for _, record in points
+            if record.profile.get(key)
+        )
+    ]
 
 
 def _row(step: float, record: Record, parts: Sequence[str]) -> dict[str, Any]:
     score = {"value": record.score.value, "low": record.score.low, "high": record.score.high}
-    cells = [formatting.format_estimate(record.profile.get(key)) if record.profile.get(key) else formatting.NOT_AVAILABLE for key in parts]
-    return {"step": f"{step:,.10g}", "score": formatting.format_estimate(score), "cells": cells, "verdict": formatting.format_verdict(record).lower()}
+    cells = [
+        formatting.format_estimate(record.profile.get(key)) if record.profile.get(key) else formatting.NOT_AVAILABLE
+        for key in parts
+    ]
+    return {
+        "step": f"{step:,.10g}",
+        "score": formatting.format_estimate(score),
+        "cells": cells,
+        "verdict": formatting.format_verdict(record).lower(),
+    }
 
 
 def _event(event: Mapping[str, Any], unit: str) -> str:

@@ -29,7 +29,13 @@ def draw_spectrogram(spectrogram: Mapping[str, Any], period: float | None, unit:
 
     from gandiag.report.charts import figure_to_svg
 
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "spectrogram", "text.parse_math": False, "font.size": 10, "hatch.linewidth": 0.7}
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "spectrogram",
+        "text.parse_math": False,
+        "font.size": 10,
+        "hatch.linewidth": 0.7,
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(9.6, 3.6), dpi=72, layout="constrained")
         _draw(figure, spectrogram, period, unit)
@@ -44,11 +50,20 @@ def _draw(figure: Figure, found: Mapping[str, Any], period: float | None, unit: 
 
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
-    ratio = np.array([[math.nan if cell is None else cell for cell in row] for row in found["ratio"]], dtype=np.float64)  # (R, W)
+    ratio = np.array(
+        [[math.nan if cell is None else cell for cell in row] for row in found["ratio"]], dtype=np.float64
+    )  # (R, W)
     step, periods = np.array(found["step"]), np.array(found["period"])
     axes.patch.set_visible(False)
     scale = LogNorm(MIN_RATIO, MAX_RATIO)
-    cells = axes.pcolormesh(_edges(step), np.exp(_edges(np.log(periods))), np.maximum(ratio, 1e-6), norm=scale, cmap=COLORMAP, rasterized=True)
+    cells = axes.pcolormesh(
+        _edges(step),
+        np.exp(_edges(np.log(periods))),
+        np.maximum(ratio, 1e-6),
+        norm=scale,
+        cmap=COLORMAP,
+        rasterized=True,
+    )
     axes.set_yscale("log")
     _hatched(axes, step, periods, np.array(found["cone"]))
     if period is not None:
@@ -107,7 +122,9 @@ def draw_text_spectrogram(spectrogram: Mapping[str, Any], period: float | None, 
         periods, rows = spectrogram["period"][start : start + tall], spectrogram["ratio"][start : start + tall]
         marked = period is not None and _nearest(spectrogram["period"], period) in range(start, start + len(periods))
         text = "".join(_cell(spectrogram, rows, periods, at, size) for at in range(size))
-        shown.append(f"{formatting.format_number(math.sqrt(periods[0] * periods[-1])):>8}{'▸' if marked else ' '} {text.rstrip()}")
+        shown.append(
+            f"{formatting.format_number(math.sqrt(periods[0] * periods[-1])):>8}{'▸' if marked else ' '} {text.rstrip()}"
+        )
     return shown
 
 
@@ -115,9 +132,17 @@ def _nearest(periods: Sequence[float], period: float) -> int:
     return min(range(len(periods)), key=lambda at: abs(math.log(periods[at] / period)))
 
 
-def _cell(found: Mapping[str, Any], rows: Sequence[Sequence[float | None]], periods: Sequence[float], at: int, size: int) -> str:
+def _cell(
+    found: Mapping[str, Any], rows: Sequence[Sequence[float | None]], periods: Sequence[float], at: int, size: int
+) -> str:
     """The strongest of what falls on one cell; a dot where its windows reach beyond the log."""
-    columns = range(at * len(found["step"]) // size, max((at + 1) * len(found["step"]) // size, at * len(found["step"]) // size + 1))
-    known = [value for period, row in zip(periods, rows, strict=True) for place in columns
-             if (value := row[place]) is not None and period <= found["cone"][place]]  # fmt: skip
+    columns = range(
+        at * len(found["step"]) // size, max((at + 1) * len(found["step"]) // size, at * len(found["step"]) // size + 1)
+    )
+    known = [
+        value
+        for period, row in zip(periods, rows, strict=True)
+        for place in columns
+        if (value := row[place]) is not None and period <= found["cone"][place]
+    ]
     return INTENSITY_CHARACTERS[sum(max(known) >= step for step in INTENSITY_THRESHOLDS)] if known else "·"

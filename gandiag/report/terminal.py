@@ -21,7 +21,9 @@ LEVEL_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
 MAX_REMEDIES = 2
 
 
-def render_text(record: Record, *, width: int = 80, color: bool = False, paths: Sequence[str] = (), verbose: bool = False) -> str:
+def render_text(
+    record: Record, *, width: int = 80, color: bool = False, paths: Sequence[str] = (), verbose: bool = False
+) -> str:
     """The whole report as text that ends with a newline.
 
     `width`: columns, at least 40. `color`: ANSI colors; without, there is no control character in it but the newline.
@@ -43,15 +45,29 @@ def make_console(width: int, color: bool) -> Console:
 
     # An empty environment: what is printed depends on the arguments alone.
     return Console(
-        file=io.StringIO(), width=width, height=100, color_system="standard" if color else None, force_terminal=color, no_color=not color,
-        markup=False, emoji=False, highlight=False, force_jupyter=False, legacy_windows=False, _environ={},
+        file=io.StringIO(),
+        width=width,
+        height=100,
+        color_system="standard" if color else None,
+        force_terminal=color,
+        no_color=not color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_jupyter=False,
+        legacy_windows=False,
+        _environ={},
     )
 
 
 def _head(page: Console, record: Record) -> None:
     from rich.text import Text
 
-    color, word, beside = VERDICT_COLORS.get(record.verdict, "white"), formatting.format_verdict(record), formatting.describe_caveat(record)
+    color, word, beside = (
+        VERDICT_COLORS.get(record.verdict, "white"),
+        formatting.format_verdict(record),
+        formatting.describe_caveat(record),
+    )
     room = page.width - len(word) - 2 - (len(beside) + 4 if beside else 0)
     path = formatting.format_subject(record)
     fits = room >= min(len(path), 12)
@@ -102,8 +118,13 @@ def print_finding(page: Console, finding: Finding, max_remedies: int | None, fir
     grid = Table.grid(padding=(0, 1), expand=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    level = Text(formatting.LEVEL_LABELS.get(finding.level, formatting.escape_unprintable(finding.level)), style=LEVEL_COLORS.get(finding.level, ""))
-    body = Text(formatting.escape_unprintable(finding.rule), style="bold").append(f"  {formatting.escape_unprintable(finding.text)}", style="not bold")
+    level = Text(
+        formatting.LEVEL_LABELS.get(finding.level, formatting.escape_unprintable(finding.level)),
+        style=LEVEL_COLORS.get(finding.level, ""),
+    )
+    body = Text(formatting.escape_unprintable(finding.rule), style="bold").append(
+        f"  {formatting.escape_unprintable(finding.text)}", style="not bold"
+    )
     grid.add_row(level, body)
     if finding.evidence:
         grid.add_row("", Text(formatting.format_evidence(finding.evidence), style="dim"))
@@ -111,14 +132,24 @@ def print_finding(page: Console, finding: Finding, max_remedies: int | None, fir
         where = first_rules.get(formatting.escape_unprintable(remedy.get("key")), finding.rule)
         grid.add_row("", Text(_remedy(rank, remedy, where if where != finding.rule else "")))
     if max_remedies is not None and len(finding.remedies) > max_remedies:
-        grid.add_row("", Text(f"and {len(finding.remedies) - max_remedies} more: gandiag explain {formatting.escape_unprintable(finding.rule)}", style="dim"))
+        grid.add_row(
+            "",
+            Text(
+                f"and {len(finding.remedies) - max_remedies} more: gandiag explain {formatting.escape_unprintable(finding.rule)}",
+                style="dim",
+            ),
+        )
     print_padded(page, grid)
 
 
 def _remedy(rank: int, remedy: Mapping[str, Any], told_at: str) -> str:
     """One remedy as a sentence or two; price and source only where it is told first."""
     told = f"try {rank}: {formatting.format_value(remedy.get('title') or remedy.get('key'))}"
-    told += f". {formatting.capitalize_first(formatting.format_value(remedy['why']).rstrip('.'))}" if remedy.get("why") else ""
+    told += (
+        f". {formatting.capitalize_first(formatting.format_value(remedy['why']).rstrip('.'))}"
+        if remedy.get("why")
+        else ""
+    )
     if told_at:
         return f"{told} (price and source: {formatting.escape_unprintable(told_at)})."
     told += f". Price: {formatting.format_value(remedy['price']).rstrip('.')}" if remedy.get("price") else ""
@@ -128,7 +159,10 @@ def _remedy(rank: int, remedy: Mapping[str, Any], told_at: str) -> str:
 def _short(source: str) -> str:
     """A source without the titles of papers: "Mao et al. 2019, Mode Seeking GANs, arXiv:1903.05628" -> authors, year and number."""
     papers = (paper.split(", ") for paper in source.split("; "))
-    return "; ".join(f"{paper[0]}, {paper[-1]}" if len(paper) > 1 and paper[-1].startswith("arXiv:") else ", ".join(paper) for paper in papers)
+    return "; ".join(
+        f"{paper[0]}, {paper[-1]}" if len(paper) > 1 and paper[-1].startswith("arXiv:") else ", ".join(paper)
+        for paper in papers
+    )
 
 
 def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
@@ -137,7 +171,9 @@ def _foot(page: Console, record: Record, paths: Sequence[str]) -> None:
     print_section(page, "Not measured", rows)
     if record.exhibits and not any(".html" in path for path in paths):
         page.print()
-        page.print(f"{len(record.exhibits)} exhibits to look at: gandiag report RECORD -f html -o report.html", style="dim")
+        page.print(
+            f"{len(record.exhibits)} exhibits to look at: gandiag report RECORD -f html -o report.html", style="dim"
+        )
     if paths:
         page.print()
         # Never broken: a path that is wrapped cannot be copied.

@@ -25,10 +25,18 @@ MAX_UNIT_LENGTH = 6  # of a unit
 def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
     """(title, renderables) of every section that this Record has something for, in reading order."""
     entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
-        ("Where the variety went", _profile), ("Which aspect", _aspects), ("Modes", _modes), ("Classes, worst first", _classes),
-        ("Reaction to the latent scale", _response), ("Training", _training), ("The game between G and D", _game),
-        ("Measurements", _measurements), ("The generator", _generator),
-        ("Assumed", _assumed), ("Good to know", provenance.collect_notes), ("How it was measured", _provenance),
+        ("Where the variety went", _profile),
+        ("Which aspect", _aspects),
+        ("Modes", _modes),
+        ("Classes, worst first", _classes),
+        ("Reaction to the latent scale", _response),
+        ("Training", _training),
+        ("The game between G and D", _game),
+        ("Measurements", _measurements),
+        ("The generator", _generator),
+        ("Assumed", _assumed),
+        ("Good to know", provenance.collect_notes),
+        ("How it was measured", _provenance),
     )
     for title, build in entries:
         body = build(record)
@@ -38,10 +46,17 @@ def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, 
         yield "More measurements", [make_measurement_table(measurement_table.split_measurements(record)[1])]
     seconds = record.provenance.get("seconds")
     if verbose and isinstance(seconds, Mapping):
-        yield "Seconds per stage", _pairs([(formatting.key_to_text(stage), formatting.format_number(took)) for stage, took in seconds.items()])
+        yield (
+            "Seconds per stage",
+            _pairs(
+                [(formatting.key_to_text(stage), formatting.format_number(took)) for stage, took in seconds.items()]
+            ),
+        )
 
 
-def draw_bar(value: float | None, low: float | None, high: float | None, width: int = BAR_WIDTH, limit: float | None = None) -> str:
+def draw_bar(
+    value: float | None, low: float | None, high: float | None, width: int = BAR_WIDTH, limit: float | None = None
+) -> str:
     """A share in [0, 1] as text: █ up to the lower end, ▒ the interval, · the rest, | the limit."""
     if value is None:
         return ""
@@ -68,7 +83,9 @@ def make_table(*columns: str, header: Sequence[str] = ()) -> Table:
 
     table = Table(box=None, show_header=bool(header), padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for place, side in enumerate(columns):
-        table.add_column(header[place] if header else "", justify="right" if side == "right" else "left", overflow="fold")
+        table.add_column(
+            header[place] if header else "", justify="right" if side == "right" else "left", overflow="fold"
+        )
     return table
 
 
@@ -104,13 +121,21 @@ def _modes(record: Record) -> list[Any]:
         return []
     counts = {"covered", "found"} <= modes.keys()
     facts = [_counted(modes)] if counts else []
-    facts += [f"{key} {formatting.format_value(modes[key])}" for key in ("effective", "stability") if modes.get(key) is not None]
+    facts += [
+        f"{key} {formatting.format_value(modes[key])}"
+        for key in ("effective", "stability")
+        if modes.get(key) is not None
+    ]
     missed = list(modes.get("missed") or ())
     if not missed:
         return [" · ".join(facts)]
     table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
     for entry in missed[:MAX_ROWS]:
-        table.add_row(formatting.format_value(entry.get("mode")), _percent(entry.get("share_real")), _percent(entry.get("share_fake")))
+        table.add_row(
+            formatting.format_value(entry.get("mode")),
+            _percent(entry.get("share_real")),
+            _percent(entry.get("share_fake")),
+        )
     return [" · ".join(facts), table, *_rest(missed, "missed modes")]
 
 
@@ -128,7 +153,12 @@ def _classes(record: Record) -> list[Any]:
     table = make_table("left", "left", "left", "left")
     for entry in record.classes[:MAX_ROWS]:
         score, inside = measurement_table.read_class_score(entry)
-        table.add_row(formatting.format_value(entry.get("label")), formatting.format_estimate(score), draw_bar(score.get("value"), score.get("low"), score.get("high")), inside)
+        table.add_row(
+            formatting.format_value(entry.get("label")),
+            formatting.format_estimate(score),
+            draw_bar(score.get("value"), score.get("low"), score.get("high")),
+            inside,
+        )
     return [table, *_rest(record.classes, "classes")]
 
 
@@ -137,12 +167,29 @@ def _response(record: Record) -> list[Any]:
     keys = keys[:MAX_RESPONSE_COLUMNS]
     if not points:
         return [formatting.escape_unprintable(record.response["reason"])] if record.response.get("reason") else []
-    table = make_table("right", *("right" for _ in keys), "left", header=(formatting.key_to_text(axis), *(formatting.key_to_text(key) for key in keys), ""))
+    table = make_table(
+        "right",
+        *("right" for _ in keys),
+        "left",
+        header=(formatting.key_to_text(axis), *(formatting.key_to_text(key) for key in keys), ""),
+    )
     for point in points:
-        table.add_row(formatting.format_scale(point.get(axis)), *(formatting.format_number(point.get(key)) for key in keys), _mark(record, axis, point.get(axis)))
+        table.add_row(
+            formatting.format_scale(point.get(axis)),
+            *(formatting.format_number(point.get(key)) for key in keys),
+            _mark(record, axis, point.get(axis)),
+        )
     spark = draw_sparkline([point.get("spread") for point in points])
-    caption = f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {formatting.key_to_text(axis)} 1)" if spark else ""
-    why = formatting.escape_unprintable(record.response["reason"]) if axis == "psi" and record.response.get("reason") else ""
+    caption = (
+        f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {formatting.key_to_text(axis)} 1)"
+        if spark
+        else ""
+    )
+    why = (
+        formatting.escape_unprintable(record.response["reason"])
+        if axis == "psi" and record.response.get("reason")
+        else ""
+    )
     return [table, *(line for line in (caption, why, describe_noise_share(record)) if line)]
 
 
@@ -172,7 +219,12 @@ def draw_sparkline(values: Sequence[float | None]) -> str:
     if len(known) < 3 or not max(known) > 0:
         return ""
     top = max(known)
-    return "".join(" " if value is None else BLOCK_CHARACTERS[min(int(max(value, 0.0) / top * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)] for value in values)
+    return "".join(
+        " "
+        if value is None
+        else BLOCK_CHARACTERS[min(int(max(value, 0.0) / top * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)]
+        for value in values
+    )
 
 
 def _training(record: Record) -> list[Any]:
@@ -182,7 +234,10 @@ def _training(record: Record) -> list[Any]:
     rows = [f"losses: {formatting.key_to_text(losses.get('verdict') or 'not judged')}"]
     rows += [f"oscillation: {formatting.format_evidence(losses['oscillation'])}"] if losses.get("oscillation") else []
     events = list(losses.get("events") or ())
-    rows += [f"step {formatting.format_value(event.get('step'))}: {formatting.key_to_text(event.get('kind'))} ({formatting.format_value(event.get('evidence'))})" for event in events[:MAX_ROWS]]
+    rows += [
+        f"step {formatting.format_value(event.get('step'))}: {formatting.key_to_text(event.get('kind'))} ({formatting.format_value(event.get('evidence'))})"
+        for event in events[:MAX_ROWS]
+    ]
     return [*rows, *_rest(events, "events")]
 
 
@@ -194,13 +249,19 @@ def _measurements(record: Record) -> list[Any]:
     telling, rest = measurement_table.split_measurements(record)
     if not telling:
         return []
-    floors = ["floor: the same number between two parts of the real data"] if any(entry.floor is not None for _, entry in telling) else []
+    floors = (
+        ["floor: the same number between two parts of the real data"]
+        if any(entry.floor is not None for _, entry in telling)
+        else []
+    )
     return [make_measurement_table(telling), *floors, *([f"and {len(rest)} more with -v"] if rest else [])]
 
 
 def make_measurement_table(rows: Sequence[tuple[str, Measurement]]) -> Table:
     """A table of measurements: value, interval, floor, n and direction."""
-    table = make_table("left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better"))
+    table = make_table(
+        "left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better")
+    )
     for key, entry in rows:
         table.add_row(formatting.escape_unprintable(key), *format_measurement(entry))
     return table
@@ -235,7 +296,10 @@ def _generator(record: Record) -> list[Any]:
 
 def _assumed(record: Record) -> list[Any]:
     entries = record.subject.get("assumptions") or ()
-    return [f"{formatting.format_value(entry.get('what'))}: {formatting.format_value(entry.get('value'))} ({formatting.format_value(entry.get('source'))})" for entry in entries]
+    return [
+        f"{formatting.format_value(entry.get('what'))}: {formatting.format_value(entry.get('value'))} ({formatting.format_value(entry.get('source'))})"
+        for entry in entries
+    ]
 
 
 def _provenance(record: Record) -> list[Any]:

@@ -16,7 +16,9 @@ LOSS_LABELS = (("generator", "loss of G"), ("discriminator", "loss of D"))
 CheckpointRecords = Sequence[tuple[float, Record]]
 
 
-def draw_timeline(points: CheckpointRecords, log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[str, str]]]:
+def draw_timeline(
+    points: CheckpointRecords, log: Mapping[str, Any] | None, brackets: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[tuple[str, str]]]:
     """SVG, and the legend of the profile (name, CSS color). Shaded: where variety fell; dotted: events of the log. Loads matplotlib."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -24,7 +26,11 @@ def draw_timeline(points: CheckpointRecords, log: Mapping[str, Any] | None, brac
     from gandiag.report.charts import figure_to_svg
 
     curves = [(title, curve) for role, title in LOSS_LABELS if (curve := ((log or {}).get("curves") or {}).get(role))]
-    parts = [key for key in formatting.PROFILE_TEXT if any(_value(record.profile.get(key)) is not None for _, record in points)]
+    parts = [
+        key
+        for key in formatting.PROFILE_TEXT
+        if any(_value(record.profile.get(key)) is not None for _, record in points)
+    ]
     rows = 1 + bool(parts) + len(curves)
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": "timeline", "text.parse_math": False, "font.size": 10}
     with matplotlib.rc_context(style):
@@ -60,10 +66,18 @@ def _scores(axes: Axes, points: CheckpointRecords) -> None:
 
     known = [(step, record.score) for step, record in points if record.score.value is not None]
     step, value = [step for step, _ in known], [float(score.value or 0.0) for _, score in known]
-    low = [float(score.value or 0.0) - float(score.low if score.low is not None else score.value or 0.0) for _, score in known]
-    high = [float(score.high if score.high is not None else score.value or 0.0) - float(score.value or 0.0) for _, score in known]
+    low = [
+        float(score.value or 0.0) - float(score.low if score.low is not None else score.value or 0.0)
+        for _, score in known
+    ]
+    high = [
+        float(score.high if score.high is not None else score.value or 0.0) - float(score.value or 0.0)
+        for _, score in known
+    ]
     spans = [[max(0.0, bar) for bar in low], [max(0.0, bar) for bar in high]]
-    axes.errorbar(step, value, yerr=spans, color=ROLE_COLORS["fake"], marker="o", markersize=5, linewidth=1.8, capsize=3)
+    axes.errorbar(
+        step, value, yerr=spans, color=ROLE_COLORS["fake"], marker="o", markersize=5, linewidth=1.8, capsize=3
+    )
     _named(axes, "score")
     axes.set_ylim(-0.03, 1.03)
 
@@ -73,10 +87,19 @@ def _profile(axes: Axes, points: CheckpointRecords, parts: Sequence[str]) -> lis
 
     for key, paint in zip(parts, LINE_COLORS, strict=False):
         values = [_value(record.profile.get(key)) for _, record in points]
-        axes.plot([step for step, _ in points], [math.nan if value is None else value for value in values], color=paint, marker="o", markersize=3.5)
+        axes.plot(
+            [step for step, _ in points],
+            [math.nan if value is None else value for value in values],
+            color=paint,
+            marker="o",
+            markersize=3.5,
+        )
     _named(axes, "profile")
     axes.set_ylim(-0.03, 1.03)
-    return [(f"{formatting.key_to_text(key)}: {formatting.PROFILE_TEXT[key]}", CSS_COLORS[paint]) for key, paint in zip(parts, LINE_COLORS, strict=False)]
+    return [
+        (f"{formatting.key_to_text(key)}: {formatting.PROFILE_TEXT[key]}", CSS_COLORS[paint])
+        for key, paint in zip(parts, LINE_COLORS, strict=False)
+    ]
 
 
 def _curve(axes: Axes, title: str, curve: Mapping[str, Any]) -> None:

@@ -30,8 +30,21 @@ except ImportError:  # a Python that was built without it
 else:
     _LZMA = (lzma.LZMAError,)
 # What numpy and zipfile raise for files that are cut short, damaged, encrypted or not theirs
-_UNREADABLE: tuple[type[Exception], ...] = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError, MemoryError,
-                                            tokenize.TokenError, zipfile.BadZipFile, zlib.error, *_LZMA)  # fmt: skip
+_UNREADABLE: tuple[type[Exception], ...] = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    *_LZMA,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +73,12 @@ class ArrayReader:
         if output.kind == "series" and math.prod(tail) == math.prod(output.shape):
             return _series(self, output.shape)
         if output.kind == "image" and len(tail) == 1 and tail[0] == math.prod(output.shape):
-            note = Assumption("real vectors", f"of length {tail[0]}, read as images {output.shape}", "generator's output")
-            return _ranged(replace(self, kind="image", shape=output.shape, layout="flat", notes=(*self.notes, note)), output)
+            note = Assumption(
+                "real vectors", f"of length {tail[0]}, read as images {output.shape}", "generator's output"
+            )
+            return _ranged(
+                replace(self, kind="image", shape=output.shape, layout="flat", notes=(*self.notes, note)), output
+            )
         return self
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -69,20 +86,29 @@ class ArrayReader:
         values = torch.from_numpy(np.ascontiguousarray(self.array[indices.numpy()]))
         labels = None if self.labels is None else self.labels[indices]
         if self.kind != "image":
-            return self._finite(_series_order(values.float(), self.layout).reshape(len(values), *self.shape), indices), labels
-        values = {"NHWC": lambda: values.permute(0, 3, 1, 2), "NHW": lambda: values[:, None]}.get(self.layout, lambda: values)()
+            return self._finite(
+                _series_order(values.float(), self.layout).reshape(len(values), *self.shape), indices
+            ), labels
+        values = {"NHWC": lambda: values.permute(0, 3, 1, 2), "NHW": lambda: values[:, None]}.get(
+            self.layout, lambda: values
+        )()
         values = values.reshape(len(values), *self.shape)
         if values.dtype == torch.uint8 and self.range == (0.0, 255.0):
             return values, labels
         low, high = self.range or (0.0, 1.0)
         unit = self._finite(values.float(), indices).sub(low).div(high - low)
         if len(unit) and not (float(unit.min()) >= -0.01 and float(unit.max()) <= 1.01):
-            raise SourceError(f"{self.name}: values leave the range {low:g} to {high:g} that most of them keep", "scale the images to [0, 1]")
+            raise SourceError(
+                f"{self.name}: values leave the range {low:g} to {high:g} that most of them keep",
+                "scale the images to [0, 1]",
+            )
         return unit.clamp(0, 1), labels
 
     def fingerprint(self, indices: Tensor) -> str:
         """Type, shape, labels, and the contents of `indices`."""
-        digest = hashlib.blake2b(f"{self.array.dtype}|{self.array.shape}|{self.kind}|{self.layout}|{self.range}".encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            f"{self.array.dtype}|{self.array.shape}|{self.kind}|{self.layout}|{self.range}".encode(), digest_size=16
+        )
         for rows in chunk_slices(len(indices), 1024):
             digest.update(np.ascontiguousarray(self.array[indices[rows].numpy()]).tobytes())
         if self.labels is not None:
@@ -92,7 +118,9 @@ class ArrayReader:
     def _finite(self, values: Tensor, indices: Tensor) -> Tensor:
         bad = ~torch.isfinite(values.flatten(1)).all(1)
         if bool(bad.any()):
-            raise SourceError(f"{self.name}: sample {int(indices[bad.nonzero()[0]])} holds NaN or infinity", "remove such samples")
+            raise SourceError(
+                f"{self.name}: sample {int(indices[bad.nonzero()[0]])} holds NaN or infinity", "remove such samples"
+            )
         return values
 
 
@@ -102,7 +130,9 @@ def read_npy(path: Path) -> np.ndarray[Any, Any]:
         with np.errstate(over="ignore"):  # of the sizes that a damaged header declares: they are refused below
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except _UNREADABLE as broken:
-        raise SourceError(f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.save, without Python objects in it") from None
+        raise SourceError(
+            f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.save, without Python objects in it"
+        ) from None
 
 
 def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor | None]:
@@ -114,7 +144,9 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor 
             array = _member(stored, chosen)
             labels = next((_member(stored, name) for name in LABEL_KEYS if name in names and name != chosen), None)
     except _UNREADABLE as broken:
-        raise SourceError(f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects in it") from None
+        raise SourceError(
+            f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects in it"
+        ) from None
     fits = labels is not None and labels.dtype.kind in "iu" and labels.shape == array.shape[:1]
     return array, torch.from_numpy(labels.astype(np.int64)) if fits and labels is not None else None
 
@@ -127,7 +159,9 @@ def _member(stored: Any, name: str) -> np.ndarray[Any, Any]:
     shape, dtype, held = _header(stored, name)
     claimed = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or claimed != held:
-        raise ValueError(f"{name} holds Python objects" if dtype.hasobject else f"{name} claims {claimed:,} bytes and holds {held:,}")
+        raise ValueError(
+            f"{name} holds Python objects" if dtype.hasobject else f"{name} claims {claimed:,} bytes and holds {held:,}"
+        )
     return np.asarray(stored[name])
 
 
@@ -167,7 +201,9 @@ def open_array(array: Any, name: str, *, labels: Tensor | None = None, kind: Sam
     if array.dtype.kind not in "biuf":
         raise SourceError(f"{name} holds {array.dtype} values", "give numbers")
     if array.ndim < 2 or 0 in array.shape[1:]:
-        raise SourceError(f"{name} has the shape {array.shape}", "give (N, D) vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) images")
+        raise SourceError(
+            f"{name} has the shape {array.shape}", "give (N, D) vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) images"
+        )
     plain = ArrayReader(array, name, "vector", array.shape[1:], labels=labels)
     if kind == "series":
         return _series(plain, None)
@@ -182,7 +218,10 @@ def _image(rows: ArrayReader, *, first: bool) -> ArrayReader:
     if len(tail) == 2:
         return _ranged(replace(rows, kind="image", shape=(1, *tail), layout="NHW"), None)
     if len(tail) != 3 or not (tail[0] in _COLOURS or tail[2] in _COLOURS):
-        raise SourceError(f"{rows.name} has the shape {rows.array.shape}, which is no set of images", "give (N, H, W, 3), (N, 3, H, W), or (N, D) vectors")
+        raise SourceError(
+            f"{rows.name} has the shape {rows.array.shape}, which is no set of images",
+            "give (N, H, W, 3), (N, 3, H, W), or (N, D) vectors",
+        )
     channels_first = tail[0] in _COLOURS and (first or tail[2] not in _COLOURS)
     if channels_first:
         return _ranged(replace(rows, kind="image", shape=tail, layout="NCHW"), None)
@@ -195,10 +234,18 @@ def _ranged(rows: ArrayReader, fit: OutputSpec | None) -> ArrayReader:
     looked = np.asarray(rows.array[::step])
     low, high = (float(looked.min()), float(looked.max())) if looked.size else (0.0, 1.0)
     found = infer_value_range(low, high, rows.array.dtype)
-    if found is None and fit is not None and fit.range is not None and fit.range[0] - 1e-3 <= low and high <= fit.range[1] + 1e-3:
+    if (
+        found is None
+        and fit is not None
+        and fit.range is not None
+        and fit.range[0] - 1e-3 <= low
+        and high <= fit.range[1] + 1e-3
+    ):
         found = fit.range
     if found is None:
-        raise SourceError(f"{rows.name}: image values run from {low:g} to {high:g}", "scale them to [0, 1], or save 8-bit images")
+        raise SourceError(
+            f"{rows.name}: image values run from {low:g} to {high:g}", "scale them to [0, 1], or save 8-bit images"
+        )
     note = Assumption("range of the samples", f"{found[0]:g},{found[1]:g}", "values")
     return replace(rows, range=found, notes=(*rows.notes, note))
 

@@ -14,7 +14,9 @@ from gandiag.interfaces import OutputSpec
 def select_device(name: str | torch.device) -> torch.device:
     """ "auto": CUDA, then MPS, then CPU. ConfigError for a device that is not there."""
     if str(name) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     device = torch.device(name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
     if not there:
@@ -35,7 +37,9 @@ def is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
     said = str(problem).lower()
-    return isinstance(problem, RuntimeError) and any(word in said for word in ("out of memory", "not enough memory", "can't allocate memory"))
+    return isinstance(problem, RuntimeError) and any(
+        word in said for word in ("out of memory", "not enough memory", "can't allocate memory")
+    )
 
 
 def is_on_device(module: nn.Module, device: torch.device) -> bool:

@@ -53,7 +53,9 @@ class FolderFiles:
             real = os.path.realpath(folder)
             below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
             if real not in seen:
-                yield from ((Path(folder) / name).relative_to(self.root).as_posix() for name in names if is_image_name(name))
+                yield from (
+                    (Path(folder) / name).relative_to(self.root).as_posix() for name in names if is_image_name(name)
+                )
             seen.add(real)
 
 
@@ -124,7 +126,9 @@ class ImageReader:
 def open_image_files(files: ImageFiles, name: str) -> ImageReader:
     """Survey the headers: sizes, channels, unreadable files, classes."""
     if not files.names:
-        raise SourceError(f"{name} holds no images", f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint")
+        raise SourceError(
+            f"{name} holds no images", f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint"
+        )
     labels, class_names = labels_from_folders(files.names)
     rows = ImageReader(files, name, labels, class_names)
     step = max(1, -(-len(files.names) // _SURVEYED))
@@ -141,7 +145,9 @@ def open_image_files(files: ImageFiles, name: str) -> ImageReader:
 def labels_from_folders(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...] | None]:
     """Labels from the first folder below the common one, where every image has one and there are at least two."""
     parts = [PurePosixPath(name).parent.parts for name in names]
-    depth = next((depth for depth, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), min(map(len, parts)))
+    depth = next(
+        (depth for depth, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), min(map(len, parts))
+    )
     if any(len(each) <= depth for each in parts):
         return None, None
     found = sorted({each[depth] for each in parts})
@@ -188,4 +194,6 @@ class _told:
     def __exit__(self, kind: Any, problem: BaseException | None, trace: Any) -> None:
         self._quiet.__exit__(kind, problem, trace)
         if isinstance(problem, Exception):
-            raise SourceError(f"{self._name} cannot be read as an image: {problem}", "remove it or write it again") from problem
+            raise SourceError(
+                f"{self._name} cannot be read as an image: {problem}", "remove it or write it again"
+            ) from problem

@@ -69,7 +69,9 @@ def sample_normal(indices: Tensor, size: int, *, seed: int) -> Tensor:
 
 def sample_uniform(indices: Tensor, size: int, *, seed: int) -> Tensor:
     """Uniform numbers in (0, 1), never the ends: (B, size) float64, a function of (seed, index, column) only."""
-    stream = _mix(_mix(torch.tensor(_signed(seed))) + (indices.to(torch.int64) + 1) * _GOLDEN)  # (B,) one stream an index
+    stream = _mix(
+        _mix(torch.tensor(_signed(seed))) + (indices.to(torch.int64) + 1) * _GOLDEN
+    )  # (B,) one stream an index
     counter = (torch.arange(size, dtype=torch.int64) + 1) * _GOLDEN  # (size,)
     bits = _mix(stream[:, None] + counter)  # (B, size) int64
     return ((bits >> 12) & 0xFFFFFFFFFFFFF).double().add_(0.5).mul_(2.0**-52)

@@ -20,7 +20,11 @@ def hash_module_state(module: nn.Module) -> str:
     """A hash of all that an audit must not change: parameters, buffers, train flags, requires_grad, devices, batch-norm knobs."""
     digest = hashlib.blake2b(digest_size=16)
     for name, child in module.named_modules():
-        knobs = (getattr(child, "momentum", None), getattr(child, "track_running_stats", None)) if isinstance(child, _BatchNorm) else ()
+        knobs = (
+            (getattr(child, "momentum", None), getattr(child, "track_running_stats", None))
+            if isinstance(child, _BatchNorm)
+            else ()
+        )
         digest.update(f"{name}|{_training(child)}|{knobs}".encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|{tensor.device}|{tensor.requires_grad}".encode())
@@ -83,7 +87,10 @@ def require_standard_batchnorm(module: nn.Module) -> None:
     known = len(find_batchnorm_layers(module))
     stored = sum(name.endswith("running_mean") for name, _ in module.named_buffers())
     if stored > known:
-        raise ConfigError(f"{stored - known} batch-norm layers of this network cannot be switched to other statistics", "use --bn eval")
+        raise ConfigError(
+            f"{stored - known} batch-norm layers of this network cannot be switched to other statistics",
+            "use --bn eval",
+        )
 
 
 def _training(module: nn.Module) -> bool:
@@ -115,5 +122,7 @@ def estimate_standing_statistics(module: nn.Module, forward: Callable[[], Any]) 
 def set_standing_statistics(module: nn.Module, values: list[Tensor]) -> None:
     """Write what `estimate_standing` found. Inside `untouched`, which takes it back."""
     with torch.no_grad():
-        for buffer, value in zip((buffer for norm in find_batchnorm_layers(module) for buffer in norm.buffers()), values, strict=True):
+        for buffer, value in zip(
+            (buffer for norm in find_batchnorm_layers(module) for buffer in norm.buffers()), values, strict=True
+        ):
             buffer.copy_(value)

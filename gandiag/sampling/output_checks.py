@@ -18,15 +18,19 @@ def require_finite_samples(samples: Tensor) -> None:
         return
     bad = int((~torch.isfinite(samples)).flatten(1).any(1).sum())
     if bad:
-        raise OutputError(f"{bad} of {len(samples)} samples hold NaN or infinity",
-                          "the weights diverged, or were rebuilt wrongly: audit an earlier checkpoint, or see `gandiag inspect`")
+        raise OutputError(
+            f"{bad} of {len(samples)} samples hold NaN or infinity",
+            "the weights diverged, or were rebuilt wrongly: audit an earlier checkpoint, or see `gandiag inspect`",
+        )
 
 
 def require_output_shape(samples: Tensor, output: OutputSpec, n_samples: int) -> None:
     """OutputError unless the batch is (count, *output.shape)."""
     if tuple(samples.shape) != (n_samples, *output.shape):
-        raise OutputError(f"the generator made {tuple(samples.shape)} where {(n_samples, *output.shape)} was declared",
-                          "check --image-size, --channels and --latent-dim")
+        raise OutputError(
+            f"the generator made {tuple(samples.shape)} where {(n_samples, *output.shape)} was declared",
+            "check --image-size, --channels and --latent-dim",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,15 @@ class OutputCheckAccumulator:
         low, high = float(self._low.min()), float(self._high.max())
         span = (self.spec.range[1] - self.spec.range[0]) if self.spec.range else max(high - low, 1e-30)
         still = (self._high - self._low <= 1e-6 * span).nonzero().flatten().tolist() if self._n > 1 else []
-        return OutputSummary(self._n, low, high, self._saturated / self._values, self._outside / self._values, tuple(still), len(self._low))
+        return OutputSummary(
+            self._n,
+            low,
+            high,
+            self._saturated / self._values,
+            self._outside / self._values,
+            tuple(still),
+            len(self._low),
+        )
 
     def _extend(self, low: Tensor, high: Tensor) -> None:
         self._low = low if self._low is None else torch.minimum(self._low, low)
@@ -105,10 +117,21 @@ class OutputCheckAccumulator:
 def output_measurements(summary: OutputSummary) -> dict[str, Measurement]:
     """The facts as measurements: output_min, output_max, saturated, constant_channels. They have no floor: facts of the file."""
     if not summary.n:
-        return {key: Measurement.missing("no samples were drawn") for key in ("output_min", "output_max", "saturated", "constant_channels")}
+        return {
+            key: Measurement.missing("no samples were drawn")
+            for key in ("output_min", "output_max", "saturated", "constant_channels")
+        }
     return {
         "output_min": Measurement(summary.minimum, n=summary.n, reason="a fact of the file"),
         "output_max": Measurement(summary.maximum, n=summary.n, reason="a fact of the file"),
-        "saturated": Measurement(summary.saturated_fraction, unit="share of values", n=summary.n, reason="a fact of the file"),
-        "constant_channels": Measurement(float(len(summary.constant_channels)), unit=f"of {summary.n_channels}", better="lower", n=summary.n, reason="a fact of the file"),
+        "saturated": Measurement(
+            summary.saturated_fraction, unit="share of values", n=summary.n, reason="a fact of the file"
+        ),
+        "constant_channels": Measurement(
+            float(len(summary.constant_channels)),
+            unit=f"of {summary.n_channels}",
+            better="lower",
+            n=summary.n,
+            reason="a fact of the file",
+        ),
     }

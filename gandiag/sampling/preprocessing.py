@@ -52,7 +52,9 @@ def center_crop_resize(images: Tensor, height: int, width: int) -> Tensor:
         return images
     crop_h, crop_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
     top, left = (h - crop_h) // 2, (w - crop_w) // 2
-    images = _reduced(images[:, :, top : top + crop_h, left : left + crop_w], min(crop_h // height, crop_w // width) // 3)
+    images = _reduced(
+        images[:, :, top : top + crop_h, left : left + crop_w], min(crop_h // height, crop_w // width) // 3
+    )
     if images.shape[2:] == (height, width):
         return images
     return F.interpolate(images, size=(height, width), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -78,11 +80,27 @@ def describe_image_conversion(source_shape: tuple[int, ...] | None, output: Outp
     channels, height, width = output.shape
     found = []
     if source_shape is None:
-        found.append(Assumption("real images", f"of several sizes, centre-cropped and resized to {height}x{width}", "generator's output"))
+        found.append(
+            Assumption(
+                "real images", f"of several sizes, centre-cropped and resized to {height}x{width}", "generator's output"
+            )
+        )
     elif source_shape[1:] != (height, width):
-        found.append(Assumption("real images", f"centre-cropped and resized from {source_shape[1]}x{source_shape[2]} to {height}x{width}", "generator's output"))
+        found.append(
+            Assumption(
+                "real images",
+                f"centre-cropped and resized from {source_shape[1]}x{source_shape[2]} to {height}x{width}",
+                "generator's output",
+            )
+        )
     if source_shape is not None and source_shape[0] != channels:
-        change = "grey, repeated over the channels" if source_shape[0] < 3 else "turned to grey" if channels == 1 else "without their alpha channel"
+        change = (
+            "grey, repeated over the channels"
+            if source_shape[0] < 3
+            else "turned to grey"
+            if channels == 1
+            else "without their alpha channel"
+        )
         found.append(Assumption("real channels", change, "generator's output"))
     if output.range is None:
         found.append(Assumption("real range", "-1,1", "default"))

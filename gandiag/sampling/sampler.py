@@ -61,7 +61,9 @@ class Sampler:
     copy is used, on its own one flags, buffers and random numbers are restored after every call.
     """
 
-    def __init__(self, generator: GeneratorLike, *, device: str | torch.device = "auto", batch_size: int | None = None) -> None:
+    def __init__(
+        self, generator: GeneratorLike, *, device: str | torch.device = "auto", batch_size: int | None = None
+    ) -> None:
         self.generator = generator
         self.latent = generator.latent
         self.output = generator.output
@@ -96,7 +98,9 @@ class Sampler:
         chosen = torch.full((n,), labels) if isinstance(labels, int) else labels
         return self.sample_indices(torch.arange(n), seed=seed, scale=scale, labels=chosen)
 
-    def sample_indices(self, indices: Tensor, *, seed: int, scale: float = 1.0, labels: Tensor | None = None, bn: str = "eval") -> Tensor:
+    def sample_indices(
+        self, indices: Tensor, *, seed: int, scale: float = 1.0, labels: Tensor | None = None, bn: str = "eval"
+    ) -> Tensor:
         """The samples `indices` (B,) of the stream `seed`: (B, *shape) float32 on the CPU.
 
         `bn`: "eval" uses the stored statistics, "batch" those of groups of 64 in the order of `indices` (the one mode in
@@ -110,12 +114,16 @@ class Sampler:
         with isolated_rng(derive_seed(seed, "network noise")):
             for rows in self._groups(len(indices), bn):
                 z = sample_latents(self.latent, indices[rows], seed=seed, scale=scale)
-                parts += self._generate(z, None if classes is None else classes[rows], bn, values, (seed, indices[rows]))
+                parts += self._generate(
+                    z, None if classes is None else classes[rows], bn, values, (seed, indices[rows])
+                )
         samples = torch.cat(parts) if parts else torch.empty(0, *self.output.shape)
         require_finite_samples(samples)
         return samples  # (B, *shape)
 
-    def generate(self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", keep_graph: bool = False) -> Tensor:
+    def generate(
+        self, z: Tensor, labels: Tensor | None = None, *, bn: str = "eval", keep_graph: bool = False
+    ) -> Tensor:
         """The bare network on latents of the caller's own: (B, *latent.shape) -> (B, *shape), on the device, unchecked for NaN.
 
         `grad=True` keeps the graph, for Jacobian products with respect to `z`. One call, no splitting into batches; `bn` is
@@ -123,7 +131,10 @@ class Sampler:
         """
         self._demand_mode(bn)
         if bn == "standing":
-            raise ConfigError("standing statistics belong to a seed and a scale, which a bare call has not", "use at(…, bn=\"standing\")")
+            raise ConfigError(
+                "standing statistics belong to a seed and a scale, which a bare call has not",
+                'use at(…, bn="standing")',
+            )
         network = self._placed
         with preserve_module_state(network.module), torch.set_grad_enabled(keep_graph):
             if bn == "batch":
@@ -141,14 +152,19 @@ class Sampler:
     def _labels(self, indices: Tensor, given: Tensor | None) -> Tensor | None:
         if self.classes is None:
             if given is not None:
-                raise ConfigError("labels were given, and this generator has no classes", "leave them out, or pass --classes")
+                raise ConfigError(
+                    "labels were given, and this generator has no classes", "leave them out, or pass --classes"
+                )
             return None
         if given is None:
             return make_labels(indices, self.classes)
         if len(given) != len(indices):
             raise ConfigError(f"{len(given)} labels were given for {len(indices)} samples", "give one label a sample")
         if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.classes:
-            raise ConfigError(f"labels run from {int(given.min())} to {int(given.max())}", f"choose classes from 0 to {self.classes - 1}")
+            raise ConfigError(
+                f"labels run from {int(given.min())} to {int(given.max())}",
+                f"choose classes from 0 to {self.classes - 1}",
+            )
         return given.to("cpu", torch.int64)
 
     def _groups(self, count: int, bn: str) -> list[slice]:
@@ -159,7 +175,9 @@ class Sampler:
             starts.pop()
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
-    def _generate(self, z: Tensor, classes: Tensor | None, bn: str, values: list[Tensor] | None, who: tuple[int, Tensor]) -> list[Tensor]:
+    def _generate(
+        self, z: Tensor, classes: Tensor | None, bn: str, values: list[Tensor] | None, who: tuple[int, Tensor]
+    ) -> list[Tensor]:
         """One group, in as many pieces as memory asks for. `who`: seed and indices of its samples, which noise inputs draw by."""
         pieces, start = [], 0
         network = self._placed
@@ -172,7 +190,9 @@ class Sampler:
                 rows = slice(start, len(z) if bn == "batch" else start + self.batch_size)
                 try:
                     with override_sampling(network.module, noise_sampler=make_noise_sampler(who[0], who[1][rows])):
-                        made = self._call(network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device))
+                        made = self._call(
+                            network, z[rows].to(self.device), None if classes is None else classes[rows].to(self.device)
+                        )
                 except (RuntimeError, MemoryError) as problem:
                     self._shrink(problem, bn)
                     continue
@@ -191,8 +211,10 @@ class Sampler:
             if is_out_of_memory(problem):
                 raise
             first = str(problem).strip().split("\n")[0]
-            raise OutputError(f"the generator failed on latents {tuple(z.shape)}: {type(problem).__name__}: {first}",
-                              "check --latent-dim, --classes and --condition against the way it was trained") from problem
+            raise OutputError(
+                f"the generator failed on latents {tuple(z.shape)}: {type(problem).__name__}: {first}",
+                "check --latent-dim, --classes and --condition against the way it was trained",
+            ) from problem
 
     def _shrink(self, problem: BaseException, bn: str) -> None:
         """Halve the batch after running out of memory, or say that nothing more can be done."""
@@ -200,7 +222,9 @@ class Sampler:
             raise problem
         if self.batch_size <= 1 or bn == "batch":
             held = BATCHNORM_GROUP_SIZE if bn == "batch" else 1
-            raise OutputError(f"memory ran out on {self.device} with a batch of {held}", "use --device cpu, or a larger machine") from problem
+            raise OutputError(
+                f"memory ran out on {self.device} with a batch of {held}", "use --device cpu, or a larger machine"
+            ) from problem
         self.batch_size = max(1, self.batch_size // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -218,7 +242,9 @@ class Sampler:
             for start in range(0, STANDING_BATCHES * BATCHNORM_GROUP_SIZE, BATCHNORM_GROUP_SIZE):
                 indices = torch.arange(start, start + BATCHNORM_GROUP_SIZE)
                 classes = None if self.classes is None else make_labels(indices, self.classes).to(self.device)
-                self._call(network, sample_latents(self.latent, indices, seed=seed, scale=scale).to(self.device), classes)
+                self._call(
+                    network, sample_latents(self.latent, indices, seed=seed, scale=scale).to(self.device), classes
+                )
 
         with isolated_rng(seed), preserve_module_state(network.module), torch.no_grad():
             return estimate_standing_statistics(network.module, forward)
@@ -230,7 +256,11 @@ def to_device(generator: GeneratorLike, device: torch.device) -> tuple[Generator
         return generator, device
     try:
         clone = copy.deepcopy(generator)
-    except (RuntimeError, TypeError, NotImplementedError):  # weights recomputed on every call (old weight_norm) cannot be copied
+    except (
+        RuntimeError,
+        TypeError,
+        NotImplementedError,
+    ):  # weights recomputed on every call (old weight_norm) cannot be copied
         return generator, next(iter([*generator.module.parameters(), *generator.module.buffers()])).device
     clone.module.to(device)
     return clone, device

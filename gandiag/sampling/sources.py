@@ -1,8 +1,8 @@
 """Real data, plain samples and generators as streams of batches.
 
-    real = open_samples("photos/")                        # folder, .zip, .npy, .npz, Dataset, array, tensor -> SampleSet
-    for batch in real.batches(64, fit=generator.output, limit=4000): ...
-    for batch in fake_batches(sampler, Source("fake"), 2000, 64): ...
+real = open_samples("photos/")                        # folder, .zip, .npy, .npz, Dataset, array, tensor -> SampleSet
+for batch in real.batches(64, fit=generator.output, limit=4000): ...
+for batch in fake_batches(sampler, Source("fake"), 2000, 64): ...
 """
 
 from __future__ import annotations
@@ -84,21 +84,29 @@ class SampleSet:
     def output(self) -> OutputSpec:
         """What one sample looks like when nothing else decides: images in [-1, 1] at their own size. SourceError for mixed sizes."""
         if self.reader.shape is None:
-            raise SourceError(f"{self.name} holds images of several sizes: {_two_sizes(self.reader)}",
-                              "resize them to one size, or audit a generator against them, whose size then counts")
+            raise SourceError(
+                f"{self.name} holds images of several sizes: {_two_sizes(self.reader)}",
+                "resize them to one size, or audit a generator against them, whose size then counts",
+            )
         return OutputSpec(self.kind, self.reader.shape, DEFAULT_RANGE if self.kind == "image" else None)
 
     def assumptions(self, output: OutputSpec | None = None) -> tuple[Assumption, ...]:
         """What reading these samples for a generator of output `fit` takes for granted."""
         rows = self.reader if output is None else self.reader.match_output(output)
         notes: tuple[Assumption, ...] = tuple(getattr(rows, "notes", ()))
-        return notes + describe_image_conversion(rows.shape, output) if output is not None and output.kind == rows.kind == "image" else notes
+        return (
+            notes + describe_image_conversion(rows.shape, output)
+            if output is not None and output.kind == rows.kind == "image"
+            else notes
+        )
 
     def fingerprint(self, limit: int | None = None) -> str:
         """A content hash: of everything, or of the names and sizes of everything and the contents of the `limit` samples used."""
         return self.reader.fingerprint(select_indices(self.n, limit))
 
-    def iter_batches(self, batch_size: int, output: OutputSpec | None = None, limit: int | None = None) -> Iterator[Batch]:
+    def iter_batches(
+        self, batch_size: int, output: OutputSpec | None = None, limit: int | None = None
+    ) -> Iterator[Batch]:
         """Batches in index order. `fit`: images and values are brought to this output's size, channels and range.
 
         `limit`: where there are more samples, those with the smallest index hashes (always the same, and nested). Indices
@@ -114,16 +122,25 @@ class SampleSet:
             yield Batch(_fit(rows, values, target), indices, found)
 
 
-def open_samples(source: Any, *, npz_key: str | None = None, kind: SampleKind | None = None, output: OutputSpec | None = None) -> SampleSet:
+def open_samples(
+    source: Any, *, npz_key: str | None = None, kind: SampleKind | None = None, output: OutputSpec | None = None
+) -> SampleSet:
     """Samples from a path or an object: image folder, .zip of images, .npy, .npz, torch Dataset, ndarray, Tensor.
 
     `kind`: "series" for (N, T) or (N, T, C) arrays; otherwise 2-D arrays are vectors and larger ones images. `fit`: fail now,
     with a sentence, where the samples cannot be brought to this output. SourceError for anything unreadable, empty, or of
     fewer than 2 samples. Paths are told apart by their bytes, never by their suffix.
     """
-    rows = _open_path(Path(source), npz_key, kind) if isinstance(source, (str, os.PathLike)) else _open_object(source, kind)
+    rows = (
+        _open_path(Path(source), npz_key, kind)
+        if isinstance(source, (str, os.PathLike))
+        else _open_object(source, kind)
+    )
     if rows.n < 2:
-        raise SourceError(f"{rows.name} holds {rows.n} sample{'s' * (rows.n != 1)}", "give at least 2; a judgement of variety needs 100 or more")
+        raise SourceError(
+            f"{rows.name} holds {rows.n} sample{'s' * (rows.n != 1)}",
+            "give at least 2; a judgement of variety needs 100 or more",
+        )
     if output is not None:
         require_compatible(rows.match_output(output), output)
     return SampleSet(rows)
@@ -141,20 +158,30 @@ def require_compatible(reader: SampleReader, output: OutputSpec) -> None:
     """SourceError unless these rows can be compared with samples of output `fit`."""
     if output.kind == "image" and reader.kind == "image":
         return
-    if reader.shape is not None and math.prod(reader.shape) == math.prod(output.shape) and (reader.kind == output.kind or output.kind == "vector"):
+    if (
+        reader.shape is not None
+        and math.prod(reader.shape) == math.prod(output.shape)
+        and (reader.kind == output.kind or output.kind == "vector")
+    ):
         return
     what = f"{reader.kind} samples of shape {reader.shape or 'mixed'}"
-    raise SourceError(f"{reader.name} holds {what}, and the generator makes {output.kind} samples of shape {output.shape}",
-                      "pass data of the kind that it was trained on")
+    raise SourceError(
+        f"{reader.name} holds {what}, and the generator makes {output.kind} samples of shape {output.shape}",
+        "pass data of the kind that it was trained on",
+    )
 
 
-def generate_batches(sampler: Sampler, source: SampleSource, n: int, batch_size: int, *, seed: int = 0, only_class: int | None = None) -> Iterator[Batch]:
+def generate_batches(
+    sampler: Sampler, source: SampleSource, n: int, batch_size: int, *, seed: int = 0, only_class: int | None = None
+) -> Iterator[Batch]:
     """The generator's samples 0 … n-1 under the conditions of `source`; `only_class` draws one class."""
     step = -(-batch_size // BATCHNORM_GROUP_SIZE) * BATCHNORM_GROUP_SIZE if source.bn == "batch" else batch_size
     for part in chunk_slices(n, step):
         indices = torch.arange(part.start, part.stop)
         chosen = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)
-        yield Batch(sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=chosen, bn=source.bn), indices, chosen)
+        yield Batch(
+            sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=chosen, bn=source.bn), indices, chosen
+        )
 
 
 def _fit(rows: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) -> Tensor:
@@ -162,7 +189,9 @@ def _fit(rows: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) 
         return values.reshape(len(values), *target.shape) if isinstance(values, Tensor) else torch.stack(values)
     if target.kind == "image":
         return match_image_format(values, target)
-    images = values if isinstance(values, Tensor) else torch.stack(values)  # an image-making network declared as a vector
+    images = (
+        values if isinstance(values, Tensor) else torch.stack(values)
+    )  # an image-making network declared as a vector
     return match_image_format(images, OutputSpec("image", tuple(images.shape[1:]), target.range)).flatten(1)
 
 
@@ -209,7 +238,10 @@ def _open_object(source: Any, kind: SampleKind | None) -> SampleReader:
 
 def _two_sizes(rows: SampleReader) -> str:
     examples: dict[tuple[int, int], str] = getattr(rows, "examples", {})
-    return ", ".join(f"{file} is {width}x{height}" for (height, width), file in list(examples.items())[:2]) or "its items differ"
+    return (
+        ", ".join(f"{file} is {width}x{height}" for (height, width), file in list(examples.items())[:2])
+        or "its items differ"
+    )
 
 
 def contains_samples(path: str | os.PathLike[str]) -> bool:
@@ -225,4 +257,6 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
         names = [entry.filename for entry in list_zip_entries(path)]
     except (OSError, zipfile.BadZipFile):
         return False
-    return not any(name.endswith("/data.pkl") for name in names) and any(name.endswith(".npy") or is_image_name(name) for name in names)
+    return not any(name.endswith("/data.pkl") for name in names) and any(
+        name.endswith(".npy") or is_image_name(name) for name in names
+    )

@@ -68,7 +68,10 @@ class DatasetReader:
         low, high = self.range
         unit = image.float().sub(low).div(high - low)
         if not (float(unit.min()) >= -0.01 and float(unit.max()) <= 1.01):
-            raise SourceError(f"{self.name}: values leave the range {low:g} to {high:g} that most items keep", "scale the images to [0, 1]")
+            raise SourceError(
+                f"{self.name}: values leave the range {low:g} to {high:g} that most items keep",
+                "scale the images to [0, 1]",
+            )
         return unit.clamp(0, 1)
 
 
@@ -101,7 +104,10 @@ def read_item(dataset: Any, index: int) -> tuple[Any, int | None]:
         try:
             item = dataset[index]
         except Exception as problem:
-            raise SourceError(f"item {index} of the dataset cannot be read: {type(problem).__name__}: {problem}", "repair or remove it") from problem
+            raise SourceError(
+                f"item {index} of the dataset cannot be read: {type(problem).__name__}: {problem}",
+                "repair or remove it",
+            ) from problem
     label = None
     if isinstance(item, dict):
         label = item.get("label", item.get("labels"))
@@ -131,17 +137,26 @@ def _as_tensor(value: Any) -> Tensor:
     if isinstance(value, Image.Image):
         value = np.array(value)
     if not isinstance(value, (Tensor, np.ndarray, int, float)):
-        raise SourceError(f"the dataset's items are of type {type(value).__name__}", "yield tensors, arrays or PIL images, alone or as (x, y)")
+        raise SourceError(
+            f"the dataset's items are of type {type(value).__name__}",
+            "yield tensors, arrays or PIL images, alone or as (x, y)",
+        )
     return torch.as_tensor(value).detach().cpu()
 
 
 def _image_shape(value: Any) -> tuple[int, int, int]:
     if isinstance(value, Image.Image):
-        return (1 if value.mode in ("1", "L", "LA", "F") or value.mode.startswith("I") else 3), value.height, value.width
+        return (
+            (1 if value.mode in ("1", "L", "LA", "F") or value.mode.startswith("I") else 3),
+            value.height,
+            value.width,
+        )
     tensor = _as_tensor(value)
     found = to_channels_first(tensor) if tensor.dim() in (2, 3) else tensor
     if found.dim() != 3 or found.shape[0] not in _COLOURS:
-        raise SourceError(f"the dataset's items have the shape {tuple(tensor.shape)}", "yield (C, H, W) images or (D,) vectors")
+        raise SourceError(
+            f"the dataset's items have the shape {tuple(tensor.shape)}", "yield (C, H, W) images or (D,) vectors"
+        )
     return (1 if found.shape[0] == 1 else 3), found.shape[1], found.shape[2]
 
 
@@ -152,14 +167,21 @@ def _range(looked: list[Any], name: str) -> tuple[float, float]:
     low, high = min(float(each.min()) for each in tensors), max(float(each.max()) for each in tensors)
     found = infer_value_range(low, high, tensors[0].dtype)
     if found is None:
-        raise SourceError(f"{name}: image values run from {low:g} to {high:g}", "let the dataset yield [0, 1], [-1, 1] or 8-bit images")
+        raise SourceError(
+            f"{name}: image values run from {low:g} to {high:g}",
+            "let the dataset yield [0, 1], [-1, 1] or 8-bit images",
+        )
     return found
 
 
 def _all_labels(dataset: Any, n: int, first: int | None) -> Tensor | None:
     """Labels that are known without reading every item."""
     tensors = getattr(dataset, "tensors", None)
-    known = tensors[1] if first is not None and isinstance(tensors, tuple) and len(tensors) > 1 else getattr(dataset, "targets", None)
+    known = (
+        tensors[1]
+        if first is not None and isinstance(tensors, tuple) and len(tensors) > 1
+        else getattr(dataset, "targets", None)
+    )
     if known is None or len(known) != n:
         return None
     try:

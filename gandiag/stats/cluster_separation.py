@@ -22,7 +22,9 @@ TUBE_QUANTILE = 0.9  # the tube holds this share of the two sets' own rows
 SHRINKAGE = 0.1  # of the discriminant
 MIN_BOUNDARY_ROWS = 12  # rows at least in the part of a set that faces another
 N_NEIGHBORS = 4  # sets that each set is compared with once the tree is cut
-CLEAR_DISTANCE_RATIO = 0.5  # a witness is clear of other clusters where its own centre is less than that many times as far as the next
+CLEAR_DISTANCE_RATIO = (
+    0.5  # a witness is clear of other clusters where its own centre is less than that many times as far as the next
+)
 MIN_CLEAR_FRACTION = 0.95  # that share of the witnesses
 MAX_VALIDATED_CLUSTERS = 64  # clusters that are tried to be confirmed together
 MAX_SPARSE_ROWS = 400  # with more rows than that in the tree, gaps between pairs are proof enough
@@ -30,7 +32,9 @@ MAX_SPARSE_ROWS = 400  # with more rows than that in the tree, gaps between pair
 Array = NDArray[Any]
 
 
-def nearest_rows(samples: Tensor, rows: Tensor, *, skip_self: bool = False, chunk_size: int = 1_024) -> tuple[Tensor, Tensor]:
+def nearest_rows(
+    samples: Tensor, rows: Tensor, *, skip_self: bool = False, chunk_size: int = 1_024
+) -> tuple[Tensor, Tensor]:
     """Distance to the nearest row, (M,), and its index, (M,). `skip_self`: samples are the rows, and row i is not its own neighbour."""
     found = []
     for start in range(0, len(samples), chunk_size):
@@ -46,7 +50,9 @@ class GapTest:
 
     def __init__(self, tree_rows: Array, heldout_rows: Array) -> None:
         self.tree_rows, self.heldout_rows = tree_rows, heldout_rows
-        self.nearest_tree_row: Array = nearest_rows(torch.from_numpy(heldout_rows), torch.from_numpy(tree_rows))[1].numpy()
+        self.nearest_tree_row: Array = nearest_rows(torch.from_numpy(heldout_rows), torch.from_numpy(tree_rows))[
+            1
+        ].numpy()
         self._squared: Array = (heldout_rows**2).sum(1)  # (W,)
 
     def nearest_is_in(self, part: Array) -> Array:
@@ -65,7 +71,9 @@ class GapTest:
             return 0, 0
         line = line / length
         along = self.heldout_rows @ line - start @ line  # (W,)
-        off = self._squared - 2 * (self.heldout_rows @ start) + start @ start - along**2  # (W,) squared distance from the line
+        off = (
+            self._squared - 2 * (self.heldout_rows @ start) + start @ start - along**2
+        )  # (W,) squared distance from the line
         inside = off <= np.quantile(off[first | last], TUBE_QUANTILE)
         along = self.heldout_rows @ self._direction(left, right, line)
         low, high = float(np.median(along[first])), float(np.median(along[last]))
@@ -92,7 +100,9 @@ class GapTest:
 
     def is_connected(self, left: Array, right: Array) -> bool:
         """Do witnesses fill the space between two sets, and that between the parts of them that face each other?"""
-        distances = torch.cdist(torch.from_numpy(self.tree_rows[left]), torch.from_numpy(self.tree_rows[right])).numpy()  # (L, R)
+        distances = torch.cdist(
+            torch.from_numpy(self.tree_rows[left]), torch.from_numpy(self.tree_rows[right])
+        ).numpy()  # (L, R)
         facing = max(MIN_BOUNDARY_ROWS, min(len(left), len(right)) // 4)
         near_left = left[np.argsort(distances.min(1), kind="stable")[:facing]]
         near_right = right[np.argsort(distances.min(0), kind="stable")[:facing]]
@@ -103,13 +113,19 @@ class GapTest:
         """The clusters (G,) among `labels` (G,) that witnesses confirm, the rows of others given to the nearest of them; None unless nearly all agree."""
         member = (labels[:, None] == np.arange(labels.max() + 1)).astype(np.float64)  # (G, K)
         centres = (member / member.sum(0)).T @ self.tree_rows  # (K, P)
-        squared = np.maximum(self._squared[:, None] - 2 * self.heldout_rows @ centres.T + (centres**2).sum(1), 0)  # (W, K)
+        squared = np.maximum(
+            self._squared[:, None] - 2 * self.heldout_rows @ centres.T + (centres**2).sum(1), 0
+        )  # (W, K)
         two = np.partition(squared, 1, axis=1)
         clear = two[:, 0] < CLEAR_DISTANCE_RATIO**2 * two[:, 1]
         count = np.bincount(squared.argmin(1), minlength=len(centres))
         plain = np.bincount(squared.argmin(1), weights=clear, minlength=len(centres))
         sure = (plain >= 2) & (plain >= 0.75 * count)
-        if sure.sum() < 2 or clear.mean() < MIN_CLEAR_FRACTION or count[sure].sum() < (2 * MIN_CLEAR_FRACTION - 1) * len(clear):
+        if (
+            sure.sum() < 2
+            or clear.mean() < MIN_CLEAR_FRACTION
+            or count[sure].sum() < (2 * MIN_CLEAR_FRACTION - 1) * len(clear)
+        ):
             return None
         distance = ((centres[:, None] - centres[None, sure]) ** 2).sum(2)  # (K, S)
         return np.asarray(distance.argmin(1)[labels], dtype=np.int64)
@@ -173,5 +189,9 @@ def _near_pairs(grown: Array, parts: dict[int, Array]) -> list[frozenset[int]]:
     names = list(parts)
     centres = np.stack([grown[part].mean(0) for part in parts.values()])  # (K, P)
     distance = ((centres[:, None] - centres[None]) ** 2).sum(2)
-    pairs = [(distance[i, j], i, int(j)) for i in range(len(names)) for j in np.argsort(distance[i], kind="stable")[1 : N_NEIGHBORS + 1]]
+    pairs = [
+        (distance[i, j], i, int(j))
+        for i in range(len(names))
+        for j in np.argsort(distance[i], kind="stable")[1 : N_NEIGHBORS + 1]
+    ]
     return [frozenset((names[i], names[j])) for _, i, j in sorted(pairs)]

@@ -23,7 +23,9 @@ MAX_TREE_ROWS = 1_500  # rows in the tree at most: its cost is quadratic
 N_FITS = 5  # three above SMALL rows, where they agree anyway
 SMALL_SAMPLE_SIZE = 1_000
 CLEAR_DISTANCE_RATIO = 0.75  # a sample leans to a cluster that is at most that many times as far as any other
-MAX_DISTANCE_QUANTILE = 0.99  # quantile of the reference's own nearest-neighbour distances beyond which a sample belongs nowhere
+MAX_DISTANCE_QUANTILE = (
+    0.99  # quantile of the reference's own nearest-neighbour distances beyond which a sample belongs nowhere
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,11 @@ def find_clusters(rows: Tensor, *, seed: int) -> Clustering:
     fewer than about 10 rows of N, and on whatever is connected: one cluster is then the answer. Reads high, 2 or 3, on
     thin curves that bend back on themselves.
     """
-    reach = float(torch.quantile(nearest_rows(rows, rows, skip_self=True)[0].double(), MAX_DISTANCE_QUANTILE)) if len(rows) > 1 else 0.0
+    reach = (
+        float(torch.quantile(nearest_rows(rows, rows, skip_self=True)[0].double(), MAX_DISTANCE_QUANTILE))
+        if len(rows) > 1
+        else 0.0
+    )
     points = principal_components(rows)
     refitted = N_FITS if len(rows) <= SMALL_SAMPLE_SIZE else 3
     refits = [partition_points(points, seed=seed * N_FITS + i) for i in range(refitted)]

@@ -16,7 +16,9 @@ from torch import Tensor
 TILE_SIZE = 1024
 MAX_DOUBLE_WIDTH = 32  # up to this width the products are cheap, and float64 costs nothing
 MIN_PAIRS_PER_EXACT = 64  # a tile with more than one pair in so many at a threshold is multiplied again in float64
-MAX_EXACT_ELEMENTS = 1 << 28  # numbers that a tile's pairs at a threshold may hold before they are left to float64 products
+MAX_EXACT_ELEMENTS = (
+    1 << 28
+)  # numbers that a tile's pairs at a threshold may hold before they are left to float64 products
 CHUNK_ELEMENTS = 1 << 19  # numbers held at once where differences are taken
 
 
@@ -46,7 +48,12 @@ class TiledDistances:
     def compute_tile(self, rows: slice, columns: slice) -> DistanceTile:
         """Squared distances of one block; at least 0."""
         squared = self.squared_distances(rows, columns)
-        return DistanceTile(rows, columns, squared, self.relative_error * (self.x_squared_norms[rows] + self.y_squared_norms[columns].max()))
+        return DistanceTile(
+            rows,
+            columns,
+            squared,
+            self.relative_error * (self.x_squared_norms[rows] + self.y_squared_norms[columns].max()),
+        )
 
     def iter_tiles(self, size: int = TILE_SIZE) -> Iterator[DistanceTile]:
         """All blocks, row by row."""
@@ -56,7 +63,9 @@ class TiledDistances:
 
     def squared_distances(self, rows: slice | Tensor, columns: slice) -> Tensor:
         """The squares alone, for rows by slice or by index: (I, J)."""
-        product = torch.addmm(self.y_squared_norms[columns], self._moved(self.x[rows]), self._moved(self.y[columns]).T, alpha=-2)  # (I, J)
+        product = torch.addmm(
+            self.y_squared_norms[columns], self._moved(self.x[rows]), self._moved(self.y[columns]).T, alpha=-2
+        )  # (I, J)
         return product.add_(self.x_squared_norms[rows][:, None]).clamp_(min=0)
 
     def within_radius(self, tile: DistanceTile, radius: Tensor) -> Tensor:
@@ -66,9 +75,13 @@ class TiledDistances:
         edge = (tile.squared_distances <= (square + doubt).to(tile.squared_distances.dtype)) ^ sure
         i, j = torch.nonzero(edge, as_tuple=True) if bool(edge.any()) else (edge.new_empty(0, dtype=torch.int64),) * 2
         if len(i) > edge.numel() // MIN_PAIRS_PER_EXACT and self.dtype == torch.float32:
-            self._precise = self._precise or TiledDistances(self.x, None if self.y is self.x else self.y, use_double=True)
+            self._precise = self._precise or TiledDistances(
+                self.x, None if self.y is self.x else self.y, use_double=True
+            )
             return self._precise.within_radius(self._precise.compute_tile(tile.rows, tile.columns), radius)
-        if len(i) * self.x.shape[1] > MAX_EXACT_ELEMENTS:  # no result hangs on these: the radius is below 1e-7 of the rows' size
+        if (
+            len(i) * self.x.shape[1] > MAX_EXACT_ELEMENTS
+        ):  # no result hangs on these: the radius is below 1e-7 of the rows' size
             return tile.squared_distances.sqrt() < radius
         distance = self.exact_distances(i + tile.rows.start, j + tile.columns.start).to(self.x.dtype)
         sure[i, j] = distance < radius.expand(edge.shape)[i, j].to(self.x.dtype)
@@ -113,7 +126,9 @@ def count_within_radius(x: Tensor, radius: float) -> Tensor:
     parts = even_slices(len(x), TILE_SIZE)
     for a, rows in enumerate(parts):
         for columns in parts[a:]:
-            near = cloud.within_radius(cloud.compute_tile(rows, columns), torch.tensor([[radius]], dtype=torch.float64))  # (I, J)
+            near = cloud.within_radius(
+                cloud.compute_tile(rows, columns), torch.tensor([[radius]], dtype=torch.float64)
+            )  # (I, J)
             if rows == columns:
                 near.fill_diagonal_(False)
             out[rows] += near.sum(1)

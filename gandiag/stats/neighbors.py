@@ -76,7 +76,9 @@ def _across(cloud: TiledDistances, width: int) -> tuple[Tensor, Tensor]:
     return torch.cat([near for near, _ in best]), torch.cat([index for _, index in best])
 
 
-def _searched(cloud: TiledDistances, rows: slice | Tensor, count: int, width: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _searched(
+    cloud: TiledDistances, rows: slice | Tensor, count: int, width: int, own: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Candidates for some rows among all columns, (count, width) twice; `own` (count,) are columns to leave out, one a row."""
     near, index = _empty(count, cloud)
     for columns in even_slices(len(cloud.y), TILE_SIZE):
@@ -116,7 +118,9 @@ def _merged(near: Tensor, index: Tensor, squared: Tensor, offset: int, width: in
 def _refined(cloud: TiledDistances, index: Tensor, k: int, rows: Tensor | None = None) -> NearestNeighbors:
     """Exact distances to the candidates (N, width), the k smallest of them."""
     rows = torch.arange(len(index), device=index.device) if rows is None else rows
-    exact = cloud.exact_distances(rows.repeat_interleave(index.shape[1]), index.flatten()).view(index.shape)  # (N, width)
+    exact = cloud.exact_distances(rows.repeat_interleave(index.shape[1]), index.flatten()).view(
+        index.shape
+    )  # (N, width)
     exact, order = exact.sort(dim=1, stable=True)
     return NearestNeighbors(exact[:, :k].clone(), index.gather(1, order)[:, :k].clone())
 

@@ -20,7 +20,14 @@ def subsample_indices(n: int, max_rows: int = MAX_SUBSAMPLE_ROWS, seed: int = 0)
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_rows].sort().values
 
 
-def interval_half_widths(compute_statistics: Callable[..., Tensor], pool_sizes: tuple[int, ...], n: int, *, seed: int = 0, replicates: int = DEFAULT_REPLICATES) -> Tensor:
+def interval_half_widths(
+    compute_statistics: Callable[..., Tensor],
+    pool_sizes: tuple[int, ...],
+    n: int,
+    *,
+    seed: int = 0,
+    replicates: int = DEFAULT_REPLICATES,
+) -> Tensor:
     """95 % half-widths (S,) at n samples a side of statistics that take one index set (p/2,) per pool and return (S,).
 
     Among half-samples of a pool of p, without replacement, a statistic varies by sigma² (1/b - 1/p) = sigma² (1/p) at
@@ -30,9 +37,16 @@ def interval_half_widths(compute_statistics: Callable[..., Tensor], pool_sizes: 
     if min(pool_sizes) < 4:
         return torch.full_like(compute_statistics(*(torch.arange(p) for p in pool_sizes)), float("nan"))
     draw = torch.Generator().manual_seed(seed)
-    values = torch.stack([compute_statistics(*(torch.randperm(p, generator=draw)[: p // 2] for p in pool_sizes)) for _ in range(replicates)])  # (R, S)
+    values = torch.stack(
+        [
+            compute_statistics(*(torch.randperm(p, generator=draw)[: p // 2] for p in pool_sizes))
+            for _ in range(replicates)
+        ]
+    )  # (R, S)
     odd = max((p // 2) / (p - p // 2) for p in pool_sizes) ** 0.5
-    widths: Tensor = values.double().std(0) * float(t.ppf(0.975, replicates - 1)) * odd * (min(pool_sizes) / n) ** 0.5  # (S,)
+    widths: Tensor = (
+        values.double().std(0) * float(t.ppf(0.975, replicates - 1)) * odd * (min(pool_sizes) / n) ** 0.5
+    )  # (S,)
     return widths
 
 
@@ -40,7 +54,9 @@ def wilson_interval(proportion: float, n: int) -> tuple[float, float]:
     """The 95 % score interval of a share of n (Wilson 1927); wider than nothing at 0 and at 1."""
     z = 1.959964
     middle, reach = proportion + z * z / (2 * n), z * (proportion * (1 - proportion) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, min(proportion, (middle - reach) / (1 + z * z / n))), min(1.0, max(proportion, (middle + reach) / (1 + z * z / n)))
+    return max(0.0, min(proportion, (middle - reach) / (1 + z * z / n))), min(
+        1.0, max(proportion, (middle + reach) / (1 + z * z / n))
+    )
 
 
 def poisson_interval(count: float, dispersion: float = 1.0) -> tuple[float, float]:

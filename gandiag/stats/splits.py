@@ -61,8 +61,14 @@ def split_from_results(results: Any, view: str, n: int) -> RealFakeSplit | None:
     return make_split(results["real"][SubsetSpec(view, 2 * n)], results["fake"][SubsetSpec(view, n)])
 
 
-def half_sample_estimate(statistic: Callable[..., float], *sets: Tensor, seed: int = 0, replicates: int = DEFAULT_REPLICATES,
-                 bounds: tuple[float, float] = (float("-inf"), float("inf")), max_rows: int = 2_000) -> Estimate:
+def half_sample_estimate(
+    statistic: Callable[..., float],
+    *sets: Tensor,
+    seed: int = 0,
+    replicates: int = DEFAULT_REPLICATES,
+    bounds: tuple[float, float] = (float("-inf"), float("inf")),
+    max_rows: int = 2_000,
+) -> Estimate:
     """`statistic(*sets)` with a 95 % interval from half-samples, drawn without replacement.
 
     With b = n/2 the variance among half-samples, sigma² (1/b - 1/n), is that of the statistic at n itself; resampling with
@@ -79,7 +85,9 @@ def half_sample_estimate(statistic: Callable[..., float], *sets: Tensor, seed: i
     n = min(len(part) for part in sets)
     half = max(2, min(n, max_rows) // 2)
     sure = len(found) > 2 and n > half
-    spread = float(t.ppf(0.975, len(found) - 1)) * float(found.std()) * (half / (n - half)) ** 0.5 if sure else float("nan")
+    spread = (
+        float(t.ppf(0.975, len(found) - 1)) * float(found.std()) * (half / (n - half)) ** 0.5 if sure else float("nan")
+    )
     return Estimate(value, max(bounds[0], value - spread), min(bounds[1], value + spread))
 
 

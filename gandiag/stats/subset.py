@@ -63,7 +63,11 @@ class SubsetAccumulator:
             return SampleSubset(torch.empty(0, 0), torch.empty(0, dtype=torch.int64), None)
         values = torch.cat([part.values for part in self._parts])  # (N, ...)
         indices = torch.cat([part.indices for part in self._parts])  # (N,)
-        labels = None if any(part.labels is None for part in self._parts) else torch.cat([part.labels for part in self._parts if part.labels is not None])
+        labels = (
+            None
+            if any(part.labels is None for part in self._parts)
+            else torch.cat([part.labels for part in self._parts if part.labels is not None])
+        )
         keep = torch.argsort(hash_indices(indices), stable=True)[: self.spec.k]
         keep = keep[torch.argsort(indices[keep])]  # (k,) back to index order
         return SampleSubset(values[keep], indices[keep], None if labels is None else labels[keep])

@@ -23,7 +23,10 @@ def as_features(values: Any, name: str = "samples") -> Tensor:
     found = found.flatten(1) if found.dtype in (torch.float32, torch.float64) else found.flatten(1).float()  # (N, D)
     broken = sum(int((~torch.isfinite(part)).any(1).sum()) for part in torch.split(found, BLOCK_SIZE))
     if broken:
-        raise OutputError(f"{name} hold NaN or infinity in {broken} of {len(found)} rows", "find out why; a diverged generator has no variety to measure")
+        raise OutputError(
+            f"{name} hold NaN or infinity in {broken} of {len(found)} rows",
+            "find out why; a diverged generator has no variety to measure",
+        )
     return found
 
 
@@ -31,6 +34,9 @@ def as_feature_pair(real: Any, fake: Any) -> tuple[Tensor, Tensor]:
     """Both sides as rows, (N, D) and (M, D), of one dtype. SourceError if their widths differ."""
     left, right = as_features(real, "real samples"), as_features(fake, "generated samples")
     if left.shape[1] != right.shape[1]:
-        raise SourceError(f"real samples have {left.shape[1]} features and generated ones {right.shape[1]}", "embed both with the same extractor")
+        raise SourceError(
+            f"real samples have {left.shape[1]} features and generated ones {right.shape[1]}",
+            "embed both with the same extractor",
+        )
     dtype = torch.promote_types(left.dtype, right.dtype)
     return left.to(dtype), right.to(dtype)

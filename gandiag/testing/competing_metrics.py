@@ -44,7 +44,10 @@ def _vendi(real: Tensor, fake: Tensor) -> dict[str, float]:
 
 def _distances(real: Tensor, fake: Tensor) -> dict[str, float]:
     pairs = pairwise_distances(fake).double()
-    return {"pairwise_distance": float(pairs.mean()), "pairwise_distance_q05": float(pairs.kthvalue(max(1, len(pairs) // 20)).values)}
+    return {
+        "pairwise_distance": float(pairs.mean()),
+        "pairwise_distance_q05": float(pairs.kthvalue(max(1, len(pairs) // 20)).values),
+    }
 
 
 # What is found together: one pass for several numbers.

@@ -86,7 +86,9 @@ class Corruption:
         if self.point is not None:
             return 1.0
         mass = float(torch.minimum(mixture.weights, self._shares(mixture)).double().sum())
-        return round(1.0 - mass * min(1.0, self.std_factor) * self.unique_fraction, 6)  # the shares are float32: a perfect generator lost exactly 0
+        return round(
+            1.0 - mass * min(1.0, self.std_factor) * self.unique_fraction, 6
+        )  # the shares are float32: a perfect generator lost exactly 0
 
     def sample(self, mixture: GaussianMixture, n: int, seed: int) -> Tensor:
         """n samples of the faulty generator, (n, D) float32; a pure function of the seed."""
@@ -122,7 +124,9 @@ class Corruption:
             out = torch.where(invent[:, None], new._draw(distinct, self.std_factor * world.std, generator), out)
         if distinct == n:
             return out
-        again = torch.arange(n) % distinct if self.repeat_exactly else torch.randint(distinct, (n,), generator=generator)
+        again = (
+            torch.arange(n) % distinct if self.repeat_exactly else torch.randint(distinct, (n,), generator=generator)
+        )
         return out[again]
 
     def _offset(self, world: GaussianMixture, generator: torch.Generator) -> Tensor:
@@ -197,13 +201,30 @@ class ValidityCase:
     corruption: Corruption
 
 
-_KNOBS = {"drop": "modes kept {mode_fraction}", "width": "mode width × {std_factor}", "zipf": "Zipf weights, s = {zipf_exponent}", "unique": "distinct outputs {unique_fraction}"}
+_KNOBS = {
+    "drop": "modes kept {mode_fraction}",
+    "width": "mode width × {std_factor}",
+    "zipf": "Zipf weights, s = {zipf_exponent}",
+    "unique": "distinct outputs {unique_fraction}",
+}
 
 
 def validity_cases() -> tuple[ValidityCase, ...]:
     """Every row of the validity table, once each: clean, the steps of the ladders, the points, the controls, the masked."""
-    steps = [ValidityCase(_KNOBS[ladder].format(**{k: f"{getattr(step, k):g}" for k in ("mode_fraction", "std_factor", "zipf_exponent", "unique_fraction")}), "collapse", step)
-             for ladder, rungs in LOSS_LEVELS.items() for step in rungs[1:]]
+    steps = [
+        ValidityCase(
+            _KNOBS[ladder].format(
+                **{
+                    k: f"{getattr(step, k):g}"
+                    for k in ("mode_fraction", "std_factor", "zipf_exponent", "unique_fraction")
+                }
+            ),
+            "collapse",
+            step,
+        )
+        for ladder, rungs in LOSS_LEVELS.items()
+        for step in rungs[1:]
+    ]
     groups = (("collapse", EXTREME_CASES), ("control", FIDELITY_CONTROLS), ("masked", MASKED_COLLAPSE))
     rest = [ValidityCase(name, group, injection) for group, table in groups for name, injection in table.items()]
     return (ValidityCase("clean", "clean", Corruption()), *steps, *rest)

@@ -26,10 +26,14 @@ from gandiag.trainer.train import COVERAGE_FILE, EVALUATION_SEED, NUM_COVERAGE_S
 RESULT_FILE = "result.json"
 SCHEMA = "gandiag.bank/1"
 NUM_REAL_DRAWS = 5  # of real data
-JobCallback = Callable[[BenchmarkJob, str], None]  # a job, and what became of it: "done", "running elsewhere", or why it failed
+JobCallback = Callable[
+    [BenchmarkJob, str], None
+]  # a job, and what became of it: "done", "running elsewhere", or why it failed
 
 
-def run_jobs(jobs: Sequence[BenchmarkJob], out: Path, workers: int, on_job_done: JobCallback = lambda job, what: None) -> list[str]:
+def run_jobs(
+    jobs: Sequence[BenchmarkJob], out: Path, workers: int, on_job_done: JobCallback = lambda job, what: None
+) -> list[str]:
     """Run what is not done; what went wrong, one line each. A job that fails leaves the others alone; a killed bank goes on where it was."""
     left = [job for job in jobs if not (job.run_folder(out) / RESULT_FILE).exists()]
     if workers <= 1:
@@ -70,8 +74,16 @@ def build_result(job: BenchmarkJob, folder: RunFolder, audits: Sequence[dict[str
     snapshots = [{**audit, "coverage": counted.get(audit["step"])} for audit in audits]
     looks = {name: [row[name] for row in counted.values()] for name in ("variation", "modes", "dominant")}
     plan = job.make_config()
-    about = {"study": job.study, "recipe": job.recipe, "dataset": plan.dataset, "arm": job.arm, "seed": job.seed, "steps": job.steps,
-             "recipe_steps": plan.recipe.steps, "shortened": job.shortened}  # fmt: skip
+    about = {
+        "study": job.study,
+        "recipe": job.recipe,
+        "dataset": plan.dataset,
+        "arm": job.arm,
+        "seed": job.seed,
+        "steps": job.steps,
+        "recipe_steps": plan.recipe.steps,
+        "shortened": job.shortened,
+    }
     return {**about, "looks": {"step": list(counted), **looks}, "snapshots": snapshots}
 
 
@@ -82,7 +94,11 @@ def collect_results(jobs: Sequence[BenchmarkJob], out: Path) -> dict[str, Any]:
     files = [job.run_folder(out) / RESULT_FILE for job in jobs]
     runs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     made = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "scipy")}}
-    real = {name: found for name in sorted({run["dataset"] for run in runs}) if (found := measure_real_coverage(DATASETS.get(name)()))}
+    real = {
+        name: found
+        for name in sorted({run["dataset"] for run in runs})
+        if (found := measure_real_coverage(DATASETS.get(name)()))
+    }
     return {"schema": SCHEMA, "versions": made, "rebuild": "gandiag bank --out DIR", "runs": runs, "real": real}
 
 
@@ -90,9 +106,21 @@ def measure_real_coverage(dataset: Dataset) -> dict[str, Any]:
     """What real data reach when as many samples are counted as of a generator: each count's mean over DRAWS draws; {} where nobody reads modes."""
     import torch
 
-    counts = [measure_coverage(dataset, dataset.draw(NUM_COVERAGE_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED + draw))) for draw in range(NUM_REAL_DRAWS)]
+    counts = [
+        measure_coverage(
+            dataset, dataset.draw(NUM_COVERAGE_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED + draw))
+        )
+        for draw in range(NUM_REAL_DRAWS)
+    ]
     known = [asdict(entry) for entry in counts if entry is not None]
-    return {name: estimate_mean([entry[name] for entry in known], maximum=upper_bound(name, dataset.modes)) for name in COVERAGE_COLUMNS} if known else {}
+    return (
+        {
+            name: estimate_mean([entry[name] for entry in known], maximum=upper_bound(name, dataset.modes))
+            for name in COVERAGE_COLUMNS
+        }
+        if known
+        else {}
+    )
 
 
 def _tell(job: BenchmarkJob, what: str, told: JobCallback) -> str:

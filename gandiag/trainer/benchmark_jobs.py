@@ -30,7 +30,10 @@ class BenchmarkJob:
     def make_config(self) -> RunConfig:
         remedy, _, ahead = self.arm.partition("/")
         ask = {"recipe": self.recipe, "remedy": remedy, "unroll": int(ahead) if ahead else None}
-        return make_run_config(get_recipe(self.recipe).dataset, {**ask, "seed": self.seed, "steps": self.steps, "snapshots": self.snapshots})
+        return make_run_config(
+            get_recipe(self.recipe).dataset,
+            {**ask, "seed": self.seed, "steps": self.steps, "snapshots": self.snapshots},
+        )
 
     def run_folder(self, out: Path) -> Path:
         return out / self.study / self.arm.replace("/", "-") / f"seed-{self.seed}"
@@ -52,8 +55,12 @@ def list_jobs(study: str | None = None) -> list[BenchmarkJob]:
     if study is not None and study not in load_studies():
         raise ConfigError(f"there is no study called {study!r}", close_match_hint(study, list(load_studies())))
     chosen = {name: entry for name, entry in load_studies().items() if study in (None, name)}
-    return [BenchmarkJob(name, entry["recipe"], arm, seed, entry["steps"], entry["snapshots"])
-            for name, entry in chosen.items() for seed in entry["seeds"] for arm in entry["arms"]]  # fmt: skip
+    return [
+        BenchmarkJob(name, entry["recipe"], arm, seed, entry["steps"], entry["snapshots"])
+        for name, entry in chosen.items()
+        for seed in entry["seeds"]
+        for arm in entry["arms"]
+    ]
 
 
 def select_jobs_for_rank(jobs: list[BenchmarkJob], environ: Mapping[str, str] | None = None) -> list[BenchmarkJob]:
@@ -66,6 +73,9 @@ def select_jobs_for_rank(jobs: list[BenchmarkJob], environ: Mapping[str, str] | 
             except ValueError:
                 place, count = -1, 0
             if not 0 <= place < count:
-                raise ConfigError(f"{rank} is {environ[rank]!r} of {world} {environ[world]!r}", "unset both, or set a rank from 0 to one below the world size")
+                raise ConfigError(
+                    f"{rank} is {environ[rank]!r} of {world} {environ[world]!r}",
+                    "unset both, or set a rank from 0 to one below the world size",
+                )
             return jobs[place::count]
     return jobs

@@ -15,7 +15,18 @@ from gandiag.trainer.paired_differences import COVERAGE_COLUMNS, coverage_at_ste
 from gandiag.trainer.seed_means import estimate_mean, format_estimate
 
 COLLAPSE_THRESHOLD = 0.7  # total variation from which a look counts as collapsed
-SUMMARY_HEADER = ["study", "arm", "steps", "seeds", "modes", "% high quality", "variation", "KL", "looks collapsed", "changes of mode"]
+SUMMARY_HEADER = [
+    "study",
+    "arm",
+    "steps",
+    "seeds",
+    "modes",
+    "% high quality",
+    "variation",
+    "KL",
+    "looks collapsed",
+    "changes of mode",
+]
 PAIRED_HEADER = ["study", "arm", "seeds", "modes", "more in", "variation", "less in", "KL", "lower in"]
 
 
@@ -25,8 +36,16 @@ def summarize_runs(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
     for (study, arm), entries in groupby(sorted(benchmark["runs"], key=_place), key=_place):
         runs = list(entries)
         ends = [ended for run in runs if (ended := final_coverage(run))]
-        numbers = {name: estimate_mean(known_values(ends, name), maximum=upper_bound(name, ends[0]["of"]) if ends else math.inf) for name in COVERAGE_COLUMNS}
-        looks = {"collapsed": estimate_mean([collapsed_fraction(run) for run in runs], maximum=1.0), "changes": estimate_mean([count_mode_changes(run) for run in runs])}
+        numbers = {
+            name: estimate_mean(
+                known_values(ends, name), maximum=upper_bound(name, ends[0]["of"]) if ends else math.inf
+            )
+            for name in COVERAGE_COLUMNS
+        }
+        looks = {
+            "collapsed": estimate_mean([collapsed_fraction(run) for run in runs], maximum=1.0),
+            "changes": estimate_mean([count_mode_changes(run) for run in runs]),
+        }
         about = {name: runs[0][name] for name in ("recipe", "dataset", "steps", "recipe_steps", "shortened")}
         found.append({"study": study, "arm": arm, **about, "seeds": [run["seed"] for run in runs], **numbers, **looks})
     return found
@@ -59,37 +78,76 @@ def format_json_by_entry(document: Mapping[str, Any]) -> str:
     """A document as JSON with one line for each entry of its lists: a change of one run is a change of one line."""
     lines = []
     for name, value in document.items():
-        text = "[\n" + ",\n".join(f"  {json.dumps(entry)}" for entry in value) + "\n ]" if isinstance(value, list) else json.dumps(value)
+        text = (
+            "[\n" + ",\n".join(f"  {json.dumps(entry)}" for entry in value) + "\n ]"
+            if isinstance(value, list)
+            else json.dumps(value)
+        )
         lines.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def load_paper_results() -> list[dict[str, Any]]:
     """Published rows, each with its source."""
-    rows: list[dict[str, Any]] = tomllib.loads(files("gandiag.data").joinpath("published.toml").read_text(encoding="utf-8"))["row"]
+    rows: list[dict[str, Any]] = tomllib.loads(
+        files("gandiag.data").joinpath("published.toml").read_text(encoding="utf-8")
+    )["row"]
     return rows
 
 
 def render_markdown(benchmark: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    lines = ["# Baselines", "", *_table(SUMMARY_HEADER, [*map(make_summary_row, summarize_runs(benchmark)), *(_real(*entry) for entry in benchmark.get("real", {}).items())]), "",
-             "Means over seeds at the end of training with 95 % intervals (Student's t); real data: as many samples as were counted of each run. "
-             "High quality: within the radius that holds 98.9 % of real samples. "
-             "Looks collapsed: share of the looks, without the first tenth, with total variation of 0.7 and more. "
-             "\\*: shorter than the recipe."]  # fmt: skip
+    lines = [
+        "# Baselines",
+        "",
+        *_table(
+            SUMMARY_HEADER,
+            [
+                *map(make_summary_row, summarize_runs(benchmark)),
+                *(_real(*entry) for entry in benchmark.get("real", {}).items()),
+            ],
+        ),
+        "",
+        "Means over seeds at the end of training with 95 % intervals (Student's t); real data: as many samples as were counted of each run. "
+        "High quality: within the radius that holds 98.9 % of real samples. "
+        "Looks collapsed: share of the looks, without the first tenth, with total variation of 0.7 and more. "
+        "\\*: shorter than the recipe.",
+    ]
     against = paired_differences(benchmark)
     if against:
-        lines += ["", "## Against none, seed by seed", "", *_table(PAIRED_HEADER, map(_paired, against)), "",
-                  "Mean differences, arm − none, with 95 % intervals; the seeds in which the arm does better."]  # fmt: skip
-    rows = [[str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")] for row in load_paper_results()]
-    lines += ["", "## Published", "", *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows)]
+        lines += [
+            "",
+            "## Against none, seed by seed",
+            "",
+            *_table(PAIRED_HEADER, map(_paired, against)),
+            "",
+            "Mean differences, arm − none, with 95 % intervals; the seeds in which the arm does better.",
+        ]
+    rows = [
+        [str(row.get(name, "–")) for name in ("task", "method", "modes", "good", "kl", "source", "read")]
+        for row in load_paper_results()
+    ]
+    lines += [
+        "",
+        "## Published",
+        "",
+        *_table(["task", "method", "modes", "% high quality", "KL", "source", "read"], rows),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def make_summary_row(entry: Mapping[str, Any]) -> list[str]:
     """A summary under HEAD."""
     steps = f"{entry['steps']:,}" + (f"\\* of {entry['recipe_steps']:,}" if entry["shortened"] else "")
-    return [entry["study"], entry["arm"], steps, str(len(entry["seeds"])), *_counts(entry), format_estimate(entry["collapsed"], 2), format_estimate(entry["changes"], 0)]
+    return [
+        entry["study"],
+        entry["arm"],
+        steps,
+        str(len(entry["seeds"])),
+        *_counts(entry),
+        format_estimate(entry["collapsed"], 2),
+        format_estimate(entry["changes"], 0),
+    ]
 
 
 def _real(dataset: str, entry: Mapping[str, Any]) -> list[str]:
@@ -98,12 +156,20 @@ def _real(dataset: str, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(entry: Mapping[str, Any]) -> list[str]:
-    return [format_estimate(entry["modes"], 1), format_estimate(entry["good"], 1, 100), format_estimate(entry["variation"], 2), format_estimate(entry["kl"], 2)]
+    return [
+        format_estimate(entry["modes"], 1),
+        format_estimate(entry["good"], 1, 100),
+        format_estimate(entry["variation"], 2),
+        format_estimate(entry["kl"], 2),
+    ]
 
 
 def _paired(entry: Mapping[str, Any]) -> list[str]:
     """A comparison under PAIRED."""
-    numbers = [(format_estimate(entry[name], digits), f"{entry[name]['better']} of {entry[name]['n']}") for name, digits in (("modes", 1), ("variation", 2), ("kl", 2))]
+    numbers = [
+        (format_estimate(entry[name], digits), f"{entry[name]['better']} of {entry[name]['n']}")
+        for name, digits in (("modes", 1), ("variation", 2), ("kl", 2))
+    ]
     return [entry["study"], entry["arm"], str(len(entry["seeds"])), *(cell for pair in numbers for cell in pair)]
 
 

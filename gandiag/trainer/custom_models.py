@@ -22,7 +22,17 @@ from gandiag.trainer.run_config import RunConfig
 from gandiag.trainer.toy_data import Dataset
 from gandiag.trainer.unrolling.adam import AdamSettings
 
-DEFAULT_REMEDIES = ("none", "minibatch-stddev", "minibatch", "packing", "unrolled", "r1", "relativistic", "spectral", "mode-seeking")
+DEFAULT_REMEDIES = (
+    "none",
+    "minibatch-stddev",
+    "minibatch",
+    "packing",
+    "unrolled",
+    "r1",
+    "relativistic",
+    "spectral",
+    "mode-seeking",
+)
 DEFAULT_STEPS = 2_000  # steps under each remedy
 DEFAULT_UNROLL_STEPS = 5
 
@@ -39,7 +49,9 @@ class CustomNetworks:
     def build_networks(self, pack_size: int) -> tuple[nn.Module, nn.Module]:
         """Fresh networks, D's first layer widened to `pack` samples."""
         judge = build_model(self.discriminator, self.model_args)
-        return build_model(self.generator, self.model_args), judge if pack_size == 1 else expand_first_layer(judge, pack_size)
+        return build_model(self.generator, self.model_args), judge if pack_size == 1 else expand_first_layer(
+            judge, pack_size
+        )
 
 
 def infer_latent(networks: CustomNetworks) -> LatentSpec:
@@ -52,7 +64,9 @@ def load_custom_dataset(networks: CustomNetworks) -> Dataset:
     output = _adapted(networks).output
     data = samples_in(networks.data, output)
     if data.output.shape != output.shape:
-        what = f"{networks.data} holds samples of shape {data.output.shape}, and {networks.generator} makes {output.shape}"
+        what = (
+            f"{networks.data} holds samples of shape {data.output.shape}, and {networks.generator} makes {output.shape}"
+        )
         raise LoadError(what, "give data and a generator of one shape")
     return data
 
@@ -65,13 +79,32 @@ def _adapted(own: CustomNetworks) -> CallSignature:
 def make_remedy_config(networks: CustomNetworks, latent: LatentSpec, remedy: str, options: dict[str, Any]) -> RunConfig:
     """A plan for one remedy with common settings: Adam 2e-4, beta1 0.5, batch 64, non-saturating loss."""
     adam = AdamSettings(lr=2e-4, beta1=0.5)
-    made = Recipe(name="own", title=f"{networks.generator} against {networks.discriminator}", source="your own networks", dataset=networks.data, steps=DEFAULT_STEPS, batch=64,
-                  latent=latent.dim, loss="non-saturating", generator=NetworkSettings(kind=networks.generator), discriminator=NetworkSettings(kind=networks.discriminator),
-                  adam_generator=adam, adam_discriminator=adam)  # fmt: skip
+    made = Recipe(
+        name="own",
+        title=f"{networks.generator} against {networks.discriminator}",
+        source="your own networks",
+        dataset=networks.data,
+        steps=DEFAULT_STEPS,
+        batch=64,
+        latent=latent.dim,
+        loss="non-saturating",
+        generator=NetworkSettings(kind=networks.generator),
+        discriminator=NetworkSettings(kind=networks.discriminator),
+        adam_generator=adam,
+        adam_discriminator=adam,
+    )
     found = get_remedy(remedy)
     ahead = (options.get("unroll") or DEFAULT_UNROLL_STEPS) if found.unroll_steps else 0
-    return RunConfig(dataset=networks.data, recipe=made, remedy=found, ahead=ahead, seed=options.get("seed") or 0, steps=options.get("steps") or DEFAULT_STEPS,
-                z_scale=options.get("z_scale") or 1.0, snapshots=options.get("snapshots") or 1)  # fmt: skip
+    return RunConfig(
+        dataset=networks.data,
+        recipe=made,
+        remedy=found,
+        ahead=ahead,
+        seed=options.get("seed") or 0,
+        steps=options.get("steps") or DEFAULT_STEPS,
+        z_scale=options.get("z_scale") or 1.0,
+        snapshots=options.get("snapshots") or 1,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +117,21 @@ class RemedyResult:
     previous_audits: tuple[dict[str, Any], ...] = ()
 
 
-def compare_remedies(networks: CustomNetworks, remedies: Sequence[str], out: Path, options: dict[str, Any], train_and_audit: Callable[[RunConfig, Path, Dataset], list[dict[str, Any]]]) -> list[RemedyResult]:
+def compare_remedies(
+    networks: CustomNetworks,
+    remedies: Sequence[str],
+    out: Path,
+    options: dict[str, Any],
+    train_and_audit: Callable[[RunConfig, Path, Dataset], list[dict[str, Any]]],
+) -> list[RemedyResult]:
     """Each remedy in a folder of its own under `out`. `run` trains a plan and gives the audits of its snapshots, oldest first."""
     data, latent = load_custom_dataset(networks), infer_latent(networks)
     trials = []
     for name in remedies:
         try:
-            *earlier, last = train_and_audit(make_remedy_config(networks, latent, name, options), out / name.replace("+", "-"), data)
+            *earlier, last = train_and_audit(
+                make_remedy_config(networks, latent, name, options), out / name.replace("+", "-"), data
+            )
             trials.append(RemedyResult(name, last, previous_audits=tuple(row for row in earlier if row["step"])))
         except GandiagError as problem:
             trials.append(RemedyResult(name, reason=problem.message))
@@ -99,7 +140,11 @@ def compare_remedies(networks: CustomNetworks, remedies: Sequence[str], out: Pat
 
 def describe_best_remedy(results: Sequence[RemedyResult]) -> str:
     """Which remedy has the lowest score, and whether its interval lies below that of no remedy."""
-    scored = [(trial.audit["score"], trial.remedy) for trial in results if trial.audit and trial.audit["score"]["value"] is not None]
+    scored = [
+        (trial.audit["score"], trial.remedy)
+        for trial in results
+        if trial.audit and trial.audit["score"]["value"] is not None
+    ]
     plain = next((score for score, name in scored if name == "none"), None)
     if plain is None or len(scored) < 2:
         return "nothing to compare"
@@ -115,7 +160,14 @@ def expand_first_layer(net: nn.Module, pack_size: int) -> nn.Module:
     for parent in net.modules():
         for name, part in parent.named_children():
             if isinstance(part, nn.Conv2d) and part.groups == 1:
-                wide = nn.Conv2d(part.in_channels * pack_size, part.out_channels, part.kernel_size, part.stride, part.padding, bias=part.bias is not None)  # type: ignore[arg-type]
+                wide = nn.Conv2d(
+                    part.in_channels * pack_size,
+                    part.out_channels,
+                    part.kernel_size,
+                    part.stride,
+                    part.padding,
+                    bias=part.bias is not None,
+                )  # type: ignore[arg-type]
             elif isinstance(part, nn.Linear):
                 wide = nn.Linear(part.in_features * pack_size, part.out_features, bias=part.bias is not None)  # type: ignore[assignment]
             elif list(part.parameters()):

@@ -28,5 +28,12 @@ def make_metadata(config: RunConfig, dataset: Dataset, step: int) -> dict[str, A
         audit |= {"image_size": shape[-1], "channels": shape[0]}
     if ask.final != "none":
         audit["output_range"] = [-1.0, 1.0] if ask.final == "tanh" else [0.0, 1.0]
-    run = {"dataset": config.dataset, "recipe": config.recipe.name, "remedy": config.remedy.name, "ahead": config.ahead, "seed": config.seed, "step": step}
+    run = {
+        "dataset": config.dataset,
+        "recipe": config.recipe.name,
+        "remedy": config.remedy.name,
+        "ahead": config.ahead,
+        "seed": config.seed,
+        "step": step,
+    }
     return {"audit": audit, "trained_scale": config.z_scale, "run": run}

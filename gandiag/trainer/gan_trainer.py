@@ -44,17 +44,26 @@ class GANTrainer:
     critic > 1 D takes the additional steps first, each on a minibatch of its own.
     """
 
-    def __init__(self, setup: TrainingSetup, generator: FlatModule, discriminator: FlatModule, rng: torch.Generator) -> None:
+    def __init__(
+        self, setup: TrainingSetup, generator: FlatModule, discriminator: FlatModule, rng: torch.Generator
+    ) -> None:
         self.setup = setup
         self.generator = generator
         self.discriminator = discriminator
         self.rng = rng
         self.steps = 0
-        self._rowwise = setup.remedy.pack_size == 1 and not setup.remedy.uses_batch_statistics and not any(
-            isinstance(part, nn.modules.batchnorm._BatchNorm) for part in discriminator.net.modules())
+        self._rowwise = (
+            setup.remedy.pack_size == 1
+            and not setup.remedy.uses_batch_statistics
+            and not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in discriminator.net.modules())
+        )
         self._buffers = list(discriminator.net.buffers())
         plain = self._rowwise and setup.remedy.discriminator_penalty is None and setup.remedy.generator_penalty is None
-        self._shallow_gradients = ShallowGradients(discriminator, setup.loss) if plain and is_supported(discriminator.net, setup.loss) else None
+        self._shallow_gradients = (
+            ShallowGradients(discriminator, setup.loss)
+            if plain and is_supported(discriminator.net, setup.loss)
+            else None
+        )
         self._stack_gradients = self._as_stack()
 
     def step(self) -> tuple[float, float]:
@@ -89,7 +98,10 @@ class GANTrainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and numbers."""
         sides = {"generator": self.generator, "discriminator": self.discriminator}
-        kept = {name: {"adam": tuple(player.state), "buffers": [entry.clone() for entry in player.net.buffers()]} for name, player in sides.items()}
+        kept = {
+            name: {"adam": tuple(player.state), "buffers": [entry.clone() for entry in player.net.buffers()]}
+            for name, player in sides.items()
+        }
         return {**kept, "rng": self.rng.get_state(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,11 +127,16 @@ class GANTrainer:
         """Both gradients at the present D."""
         if self._shallow_gradients is not None:
             player, slopes = self.discriminator, self._shallow_gradients.set_minibatch(real, fake)
-            slope, (loss, _, by_fake) = slopes.discriminator_gradient(player.state), slopes.generator_gradient(player.state)
+            slope, (loss, _, by_fake) = (
+                slopes.discriminator_gradient(player.state),
+                slopes.generator_gradient(player.state),
+            )
             player.step(slope.gradient)
             return slope.loss(), loss, by_fake
         if self._stack_gradients is not None and not self._rowwise:
-            found, gradient, loss, by_fake = self._stack_gradients.set_minibatch(real, fake).simultaneous_gradients(self.discriminator.state)
+            found, gradient, loss, by_fake = self._stack_gradients.set_minibatch(real, fake).simultaneous_gradients(
+                self.discriminator.state
+            )
             self.discriminator.step(gradient)
             return found, loss, by_fake
         loss_d, loss_g = self._compute_losses(z, real, fake)
@@ -131,7 +148,9 @@ class GANTrainer:
     def _look_ahead(self, z: Tensor, real: Tensor, fake: Tensor) -> tuple[float, float, Tensor]:
         """G's gradient through `ahead` steps of D, of which D takes the first."""
         kept = [entry.clone() for entry in self._buffers]
-        slopes: DiscriminatorGradients = AutogradGradients(self.discriminator, lambda made: self._compute_losses(z, real, made), fake)
+        slopes: DiscriminatorGradients = AutogradGradients(
+            self.discriminator, lambda made: self._compute_losses(z, real, made), fake
+        )
         if self._shallow_gradients is not None:
             slopes = self._shallow_gradients.set_minibatch(real, fake)
         elif self._stack_gradients is not None:
@@ -159,10 +178,14 @@ class GANTrainer:
         loss_g = rules.loss.generator(*logits) if both else loss_d
         if remedy.discriminator_penalty is None and remedy.generator_penalty is None:
             return loss_d, loss_g
-        turn = TrainingBatch(z, real, fake, self.discriminator.net, lambda *shape: torch.rand(*shape, generator=self.rng))
+        turn = TrainingBatch(
+            z, real, fake, self.discriminator.net, lambda *shape: torch.rand(*shape, generator=self.rng)
+        )
         if remedy.discriminator_penalty is not None:
             loss_d = loss_d + remedy.discriminator_penalty(turn)
-        return loss_d, loss_g + remedy.generator_penalty(turn) if remedy.generator_penalty is not None and both else loss_g
+        return loss_d, loss_g + remedy.generator_penalty(
+            turn
+        ) if remedy.generator_penalty is not None and both else loss_g
 
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D's logits: in one pass where D judges each sample by itself, else minibatch by minibatch."""
@@ -175,8 +198,17 @@ class GANTrainer:
 NetworkFactory = Callable[[int], tuple[nn.Module, nn.Module]]  # samples that D judges together -> fresh G and D
 
 
-def make_trainer(recipe: Recipe, dataset: Dataset, remedy: Remedy, *, seed: int, unroll_steps: int, z_scale: float = 1.0, network_factory: NetworkFactory | None = None,
-              latent: LatentSpec | None = None) -> GANTrainer:  # fmt: skip
+def make_trainer(
+    recipe: Recipe,
+    dataset: Dataset,
+    remedy: Remedy,
+    *,
+    seed: int,
+    unroll_steps: int,
+    z_scale: float = 1.0,
+    network_factory: NetworkFactory | None = None,
+    latent: LatentSpec | None = None,
+) -> GANTrainer:
     """A game at its start. Networks, data and latents have a generator each: the same seed gives the same of each under every remedy.
 
     `networks` and `latent` in place of the recipe's.
@@ -184,16 +216,27 @@ def make_trainer(recipe: Recipe, dataset: Dataset, remedy: Remedy, *, seed: int,
     weights, dressing, rng = (torch.Generator().manual_seed(3 * seed + part) for part in range(3))
     with torch.random.fork_rng(devices=[]):  # modules fill themselves from the global state before they are initialised
         torch.random.manual_seed(seed)
-        generator, discriminator = network_factory(remedy.pack_size) if network_factory else _networks(recipe, dataset, remedy, weights)
+        generator, discriminator = (
+            network_factory(remedy.pack_size) if network_factory else _networks(recipe, dataset, remedy, weights)
+        )
         if remedy.pack_size > 1:
-            discriminator = nn.Sequential(PackSamples(remedy.pack_size), *(discriminator if isinstance(discriminator, nn.Sequential) else [discriminator]))
+            discriminator = nn.Sequential(
+                PackSamples(remedy.pack_size),
+                *(discriminator if isinstance(discriminator, nn.Sequential) else [discriminator]),
+            )
         if remedy.wrap_discriminator is not None:
             discriminator = remedy.wrap_discriminator(discriminator, dressing)
             with torch.no_grad():
-                discriminator(dataset.draw(recipe.batch, dressing))  # layers that start from the first minibatch of real samples
+                discriminator(
+                    dataset.draw(recipe.batch, dressing)
+                )  # layers that start from the first minibatch of real samples
     shape = latent or LatentSpec(recipe.latent, recipe.prior)  # type: ignore[arg-type]
-    rules = TrainingSetup(dataset, remedy.loss or LOSSES[recipe.loss], remedy, recipe.batch, shape, z_scale, unroll_steps)
-    return GANTrainer(rules, FlatModule(generator, recipe.adam_generator), FlatModule(discriminator, recipe.adam_discriminator), rng)
+    rules = TrainingSetup(
+        dataset, remedy.loss or LOSSES[recipe.loss], remedy, recipe.batch, shape, z_scale, unroll_steps
+    )
+    return GANTrainer(
+        rules, FlatModule(generator, recipe.adam_generator), FlatModule(discriminator, recipe.adam_discriminator), rng
+    )
 
 
 def _networks(recipe: Recipe, data: Dataset, remedy: Remedy, weights: torch.Generator) -> tuple[nn.Module, nn.Module]:

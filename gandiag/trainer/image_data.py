@@ -32,7 +32,9 @@ def load_digits_dataset() -> Dataset:
 def load_stacked_digits() -> Dataset:
     """Three digits as the channels of one image, (3, 8, 8): 1,000 modes, as stacked MNIST at a tenth of the size."""
     images = load_digit_images()[0]
-    return Dataset("stacked-digits", OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), _stacked(images), assign_stacked_modes, 1_000)
+    return Dataset(
+        "stacked-digits", OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), _stacked(images), assign_stacked_modes, 1_000
+    )
 
 
 @cache
@@ -82,7 +84,11 @@ def _torchvision(name: str) -> Tensor:
         hint = f"put torchvision's files there (torchvision.datasets.{name}({root!r}, download=True) fetches them), or set {DATA_ROOT_VARIABLE}"
         raise SourceError(f"the files of {name} are not in {root}", hint) from None
     images = torch.as_tensor(found.data).float().div(127.5).sub(1)  # (N, 28, 28) or (N, 32, 32, 3)
-    return images.permute(0, 3, 1, 2) if images.ndim == 4 else torch.nn.functional.pad(images[:, None], (2, 2, 2, 2), value=-1.0)
+    return (
+        images.permute(0, 3, 1, 2)
+        if images.ndim == 4
+        else torch.nn.functional.pad(images[:, None], (2, 2, 2, 2), value=-1.0)
+    )
 
 
 def _output(images: Tensor) -> OutputSpec:

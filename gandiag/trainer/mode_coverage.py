@@ -42,8 +42,17 @@ def measure_coverage(dataset: Dataset, samples: Tensor) -> ModeCoverage | None:
     good = torch.bincount(reading.mode[reading.good], minlength=dataset.modes).double()  # (K,)
     variation = 1 - float(shares.clamp(max=1 / dataset.modes).sum())
     top = int(shares.argmax())
-    return ModeCoverage(int((good > 0).sum()), dataset.modes, float(good.sum()) / len(samples), dataset.ceiling, variation,
-                    _kl(good), top, float(shares[top]), len(samples))  # fmt: skip
+    return ModeCoverage(
+        int((good > 0).sum()),
+        dataset.modes,
+        float(good.sum()) / len(samples),
+        dataset.ceiling,
+        variation,
+        _kl(good),
+        top,
+        float(shares[top]),
+        len(samples),
+    )
 
 
 def _kl(counts: Tensor) -> float | None:

@@ -38,7 +38,9 @@ class Maxout(nn.Module):
         return maps.reshape(len(x), -1, self.pieces).amax(2)  # (B, out)
 
 
-def make_generator(settings: NetworkSettings, latent_dim: int, output: OutputSpec, rng: torch.Generator) -> nn.Sequential:
+def make_generator(
+    settings: NetworkSettings, latent_dim: int, output: OutputSpec, rng: torch.Generator
+) -> nn.Sequential:
     """z (B, latent) to samples (B, *shape)."""
     if settings.kind == "conv":
         return initialize_weights(nn.Sequential(*_rising(settings, latent_dim, output)), settings, rng)
@@ -51,7 +53,9 @@ def make_generator(settings: NetworkSettings, latent_dim: int, output: OutputSpe
     return initialize_weights(nn.Sequential(*layers), settings, rng)
 
 
-def make_discriminator(settings: NetworkSettings, output: OutputSpec, pack_size: int, rng: torch.Generator) -> nn.Sequential:
+def make_discriminator(
+    settings: NetworkSettings, output: OutputSpec, pack_size: int, rng: torch.Generator
+) -> nn.Sequential:
     """Samples (B, *shape), `pack` of them side by side on the first axis, to logits (B, 1). The last layer is the linear head."""
     shape = (output.shape[0] * pack_size, *output.shape[1:])
     if settings.kind == "conv":
@@ -82,8 +86,14 @@ def _rising(ask: NetworkSettings, latent: int, output: OutputSpec) -> list[nn.Mo
     """DCGAN's layout: the latent as a pixel, 4 x 4, doubled until the side is reached, and a last 3 x 3 map."""
     side, width = output.shape[-1], ask.hidden[0]
     if side != 4 << (len(ask.hidden) - 1):
-        raise ConfigError(f"{len(ask.hidden)} layers lead to a side of {4 << (len(ask.hidden) - 1)}, and the images have {side}", "choose another recipe")
-    layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1)), PixelConvTranspose2d(latent, width, 4, 1, 0, bias=not ask.norm)]
+        raise ConfigError(
+            f"{len(ask.hidden)} layers lead to a side of {4 << (len(ask.hidden) - 1)}, and the images have {side}",
+            "choose another recipe",
+        )
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (latent, 1, 1)),
+        PixelConvTranspose2d(latent, width, 4, 1, 0, bias=not ask.norm),
+    ]
     for out in (*ask.hidden[1:], None):
         layers += [*([nn.BatchNorm2d(width)] if ask.norm else []), make_hidden_activation(ask.activation)]
         if out is not None:
@@ -97,7 +107,11 @@ def _falling(ask: NetworkSettings, shape: tuple[int, ...]) -> list[nn.Module]:
     channels, side = shape[0], shape[-1]
     layers: list[nn.Module] = []
     for out in ask.hidden:
-        layers += [SmallConv2d(channels, out, 3, 2, 1), *([SmallBatchNorm2d(out)] if ask.norm else []), make_hidden_activation(ask.activation)]
+        layers += [
+            SmallConv2d(channels, out, 3, 2, 1),
+            *([SmallBatchNorm2d(out)] if ask.norm else []),
+            make_hidden_activation(ask.activation),
+        ]
         channels, side = out, -(-side // 2)
     return [*layers, nn.Flatten(), nn.Linear(channels * side * side, 1)]
 

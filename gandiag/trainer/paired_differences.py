@@ -15,7 +15,9 @@ LOWER_IS_BETTER = {"modes": False, "variation": True, "kl": True}
 
 def coverage_at_step(run: Mapping[str, Any], step: int) -> Mapping[str, Any] | None:
     """The counts of a run's snapshot at a step, None where there is none."""
-    found: list[Mapping[str, Any]] = [entry["coverage"] for entry in run["snapshots"] if entry["step"] == step and entry["coverage"]]
+    found: list[Mapping[str, Any]] = [
+        entry["coverage"] for entry in run["snapshots"] if entry["step"] == step and entry["coverage"]
+    ]
     return found[0] if found else None
 
 
@@ -27,8 +29,14 @@ def paired_differences(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     place = lambda run: (run["study"], run["arm"])  # noqa: E731
     found = []
-    for (study, arm), entries in groupby(sorted((run for run in benchmark["runs"] if run["arm"] != "none"), key=place), key=place):
-        both = [(run["seed"], mine, other) for run in entries if (mine := coverage_at_step(run, run["steps"])) and (other := _partner(benchmark, run))]
+    for (study, arm), entries in groupby(
+        sorted((run for run in benchmark["runs"] if run["arm"] != "none"), key=place), key=place
+    ):
+        both = [
+            (run["seed"], mine, other)
+            for run in entries
+            if (mine := coverage_at_step(run, run["steps"])) and (other := _partner(benchmark, run))
+        ]
         if both:
             numbers = {name: _difference(name, [(mine, other) for _, mine, other in both]) for name in LOWER_IS_BETTER}
             found.append({"study": study, "arm": arm, "seeds": [seed for seed, *_ in both], **numbers})
@@ -37,7 +45,11 @@ def paired_differences(benchmark: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _partner(bank: Mapping[str, Any], run: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The counts without a remedy after as many steps, first from the same study."""
-    alike = [other for other in bank["runs"] if (other["arm"], other["recipe"], other["seed"]) == ("none", run["recipe"], run["seed"])]
+    alike = [
+        other
+        for other in bank["runs"]
+        if (other["arm"], other["recipe"], other["seed"]) == ("none", run["recipe"], run["seed"])
+    ]
     alike.sort(key=lambda other: other["study"] != run["study"])
     return next((counts for other in alike if (counts := coverage_at_step(other, run["steps"]))), None)
 

@@ -75,7 +75,10 @@ def get_default_recipe(dataset: str) -> Recipe:
 
 
 def _recipe(name: str, entry: Mapping[str, Any]) -> Recipe:
-    nets = {side: NetworkSettings(**{**entry[side], "hidden": tuple(entry[side]["hidden"])}) for side in ("generator", "discriminator")}
+    nets = {
+        side: NetworkSettings(**{**entry[side], "hidden": tuple(entry[side]["hidden"])})
+        for side in ("generator", "discriminator")
+    }
     adams = {side: AdamSettings(**entry[side]) for side in ("adam_generator", "adam_discriminator") if side in entry}
     return Recipe(**{**entry, **nets, **adams, "name": name})
 

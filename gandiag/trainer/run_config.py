@@ -39,7 +39,11 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides the run, for config.json."""
-        kept = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name not in ("recipe", "remedy")}
+        kept = {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            if entry.name not in ("recipe", "remedy")
+        }
         return {**kept, "remedy": self.remedy.name, "recipe": recipe_to_dict(self.recipe)}
 
 
@@ -49,7 +53,9 @@ def make_run_config(dataset: str, options: Mapping[str, Any]) -> RunConfig:
     remedy = get_remedy(options.get("remedy") or "none")
     steps = chosen.steps if options.get("steps") is None else options["steps"]
     rest = {name: options[name] for name in ("seed", "z_scale", "snapshots") if options.get(name) is not None}
-    plan = RunConfig(dataset=dataset, recipe=chosen, remedy=remedy, ahead=_ahead(remedy, options.get("unroll")), steps=steps, **rest)
+    plan = RunConfig(
+        dataset=dataset, recipe=chosen, remedy=remedy, ahead=_ahead(remedy, options.get("unroll")), steps=steps, **rest
+    )
     if plan.steps < 1 or not plan.z_scale > 0:
         raise ConfigError(f"--steps is {plan.steps} and --z-scale {plan.z_scale:g}", "give numbers above 0")
     return plan

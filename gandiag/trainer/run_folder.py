@@ -1,9 +1,9 @@
 """The folder of a run: every file whole or absent, whenever the run is stopped.
 
-    config.json             the plan                          log.csv         step, loss_d, loss_g
-    state.pt                where to go on                    coverage.csv    modes covered and the like, where the data tell
-    snapshots/step-N.safetensors                              generator.safetensors   the last step's raw weights
-    audits.json             the audit of every snapshot       samples.html    how the samples moved
+config.json             the plan                          log.csv         step, loss_d, loss_g
+state.pt                where to go on                    coverage.csv    modes covered and the like, where the data tell
+snapshots/step-N.safetensors                              generator.safetensors   the last step's raw weights
+audits.json             the audit of every snapshot       samples.html    how the samples moved
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class RunFolder:
                 os.fsync(file.fileno())
             os.replace(scratch, target)
         except OSError as problem:
-            raise RecordError(f"{target} cannot be written: {problem.strerror}", "free some space and run the same command again: it goes on") from None
+            raise RecordError(
+                f"{target} cannot be written: {problem.strerror}",
+                "free some space and run the same command again: it goes on",
+            ) from None
         finally:
             with contextlib.suppress(OSError):
                 scratch.unlink(missing_ok=True)
@@ -81,7 +84,9 @@ class RunFolder:
         try:
             return dict(torch.load(self._state, weights_only=True))
         except Exception:
-            raise RecordError(f"{self._state} is damaged", "remove it to start again, or choose another --out") from None
+            raise RecordError(
+                f"{self._state} is damaged", "remove it to start again, or choose another --out"
+            ) from None
 
     def save_snapshot(self, step: int, content: bytes) -> Path:
         """The generator at a step."""
@@ -102,7 +107,10 @@ class RunFolder:
                 writer.writerows([header] if new else [])
                 writer.writerows(rows)
         except OSError as problem:
-            raise RecordError(f"{file} cannot be written: {problem.strerror}", "free some space and run the same command again: it goes on") from None
+            raise RecordError(
+                f"{file} cannot be written: {problem.strerror}",
+                "free some space and run the same command again: it goes on",
+            ) from None
 
     def truncate_table(self, name: str, step: int) -> None:
         """Forget the rows of a table after a step: they will come again."""

@@ -38,13 +38,20 @@ TABLE_HEADER = ["step", "modes", "high quality", "variation", "KL", "score", "ve
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side, each as wide as it must be."""
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [header, *rows])
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    )
 
 
-def write_report(folder: RunFolder, config: RunConfig, dataset: Dataset, audits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def write_report(
+    folder: RunFolder, config: RunConfig, dataset: Dataset, audits: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
     """Write samples.png and samples.html; the rows of the table."""
     body = make_snapshot_rows(folder, audits)
-    picture = render_sample_strip(_panels(folder, config, dataset), dataset.draw(NUM_PLOT_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED)))
+    picture = render_sample_strip(
+        _panels(folder, config, dataset), dataset.draw(NUM_PLOT_SAMPLES, torch.Generator().manual_seed(EVALUATION_SEED))
+    )
     folder.write(IMAGE_FILE, picture)
     folder.write(PAGE_FILE, render_page(config, body, picture))
     return body
@@ -64,7 +71,7 @@ def render_page(config: RunConfig, rows: Sequence[Sequence[str]], image: bytes) 
 
 
 def format_run_title(config: RunConfig) -> str:
-    """"ring8, metz-appendix, unrolled (K = 10), seed 0"."""
+    """ "ring8, metz-appendix, unrolled (K = 10), seed 0"."""
     ahead = f" (K = {config.ahead})" if config.ahead else ""
     return f"{config.dataset}, {config.recipe.name}, {config.remedy.name}{ahead}, seed {config.seed}"
 

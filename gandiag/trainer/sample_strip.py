@@ -39,12 +39,35 @@ def render_sample_strip(panels: Sequence[tuple[str, Tensor]], real: Tensor) -> b
 
 def _panel(axes: Axes, samples: Tensor, real: Tensor, paint: str) -> None:
     if samples.ndim == 4:
-        axes.imshow(make_image_grid(samples[: IMAGES_PER_SIDE * IMAGES_PER_SIDE]), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+        axes.imshow(
+            make_image_grid(samples[: IMAGES_PER_SIDE * IMAGES_PER_SIDE]),
+            interpolation="nearest",
+            cmap="gray",
+            vmin=0,
+            vmax=1,
+        )
         return
     points, ground = samples.flatten(1)[:MAX_POINTS, :2], real.flatten(1)[:, :2]
     centre, half = ground.mean(0), 1.25 * float((ground - ground.mean(0)).abs().max())
-    axes.plot(ground[:200, 0].tolist(), ground[:200, 1].tolist(), linestyle="none", marker="o", markersize=2.5, markeredgewidth=0, color=BACKGROUND_COLOR)
-    axes.plot(points[:, 0].tolist(), points[:, 1].tolist(), linestyle="none", marker="o", markersize=2.5, markeredgewidth=0, alpha=0.6, color=paint)
+    axes.plot(
+        ground[:200, 0].tolist(),
+        ground[:200, 1].tolist(),
+        linestyle="none",
+        marker="o",
+        markersize=2.5,
+        markeredgewidth=0,
+        color=BACKGROUND_COLOR,
+    )
+    axes.plot(
+        points[:, 0].tolist(),
+        points[:, 1].tolist(),
+        linestyle="none",
+        marker="o",
+        markersize=2.5,
+        markeredgewidth=0,
+        alpha=0.6,
+        color=paint,
+    )
     axes.set_xlim(float(centre[0]) - half, float(centre[0]) + half)
     axes.set_ylim(float(centre[1]) - half, float(centre[1]) + half)
     axes.set_aspect("equal")

@@ -25,5 +25,9 @@ def format_estimate(estimate: Mapping[str, Any], digits: int, scale: float = 1.0
     """0.12 [0.10, 0.14]"""
     if estimate["value"] is None:
         return "–"
-    spread = "" if estimate["low"] is None else f" [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
+    spread = (
+        ""
+        if estimate["low"] is None
+        else f" [{scale * estimate['low']:.{digits}f}, {scale * estimate['high']:.{digits}f}]"
+    )
     return f"{scale * estimate['value']:.{digits}f}{spread}"

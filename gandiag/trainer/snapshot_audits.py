@@ -14,13 +14,21 @@ from gandiag.record import Record, to_json_value
 from gandiag.trainer.run_folder import RunFolder
 from gandiag.trainer.toy_data import Dataset
 
-NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = 1_000, 250  # generated, against twice as many real ones; images cost a thousand times more
+NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = (
+    1_000,
+    250,
+)  # generated, against twice as many real ones; images cost a thousand times more
 REAL_SEED = 104_729
 AUDITS_FILE = "audits.json"
 
 
-def audit_snapshots(folder: RunFolder, data: Dataset, progress: Callable[[int, int], None] = lambda done, total: None, last_only: bool = False,
-                    **settings: Any) -> list[dict[str, Any]]:  # fmt: skip
+def audit_snapshots(
+    folder: RunFolder,
+    data: Dataset,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    last_only: bool = False,
+    **settings: Any,
+) -> list[dict[str, Any]]:
     """One row per snapshot, kept in audits.json: {step, verdict, kinds, score: {value, low, high}, profile}. Rows that are there are not made again.
 
     `last`: the last one alone. `how`: settings of the audit that the snapshots do not state, as `model` for somebody's own networks.
@@ -42,7 +50,9 @@ def make_audit_row(step: int, record: Record) -> dict[str, Any]:
     """What a table of audits shows of a record."""
     score = {"value": record.score.value, "low": record.score.low, "high": record.score.high}
     profile = {name: entry.get("value") for name, entry in record.profile.items()}
-    row: dict[str, Any] = to_json_value({"step": step, "verdict": record.verdict, "kinds": record.kinds, "score": score, "profile": profile})
+    row: dict[str, Any] = to_json_value(
+        {"step": step, "verdict": record.verdict, "kinds": record.kinds, "score": score, "profile": profile}
+    )
     return row
 
 

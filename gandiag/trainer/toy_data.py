@@ -1,6 +1,6 @@
 """Where the reference trainer's real samples come from, and who can say which mode a sample belongs to.
 
-    DATASETS.get("ring8")()  ->  Dataset        a name, what a sample looks like, draw(n, rng), and a reader of modes
+DATASETS.get("ring8")()  ->  Dataset        a name, what a sample looks like, draw(n, rng), and a reader of modes
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from torch import Tensor
 from gandiag.interfaces import OutputSpec
 from gandiag.registry import Registry
 
-DATASETS = Registry("datasets", {
-    "ring8": "gandiag.trainer.toy_data:make_ring8",
-    "grid25": "gandiag.trainer.toy_data:make_grid25",
-    "ring8-pacgan": "gandiag.trainer.toy_data:make_ring8_pacgan",
-    "gaussians-64d": "gandiag.trainer.toy_data:make_gaussian_mixture",
-    "digits": "gandiag.trainer.image_data:load_digits_dataset",
-    "stacked-digits": "gandiag.trainer.image_data:load_stacked_digits",
-    "mnist": "gandiag.trainer.image_data:load_mnist",
-    "stacked-mnist": "gandiag.trainer.image_data:load_stacked_mnist",
-    "cifar10": "gandiag.trainer.image_data:load_cifar10",
-}, "data set")  # fmt: skip
+DATASETS = Registry(
+    "datasets",
+    {
+        "ring8": "gandiag.trainer.toy_data:make_ring8",
+        "grid25": "gandiag.trainer.toy_data:make_grid25",
+        "ring8-pacgan": "gandiag.trainer.toy_data:make_ring8_pacgan",
+        "gaussians-64d": "gandiag.trainer.toy_data:make_gaussian_mixture",
+        "digits": "gandiag.trainer.image_data:load_digits_dataset",
+        "stacked-digits": "gandiag.trainer.image_data:load_stacked_digits",
+        "mnist": "gandiag.trainer.image_data:load_mnist",
+        "stacked-mnist": "gandiag.trainer.image_data:load_stacked_mnist",
+        "cifar10": "gandiag.trainer.image_data:load_cifar10",
+    },
+    "data set",
+)
 
 REAL_HIGH_QUALITY_FRACTION = 1 - math.exp(-4.5)  # of "high quality" for real data: within 3 sigma in the plane
 
@@ -75,7 +79,14 @@ class GaussianMixture:
         return ModeAssignment(mode, distance <= self.high_quality_radius)
 
     def to_dataset(self, name: str) -> Dataset:
-        return Dataset(name, OutputSpec("vector", (self.centers.shape[1],)), self.draw, self.assign_modes, len(self.centers), REAL_HIGH_QUALITY_FRACTION)
+        return Dataset(
+            name,
+            OutputSpec("vector", (self.centers.shape[1],)),
+            self.draw,
+            self.assign_modes,
+            len(self.centers),
+            REAL_HIGH_QUALITY_FRACTION,
+        )
 
 
 def _ring(radius: float) -> Tensor:
@@ -101,7 +112,6 @@ def make_ring8_pacgan() -> Dataset:
 def make_grid25() -> Dataset:
     """{-4, -2, 0, 2, 4}² with deviation 0.05."""
     return GaussianMixture(_grid(), 0.05).to_dataset("grid25")
-
 
 
 def make_gaussian_mixture() -> Dataset:

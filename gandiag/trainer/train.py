@@ -54,10 +54,22 @@ class _Notes:
 
 def make_default_trainer(config: RunConfig) -> GANTrainer:
     """The game of a plan's data set and recipe."""
-    return make_trainer(config.recipe, DATASETS.get(config.dataset)(), config.remedy, seed=config.seed, unroll_steps=config.ahead, z_scale=config.z_scale)
+    return make_trainer(
+        config.recipe,
+        DATASETS.get(config.dataset)(),
+        config.remedy,
+        seed=config.seed,
+        unroll_steps=config.ahead,
+        z_scale=config.z_scale,
+    )
 
 
-def train(config: RunConfig, out: Path, on_status: StatusCallback = lambda moment: None, trainer_factory: TrainerFactory | None = None) -> RunFolder:
+def train(
+    config: RunConfig,
+    out: Path,
+    on_status: StatusCallback = lambda moment: None,
+    trainer_factory: TrainerFactory | None = None,
+) -> RunFolder:
     """Run the plan in the folder `out`, or finish what was begun there; afterwards it holds generator.safetensors.
 
     The same plan gives the same files to the bit, however often the run is interrupted. OutputError where it diverges: the
@@ -72,7 +84,10 @@ def train(config: RunConfig, out: Path, on_status: StatusCallback = lambda momen
     if state is not None:
         game.load_state_dict(state)
     if game.steps > config.steps:
-        raise ConfigError(f"{out} holds a run of {game.steps:,} steps, more than --steps {config.steps:,}", "give as many steps or more, or another --out")
+        raise ConfigError(
+            f"{out} holds a run of {game.steps:,} steps, more than --steps {config.steps:,}",
+            "give as many steps or more, or another --out",
+        )
     for table in (LOG_FILE, COVERAGE_FILE):
         folder.truncate_table(table, game.steps if state is not None else -1)
     notes = _Notes()
@@ -107,7 +122,11 @@ def _look(game: GANTrainer, plan: RunConfig, folder: RunFolder, notes: _Notes) -
     """Count modes, and keep a snapshot where one is due; neither touches the game."""
     if not bool(torch.isfinite(game.generator.state.theta).all()):
         raise _diverged(game, plan, folder)
-    found = measure_coverage(game.setup.data, game.generate_samples(NUM_COVERAGE_SAMPLES, EVALUATION_SEED)) if game.setup.data.read is not None else None
+    found = (
+        measure_coverage(game.setup.data, game.generate_samples(NUM_COVERAGE_SAMPLES, EVALUATION_SEED))
+        if game.setup.data.read is not None
+        else None
+    )
     if found is not None:
         notes.coverage.append((game.steps, found))
     if _is_snapshot(game, plan):

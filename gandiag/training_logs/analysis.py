@@ -39,13 +39,26 @@ class Losses:
 
     def to_json(self, indent: int | None = 2) -> str:
         """The document as JSON text: sorted keys, no NaN."""
-        return json.dumps(to_json_value({**self.document, "findings": self.findings}), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return json.dumps(
+            to_json_value({**self.document, "findings": self.findings}),
+            indent=indent,
+            sort_keys=True,
+            allow_nan=False,
+            ensure_ascii=False,
+        )
 
     def __str__(self) -> str:
         return str(import_target("gandiag.report.log_text:render_losses")(self.document, self.findings))
 
 
-def losses(source: Any, *, generator: str | None = None, discriminator: str | None = None, step: str | None = None, seed: int = 0) -> Losses:
+def losses(
+    source: Any,
+    *,
+    generator: str | None = None,
+    discriminator: str | None = None,
+    step: str | None = None,
+    seed: int = 0,
+) -> Losses:
     """What do the losses of this training say? `print(losses("metrics.csv"))` shows it.
 
     source: path of a log, several paths of one run, or series: {"generator": (n,), "discriminator": (n,), "step": (n,)}, of which
@@ -68,17 +81,31 @@ def _of_series(source: Any) -> Log:
     given = dict(source) if isinstance(source, Mapping) else {"generator": source}
     unknown = sorted(set(given) - {*LOSS_ROLES, *SCORE_ROLES, "step"})
     if unknown:
-        raise SourceError(f"there is no series called {unknown[0]!r}", f"call them {', '.join((*LOSS_ROLES, *SCORE_ROLES))} and step")
+        raise SourceError(
+            f"there is no series called {unknown[0]!r}", f"call them {', '.join((*LOSS_ROLES, *SCORE_ROLES))} and step"
+        )
     try:
         arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
     except (TypeError, ValueError):
         raise SourceError("these series are not numbers", "pass arrays of numbers, one value a step") from None
     sizes = {value.shape for value in arrays.values()}
     if len(sizes) != 1 or len(next(iter(sizes))) != 1 or not any(name in arrays for name in LOSS_ROLES):
-        raise SourceError(f"series of shapes {sorted(sizes)} are no losses", "pass arrays (n,) of one length, one of them generator or discriminator")
+        raise SourceError(
+            f"series of shapes {sorted(sizes)} are no losses",
+            "pass arrays (n,) of one length, one of them generator or discriminator",
+        )
     n = next(iter(sizes))[0]
     order = select_final_rows(arrays.pop("step", np.arange(n, dtype=np.float64)))
     where = np.asarray(given["step"], dtype=np.float64) if "step" in given else np.arange(n, dtype=np.float64)
-    curves = {name: Curve(name, *average_duplicate_steps(where[order.rows], np.where(np.isnan(value), np.inf, value)[order.rows])) for name, value in arrays.items()}
-    columns = {"step": "step" if "step" in given else None, **dict.fromkeys(LOSS_ROLES), **{name: name for name in curves}}
+    curves = {
+        name: Curve(
+            name, *average_duplicate_steps(where[order.rows], np.where(np.isnan(value), np.inf, value)[order.rows])
+        )
+        for name, value in arrays.items()
+    }
+    columns = {
+        "step": "step" if "step" in given else None,
+        **dict.fromkeys(LOSS_ROLES),
+        **{name: name for name in curves},
+    }
     return Log(curves, "steps", "series", n, 0, columns, None, order.notes, order.problems)

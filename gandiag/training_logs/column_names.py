@@ -11,19 +11,145 @@ from collections.abc import Iterable
 from functools import cache
 
 GENERATOR_WORDS = {"g", "gen", "generator", "netg", "geng", "gloss", "lossg", "errg"}
-DISCRIMINATOR_WORDS = {"d", "dis", "disc", "dsc", "discriminator", "discrim", "critic", "netd", "c", "dloss", "lossd", "errd", "crit"}
-LOSS_WORDS = {"loss", "losses", "err", "error", "cost", "objective", "obj", "gloss", "dloss", "lossg", "lossd", "errg", "errd", "gan", "adv"}
+DISCRIMINATOR_WORDS = {
+    "d",
+    "dis",
+    "disc",
+    "dsc",
+    "discriminator",
+    "discrim",
+    "critic",
+    "netd",
+    "c",
+    "dloss",
+    "lossd",
+    "errd",
+    "crit",
+}
+LOSS_WORDS = {
+    "loss",
+    "losses",
+    "err",
+    "error",
+    "cost",
+    "objective",
+    "obj",
+    "gloss",
+    "dloss",
+    "lossg",
+    "lossd",
+    "errg",
+    "errd",
+    "gan",
+    "adv",
+}
 # Words that say nothing of what is measured; a trailing number is a position.
-NEUTRAL_WORDS = LOSS_WORDS | {"train", "training", "total", "mean", "avg", "average", "step", "trainer", "metrics", "is", "the"}
-LOSS_TERM_WORDS = {"real", "fake", "gp", "penalty", "reg", "r1", "r2", "pl", "l1", "l2", "cycle", "cyc", "idt", "identity", "feat", "feature", "fm", "vgg",
-         "perceptual", "kl", "rec", "recon", "reconstruction", "cls", "aux", "class", "info", "percep", "pixel", "pix",
-         "content", "style", "mse", "epoch"}  # fmt: skip
-EXCLUDED_WORDS = {"lr", "rate", "acc", "accuracy", "time", "std", "min", "max", "num", "grad", "norm", "val", "valid", "validation", "test", "eval", "fid", "is",
-         "timestamp", "eta", "sec", "secs", "seconds", "elapsed", "memory", "mem", "signs", "lrg", "lrd", "steps", "magnitude", "count"}  # fmt: skip
-STEP_WORDS = {"step", "steps", "iteration", "iterations", "iter", "iters", "itr", "it", "niter", "global", "update", "updates", "kimg", "nimg", "cur", "gan"}
+NEUTRAL_WORDS = LOSS_WORDS | {
+    "train",
+    "training",
+    "total",
+    "mean",
+    "avg",
+    "average",
+    "step",
+    "trainer",
+    "metrics",
+    "is",
+    "the",
+}
+LOSS_TERM_WORDS = {
+    "real",
+    "fake",
+    "gp",
+    "penalty",
+    "reg",
+    "r1",
+    "r2",
+    "pl",
+    "l1",
+    "l2",
+    "cycle",
+    "cyc",
+    "idt",
+    "identity",
+    "feat",
+    "feature",
+    "fm",
+    "vgg",
+    "perceptual",
+    "kl",
+    "rec",
+    "recon",
+    "reconstruction",
+    "cls",
+    "aux",
+    "class",
+    "info",
+    "percep",
+    "pixel",
+    "pix",
+    "content",
+    "style",
+    "mse",
+    "epoch",
+}
+EXCLUDED_WORDS = {
+    "lr",
+    "rate",
+    "acc",
+    "accuracy",
+    "time",
+    "std",
+    "min",
+    "max",
+    "num",
+    "grad",
+    "norm",
+    "val",
+    "valid",
+    "validation",
+    "test",
+    "eval",
+    "fid",
+    "is",
+    "timestamp",
+    "eta",
+    "sec",
+    "secs",
+    "seconds",
+    "elapsed",
+    "memory",
+    "mem",
+    "signs",
+    "lrg",
+    "lrd",
+    "steps",
+    "magnitude",
+    "count",
+}
+STEP_WORDS = {
+    "step",
+    "steps",
+    "iteration",
+    "iterations",
+    "iter",
+    "iters",
+    "itr",
+    "it",
+    "niter",
+    "global",
+    "update",
+    "updates",
+    "kimg",
+    "nimg",
+    "cur",
+    "gan",
+}
 EPOCH_WORDS = {"epoch", "epochs", "ep"}
 BATCH_WORDS = {"batch", "minibatch", "batches", "i"}
-REAL_SCORE_PATTERN = re.compile(r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx|pred_real|prob_real|d_out_real|real_prob)$")
+REAL_SCORE_PATTERN = re.compile(
+    r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx|pred_real|prob_real|d_out_real|real_prob)$"
+)
 FAKE_SCORE_PATTERN = re.compile(
     r"^(d\(g\(z\)\)|d_?g_?z_?1?|d\(fake\)|d_fake_prob|fake_?score|scores?_fake|d_?score_?fake|dgz|pred_fake|prob_fake|d_out_fake|fake_prob)$"
 )
@@ -32,13 +158,13 @@ WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 @cache
 def split_words(name: str) -> tuple[str, ...]:
-    """"errG" → ("err", "g"); "Loss/D/loss" → ("loss", "d", "loss")."""
+    """ "errG" → ("err", "g"); "Loss/D/loss" → ("loss", "d", "loss")."""
     return tuple(part.lower() for part in WORD_PATTERN.findall(name))
 
 
 @cache
 def infer_step_role(name: str) -> str | None:
-    """"step", "epoch" or "batch" for a column that says where a row stands, else None."""
+    """ "step", "epoch" or "batch" for a column that says where a row stands, else None."""
     found = set(split_words(name))
     if not found or found & {"loss", "time", "sec", "size", "per", "lr", "total", "seen"}:
         return None
@@ -46,14 +172,24 @@ def infer_step_role(name: str) -> str | None:
         return "epoch"
     if found & BATCH_WORDS and found <= BATCH_WORDS | {"idx", "index", "nb", "number", "current", "no"}:
         return "batch"
-    if found & (STEP_WORDS - {"global", "cur", "gan"}) and found <= STEP_WORDS | {"trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}:
+    if found & (STEP_WORDS - {"global", "cur", "gan"}) and found <= STEP_WORDS | {
+        "trainer",
+        "progress",
+        "train",
+        "number",
+        "no",
+        "idx",
+        "n",
+        "current",
+        "total",
+    }:
         return "step"
     return None
 
 
 @cache
 def infer_score_role(name: str) -> str | None:
-    """"score_real" for D(x), "score_fake" for D(G(z)), else None."""
+    """ "score_real" for D(x), "score_fake" for D(G(z)), else None."""
     short = name.strip().lower().replace(" ", "").rsplit("/", 2)
     for text in ("_".join(short[-2:]), short[-1]):
         if REAL_SCORE_PATTERN.match(text):
@@ -85,12 +221,14 @@ def infer_loss_role(name: str) -> tuple[str, int] | None:
 
 
 def _bare(found: tuple[str, ...]) -> bool:
-    """"G", "D", "D_real", "G_L1", "D_A": a player alone, or with a known part or a domain letter."""
-    return found[0] in {"g", "d"} and all(word in LOSS_TERM_WORDS | {"a", "b", "g", "d"} or word.isdigit() for word in found[1:])
+    """ "G", "D", "D_real", "G_L1", "D_A": a player alone, or with a known part or a domain letter."""
+    return found[0] in {"g", "d"} and all(
+        word in LOSS_TERM_WORDS | {"a", "b", "g", "d"} or word.isdigit() for word in found[1:]
+    )
 
 
 def _whole_gan(have: set[str], both: bool) -> tuple[str, int] | None:
-    """"gan_loss", "adv_loss": the generator's, where nothing better is there."""
+    """ "gan_loss", "adv_loss": the generator's, where nothing better is there."""
     if both or not have & {"gan", "adv", "adversarial"} or not have & {"loss", "cost", "err", "error"}:
         return None
     return "generator", 30
@@ -101,7 +239,11 @@ def choose_columns(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     names = list(dict.fromkeys(names))
     found: dict[str, tuple[str, ...]] = {}
     for role in ("generator", "discriminator"):
-        ranked = sorted((rank[1], at, name) for at, name in enumerate(names) if (rank := infer_loss_role(name)) is not None and rank[0] == role)
+        ranked = sorted(
+            (rank[1], at, name)
+            for at, name in enumerate(names)
+            if (rank := infer_loss_role(name)) is not None and rank[0] == role
+        )
         if ranked:
             found[role] = _summed(role, ranked)
     for name in names:

@@ -1,7 +1,7 @@
 """Which losses these are, as far as their values say; levels mean something only where a loss has an end.
 
-    bounded     D's loss cannot fall below 0 (BCE, hinge, least squares, relativistic): at 0 it tells real from generated without error
-    unbounded   Wasserstein, or any D loss that goes below 0: its level says nothing
+bounded     D's loss cannot fall below 0 (BCE, hinge, least squares, relativistic): at 0 it tells real from generated without error
+unbounded   Wasserstein, or any D loss that goes below 0: its level says nothing
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WASSERSTEIN_WORDS = ("critic", "wasserstein", "wgan", "wdist")
 
 
 def infer_loss_type(curves: Mapping[str, Curve]) -> str:
-    """"bounded", "unbounded", or "unknown" without a discriminator loss."""
+    """ "bounded", "unbounded", or "unknown" without a discriminator loss."""
     loss = curves.get("discriminator")
     if loss is None:
         return "unknown"

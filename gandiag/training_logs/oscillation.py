@@ -38,7 +38,11 @@ class Oscillation:
 
     @property
     def is_significant(self) -> bool:
-        return self.p_value <= SIGNIFICANCE_LEVEL and self.cycle.variance_fraction >= MIN_VARIANCE_FRACTION and not self.is_per_epoch
+        return (
+            self.p_value <= SIGNIFICANCE_LEVEL
+            and self.cycle.variance_fraction >= MIN_VARIANCE_FRACTION
+            and not self.is_per_epoch
+        )
 
 
 def is_constant(curve: Curve, trimmed: TrimmedCurve) -> bool:
@@ -50,7 +54,11 @@ def is_constant(curve: Curve, trimmed: TrimmedCurve) -> bool:
 def is_zero_sum(log: Log) -> bool:
     """Whether one loss is the other, up to sign: a game logged by its value."""
     one, other = (log.curves[role] for role in LOSS_ROLES)
-    if len(one) != len(other) or not (np.isfinite(one.value).all() and np.isfinite(other.value).all()) or np.ptp(one.value) * np.ptp(other.value) == 0:
+    if (
+        len(one) != len(other)
+        or not (np.isfinite(one.value).all() and np.isfinite(other.value).all())
+        or np.ptp(one.value) * np.ptp(other.value) == 0
+    ):
         return False
     return float(abs(np.corrcoef(one.value, other.value)[0, 1])) > 0.9999
 
@@ -63,7 +71,11 @@ def trim_losses(log: Log) -> dict[str, TrimmedCurve]:
 
 def find_oscillation(log: Log, trimmed: Mapping[str, TrimmedCurve], *, seed: int = 0) -> Oscillation | None:
     """The strongest line of the losses that can be tested; None where none can: too few rows, or at rest."""
-    tested = {role: part for role, part in trimmed.items() if len(part.step) >= MIN_ROWS and not is_constant(log.curves[role], part)}
+    tested = {
+        role: part
+        for role, part in trimmed.items()
+        if len(part.step) >= MIN_ROWS and not is_constant(log.curves[role], part)
+    }
     if not tested:
         return None
     if len(tested) == 2 and is_zero_sum(log):
@@ -79,7 +91,18 @@ def find_oscillation(log: Log, trimmed: Mapping[str, TrimmedCurve], *, seed: int
         one, other = ((trimmed[name].step, trimmed[name].value) for name in LOSS_ROLES)
         pair = compute_coherence(one, other, 1 / turn.period)
     lasting = turn.is_persistent or (p_value <= SIGNIFICANCE_LEVEL and _later(part, seed))
-    return Oscillation(role, log.curves[role], part, line, turn, p_value, sharp, pair, _per_epoch(turn.period, part, log.steps_per_epoch), lasting)
+    return Oscillation(
+        role,
+        log.curves[role],
+        part,
+        line,
+        turn,
+        p_value,
+        sharp,
+        pair,
+        _per_epoch(turn.period, part, log.steps_per_epoch),
+        lasting,
+    )
 
 
 def _later(part: TrimmedCurve, seed: int) -> bool:
@@ -88,7 +111,10 @@ def _later(part: TrimmedCurve, seed: int) -> bool:
     Asked only where the whole log does, so that noise is not called oscillating more often for it.
     """
     half = len(part.step) // 2
-    return half >= MIN_ROWS and estimate_spectrum(part.step[half:], part.value[half:], seed=seed).combined_p_value <= SIGNIFICANCE_LEVEL
+    return (
+        half >= MIN_ROWS
+        and estimate_spectrum(part.step[half:], part.value[half:], seed=seed).combined_p_value <= SIGNIFICANCE_LEVEL
+    )
 
 
 def _per_epoch(period: float, part: TrimmedCurve, epoch: float | None) -> bool:
@@ -106,8 +132,20 @@ def make_oscillation_document(oscillation: Oscillation | None) -> dict[str, Any]
         return dict.fromkeys(keys)
     turn, line = oscillation.cycle, oscillation.spectrum
     return {
-        "p_value": oscillation.p_value, "period": turn.period, "amplitude": turn.amplitude, "coherence": oscillation.cross_spectrum["coherence"], "phase": oscillation.cross_spectrum["phase"],
-        "start": turn.start, "curve": oscillation.curve.name, "share": turn.variance_fraction, "growth": turn.growth, "coherence_by_chance": oscillation.cross_spectrum["chance"],
-        "band": list(line.period_range), "background": {"phi": line.phi, "share": line.ar1_fraction}, "method": line.method, "per_epoch": oscillation.is_per_epoch,
-        "sharp": oscillation.is_line, "lasting": oscillation.is_persistent,
-    }  # fmt: skip
+        "p_value": oscillation.p_value,
+        "period": turn.period,
+        "amplitude": turn.amplitude,
+        "coherence": oscillation.cross_spectrum["coherence"],
+        "phase": oscillation.cross_spectrum["phase"],
+        "start": turn.start,
+        "curve": oscillation.curve.name,
+        "share": turn.variance_fraction,
+        "growth": turn.growth,
+        "coherence_by_chance": oscillation.cross_spectrum["chance"],
+        "band": list(line.period_range),
+        "background": {"phi": line.phi, "share": line.ar1_fraction},
+        "method": line.method,
+        "per_epoch": oscillation.is_per_epoch,
+        "sharp": oscillation.is_line,
+        "lasting": oscillation.is_persistent,
+    }

@@ -69,7 +69,14 @@ def _expanded(path: Path) -> list[Path]:
     """A folder stands for the logs in it: TensorBoard's event files, else metrics.csv, else the files that look like logs."""
     if not path.is_dir():
         return [path]
-    for pattern in ("**/events.out.tfevents.*", "**/metrics.csv", "**/*.jsonl", "**/*log*.csv", "**/*.log", "**/*log*.txt"):
+    for pattern in (
+        "**/events.out.tfevents.*",
+        "**/metrics.csv",
+        "**/*.jsonl",
+        "**/*log*.csv",
+        "**/*.log",
+        "**/*log*.txt",
+    ):
         found = sorted(entry for entry in path.glob(pattern) if entry.is_file())
         if found:
             return found
@@ -86,7 +93,10 @@ def _read_file(path: Path, keep: ColumnFilter, places: ColumnFilter) -> _File:
         raise SourceError(f"{path} is empty", "pass a log that a training has written")
     form = detect_format(path, head)
     if form.name != "tensorboard" and _binary(head):
-        raise SourceError(f"{path} is binary data, not a training log", "pass CSV, JSON lines, text, a notebook or a TensorBoard event file")
+        raise SourceError(
+            f"{path} is binary data, not a training log",
+            "pass CSV, JSON lines, text, a notebook or a TensorBoard event file",
+        )
     found = _File(str(path), form.name)
     store = ColumnStore(places)
     for block in form.blocks(path, keep):
@@ -111,15 +121,24 @@ def _demand(files: list[_File], wanted: ColumnNames) -> None:
     known = list(dict.fromkeys(name for file in files for name in file.names))
     for role, name in wanted.get_specified().items():
         if name not in known:
-            raise ConfigError(f"there is no column {name!r} for --{role}", close_match_hint(name, known) if known else "the log has no columns")
+            raise ConfigError(
+                f"there is no column {name!r} for --{role}",
+                close_match_hint(name, known) if known else "the log has no columns",
+            )
     if wanted.generator or wanted.discriminator:
         return
     if not any(role in column_names.choose_columns(known) for role in LOSS_ROLES):
         where = files[0].path if len(files) == 1 else f"{len(files)} files"
         if not known:
-            raise SourceError(f"no losses were found in {where}: no line has a name and a number", "pass the training log, or name its columns")
+            raise SourceError(
+                f"no losses were found in {where}: no line has a name and a number",
+                "pass the training log, or name its columns",
+            )
         shown = ", ".join(known[:12]) + (" …" if len(known) > 12 else "")
-        raise SourceError(f"no loss columns were recognised in {where}; it has: {shown}", "name them: --generator COLUMN --discriminator COLUMN")
+        raise SourceError(
+            f"no loss columns were recognised in {where}; it has: {shown}",
+            "name them: --generator COLUMN --discriminator COLUMN",
+        )
 
 
 def _joined(files: list[_File], wanted: ColumnNames) -> Log:
@@ -140,10 +159,24 @@ def _joined(files: list[_File], wanted: ColumnNames) -> Log:
         if len(curve):
             curves[role] = curve
     unit = chosen["step"][0] if "step" in chosen and spots.unit == "steps" else None
-    columns = {"step": unit or ("epoch" if spots.unit == "epochs" else None), **dict.fromkeys(LOSS_ROLES), **{role: curve.name for role, curve in curves.items()}}
+    columns = {
+        "step": unit or ("epoch" if spots.unit == "epochs" else None),
+        **dict.fromkeys(LOSS_ROLES),
+        **{role: curve.name for role, curve in curves.items()},
+    }
     notes = (*dict.fromkeys(note for file in files for note in file.notes), *standing.notes)
-    return Log(curves, _unit(unit) if unit else spots.unit, " + ".join(dict.fromkeys(file.format for file in files)), total,
-               sum(file.skipped for file in files), columns, spots.steps_per_epoch, notes, standing.problems, paths)  # fmt: skip
+    return Log(
+        curves,
+        _unit(unit) if unit else spots.unit,
+        " + ".join(dict.fromkeys(file.format for file in files)),
+        total,
+        sum(file.skipped for file in files),
+        columns,
+        spots.steps_per_epoch,
+        notes,
+        standing.problems,
+        paths,
+    )
 
 
 def _unit(column: str) -> str:

@@ -60,7 +60,9 @@ def sample_ar1(step: Array, phi: float, draws: int, rng: np.random.Generator, sp
     return np.ascontiguousarray(series.T)
 
 
-def sample_background(step: Array, phi: float, ar1_fraction: float, draws: int, rng: np.random.Generator, spacing: float) -> Array:
+def sample_background(
+    step: Array, phi: float, ar1_fraction: float, draws: int, rng: np.random.Generator, spacing: float
+) -> Array:
     """Series (draws, n) of the background process, of unit variance."""
     white = rng.standard_normal((draws, len(step)))
     if ar1_fraction == 0.0:
@@ -81,7 +83,9 @@ def build_red_noise_grid(step: Array, estimator: SpectrumEstimator, seed: int = 
             phis.append(phi)
             shares.append(share)
     table = np.array(shapes)
-    return RedNoiseGrid(table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1), MASK_BINS * estimator.padding)
+    return RedNoiseGrid(
+        table, np.array(phis), np.array(shares), 1 / table, np.log(table).mean(1), MASK_BINS * estimator.padding
+    )
 
 
 def _smooth(mean: Array) -> Array:

@@ -36,18 +36,26 @@ def find_failure(curve: Curve) -> LossEvent | None:
         return LossEvent(float(curve.step[since]), "failed", f"{curve.name} is not a number from here on")
     value = np.where(bad, 0.0, curve.value)
     half = np.abs(value[: max(len(value) // 2, 1)])
-    usual = float(np.median(half)) + float(half.std() if half.max() < FAILURE_FACTOR * (np.median(half) + 1e-9) else 0.0)
+    usual = float(np.median(half)) + float(
+        half.std() if half.max() < FAILURE_FACTOR * (np.median(half) + 1e-9) else 0.0
+    )
     since = _to_the_end(np.abs(value) > FAILURE_FACTOR * max(usual, 1e-3))
     if since is None or len(value) < 10:
         return None
-    return LossEvent(float(curve.step[since]), "failed", f"{curve.name} blows up: {value[-1]:.3g} at the end, {usual:.3g} usually")
+    return LossEvent(
+        float(curve.step[since]), "failed", f"{curve.name} blows up: {value[-1]:.3g} at the end, {usual:.3g} usually"
+    )
 
 
 def describe_non_finite_rows(curve: Curve) -> str | None:
     """Rows without a number that the run survived, as a note."""
     bad = ~np.isfinite(curve.value)
     count = int(bad.sum())
-    return f"{count:,} of {len(bad):,} rows of {curve.name} are not finite, the first at step {curve.step[bad.argmax()]:,.0f}" if count else None
+    return (
+        f"{count:,} of {len(bad):,} rows of {curve.name} are not finite, the first at step {curve.step[bad.argmax()]:,.0f}"
+        if count
+        else None
+    )
 
 
 def find_discriminator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
@@ -80,7 +88,11 @@ def find_generator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
         since = _stays(fake > 1 - SCORE_TOLERANCE)
         if since is None:
             return None
-        return LossEvent(float(pair[1].step[since]), "generator_wins", f"D(G(z)) {np.median(fake[since:]):.3f}: D takes every sample for real")
+        return LossEvent(
+            float(pair[1].step[since]),
+            "generator_wins",
+            f"D(G(z)) {np.median(fake[since:]):.3f}: D takes every sample for real",
+        )
     loss, other = curves.get("generator"), curves.get("discriminator")
     if loss is None or other is None or infer_loss_type(curves) != "bounded" or float(np.nanmin(loss.value)) < 0:
         return None

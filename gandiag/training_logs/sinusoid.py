@@ -32,7 +32,11 @@ class CycleFit:
     @property
     def is_persistent(self) -> bool:
         """Whether it is as strong in the last quarter of the log as in its best, to half."""
-        quarters = [float(np.median(part)) for part in np.array_split(self.window_amplitude, 4)] if len(self.window_amplitude) >= 4 else [1.0]
+        quarters = (
+            [float(np.median(part)) for part in np.array_split(self.window_amplitude, 4)]
+            if len(self.window_amplitude) >= 4
+            else [1.0]
+        )
         return quarters[-1] >= 0.5 * max(quarters)
 
 
@@ -42,9 +46,13 @@ def fit_cycle(step: Array, value: Array, peak_frequency: float) -> CycleFit:
     frequency = refine_frequency(step, flat, peak_frequency)
     at, course = measure_amplitude(step, flat, frequency)
     # A cycle whose phase wanders is smaller in one fit of the whole log than in any part of it.
-    amplitude = max(float(abs(fit_sinusoid(step, flat, frequency))), float(np.sqrt(np.mean(course**2))) if len(course) else 0.0)
+    amplitude = max(
+        float(abs(fit_sinusoid(step, flat, frequency))), float(np.sqrt(np.mean(course**2))) if len(course) else 0.0
+    )
     share = min(1.0, amplitude**2 / 2 / (float(flat.var()) or 1.0))
-    return CycleFit(1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency))
+    return CycleFit(
+        1 / frequency, amplitude, share, _growth(at, course), at, course, _start(at, course, step, 1 / frequency)
+    )
 
 
 def remove_quadratic_trend(step: Array, value: Array) -> Array:
@@ -74,7 +82,9 @@ def refine_frequency(step: Array, value: Array, peak_frequency: float) -> float:
     return best
 
 
-def demodulate_series(step: Array, value: Array, frequency: float, max_windows: int = MAX_WINDOWS) -> tuple[Array, NDArray[np.complex128]]:
+def demodulate_series(
+    step: Array, value: Array, frequency: float, max_windows: int = MAX_WINDOWS
+) -> tuple[Array, NDArray[np.complex128]]:
     """Fourier coefficient in overlapping Hann windows of SEGMENT periods: middle step (W,), complex amplitude (W,)."""
     span, length = step[-1] - step[0], WINDOW_PERIODS / frequency
     length = min(length, span)
@@ -99,22 +109,33 @@ def measure_amplitude(step: Array, value: Array, frequency: float) -> tuple[Arra
     return at, np.abs(found)
 
 
-def compute_coherence(series_a: tuple[Array, Array], series_b: tuple[Array, Array], frequency: float) -> dict[str, float | None]:
+def compute_coherence(
+    series_a: tuple[Array, Array], series_b: tuple[Array, Array], frequency: float
+) -> dict[str, float | None]:
     """Coherence of two series at a frequency, and the phase by which the second follows the first, in degrees of (-180, 180].
 
     Each series is (step, value). Coherence from M windows is above 1 - 0.05^(1/(M-1)) in 5 % of unrelated series: `chance`.
     """
     low, high = max(series_a[0][0], series_b[0][0]), min(series_a[0][-1], series_b[0][-1])
-    cut = [(step[(step >= low) & (step <= high)], value[(step >= low) & (step <= high)]) for step, value in (series_a, series_b)]
+    cut = [
+        (step[(step >= low) & (step <= high)], value[(step >= low) & (step <= high)])
+        for step, value in (series_a, series_b)
+    ]
     if min(len(step) for step, _ in cut) < 16 or (high - low) * frequency < MIN_CYCLES:
         return {"coherence": None, "phase": None, "chance": None}
-    (at, first), (at_other, second) = (demodulate_series(step, remove_quadratic_trend(step, value), frequency, 256) for step, value in cut)
+    (at, first), (at_other, second) = (
+        demodulate_series(step, remove_quadratic_trend(step, value), frequency, 256) for step, value in cut
+    )
     if len(at) != len(at_other) or len(at) < 2:
         return {"coherence": None, "phase": None, "chance": None}
     cross = np.sum(first * np.conj(second))
     scale = float(np.sum(np.abs(first) ** 2) * np.sum(np.abs(second) ** 2)) or 1.0
     independent = max(2.0, len(at) / 1.9)  # half-overlapping Hann windows
-    return {"coherence": float(abs(cross) ** 2 / scale), "phase": float(np.degrees(np.angle(cross))), "chance": 1 - 0.05 ** (1 / (independent - 1))}
+    return {
+        "coherence": float(abs(cross) ** 2 / scale),
+        "phase": float(np.degrees(np.angle(cross))),
+        "chance": 1 - 0.05 ** (1 / (independent - 1)),
+    }
 
 
 def _growth(at: Array, course: Array) -> float:

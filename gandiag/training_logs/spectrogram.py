@@ -41,7 +41,10 @@ def compute_spectrogram(step: Array, value: Array, spectrum: Spectrum) -> Spectr
     periods = np.geomspace(span / MIN_CYCLES, max(spectrum.period_range[0], 2 * span / len(step)), N_PERIODS)
     ground = np.interp(1 / periods, spectrum.frequency, spectrum.background)
     width = periods * WINDOW_WIDTH
-    ratio = np.array([_row(step, value, 1 / period, at, sigma) for period, sigma in zip(periods, width, strict=True)]) / ground[:, None]  # (R, W)
+    ratio = (
+        np.array([_row(step, value, 1 / period, at, sigma) for period, sigma in zip(periods, width, strict=True)])
+        / ground[:, None]
+    )  # (R, W)
     edge = np.minimum(at - step[0], step[-1] - at)
     return Spectrogram(at, periods, ratio, edge / (np.sqrt(2) * WINDOW_WIDTH))
 

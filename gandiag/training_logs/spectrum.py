@@ -79,7 +79,9 @@ class _View:
         below_from, below_to, above_from, above_to, both = self.sides
         total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
         low = (total[:, below_to.astype(int)] - total[:, below_from.astype(int)]) / np.maximum(below_to - below_from, 1)
-        high = (total[:, above_to.astype(int)] - total[:, above_from.astype(int)]) / np.maximum(above_to - above_from, 1)
+        high = (total[:, above_to.astype(int)] - total[:, above_from.astype(int)]) / np.maximum(
+            above_to - above_from, 1
+        )
         return np.asarray(np.where(both > 0, np.sqrt(np.maximum(low * high, 0)), 0.0))
 
 
@@ -120,8 +122,23 @@ def estimate_spectrum(step: Array, value: Array, *, n_draws: int = N_DRAWS, seed
     variance = float(value.std()) ** 2
     band = (1 / float(frequency[-1]), 1 / float(frequency[0]))
     method = "tapered periodogram for lines, multitaper for bands" if regular else "Lomb–Scargle with floating trend"
-    return Spectrum(frequency, power * variance, ground * variance, limit * variance, p_value, float(frequency[peak]), float(ratio[peak]), phi, share,
-                    band, regular, method, p_broad, center, _either(null, null_broad, min(p_value, p_broad)))  # fmt: skip
+    return Spectrum(
+        frequency,
+        power * variance,
+        ground * variance,
+        limit * variance,
+        p_value,
+        float(frequency[peak]),
+        float(ratio[peak]),
+        phi,
+        share,
+        band,
+        regular,
+        method,
+        p_broad,
+        center,
+        _either(null, null_broad, min(p_value, p_broad)),
+    )
 
 
 def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> tuple[Array, Array]:
@@ -160,7 +177,11 @@ def _regular_bench(n: int) -> _Bench:
 
 def _sides(frequency: Array) -> tuple[Array, ...]:
     """Where the neighbours of each frequency begin and end; `both`: whether there are some on either side."""
-    ends = [np.searchsorted(frequency, frequency / OUTER_FACTOR), np.searchsorted(frequency, frequency / INNER_FACTOR, side="right"),
-            np.searchsorted(frequency, frequency * INNER_FACTOR), np.searchsorted(frequency, frequency * OUTER_FACTOR, side="right")]  # fmt: skip
+    ends = [
+        np.searchsorted(frequency, frequency / OUTER_FACTOR),
+        np.searchsorted(frequency, frequency / INNER_FACTOR, side="right"),
+        np.searchsorted(frequency, frequency * INNER_FACTOR),
+        np.searchsorted(frequency, frequency * OUTER_FACTOR, side="right"),
+    ]
     both = (ends[1] > ends[0]) & (ends[3] > ends[2])
     return (*(end.astype(np.float64) for end in ends), both.astype(np.float64))

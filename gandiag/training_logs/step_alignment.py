@@ -48,7 +48,11 @@ def infer_steps(columns: Mapping[str, Array], rows: int) -> StepColumn:
         first = 1.0 if np.nanmin(epoch) >= 1 else 0.0
         if batch is not None and _varies(batch):
             totals = columns.get("batches")
-            batches = float(np.nanmax(totals)) if totals is not None and _known(totals) else float(np.nanmax(batch)) + _gap(_filled(batch))
+            batches = (
+                float(np.nanmax(totals))
+                if totals is not None and _known(totals)
+                else float(np.nanmax(batch)) + _gap(_filled(batch))
+            )
             return StepColumn((epoch - first) * batches + _filled(batch), "iterations", batches)
         return StepColumn(_spread(epoch), "epochs", 1.0)
     if batch is not None and _varies(batch):
@@ -81,12 +85,18 @@ def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelection:
             runs.append([piece])
     whole = [np.concatenate(run) for run in runs]
     resumed = sum(len(run) - 1 for run in runs[-1:])
-    notes = [f"{resumed} resume{'s' * (resumed > 1)} healed: of steps written twice the later row stands"] if resumed else []
+    notes = (
+        [f"{resumed} resume{'s' * (resumed > 1)} healed: of steps written twice the later row stands"]
+        if resumed
+        else []
+    )
     sizes = [len(run) for run in whole]
     if len(whole) == 1:
         return RowSelection(whole[0], tuple(notes))
     if max(sizes[:-1]) <= FALSE_START_FRACTION * sizes[-1]:
-        return RowSelection(whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped"))
+        return RowSelection(
+            whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped")
+        )
     starts = ", ".join(f"row {run[0] + 1:,}" for run in whole[:4])
     told = f"{len(whole)} runs stand in this log (they begin at {starts}); the last one is shown; cut the file there, and pass one run"
     return RowSelection(whole[-1], tuple(notes), (told,))

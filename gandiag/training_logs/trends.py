@@ -33,7 +33,11 @@ class AmplitudeTrend:
 
     @property
     def is_growing(self) -> bool:
-        return self.factor >= MIN_AMPLITUDE_FACTOR and self.rank_correlation >= MIN_RANK_CORRELATION and self.recent_factor >= 1.2
+        return (
+            self.factor >= MIN_AMPLITUDE_FACTOR
+            and self.rank_correlation >= MIN_RANK_CORRELATION
+            and self.recent_factor >= 1.2
+        )
 
     @property
     def is_decaying(self) -> bool:
@@ -57,7 +61,9 @@ def find_divergence(curve: Curve, trimmed: TrimmedCurve) -> LossEvent | None:
         return None
     found = fit_amplitude_trend(trimmed)
     if found.is_growing:
-        return LossEvent(trimmed.start, "diverging", f"the swings of {curve.name} grow {found.factor:,.1f}-fold from here to the end")
+        return LossEvent(
+            trimmed.start, "diverging", f"the swings of {curve.name} grow {found.factor:,.1f}-fold from here to the end"
+        )
     level = np.abs(running_median(curve.value))
     usual = float(np.median(level[: len(level) // 2])) + 1e-9
     tail = level[-max(len(level) // 10, 5) :]
@@ -65,7 +71,11 @@ def find_divergence(curve: Curve, trimmed: TrimmedCurve) -> LossEvent | None:
     if float(np.median(tail)) < DIVERGENCE_FACTOR * max(usual, 0.1) or _rank(later) < MIN_RANK_CORRELATION:
         return None
     since = int(np.flatnonzero(level <= 2 * max(usual, 0.1))[-1]) + 1
-    return LossEvent(float(curve.step[min(since, len(curve) - 1)]), "diverging", f"{curve.name} runs away: {np.median(tail):.3g} at the end, {usual:.3g} before")
+    return LossEvent(
+        float(curve.step[min(since, len(curve) - 1)]),
+        "diverging",
+        f"{curve.name} runs away: {np.median(tail):.3g} at the end, {usual:.3g} before",
+    )
 
 
 def find_mode_hopping(curves: Mapping[str, Curve], trimmed: Mapping[str, TrimmedCurve]) -> LossEvent | None:
@@ -104,12 +114,19 @@ def _bursts(part: TrimmedCurve) -> list[tuple[float, float, float]]:
     if len(out) == 0 or len(out) > MAX_BURST_FRACTION * len(flat):
         return []
     groups = np.split(out, np.flatnonzero(np.diff(out) > 3) + 1)
-    return [(float(part.step[group[0]]), float(part.step[group[-1]]), float(score[group].max())) for group in groups if len(group) >= MIN_BURST_ROWS]
+    return [
+        (float(part.step[group[0]]), float(part.step[group[-1]]), float(score[group].max()))
+        for group in groups
+        if len(group) >= MIN_BURST_ROWS
+    ]
 
 
 def _strikes(burst: tuple[float, float, float], part: TrimmedCurve) -> bool:
     near = (part.step >= burst[0]) & (part.step <= burst[1])
-    return bool(near.any()) and float(_score(remove_quadratic_trend(part.step, part.value))[near].max()) > JOINT_BURST_THRESHOLD
+    return (
+        bool(near.any())
+        and float(_score(remove_quadratic_trend(part.step, part.value))[near].max()) > JOINT_BURST_THRESHOLD
+    )
 
 
 def _rank(values: Array) -> float:

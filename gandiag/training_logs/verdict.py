@@ -34,21 +34,38 @@ def analyze_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
     doubts = [*log.problems, *_too_little(log)]
     parts = trim_losses(log)
     found = find_oscillation(log, parts, seed=seed)
-    notes = [*log.notes, *filter(None, (saturation.describe_non_finite_rows(curve) for curve in _losses(log).values())), *_said(log, parts, found)]
+    notes = [
+        *log.notes,
+        *filter(None, (saturation.describe_non_finite_rows(curve) for curve in _losses(log).values())),
+        *_said(log, parts, found),
+    ]
     events = sorted(_events(log, parts, found), key=lambda event: (event.step, EVENT_PRIORITY.index(event.kind)))
     verdict = next((kind for kind in EVENT_PRIORITY if any(event.kind == kind for event in events)), None)
     if verdict is None:
         missing = [role for role in LOSS_ROLES if role not in log.curves]
-        doubts += [f"no {missing[0]} loss in this log: what it does cannot be known; pass its log too, or name its column"] if len(missing) == 1 else []
+        doubts += (
+            [f"no {missing[0]} loss in this log: what it does cannot be known; pass its log too, or name its column"]
+            if len(missing) == 1
+            else []
+        )
         verdict = "inconclusive" if doubts else "settled"
     elif log.problems:
         verdict = "inconclusive"
     return {
-        "schema": SCHEMA, "verdict": verdict, "columns": dict(log.columns), "oscillation": make_oscillation_document(found),
-        "events": [{"step": event.step, "kind": event.kind, "evidence": event.evidence} for event in events] or _settled(verdict, parts),
-        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped_lines, "files": list(log.files)}, "unit": log.step_unit, "family": infer_loss_type(log.curves),
-        "notes": notes, "doubts": doubts, "curves": {role: _thin(curve) for role, curve in log.curves.items()}, "spectrum": _spectrum(found),
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "verdict": verdict,
+        "columns": dict(log.columns),
+        "oscillation": make_oscillation_document(found),
+        "events": [{"step": event.step, "kind": event.kind, "evidence": event.evidence} for event in events]
+        or _settled(verdict, parts),
+        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped_lines, "files": list(log.files)},
+        "unit": log.step_unit,
+        "family": infer_loss_type(log.curves),
+        "notes": notes,
+        "doubts": doubts,
+        "curves": {role: _thin(curve) for role, curve in log.curves.items()},
+        "spectrum": _spectrum(found),
+    }
 
 
 def _losses(log: Log) -> dict[str, Curve]:
@@ -64,7 +81,9 @@ def _too_little(log: Log) -> list[str]:
     for curve in _losses(log).values():
         finite = curve.value[np.isfinite(curve.value)]
         if len(curve) < MIN_ROWS:
-            found.append(f"{len(curve)} rows of {curve.name} are too few: at least {MIN_ROWS} are needed; pass a longer log, or log more often")
+            found.append(
+                f"{len(curve)} rows of {curve.name} are too few: at least {MIN_ROWS} are needed; pass a longer log, or log more often"
+            )
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
             told = f"{curve.name} is {finite[0]:g} in every row: a constant says nothing"
             found.append(f"{told}; name the columns of the losses (--generator, --discriminator)")
@@ -79,14 +98,23 @@ def _events(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | No
     long = {role: curve for role, curve in log.curves.items() if len(curve) >= MIN_ROWS}
     if any(role in long for role in LOSS_ROLES):
         events += [saturation.find_discriminator_win(long), saturation.find_generator_win(long)]
-        events += [find_divergence(curve, parts[role]) for role, curve in losses.items() if role in parts and not is_constant(curve, parts[role])]
+        events += [
+            find_divergence(curve, parts[role])
+            for role, curve in losses.items()
+            if role in parts and not is_constant(curve, parts[role])
+        ]
         events += [find_mode_hopping(losses, parts), _oscillating(log, parts, found)]
     return [event for event in events if event is not None]
 
 
 def _oscillating(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | None) -> LossEvent | None:
     """A significant line that carries weight, is not the data's order, and does not die down."""
-    if found is None or not found.is_significant or not found.is_persistent or fit_amplitude_trend(found.trimmed).is_decaying:
+    if (
+        found is None
+        or not found.is_significant
+        or not found.is_persistent
+        or fit_amplitude_trend(found.trimmed).is_decaying
+    ):
         return None
     turn = found.cycle
     about = "" if found.is_line else "about "
@@ -95,7 +123,9 @@ def _oscillating(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation
     phase, coherence, chance = (found.cross_spectrum[key] for key in ("phase", "coherence", "chance"))
     if phase is not None and coherence is not None and chance is not None and coherence > chance:
         turning = abs(abs(phase) - 90) < 45
-        told += f"; G and D move together there (coherence {coherence:.2f}) at {phase:+.0f}°" + (": a cycle of the game" if turning else "")
+        told += f"; G and D move together there (coherence {coherence:.2f}) at {phase:+.0f}°" + (
+            ": a cycle of the game" if turning else ""
+        )
     return LossEvent(turn.start, "oscillating", told)
 
 
@@ -104,14 +134,20 @@ def _said(log: Log, parts: Mapping[str, TrimmedCurve], found: Oscillation | None
     told = []
     for role, part in parts.items():
         if part.dropped_rows:
-            told.append(f"warm-up of {log.curves[role].name} dropped: {part.dropped_rows:,} rows, up to step {part.start:,.6g}")
+            told.append(
+                f"warm-up of {log.curves[role].name} dropped: {part.dropped_rows:,} rows, up to step {part.start:,.6g}"
+            )
         if part.rows_per_bin > 1:
             told.append(f"{part.rows_per_bin:,} rows of {log.curves[role].name} averaged into each point tested")
     if found is not None:
         short, long = found.spectrum.period_range
-        told.append(f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.step_unit} can be seen, others cannot ({found.spectrum.method})")
+        told.append(
+            f"trend removed: a parabola; periods of {short:,.4g} to {long:,.4g} {log.step_unit} can be seen, others cannot ({found.spectrum.method})"
+        )
         if found.is_per_epoch:
-            told.append(f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times")
+            told.append(
+                f"the line at period {found.cycle.period:,.4g} is the order of the data: it comes once per epoch, or a whole number of times"
+            )
         if found.p_value <= 0.05 and (fit_amplitude_trend(found.trimmed).is_decaying or not found.is_persistent):
             told.append("the oscillation dies down")
     return told
@@ -122,7 +158,13 @@ def _settled(verdict: str, parts: Mapping[str, TrimmedCurve]) -> list[dict[str, 
     if verdict != "settled" or not parts:
         return []
     start = max(part.start for part in parts.values())
-    return [{"step": start, "kind": "settled", "evidence": "no line above the background, no trend that lasts, no bursts from here on"}]
+    return [
+        {
+            "step": start,
+            "kind": "settled",
+            "evidence": "no line above the background, no trend that lasts, no bursts from here on",
+        }
+    ]
 
 
 def _thin(curve: Curve) -> dict[str, Any]:
@@ -148,10 +190,14 @@ def _spectrum(found: Oscillation | None) -> dict[str, Any] | None:
     groups = np.array_split(np.arange(len(line.frequency)), min(len(line.frequency), MAX_POINTS))
     at = [int(group[line.power[group].argmax()]) for group in groups]
     return {
-        "curve": found.curve.name, "period": [float(1 / line.frequency[i]) for i in at], "power": [float(line.power[i]) for i in at],
-        "background": [float(line.background[i]) for i in at], "critical": [float(line.critical_power[i]) for i in at],
-        "course": {"step": found.cycle.window_centers.tolist(), "amplitude": found.cycle.window_amplitude.tolist()}, "spectrogram": _spectrogram(found),
-    }  # fmt: skip
+        "curve": found.curve.name,
+        "period": [float(1 / line.frequency[i]) for i in at],
+        "power": [float(line.power[i]) for i in at],
+        "background": [float(line.background[i]) for i in at],
+        "critical": [float(line.critical_power[i]) for i in at],
+        "course": {"step": found.cycle.window_centers.tolist(), "amplitude": found.cycle.window_amplitude.tolist()},
+        "spectrogram": _spectrogram(found),
+    }
 
 
 def _spectrogram(found: Oscillation) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Change:
 
     @property
     def direction(self) -> str:
-        """"worse", "better", "moved" (where neither side is good), or "same" where the interval holds 0."""
+        """ "worse", "better", "moved" (where neither side is good), or "same" where the interval holds 0."""
         if not (self.low > 0 or self.high < 0):
             return "same"
         if self.better not in ("lower", "higher"):
@@ -50,7 +50,11 @@ class Change:
         if self.better == "lower":
             return self.delta, self.low, self.high
         inside = self.low <= 0 <= self.high
-        return abs(self.delta), 0.0 if inside else min(abs(self.low), abs(self.high)), max(abs(self.low), abs(self.high))
+        return (
+            abs(self.delta),
+            0.0 if inside else min(abs(self.low), abs(self.high)),
+            max(abs(self.low), abs(self.high)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,10 @@ def compare(old: Record, new: Record) -> Comparison:
     # The section `modes` says again, without intervals, what measurements say with them.
     common = [key for key in after if key in before and key != "classes.*" and not key.startswith("modes.")]
     rho = estimate_correlation(old.score.replicates, new.score.replicates) if paired else 0.0
-    changes = tuple(_change(key, before[key], after[key], rho if key == "score" else 0.0, paired and key == "score") for key in common)
+    changes = tuple(
+        _change(key, before[key], after[key], rho if key == "score" else 0.0, paired and key == "score")
+        for key in common
+    )
     return Comparison(changes, tuple(_remarks(old, new, paired)))
 
 
@@ -91,7 +98,11 @@ def estimate_correlation(first: Sequence[float], second: Sequence[float]) -> flo
     """Pearson's correlation of two lists of replicates, its lower 95 % bound by Fisher's z where it is positive."""
     if tuple(first) == tuple(second):
         return 1.0
-    if len(first) != len(second) or len(first) < 5 or not (statistics.pstdev(first) > 0 and statistics.pstdev(second) > 0):
+    if (
+        len(first) != len(second)
+        or len(first) < 5
+        or not (statistics.pstdev(first) > 0 and statistics.pstdev(second) > 0)
+    ):
         return 0.0
     found = statistics.correlation(first, second)
     if found <= 0:
@@ -102,7 +113,9 @@ def estimate_correlation(first: Sequence[float], second: Sequence[float]) -> flo
 def _change(key: str, old: RecordValue, new: RecordValue, rho: float, paired: bool) -> Change:
     (before, before_low, before_high), (after, after_low, after_high) = _parts(old), _parts(new)
     delta = after - before
-    if paired and rho == 1 and old == new:  # the same audit twice; an interval cut off at 0 is not symmetric, and would not cancel
+    if (
+        paired and rho == 1 and old == new
+    ):  # the same audit twice; an interval cut off at 0 is not symmetric, and would not cancel
         return Change(key, old, new, 0.0, 0.0, 0.0, new.better, paired)
     low = delta - _reach(after - after_low, before_high - before, rho)
     high = delta + _reach(after_high - after, before - before_low, rho)
@@ -128,10 +141,16 @@ def _demand_comparable(old: Record, new: Record) -> None:
     differ = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
     if differ:
         told = "; ".join(f"{name}: {before.get(name, 'absent')} and {after.get(name, 'absent')}" for name in differ)
-        raise RecordError(f"the features of the two records differ ({told})", "audit both with the same --features and the same version")
+        raise RecordError(
+            f"the features of the two records differ ({told})",
+            "audit both with the same --features and the same version",
+        )
     shapes = [_output(record) for record in (old, new)]
     if None not in shapes and shapes[0] != shapes[1]:
-        raise RecordError(f"the outputs of the two records differ: {shapes[0]} and {shapes[1]}", "compare records of the same kind of output")
+        raise RecordError(
+            f"the outputs of the two records differ: {shapes[0]} and {shapes[1]}",
+            "compare records of the same kind of output",
+        )
 
 
 def _basis(record: Record) -> str:
@@ -141,7 +160,11 @@ def _basis(record: Record) -> str:
 def _features(record: Record) -> dict[str, str]:
     """View -> what exactly computed it. Views through frosted glass are left out: they depend on the samples."""
     found = record.provenance.get("features")
-    return {str(name): str(mark) for name, mark in found.items() if "+" not in str(name)} if isinstance(found, Mapping) else {}
+    return (
+        {str(name): str(mark) for name, mark in found.items() if "+" not in str(name)}
+        if isinstance(found, Mapping)
+        else {}
+    )
 
 
 def _output(record: Record) -> str | None:
@@ -167,13 +190,22 @@ def _setting(record: Record, name: str) -> Any:
 
 
 _ASKED = (
-    ("n_fake", "generated samples"), ("n_real", "real samples"), ("seed", "seeds"), ("real", "real data"), ("scale", "latent scales"), ("gandiag", "versions"),
-)  # fmt: skip
+    ("n_fake", "generated samples"),
+    ("n_real", "real samples"),
+    ("seed", "seeds"),
+    ("real", "real data"),
+    ("scale", "latent scales"),
+    ("gandiag", "versions"),
+)
 
 
 def _remarks(old: Record, new: Record, paired: bool) -> list[str]:
     """What differs in how the two were made; never silent."""
-    found = [f"the {title} differ: {_setting(old, name)} and {_setting(new, name)}" for name, title in _ASKED if _setting(old, name) != _setting(new, name)]
+    found = [
+        f"the {title} differ: {_setting(old, name)} and {_setting(new, name)}"
+        for name, title in _ASKED
+        if _setting(old, name) != _setting(new, name)
+    ]
     if not paired:
         found.append("the replicates do not pair up: the intervals of the differences are wider than they could be")
     return found

@@ -1,7 +1,7 @@
 """A record against a policy: the CI gate. Judging a record never imports torch.
 
-    found = gandiag.gate(record, {"max-score": 0.2, "limits": {"recall": {"min": 0.6}}})
-    found.code, found.checks, found.raise_for_code()
+found = gandiag.gate(record, {"max-score": 0.2, "limits": {"recall": {"min": 0.6}}})
+found.code, found.checks, found.raise_for_code()
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from gandiag.verdict.policy import Policy, get_loading_mismatch
 
 __all__ = ["GateResult", "GatePolicy", "find_policy", "gate", "read_policy", "make_error_result"]
 
-_SCORE: Mapping[str, CheckState] = {"collapsed": "violated", "healthy": "passed", "not_degenerate": "degeneracy", "inconclusive": "inconclusive"}
+_SCORE: Mapping[str, CheckState] = {
+    "collapsed": "violated",
+    "healthy": "passed",
+    "not_degenerate": "degeneracy",
+    "inconclusive": "inconclusive",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,9 @@ class GateResult:
 
     def failures(self) -> tuple[Check, ...]:
         """What keeps the gate shut, violations first."""
-        return tuple(sorted((check for check in self.checks if not check.ok), key=lambda check: check.state != "violated"))
+        return tuple(
+            sorted((check for check in self.checks if not check.ok), key=lambda check: check.state != "violated")
+        )
 
     def findings(self) -> tuple[Finding, ...]:
         """Findings of the record that explain a failure: errors and warnings."""
@@ -62,11 +69,19 @@ class GateResult:
             raise self.error
         if not self.passed:
             first = self.failures()[0]
-            raise VerdictError(f"{self.subject}: {first.key} must be {first.must}, and is {first.value} ({first.state})", "see .checks", record=self.record)
+            raise VerdictError(
+                f"{self.subject}: {first.key} must be {first.must}, and is {first.value} ({first.state})",
+                "see .checks",
+                record=self.record,
+            )
 
 
-def gate(record: Record | str | os.PathLike[str], policy: GatePolicy | Mapping[str, Any] | str | os.PathLike[str] | None = None, *,
-         baseline: Record | str | os.PathLike[str] | None = None) -> GateResult:  # fmt: skip
+def gate(
+    record: Record | str | os.PathLike[str],
+    policy: GatePolicy | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    baseline: Record | str | os.PathLike[str] | None = None,
+) -> GateResult:
     """A record (or its file) against a policy.
 
     policy: a TOML file with a [gate] table, such a table, or nothing: then the score must stay below the limit that the record carries.
@@ -74,7 +89,11 @@ def gate(record: Record | str | os.PathLike[str], policy: GatePolicy | Mapping[s
     Raises ConfigError for a policy that cannot be meant, RecordError for records that cannot be read or compared.
     """
     book = _book(policy)
-    name = str(record) if not isinstance(record, Record) else str(record.subject.get("path") or record.subject.get("family") or "generator")
+    name = (
+        str(record)
+        if not isinstance(record, Record)
+        else str(record.subject.get("path") or record.subject.get("family") or "generator")
+    )
     found = record if isinstance(record, Record) else Record.read(record)
     limit = found.score.limit if book.max_score is None else book.max_score
     judged = apply_policy(found, Policy(limit=limit))
@@ -126,14 +145,22 @@ def _quantity(record: Record, limit: Limit) -> Any:
     try:
         return get_record_value(record, limit.key)
     except GandiagError as unknown:
-        raise type(unknown)(f"{limit.where}: {unknown.message}" if limit.where else unknown.message, unknown.hint) from None
+        raise type(unknown)(
+            f"{limit.where}: {unknown.message}" if limit.where else unknown.message, unknown.hint
+        ) from None
 
 
 def _of_findings(record: Record, book: GatePolicy) -> Iterator[Check]:
     there = {finding.rule: finding for finding in record.findings}
     for rule in book.forbid:
         state: CheckState = "violated" if rule in there else "passed"
-        yield Check(rule, "absent", state, where=book.lines.get("forbid", book.source), reason=there[rule].text if rule in there else "")
+        yield Check(
+            rule,
+            "absent",
+            state,
+            where=book.lines.get("forbid", book.source),
+            reason=there[rule].text if rule in there else "",
+        )
 
 
 def _of_baseline(record: Record, old: Record, book: GatePolicy) -> tuple[list[Check], tuple[str, ...]]:
@@ -151,7 +178,12 @@ def _doubted(record: Record, checks: list[Check]) -> list[Check]:
     if get_loading_mismatch(record, Policy(limit=record.score.limit)) is None:
         return checks
     doubt = "the loading is in doubt (GD401)"
-    return [dataclasses.replace(check, state="inconclusive", reason=check.reason or doubt) if check.state == "violated" else check for check in checks]
+    return [
+        dataclasses.replace(check, state="inconclusive", reason=check.reason or doubt)
+        if check.state == "violated"
+        else check
+        for check in checks
+    ]
 
 
 def _allowed(check: Check, book: GatePolicy) -> Check:

@@ -64,7 +64,9 @@ def read_policy(path: str | os.PathLike[str]) -> GatePolicy:
         found = _at(table, at)
         if found is not None:
             return parse_policy(found, str(path), {key: f"{path}:{line}" for key, line in _lines(text, at).items()})
-    raise ConfigError(f"{path} has no [gate] table", "start the policy with [gate], or [tool.gandiag.gate] in pyproject.toml")
+    raise ConfigError(
+        f"{path} has no [gate] table", "start the policy with [gate], or [tool.gandiag.gate] in pyproject.toml"
+    )
 
 
 def find_policy(folder: Path) -> GatePolicy:
@@ -83,7 +85,10 @@ def parse_policy(table: Any, source: str = "", lines: Mapping[str, str] | None =
         raise ConfigError(f"{where}: gate is {table!r}", "write a table: [gate]")
     for key in table:
         if key not in POLICY_KEYS:
-            raise ConfigError(f"{lines.get(key, where)} sets {key!r}, which is no setting of a gate", close_match_hint(key, POLICY_KEYS))
+            raise ConfigError(
+                f"{lines.get(key, where)} sets {key!r}, which is no setting of a gate",
+                close_match_hint(key, POLICY_KEYS),
+            )
     baseline = table.get("baseline")
     if baseline is not None:
         baseline = _text(baseline, lines.get("baseline", where), "baseline")
@@ -91,21 +96,30 @@ def parse_policy(table: Any, source: str = "", lines: Mapping[str, str] | None =
     return GatePolicy(
         max_score=_number(table, "max-score", lines.get("max-score", where)),
         max_regress=_number(table, "max-regress", lines.get("max-regress", where), DEFAULT_MAX_REGRESS) or 0.0,
-        baseline=baseline, allow=frozenset(_texts(table, "allow", where)), forbid=_texts(table, "forbid", where),
-        limits=tuple(_limits(table.get("limits", {}), where, lines)), source=source, lines=lines,
-    )  # fmt: skip
+        baseline=baseline,
+        allow=frozenset(_texts(table, "allow", where)),
+        forbid=_texts(table, "forbid", where),
+        limits=tuple(_limits(table.get("limits", {}), where, lines)),
+        source=source,
+        lines=lines,
+    )
 
 
 def _limits(table: Any, where: str, lines: Mapping[str, str], at: tuple[str, ...] = ()) -> Iterator[Limit]:
     """The limits of a table; tables inside it are sections, so that profile.missing needs no quotes."""
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: the limit of {'.'.join(at) or 'limits'} is {table!r}", "write it as { max = 0.2 } or { min = 0.6 }")
+        raise ConfigError(
+            f"{where}: the limit of {'.'.join(at) or 'limits'} is {table!r}",
+            "write it as { max = 0.2 } or { min = 0.6 }",
+        )
     for key, value in table.items():
         path = (*at, key)
         name = ".".join(path)
         here = lines.get(f"limits.{name}", where)
         if not isinstance(value, Mapping) or not value:
-            raise ConfigError(f"{here}: the limit of {name!r} is {value!r}", "write it as { max = 0.2 } or { min = 0.6 }")
+            raise ConfigError(
+                f"{here}: the limit of {name!r} is {value!r}", "write it as { max = 0.2 } or { min = 0.6 }"
+            )
         if any(isinstance(part, Mapping) for part in value.values()):
             yield from _limits(value, here, lines, path)
             continue

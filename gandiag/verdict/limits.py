@@ -81,7 +81,10 @@ def check_limit(limit: Limit, value: RecordValue) -> Check:
     if bounds is None:
         return Check(limit.key, str(limit), "unmeasured", where=limit.where, reason=value.reason)
     low, high = bounds
-    at_least, at_most = float("-inf") if limit.min is None else limit.min, float("inf") if limit.max is None else limit.max
+    at_least, at_most = (
+        float("-inf") if limit.min is None else limit.min,
+        float("inf") if limit.max is None else limit.max,
+    )
     state: CheckState = "inconclusive"
     if low > at_most or high < at_least:
         state = "violated"
@@ -111,10 +114,15 @@ def get_record_value(record: Record, key: str) -> RecordValue:
         return _SECTIONS[section](record, name)
     made = record.measurements.get(key)
     if made is not None:
-        return RecordValue(made.value if made.status == "ok" else None, made.low, made.high, made.better, made.reason or "not measured")
+        return RecordValue(
+            made.value if made.status == "ok" else None, made.low, made.high, made.better, made.reason or "not measured"
+        )
     known = catalogued(key)
     if known is None or key.startswith("GD"):
-        raise ConfigError(f"the policy limits {key!r}, which is nothing that gandiag measures", close_match_hint(key, list_limit_keys(record)))
+        raise ConfigError(
+            f"the policy limits {key!r}, which is nothing that gandiag measures",
+            close_match_hint(key, list_limit_keys(record)),
+        )
     return RecordValue(None, better=known.better, reason="this record does not hold it")
 
 
@@ -136,7 +144,9 @@ def _share(section: Mapping[str, Any], name: str, title: str) -> RecordValue:
     found = section.get(name)
     if not isinstance(found, Mapping):
         known = [*section] or ["(none in this record)"]
-        return RecordValue(None, reason=f"this record has no {title} called {name!r}; it has {', '.join(map(str, known))}")
+        return RecordValue(
+            None, reason=f"this record has no {title} called {name!r}; it has {', '.join(map(str, known))}"
+        )
     return RecordValue(found.get("value"), found.get("low"), found.get("high"))
 
 
@@ -144,21 +154,32 @@ def _class(record: Record, label: str) -> RecordValue:
     rows = {str(row.get("label")): _class_row(row) for row in record.classes}
     if label == "*":
         scored = [row for row in rows.values() if row.value is not None]
-        return max(scored, key=lambda row: row.value or 0.0) if scored else RecordValue(None, reason="this record has no classes with a score")
+        return (
+            max(scored, key=lambda row: row.value or 0.0)
+            if scored
+            else RecordValue(None, reason="this record has no classes with a score")
+        )
     return rows.get(label) or RecordValue(None, reason=f"this record has no class {label!r}")
 
 
 def _class_row(row: Mapping[str, Any]) -> RecordValue:
     score = row.get("score")
     source = score if isinstance(score, Mapping) else {**row, "value": score}
-    return RecordValue(source.get("value"), source.get("low"), source.get("high"), reason=str(row.get("method") or "this class has no score"))
+    return RecordValue(
+        source.get("value"),
+        source.get("low"),
+        source.get("high"),
+        reason=str(row.get("method") or "this class has no score"),
+    )
 
 
 def _mode(record: Record, name: str) -> RecordValue:
     found = record.modes.get(name)
     better = "lower" if name == "missed" else "neither" if name == "found" else "higher"
     value = float(len(found)) if isinstance(found, (list, tuple)) else found
-    return RecordValue(value if isinstance(value, (int, float)) else None, better=better, reason="this record has no modes")
+    return RecordValue(
+        value if isinstance(value, (int, float)) else None, better=better, reason="this record has no modes"
+    )
 
 
 _SECTIONS: dict[str, Callable[[Record, str], RecordValue]] = {

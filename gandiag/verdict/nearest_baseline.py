@@ -45,8 +45,15 @@ def match_baseline(record: Record, baselines: Mapping[str, Any] | None = None) -
     if record.score.basis != "referenced" or here is None:
         return None
     runs = (load_baselines() if baselines is None else baselines)["runs"]
-    places = [(snapshot, run, _point(snapshot["score"]["value"], snapshot["profile"])) for run in runs for snapshot in run["snapshots"] if snapshot["step"]]
-    found = [BaselineMatch(snapshot, run, math.dist(here, there)) for snapshot, run, there in places if there is not None]
+    places = [
+        (snapshot, run, _point(snapshot["score"]["value"], snapshot["profile"]))
+        for run in runs
+        for snapshot in run["snapshots"]
+        if snapshot["step"]
+    ]
+    found = [
+        BaselineMatch(snapshot, run, math.dist(here, there)) for snapshot, run, there in places if there is not None
+    ]
     return min(found, key=lambda entry: entry.distance, default=None)
 
 

@@ -18,4 +18,7 @@ def load_remedies() -> Mapping[str, Any]:
 def get_remedies(rule: str) -> tuple[Mapping[str, Any], ...]:
     """Ranked remedies for a finding: {key, title, why, how, price, source}."""
     known = load_remedies()["remedies"]
-    return tuple({"key": row["remedy"], "why": row["why"], **known[row["remedy"]]} for row in load_remedies()["advice"].get(rule, ()))
+    return tuple(
+        {"key": row["remedy"], "why": row["why"], **known[row["remedy"]]}
+        for row in load_remedies()["advice"].get(rule, ())
+    )

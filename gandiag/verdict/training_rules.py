@@ -30,7 +30,9 @@ def make_loss_findings(document: Mapping[str, Any], level: FindingLevel = "error
     return tuple(found)
 
 
-def _finding(code: str, claim: str, events: list[Mapping[str, Any]], training: Mapping[str, Any], level: FindingLevel) -> Finding:
+def _finding(
+    code: str, claim: str, events: list[Mapping[str, Any]], training: Mapping[str, Any], level: FindingLevel
+) -> Finding:
     first = events[0]
     since = f"{(training.get('unit') or 'steps').removesuffix('s')} {first['step']:,.0f}"
     text = f"{claim}, since {since}: " + "; ".join(str(event["evidence"]) for event in events) + "."

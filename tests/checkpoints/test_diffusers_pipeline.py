@@ -32,7 +32,12 @@ def opened(folder: Path = FOLDER, **flags: Any) -> LoadedGenerator:
 @imports_diffusers
 def test_the_outputs_are_those_of_the_library() -> None:
     known, network = load_file(FOLDER / "reference.safetensors"), opened()
-    assert (network.latent.shape, network.latent.prior, network.output.shape, network.output.range) == ((3, 8, 8), "normal", (3, 8, 8), (-1.0, 1.0))
+    assert (network.latent.shape, network.latent.prior, network.output.shape, network.output.range) == (
+        (3, 8, 8),
+        "normal",
+        (3, 8, 8),
+        (-1.0, 1.0),
+    )
     assert network.subject["family"] == "diffusers UNet2DModel, by DDIM" and len(network.subject["sha256"]) == 64
     with torch.no_grad():
         made = network.forward(known["z"])
@@ -79,7 +84,12 @@ def test_inspect_tells_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run_command_line(["inspect", str(FOLDER)]) == 0
     said = capsys.readouterr().out
-    for part in ("diffusers UNet2DModel, by DDIM", "the first noise, 3x8x8", "eta 0, 50 steps", "unet/diffusion_pytorch_model.safetensors"):
+    for part in (
+        "diffusers UNet2DModel, by DDIM",
+        "the first noise, 3x8x8",
+        "eta 0, 50 steps",
+        "unet/diffusion_pytorch_model.safetensors",
+    ):
         assert part in said
 
 
@@ -95,11 +105,16 @@ def test_it_is_a_generator_and_no_folder_of_samples() -> None:
     assert not is_sample_path(FOLDER)
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"_class_name": "StableDiffusionPipeline"}, "StableDiffusionPipeline with"), ({"unet": ["pipeline", "Evil"]}, "samples unconditional ones"),
-    ({"vae": ["diffusers", "AutoencoderKL"]}, "samples unconditional ones"), ({"scheduler": ["diffusers", "PNDMScheduler"]}, "samples unconditional ones"),
-    ({"_class_name": ["my_code", "DDPMPipeline"]}, "samples unconditional ones"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"_class_name": "StableDiffusionPipeline"}, "StableDiffusionPipeline with"),
+        ({"unet": ["pipeline", "Evil"]}, "samples unconditional ones"),
+        ({"vae": ["diffusers", "AutoencoderKL"]}, "samples unconditional ones"),
+        ({"scheduler": ["diffusers", "PNDMScheduler"]}, "samples unconditional ones"),
+        ({"_class_name": ["my_code", "DDPMPipeline"]}, "samples unconditional ones"),
+    ],
+)
 def test_other_pipelines_are_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said) as caught:
         load_generator(edited(tmp_path, "model_index.json", lambda found: found.update(change)))
@@ -108,13 +123,18 @@ def test_other_pipelines_are_named(tmp_path: Path, change: dict[str, Any], said:
 
 @needs_diffusers
 @imports_diffusers
-@pytest.mark.parametrize("name, change, said", [
-    ("unet/config.json", {"block_out_channels": [8, 8]}, "do not fit each other"), ("unet/config.json", {"layers_per_block": 10**9}, "out of all proportion"),
-    ("unet/config.json", {"out_channels": 6}, "from 3 to 6 channels"), ("unet/config.json", {"sample_size": None}, "does not say the size"),
-    ("unet/config.json", {"down_block_types": ["Evil", "Evil"]}, "do not fit each other"),
-    ("unet/config.json", {"block_out_channels": [10**12, 8]}, "out of all proportion"),
-    ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "num_train_timesteps"),
-])
+@pytest.mark.parametrize(
+    "name, change, said",
+    [
+        ("unet/config.json", {"block_out_channels": [8, 8]}, "do not fit each other"),
+        ("unet/config.json", {"layers_per_block": 10**9}, "out of all proportion"),
+        ("unet/config.json", {"out_channels": 6}, "from 3 to 6 channels"),
+        ("unet/config.json", {"sample_size": None}, "does not say the size"),
+        ("unet/config.json", {"down_block_types": ["Evil", "Evil"]}, "do not fit each other"),
+        ("unet/config.json", {"block_out_channels": [10**12, 8]}, "out of all proportion"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "num_train_timesteps"),
+    ],
+)
 def test_settings_that_make_no_sense(tmp_path: Path, name: str, change: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
         load_generator(edited(tmp_path, name, lambda found: found.update(change)))

@@ -62,7 +62,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], P
 @pytest.fixture(scope="module")
 def seen(corpus: tuple[dict[str, Path], Path]) -> dict[str, Any]:
     paths = {name: str(path) for name, path in corpus[0].items()}
-    done = subprocess.run([sys.executable, "-c", WATCH], input=json.dumps(paths), capture_output=True, text=True, cwd=ROOT, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH],
+        input=json.dumps(paths),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -91,12 +99,19 @@ def test_the_attacks_are_real(corpus: tuple[dict[str, Path], Path], tmp_path: Pa
     """Python's own unpickler, given one of them, does what it says: the corpus proves something."""
     marker = tmp_path / "ran"
     path = hostile.system_plain(tmp_path, marker)
-    subprocess.run([sys.executable, "-c", f"import pickle; pickle.load(open({str(path)!r}, 'rb'))"], check=False, timeout=60, cwd=tmp_path)
+    subprocess.run(
+        [sys.executable, "-c", f"import pickle; pickle.load(open({str(path)!r}, 'rb'))"],
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+    )
     assert marker.exists()
 
 
 @pytest.mark.parametrize("name", ["system_beside", "embedded_source", "laughter"])
-def test_the_command_line_ends_with_2_or_audits(name: str, corpus: tuple[dict[str, Path], Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_ends_with_2_or_audits(
+    name: str, corpus: tuple[dict[str, Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     from gandiag.cli.main import run_command_line
 
     from gandiag.errors import ExitCode

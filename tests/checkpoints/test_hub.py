@@ -75,8 +75,15 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, X_Error_Code="RepoNotFound")
         if revision not in ("main", COMMIT):
             return self.answer(404, X_Error_Code="RevisionNotFound")
-        told = {"id": repo, "modelId": repo, "sha": COMMIT, "private": False, "tags": [], "downloads": 0,
-                "siblings": [{"rfilename": name} for name in self.hub.files[repo]]}  # fmt: skip
+        told = {
+            "id": repo,
+            "modelId": repo,
+            "sha": COMMIT,
+            "private": False,
+            "tags": [],
+            "downloads": 0,
+            "siblings": [{"rfilename": name} for name in self.hub.files[repo]],
+        }
         self.answer(200, json.dumps(told).encode(), Content_Type="application/json")
 
 
@@ -126,9 +133,21 @@ def asked(url: str, home: Path, reference: str, *more: str, **env: str) -> list[
 
 def called(url: str, home: Path, references: str, *more: str, code: str = CALL, **env: str) -> list[dict[str, Any]]:
     """The client reads its endpoint when it is imported: so, in another process."""
-    kept = {name: entry for name, entry in os.environ.items() if not name.lower().endswith("_proxy") and not name.startswith("HF_")}
+    kept = {
+        name: entry
+        for name, entry in os.environ.items()
+        if not name.lower().endswith("_proxy") and not name.startswith("HF_")
+    }
     place = {**kept, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **env}
-    done = subprocess.run([sys.executable, "-c", code, references, *more], env=place, capture_output=True, text=True, cwd=ROOT, timeout=170, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, references, *more],
+        env=place,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=170,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
@@ -141,19 +160,36 @@ def weights() -> bytes:
 def test_weights_and_settings_come_and_code_does_not(hub: Hub, tmp_path: Path) -> None:
     model = weights()
     config = json.dumps({"latent_dim": 2, "auto_map": {"AutoModel": "net.Net"}}).encode()
-    hub.files["me/gan"] = {"model.safetensors": model, "config.json": config, "net.py": b"raise SystemExit('ran')", "README.md": b"hello",
-                           "pytorch_model.bin": b"\\x80", "../outside.json": b"{}"}  # fmt: skip
+    hub.files["me/gan"] = {
+        "model.safetensors": model,
+        "config.json": config,
+        "net.py": b"raise SystemExit('ran')",
+        "README.md": b"hello",
+        "pytorch_model.bin": b"\\x80",
+        "../outside.json": b"{}",
+    }
     hub.files["me/files"] = {"netG_ema.safetensors": model, "netG.safetensors": model, "netD.safetensors": model}
     hub.files["me/two"] = {"a.pt": b"x", "b.pt": b"x"}
     one, pinned, ema, exact, two, none, gone, branch, odd = called(
-        hub.url, tmp_path, f"hf:me/gan hf:me/gan@{COMMIT} hf:me/files hf:me/files/netG.safetensors hf:me/two hf:me/none hf:me/gan/x.pt hf:me/gan@v2 hf:gan")
+        hub.url,
+        tmp_path,
+        f"hf:me/gan hf:me/gan@{COMMIT} hf:me/files hf:me/files/netG.safetensors hf:me/two hf:me/none hf:me/gan/x.pt hf:me/gan@v2 hf:gan",
+    )
     assert one["latent"] == 2 and one["subject"]["path"] == "hf:me/gan" and len(one["subject"]["sha256"]) == 64
     assert ["revision (hf:owner/name@REVISION)", COMMIT, "hub"] in one["said"] and pinned["said"][0][2] == "flag"
     assert any("config.json names code elsewhere (auto_map)" in note for note in one["notes"])
     assert any("holds code (net.py), which was neither fetched nor run" in note for note in one["notes"])
     assert ema["latent"] == exact["latent"] == 2
-    assert "holds 2 files that could be the generator: a.pt, b.pt" in two["what"] and two["hint"] == "choose one: hf:me/two/a.pt"
-    for found, said in ((none, "no such repository"), (gone, "no such file"), (branch, "no such revision"), (odd, "names no repository")):
+    assert (
+        "holds 2 files that could be the generator: a.pt, b.pt" in two["what"]
+        and two["hint"] == "choose one: hf:me/two/a.pt"
+    )
+    for found, said in (
+        (none, "no such repository"),
+        (gone, "no such file"),
+        (branch, "no such revision"),
+        (odd, "names no repository"),
+    ):
         assert said in found["what"]
     fetched = {entry.split("/")[-1] for entry in hub.asked if "/resolve/" in entry}
     assert fetched == {"model.safetensors", "config.json", "netG_ema.safetensors", "netG.safetensors"}
@@ -181,19 +217,39 @@ def test_the_command_line_ends_with_2(capsys: pytest.CaptureFixture[str]) -> Non
     assert "names no repository of the Hub" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names, wanted, whole", [
-    (["config.json", "pytorch_model.bin", "model.py"], ["config.json", "pytorch_model.bin"], True),
-    (["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin", "x.py",
-      "scheduler/scheduler_config.json"],
-     ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "unet/diffusion_pytorch_model.safetensors"], True),
-    (["G_ema.pth", "G.pth", "G_optim.pth", "D.pth"], ["G_ema.pth"], False),
-    (["generator.onnx", "notes.txt"], ["generator.onnx"], False),
-])
+@pytest.mark.parametrize(
+    "names, wanted, whole",
+    [
+        (["config.json", "pytorch_model.bin", "model.py"], ["config.json", "pytorch_model.bin"], True),
+        (
+            [
+                "model_index.json",
+                "unet/config.json",
+                "unet/diffusion_pytorch_model.safetensors",
+                "unet/diffusion_pytorch_model.bin",
+                "x.py",
+                "scheduler/scheduler_config.json",
+            ],
+            [
+                "model_index.json",
+                "unet/config.json",
+                "scheduler/scheduler_config.json",
+                "unet/diffusion_pytorch_model.safetensors",
+            ],
+            True,
+        ),
+        (["G_ema.pth", "G.pth", "G_optim.pth", "D.pth"], ["G_ema.pth"], False),
+        (["generator.onnx", "notes.txt"], ["generator.onnx"], False),
+    ],
+)
 def test_which_files_are_wanted(names: list[str], wanted: list[str], whole: bool) -> None:
     assert choose_files(names, None, "hf:a/b", "ema") == (wanted, whole)
 
 
-@pytest.mark.parametrize("names, said", [([], "holds no weights"), (["model.safetensors.index.json"], "several pieces"), (["x.h5"], "holds no weights")])
+@pytest.mark.parametrize(
+    "names, said",
+    [([], "holds no weights"), (["model.safetensors.index.json"], "several pieces"), (["x.h5"], "holds no weights")],
+)
 def test_what_cannot_be_chosen(names: list[str], said: str) -> None:
     with pytest.raises(LoadError, match=said):
         choose_files(names, None, "hf:a/b", "ema")

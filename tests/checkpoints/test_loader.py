@@ -76,7 +76,9 @@ def test_zip_and_legacy_containers(dcgan: DCGAN, tmp_path: Path, zipped: bool) -
 def test_safetensors_under_a_misleading_name(dcgan: DCGAN, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    net = calibrated(DCGAN(blocks=4, ngf=2), normal(12), batches=5)  # ten numbered layers and more: main.10 must not come before main.2
+    net = calibrated(
+        DCGAN(blocks=4, ngf=2), normal(12), batches=5
+    )  # ten numbered layers and more: main.10 must not come before main.2
     save_file({key: entry.contiguous() for key, entry in net.state_dict().items()}, tmp_path / "g.pt")
     network = load_generator(tmp_path / "g.pt")
     assert network.subject["loader"] == "safetensors"
@@ -91,9 +93,12 @@ def test_half_precision_weights_are_read_as_float(tmp_path: Path) -> None:
 
 # training dicts
 
+
 def test_the_average_is_preferred_and_said(dcgan: DCGAN, tmp_path: Path) -> None:
     raw = shuffled(DCGAN(), seed=9)
-    file = save({"netG": raw.state_dict(), "netG_ema": dcgan.state_dict(), "netD": critic().state_dict(), "epoch": 7}, tmp_path)
+    file = save(
+        {"netG": raw.state_dict(), "netG_ema": dcgan.state_dict(), "netD": critic().state_dict(), "epoch": 7}, tmp_path
+    )
     network = load_generator(file)
     same(network, dcgan)
     assert network.subject["weights"] == "netG_ema (EMA copy; the raw netG is there too: --weights raw)"
@@ -102,7 +107,12 @@ def test_the_average_is_preferred_and_said(dcgan: DCGAN, tmp_path: Path) -> None
 
 
 def test_namespaces_and_numpy_numbers_are_data(dcgan: DCGAN, tmp_path: Path) -> None:
-    extras = {"args": argparse.Namespace(nz=12), "loss": np.float64(1.5), "losses": np.arange(3.0), "best": np.float32(2)}
+    extras = {
+        "args": argparse.Namespace(nz=12),
+        "loss": np.float64(1.5),
+        "losses": np.arange(3.0),
+        "best": np.float32(2),
+    }
     optimizer = torch.optim.Adam(dcgan.parameters()).state_dict()
     file = save({"generator_state_dict": wrapped_ddp(dcgan.state_dict()), "optimizerG": optimizer, **extras}, tmp_path)
     same(load_generator(file), dcgan)
@@ -129,6 +139,7 @@ def test_averages_without_names_or_buffers(dcgan: DCGAN, tmp_path: Path) -> None
 
 # what the file does not say
 
+
 @pytest.mark.parametrize("act, name", [(nn.ReLU, "relu"), (lambda: nn.LeakyReLU(0.2), "leaky:0.2")])
 def test_batch_norm_tells_the_hidden_activation(tmp_path: Path, act: Any, name: str) -> None:
     net = calibrated(DCGAN(act=act), normal(12))
@@ -145,7 +156,9 @@ def test_batch_norm_tells_the_hidden_activation(tmp_path: Path, act: Any, name: 
 
 def test_batch_norm_tells_the_eps(tmp_path: Path) -> None:
     # PyTorch-GAN passes 0.8 where eps stands; nothing in the file says so.
-    net = calibrated(mlp((16, 64, 64, 64, 3072), norm=True, act=lambda: nn.LeakyReLU(0.2), final=nn.Tanh(), eps=0.8), normal(16))
+    net = calibrated(
+        mlp((16, 64, 64, 64, 3072), norm=True, act=lambda: nn.LeakyReLU(0.2), final=nn.Tanh(), eps=0.8), normal(16)
+    )
     network = load_generator(save(net.state_dict(), tmp_path))
     assert assumed(network, "eps").value.startswith("0.8") and assumed(network, "hidden").value.startswith("leaky:0.2")
     assert network.output.shape == (3, 32, 32)
@@ -210,7 +223,13 @@ class Unflattened(nn.Module):
 
 def test_a_projection_then_transposed_convolutions(tmp_path: Path) -> None:
     head = nn.Sequential(nn.Linear(10, 24 * 49, bias=False), nn.BatchNorm1d(24 * 49), nn.ReLU())
-    tail = nn.Sequential(nn.ConvTranspose2d(24, 12, 4, 2, 1), nn.BatchNorm2d(12), nn.ReLU(), nn.ConvTranspose2d(12, 1, 4, 2, 1), nn.Tanh())
+    tail = nn.Sequential(
+        nn.ConvTranspose2d(24, 12, 4, 2, 1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 1, 4, 2, 1),
+        nn.Tanh(),
+    )
     net = calibrated(Unflattened(head, tail, 24), normal(10))
     network = load_generator(save(net.state_dict(), tmp_path))
     assert (network.output.shape, network.subject["family"]) == ((1, 28, 28), "projected")
@@ -220,8 +239,19 @@ def test_a_projection_then_transposed_convolutions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("eps", [1e-5, 0.8])
 def test_a_projection_then_upsampling(tmp_path: Path, eps: float) -> None:
     # The layout of PyTorch-GAN's dcgan: 0.8 stands where eps does in all norms but the first.
-    tail = nn.Sequential(nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16, eps), nn.LeakyReLU(0.2),
-                         nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1), nn.BatchNorm2d(8, eps), nn.LeakyReLU(0.2), nn.Conv2d(8, 3, 3, 1, 1), nn.Tanh())
+    tail = nn.Sequential(
+        nn.BatchNorm2d(16),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(16, 16, 3, 1, 1),
+        nn.BatchNorm2d(16, eps),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(16, 8, 3, 1, 1),
+        nn.BatchNorm2d(8, eps),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(8, 3, 3, 1, 1),
+        nn.Tanh(),
+    )
     net = calibrated(Unflattened(nn.Sequential(nn.Linear(10, 16 * 64)), tail, 16), normal(10))
     network = load_generator(save(net.state_dict(), tmp_path))
     assert network.output.shape == (3, 32, 32)
@@ -242,6 +272,7 @@ def test_the_image_size_chooses_the_geometry(tmp_path: Path) -> None:
 
 
 # labels joined to the latents
+
 
 class Conditional(nn.Module):
     def __init__(self, body: nn.Module, classes: int, first: bool, spatial: bool) -> None:
@@ -301,5 +332,7 @@ def test_strict_takes_no_assumptions(dcgan: DCGAN, tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
         load_generator(file, AuditConfig(strict=True))
     assert "--prior" in caught.value.hint and "--output-range" in caught.value.hint
-    flags = AuditConfig(strict=True, prior="normal", activation="relu", bn_eps=1e-5, image_size=32, output_range=(-1.0, 1.0))
+    flags = AuditConfig(
+        strict=True, prior="normal", activation="relu", bn_eps=1e-5, image_size=32, output_range=(-1.0, 1.0)
+    )
     same(load_generator(file, flags), dcgan)

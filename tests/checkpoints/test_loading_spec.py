@@ -30,25 +30,43 @@ def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
     first = load_generator(file, AuditConfig(spec=spec))
     written = json.loads(Path(spec).read_text())
     assert written["sha256"] == first.subject["sha256"] and written["settings"] == {
-        "weights": "ema", "latent_dim": 12, "prior": "normal", "image_size": 32, "channels": 3, "activation": "leaky:0.2", "output_range": [-1.0, 1.0],
-        "bn_eps": 1e-5, "strides": ["2/1", "2/1", "2/1"]}  # fmt: skip
+        "weights": "ema",
+        "latent_dim": 12,
+        "prior": "normal",
+        "image_size": 32,
+        "channels": 3,
+        "activation": "leaky:0.2",
+        "output_range": [-1.0, 1.0],
+        "bn_eps": 1e-5,
+        "strides": ["2/1", "2/1", "2/1"],
+    }
     again = load_generator(file, AuditConfig(spec=spec, strict=True))  # nothing is left to assume
     same(again, net)
     assert {entry.source for entry in again.assumptions} <= {"spec", "shapes"}
     other = load_generator(save(shuffled(DCGAN()).state_dict(), tmp_path, "other.pth"), AuditConfig(spec=spec))
     assert other.notes[-1].endswith("which was written for another file")
     assert any(entry.value.startswith("leaky:0.2") and entry.source == "spec" for entry in other.assumptions)
-    assert load_generator(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions  # a flag wins
-    assert load_generator(file, AuditConfig(spec=spec, image_size=34)).output.shape == (3, 34, 34)  # over the strides that lead elsewhere too
+    assert (
+        load_generator(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions
+    )  # a flag wins
+    assert load_generator(file, AuditConfig(spec=spec, image_size=34)).output.shape == (
+        3,
+        34,
+        34,
+    )  # over the strides that lead elsewhere too
     assert load_generator(file, AuditConfig(spec=spec, strides=("2/1", "2/1", "1/1"))).output.shape == (3, 17, 17)
 
 
-@pytest.mark.parametrize("text, error, said", [
-    ("{", LoadError, "cannot be read"), ("[]", LoadError, "is no reading"),
-    ('{"schema": "gandiag.spec/1", "settings": {"trust": true}}', ConfigError, "'trust'"),
-    ('{"schema": "gandiag.spec/1", "settings": {"prior": "cauchy"}}', GandiagError, "--prior is 'cauchy'"),
-    ('{"schema": "gandiag.spec/1", "settings": {"latent_dim": "many"}}', GandiagError, "wrong type"),
-])
+@pytest.mark.parametrize(
+    "text, error, said",
+    [
+        ("{", LoadError, "cannot be read"),
+        ("[]", LoadError, "is no reading"),
+        ('{"schema": "gandiag.spec/1", "settings": {"trust": true}}', ConfigError, "'trust'"),
+        ('{"schema": "gandiag.spec/1", "settings": {"prior": "cauchy"}}', GandiagError, "--prior is 'cauchy'"),
+        ('{"schema": "gandiag.spec/1", "settings": {"latent_dim": "many"}}', GandiagError, "wrong type"),
+    ],
+)
 def test_specs_that_are_none(tmp_path: Path, text: str, error: type[GandiagError], said: str) -> None:
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(error, match=said):
@@ -59,7 +77,9 @@ def tensors(net: nn.Module) -> dict[str, Any]:
     return {name: entry.contiguous() for name, entry in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("order", [("model.safetensors", "model_1.safetensors"), ("model_1.safetensors", "model.safetensors")])
+@pytest.mark.parametrize(
+    "order", [("model.safetensors", "model_1.safetensors"), ("model_1.safetensors", "model.safetensors")]
+)
 def test_numbered_files_of_accelerate(tmp_path: Path, order: tuple[str, str]) -> None:
     net = calibrated(DCGAN(), normal(12))
     save_file(tensors(net), tmp_path / order[0])
@@ -67,7 +87,9 @@ def test_numbered_files_of_accelerate(tmp_path: Path, order: tuple[str, str]) ->
     assert not is_sample_path(tmp_path)
     network = load_generator(tmp_path)
     assert network.subject["path"].endswith(order[0]) and network.subject["sha256"]
-    assert network.notes[-1] == f"model.safetensors, model_1.safetensors are unnamed; {order[0]} looks like the generator"
+    assert (
+        network.notes[-1] == f"model.safetensors, model_1.safetensors are unnamed; {order[0]} looks like the generator"
+    )
     same(network, net)
     save_file(tensors(net), tmp_path / order[1])
     with pytest.raises(LoadError, match="several networks that could be the generator"):
@@ -90,10 +112,14 @@ def test_folders_of_the_hub_and_of_biggan(tmp_path: Path) -> None:
     same(load_generator(training), net)
 
 
-@pytest.mark.parametrize("names, said", [
-    (["model_index.json"], "is a diffusers pipeline without unet"), ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
-    (["model.safetensors.index.json", "pytorch_model.bin"], "in several pieces"),
-])
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["model_index.json"], "is a diffusers pipeline without unet"),
+        ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
+        (["model.safetensors.index.json", "pytorch_model.bin"], "in several pieces"),
+    ],
+)
 def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], said: str) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
@@ -116,7 +142,10 @@ def test_a_folder_that_holds_one_generator_stands_for_it(tmp_path: Path) -> None
     save(shuffled(DCGAN()).state_dict(), tmp_path, "netG_7.pt")
     with pytest.raises(LoadError, match="is a folder of 3 checkpoints") as caught:
         load_generator(tmp_path)
-    assert f"{tmp_path}/netG.pt, {tmp_path}/netG_7.pt; or all" in caught.value.hint and f"--run {tmp_path}" in caught.value.hint
+    assert (
+        f"{tmp_path}/netG.pt, {tmp_path}/netG_7.pt; or all" in caught.value.hint
+        and f"--run {tmp_path}" in caught.value.hint
+    )
 
 
 def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:

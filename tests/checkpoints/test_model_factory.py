@@ -88,6 +88,7 @@ def test_factories_that_do_not_work(tmp_path: Path, gated: str) -> None:
 
 # live modules
 
+
 def test_a_live_module_is_left_as_it_was() -> None:
     net = calibrated(DCGAN(), normal(12), batches=5).train()
     before = {key: entry.clone() for key, entry in net.state_dict().items()}
@@ -137,12 +138,15 @@ class Returns(nn.Module):
         return self.wrap(self.body(z))
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda image: [image, image[:, :, ::2, ::2]],
-    lambda image: (image.mean((2, 3)), image),
-    lambda image: {"latents": image.mean((1, 2, 3)), "sample": image},
-    lambda image: {"deep": [(image,)]},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda image: [image, image[:, :, ::2, ::2]],
+        lambda image: (image.mean((2, 3)), image),
+        lambda image: {"latents": image.mean((1, 2, 3)), "sample": image},
+        lambda image: {"deep": [(image,)]},
+    ],
+)
 def test_the_largest_tensor_is_the_picture(wrap: Any) -> None:
     net = shuffled(Returns(wrap)).eval()
     network = wrap_module(net)

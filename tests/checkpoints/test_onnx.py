@@ -32,14 +32,26 @@ def value(name: str, dims: Sequence[int | str], kind: int = TensorProto.FLOAT) -
     return helper.make_tensor_value_info(name, kind, dims)
 
 
-def saved(path: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], numbers: dict[str, Any]) -> Path:
+def saved(
+    path: Path, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], numbers: dict[str, Any]
+) -> Path:
     stored = [numpy_helper.from_array(np.asarray(entry), name) for name, entry in numbers.items()]
     graph = helper.make_graph(nodes, "g", inputs, outputs, stored)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="tests"), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="tests"), path
+    )
     return path
 
 
-def pictures(path: Path, *, batch: int | str = "batch", last: str = "Tanh", layout: str = "first", label: str | None = None, side: int = 4) -> Path:
+def pictures(
+    path: Path,
+    *,
+    batch: int | str = "batch",
+    last: str = "Tanh",
+    layout: str = "first",
+    label: str | None = None,
+    side: int = 4,
+) -> Path:
     """z W [+ table[y]], reshaped to 3 x 4 x 4, squashed."""
     node = helper.make_node
     nodes, inputs = [node("MatMul", ["z", "W"], ["h0"])], [value("z", [batch, 8])]
@@ -72,7 +84,12 @@ def told(network: LoadedGenerator, what: str) -> str:
 @pytest.mark.parametrize("options", [{}, {"batch": 1}, {"batch": 4}, {"layout": "last"}])
 def test_the_graph_is_the_generator(tmp_path: Path, options: dict[str, Any]) -> None:
     network = load_generator(pictures(tmp_path / "g.onnx", **options))
-    assert (network.latent.dim, network.output.shape, network.output.range, network.classes) == (8, (3, 4, 4), (-1.0, 1.0), None)
+    assert (network.latent.dim, network.output.shape, network.output.range, network.classes) == (
+        8,
+        (3, 4, 4),
+        (-1.0, 1.0),
+        None,
+    )
     assert torch.allclose(network.forward(Z), expected(), atol=1e-6)
     assert told(network, "output range").startswith("[-1, 1] (the last operator is Tanh) <file")
     assert network.subject["loader"] == "onnx" and network.subject["parameters"] >= W.size
@@ -97,14 +114,29 @@ def test_ranges_by_the_last_operator_and_by_flag(tmp_path: Path) -> None:
 
 def test_bytes_vectors_and_truncation(tmp_path: Path) -> None:
     node = helper.make_node
-    path = saved(tmp_path / "v.onnx", [node("Mul", ["z", "psi"], ["h"]), node("MatMul", ["h", "W"], ["x"])],
-                 [value("z", ["n", 8]), value("psi", [1])], [value("x", ["n", 48])], {"W": W})  # fmt: skip
+    path = saved(
+        tmp_path / "v.onnx",
+        [node("Mul", ["z", "psi"], ["h"]), node("MatMul", ["h", "W"], ["x"])],
+        [value("z", ["n", 8]), value("psi", [1])],
+        [value("x", ["n", 48])],
+        {"W": W},
+    )
     network = load_generator(path)
     assert network.output.kind == "vector" and torch.allclose(network.forward(Z), Z @ torch.from_numpy(W), atol=1e-5)
     assert told(network, "input psi").startswith("held at 1")
-    nodes = [node("MatMul", ["z", "W"], ["h"]), node("Abs", ["h"], ["p"]), node("Reshape", ["p", "s"], ["r"]), node("Cast", ["r"], ["x"], to=TensorProto.UINT8)]
-    path = saved(tmp_path / "u.onnx", nodes, [value("z", ["n", 8])], [value("x", ["n", 3, 4, 4], TensorProto.UINT8)],
-                 {"W": W, "s": np.array([-1, 3, 4, 4], dtype=np.int64)})  # fmt: skip
+    nodes = [
+        node("MatMul", ["z", "W"], ["h"]),
+        node("Abs", ["h"], ["p"]),
+        node("Reshape", ["p", "s"], ["r"]),
+        node("Cast", ["r"], ["x"], to=TensorProto.UINT8),
+    ]
+    path = saved(
+        tmp_path / "u.onnx",
+        nodes,
+        [value("z", ["n", 8])],
+        [value("x", ["n", 3, 4, 4], TensorProto.UINT8)],
+        {"W": W, "s": np.array([-1, 3, 4, 4], dtype=np.int64)},
+    )
     network = load_generator(path)
     assert network.output.range == (0.0, 1.0) and 0 < float(network.forward(Z).max()) <= 1
 
@@ -112,7 +144,14 @@ def test_bytes_vectors_and_truncation(tmp_path: Path) -> None:
 def test_an_audit_goes_through(tmp_path: Path) -> None:
     real = torch.tanh(torch.randn(240, 8) @ torch.from_numpy(W)).reshape(-1, 3, 4, 4).numpy()
     np.savez(tmp_path / "real.npz", real=real)
-    record = gandiag.audit(str(pictures(tmp_path / "g.onnx", batch=4)), str(tmp_path / "real.npz"), n=110, budget="quick", features="pixels", exhibits=False)
+    record = gandiag.audit(
+        str(pictures(tmp_path / "g.onnx", batch=4)),
+        str(tmp_path / "real.npz"),
+        n=110,
+        budget="quick",
+        features="pixels",
+        exhibits=False,
+    )
     assert record.verdict in ("healthy", "inconclusive", "collapsed") and record.subject["family"] == "ONNX graph"
     assert record.response["axis"] == "scale"
     assert record.measurements["bn_mismatch"].reason == "no batch norm with stored statistics"
@@ -129,16 +168,29 @@ def test_looking_reads_the_header_alone(tmp_path: Path, capsys: pytest.CaptureFi
 
     assert run_command_line(["inspect", str(pictures(tmp_path / "g.onnx", label="index"))]) == 0
     said = capsys.readouterr().out
-    for part in ("graph of 5 operators, opset 17, written by tests", "input z",
-                 "float32 (batch, 8)", "input y", "int64 (batch)", "5, passed as an index", "1 Tanh"):
+    for part in (
+        "graph of 5 operators, opset 17, written by tests",
+        "input z",
+        "float32 (batch, 8)",
+        "input y",
+        "int64 (batch)",
+        "5, passed as an index",
+        "1 Tanh",
+    ):
         assert part in said
 
 
-@pytest.mark.parametrize("inputs, said", [
-    ([("x", ["n", 3, 32, 32])], "takes an image"), ([("z", ["n", 8]), ("w", ["n", 16])], "which of it are latents cannot be told"),
-    ([("z", ["n", 8]), ("alpha", [1])], "a number that gandiag does not know"), ([("z", ["n", "d"])], "leaves the size of its latents open"),
-    ([("z", [2, 8]), ("y", [3, 4])], "batches of different sizes"), ([], "takes nothing"),
-])
+@pytest.mark.parametrize(
+    "inputs, said",
+    [
+        ([("x", ["n", 3, 32, 32])], "takes an image"),
+        ([("z", ["n", 8]), ("w", ["n", 16])], "which of it are latents cannot be told"),
+        ([("z", ["n", 8]), ("alpha", [1])], "a number that gandiag does not know"),
+        ([("z", ["n", "d"])], "leaves the size of its latents open"),
+        ([("z", [2, 8]), ("y", [3, 4])], "batches of different sizes"),
+        ([], "takes nothing"),
+    ],
+)
 def test_inputs_that_are_no_latents(tmp_path: Path, inputs: list[tuple[str, list[Any]]], said: str) -> None:
     nodes = [helper.make_node("Identity", [inputs[0][0] if inputs else "W"], ["out"])]
     path = saved(tmp_path / "g.onnx", nodes, [value(*entry) for entry in inputs], [value("out", ["n", 8])], {"W": W})
@@ -147,13 +199,21 @@ def test_inputs_that_are_no_latents(tmp_path: Path, inputs: list[tuple[str, list
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("flags, said", [({"latent_dim": 9}, "has 8 numbers"), ({"classes": 3}, "takes no class"), ({"model": "a.b:C"}, "is a whole program")])
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ({"latent_dim": 9}, "has 8 numbers"),
+        ({"classes": 3}, "takes no class"),
+        ({"model": "a.b:C"}, "is a whole program"),
+    ],
+)
 def test_flags_that_contradict_the_graph(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
         load_generator(pictures(tmp_path / "g.onnx"), AuditConfig(**flags))
 
 
 # what a hostile graph may try
+
 
 def outside(path: Path, location: str) -> Path:
     """A graph whose matrix lies in another file."""
@@ -173,10 +233,17 @@ def test_numbers_beside_the_file_are_read(tmp_path: Path) -> None:
     assert torch.allclose(network.forward(Z), expected(), atol=1e-6)
 
 
-@pytest.mark.parametrize("location, said", [
-    ("../numbers.bin", "outside its folder"), ("/etc/passwd", "outside its folder"), ("link.bin", "a link or no file"), ("missing.bin", "not beside it"),
-    ("..", "outside its folder"), ("sub/../numbers.bin", "outside its folder"),
-])
+@pytest.mark.parametrize(
+    "location, said",
+    [
+        ("../numbers.bin", "outside its folder"),
+        ("/etc/passwd", "outside its folder"),
+        ("link.bin", "a link or no file"),
+        ("missing.bin", "not beside it"),
+        ("..", "outside its folder"),
+        ("sub/../numbers.bin", "outside its folder"),
+    ],
+)
 def test_numbers_elsewhere_are_refused(tmp_path: Path, location: str, said: str) -> None:
     (tmp_path / "numbers.bin").write_bytes(W.tobytes())
     (tmp_path / "in").mkdir()
@@ -187,7 +254,11 @@ def test_numbers_elsewhere_are_refused(tmp_path: Path, location: str, said: str)
 
 def bomb(path: Path, count: int) -> Path:
     node = helper.make_node
-    nodes = [node("ConstantOfShape", ["s"], ["c"]), node("ReduceSum", ["c"], ["r"], keepdims=0), node("Add", ["z", "r"], ["x"])]
+    nodes = [
+        node("ConstantOfShape", ["s"], ["c"]),
+        node("ReduceSum", ["c"], ["r"], keepdims=0),
+        node("Add", ["z", "r"], ["x"]),
+    ]
     return saved(path, nodes, [value("z", ["n", 8])], [value("x", ["n", 8])], {"s": np.array([count], dtype=np.int64)})
 
 
@@ -198,7 +269,13 @@ def test_a_graph_that_asks_for_terabytes_fails(tmp_path: Path) -> None:
 
 
 def test_foreign_operators_and_damage(tmp_path: Path) -> None:
-    path = saved(tmp_path / "g.onnx", [helper.make_node("Evil", ["z"], ["x"], domain="evil.ops")], [value("z", ["n", 8])], [value("x", ["n", 8])], {})
+    path = saved(
+        tmp_path / "g.onnx",
+        [helper.make_node("Evil", ["z"], ["x"], domain="evil.ops")],
+        [value("z", ["n", 8])],
+        [value("x", ["n", 8])],
+        {},
+    )
     with pytest.raises(LoadError, match=r"operators of somebody's own \(evil.ops\)"):
         load_generator(path)
     whole = pictures(tmp_path / "h.onnx").read_bytes()

@@ -37,7 +37,9 @@ class Labelled(nn.Module):
 
 def exported(net: nn.Module, path: Path, given: tuple[Tensor, ...], *, fixed: bool = False) -> None:
     batch = torch.export.Dim("batch", min=1, max=4096)
-    torch.export.save(torch.export.export(net, given, dynamic_shapes=None if fixed else tuple({0: batch} for _ in given)), path)
+    torch.export.save(
+        torch.export.export(net, given, dynamic_shapes=None if fixed else tuple({0: batch} for _ in given)), path
+    )
 
 
 Write = Callable[[nn.Module, Path], object]
@@ -70,7 +72,11 @@ def test_a_trusted_program_is_sampled(tmp_path: Path, way: str) -> None:
     z = torch.randn(7, 12)
     with torch.no_grad():
         assert torch.allclose(sampler.generate(z), net(z), atol=1e-6)
-    assert torch.allclose(sampler.sample_indices(torch.arange(7), seed=1)[3:5], sampler.sample_indices(torch.arange(3, 5), seed=1), atol=1e-6)
+    assert torch.allclose(
+        sampler.sample_indices(torch.arange(7), seed=1)[3:5],
+        sampler.sample_indices(torch.arange(3, 5), seed=1),
+        atol=1e-6,
+    )
 
 
 def test_labels_reach_an_exported_program(tmp_path: Path) -> None:

@@ -39,22 +39,41 @@ def written(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
     return folder / name
 
 
-@pytest.mark.parametrize("content, what, hint", [
-    (LFS, f"ckpt.pt is a Git LFS pointer ({len(LFS)} bytes), not weights: the real file of 117073189 bytes was never downloaded", "git lfs pull"),
-    (b"<!DOCTYPE html><html><body>Sign in</body></html>", "ckpt.pt is a web page, not weights", "fetch the file again"),
-    (b"\n\n  <html>", "ckpt.pt is a web page", "fetch"),
-    (b'{"error": "Not Found"}', 'ckpt.pt is a JSON text, not weights (it begins with "{?error?: ?Not Found?}")', "fetch"),
-    (b"", "ckpt.pt is empty (0 bytes)", "again"),
-    (b"hello there\n", "ckpt.pt is a text file", "checkpoint"),
-    (b"\x89HDF\r\n\x1a\n" + bytes(64), "ckpt.pt is an HDF5 file", "state dict"),
-    (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:" + bytes(64), "ckpt.pt is a damaged ONNX file", "export it again"),
-    (b"\x93NUMPY\x01\x00" + bytes(64), "ckpt.pt is a numpy array: samples", "npz"),
-    (b"\x89PNG\r\n\x1a\n" + bytes(64), "ckpt.pt is an image", "checkpoint"),
-    (bytes(257) + b"ustar" + bytes(300), "ckpt.pt is a tar archive", "unpack"),
-    (b"\x1f\x8b\x08" + bytes(64), "ckpt.pt is gzip-compressed", "gunzip -k ckpt.pt"),
-    (b"\xff\xfe\x00\x01" + bytes(64), "ckpt.pt is no checkpoint format that gandiag knows (it starts with the bytes ff fe 00 01)", "safetensors"),
-    ((900).to_bytes(8, "little") + b'{"a":', "ckpt.pt ends early at 13 bytes", "copy"),
-])
+@pytest.mark.parametrize(
+    "content, what, hint",
+    [
+        (
+            LFS,
+            f"ckpt.pt is a Git LFS pointer ({len(LFS)} bytes), not weights: the real file of 117073189 bytes was never downloaded",
+            "git lfs pull",
+        ),
+        (
+            b"<!DOCTYPE html><html><body>Sign in</body></html>",
+            "ckpt.pt is a web page, not weights",
+            "fetch the file again",
+        ),
+        (b"\n\n  <html>", "ckpt.pt is a web page", "fetch"),
+        (
+            b'{"error": "Not Found"}',
+            'ckpt.pt is a JSON text, not weights (it begins with "{?error?: ?Not Found?}")',
+            "fetch",
+        ),
+        (b"", "ckpt.pt is empty (0 bytes)", "again"),
+        (b"hello there\n", "ckpt.pt is a text file", "checkpoint"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "ckpt.pt is an HDF5 file", "state dict"),
+        (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:" + bytes(64), "ckpt.pt is a damaged ONNX file", "export it again"),
+        (b"\x93NUMPY\x01\x00" + bytes(64), "ckpt.pt is a numpy array: samples", "npz"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "ckpt.pt is an image", "checkpoint"),
+        (bytes(257) + b"ustar" + bytes(300), "ckpt.pt is a tar archive", "unpack"),
+        (b"\x1f\x8b\x08" + bytes(64), "ckpt.pt is gzip-compressed", "gunzip -k ckpt.pt"),
+        (
+            b"\xff\xfe\x00\x01" + bytes(64),
+            "ckpt.pt is no checkpoint format that gandiag knows (it starts with the bytes ff fe 00 01)",
+            "safetensors",
+        ),
+        ((900).to_bytes(8, "little") + b'{"a":', "ckpt.pt ends early at 13 bytes", "copy"),
+    ],
+)
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, what: str, hint: str) -> None:
     problem = refused(written(tmp_path, content))
     assert problem.message.startswith(what) and hint in problem.hint
@@ -87,6 +106,7 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
 
 # code
 
+
 class Marker:
     """Unpickling it would create a file."""
 
@@ -100,7 +120,11 @@ class Marker:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickled_code_beside_weights_does_not_run(tmp_path: Path, zipped: bool) -> None:
     marker, net = tmp_path / "ran", shuffled(DCGAN()).eval()
-    torch.save({"netG": net.state_dict(), "config": Marker(str(marker))}, tmp_path / "g.pt", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"netG": net.state_dict(), "config": Marker(str(marker))},
+        tmp_path / "g.pt",
+        _use_new_zipfile_serialization=zipped,
+    )
     network = load_generator(tmp_path / "g.pt")
     assert not marker.exists()
     assert network.notes == ("the file contains code that was not run: posix.system",)
@@ -133,7 +157,9 @@ def test_a_pickled_module_runs_its_own_code_only_under_trust(tmp_path: Path) -> 
         assert torch.equal(network.forward(z), net(z))
     assert type(network.module).__name__ == "DCGAN" and any("by --trust" in note for note in network.notes)
     network = load_generator(file)
-    assert type(network.module).__name__ == "Chain" and network.notes == ("the file contains code that was not run: loading.DCGAN",)
+    assert type(network.module).__name__ == "Chain" and network.notes == (
+        "the file contains code that was not run: loading.DCGAN",
+    )
     both = save({"netG": shuffled(DCGAN(), 3), "netG_ema": net, "netD": critic()}, tmp_path)
     with torch.no_grad():
         assert torch.equal(load_generator(both, AuditConfig(trust=True)).forward(z), net(z))
@@ -175,7 +201,9 @@ torch.jit.script(Sneaky()).save({str(file)!r})
     assert "--trust" in problem.hint and "sha256" in problem.hint and not marker.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert "--latent-dim N" in refused(file, AuditConfig(trust=True)).hint  # its weight is no parameter: nothing to probe
+        assert (
+            "--latent-dim N" in refused(file, AuditConfig(trust=True)).hint
+        )  # its weight is no parameter: nothing to probe
         network = load_generator(file, AuditConfig(trust=True, latent_dim=6))
     assert network.forward(torch.ones(3, 6)).tolist() == [[6.0, 6.0]] * 3
     assert marker.exists()  # the attack is real
@@ -190,6 +218,7 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
 
 # bombs
 
+
 def test_a_stride_0_tensor_is_a_bomb(tmp_path: Path) -> None:
     bomb = {"main.0.weight": torch.zeros(1).expand(10**6, 10**6)}
     problem = refused(save(bomb, tmp_path))
@@ -197,7 +226,10 @@ def test_a_stride_0_tensor_is_a_bomb(tmp_path: Path) -> None:
 
 
 def test_meta_and_sparse_tensors_are_refused(tmp_path: Path) -> None:
-    assert "claims 3.6 TiB but stores none" in refused(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).message
+    assert (
+        "claims 3.6 TiB but stores none"
+        in refused(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).message
+    )
     problem = refused(save({"a.weight": torch.eye(8).to_sparse()}, tmp_path))
     assert "not dense" in problem.message
 
@@ -210,22 +242,29 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
     assert "holds compressed entries" in refused(tmp_path / "b.pt").message
 
 
-@pytest.mark.parametrize("hostile, what", [
-    (b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.", "reserves memory"),
-    (b"\x80\x02]r\xff\xff\xff\x7f.", "memo index 2147483647"),
-    (b"\x80\x02\x82\x01.", "extension codes"),
-    (b"\x80\x02X\xff\xff\xff\x7fabc", "cut short or damaged"),
-])
+@pytest.mark.parametrize(
+    "hostile, what",
+    [
+        (b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.", "reserves memory"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "memo index 2147483647"),
+        (b"\x80\x02\x82\x01.", "extension codes"),
+        (b"\x80\x02X\xff\xff\xff\x7fabc", "cut short or damaged"),
+    ],
+)
 def test_hostile_pickles_are_not_begun(tmp_path: Path, hostile: bytes, what: str) -> None:
     assert what in refused(written(tmp_path, hostile)).message
 
 
 # readable, but no generator
 
+
 def test_a_discriminator(tmp_path: Path) -> None:
     save(DCGAN().state_dict(), tmp_path, "netG_epoch_24.pth")
     problem = refused(save(critic().state_dict(), tmp_path, "netD_epoch_24.pth"))
-    assert problem.message == "netD_epoch_24.pth looks like a discriminator: its first layer takes 3 channels and its last emits 1 value"
+    assert (
+        problem.message
+        == "netD_epoch_24.pth looks like a discriminator: its first layer takes 3 channels and its last emits 1 value"
+    )
     assert problem.hint == "generators in the same folder: netG_epoch_24.pth"
     assert "discriminator" in refused(save(mlp((2, 64, 64, 1)).state_dict(), tmp_path)).message
     assert "netD, which is no generator" in refused(save({"netD": critic().state_dict()}, tmp_path)).message
@@ -237,8 +276,12 @@ def test_optimizer_and_bookkeeping_files(tmp_path: Path) -> None:
     net(torch.randn(2, 12)).sum().backward()
     optimizer.step()
     assert "holds optimizer state" in refused(save(optimizer.state_dict(), tmp_path)).message
-    assert "holds optimizer state" in refused(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).message
-    problem = refused(save({"itr": 3, "epoch": 1, "best_FID": np.float64(12.5), "args": argparse.Namespace(a=1)}, tmp_path))
+    assert (
+        "holds optimizer state" in refused(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).message
+    )
+    problem = refused(
+        save({"itr": 3, "epoch": 1, "best_FID": np.float64(12.5), "args": argparse.Namespace(a=1)}, tmp_path)
+    )
     assert "training bookkeeping (itr, epoch, best_FID, args)" in problem.message
     assert "one tensor of shape (3, 4)" in refused(save(torch.zeros(3, 4), tmp_path)).message
 
@@ -252,7 +295,10 @@ def test_an_image_translator(tmp_path: Path) -> None:
 def test_several_generators_are_listed(tmp_path: Path) -> None:
     file = save({"netG_A": DCGAN().state_dict(), "netG_B": DCGAN().state_dict()}, tmp_path)
     problem = refused(file)
-    assert "2 networks that could be the generator: netG_A (" in problem.message and problem.hint == "choose one: --key netG_A"
+    assert (
+        "2 networks that could be the generator: netG_A (" in problem.message
+        and problem.hint == "choose one: --key netG_A"
+    )
     assert load_generator(file, AuditConfig(key="netG_B")).subject["weights"] == "netG_B (by --key)"
     problem = refused(file, AuditConfig(key="netG_C"))
     assert "no weights at 'netG_C'" in problem.message and "did you mean netG_" in problem.hint
@@ -272,20 +318,38 @@ def test_the_weights_contradict_the_latent_size(tmp_path: Path) -> None:
 def test_unknown_architectures_name_the_way(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4))
     problem = refused(save(net.state_dict(), tmp_path))
-    assert "6 tensors but no architecture that gandiag can rebuild" in problem.message and "--model pkg.mod:factory" in problem.hint
+    assert (
+        "6 tensors but no architecture that gandiag can rebuild" in problem.message
+        and "--model pkg.mod:factory" in problem.hint
+    )
 
 
 def test_weights_that_are_not_finite_still_load(tmp_path: Path) -> None:
     # What comes out is for the measuring to judge.
     for net in (DCGAN(), mlp((4, 16, 16, 2), norm=True)):
-        state = {key: torch.full_like(entry, float("nan")) if entry.is_floating_point() else entry for key, entry in net.state_dict().items()}
+        state = {
+            key: torch.full_like(entry, float("nan")) if entry.is_floating_point() else entry
+            for key, entry in net.state_dict().items()
+        }
         assert load_generator(save(state, tmp_path)).subject["loader"] == "torch-zip"
 
 
 def test_mutilated_state_dicts_never_crash(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     base = {**mlp((4, 16, 16, 2), norm=True).state_dict()}
-    shapes: list[tuple[int, ...]] = [(), (0,), (3,), (0, 4), (4, 0), (2, 2), (1, 1, 1, 1), (0, 2, 4, 4), (2, 3, 4, 5), (2, 2, 2), (16, 2, 4, 4)]
+    shapes: list[tuple[int, ...]] = [
+        (),
+        (0,),
+        (3,),
+        (0, 4),
+        (4, 0),
+        (2, 2),
+        (1, 1, 1, 1),
+        (0, 2, 4, 4),
+        (2, 3, 4, 5),
+        (2, 2, 2),
+        (16, 2, 4, 4),
+    ]
     for _ in range(120):
         state = dict(base)
         for _ in range(int(torch.randint(1, 4, (1,), generator=rng))):

@@ -21,7 +21,15 @@ RING, ONE, REAL = (str(FIXTURES / name) for name in ("ring_healthy.pt", "ring_on
 
 def gandiag(*arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **environ}
-    return subprocess.run([sys.executable, "-m", "gandiag", *arguments], capture_output=True, text=True, env=env, cwd=cwd, check=False, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "gandiag", *arguments],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=cwd,
+        check=False,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,20 @@ def files(folder: Path) -> dict[str, str]:
     torch.save({"exp_avg": torch.zeros(3)}, folder / "other.pt")
     np.savez(folder / "two.npz", a=np.zeros((5, 2), np.float32), b=np.zeros((6, 2), np.float32))
     np.save(folder / "three.npy", np.zeros((500, 3), np.float32))
-    return {name: str(folder / name) for name in ("empty", "text.pt", "none.pt", "lfs.pt", "page.pt", "other.pt", "two.npz", "three.npy", "missing.pt")}
+    return {
+        name: str(folder / name)
+        for name in (
+            "empty",
+            "text.pt",
+            "none.pt",
+            "lfs.pt",
+            "page.pt",
+            "other.pt",
+            "two.npz",
+            "three.npy",
+            "missing.pt",
+        )
+    }
 
 
 CASES = [
@@ -97,7 +118,9 @@ def test_bad_input_gets_one_sentence_an_action_and_code_2(line: str, says: str, 
     if "cuda" in line and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     paths = files(tmp_path)
-    arguments = [word.format(**{}) if "{" not in word else paths[word.strip("{}")] for word in line.replace("RING", RING).split()]
+    arguments = [
+        word.format(**{}) if "{" not in word else paths[word.strip("{}")] for word in line.replace("RING", RING).split()
+    ]
     before = sorted(entry.name for entry in tmp_path.iterdir())
     done = gandiag("audit", *arguments)
     assert done.returncode == 2, (done.stdout, done.stderr)
@@ -113,7 +136,11 @@ def test_several_mistakes_of_the_command_line() -> None:
 
 
 def test_explain_tells_a_rule_with_its_remedies_and_a_metric_with_its_formula() -> None:
-    rule, metric, unknown = gandiag("explain", "GD103"), gandiag("explain", "frechet[imagenet]"), gandiag("explain", "recal")
+    rule, metric, unknown = (
+        gandiag("explain", "GD103"),
+        gandiag("explain", "frechet[imagenet]"),
+        gandiag("explain", "recal"),
+    )
     assert rule.returncode == 0 and "Unrolled discriminator" in rule.stdout and "price" in rule.stdout
     assert metric.returncode == 0 and "lower" in metric.stdout and max(map(len, metric.stdout.splitlines())) <= 80
     assert unknown.returncode == 2 and "recall" in unknown.stderr
@@ -122,7 +149,9 @@ def test_explain_tells_a_rule_with_its_remedies_and_a_metric_with_its_formula() 
 def test_ctrl_c_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     record = tmp_path / "audit.json"
     command = [sys.executable, "-m", "gandiag", "audit", RING, "--real", REAL, "-n", "2000", "-o", str(record)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert process.stderr is not None
     first = process.stderr.readline()  # the estimate: the run has begun
     time.sleep(0.3)
@@ -136,16 +165,25 @@ def test_settings_are_shown_with_their_source(tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text("[audit]\nlimit = 0.2\n")
     done = gandiag("audit", "x.pt", "--show-config", "--seed", "4", cwd=tmp_path, GANDIAG_BUDGET="quick")
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert done.returncode == 0 and "flag" in rows["seed"] and "GANDIAG_BUDGET" in rows["budget"] and "gandiag.toml" in rows["limit"]
+    assert (
+        done.returncode == 0
+        and "flag" in rows["seed"]
+        and "GANDIAG_BUDGET" in rows["budget"]
+        and "gandiag.toml" in rows["limit"]
+    )
 
 
 def test_a_dry_run_says_what_would_be_done() -> None:
     done = gandiag("audit", RING, "--real", REAL, "--dry-run")
-    assert done.returncode == 0 and "identity" in done.stdout and "precision" not in done.stderr and "4,000" in done.stdout
+    assert (
+        done.returncode == 0 and "identity" in done.stdout and "precision" not in done.stderr and "4,000" in done.stdout
+    )
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m gandiag --help | head -n 1"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, env=env, check=False
+    )
     assert "Traceback" not in done.stderr and "Usage" in done.stdout

@@ -99,13 +99,19 @@ def test_a_gate_that_cannot_be_meant_exits_2_before_it_judges(line: str, says: s
 
 def test_damaged_records_are_refused_and_the_others_are_judged(audits: Path) -> None:
     document = json.loads((audits / "healthy.json").read_text())
-    for name, broken in {"a": {**document, "score": {**document["score"], "low": "x"}}, "b": {**document, "measurements": 3}, "c": {"schema": "x"}}.items():
+    for name, broken in {
+        "a": {**document, "score": {**document["score"], "low": "x"}},
+        "b": {**document, "measurements": 3},
+        "c": {"schema": "x"},
+    }.items():
         (audits / f"{name}.json").write_text(json.dumps(broken))
     (audits / "d.json").write_text("{ not json")
     done = gandiag("gate", "a.json", "b.json", "c.json", "d.json", "healthy.json", "-f", "json")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     subjects = json.loads(done.stdout)["subjects"]
-    assert [entry["code"] for entry in subjects] == [2, 2, 2, 2, 0] and all(entry["error"]["hint"] for entry in subjects[:4])
+    assert [entry["code"] for entry in subjects] == [2, 2, 2, 2, 0] and all(
+        entry["error"]["hint"] for entry in subjects[:4]
+    )
 
 
 def test_settings_come_from_flags_then_environment_then_the_policy_of_the_folder(audits: Path) -> None:
@@ -119,18 +125,36 @@ def test_settings_come_from_flags_then_environment_then_the_policy_of_the_folder
 
 
 def test_the_policy_is_shown_with_the_source_of_each_value(audits: Path) -> None:
-    (audits / "gandiag.toml").write_text("[audit]\nseed = 4\n[gate]\nmax-score = 0.9\n[gate.limits]\nrecall = { min = 0.2 }\n")
+    (audits / "gandiag.toml").write_text(
+        "[audit]\nseed = 4\n[gate]\nmax-score = 0.9\n[gate.limits]\nrecall = { min = 0.2 }\n"
+    )
     done = gandiag("gate", "healthy.json", "--show-config", "--allow", "unmeasured", GANDIAG_MAX_REGRESS="0.1")
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
     assert done.returncode == 0 and "0.9" in rows["max-score"] and "gandiag.toml:4" in rows["max-score"]
     assert "GANDIAG_MAX_REGRESS" in rows["max-regress"] and "--allow" in rows["allow"] and "default" in rows["baseline"]
-    assert "at least 0.2" in rows["limits.recall"] and "gandiag.toml:6" in rows["limits.recall"] and "gandiag.toml" in rows["seed"]
+    assert (
+        "at least 0.2" in rows["limits.recall"]
+        and "gandiag.toml:6" in rows["limits.recall"]
+        and "gandiag.toml" in rows["seed"]
+    )
 
 
 def test_the_shell_completes_commands_and_options() -> None:
     def completed(words: str) -> set[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "_GANDIAG_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-        done = subprocess.run([sys.executable, "-c", "from gandiag.cli.main import entry; entry()"], env=env, capture_output=True, text=True, check=False)
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_GANDIAG_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "from gandiag.cli.main import entry; entry()"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return {line.partition(",")[2] for line in done.stdout.splitlines()}
 
@@ -153,7 +177,9 @@ def test_judging_records_imports_nothing_heavy(audits: Path) -> None:
         "sys.exit(str({'torch', 'numpy', 'matplotlib', 'scipy', 'rich', 'jinja2'} & set(sys.modules) or '') or 0)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=audits, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=audits, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -162,20 +188,34 @@ def test_checkpoints_are_audited_and_judged_beside_records(audits: Path) -> None
     done = gandiag("gate", "healthy.json", checkpoint, "--real", real, "-n", "400", "-f", "json")
     assert done.returncode == 1, done.stderr
     first, second = json.loads(done.stdout)["subjects"]
-    assert first["code"] == 0 and second["code"] == 1 and second["verdict"] == "collapsed" and second["score"]["n_fake"] == 400
+    assert (
+        first["code"] == 0
+        and second["code"] == 1
+        and second["verdict"] == "collapsed"
+        and second["score"]["n_fake"] == 400
+    )
 
 
 def test_records_that_were_made_differently_are_not_compared_silently(audits: Path) -> None:
     base = records.healthy()
     other = {
-        "features.json": replace(base, provenance={**base.provenance, "features": {"imagenet@224": "efficientnet-lite0:0c4b6f2d"}}),
-        "weights.json": replace(base, provenance={**base.provenance, "features": {"imagenet@128": "efficientnet-lite0:other"}}),
+        "features.json": replace(
+            base, provenance={**base.provenance, "features": {"imagenet@224": "efficientnet-lite0:0c4b6f2d"}}
+        ),
+        "weights.json": replace(
+            base, provenance={**base.provenance, "features": {"imagenet@128": "efficientnet-lite0:other"}}
+        ),
         "n.json": replace(base, score=replace(base.score, n_fake=777)),
         "seed.json": replace(base, provenance={**base.provenance, "seed": 7}),
     }
     for name, record in other.items():
         record.write(audits / name)
-    said = {"features.json": (2, "features"), "weights.json": (2, "lite0:other"), "n.json": (3, "777"), "seed.json": (3, "seeds differ: 7 and 0")}
+    said = {
+        "features.json": (2, "features"),
+        "weights.json": (2, "lite0:other"),
+        "n.json": (3, "777"),
+        "seed.json": (3, "seeds differ: 7 and 0"),
+    }
     for name, (code, says) in said.items():
         done = gandiag("gate", "healthy.json", "--baseline", name, "--max-regress", "0")
         assert done.returncode == code and says in done.stdout, done.stdout

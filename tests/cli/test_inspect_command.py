@@ -38,8 +38,15 @@ def inspected(capsys: pytest.CaptureFixture[str], *argv: str, code: ExitCode = E
 def training_dict(folder: Path, **more: Any) -> str:
     net = calibrated(DCGAN(), normal(12))
     optimizer = torch.optim.Adam(net.parameters())
-    content = {"epoch": 7, "netG": shuffled(DCGAN(), 9).state_dict(), "netG_ema": net.state_dict(), "netD": critic().state_dict(),
-               "optimizerG": optimizer.state_dict(), "args": argparse.Namespace(nz=12, lr=2e-4), **more}  # fmt: skip
+    content = {
+        "epoch": 7,
+        "netG": shuffled(DCGAN(), 9).state_dict(),
+        "netG_ema": net.state_dict(),
+        "netD": critic().state_dict(),
+        "optimizerG": optimizer.state_dict(),
+        "args": argparse.Namespace(nz=12, lr=2e-4),
+        **more,
+    }
     return save(content, folder)
 
 
@@ -57,17 +64,36 @@ def test_the_document_and_the_hash(tmp_path: Path, capsys: pytest.CaptureFixture
 
     file = training_dict(tmp_path, config=Evil(tmp_path / "ran"))
     found = json.loads(inspected(capsys, file, "--json", "--hash")[0])
-    assert found["schema"] == "gandiag.inspect/1" and found["sha256"] == hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    assert found["reading"]["latent"] == {"dim": 12, "prior": "normal", "shape": [12, 1, 1]} and found["problem"] is None
-    assert {entry["source"] for entry in found["reading"]["assumptions"]} <= {"shapes", "default", "batch-norm", "file", "metadata"}
-    assert found["code"] == [f"would call posix.system('touch {str(tmp_path / 'ran')[:54]}'{'…' if len(str(tmp_path / 'ran')) > 54 else ''})"]
+    assert (
+        found["schema"] == "gandiag.inspect/1"
+        and found["sha256"] == hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    )
+    assert (
+        found["reading"]["latent"] == {"dim": 12, "prior": "normal", "shape": [12, 1, 1]} and found["problem"] is None
+    )
+    assert {entry["source"] for entry in found["reading"]["assumptions"]} <= {
+        "shapes",
+        "default",
+        "batch-norm",
+        "file",
+        "metadata",
+    }
+    assert found["code"] == [
+        f"would call posix.system('touch {str(tmp_path / 'ran')[:54]}'{'…' if len(str(tmp_path / 'ran')) > 54 else ''})"
+    ]
     assert not (tmp_path / "ran").exists()
     assert json.loads(inspected(capsys, file, "--json")[0])["sha256"] is None
 
 
 def test_flags_say_how_to_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = inspected(capsys, training_dict(tmp_path), "--weights", "raw", "--activation", "leaky:0.2", "--prior", "uniform")
-    assert "netG; its EMA copy netG_ema is there too: --weights ema" in out and "leaky:0.2  [as you say]" in out and "12, uniform" in out
+    out, _ = inspected(
+        capsys, training_dict(tmp_path), "--weights", "raw", "--activation", "leaky:0.2", "--prior", "uniform"
+    )
+    assert (
+        "netG; its EMA copy netG_ema is there too: --weights ema" in out
+        and "leaky:0.2  [as you say]" in out
+        and "12, uniform" in out
+    )
 
 
 def test_a_refusal_is_told_with_what_was_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +101,9 @@ def test_a_refusal_is_told_with_what_was_seen(tmp_path: Path, capsys: pytest.Cap
     assert "state dict" in out and "looks like a discriminator" in err
     (tmp_path / "e.pkl").write_bytes(pickle.dumps({"G": Evil(tmp_path / "ran"), "x\x1b[2J": 3}))
     out, err = inspected(capsys, str(tmp_path / "e.pkl"), code=ExitCode.CANNOT_RUN)
-    assert "would call posix.system('touch " in out and "which would run code; refused" in err and "\x1b" not in out + err
+    assert (
+        "would call posix.system('touch " in out and "which would run code; refused" in err and "\x1b" not in out + err
+    )
     document = json.loads(inspected(capsys, str(tmp_path / "e.pkl"), "--json", code=ExitCode.CANNOT_RUN)[0])
     assert document["reading"] is None and "refused" in document["problem"]["what"]
     assert not (tmp_path / "ran").exists()
@@ -92,7 +120,10 @@ def test_networks_and_safetensors_in_words(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_torch_is_not_loaded_for_what_is_refused(tmp_path: Path) -> None:
-    files = {"lfs.pt": b"version https://git-lfs.github.com/spec/v1\nsize 3\n", "bomb.pkl": b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."}
+    files = {
+        "lfs.pt": b"version https://git-lfs.github.com/spec/v1\nsize 3\n",
+        "bomb.pkl": b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.",
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         code = f"import sys; from gandiag.cli.main import run_command_line; print(int(run_command_line(['inspect', {str(tmp_path / name)!r}])), 'torch' in sys.modules)"

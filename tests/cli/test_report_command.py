@@ -37,18 +37,28 @@ finally:
 
 
 def environ(**extra: str) -> dict[str, str]:
-    plain = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")}
+    plain = {
+        key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    }
     return plain | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | extra
 
 
 def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, env=environ(**extra), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        env=environ(**extra),
+        encoding="utf-8",
+    )
 
 
 def on_terminal(*arguments: str, **extra: str) -> str:
     """What a terminal would show; both streams go there."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stdout=theirs, stderr=theirs, stdin=theirs, env=environ(**extra))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments], stdout=theirs, stderr=theirs, stdin=theirs, env=environ(**extra)
+    )
     os.close(theirs)
     shown = b""
     while True:
@@ -80,7 +90,13 @@ def test_text_goes_to_stdout_and_loads_nothing_heavy(audit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "colored"), [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False), ({"FORCE_COLOR": ""}, False)]
+    ("extra", "colored"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": ""}, False),
+    ],
 )
 def test_a_pipe_gets_colors_only_when_forced(audit: str, extra: dict[str, str], colored: bool) -> None:
     assert ("\x1b[" in run(audit, **extra).stdout) is colored
@@ -109,14 +125,20 @@ def test_the_suffix_chooses_the_format_and_only_the_page_draws(audit: str, tmp_p
     assert json.loads(text.read_text(encoding="utf-8"))["verdict"] == "collapsed"
 
 
-@pytest.mark.parametrize(("arguments", "what", "hint"), [
-    (["absent.json"], "absent.json cannot be read", "gandiag audit -o"), (["{audit}", "-f", "htlm"], "no formats called 'htlm'", "did you mean html"),
-    (["{audit}", "-o", "/nowhere/report.html"], "cannot be written", "another path"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (["absent.json"], "absent.json cannot be read", "gandiag audit -o"),
+        (["{audit}", "-f", "htlm"], "no formats called 'htlm'", "did you mean html"),
+        (["{audit}", "-o", "/nowhere/report.html"], "cannot be written", "another path"),
+    ],
+)
 def test_errors_are_a_sentence_and_an_action(audit: str, arguments: list[str], what: str, hint: str) -> None:
     done = run(*(part.format(audit=audit) for part in arguments))
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and what in done.stderr and "\nhint: " in done.stderr and hint in done.stderr
+    assert (
+        done.stderr.startswith("error: ") and what in done.stderr and "\nhint: " in done.stderr and hint in done.stderr
+    )
 
 
 def test_damaged_content_is_no_bug_of_ours(tmp_path: Path) -> None:
@@ -125,11 +147,18 @@ def test_damaged_content_is_no_bug_of_ours(tmp_path: Path) -> None:
     for wrong in (whole | {"provenance": None}, whole | {"modes": {"missed": [None]}}, whole | {"subject": None}):
         path.write_text(json.dumps(wrong), encoding="utf-8")
         done = run(str(path))
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and "damaged" in done.stderr and "Traceback" not in done.stderr
+        assert (
+            done.returncode == 2
+            and done.stderr.startswith("error: ")
+            and "damaged" in done.stderr
+            and "Traceback" not in done.stderr
+        )
 
 
 def test_a_reader_that_leaves_is_no_error(audit: str) -> None:
-    process = subprocess.Popen([sys.executable, "-c", COMMAND, audit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ())
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, audit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ()
+    )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     problems = process.stderr.read()
@@ -152,7 +181,11 @@ def quiet() -> object:
 
 @pytest.mark.parametrize(
     ("level", "out", "err"),
-    [(0, "result", "note warning: careful error: what hint:  do"), (1, "result", "warning: careful error: what hint:  do"), (2, "", "")],
+    [
+        (0, "result", "note warning: careful error: what hint:  do"),
+        (1, "result", "warning: careful error: what hint:  do"),
+        (2, "", ""),
+    ],
 )
 def test_quietness(quiet: object, capsys: pytest.CaptureFixture[str], level: int, out: str, err: str) -> None:
     console.configure_output(quiet=level)
@@ -216,7 +249,9 @@ with ProgressReporter() as on_progress:
         time.sleep(0.1)
 """
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, stdin=theirs, env=environ())
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=theirs, stderr=theirs, stdin=theirs, env=environ()
+    )
     os.close(theirs)
     shown = b""
     while True:

@@ -60,13 +60,18 @@ def test_small_images_are_enlarged_exactly(channels: int, side: int) -> None:
     assert (shown.data["columns"], shown.data["rows"], shown.data["tile"]) == (8, 2, side * factor)
     third = tile(shown, 1, 1)[::factor, ::factor]
     expected = (images[9] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    assert np.abs(third.reshape(expected.shape).astype(int) - expected).max() <= 1  # -1 … 1 and back in float32 may round the other way
+    assert (
+        np.abs(third.reshape(expected.shape).astype(int) - expected).max() <= 1
+    )  # -1 … 1 and back in float32 may round the other way
 
 
 def test_large_images_are_averaged_down() -> None:
     shown = image_grid("x", "", noise(4, 3, 16, 16).repeat_interleave(16, 2).repeat_interleave(16, 3), (0.0, 1.0))
     assert shown.data["tile"] == TILE_SIZE and shown.data["columns"] == 4
-    assert np.abs(tile(shown, 0, 0)[::4, ::4].astype(float) / 255 - noise(4, 3, 16, 16)[0].permute(1, 2, 0).numpy()).max() < 0.01
+    assert (
+        np.abs(tile(shown, 0, 0)[::4, ::4].astype(float) / 255 - noise(4, 3, 16, 16)[0].permute(1, 2, 0).numpy()).max()
+        < 0.01
+    )
 
 
 def test_grey_stays_grey_and_odd_channels_are_drawn() -> None:
@@ -114,7 +119,9 @@ def test_curves_and_clouds_hold_at_most_2000_points() -> None:
 
 def test_histogram_shares_sum_to_one() -> None:
     shown = histogram_plot("h", "", {"real": noise(100), "fake": noise(50) + 0.5})
-    assert len(shown.data["edges"]) == 41 and all(sum(counts) == pytest.approx(1.0) for counts in shown.data["counts"].values())
+    assert len(shown.data["edges"]) == 41 and all(
+        sum(counts) == pytest.approx(1.0) for counts in shown.data["counts"].values()
+    )
     assert histogram_plot("h", "", {"real": torch.zeros(3)}).data["edges"][0] == 0.0
     json.dumps(to_json_value(histogram_plot("h", "", {"real": torch.zeros(0)})), allow_nan=False)
 
@@ -133,7 +140,10 @@ def test_similar_pairs_finds_the_planted_pair_first_and_repeats_nobody() -> None
     shown = similar_pairs_grid(images, features, (0.0, 1.0), count=4)
     assert shown.data["columns"] * shown.data["rows"] == 8
     step = TILE_SIZE + TILE_GAP
-    first, second = (page(shown)[TILE_GAP : TILE_GAP + TILE_SIZE, TILE_GAP + at * step : TILE_GAP + at * step + TILE_SIZE] for at in range(2))
+    first, second = (
+        page(shown)[TILE_GAP : TILE_GAP + TILE_SIZE, TILE_GAP + at * step : TILE_GAP + at * step + TILE_SIZE]
+        for at in range(2)
+    )
     assert (first == second).all()
     same = similar_pairs_grid(noise(1, 1, 8, 8).expand(30, 1, 8, 8), torch.zeros(30, 3), (0.0, 1.0))
     assert same.data["columns"] * same.data["rows"] <= 30
@@ -153,10 +163,15 @@ def test_cluster_sheet_has_real_left_and_generated_right() -> None:
     fake = SamplesWithFeatures(torch.full((100, 1, 64, 64), 0.75), features[mode == 0])
     clusters = find_clusters(features, seed=0)
     absent = int(clusters.labels[1])
-    sheets = {shown.id: shown for shown in cluster_exhibits(ClusterExamples(real, fake, (0.0, 1.0)), clusters, [absent])}
+    sheets = {
+        shown.id: shown for shown in cluster_exhibits(ClusterExamples(real, fake, (0.0, 1.0)), clusters, [absent])
+    }
     assert set(sheets) == {"clusters", "missed"}
     picture, step = page(sheets["clusters"]), TILE_SIZE + TILE_GAP
-    shades = [[int(picture[row * step + 20, column * step + 20 + (GROUP_GAP if column > 3 else 0)]) for column in (0, 4)] for row in range(2)]
+    shades = [
+        [int(picture[row * step + 20, column * step + 20 + (GROUP_GAP if column > 3 else 0)]) for column in (0, 4)]
+        for row in range(2)
+    ]
     assert shades[absent] == [64, 255] and shades[1 - absent] == [64, 191]  # paper where the generator has nothing
     assert (tile(sheets["missed"], 0, 0) == 64).all()
 

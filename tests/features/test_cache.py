@@ -37,14 +37,18 @@ def folder(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for index in range(5):
-            Image.fromarray(draw.integers(0, 256, (20, 16, 3), dtype=np.uint8)).save(tmp_path / "photos" / name / f"{index}.png")
+            Image.fromarray(draw.integers(0, 256, (20, 16, 3), dtype=np.uint8)).save(
+                tmp_path / "photos" / name / f"{index}.png"
+            )
     return tmp_path / "photos"
 
 
 def walk(folder, cache, *, limit=None, raw=True, batch_size=3, level=0):
     extractor = Counting()
     views = (FeatureView("counting", extractor, level), *make_views(["pixels"], FIT))[: 2 if raw else 1]
-    batches = list(CachedRealFeatures(open_samples(folder), views, FIT, limit, cache).batches(batch_size, with_samples=raw))
+    batches = list(
+        CachedRealFeatures(open_samples(folder), views, FIT, limit, cache).batches(batch_size, with_samples=raw)
+    )
     return extractor.seen, torch.cat([batch.features["counting"] for batch in batches]), batches
 
 
@@ -72,17 +76,30 @@ def test_whatever_changes_features_changes_the_entry(folder, tmp_path):
     Image.new("RGB", (16, 20)).save(folder / "a" / "0.png")
     assert walk(folder, cache)[0] == 10
     view = FeatureView("counting", Counting())
-    keys = {cache_key(*parts) for parts in [
-        ("x", view, FIT, None), ("y", view, FIT, None), ("x", FeatureView("counting", view.extractor, 1), FIT, None), ("x", view, FIT, 5),
-        ("x", view, OutputSpec("image", (3, 16, 16), (0.0, 1.0)), None), ("x", view, OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), None),
-    ]}  # fmt: skip
+    keys = {
+        cache_key(*parts)
+        for parts in [
+            ("x", view, FIT, None),
+            ("y", view, FIT, None),
+            ("x", FeatureView("counting", view.extractor, 1), FIT, None),
+            ("x", view, FIT, 5),
+            ("x", view, OutputSpec("image", (3, 16, 16), (0.0, 1.0)), None),
+            ("x", view, OutputSpec("image", (3, 8, 8), (-1.0, 1.0)), None),
+        ]
+    }
     assert len(keys) == 6
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: b"", lambda data: b"junk" * 50, lambda data: data[: len(data) // 2], lambda data: data[:-3] + b"abc",
-    lambda data: (2**60).to_bytes(8, "little") + data[8:],
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"junk" * 50,
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-3] + b"abc",
+        lambda data: (2**60).to_bytes(8, "little") + data[8:],
+    ],
+)
 def test_damaged_entries_are_ignored_and_rewritten(folder, tmp_path, damage):
     cache = FeatureCache(tmp_path / "cache")
     good = walk(folder, cache)[1]
@@ -96,7 +113,9 @@ def test_damaged_entries_are_ignored_and_rewritten(folder, tmp_path, damage):
 
 def test_an_interrupted_pass_keeps_nothing(folder, tmp_path):
     cache = FeatureCache(tmp_path / "cache")
-    stream = CachedRealFeatures(open_samples(folder), (FeatureView("counting", Counting()),), FIT, None, cache).batches(3)
+    stream = CachedRealFeatures(open_samples(folder), (FeatureView("counting", Counting()),), FIT, None, cache).batches(
+        3
+    )
     next(stream)
     stream.close()
     assert not (tmp_path / "cache").exists()
@@ -118,7 +137,12 @@ def test_the_folder_stays_under_its_cap_and_the_oldest_go_first(tmp_path):
         if number == 2:
             assert cache.get("k0", (100, 10)) is not None  # used: younger now than k1 and k2
     left = {path.stem for path in tmp_path.glob("*.safetensors")}
-    assert "k0" in left and "k4" in left and "k1" not in left and sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
+    assert (
+        "k0" in left
+        and "k4" in left
+        and "k1" not in left
+        and sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
+    )
     cache.put("huge", torch.zeros(10_000, 10))
     assert cache.get("huge", (10_000, 10)) is None and {path.stem for path in tmp_path.glob("*.safetensors")} == left
 
@@ -134,7 +158,9 @@ def test_leftovers_of_crashed_writers_are_swept_up(tmp_path):
 def test_many_writers_at_once_leave_whole_entries(tmp_path):
     values = [torch.full((50, 20), float(number)) for number in range(8)]
     cache = FeatureCache(tmp_path)
-    threads = [threading.Thread(target=lambda value=value: [cache.put("k", value) for _ in range(10)]) for value in values]
+    threads = [
+        threading.Thread(target=lambda value=value: [cache.put("k", value) for _ in range(10)]) for value in values
+    ]
     for thread in threads:
         thread.start()
     for _ in range(50):

@@ -32,8 +32,16 @@ def photos(n: int, side: int = 32) -> torch.Tensor:
     crops = []
     for index in range(n):
         image, zoom = images[index % 2], int(draw.integers(1, 400 // side))
-        top, left = int(draw.integers(0, image.shape[1] - side * zoom)), int(draw.integers(0, image.shape[2] - side * zoom))
-        crops.append(match_image_format(image[None, :, top : top + side * zoom, left : left + side * zoom], OutputSpec("image", (3, side, side), (-1.0, 1.0))))
+        top, left = (
+            int(draw.integers(0, image.shape[1] - side * zoom)),
+            int(draw.integers(0, image.shape[2] - side * zoom)),
+        )
+        crops.append(
+            match_image_format(
+                image[None, :, top : top + side * zoom, left : left + side * zoom],
+                OutputSpec("image", (3, side, side), (-1.0, 1.0)),
+            )
+        )
     return torch.cat(crops)
 
 
@@ -41,25 +49,46 @@ def view(name: str, output: OutputSpec = IMAGE) -> FeatureView:
     return make_views([name], output)[0]
 
 
-def one(name: str, samples: torch.Tensor, output: OutputSpec = IMAGE, indices: torch.Tensor | None = None, **options: int) -> torch.Tensor:
+def one(
+    name: str, samples: torch.Tensor, output: OutputSpec = IMAGE, indices: torch.Tensor | None = None, **options: int
+) -> torch.Tensor:
     batch = Batch(samples, torch.arange(len(samples)) if indices is None else indices)
     return embed_batch(batch, make_views([name], output), output, **options).features[name]
 
 
-@pytest.mark.parametrize("name", ["imagenet", "imagenet@64", "imagenet+1", "imagenet@64+2", "pixels", "pixels@4+1", "identity", "color", "texture+1", "layout"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "imagenet",
+        "imagenet@64",
+        "imagenet+1",
+        "imagenet@64+2",
+        "pixels",
+        "pixels@4+1",
+        "identity",
+        "color",
+        "texture+1",
+        "layout",
+    ],
+)
 def test_features_do_not_depend_on_batch_or_order(name):
     images = photos(21)
     whole = one(name, images)
     assert whole.shape == (21, view(name).dim) and whole.dtype == torch.float32 and not whole.is_inference()
     order = torch.randperm(21, generator=torch.Generator().manual_seed(0))
-    parts = torch.cat([one(name, images[order[start : start + 4]], indices=order[start : start + 4]) for start in range(0, 21, 4)])
+    parts = torch.cat(
+        [one(name, images[order[start : start + 4]], indices=order[start : start + 4]) for start in range(0, 21, 4)]
+    )
     torch.testing.assert_close(parts, whole[order], atol=1e-4, rtol=1e-4)
 
 
 def test_imagenet_knows_what_is_in_a_photograph():
     """The whole network, head included, on two photographs of known content: the weights, the padding and the pixel scale are right."""
     output = OutputSpec("image", (3, 224, 224), (0.0, 1.0))
-    china, flower = (match_image_format(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], output) for image in load_sample_images().images)
+    china, flower = (
+        match_image_format(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], output)
+        for image in load_sample_images().images
+    )
     net = _load_network(224, "cpu")[0]
     scores = net._fc(one("imagenet@224", torch.cat([china, flower]), output)).softmax(1)
     assert scores[0].argmax() == 698 and scores[1].argmax() == 985  # palace; daisy
@@ -74,7 +103,9 @@ def test_folding_batch_norm_changed_nothing():
     images = photos(4, 128)
     with torch.no_grad():
         expected = plain.eval().extract_features((255 * (images + 1) / 2 - 127) / 128).mean((2, 3))
-    torch.testing.assert_close(one("imagenet", images, OutputSpec("image", (3, 128, 128), (-1.0, 1.0))), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        one("imagenet", images, OutputSpec("image", (3, 128, 128), (-1.0, 1.0))), expected, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_the_declared_range_is_undone():
@@ -82,13 +113,23 @@ def test_the_declared_range_is_undone():
     for name in ("imagenet@64", "pixels", "pixels+1"):
         for low, high in ((0.0, 1.0), (0.0, 255.0)):
             scaled = (images + 1) / 2 * (high - low) + low
-            torch.testing.assert_close(one(name, scaled, OutputSpec("image", (3, 32, 32), (low, high))), one(name, images), atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(
+                one(name, scaled, OutputSpec("image", (3, 32, 32), (low, high))),
+                one(name, images),
+                atol=1e-3,
+                rtol=1e-3,
+            )
 
 
 def test_grey_images_are_embedded_as_their_rgb_copies():
     grey = photos(4).mean(1, keepdim=True)
     for name in ("imagenet@64", "pixels"):
-        torch.testing.assert_close(one(name, grey, OutputSpec("image", (1, 32, 32), (-1.0, 1.0))), one(name, grey.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            one(name, grey, OutputSpec("image", (1, 32, 32), (-1.0, 1.0))),
+            one(name, grey.expand(-1, 3, -1, -1)),
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
 def test_imagenet_separates_digits_better_than_chance():
@@ -97,7 +138,12 @@ def test_imagenet_separates_digits_better_than_chance():
     images = torch.from_numpy(digits.images[:300] / 8 - 1).float()[:, None]
     features = one("imagenet@64", images, OutputSpec("image", (1, 8, 8), (-1.0, 1.0)))
     distance = torch.cdist(features, features).fill_diagonal_(torch.inf)
-    assert float((torch.tensor(digits.target[:300])[distance.argmin(1)] == torch.tensor(digits.target[:300])).double().mean()) > 0.8
+    assert (
+        float(
+            (torch.tensor(digits.target[:300])[distance.argmin(1)] == torch.tensor(digits.target[:300])).double().mean()
+        )
+        > 0.8
+    )
 
 
 def test_nothing_is_printed_and_no_random_number_is_drawn(capfd):
@@ -130,12 +176,17 @@ def test_series_features_are_blocks_of_equal_weight():
 
 def test_a_phase_shift_leaves_the_spectrum_and_an_amplitude_the_shape():
     time = torch.arange(300) / 300
-    a, b, c = (gain * torch.sin(2 * torch.pi * (12 * time + phase)).expand(1, 2, -1) for gain, phase in ((1, 0), (1, 0.25), (5, 0)))
+    a, b, c = (
+        gain * torch.sin(2 * torch.pi * (12 * time + phase)).expand(1, 2, -1)
+        for gain, phase in ((1, 0), (1, 0.25), (5, 0))
+    )
     fa, fb, fc = (one("series", x, SERIES).reshape(2, -1) for x in (a, b, c))
     torch.testing.assert_close(fa[:, 128:160], fb[:, 128:160], atol=1e-3, rtol=0)
     assert float((fa[:, :128] - fb[:, :128]).norm()) > 0.5
     torch.testing.assert_close(fa[:, :160], fc[:, :160], atol=1e-4, rtol=0)
-    torch.testing.assert_close(fc[:, 161] - fa[:, 161], torch.full((2,), float(np.log10(5) / 2**0.5)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        fc[:, 161] - fa[:, 161], torch.full((2,), float(np.log10(5) / 2**0.5)), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shape", [(7,), (1, 5), (3, 2), (2, 1)])
@@ -154,15 +205,21 @@ def test_glass_noise_has_its_deviation_and_follows_the_index():
     for level, sigma in ((1, 0.05), (2, 0.1)):
         seen = degrade_images(grey, torch.arange(40), level)
         # 491,520 values: the deviation's relative error is .001; 5 of them
-        assert float(seen.std()) == pytest.approx(sigma, rel=5e-3) and float(seen.mean()) == pytest.approx(0.5, abs=5 * sigma / 491_520**0.5)
+        assert float(seen.std()) == pytest.approx(sigma, rel=5e-3) and float(seen.mean()) == pytest.approx(
+            0.5, abs=5 * sigma / 491_520**0.5
+        )
         assert torch.equal(degrade_images(grey[:3], torch.tensor([9, 0, 39]), level), seen[[9, 0, 39]])
-        assert not torch.allclose(degrade_images(grey, torch.arange(40), level, noise_seed=noise_seed_for("fake")), seen)
+        assert not torch.allclose(
+            degrade_images(grey, torch.arange(40), level, noise_seed=noise_seed_for("fake")), seen
+        )
     assert degrade_images(grey, torch.arange(40), 0) is grey
 
 
 def test_glass_blurs_and_means_the_same_at_every_size():
     checker = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float().expand(1, 3, 64, 64)
-    assert float((degrade_images(checker, torch.tensor([0]), 1) - 0.5).abs().mean()) < 0.06  # only noise is left: .05 * sqrt(2 / pi) = .04
+    assert (
+        float((degrade_images(checker, torch.tensor([0]), 1) - 0.5).abs().mean()) < 0.06
+    )  # only noise is left: .05 * sqrt(2 / pi) = .04
     for side in (16, 64, 256):
         assert degrade_images(torch.rand(2, 3, side, side), torch.arange(2), 1).shape[-1] == min(side, 64)
     assert degrade_images(torch.rand(0, 3, 8, 8), torch.arange(0), 1).shape == (0, 3, 8, 8)
@@ -183,16 +240,26 @@ def test_glass_hides_faults_of_fidelity():
 # names and views
 
 
-@pytest.mark.parametrize("name, full, short", [
-    ("imagenet", "imagenet@128", "imagenet"), ("imagenet@128", "imagenet@128", "imagenet"), ("imagenet@224+2", "imagenet@224+2", "imagenet@224+2"),
-    ("pixels+1", "pixels@8+1", "pixels+1"), ("identity", "identity", "identity"),
-    ("inception-v3-compat/logits", "inception-v3-compat/logits", "inception-v3-compat/logits"),
-])
+@pytest.mark.parametrize(
+    "name, full, short",
+    [
+        ("imagenet", "imagenet@128", "imagenet"),
+        ("imagenet@128", "imagenet@128", "imagenet"),
+        ("imagenet@224+2", "imagenet@224+2", "imagenet@224+2"),
+        ("pixels+1", "pixels@8+1", "pixels+1"),
+        ("identity", "identity", "identity"),
+        ("inception-v3-compat/logits", "inception-v3-compat/logits", "inception-v3-compat/logits"),
+    ],
+)
 def test_names_are_read_and_written(name, full, short):
-    assert (parse_view_name(name).full_name, str(parse_view_name(name))) == (full, short) and parse_view_name(short) == parse_view_name(name)
+    assert (parse_view_name(name).full_name, str(parse_view_name(name))) == (full, short) and parse_view_name(
+        short
+    ) == parse_view_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "imagenet@", "imagenet@x", "imagenet+9", "imagenet@7", "identity@3", "imagenet@9999", "@3", "a+b"])
+@pytest.mark.parametrize(
+    "name", ["", "imagenet@", "imagenet@x", "imagenet+9", "imagenet@7", "identity@3", "imagenet@9999", "@3", "a+b"]
+)
 def test_names_that_are_none(name):
     with pytest.raises(FeatureError) as refused:
         parse_view_name(name)
@@ -216,8 +283,15 @@ def test_a_batch_is_embedded_once_a_view_and_levels_share_their_network():
     assert views[0].extractor is views[1].extractor
     batch = embed_batch(Batch(photos(2), torch.arange(2)), views[:1], IMAGE)
     again = embed_batch(batch, views, IMAGE)
-    assert again.features["pixels"] is batch.features["pixels"] and set(again.features) == {"pixels", "pixels+1", "identity"} and set(batch.features) == {"pixels"}
-    assert len({each.fingerprint for each in make_views(["imagenet", "imagenet@64", "imagenet+1", "imagenet+2"], IMAGE)}) == 4
+    assert (
+        again.features["pixels"] is batch.features["pixels"]
+        and set(again.features) == {"pixels", "pixels+1", "identity"}
+        and set(batch.features) == {"pixels"}
+    )
+    assert (
+        len({each.fingerprint for each in make_views(["imagenet", "imagenet@64", "imagenet+1", "imagenet+2"], IMAGE)})
+        == 4
+    )
     assert all(isinstance(each.extractor, Extractor) for each in views)
 
 
@@ -274,7 +348,9 @@ def test_inception_weights_that_are_missing_or_run_code(offline, tmp_path):
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(FeatureError, match="no plain file of weights"):
-        create_extractor(ExtractorRequest(parse_view_name(INCEPTION_NAME), IMAGE, inception_weights=str(tmp_path / "evil.pth")))
+        create_extractor(
+            ExtractorRequest(parse_view_name(INCEPTION_NAME), IMAGE, inception_weights=str(tmp_path / "evil.pth"))
+        )
     assert not (tmp_path / "ran").exists() and has_local_weights(INCEPTION_NAME, "given.pth")
 
 
@@ -287,11 +363,18 @@ def test_inception_from_a_file_of_weights(offline, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         torch.save({}, path)
-        torch.save(FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).state_dict(), path)
+        torch.save(
+            FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+            ).state_dict(),
+            path,
+        )
     views = make_views([INCEPTION_NAME, INCEPTION_NAME + "/logits"], IMAGE, inception_weights=str(path))
     found = embed_batch(Batch(photos(3), torch.arange(3)), views, IMAGE).features
     assert found[INCEPTION_NAME].shape == (3, 2048) and found[INCEPTION_NAME + "/logits"].shape == (3, 1008)
-    net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path))
+    net = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
     expected = net(((photos(3) + 1) * 127.5).round().to(torch.uint8))
     torch.testing.assert_close(found[INCEPTION_NAME], expected[0])
     torch.testing.assert_close(found[INCEPTION_NAME + "/logits"], expected[1])

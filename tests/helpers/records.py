@@ -75,17 +75,32 @@ def sheet(hues: Sequence[Sequence[float]], side: int = 32) -> dict[str, Any]:
     """The data of an image exhibit: a grid of pictures as PNG in base64. `hues`: one row of hues for each row of tiles."""
     from PIL import Image
 
-    rows = [np.concatenate([picture(hue, (5 * hue + 0.37 * place) % 1, side) for place, hue in enumerate(row)], axis=1) for row in hues]
+    rows = [
+        np.concatenate([picture(hue, (5 * hue + 0.37 * place) % 1, side) for place, hue in enumerate(row)], axis=1)
+        for row in hues
+    ]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(rows, axis=0)).save(buffer, "PNG", optimize=True)
-    return {"png": base64.b64encode(buffer.getvalue()).decode(), "columns": len(hues[0]), "rows": len(hues), "tile": side}
+    return {
+        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "columns": len(hues[0]),
+        "rows": len(hues),
+        "tile": side,
+    }
 
 
 def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
     """What an image audit keeps. `few`: from a generator that makes few hues."""
-    hues = np.random.default_rng(0).choice([0.02, 0.06, 0.55], size=(6, 12)) if few else np.random.default_rng(1).random((6, 12))
+    hues = (
+        np.random.default_rng(0).choice([0.02, 0.06, 0.55], size=(6, 12))
+        if few
+        else np.random.default_rng(1).random((6, 12))
+    )
     edges, centers = np.linspace(0, 2, 41), np.linspace(0.025, 1.975, 40)
-    bell = {"real": np.exp(-((centers - 1.2) ** 2) / 0.06), "fake": np.exp(-((centers - (0.7 if few else 1.15)) ** 2) / 0.08)}
+    bell = {
+        "real": np.exp(-((centers - 1.2) ** 2) / 0.06),
+        "fake": np.exp(-((centers - (0.7 if few else 1.15)) ** 2) / 0.08),
+    }
     counts = {name: [round(1000 * float(height)) for height in line] for name, line in bell.items()}
     return (
         Exhibit("samples", "image", "72 samples at scale 1, latents 0 to 71", sheet(hues.tolist())),
@@ -102,12 +117,23 @@ def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
             "Clusters by share of the real data: 61%, 30%, 9% (the largest 3 of 10); one row each, real on the left, generated on the right",
             sheet([[hue] * 8 for hue in (0.02, 0.06, 0.55)]),
         ),
-        Exhibit("missed", "image", "Real samples of the modes that are never made", sheet([[0.3 + 0.05 * at for at in range(8)]])),
+        Exhibit(
+            "missed",
+            "image",
+            "Real samples of the modes that are never made",
+            sheet([[0.3 + 0.05 * at for at in range(8)]]),
+        ),
         Exhibit(
             "response",
             "series",
             "Spread of the samples over the latent scale",
-            {"x": list(SCALES), "lines": {"spread": [min(scale, 1.1) for scale in SCALES], "duplicated": [max(0.0, 0.8 - scale) for scale in SCALES]}},
+            {
+                "x": list(SCALES),
+                "lines": {
+                    "spread": [min(scale, 1.1) for scale in SCALES],
+                    "duplicated": [max(0.0, 0.8 - scale) for scale in SCALES],
+                },
+            },
         ),
         Exhibit("distances", "histogram", "Distances between samples", {"edges": edges.tolist(), "counts": counts}),
     )
@@ -121,11 +147,19 @@ def subject(**change: Any) -> dict[str, Any]:
         "loader": "state dict",
         "family": "dcgan",
         "parameters": 3_576_704,
-        "latent": {"dim": 100, "prior": "normal", "scale": 1.0, "trained_scale": {"value": 0.98, "low": 0.91, "high": 1.06, "source": "batch-norm statistics"}},
+        "latent": {
+            "dim": 100,
+            "prior": "normal",
+            "scale": 1.0,
+            "trained_scale": {"value": 0.98, "low": 0.91, "high": 1.06, "source": "batch-norm statistics"},
+        },
         "output": {"kind": "image", "shape": [3, 32, 32], "range": [-1.0, 1.0]},
         "classes": None,
         "weights": "ema",
-        "assumptions": [{"what": "latent prior", "value": "normal", "source": "default"}, {"what": "hidden activation", "value": "relu", "source": "family"}],
+        "assumptions": [
+            {"what": "latent prior", "value": "normal", "source": "default"},
+            {"what": "hidden activation", "value": "relu", "source": "family"},
+        ],
     } | change
 
 
@@ -135,22 +169,35 @@ PROVENANCE: dict[str, Any] = {
     "seed": 0,
     "seconds": {"sample": 9.4, "features": 28.1, "score": 3.2, "probes": 5.9},
     "features": {"imagenet@128": "efficientnet-lite0:0c4b6f2d"},
-    "config": {"budget": {"value": "standard", "source": "default"}, "real": {"value": "data/shapes", "source": "flag"}},
+    "config": {
+        "budget": {"value": "standard", "source": "default"},
+        "real": {"value": "data/shapes", "source": "flag"},
+    },
 }
 
 
 def measurements(*, few: bool) -> dict[str, Measurement]:
     """What a referenced audit measures."""
     return {
-        "recall": Measurement(0.31 if few else 0.83, 0.28 if few else 0.81, 0.34 if few else 0.85, 0.86, "", "higher", 2000),
+        "recall": Measurement(
+            0.31 if few else 0.83, 0.28 if few else 0.81, 0.34 if few else 0.85, 0.86, "", "higher", 2000
+        ),
         "precision": Measurement(0.84, 0.82, 0.86, 0.86, "", "higher", 2000),
-        "near_duplicates": Measurement(0.214 if few else 0.0012, 0.19 if few else 0.0, 0.24 if few else 0.003, 0.001, "share", "lower", 2000),
+        "near_duplicates": Measurement(
+            0.214 if few else 0.0012, 0.19 if few else 0.0, 0.24 if few else 0.003, 0.001, "share", "lower", 2000
+        ),
         "effective_rank": Measurement(11.7 if few else 48.2, 10.9, 12.4 if few else 51.0, 52.3, "", "higher", 2000),
-        "frechet[imagenet]": Measurement(41.8 if few else 6.3, 40.2 if few else 5.9, 43.9 if few else 6.8, 2.1, "", "lower", 2000),
+        "frechet[imagenet]": Measurement(
+            41.8 if few else 6.3, 40.2 if few else 5.9, 43.9 if few else 6.8, 2.1, "", "lower", 2000
+        ),
         "vendi": Measurement(23.4, 22.1, 24.6, 61.0, "effective samples", "higher", 2000),
         "parameters": Measurement(3_576_704, unit="", n=0),
-        "fid": Measurement.missing("the Inception weights are not on this machine; --metrics fid --download fetches them"),
-        "inception_score": Measurement.missing("the Inception weights are not on this machine; --metrics fid --download fetches them"),
+        "fid": Measurement.missing(
+            "the Inception weights are not on this machine; --metrics fid --download fetches them"
+        ),
+        "inception_score": Measurement.missing(
+            "the Inception weights are not on this machine; --metrics fid --download fetches them"
+        ),
         "duality_gap": Measurement.missing("the file holds no discriminator"),
     }
 
@@ -158,14 +205,25 @@ def measurements(*, few: bool) -> dict[str, Measurement]:
 def response() -> dict[str, Any]:
     """A sweep of the latent scale."""
     points = [
-        {"scale": scale, "spread": min(scale, 1.1), "duplicated": max(0.0, round(0.8 - scale, 3)), "fidelity": round(math.exp(-abs(scale - 1)), 3)}
+        {
+            "scale": scale,
+            "spread": min(scale, 1.1),
+            "duplicated": max(0.0, round(0.8 - scale, 3)),
+            "fidelity": round(math.exp(-abs(scale - 1)), 3),
+        }
         for scale in SCALES
     ]
     return {"axis": "scale", "reason": None, "points": points}
 
 
 def profile(missing: float, skewed: float, narrowed: float, duplicated: float, off: float) -> dict[str, Any]:
-    return {"missing": share(missing), "skewed": share(skewed), "narrowed": share(narrowed), "duplicated": share(duplicated), "off_manifold": share(off)}
+    return {
+        "missing": share(missing),
+        "skewed": share(skewed),
+        "narrowed": share(narrowed),
+        "duplicated": share(duplicated),
+        "off_manifold": share(off),
+    }
 
 
 def aspects(color: float, texture: float, layout: float, semantics: float) -> dict[str, Any]:
@@ -185,7 +243,11 @@ def healthy() -> Record:
         modes={"found": 10, "covered": 10, "effective": 9.7, "stability": 0.97, "missed": []},
         response=response(),
         exhibits=exhibits(few=False),
-        findings=(Finding("GD000", "note", "all ten modes of the data are covered in proportion", {"covered": 10, "found": 10}),),
+        findings=(
+            Finding(
+                "GD000", "note", "all ten modes of the data are covered in proportion", {"covered": 10, "found": 10}
+            ),
+        ),
         policy={"limit": 0.15},
         provenance=PROVENANCE,
     )
@@ -202,9 +264,18 @@ def collapsed() -> Record:
             {"covered": 6, "found": 10, "largest missed": {"mode": 7, "share": 0.12}},
             REMEDIES,
         ),
-        Finding("GD201", "warning", "one sample in five has a near-copy among the others", {"near_duplicates": share(0.214), "floor": 0.001}, REMEDIES[:1]),
+        Finding(
+            "GD201",
+            "warning",
+            "one sample in five has a near-copy among the others",
+            {"near_duplicates": share(0.214), "floor": 0.001},
+            REMEDIES[:1],
+        ),
     )
-    missed = [{"mode": mode, "share_real": part, "share_fake": 0.0, "exhibit": "missed"} for mode, part in ((7, 0.12), (2, 0.1), (9, 0.1), (4, 0.09))]
+    missed = [
+        {"mode": mode, "share_real": part, "share_fake": 0.0, "exhibit": "missed"}
+        for mode, part in ((7, 0.12), (2, 0.1), (9, 0.1), (4, 0.09))
+    ]
     return Record(
         "collapsed",
         ("partial", "mode_dropping", "recycled"),
@@ -227,7 +298,14 @@ def collapsed() -> Record:
             "schema": "gandiag.losses/1",
             "verdict": "oscillating",
             "columns": {"step": "step", "generator": "loss_g", "discriminator": "loss_d"},
-            "oscillation": {"p_value": 0.001, "period": 512, "amplitude": 0.71, "coherence": 0.88, "phase": 1.6, "start": 3000},
+            "oscillation": {
+                "p_value": 0.001,
+                "period": 512,
+                "amplitude": 0.71,
+                "coherence": 0.88,
+                "phase": 1.6,
+                "start": 3000,
+            },
             "events": [{"step": 3000, "kind": "oscillating", "evidence": "period 512"}],
             "read": {"format": "csv", "rows": 20000, "skipped": 0},
         },
@@ -250,13 +328,25 @@ def complete() -> Record:
 
 def wrong_scale() -> Record:
     """Trained at 0.02, sampled at 1; at the trained scale all is well."""
-    latent = {"dim": 100, "prior": "normal", "scale": 1.0, "trained_scale": {"value": 0.021, "low": 0.018, "high": 0.025, "source": "batch-norm statistics"}}
+    latent = {
+        "dim": 100,
+        "prior": "normal",
+        "scale": 1.0,
+        "trained_scale": {"value": 0.021, "low": 0.018, "high": 0.025, "source": "batch-norm statistics"},
+    }
     found = Finding(
         "GD401",
         "error",
         "wrong scale, not collapse: sampled at 1, trained at 0.021; sample with --scale 0.021",
         {"score at 1": share(0.93), "score at 0.021": share(0.04)},
-        ({"key": "scale", "title": "sample with z × 0.021", "why": "it is the scale of the training", "price": "none"},),
+        (
+            {
+                "key": "scale",
+                "title": "sample with z × 0.021",
+                "why": "it is the scale of the training",
+                "price": "none",
+            },
+        ),
     )
     return replace(healthy(), kinds=("wrong_scale",), subject=subject(latent=latent), findings=(found,))
 
@@ -267,7 +357,14 @@ def inconclusive() -> Record:
         healthy(),
         verdict="inconclusive",
         score=Score(0.14, 0.08, 0.21, power=0.19, n_fake=300, n_real=300),
-        findings=(Finding("GD002", "warning", "300 samples a side are too few to tell 0.08 from 0.21", {"n_fake": 300, "n_real": 300}),),
+        findings=(
+            Finding(
+                "GD002",
+                "warning",
+                "300 samples a side are too few to tell 0.08 from 0.21",
+                {"n_fake": 300, "n_real": 300},
+            ),
+        ),
     )
 
 
@@ -305,10 +402,21 @@ def vectors() -> Record:
     """A ring of Gaussians with two modes gone; points instead of pictures."""
     rng = np.random.default_rng(0)
     modes = {"real": np.arange(8), "fake": np.arange(6)}
-    clouds = {name: (rng.choice(which, 400) * math.pi / 4, rng.normal(0, 0.05, (2, 400))) for name, which in modes.items()}
-    lines = {name: {"x": (np.cos(angle) + noise[0]).tolist(), "y": (np.sin(angle) + noise[1]).tolist()} for name, (angle, noise) in clouds.items()}
+    clouds = {
+        name: (rng.choice(which, 400) * math.pi / 4, rng.normal(0, 0.05, (2, 400))) for name, which in modes.items()
+    }
+    lines = {
+        name: {"x": (np.cos(angle) + noise[0]).tolist(), "y": (np.sin(angle) + noise[1]).tolist()}
+        for name, (angle, noise) in clouds.items()
+    }
     about = subject(
-        path="ring.npz", loader="samples", family=None, parameters=None, latent=None, output={"kind": "vector", "shape": [2], "range": None}, assumptions=[]
+        path="ring.npz",
+        loader="samples",
+        family=None,
+        parameters=None,
+        latent=None,
+        output={"kind": "vector", "shape": [2], "range": None},
+        assumptions=[],
     )
     return Record(
         "collapsed",
@@ -320,7 +428,11 @@ def vectors() -> Record:
         modes={"found": 8, "covered": 6, "effective": 5.9, "stability": 1.0, "missed": []},
         response={"axis": None, "reason": "a file of samples has no latent", "points": []},
         exhibits=(Exhibit("scatter", "series", "Real and generated points", {"lines": lines, "marks": "points"}),),
-        findings=(Finding("GD101", "error", "two of eight modes are never generated", {"covered": 6, "found": 8}, REMEDIES[:2]),),
+        findings=(
+            Finding(
+                "GD101", "error", "two of eight modes are never generated", {"covered": 6, "found": 8}, REMEDIES[:2]
+            ),
+        ),
         provenance=PROVENANCE,
     )
 
@@ -333,9 +445,22 @@ def hostile() -> Record:
         kinds=(*base.kinds, ATTACK),
         measurements={ATTACK: Measurement(0.5, 0.4, 0.6, unit=ATTACK, n=3), "b" + ATTACK: Measurement.missing(ATTACK)},
         subject=subject(
-            path=ATTACK, family=ATTACK, loader=ATTACK, weights=ATTACK, sha256=ATTACK, assumptions=[{"what": ATTACK, "value": ATTACK, "source": ATTACK}]
+            path=ATTACK,
+            family=ATTACK,
+            loader=ATTACK,
+            weights=ATTACK,
+            sha256=ATTACK,
+            assumptions=[{"what": ATTACK, "value": ATTACK, "source": ATTACK}],
         ),
-        findings=(Finding(ATTACK, "error", ATTACK, {ATTACK: ATTACK}, ({"key": ATTACK, "title": ATTACK, "why": ATTACK, "price": ATTACK, "source": ATTACK},)),),
+        findings=(
+            Finding(
+                ATTACK,
+                "error",
+                ATTACK,
+                {ATTACK: ATTACK},
+                ({"key": ATTACK, "title": ATTACK, "why": ATTACK, "price": ATTACK, "source": ATTACK},),
+            ),
+        ),
         classes=({"label": ATTACK, "score": 0.5},),
         profile={ATTACK: share(0.5)},
         aspects={ATTACK: share(0.5)},
@@ -355,4 +480,7 @@ def bare() -> Record:
     return Record("inconclusive", (), Score(None, None, None), {}, {})
 
 
-ALL = {made.__name__: made for made in (healthy, collapsed, complete, wrong_scale, inconclusive, degeneracy, vectors, hostile, bare)}
+ALL = {
+    made.__name__: made
+    for made in (healthy, collapsed, complete, wrong_scale, inconclusive, degeneracy, vectors, hostile, bare)
+}

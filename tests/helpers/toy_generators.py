@@ -16,13 +16,25 @@ Draw = Callable[[int, torch.Generator], Tensor]
 class DCGAN(nn.Module):
     """pytorch/examples' layout: main.0 transposed convolution, main.1 batch norm, main.2 activation, …"""
 
-    def __init__(self, nz: int = 12, ngf: int = 8, blocks: int = 3, act: Callable[[], nn.Module] = nn.ReLU, channels: int = 3, bias: bool = False) -> None:
+    def __init__(
+        self,
+        nz: int = 12,
+        ngf: int = 8,
+        blocks: int = 3,
+        act: Callable[[], nn.Module] = nn.ReLU,
+        channels: int = 3,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = nz
         for block in range(blocks):
             out = ngf * 2 ** (blocks - 1 - block)
-            layers += [nn.ConvTranspose2d(width, out, 4, *((1, 0) if block == 0 else (2, 1)), bias=bias), nn.BatchNorm2d(out), act()]
+            layers += [
+                nn.ConvTranspose2d(width, out, 4, *((1, 0) if block == 0 else (2, 1)), bias=bias),
+                nn.BatchNorm2d(out),
+                act(),
+            ]
             width = out
         self.main = nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=bias), nn.Tanh())
 
@@ -31,8 +43,14 @@ class DCGAN(nn.Module):
         return out
 
 
-def mlp(widths: tuple[int, ...] = (2, 64, 64, 2), *, norm: bool = False, act: Callable[[], nn.Module] = nn.ReLU, final: nn.Module | None = None,
-        eps: float = 1e-5) -> nn.Sequential:
+def mlp(
+    widths: tuple[int, ...] = (2, 64, 64, 2),
+    *,
+    norm: bool = False,
+    act: Callable[[], nn.Module] = nn.ReLU,
+    final: nn.Module | None = None,
+    eps: float = 1e-5,
+) -> nn.Sequential:
     """Linear stacks: 0.weight, 2.weight, …; with `norm` a BatchNorm1d behind every hidden layer."""
     layers: list[nn.Module] = []
     for index, (into, out) in enumerate(itertools.pairwise(widths)):
@@ -43,8 +61,14 @@ def mlp(widths: tuple[int, ...] = (2, 64, 64, 2), *, norm: bool = False, act: Ca
 
 
 def critic(channels: int = 3) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, 16, 4, 2, 1), nn.LeakyReLU(0.2),
-                         nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4))
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, 32, 4, 2, 1),
+        nn.BatchNorm2d(32),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(32, 1, 4),
+    )
 
 
 def shuffled(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -58,7 +82,9 @@ def shuffled(net: nn.Module, seed: int = 0) -> nn.Module:
     return net
 
 
-def calibrated(net: nn.Module, draw: Callable[[torch.Generator], Tensor], *, batches: int = 60, seed: int = 0) -> nn.Module:
+def calibrated(
+    net: nn.Module, draw: Callable[[torch.Generator], Tensor], *, batches: int = 60, seed: int = 0
+) -> nn.Module:
     """Batch-norm statistics as training leaves them: forward passes in train mode, momentum 0.1."""
     rng = torch.Generator().manual_seed(seed)
     shuffled(net, seed).train()

@@ -48,7 +48,9 @@ def test_exact_copies_are_found_without_real_data() -> None:
     assert near_duplicates(None, recycled(50, 600) + 1e3) > 0.99
     assert near_duplicates(None, torch.zeros(10, 4)) == 1
     mostly = torch.cat([draw(400, 16), draw(50, 16, seed=1).repeat(2, 1) + 1e-3 * draw(100, 16, seed=2)])
-    assert near_duplicates(None, mostly) == pytest.approx(0.2)  # a minority of inexact ones stands out against the others
+    assert near_duplicates(None, mostly) == pytest.approx(
+        0.2
+    )  # a minority of inexact ones stands out against the others
 
 
 def test_the_threshold_is_a_tenth_of_the_real_spacing() -> None:
@@ -68,7 +70,9 @@ def test_points_apart_are_not_called_equal() -> None:
     assert count_within_radius(base, 0.99e-4).sum() == 0
 
 
-@pytest.mark.parametrize(("count", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.390), (100, 81.36, 121.63)])
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.390), (100, 81.36, 121.63)]
+)
 def test_poisson_intervals_are_the_tabulated_ones(count: int, low: float, high: float) -> None:
     """Garwood 1936."""
     assert poisson_interval(count) == pytest.approx((low, high), rel=1e-3)
@@ -98,7 +102,12 @@ def test_no_pair_gives_a_lower_bound() -> None:
 def test_fewer_distinct_outputs_more_duplicates() -> None:
     world = make_mixture(16, 8)
     real = world.sample(800, seed=1)
-    out = [Duplicates("v", 400).measure(results(real, Corruption(unique_fraction=u).sample(world, 400, seed=2), 400)).measurements for u in (1.0, 0.9, 0.5, 0.1)]
+    out = [
+        Duplicates("v", 400)
+        .measure(results(real, Corruption(unique_fraction=u).sample(world, 400, seed=2), 400))
+        .measurements
+        for u in (1.0, 0.9, 0.5, 0.1)
+    ]
     values = [step["near_duplicates"].value for step in out]
     assert values == sorted(values) and values[0] == 0 and values[-1] > 0.99
     assert out[0]["near_duplicates"].floor == 0 and 0 < out[0]["near_duplicates"].high < 0.02
@@ -110,7 +119,11 @@ def test_fewer_distinct_outputs_more_duplicates() -> None:
 @pytest.mark.parametrize("referenced", [True, False])
 def test_one_output(fake: Tensor, referenced: bool) -> None:
     n = len(fake)
-    out = Duplicates("v", n, referenced=referenced).measure(results(draw(2 * n, 8) if referenced else None, fake, n)).measurements
+    out = (
+        Duplicates("v", n, referenced=referenced)
+        .measure(results(draw(2 * n, 8) if referenced else None, fake, n))
+        .measurements
+    )
     assert out["near_duplicates"].value == 1 and out["support_size"].value == 1
     assert (out["near_duplicates"].floor is None) == (not referenced)
 
@@ -140,7 +153,10 @@ def test_repeated_copies_are_told_from_repeated_novelties() -> None:
     """Halves A and B are not known to the caller: 60 real rows repeated are copies as far as A holds them."""
     real = draw(400, 16)
     old, new = real[torch.arange(200) % 60], draw(60, 16, seed=7)[torch.arange(200) % 60]
-    for fake, key, other in ((old, "repeated_copies", "repeated_novelties"), (new, "repeated_novelties", "repeated_copies")):
+    for fake, key, other in (
+        (old, "repeated_copies", "repeated_novelties"),
+        (new, "repeated_novelties", "repeated_copies"),
+    ):
         out = Memorization("v", 200).measure(results(real, fake, 200)).measurements
         assert tuple(out) == KEYS
         assert out[key].value > 0.3 and out[other].value < 0.7 and out[key].value > out[key].floor
@@ -149,9 +165,16 @@ def test_repeated_copies_are_told_from_repeated_novelties() -> None:
 
 
 def test_what_cannot_be_measured_says_why() -> None:
-    assert "no pairs" in str(Duplicates("v", 1, referenced=False).measure(results(None, draw(1, 3), 1)).measurements["near_duplicates"].reason)
+    assert "no pairs" in str(
+        Duplicates("v", 1, referenced=False)
+        .measure(results(None, draw(1, 3), 1))
+        .measurements["near_duplicates"]
+        .reason
+    )
     assert Memorization("v", 5, referenced=False).measure({}).measurements["memorised"].reason == "no real data"
-    assert "no spacing" in str(Memorization("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["memorised"].reason)
+    assert "no spacing" in str(
+        Memorization("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["memorised"].reason
+    )
     for call in (memorised, authenticity, near_duplicates):
         with pytest.raises(SourceError):
             call(draw(1, 3), draw(1, 3))

@@ -48,7 +48,11 @@ def test_fewer_rows_than_features(n: int, m: int) -> None:
 
 def test_closed_form_for_commuting_covariances() -> None:
     """N(0, diag a) and N(m, diag b): |m|² + Σ (√a - √b)²."""
-    a, b, m = torch.tensor([4.0, 1.0, 0.0]).double(), torch.tensor([1.0, 0.0, 9.0]).double(), torch.tensor([3.0, 0.0, 4.0]).double()
+    a, b, m = (
+        torch.tensor([4.0, 1.0, 0.0]).double(),
+        torch.tensor([1.0, 0.0, 9.0]).double(),
+        torch.tensor([3.0, 0.0, 4.0]).double(),
+    )
     real, fake = Gaussian(10, torch.zeros(3).double(), a.diag()), Gaussian(10, m, b.diag())
     assert frechet_distance(real, fake) == pytest.approx(25 + 1 + 1 + 9, rel=1e-12)
 
@@ -66,7 +70,9 @@ def test_a_constant_generator(fake: Tensor) -> None:
     """All the variance is lost: |m - c|² + tr S."""
     real = draw(100, 8)
     moments = fit_gaussian(real)
-    assert frechet_distance(real, fake) == pytest.approx(float((moments.mean - fake[0]).square().sum() + moments.cov.trace()), rel=1e-9)
+    assert frechet_distance(real, fake) == pytest.approx(
+        float((moments.mean - fake[0]).square().sum() + moments.cov.trace()), rel=1e-9
+    )
     assert frechet_distance(fake, fake) == 0
 
 
@@ -82,14 +88,22 @@ def test_measured_with_floor_and_interval() -> None:
 def test_more_dropped_modes_are_farther() -> None:
     world = make_mixture(24, 8)
     real = world.sample(600, seed=1)
-    ladder = [frechet_distance(real, Corruption(mode_fraction=keep).sample(world, 600, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
+    ladder = [
+        frechet_distance(real, Corruption(mode_fraction=keep).sample(world, 600, seed=2))
+        for keep in (1.0, 0.75, 0.5, 0.25, 0.125)
+    ]
     assert ladder == sorted(ladder)
 
 
 def test_what_cannot_be_measured_says_why() -> None:
     assert FrechetDistance("v", 9, referenced=False).measure({}).measurements["frechet[v]"].reason == "no real data"
-    assert "no covariance" in str(FrechetDistance("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["frechet[v]"].reason)
+    assert "no covariance" in str(
+        FrechetDistance("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["frechet[v]"].reason
+    )
     assert Fid(referenced=False).measure({}).measurements["fid"].status == "not_measured"
-    assert InceptionScore("v", 4).measure(results(draw(8, 3), draw(4, 3), 4)).measurements["inception_score"].status == "not_measured"
+    assert (
+        InceptionScore("v", 4).measure(results(draw(8, 3), draw(4, 3), 4)).measurements["inception_score"].status
+        == "not_measured"
+    )
     with pytest.raises(SourceError, match="features"):
         frechet_distance(draw(5, 3), draw(5, 4))

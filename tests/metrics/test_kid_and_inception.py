@@ -16,7 +16,12 @@ from gandiag.metrics.inception import InceptionScore, inception_score
 from gandiag.metrics.kernel_distance import Kid, kid, kid_subsets
 from gandiag.testing.toy_mixtures import Corruption, make_mixture
 
-KERNEL = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1.0}
+KERNEL = {
+    "kid_kernel": "poly",
+    "kid_kernel_poly_degree": 3,
+    "kid_kernel_poly_gamma": None,
+    "kid_kernel_poly_coef0": 1.0,
+}
 
 
 @pytest.mark.parametrize("dim", [2, 96])
@@ -27,7 +32,9 @@ def test_all_pairs_equal_torch_fidelity_on_one_subset(dim: int) -> None:
 
 def test_subsets_equal_torch_fidelity() -> None:
     real, fake = draw(500, 64).double(), 0.9 * draw(400, 64, seed=1).double() + 0.1
-    theirs = kid_features_to_metric(fake, real, kid_subsets=20, kid_subset_size=100, rng_seed=7, verbose=False, **KERNEL)
+    theirs = kid_features_to_metric(
+        fake, real, kid_subsets=20, kid_subset_size=100, rng_seed=7, verbose=False, **KERNEL
+    )
     mean, deviation = kid_subsets(real, fake, subsets=20, size=100, seed=7)
     assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
     assert deviation == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
@@ -58,13 +65,17 @@ def test_symmetry_and_collapse() -> None:
 def test_kid_measured_with_floor_and_interval() -> None:
     world = make_mixture(24, 8)
     found = [
-        Kid("v", 300, seed=i).measure(results(world.sample(600, seed=i), Corruption(mode_fraction=0.5).sample(world, 300, seed=50 + i), 300)).measurements["kid[v]"]
+        Kid("v", 300, seed=i)
+        .measure(results(world.sample(600, seed=i), Corruption(mode_fraction=0.5).sample(world, 300, seed=50 + i), 300))
+        .measurements["kid[v]"]
         for i in range(30)
     ]
     assert all(entry.low < entry.value < entry.high and abs(entry.floor) < entry.low for entry in found)
     scatter = float(np.std([entry.value for entry in found], ddof=1))
     width = float(np.mean([entry.high - entry.low for entry in found])) / 2 / 1.96
-    assert 0.6 < width / scatter < 1.8  # 30 draws know their deviation to 13 %, and t with 11 degrees of freedom widens by 12 %
+    assert (
+        0.6 < width / scatter < 1.8
+    )  # 30 draws know their deviation to 13 %, and t with 11 degrees of freedom widens by 12 %
 
 
 @pytest.mark.parametrize(("splits", "n"), [(10, 500), (10, 503), (1, 64)])

@@ -32,7 +32,9 @@ def test_every_measurement_is_explained_and_has_floor_and_interval(kind: Any) ->
     metric = kind("v", N, 0, True)
     assert isinstance(metric, Metric) and metric.key
     assert metric == kind("v", N, 0, True) and set(metric.needs()) == {"real", "fake"}
-    for key, found in metric.measure(results(draw(2 * N, 40), draw(N, 40, seed=1).repeat_interleave(2, 0)[:N], N)).measurements.items():
+    for key, found in metric.measure(
+        results(draw(2 * N, 40), draw(N, 40, seed=1).repeat_interleave(2, 0)[:N], N)
+    ).measurements.items():
         told = find_entry(key)
         assert told is not None and told.title and told.formula and told.caveats and told.source and told.advice, key
         assert told.better == found.better and told.unit == found.unit, key
@@ -46,7 +48,9 @@ def test_every_measurement_is_explained_and_has_floor_and_interval(kind: Any) ->
 def test_without_real_data_there_is_a_reason(kind: Any) -> None:
     metric = kind("v", N, 0, False)
     assert "real" not in metric.needs()
-    for found in metric.measure(results(None, draw(N, 40, seed=1).repeat_interleave(2, 0)[:N], N)).measurements.values():
+    for found in metric.measure(
+        results(None, draw(N, 40, seed=1).repeat_interleave(2, 0)[:N], N)
+    ).measurements.values():
         assert found.floor is None and found.reason == "no real data"
 
 
@@ -74,7 +78,9 @@ def test_half_samples_know_the_error_of_a_mean(n: int) -> None:
         found = half_sample_estimate(lambda rows: float(rows.mean()), x, seed=seed)
         widths.append((found.high - found.low) / 2)
         keep = x[subsample_indices(n, seed=seed)]
-        helper.append(float(interval_half_widths(lambda i, part=keep: part[i].mean()[None], (len(keep),), n, seed=seed)))
+        helper.append(
+            float(interval_half_widths(lambda i, part=keep: part[i].mean()[None], (len(keep),), n, seed=seed))
+        )
     for mean in (sum(widths) / 20, sum(helper) / 20):
         assert 1 / 1.3 < mean / (2.2 / n**0.5) < 1.3
 

@@ -77,7 +77,9 @@ def test_twenty_in_64_dimensions(n: int) -> None:
     found = find_clusters(rows, seed=0)
     truth = torch.cdist(rows, SPACE.centers).argmin(1)  # (n,)
     assert found.n_clusters == 20
-    assert len({(int(a), int(b)) for a, b in zip(truth, found.labels, strict=True)}) == 20  # the same partition, whatever the names
+    assert (
+        len({(int(a), int(b)) for a, b in zip(truth, found.labels, strict=True)}) == 20
+    )  # the same partition, whatever the names
 
 
 def test_unequal_weights() -> None:
@@ -120,7 +122,9 @@ def test_clusters_do_not_move_with_position_scale_or_rotation() -> None:
 def test_principal_components_keep_distances() -> None:
     """With as many components as dimensions nothing is lost; with fewer rows than dimensions n - 1 hold everything."""
     for rows in (normal(40, 7, 0), normal(12, 300, 1)):
-        assert torch.cdist(principal_components(rows), principal_components(rows)).allclose(torch.cdist(rows.double(), rows.double()), atol=1e-5)
+        assert torch.cdist(principal_components(rows), principal_components(rows)).allclose(
+            torch.cdist(rows.double(), rows.double()), atol=1e-5
+        )
 
 
 def test_nearest_rows_is_the_brute_force_answer() -> None:
@@ -157,42 +161,62 @@ def test_covered_counts_what_is_kept(world: GaussianMixture, keep: float) -> Non
     assert section["covered"] == covered.value == round(keep * count) and covered.floor == count
     assert len(section["missed"]) == count - covered.value
     assert all(entry["p_value"] < 0.05 and entry["share_fake"] < entry["share_real"] / 4 for entry in section["missed"])
-    assert section["effective"] == pytest.approx(keep * count, rel=0.05)  # K equal modes, n = 600: bias (K - 1) / 2n, under 2 %
+    assert section["effective"] == pytest.approx(
+        keep * count, rel=0.05
+    )  # K equal modes, n = 600: bias (K - 1) / 2n, under 2 %
 
 
-@pytest.mark.parametrize("fault", [
-    Corruption(outlier_fraction=0.5), Corruption(new_mode_fraction=0.5), Corruption(std_factor=1.5), Corruption(noise=3.0), Corruption(std_factor=0.05),
-], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Corruption(outlier_fraction=0.5),
+        Corruption(new_mode_fraction=0.5),
+        Corruption(std_factor=1.5),
+        Corruption(noise=3.0),
+        Corruption(std_factor=0.05),
+    ],
+    ids=str,
+)
 def test_faults_of_fidelity_miss_no_mode(fault: Corruption) -> None:
     outcome = audit(SPACE, fault)
     assert outcome.sections["modes"]["missed"] == [] and outcome.measurements["modes_covered"].value == 20
 
 
-@pytest.mark.parametrize("fault", [Corruption(mode_fraction=0.5, outlier_fraction=0.5), Corruption(mode_fraction=0.5, noise=3.0)], ids=str)
+@pytest.mark.parametrize(
+    "fault", [Corruption(mode_fraction=0.5, outlier_fraction=0.5), Corruption(mode_fraction=0.5, noise=3.0)], ids=str
+)
 def test_faults_of_fidelity_hide_no_missing_mode(fault: Corruption) -> None:
     assert audit(SPACE, fault).measurements["modes_covered"].value == 10
 
 
 def test_over_served() -> None:
     section = audit(SPACE, Corruption(zipf_exponent=1.0)).sections["modes"]
-    assert section["over_served"] and all(entry["share_fake"] > 2 * entry["share_real"] for entry in section["over_served"])
+    assert section["over_served"] and all(
+        entry["share_fake"] > 2 * entry["share_real"] for entry in section["over_served"]
+    )
 
 
 def test_off_the_data_is_not_counted() -> None:
     outcome = audit(SPACE, Corruption(point="off"))
-    assert outcome.measurements["modes_covered"].status == "not_measured" and "lie near" in (outcome.measurements["modes_covered"].reason or "")
+    assert outcome.measurements["modes_covered"].status == "not_measured" and "lie near" in (
+        outcome.measurements["modes_covered"].reason or ""
+    )
     assert outcome.sections["modes"]["covered"] is None and outcome.sections["modes"]["missed"] == []
 
 
 def test_one_cloud_says_so() -> None:
     outcome = ModeCoverage("v", 400).measure(results(normal(800, 8, 1), normal(400, 8, 2), 400))
     section = outcome.sections["modes"]
-    assert (section["found"], section["covered"], section["effective"]) == (1, 1, 1.0) and "no gaps" in section["reason"]
+    assert (section["found"], section["covered"], section["effective"]) == (1, 1, 1.0) and "no gaps" in section[
+        "reason"
+    ]
 
 
 def test_without_real_data() -> None:
     metric = ModeCoverage("v", N, referenced=False)
-    outcome = metric.measure({"fake": results(SPACE.sample(10, 0), Corruption(mode_fraction=0.5).sample(SPACE, N, 2))["fake"]})
+    outcome = metric.measure(
+        {"fake": results(SPACE.sample(10, 0), Corruption(mode_fraction=0.5).sample(SPACE, N, 2))["fake"]}
+    )
     section = outcome.sections["modes"]
     assert "real" not in metric.needs()
     assert section["found"] == 10 and section["covered"] is None and outcome.measurements["modes_covered"].value is None
@@ -214,7 +238,9 @@ def test_same_seed_same_answer_and_no_global_state() -> None:
     np.random.seed(1)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     assert find_clusters(rows, seed=3).labels.equal(find_clusters(rows, seed=3).labels)
-    assert to_json_value(ModeCoverage("v", N, seed=3).measure(data)) == to_json_value(ModeCoverage("v", N, seed=3).measure(data))
+    assert to_json_value(ModeCoverage("v", N, seed=3).measure(data)) == to_json_value(
+        ModeCoverage("v", N, seed=3).measure(data)
+    )
     assert torch.get_rng_state().equal(state) and (np.random.get_state()[1] == numpy_state).all()
 
 

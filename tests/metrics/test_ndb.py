@@ -18,7 +18,10 @@ def test_the_test_of_two_proportions_is_pearsons_chi_square() -> None:
     """Uncorrected, with one degree of freedom: z² is χ²."""
     here, there = torch.arange(600) % 5 % 4, torch.arange(400) % 4
     counts = torch.stack([here.bincount(), there.bincount()])
-    apart = [chi2_contingency([[a, 600 - a], [b, 400 - b]], correction=False)[1] < DEFAULT_ALPHA for a, b in counts.T.tolist()]
+    apart = [
+        chi2_contingency([[a, 600 - a], [b, 400 - b]], correction=False)[1] < DEFAULT_ALPHA
+        for a, b in counts.T.tolist()
+    ]
     assert 0 < sum(apart) < 4
     assert fraction_different(here, there, 4) == sum(apart) / 4
 
@@ -46,7 +49,10 @@ def test_what_happens_inside_a_bin_goes_unseen() -> None:
 
 
 def test_it_grows_with_n_for_the_same_defect() -> None:
-    few, many = (ndb(RING.sample(n, seed=1), Corruption(mode_fraction=0.875).sample(RING, n, seed=2), bins=8) for n in (200, 4000))
+    few, many = (
+        ndb(RING.sample(n, seed=1), Corruption(mode_fraction=0.875).sample(RING, n, seed=2), bins=8)
+        for n in (200, 4000)
+    )
     assert few < many
 
 
@@ -84,7 +90,11 @@ def test_unequal_widths_are_refused() -> None:
 
 
 def test_the_metric_has_floor_and_interval_on_the_same_bins() -> None:
-    out = Ndb("v", 800).measure(results(RING.sample(1600, seed=1), Corruption(mode_fraction=0.5).sample(RING, 800, seed=2), 800)).measurements["ndb"]
+    out = (
+        Ndb("v", 800)
+        .measure(results(RING.sample(1600, seed=1), Corruption(mode_fraction=0.5).sample(RING, 800, seed=2), 800))
+        .measurements["ndb"]
+    )
     assert 0.6 < out.low <= out.value <= out.high <= 1 and out.floor < 0.2
     few = Ndb("v", 7).measure(results(draw(14, 2), draw(7, 2), 7)).measurements["ndb"]
     assert few.value is None and "7 samples" in str(few.reason)

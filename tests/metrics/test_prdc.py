@@ -64,7 +64,9 @@ def test_roles_exchanged_exchange_precision_and_recall() -> None:
 def test_dropped_modes_lower_recall_and_coverage(dim: int) -> None:
     world = make_mixture(dim, 8)
     real = world.sample(800, seed=1)
-    ladder = [prdc(real, Corruption(mode_fraction=keep).sample(world, 800, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)]
+    ladder = [
+        prdc(real, Corruption(mode_fraction=keep).sample(world, 800, seed=2)) for keep in (1.0, 0.75, 0.5, 0.25, 0.125)
+    ]
     for better, worse in itertools.pairwise(ladder):
         assert worse.recall < better.recall and worse.coverage < better.coverage
     assert ladder[-1].coverage < 0.2
@@ -73,7 +75,9 @@ def test_dropped_modes_lower_recall_and_coverage(dim: int) -> None:
 def test_thinner_modes_lower_recall() -> None:
     world = make_mixture(32, 8)
     real = world.sample(800, seed=1)
-    ladder = [prdc(real, Corruption(std_factor=width).sample(world, 800, seed=2)).recall for width in (1.0, 0.9, 0.8, 0.6)]
+    ladder = [
+        prdc(real, Corruption(std_factor=width).sample(world, 800, seed=2)).recall for width in (1.0, 0.9, 0.8, 0.6)
+    ]
     assert ladder == sorted(ladder, reverse=True) and ladder[-1] < 0.05 < 0.5 < ladder[0]
 
 
@@ -86,7 +90,11 @@ def test_turned_scaled_and_shuffled_rows_change_nothing() -> None:
 
 def test_measured_with_floor_and_interval() -> None:
     world = make_mixture(32, 8)
-    out = Prdc("v", 400).measure(results(world.sample(800, seed=1), Corruption(mode_fraction=0.5).sample(world, 400, seed=2), 400)).measurements
+    out = (
+        Prdc("v", 400)
+        .measure(results(world.sample(800, seed=1), Corruption(mode_fraction=0.5).sample(world, 400, seed=2), 400))
+        .measurements
+    )
     assert tuple(out) == KEYS
     for key in KEYS:
         entry = out[key]
@@ -100,7 +108,10 @@ def test_interval_is_as_wide_as_fresh_samples_scatter() -> None:
     world = make_mixture(8, 4)
     fakes = [Corruption(mode_fraction=0.5).sample(world, 300, seed=100 + i) for i in range(24)]
     reals = [world.sample(600, seed=200 + i) for i in range(24)]
-    found = [Prdc("v", 300, seed=i).measure(results(real, fake, 300)).measurements for i, (real, fake) in enumerate(zip(reals, fakes, strict=True))]
+    found = [
+        Prdc("v", 300, seed=i).measure(results(real, fake, 300)).measurements
+        for i, (real, fake) in enumerate(zip(reals, fakes, strict=True))
+    ]
     for key in ("precision", "recall", "density", "coverage"):
         scatter = float(torch.tensor([entry[key].value for entry in found]).std())
         width = sum(entry[key].high - entry[key].low for entry in found) / len(found) / 2 / 1.96

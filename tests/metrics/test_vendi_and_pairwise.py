@@ -31,7 +31,9 @@ def test_orthogonal_groups_count_as_many(order: float, copies: int, groups: int)
     assert vendi_score(None, 3.0 * torch.eye(16)[:groups].repeat(copies, 1), order) == pytest.approx(groups, rel=1e-9)
 
 
-@pytest.mark.parametrize(("order", "expected"), [(1.0, 0.75 ** -0.75 * 0.25 ** -0.25), (2.0, 1 / (0.75**2 + 0.25**2)), (math.inf, 4 / 3)])
+@pytest.mark.parametrize(
+    ("order", "expected"), [(1.0, 0.75**-0.75 * 0.25**-0.25), (2.0, 1 / (0.75**2 + 0.25**2)), (math.inf, 4 / 3)]
+)
 def test_unequal_groups_give_hill_numbers(order: float, expected: float) -> None:
     assert vendi_score(None, torch.eye(8)[[0, 0, 0, 1]], order) == pytest.approx(expected, rel=1e-9)
 
@@ -49,7 +51,9 @@ def test_orders_are_ordered_and_bounded() -> None:
     assert 1 <= most <= two <= one <= 8
 
 
-@pytest.mark.parametrize("fake", [torch.zeros(20, 6), torch.ones(20, 6), torch.full((20, 6), 1e6), draw(1, 6).repeat(20, 1)])
+@pytest.mark.parametrize(
+    "fake", [torch.zeros(20, 6), torch.ones(20, 6), torch.full((20, 6), 1e6), draw(1, 6).repeat(20, 1)]
+)
 def test_one_output_scores_one(fake: Tensor) -> None:
     """Also when it lies on the centre itself."""
     for real in (None, draw(50, 6), fake):
@@ -59,7 +63,12 @@ def test_one_output_scores_one(fake: Tensor) -> None:
 def test_vendi_falls_with_modes_and_is_measured_with_floor() -> None:
     world = make_mixture(32, 16)
     real = world.sample(600, seed=1)
-    ladder = [Vendi("v", 300).measure(results(real, Corruption(mode_fraction=keep).sample(world, 300, seed=2), 300)).measurements for keep in (1.0, 0.5, 0.125)]
+    ladder = [
+        Vendi("v", 300)
+        .measure(results(real, Corruption(mode_fraction=keep).sample(world, 300, seed=2), 300))
+        .measurements
+        for keep in (1.0, 0.5, 0.125)
+    ]
     for key in ORDERS:
         values = [step[key].value for step in ladder]
         assert values == sorted(values, reverse=True)
@@ -100,11 +109,19 @@ def test_distances_scale_and_the_ratio_does_not() -> None:
 
 def test_pairwise_is_measured_with_a_histogram() -> None:
     world = make_mixture(16, 8)
-    out = PairwiseDistances("v", 200).measure(results(world.sample(400, seed=1), Corruption(std_factor=0.5).sample(world, 200, seed=2), 200))
+    out = PairwiseDistances("v", 200).measure(
+        results(world.sample(400, seed=1), Corruption(std_factor=0.5).sample(world, 200, seed=2), 200)
+    )
     assert tuple(out.measurements) == (*KEYS, RATIO_KEY)
-    assert all(entry.low <= entry.value <= entry.high and entry.floor is not None for entry in out.measurements.values())
-    assert out.measurements[RATIO_KEY].value == pytest.approx(0.5, abs=0.1)  # the near pairs lie within a mode, at half its width
-    assert out.measurements["pairwise_distance"].value > 0.9 * out.measurements["pairwise_distance"].floor  # the mean hardly sees it
+    assert all(
+        entry.low <= entry.value <= entry.high and entry.floor is not None for entry in out.measurements.values()
+    )
+    assert out.measurements[RATIO_KEY].value == pytest.approx(
+        0.5, abs=0.1
+    )  # the near pairs lie within a mode, at half its width
+    assert (
+        out.measurements["pairwise_distance"].value > 0.9 * out.measurements["pairwise_distance"].floor
+    )  # the mean hardly sees it
     data = out.exhibits[0].data
     assert len(data["edges"]) == len(data["counts"]["real"]) + 1
     assert sum(data["counts"]["real"]) == sum(data["counts"]["generated"]) == 200 * 199 // 2
@@ -129,7 +146,9 @@ def test_collapsed_sets_give_numbers(fake: Tensor) -> None:
 
 def test_what_cannot_be_measured_says_why() -> None:
     one = results(None, draw(1, 4), 1)
-    assert "no pairs" in str(PairwiseDistances("v", 1, referenced=False).measure(one).measurements["pairwise_distance"].reason)
+    assert "no pairs" in str(
+        PairwiseDistances("v", 1, referenced=False).measure(one).measurements["pairwise_distance"].reason
+    )
     assert "cannot differ" in str(Vendi("v", 1, referenced=False).measure(one).measurements["vendi_1"].reason)
     with pytest.raises(SourceError, match="pair"):
         pairwise_distance(draw(5, 2), draw(1, 2))

@@ -97,7 +97,13 @@ def test_lightning(tmp_path: Path) -> None:
             return torch.optim.SGD(self.parameters(), 1e-6)
 
     def fit(watch: Any, name: str = "netG") -> Any:
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "default_root_dir": tmp_path, "log_every_n_steps": 1}
+        quiet = {
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "accelerator": "cpu",
+            "default_root_dir": tmp_path,
+            "log_every_n_steps": 1,
+        }
         trainer = lightning.Trainer(max_steps=20, callbacks=[GandiagCallback(watch, name)], logger=csv, **quiet)
         trainer.fit(Gan(), torch.utils.data.DataLoader(REAL[:80], batch_size=4))
         return trainer

@@ -62,7 +62,11 @@ def monitor(**settings: Any) -> gandiag.Monitor:
     return gandiag.Monitor(**{"real": REAL, "every": 1, "budget": None, "n": 256, "status": False, **settings})
 
 
-def trained(watch: Callable[[int, nn.Module], Any] | None, wrap: Callable[[nn.Module], nn.Module] = lambda net: net, steps: int = 6) -> dict[str, Any]:
+def trained(
+    watch: Callable[[int, nn.Module], Any] | None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
+    steps: int = 6,
+) -> dict[str, Any]:
     """Everything that a training leaves behind: weights, buffers, gradients, flags, and every random state."""
     torch.manual_seed(0)
     np.random.seed(0)
@@ -80,10 +84,13 @@ def trained(watch: Callable[[int, nn.Module], Any] | None, wrap: Callable[[nn.Mo
             watch(step, net)
         optimizer.step()
     return {
-        "state": copy.deepcopy(bare.state_dict()), "grads": [None if entry.grad is None else entry.grad.clone() for entry in bare.parameters()],
-        "flags": [part.training for part in bare.modules()], "random": (torch.get_rng_state(), np.random.get_state()[1], random.getstate()),
-        "device": [entry.device for entry in bare.parameters()], "grad": [entry.requires_grad for entry in bare.parameters()],
-    }  # fmt: skip
+        "state": copy.deepcopy(bare.state_dict()),
+        "grads": [None if entry.grad is None else entry.grad.clone() for entry in bare.parameters()],
+        "flags": [part.training for part in bare.modules()],
+        "random": (torch.get_rng_state(), np.random.get_state()[1], random.getstate()),
+        "device": [entry.device for entry in bare.parameters()],
+        "grad": [entry.requires_grad for entry in bare.parameters()],
+    }
 
 
 def same(one: Any, two: Any) -> bool:
@@ -141,7 +148,9 @@ def test_it_tells_a_healthy_ring_from_one_that_loses_modes_and_one_that_has() ->
             break
     states = [look.state for look in watch.evaluations]
     assert states[0] in ("fine", "unclear") and states[:2] == [states[0]] * 2
-    assert states[2] == "losing" and states[3] == "collapsed" and watch.stopped and step == 5  # 5 of 8, then 1: two collapsed looks
+    assert (
+        states[2] == "losing" and states[3] == "collapsed" and watch.stopped and step == 5
+    )  # 5 of 8, then 1: two collapsed looks
     assert [look.state for look in alarms] == ["losing", "collapsed"]
     assert watch.evaluations[2].glance == QuickCheck(pytest.approx(1 / 8, abs=0.03), pytest.approx(1.0, abs=0.2), 8, 1)
 
@@ -165,7 +174,9 @@ def test_what_it_tells(capsys: pytest.CaptureFixture[str]) -> None:
     watch = monitor(sink=lambda values, step: told.append((step, values)), status=stream)
     watch(7, Ring(2))
     (line,) = stream.getvalue().splitlines()
-    assert line.startswith("gandiag step 7  COLLAPSED  score 0.7") and "2 of 8 modes" in line and "% of the time" in line
+    assert (
+        line.startswith("gandiag step 7  COLLAPSED  score 0.7") and "2 of 8 modes" in line and "% of the time" in line
+    )
     ((step, values),) = told
     assert step == 7 and values["gandiag/collapsed"] == 1.0 and values["gandiag/score_low"] > 0.15
     assert all(isinstance(value, float) for value in values.values())
@@ -198,10 +209,18 @@ def test_what_an_alarm_raises_ends_the_training() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"every": 0}, "every is 0"), ({"budget": 0}, "budget is 0"), ({"budget": float("nan")}, "budget"), ({"n": 10}, "n is 10"), ({"patience": 0}, "patience"),
-     ({"sink": 3}, "sink is a int"), ({"latnet_dim": 3}, "latnet_dim"), ({"limit": 2.0}, "limit")],
+    [
+        ({"every": 0}, "every is 0"),
+        ({"budget": 0}, "budget is 0"),
+        ({"budget": float("nan")}, "budget"),
+        ({"n": 10}, "n is 10"),
+        ({"patience": 0}, "patience"),
+        ({"sink": 3}, "sink is a int"),
+        ({"latnet_dim": 3}, "latnet_dim"),
+        ({"limit": 2.0}, "limit"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_meant_are_said_at_once(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         monitor(**settings)

@@ -86,7 +86,11 @@ def test_a_kept_subset_does_not_depend_on_batching_or_order(size: int) -> None:
     whole = accumulate_batches(batches(VALUES, 200), {spec}, lambda count: None)[spec]
     shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(size))
     again = accumulate_batches(batches(VALUES, size, shuffled), {spec}, lambda count: None)[spec]
-    assert torch.equal(whole.indices, again.indices) and torch.equal(whole.values, again.values) and torch.equal(whole.labels, again.labels)
+    assert (
+        torch.equal(whole.indices, again.indices)
+        and torch.equal(whole.values, again.values)
+        and torch.equal(whole.labels, again.labels)
+    )
     assert torch.equal(whole.indices, hash_indices(torch.arange(200)).argsort()[:50].sort().values)
 
 
@@ -98,12 +102,20 @@ def test_shards_merge_to_the_whole() -> None:
         for batch in batches(VALUES, 16, torch.arange(rank, 200, 3)):
             state.update(batch)
         shards.append({spec: state})
-    merged, whole = merge_accumulators(shards)[spec], accumulate_batches(batches(VALUES, 64), {spec}, lambda count: None)[spec]
+    merged, whole = (
+        merge_accumulators(shards)[spec],
+        accumulate_batches(batches(VALUES, 64), {spec}, lambda count: None)[spec],
+    )
     assert torch.equal(merged.indices, whole.indices) and torch.equal(merged.values, whole.values)
 
 
 def test_a_smaller_subset_is_inside_a_larger_one() -> None:
-    sizes = {k: accumulate_batches(batches(VALUES, 32), {SubsetSpec("identity", k)}, lambda count: None)[SubsetSpec("identity", k)] for k in (20, 50)}
+    sizes = {
+        k: accumulate_batches(batches(VALUES, 32), {SubsetSpec("identity", k)}, lambda count: None)[
+            SubsetSpec("identity", k)
+        ]
+        for k in (20, 50)
+    }
     assert set(sizes[20].indices.tolist()) <= set(sizes[50].indices.tolist())
 
 
@@ -126,9 +138,17 @@ def test_a_metric_that_raises_becomes_an_error_and_the_others_go_on(error: Excep
 def test_halves_are_disjoint_and_a_trio_is_cut_to_the_smaller_side() -> None:
     a, b = split_indices(101, 50)
     assert len(a) == len(b) == 50 and not set(a.tolist()) & set(b.tolist())
-    kept = {k: accumulate_batches(batches(VALUES, 64), {SubsetSpec("identity", k)}, lambda count: None)[SubsetSpec("identity", k)] for k in (60, 100)}
+    kept = {
+        k: accumulate_batches(batches(VALUES, 64), {SubsetSpec("identity", k)}, lambda count: None)[
+            SubsetSpec("identity", k)
+        ]
+        for k in (60, 100)
+    }
     found = make_split(kept[60], kept[100])
-    assert len(found.reference) == len(found.heldout) == len(found.fake) == 30 and (found.n_real, found.n_fake) == (60, 100)
+    assert len(found.reference) == len(found.heldout) == len(found.fake) == 30 and (found.n_real, found.n_fake) == (
+        60,
+        100,
+    )
 
 
 def test_half_sampling_estimates_the_spread_at_n() -> None:

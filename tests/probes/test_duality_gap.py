@@ -97,6 +97,7 @@ class Slope(nn.Module):
 
 # bounds
 
+
 def test_at_an_equilibrium_there_is_no_gap() -> None:
     """G makes the data's own distribution and D knows nothing: nobody can gain, to the error of 200 held-out samples."""
     found = duality_gap(players(Identity(), Slope(0.0), dim=1), normals(2000, 1, 9), budget=SHORT)
@@ -115,7 +116,9 @@ def test_upper_bound_of_two_gaussians() -> None:
     game = players(Identity(-1.0), Slope(0.0), dim=1)
     found = duality_gap(game, normals(2000, 1, 9) + 1, budget=dataclasses.replace(SHORT, steps=200))
     assert found.upper is not None
-    assert found.upper.low <= exact + 0.02 <= found.upper.high + 0.06  # the search ends a little below, the sample lies around
+    assert (
+        found.upper.low <= exact + 0.02 <= found.upper.high + 0.06
+    )  # the search ends a little below, the sample lies around
     assert found.learning_rates["discriminator"] == 0.01
 
 
@@ -131,7 +134,9 @@ def test_lower_bound_where_d_has_a_corner() -> None:
     assert found.lower is not None and found.upper is not None and found.value is not None
     order = torch.randperm(900, generator=torch.Generator().manual_seed(0))
     exact = float((logsigmoid(2 * real[order][200:400, 0]) + logsigmoid(torch.tensor(-2.0))).mean())
-    assert exact <= found.lower.value <= exact + 0.02  # 200 steps of 0.01 move all of it beyond the corner, where the box holds it
+    assert (
+        exact <= found.lower.value <= exact + 0.02
+    )  # 200 steps of 0.01 move all of it beyond the corner, where the box holds it
     assert found.lower.value <= found.value.value <= found.upper.value + 0.01
     assert found.history[-1][1].effective_outputs.value == pytest.approx(1.0, abs=0.01)
 
@@ -139,12 +144,17 @@ def test_lower_bound_where_d_has_a_corner() -> None:
 def test_relativistic_values_are_nats_and_a_critic_has_no_bound() -> None:
     zero = torch.zeros(4)
     assert compute_payoffs("relativistic", zero, zero).tolist() == pytest.approx([-math.log(2)] * 4)
-    found = duality_gap(players(mlp(2, 2, 0), Scores(lambda x: -x.square().sum(1)), loss="wasserstein"), normals(600, 2, 1), budget=SHORT)
+    found = duality_gap(
+        players(mlp(2, 2, 0), Scores(lambda x: -x.square().sum(1)), loss="wasserstein"),
+        normals(600, 2, 1),
+        budget=SHORT,
+    )
     assert found.gap is None and found.upper is None and found.gain.value > 0
     assert found.after.mean_distance.value < found.before.mean_distance.value
 
 
 # the maximin player
+
 
 def test_a_peak_draws_every_latent_to_one_point() -> None:
     generator = mlp(2, 2, 3)
@@ -201,13 +211,23 @@ def test_a_search_finds_the_top_and_never_takes_luck_for_gain() -> None:
             self.at = nn.Parameter(torch.zeros(()))
 
     noise = normals(100, 1, 0)[:, 0]
-    climbing = best_response(Point(), lambda m, k: (m.at - 1).square(), lambda m: HeldOutOutputs(0.1 * noise - (m.at.detach() - 1).square()), steps=200)
-    assert float(climbing.module.at.detach()) == pytest.approx(1.0, abs=0.05)  # 200 steps of 0.01 and the momentum of the last
-    lucky = best_response(Point(), lambda m, k: -m.at, lambda m: HeldOutOutputs(noise * m.at.detach()), steps=100)  # held-out terms that only chance moves
+    climbing = best_response(
+        Point(),
+        lambda m, k: (m.at - 1).square(),
+        lambda m: HeldOutOutputs(0.1 * noise - (m.at.detach() - 1).square()),
+        steps=200,
+    )
+    assert float(climbing.module.at.detach()) == pytest.approx(
+        1.0, abs=0.05
+    )  # 200 steps of 0.01 and the momentum of the last
+    lucky = best_response(
+        Point(), lambda m, k: -m.at, lambda m: HeldOutOutputs(noise * m.at.detach()), steps=100
+    )  # held-out terms that only chance moves
     assert lucky.learning_rate == 0.0 and float(lucky.module.at.detach()) == 0.0
 
 
 # the discriminator, rebuilt
+
 
 def sample(shape: tuple[int, ...], n: int = 8) -> Tensor:
     return torch.randn(n, *shape, generator=torch.Generator().manual_seed(2))
@@ -226,12 +246,30 @@ def conv_net(norm_first: bool) -> nn.Sequential:
     """DCGAN's D (map, norm, slope), or PyTorch-GAN's (map, slope, dropout, norm with eps 0.8, then a linear map and a sigmoid)."""
     if norm_first:
         return nn.Sequential(
-            nn.Conv2d(3, 8, 4, 2, 1, bias=False), nn.LeakyReLU(0.2), nn.Conv2d(8, 16, 4, 2, 1, bias=False), nn.BatchNorm2d(16), nn.LeakyReLU(0.2),
-            nn.Conv2d(16, 1, 4, 1, 0, bias=False), nn.Sigmoid())  # fmt: skip
+            nn.Conv2d(3, 8, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(8, 16, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(16, 1, 4, 1, 0, bias=False),
+            nn.Sigmoid(),
+        )
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.LeakyReLU(0.2), nn.Dropout2d(0.25), nn.Conv2d(8, 16, 3, 2, 1), nn.LeakyReLU(0.2), nn.Dropout2d(0.25),
-        nn.BatchNorm2d(16, 0.8), nn.Conv2d(16, 16, 3, 2, 1), nn.LeakyReLU(0.2), nn.Dropout2d(0.25), nn.BatchNorm2d(16, 0.8),
-        nn.Flatten(), nn.Linear(16 * 4, 1), nn.Sigmoid())  # fmt: skip
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Dropout2d(0.25),
+        nn.Conv2d(8, 16, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Dropout2d(0.25),
+        nn.BatchNorm2d(16, 0.8),
+        nn.Conv2d(16, 16, 3, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Dropout2d(0.25),
+        nn.BatchNorm2d(16, 0.8),
+        nn.Flatten(),
+        nn.Linear(16 * 4, 1),
+        nn.Sigmoid(),
+    )
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
@@ -242,19 +280,29 @@ def test_convolutions_with_their_eps_and_slope(norm_first: bool) -> None:
         net = conv_net(norm_first)
         x = sample((3, 16, 16), 256)
         trained(net, x, 100)
-    opponent = DiscriminatorCandidate("here", rebuild_discriminator(Weights(dict(net.state_dict()), tuple(name for name, _ in net.named_modules() if name)), OutputSpec("image", (3, 16, 16))))
+    opponent = DiscriminatorCandidate(
+        "here",
+        rebuild_discriminator(
+            Weights(dict(net.state_dict()), tuple(name for name, _ in net.named_modules() if name)),
+            OutputSpec("image", (3, 16, 16)),
+        ),
+    )
     ready = build_discriminator(opponent, x, x)
     with torch.no_grad():
         assert torch.allclose(ready.module(x), net[:-1](x).flatten(), atol=1e-5)
     said = {entry.what: (entry.value, entry.source) for entry in ready.assumptions}
     assert said["D: hidden activation"][0] == "leaky:0.2"
-    assert said["D: batch-norm eps"] == (("1e-05", "default") if norm_first else ("0.8", "batch-norm"))  # one norm alone never shows its own eps
+    assert said["D: batch-norm eps"] == (
+        ("1e-05", "default") if norm_first else ("0.8", "batch-norm")
+    )  # one norm alone never shows its own eps
     assert ready.mismatch is not None and ready.mismatch < 0.3
 
 
 def test_statistics_that_disagree_refuse_a_discriminator() -> None:
     net = trained(conv_net(True), sample((3, 16, 16), 64))
-    opponent = DiscriminatorCandidate("here", rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image", (3, 16, 16))))
+    opponent = DiscriminatorCandidate(
+        "here", rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image", (3, 16, 16)))
+    )
     with pytest.raises(ArchitectureMismatch, match="disagrees with its own batch-norm statistics"):
         build_discriminator(opponent, 5 + 7 * sample((3, 16, 16), 64), 5 + 7 * sample((3, 16, 16), 64))
 
@@ -262,9 +310,16 @@ def test_statistics_that_disagree_refuse_a_discriminator() -> None:
 def test_spectral_norm_is_folded() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = nn.Sequential(*(nn.utils.parametrizations.spectral_norm(nn.Linear(*size)) if size else nn.LeakyReLU(0.2) for size in ((5, 16), (), (16, 1))))
+        net = nn.Sequential(
+            *(
+                nn.utils.parametrizations.spectral_norm(nn.Linear(*size)) if size else nn.LeakyReLU(0.2)
+                for size in ((5, 16), (), (16, 1))
+            )
+        )
         trained(net, sample((5,)))
-    made = build_sequential_discriminator(rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("vector", (5,))), "leaky:0.2", 1e-5)
+    made = build_sequential_discriminator(
+        rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("vector", (5,))), "leaky:0.2", 1e-5
+    )
     with torch.no_grad():
         assert torch.allclose(made(sample((5,))), net(sample((5,)))[:, 0], atol=1e-6)
 
@@ -274,15 +329,31 @@ def test_spectral_norm_is_folded() -> None:
     [
         (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 10)), (4,), "ends with 10 values"),
         (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), (5,), "takes 4 values, and the generator makes 5"),
-        (nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 64, 1)), (3, 16, 16), "several strides"),
-        (nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 25, 1)), (3, 16, 16), "no customary strides"),
-        (nn.Sequential(nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 1, 8)), (3, 16, 16), "does not take the 3 channels"),
+        (
+            nn.Sequential(
+                nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 64, 1)
+            ),
+            (3, 16, 16),
+            "several strides",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 25, 1)),
+            (3, 16, 16),
+            "no customary strides",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 1, 8)),
+            (3, 16, 16),
+            "does not take the 3 channels",
+        ),
         (nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)), (4,), "weight has shape"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_refused(net: nn.Module, shape: tuple[int, ...], why: str) -> None:
     with pytest.raises(ArchitectureMismatch, match=why):
-        rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image" if len(shape) == 3 else "vector", shape))
+        rebuild_discriminator(
+            Weights(dict(net.state_dict())), OutputSpec("image" if len(shape) == 3 else "vector", shape)
+        )
 
 
 def test_every_discriminator_of_a_file_is_found() -> None:
@@ -294,29 +365,47 @@ def test_every_discriminator_of_a_file_is_found() -> None:
 
 
 def test_files_that_are_called_alike(tmp_path: Path) -> None:
-    generator, discriminator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1))
+    generator, discriminator = (
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
+        nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)),
+    )
     torch.save(generator.state_dict(), tmp_path / "netG_epoch_3.pth")
     torch.save(discriminator.state_dict(), tmp_path / "netD_epoch_2.pth")
     assert find_discriminator(tmp_path / "netG_epoch_3.pth", OutputSpec("vector", (2,))) is None
     torch.save(discriminator.state_dict(), tmp_path / "netD_epoch_3.pth")
     found = find_discriminator(tmp_path / "netG_epoch_3.pth", OutputSpec("vector", (2,)))
-    assert found is not None and found.location == "netD_epoch_3.pth" and found.spec is not None and found.spec.n_parameters == 33
-    torch.save({"netG": generator.state_dict(), "netD": discriminator.state_dict(), "netD_2": discriminator.state_dict()}, tmp_path / "both.pt")
+    assert (
+        found is not None
+        and found.location == "netD_epoch_3.pth"
+        and found.spec is not None
+        and found.spec.n_parameters == 33
+    )
+    torch.save(
+        {"netG": generator.state_dict(), "netD": discriminator.state_dict(), "netD_2": discriminator.state_dict()},
+        tmp_path / "both.pt",
+    )
     both = find_discriminator(tmp_path / "both.pt", OutputSpec("vector", (2,)))
     assert both is not None and both.spec is None and "2 discriminators (netD, netD_2)" in both.reason
 
 
 @pytest.mark.parametrize(
     ("recipe", "remedy"),
-    [("metz-appendix", "packing"), ("gaussians", "relativistic"), ("digits", "none"), ("metz-stacked-quarter", "spectral")],
-)  # fmt: skip
+    [
+        ("metz-appendix", "packing"),
+        ("gaussians", "relativistic"),
+        ("digits", "none"),
+        ("metz-stacked-quarter", "spectral"),
+    ],
+)
 def test_the_state_of_our_own_trainer(recipe: str, remedy: str, tmp_path: Path) -> None:
     """D out of state.pt judges as the trainer's own D does, in eval mode, to float32."""
     from gandiag.trainer.recipes import get_recipe as recipe_called
     from gandiag.trainer.run_config import make_run_config
     from gandiag.trainer.train import make_default_trainer, train
 
-    plan = make_run_config(recipe_called(recipe).dataset, {"recipe": recipe, "remedy": remedy, "steps": 3, "snapshots": 1})
+    plan = make_run_config(
+        recipe_called(recipe).dataset, {"recipe": recipe, "remedy": remedy, "steps": 3, "snapshots": 1}
+    )
     games = []
     folder = train(plan, tmp_path, trainer_factory=lambda plan: games.append(make_default_trainer(plan)) or games[0])  # type: ignore[func-returns-value]
     output = games[0].setup.data.output
@@ -326,7 +415,11 @@ def test_the_state_of_our_own_trainer(recipe: str, remedy: str, tmp_path: Path) 
     x = sample(output.shape)
     net = games[0].discriminator.net.eval()
     with torch.no_grad():
-        assert torch.allclose(build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], 1e-5)(x), net(x).flatten(), atol=1e-5)
+        assert torch.allclose(
+            build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], 1e-5)(x),
+            net(x).flatten(),
+            atol=1e-5,
+        )
     early = find_discriminator(next(iter(folder.list_snapshots().values())), output)
     assert early is not None and "state.pt is that of step 3, and this generator is of step 0" in early.reason
 
@@ -348,7 +441,12 @@ def test_work_counts_multiplications() -> None:
 def test_a_discriminator_that_cannot_be_used_never_stops_an_audit(tmp_path: Path) -> None:
     """Not a number in its weights, and none of the wrong kind: the generator is audited all the same."""
     generator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    state = {"0.weight": torch.full((8, 2), math.nan), "0.bias": torch.zeros(8), "2.weight": torch.zeros(1, 8), "2.bias": torch.zeros(1)}
+    state = {
+        "0.weight": torch.full((8, 2), math.nan),
+        "0.bias": torch.zeros(8),
+        "2.weight": torch.zeros(1, 8),
+        "2.bias": torch.zeros(1),
+    }
     torch.save({"netG": generator.state_dict(), "netD": state}, tmp_path / "nan.pt")
     record = gandiag.audit(tmp_path / "nan.pt", normals(300, 2, 0).numpy(), n=120, exhibits=False)
     assert record.score.value is not None and record.measurements["duality_gap"].status != "ok"
@@ -363,12 +461,28 @@ def test_inspect_names_the_discriminator(tmp_path: Path) -> None:
     fixtures = Path(__file__).resolve().parents[2] / "fixtures"
     shown = CliRunner().invoke(inspect_command, [str(fixtures / "training_state.pt")], standalone_mode=False).output
     assert "discriminator" in shown and "netD: convolutions, 11,232 parameters" in shown
-    told = json.loads(CliRunner().invoke(inspect_command, [str(fixtures / "training_state.pt"), "--json"], standalone_mode=False).output)
-    assert told["reading"]["discriminator"] == {"where": "netD", "rebuilt": True, "family": "convolutions", "parameters": 11_232, "loss": "bce"}
-    assert json.loads(CliRunner().invoke(inspect_command, [str(fixtures / "healthy.pt"), "--json"], standalone_mode=False).output)["reading"]["discriminator"] is None
+    told = json.loads(
+        CliRunner()
+        .invoke(inspect_command, [str(fixtures / "training_state.pt"), "--json"], standalone_mode=False)
+        .output
+    )
+    assert told["reading"]["discriminator"] == {
+        "where": "netD",
+        "rebuilt": True,
+        "family": "convolutions",
+        "parameters": 11_232,
+        "loss": "bce",
+    }
+    assert (
+        json.loads(
+            CliRunner().invoke(inspect_command, [str(fixtures / "healthy.pt"), "--json"], standalone_mode=False).output
+        )["reading"]["discriminator"]
+        is None
+    )
 
 
 # in an audit
+
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
@@ -377,7 +491,10 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any
     from gandiag.trainer.toy_data import DATASETS
     from gandiag.trainer.train import train
 
-    folder = train(make_run_config("ring8", {"recipe": "metz-appendix", "steps": 30, "snapshots": 1}), tmp_path_factory.mktemp("ring"))
+    folder = train(
+        make_run_config("ring8", {"recipe": "metz-appendix", "steps": 30, "snapshots": 1}),
+        tmp_path_factory.mktemp("ring"),
+    )
     return folder.generator_file, DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(7)).numpy()
 
 
@@ -400,8 +517,13 @@ def test_an_audit_plays_the_game_and_judges_without_it(ring: tuple[Path, np.ndar
     assert any(exhibit.id == "maximin" for exhibit in with_d.exhibits) == (len(with_d.game["path"]) > 2)
 
 
-@pytest.mark.parametrize(("settings", "real", "why"), [({"budget": "quick"}, True, "left out by --budget quick"), ({}, False, "the game needs --real")])
-def test_a_game_that_is_not_played_says_why(ring: tuple[Path, np.ndarray[Any, Any]], settings: dict[str, Any], real: bool, why: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "real", "why"),
+    [({"budget": "quick"}, True, "left out by --budget quick"), ({}, False, "the game needs --real")],
+)
+def test_a_game_that_is_not_played_says_why(
+    ring: tuple[Path, np.ndarray[Any, Any]], settings: dict[str, Any], real: bool, why: str
+) -> None:
     record = gandiag.audit(ring[0], ring[1] if real else None, n=200, exhibits=False, **settings)
     assert record.measurements["duality_gap"].status == "not_measured"
     assert why in (record.measurements["duality_gap"].reason or "") and why in " ".join(str(record).split())
@@ -410,13 +532,27 @@ def test_a_game_that_is_not_played_says_why(ring: tuple[Path, np.ndarray[Any, An
 def played(**values: tuple[float, float, float]) -> Record:
     """A healthy record with these (value, low, high)."""
     units = {"maximin_outputs": "outputs", "maximin_spread": "ratio"}
-    found = {key: Measurement(value, low, high, unit=units.get(key, "nats"), n=400) for key, (value, low, high) in values.items()}
-    return apply_policy(Record("healthy", (), Score(0.02, 0.0, 0.05, n_fake=500, n_real=1000), {}, found, game={"steps": 200}))
+    found = {
+        key: Measurement(value, low, high, unit=units.get(key, "nats"), n=400)
+        for key, (value, low, high) in values.items()
+    }
+    return apply_policy(
+        Record("healthy", (), Score(0.02, 0.0, 0.05, n_fake=500, n_real=1000), {}, found, game={"steps": 200})
+    )
 
 
 def test_findings_are_notes_and_the_verdict_stays() -> None:
-    pointed = {"maximin_outputs": (1.0, 1.0, 1.1), "maximin_spread": (0.01, 0.0, 0.02), "maximin_gain": (0.04, 0.03, 0.05)}
-    wide = {"duality_gap": (1.3, 1.2, 1.4), "game_value": (-1.38, -1.4, -1.36), "game_upper": (-0.1, -0.2, 0.0), "game_lower": (-1.4, -1.5, -1.3)}
+    pointed = {
+        "maximin_outputs": (1.0, 1.0, 1.1),
+        "maximin_spread": (0.01, 0.0, 0.02),
+        "maximin_gain": (0.04, 0.03, 0.05),
+    }
+    wide = {
+        "duality_gap": (1.3, 1.2, 1.4),
+        "game_value": (-1.38, -1.4, -1.36),
+        "game_upper": (-0.1, -0.2, 0.0),
+        "game_lower": (-1.4, -1.5, -1.3),
+    }
     found = {finding.rule: finding for finding in played(**pointed, **wide).findings}
     assert {code: found[code].level for code in ("GD707", "GD708")} == {"GD707": "note", "GD708": "note"}
     assert found["GD707"].remedies[0]["key"] == "unrolled" and "1.0 effective" in found["GD707"].text
@@ -424,12 +560,24 @@ def test_findings_are_notes_and_the_verdict_stays() -> None:
     assert played(**pointed, **wide).verdict == "healthy"
 
 
-@pytest.mark.parametrize("change", [{"maximin_outputs": (1.9, 1.7, 2.1)}, {"maximin_gain": (0.03, 0.01, 0.05)}, {"duality_gap": (0.3, 0.1, 0.5)}])
+@pytest.mark.parametrize(
+    "change",
+    [{"maximin_outputs": (1.9, 1.7, 2.1)}, {"maximin_gain": (0.03, 0.01, 0.05)}, {"duality_gap": (0.3, 0.1, 0.5)}],
+)
 def test_doubt_is_no_finding(change: dict[str, tuple[float, float, float]]) -> None:
-    base = {"maximin_outputs": (1.0, 1.0, 1.1), "maximin_spread": (0.01, 0.0, 0.02), "maximin_gain": (0.04, 0.03, 0.05),
-            "duality_gap": (1.3, 1.2, 1.4), "game_value": (-1.38, -1.4, -1.36), "game_upper": (-0.1, -0.2, 0.0), "game_lower": (-1.4, -1.5, -1.3)}  # fmt: skip
+    base = {
+        "maximin_outputs": (1.0, 1.0, 1.1),
+        "maximin_spread": (0.01, 0.0, 0.02),
+        "maximin_gain": (0.04, 0.03, 0.05),
+        "duality_gap": (1.3, 1.2, 1.4),
+        "game_value": (-1.38, -1.4, -1.36),
+        "game_upper": (-0.1, -0.2, 0.0),
+        "game_lower": (-1.4, -1.5, -1.3),
+    }
     rules = {finding.rule for finding in played(**(base | change)).findings}
-    assert ("GD708" if "duality_gap" in change else "GD707") not in rules and ("GD707" if "duality_gap" in change else "GD708") in rules
+    assert ("GD708" if "duality_gap" in change else "GD707") not in rules and (
+        "GD707" if "duality_gap" in change else "GD708"
+    ) in rules
 
 
 @pytest.mark.parametrize("key", [*MEASUREMENT_KEYS, "GD707", "GD708"])

@@ -23,11 +23,15 @@ W = torch.randn(8, 48, generator=torch.Generator().manual_seed(1))
 VECTOR = OutputSpec("vector", (48,), None)
 
 
-def sweep(generator: Callable[[Tensor], Tensor], scales: tuple[float, ...] = SCALES, output: OutputSpec = VECTOR) -> MetricResult:
+def sweep(
+    generator: Callable[[Tensor], Tensor], scales: tuple[float, ...] = SCALES, output: OutputSpec = VECTOR
+) -> MetricResult:
     found = sweep_latent_scale(lambda scale: generator(Z * scale), scales, seed=0, output=output)
     json.dumps(to_json_value(found), allow_nan=False)
     assert set(found.measurements) == set(MEASUREMENT_KEYS)
-    assert all((entry.value is None) == (entry.status != "ok") and entry.reason for entry in found.measurements.values())
+    assert all(
+        (entry.value is None) == (entry.status != "ok") and entry.reason for entry in found.measurements.values()
+    )
     return found
 
 
@@ -38,7 +42,9 @@ def points(found: MetricResult) -> list[dict[str, Any]]:
 def test_linear_generator_spreads_in_proportion() -> None:
     found = sweep(lambda z: z @ W + 3.0)
     for point in points(found):
-        assert point["spread"] == pytest.approx(point["scale"], rel=1e-4)  # float32 outputs of size 3 at distances of 0.3: 1e-6 each
+        assert point["spread"] == pytest.approx(
+            point["scale"], rel=1e-4
+        )  # float32 outputs of size 3 at distances of 0.3: 1e-6 each
         assert point["spread_median"] == pytest.approx(point["scale"], rel=1e-4)
         assert point["interval"]["low"] <= point["spread"] <= point["interval"]["high"]
     assert found.sections["response"]["axis"] == "scale" and found.sections["response"]["reason"] is None
@@ -60,7 +66,11 @@ def test_hard_regions_have_no_gain() -> None:
     assert abs(found.measurements["scale_gain"].value or 0.0) < 0.1
 
 
-@pytest.mark.parametrize("generator", [lambda z: z / z.norm(dim=1, keepdim=True) @ W, lambda z: (z - z.mean(0)) / z.std(0) @ W], ids=["sphere", "batch"])
+@pytest.mark.parametrize(
+    "generator",
+    [lambda z: z / z.norm(dim=1, keepdim=True) @ W, lambda z: (z - z.mean(0)) / z.std(0) @ W],
+    ids=["sphere", "batch"],
+)
 def test_normalised_latents_are_not_swept(generator: Callable[[Tensor], Tensor]) -> None:
     asked: list[float] = []
     found = sweep_latent_scale(lambda scale: asked.append(scale) or generator(Z * scale), SCALES, seed=0)  # type: ignore[func-returns-value]
@@ -71,7 +81,10 @@ def test_normalised_latents_are_not_swept(generator: Callable[[Tensor], Tensor])
 
 def test_constant_generator() -> None:
     found = sweep(lambda z: torch.full((len(z), 48), 0.7))
-    assert found.sections["response"]["axis"] is None and "every output is the same" in found.sections["response"]["reason"]
+    assert (
+        found.sections["response"]["axis"] is None
+        and "every output is the same" in found.sections["response"]["reason"]
+    )
     assert found.measurements["scale_reaction"].value == 0.0
 
 
@@ -80,7 +93,9 @@ def test_collapsed_at_one_is_relative_to_the_largest() -> None:
     found = sweep(lambda z: torch.relu(z.abs() - 4.5) @ W + 1.0)
     section = found.sections["response"]
     by_scale = {point["scale"]: point for point in section["points"]}
-    assert "relative to scale 4" in section["reason"] and by_scale[4.0]["spread"] == 1.0 and by_scale[1.0]["spread"] == 0.0
+    assert (
+        "relative to scale 4" in section["reason"] and by_scale[4.0]["spread"] == 1.0 and by_scale[1.0]["spread"] == 0.0
+    )
     assert by_scale[1.0]["duplicated"] == 1.0
 
 
@@ -118,12 +133,15 @@ def test_distances_are_torchs_and_do_not_depend_on_chunks(monkeypatch: pytest.Mo
     rows = Z @ W + 100.0
     whole = compute_output_distances(rows.reshape(256, 3, 4, 4), None).distances
     monkeypatch.setattr("gandiag.probes.output_distances.CHUNK_SIZE_SIZE", 5)
-    assert whole.allclose(torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-9)
+    assert whole.allclose(
+        torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"), atol=1e-9
+    )
     assert compute_output_distances(rows, None).distances.allclose(whole, atol=1e-9)
 
 
 def test_interval_covers_a_fresh_draw() -> None:
     """95 % intervals of tanh's spread at .5, against the value from 8 x as many latents; 20 draws: at most 5 misses (p < .003 at 5 %)."""
+
     def ratio(z: Tensor) -> dict[str, Any]:
         return points(sweep_latent_scale(lambda scale: torch.tanh(z * scale @ W), (0.5, 1.0), seed=0))[0]
 
@@ -145,13 +163,21 @@ def styled(psi: float, *, shrink: float = 1.0) -> Tensor:
 
 
 def test_where_scale_does_nothing_psi_is_swept() -> None:
-    found = sweep_latent_scale(lambda scale: styled(1.0), SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS))
+    found = sweep_latent_scale(
+        lambda scale: styled(1.0), SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS)
+    )
     section = found.sections["response"]
-    assert section["axis"] == "psi" and section["reason"].startswith("does not react to scale: doubling z moves its outputs")
+    assert section["axis"] == "psi" and section["reason"].startswith(
+        "does not react to scale: doubling z moves its outputs"
+    )
     assert section["reason"].endswith("the truncation psi is swept instead")
-    assert [point["psi"] for point in points(found)] == list(TRUNCATION_PSIS) and all("scale" not in point for point in points(found))
+    assert [point["psi"] for point in points(found)] == list(TRUNCATION_PSIS) and all(
+        "scale" not in point for point in points(found)
+    )
     for point in points(found):
-        assert point["spread"] == pytest.approx(point["psi"], abs=1e-4) and point["spread_median"] == pytest.approx(point["psi"], abs=1e-4)
+        assert point["spread"] == pytest.approx(point["psi"], abs=1e-4) and point["spread_median"] == pytest.approx(
+            point["psi"], abs=1e-4
+        )
     by_psi = {point["psi"]: point for point in points(found)}
     assert by_psi[0.0]["duplicated"] == 1.0 and by_psi[0.0]["effective"] == 1.0 and by_psi[1.0]["duplicated"] < 0.05
     assert set(found.measurements) == set(MEASUREMENT_KEYS) and found.measurements["scale_gain"].value is None
@@ -159,12 +185,24 @@ def test_where_scale_does_nothing_psi_is_swept() -> None:
 
 
 def test_a_generator_that_reacts_to_scale_is_swept_over_scale() -> None:
-    found = sweep_latent_scale(lambda scale: Z * scale @ W, SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS))
+    found = sweep_latent_scale(
+        lambda scale: Z * scale @ W, SCALES, seed=0, output=VECTOR, truncation=(styled, TRUNCATION_PSIS)
+    )
     assert found.sections["response"]["axis"] == "scale" and len(points(found)) == len(SCALES)
 
 
 def test_a_dead_generator_is_dead_at_every_psi() -> None:
-    found = sweep_latent_scale(lambda scale: torch.ones(256, 48), SCALES, seed=0, output=VECTOR, truncation=(lambda psi: torch.ones(256, 48), TRUNCATION_PSIS))
+    found = sweep_latent_scale(
+        lambda scale: torch.ones(256, 48),
+        SCALES,
+        seed=0,
+        output=VECTOR,
+        truncation=(lambda psi: torch.ones(256, 48), TRUNCATION_PSIS),
+    )
     section = found.sections["response"]
-    assert section["axis"] == "psi" and "every output is the same" in section["reason"] and "at every psi" in section["reason"]
+    assert (
+        section["axis"] == "psi"
+        and "every output is the same" in section["reason"]
+        and "at every psi" in section["reason"]
+    )
     assert all(point["spread"] is None and point["effective"] == 1.0 for point in section["points"])

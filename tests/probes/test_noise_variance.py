@@ -15,7 +15,9 @@ W = torch.randn(8, 300, generator=torch.Generator().manual_seed(1)) / 8**0.5  # 
 
 def share(noise: float, latent: float, probe: NoiseVariance | None = None) -> Measurement:
     def forward(point: int, indices: Tensor) -> Tensor:
-        drawn = torch.stack([torch.randn(300, generator=torch.Generator().manual_seed(int(index) + 1_000)) for index in indices])
+        drawn = torch.stack(
+            [torch.randn(300, generator=torch.Generator().manual_seed(int(index) + 1_000)) for index in indices]
+        )
         return latent * (Z[point] @ W) + noise * drawn
 
     return (probe or NoiseVariance()).measure(forward).measurements["noise_share"]
@@ -27,7 +29,12 @@ def test_the_share_is_that_of_the_variances(noise: float, latent: float) -> None
     truth = noise**2 / (noise**2 + latent**2)
     found = share(noise, latent)
     assert found.value == pytest.approx(truth, abs=4 * 0.09 * truth * (1 - truth) + 0.005)
-    assert found.low is not None and found.high is not None and found.low <= found.value <= found.high and found.better == "lower"
+    assert (
+        found.low is not None
+        and found.high is not None
+        and found.low <= found.value <= found.high
+        and found.better == "lower"
+    )
 
 
 def test_the_ends_are_exact() -> None:
@@ -39,10 +46,15 @@ def test_the_ends_are_exact() -> None:
 
 def test_interval_covers() -> None:
     """95 % intervals of share 1/2 for 20 other sets of latents: at most 5 misses (p < .003 at 5 %)."""
+
     def once(seed: int) -> Measurement:
         rng = torch.Generator().manual_seed(seed)
         z = torch.randn(32, 8, generator=rng)
-        return NoiseVariance().measure(lambda point, rows: z[point] @ W + torch.randn(len(rows), 300, generator=rng)).measurements["noise_share"]
+        return (
+            NoiseVariance()
+            .measure(lambda point, rows: z[point] @ W + torch.randn(len(rows), 300, generator=rng))
+            .measurements["noise_share"]
+        )
 
     found = [once(seed) for seed in range(20)]
     true = float((W.square().sum(0)).mean())  # the variance over z of these very maps

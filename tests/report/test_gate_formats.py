@@ -23,12 +23,28 @@ from gandiag.verdict.limits import Check
 
 SCHEMA = Path(__file__).parent / "schemas" / "junit-10.xsd"
 MARKUP = [
-    "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "![x](http://evil/x.png)", "[click](javascript:alert(1))",
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "![x](http://evil/x.png)",
+    "[click](javascript:alert(1))",
     "`code` **bold** _em_ | c |",
-    "``` fence", "&lt;b&gt; &#60;", "http://evil.example www.evil.example @somebody #12", "::error::gotcha",
-    "a\n::error::gotcha", "##[error]gotcha", "]]>", "%0A::error::x",
-    "\x00\x08\x1b[31m", "\ud800", "\\", "\\|", "`", "``", "$x$", "\u202e",
-]  # fmt: skip
+    "``` fence",
+    "&lt;b&gt; &#60;",
+    "http://evil.example www.evil.example @somebody #12",
+    "::error::gotcha",
+    "a\n::error::gotcha",
+    "##[error]gotcha",
+    "]]>",
+    "%0A::error::x",
+    "\x00\x08\x1b[31m",
+    "\ud800",
+    "\\",
+    "\\|",
+    "`",
+    "``",
+    "$x$",
+    "\u202e",
+]
 
 
 @cache
@@ -42,19 +58,33 @@ def several() -> list[GateResult]:
     limits = {"recall": {"min": 0.6}, "fid": {"max": 30}, "profile.missing": {"max": 0.1}}
     four = [made(name) for name in ("healthy", "collapsed", "inconclusive", "degeneracy")]
     allowed: tuple[list[str], ...] = ([], [], [], ["unmeasured", "degeneracy"])
-    found = [gate(record, {"limits": limits, "max-score": 0.2, "allow": allow}) for record, allow in zip(four, allowed, strict=True)]
-    return [*found, gate(made("collapsed"), baseline=made("healthy")), make_error_result("x.pt", LoadError("x.pt is a text file", "give a checkpoint"))]
+    found = [
+        gate(record, {"limits": limits, "max-score": 0.2, "allow": allow})
+        for record, allow in zip(four, allowed, strict=True)
+    ]
+    return [
+        *found,
+        gate(made("collapsed"), baseline=made("healthy")),
+        make_error_result("x.pt", LoadError("x.pt is a text file", "give a checkpoint")),
+    ]
 
 
 def hostile(attack: str) -> list[GateResult]:
     """Every string is the attack."""
     record = replace(
-        made("hostile"), measurements={attack: Measurement(0.5, 0.4, 0.6, unit=attack), "x" + attack: Measurement.missing(attack)}, verdict="inconclusive",
-        subject={**made("hostile").subject, "path": attack}, provenance={**made("hostile").provenance, "doubts": [attack]},
-    )  # fmt: skip
+        made("hostile"),
+        measurements={attack: Measurement(0.5, 0.4, 0.6, unit=attack), "x" + attack: Measurement.missing(attack)},
+        verdict="inconclusive",
+        subject={**made("hostile").subject, "path": attack},
+        provenance={**made("hostile").provenance, "doubts": [attack]},
+    )
     found = gate(record, {"limits": {attack: {"max": 0.1}, "x" + attack: {"max": 1}}})
     made_up = GateResult(attack, (Check(attack, attack, "violated", where=attack),))
-    return [replace(found, subject=attack, remarks=(attack,)), make_error_result(attack, LoadError(attack, attack)), made_up]
+    return [
+        replace(found, subject=attack, remarks=(attack,)),
+        make_error_result(attack, LoadError(attack, attack)),
+        made_up,
+    ]
 
 
 @cache
@@ -74,22 +104,46 @@ def test_junit_keeps_jenkins_schema_and_counts_right() -> None:
     assert len(suites) == 6
     for suite in suites:
         cases = suite.findall("testcase")
-        counted = {"tests": len(cases), **{f"{name}s": len(suite.findall(f"testcase/{name}")) for name in ("failure", "error")}}
-        assert {name: int(suite.get(name)) for name in counted} == counted and int(suite.get("skipped")) == len(suite.findall("testcase/skipped"))
-        assert all(len([child for child in case if child.tag in ("failure", "error", "skipped")]) <= 1 for case in cases)  # Jenkins keeps one
+        counted = {
+            "tests": len(cases),
+            **{f"{name}s": len(suite.findall(f"testcase/{name}")) for name in ("failure", "error")},
+        }
+        assert {name: int(suite.get(name)) for name in counted} == counted and int(suite.get("skipped")) == len(
+            suite.findall("testcase/skipped")
+        )
+        assert all(
+            len([child for child in case if child.tag in ("failure", "error", "skipped")]) <= 1 for case in cases
+        )  # Jenkins keeps one
     assert {name: int(root.get(name)) for name in ("tests", "failures", "errors")} == {
         name: sum(int(suite.get(name)) for suite in suites) for name in ("tests", "failures", "errors")
     }
     worst = suites[1].find("testcase/failure")
     assert "score is 0.48 [0.44, 0.52] and must be below 0.2" in worst.get("message") and "GD103" in worst.text
-    assert [bool(suite.findall("testcase/failure") or suite.findall("testcase/error")) for suite in suites] == [True, True, True, False, True, True]
+    assert [bool(suite.findall("testcase/failure") or suite.findall("testcase/error")) for suite in suites] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_junit_survives_attacks(attack: str) -> None:
     root = as_xml(hostile(attack))
     tags = {element.tag for element in root.iter()}
-    assert tags <= {"testsuites", "testsuite", "properties", "property", "testcase", "failure", "error", "skipped", "system-out"}
+    assert tags <= {
+        "testsuites",
+        "testsuite",
+        "properties",
+        "property",
+        "testcase",
+        "failure",
+        "error",
+        "skipped",
+        "system-out",
+    }
 
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
@@ -98,10 +152,14 @@ def test_github_gets_no_command_that_is_not_ours(attack: str) -> None:
     commands = [line for line in text.splitlines() if line.lstrip().startswith("::")]
     assert all(re.match(r"::(error|warning|notice) (file=[^,:]*,line=\d+,)?title=[^,:]*::", line) for line in commands)
     assert not [line for line in text.splitlines() if line.startswith("::error::") or "##[" in line]
-    assert len([line for line in commands if line.startswith("::error ")]) == sum(max(1, len(one.failures())) for one in hostile(attack))
+    assert len([line for line in commands if line.startswith("::error ")]) == sum(
+        max(1, len(one.failures())) for one in hostile(attack)
+    )
 
 
-def test_github_points_at_the_line_of_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_github_points_at_the_line_of_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     made("collapsed").write("audit.json")
     Path("gandiag.toml").write_text("[gate.limits]\nrecall = { min = 0.6 }\n")
@@ -110,23 +168,35 @@ def test_github_points_at_the_line_of_the_policy(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     assert run_command_line(["gate", "audit.json", "-f", "github"]) == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if "file=" in line)
-    assert line.startswith("::error file=gandiag.toml,line=2,title=audit.json%3A recall::recall is 0.31 [0.28, 0.34] and must be at least 0.6.")
+    assert line.startswith(
+        "::error file=gandiag.toml,line=2,title=audit.json%3A recall::recall is 0.31 [0.28, 0.34] and must be at least 0.6."
+    )
     page = summary.read_text()
     assert page.startswith("before\n## gandiag gate: 1 of 1 failed") and "GD103" in page and "gandiag.toml:2" in page
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "no" / "such.md"))
-    assert run_command_line(["gate", "audit.json", "-f", "github"]) == 1 and "cannot be written" in capsys.readouterr().err
+    assert (
+        run_command_line(["gate", "audit.json", "-f", "github"]) == 1 and "cannot be written" in capsys.readouterr().err
+    )
 
 
 def rendered(text: str) -> Any:
     """Tokens of the text as GitHub would parse it: tables, links and raw HTML."""
-    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"html": True, "linkify": False}).enable(["table", "strikethrough"])
+    markdown = (
+        pytest.importorskip("markdown_it")
+        .MarkdownIt("commonmark", {"html": True, "linkify": False})
+        .enable(["table", "strikethrough"])
+    )
     tokens = markdown.parse(text)
     return [child for token in tokens for child in (token, *(token.children or ()))]
 
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_markdown_shows_attacks_as_text(attack: str) -> None:
-    for text in (GATE_FORMATS.get("markdown")(hostile(attack)), render_markdown(replace(made("hostile"), verdict=attack)), render_markdown(made("hostile"))):
+    for text in (
+        GATE_FORMATS.get("markdown")(hostile(attack)),
+        render_markdown(replace(made("hostile"), verdict=attack)),
+        render_markdown(made("hostile")),
+    ):
         kinds = {token.type for token in rendered(text)}
         assert not kinds & {"html_block", "html_inline", "image", "link_open", "fence", "code_block"}, kinds
         clean = text.replace("`", "")
@@ -137,9 +207,17 @@ def test_markdown_shows_attacks_as_text(attack: str) -> None:
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_a_code_span_holds_exactly_what_it_is_given(attack: str) -> None:
     (span,) = [token for token in rendered(f"| a |\n| --- |\n| {code_span(attack)} |\n") if token.type == "code_inline"]
-    shown = "".join(mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode() for mark in attack)
-    assert span.content.strip() == shown.strip() or "\\|" in attack  # a backslash before a pipe cannot be told from its escape
-    words = [token for token in rendered(f"x {escape_markdown(attack)}") if token.type not in ("inline", "paragraph_open", "paragraph_close")]
+    shown = "".join(
+        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode() for mark in attack
+    )
+    assert (
+        span.content.strip() == shown.strip() or "\\|" in attack
+    )  # a backslash before a pipe cannot be told from its escape
+    words = [
+        token
+        for token in rendered(f"x {escape_markdown(attack)}")
+        if token.type not in ("inline", "paragraph_open", "paragraph_close")
+    ]
     assert {token.type for token in words} <= {"text", "text_special"}
 
 
@@ -148,11 +226,19 @@ def test_every_format_tells_every_failure() -> None:
         text = GATE_FORMATS.get(form)(several())
         assert "0.48" in text and "x.pt" in text, form
     document = json.loads(GATE_FORMATS.get("json")(several()))
-    assert document["schema"] == "gandiag.gate/1" and document["code"] == 2 and [entry["code"] for entry in document["subjects"]] == [3, 1, 3, 0, 1, 2]
+    assert (
+        document["schema"] == "gandiag.gate/1"
+        and document["code"] == 2
+        and [entry["code"] for entry in document["subjects"]] == [3, 1, 3, 0, 1, 2]
+    )
 
 
 def test_a_record_is_shown_as_markdown_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("collapsed").write(tmp_path / "audit.json")
     assert run_command_line(["report", str(tmp_path / "audit.json"), "-f", "markdown"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("## COLLAPSED `runs/042/generator.pt`") and "| `missing` | `0.41" in text and "about half of the real variety is missing" in text
+    assert (
+        text.startswith("## COLLAPSED `runs/042/generator.pt`")
+        and "| `missing` | `0.41" in text
+        and "about half of the real variety is missing" in text
+    )

@@ -38,8 +38,13 @@ def browser() -> Iterator[Any]:
 def open_page(browser: Any, folder: Path, name: str, width: int = 1280, scheme: str = "light") -> None:
     path = folder / f"{name}.html"
     path.write_text(render_html(records.ALL[name]()), encoding="utf-8")
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
     browser.get(path.as_uri())
 
 
@@ -47,7 +52,9 @@ def open_page(browser: Any, folder: Path, name: str, width: int = 1280, scheme: 
 def test_opens_without_errors_and_fits_a_phone(browser: Any, tmp_path: Path, name: str) -> None:
     open_page(browser, tmp_path, name, width=390)
     assert browser.get_log("browser") == []
-    assert browser.execute_script("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert browser.execute_script(
+        "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    )
     wide = """return [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg'))
         .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90))"""
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
@@ -62,7 +69,9 @@ def test_no_attack_comes_alive(browser: Any, tmp_path: Path) -> None:
 
 def test_the_download_is_the_record(browser: Any, tmp_path: Path) -> None:
     open_page(browser, tmp_path, "collapsed")
-    link = browser.execute_script("const a = document.getElementById('download'); return [a.hidden, a.download, a.href.slice(0, 5)]")
+    link = browser.execute_script(
+        "const a = document.getElementById('download'); return [a.hidden, a.download, a.href.slice(0, 5)]"
+    )
     assert link == [False, "audit.json", "blob:"]
     text = browser.execute_script("return document.getElementById('record').textContent")
     assert json.loads(text) == json.loads(records.collapsed().to_json())

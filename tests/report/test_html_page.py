@@ -198,7 +198,16 @@ def test_charts_on_one_page_do_not_share_ids() -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("data", [{}, {"x": [1], "lines": {"a": [1, 2]}}, {"x": ["a"], "lines": {"a": ["b"]}}, {"lines": 3}, {"lines": {"a": {"x": [1]}}}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"x": [1], "lines": {"a": [1, 2]}},
+        {"x": ["a"], "lines": {"a": ["b"]}},
+        {"lines": 3},
+        {"lines": {"a": {"x": [1]}}},
+    ],
+)
 def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
     with pytest.raises(ChartError):
         draw_chart(series(**data))
@@ -210,7 +219,10 @@ def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
     [
         ("The same 8 latents at every scale; rows: 0.02, 0.1", ["0.02", "0.1"]),
         ("Real samples of modes that the generator misses; one row each: 3, 7", ["3", "7"]),
-        ("Clusters by share of the real data: 61%, 30% (the largest 2 of 10); one row each, real on the left, generated on the right", ["61%", "30%"]),
+        (
+            "Clusters by share of the real data: 61%, 30% (the largest 2 of 10); one row each, real on the left, generated on the right",
+            ["61%", "30%"],
+        ),
         ("64 generated samples, latents 0 to 63", []),
     ],
 )

@@ -104,7 +104,14 @@ def test_wrong_scale_says_so_on_the_first_line() -> None:
 def test_the_tail_of_a_long_path_survives_and_the_path_stands_whole_below() -> None:
     path = "/".join(["folder"] * 30) + "/netG_0042.pt"
     record = records.healthy()
-    text = render_text(Record(**{**{name: getattr(record, name) for name in record.__dataclass_fields__}, "subject": {**record.subject, "path": path}}))
+    text = render_text(
+        Record(
+            **{
+                **{name: getattr(record, name) for name in record.__dataclass_fields__},
+                "subject": {**record.subject, "path": path},
+            }
+        )
+    )
     assert "netG_0042.pt" in text.splitlines()[0]
     assert path in text.replace("\n", "").replace(" ", "")
 
@@ -125,7 +132,15 @@ def test_every_verdict_can_be_read_aloud() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "next to none"), (0.24, "about a quarter"), (0.48, "about half"), (0.89, "about nine tenths"), (0.97, "nearly all"), (1.0, "all")]
+    ("value", "text"),
+    [
+        (0.0, "next to none"),
+        (0.24, "about a quarter"),
+        (0.48, "about half"),
+        (0.89, "about nine tenths"),
+        (0.97, "nearly all"),
+        (1.0, "all"),
+    ],
 )
 def test_fractions(value: float, text: str) -> None:
     assert formatting.describe_fraction(value) == text
@@ -165,7 +180,13 @@ def test_a_sparkline_starts_at_zero() -> None:
 
 
 def test_formats_are_guessed_from_the_suffix() -> None:
-    assert [guess_format(path) for path in ("a.html", "b.JSON", "c.txt", "d", None)] == ["html", "json", "text", "text", "text"]
+    assert [guess_format(path) for path in ("a.html", "b.JSON", "c.txt", "d", None)] == [
+        "html",
+        "json",
+        "text",
+        "text",
+        "text",
+    ]
     assert {"text", "html", "json"} <= set(FORMATS)
 
 

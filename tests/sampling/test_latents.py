@@ -34,11 +34,14 @@ def test_one_index_alone_far_out_and_twice():
     assert not torch.equal(z[0], z[1])
 
 
-@pytest.mark.parametrize("prior, law", [
-    ("normal", stats.norm()),
-    ("uniform", stats.uniform(-1, 2)),
-    ("truncated", stats.truncnorm(-2, 2)),
-])
+@pytest.mark.parametrize(
+    "prior, law",
+    [
+        ("normal", stats.norm()),
+        ("uniform", stats.uniform(-1, 2)),
+        ("truncated", stats.truncnorm(-2, 2)),
+    ],
+)
 def test_priors_pass_kolmogorov_smirnov(prior, law):
     z = sample_latents(LatentSpec(8, prior), torch.arange(N), seed=1).double().numpy()
     # 8 tests: the smallest p-value exceeds 1e-4 in all but one of 1,250 seeds, and the seed is fixed
@@ -57,7 +60,9 @@ def test_coordinates_samples_and_seeds_are_uncorrelated():
 
 
 def test_truncation_bounds_and_sphere_radius():
-    assert float(sample_latents(LatentSpec(8, "truncated", truncation=0.5), torch.arange(500), seed=0).abs().max()) <= 0.5
+    assert (
+        float(sample_latents(LatentSpec(8, "truncated", truncation=0.5), torch.arange(500), seed=0).abs().max()) <= 0.5
+    )
     z = sample_latents(LatentSpec(50, "sphere"), torch.arange(100), seed=0)
     torch.testing.assert_close(z.norm(dim=1), torch.full((100,), 50**0.5))
     assert abs(float(z.mean())) < 5 / math.sqrt(z.numel())
@@ -66,7 +71,9 @@ def test_truncation_bounds_and_sphere_radius():
 @pytest.mark.parametrize("prior", PRIORS)
 def test_scales_share_their_base_draws(prior):
     latent, indices = LatentSpec(8, prior), torch.arange(64)
-    torch.testing.assert_close(sample_latents(latent, indices, seed=0, scale=0.02), 0.02 * sample_latents(latent, indices, seed=0))
+    torch.testing.assert_close(
+        sample_latents(latent, indices, seed=0, scale=0.02), 0.02 * sample_latents(latent, indices, seed=0)
+    )
     assert not sample_latents(latent, indices, seed=0, scale=0.0).any()
 
 
@@ -86,7 +93,10 @@ def test_known_values_do_not_drift():
 
 
 def test_seeds_of_any_size_and_purposes_differ():
-    draws = [sample_normal(torch.arange(3), 4, seed=seed) for seed in (0, 1, -1, 2**63, 2**64 - 2, derive_seed(0, "a"), derive_seed(0, "b"))]
+    draws = [
+        sample_normal(torch.arange(3), 4, seed=seed)
+        for seed in (0, 1, -1, 2**63, 2**64 - 2, derive_seed(0, "a"), derive_seed(0, "b"))
+    ]
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
     assert derive_seed(0, "a") == derive_seed(0, "a") != derive_seed(1, "a")
 

@@ -29,7 +29,13 @@ class DCGAN(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(classes, z) if classes else None
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(z, 16, 4), nn.BatchNorm2d(16), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.BatchNorm2d(3), nn.Tanh())
+            nn.ConvTranspose2d(z, 16, 4),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 3, 4, 2, 1),
+            nn.BatchNorm2d(3),
+            nn.Tanh(),
+        )
         for norm in (self.net[1], self.net[4]):
             norm.running_mean.fill_(0.01)
             norm.running_var.fill_(0.05)
@@ -70,13 +76,17 @@ def test_batch_size_and_order_do_not_change_samples(bn):
     whole = sampler(batch_size=50).sample_indices(indices, seed=1, bn=bn)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     for size in (1, 7, 64):
-        torch.testing.assert_close(sampler(batch_size=size).sample_indices(order, seed=1, bn=bn), whole[order], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            sampler(batch_size=size).sample_indices(order, seed=1, bn=bn), whole[order], atol=1e-5, rtol=0
+        )
 
 
 def test_the_samples_are_the_module_on_the_latents():
     network = dcgan()
     with torch.no_grad():
-        expected = copy.deepcopy(network.module).eval()(sample_latents(network.latent, torch.arange(20), seed=4, scale=0.5))
+        expected = copy.deepcopy(network.module).eval()(
+            sample_latents(network.latent, torch.arange(20), seed=4, scale=0.5)
+        )
     assert float(expected.std(0).mean()) > 0.01  # a constant network would pass every test below
     torch.testing.assert_close(sampler(network).sample(20, seed=4, scale=0.5), expected, atol=1e-5, rtol=0)
 
@@ -92,14 +102,22 @@ def test_the_network_is_left_as_it_was(bn, training):
     made = sampler(FakeNetwork(network)).sample_indices(torch.arange(70), seed=0, bn=bn)
     assert made.shape == (70, 3, 8, 8) and not made.requires_grad
     assert hash_module_state(network) == before
-    assert random.getstate() == python and np.array_equal(np.random.get_state()[1], legacy) and torch.equal(torch.get_rng_state(), torch_state)
+    assert (
+        random.getstate() == python
+        and np.array_equal(np.random.get_state()[1], legacy)
+        and torch.equal(torch.get_rng_state(), torch_state)
+    )
 
 
 def test_state_hash_sees_every_change():
     module = DCGAN()
     changes = [
-        lambda m: m.net[0].bias.data.add_(1e-6), lambda m: m.net[1].running_mean.add_(1e-6), lambda m: m.net[2].eval(),
-        lambda m: m.net[0].weight.requires_grad_(False), lambda m: setattr(m.net[1], "momentum", 0.2), lambda m: m.double(),
+        lambda m: m.net[0].bias.data.add_(1e-6),
+        lambda m: m.net[1].running_mean.add_(1e-6),
+        lambda m: m.net[2].eval(),
+        lambda m: m.net[0].weight.requires_grad_(False),
+        lambda m: setattr(m.net[1], "momentum", 0.2),
+        lambda m: m.double(),
     ]
     hashes = [hash_module_state(module)]
     for change in changes:
@@ -140,15 +158,22 @@ def test_standing_statistics_are_those_of_its_own_samples():
     one = sampler()
     made = one.sample_indices(torch.arange(2000), seed=0, bn="standing").clamp(-0.99999, 0.99999).atanh()
     torch.testing.assert_close(made.var((0, 2, 3)), torch.ones(3), atol=0.1, rtol=0)
-    assert torch.equal(one.sample_indices(torch.arange(9), seed=0, bn="standing"), sampler().sample_indices(torch.arange(9), seed=0, bn="standing"))
-    assert not torch.equal(one.sample_indices(torch.arange(9), seed=0, bn="standing"), one.sample_indices(torch.arange(9), seed=0))
+    assert torch.equal(
+        one.sample_indices(torch.arange(9), seed=0, bn="standing"),
+        sampler().sample_indices(torch.arange(9), seed=0, bn="standing"),
+    )
+    assert not torch.equal(
+        one.sample_indices(torch.arange(9), seed=0, bn="standing"), one.sample_indices(torch.arange(9), seed=0)
+    )
 
 
 def test_labels_reach_the_network_and_are_checked():
     network = dcgan(classes=5)
     one = sampler(network)
     made = one.sample(20, seed=0)
-    torch.testing.assert_close(made[5:10], one.sample_indices(torch.arange(5, 10), seed=0, labels=torch.arange(5)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        made[5:10], one.sample_indices(torch.arange(5, 10), seed=0, labels=torch.arange(5)), atol=1e-5, rtol=0
+    )
     assert not torch.allclose(one.sample(5, labels=3)[0], made[0])
     for labels in (torch.arange(3), torch.full((5,), 5), torch.full((5,), -1)):
         with pytest.raises(ConfigError):
@@ -202,11 +227,16 @@ class Hungry(nn.Module):
         return 2 * z
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    MemoryError(),
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        MemoryError(),
+    ],
+)
 def test_the_batch_is_halved_when_memory_runs_out(error):
     one = sampler(vectors(Hungry(error)), batch_size=32)
     torch.testing.assert_close(one.sample(41, seed=2), 2 * sample_latents(LatentSpec(4), torch.arange(41), seed=2))
@@ -229,7 +259,9 @@ def test_noise_of_the_network_itself_follows_the_seed():
             return z + torch.randn_like(z)
 
     one = sampler(vectors(Noisy()))
-    assert torch.equal(one.sample(10, seed=1), one.sample(10, seed=1)) and not torch.equal(one.sample(10, seed=1), one.sample(10, seed=2))
+    assert torch.equal(one.sample(10, seed=1), one.sample(10, seed=1)) and not torch.equal(
+        one.sample(10, seed=1), one.sample(10, seed=2)
+    )
 
 
 def test_weights_that_are_recomputed_on_every_call():
@@ -243,7 +275,11 @@ def test_weights_that_are_recomputed_on_every_call():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_torchscript_runs_and_its_batch_norm_is_not_pretended_to_switch():
     plain = dcgan().module.net.eval()
-    for module in (torch.jit.script(plain), torch.jit.trace(plain, torch.zeros(2, 8, 1, 1)), torch.jit.freeze(torch.jit.script(plain))):
+    for module in (
+        torch.jit.script(plain),
+        torch.jit.trace(plain, torch.zeros(2, 8, 1, 1)),
+        torch.jit.freeze(torch.jit.script(plain)),
+    ):
         before = hash_module_state(module)
         one = sampler(FakeNetwork(module))
         torch.testing.assert_close(one.sample(5), sampler(FakeNetwork(plain)).sample(5), atol=1e-5, rtol=0)
@@ -272,12 +308,16 @@ def test_output_facts_merge_and_match_their_definition():
     whole, left, right = spec.start(), spec.start(), spec.start()
     whole.update(Batch(samples, torch.arange(60)))
     for start in range(0, 60, 7):
-        (left if start % 2 else right).update(Batch(samples[start : start + 7], torch.arange(start, min(start + 7, 60))))
+        (left if start % 2 else right).update(
+            Batch(samples[start : start + 7], torch.arange(start, min(start + 7, 60)))
+        )
     left.merge(right)
     left.merge(spec.start())
     facts = whole.result()
     assert left.result() == facts and facts.constant_channels == (1,) and facts.n_channels == 3
-    assert (facts.minimum, facts.maximum) == (-1.0, 1.5) and facts.out_of_range_fraction == pytest.approx(1 / samples.numel())
+    assert (facts.minimum, facts.maximum) == (-1.0, 1.5) and facts.out_of_range_fraction == pytest.approx(
+        1 / samples.numel()
+    )
     assert facts.saturated_fraction == pytest.approx(float((samples.abs() >= 1 - 2 / 510).double().mean()))
     found = output_measurements(facts)
     assert found["output_max"].value == 1.5 and found["constant_channels"].value == 1
@@ -291,12 +331,17 @@ def test_fake_batches_hold_indices_and_labels():
     joined = torch.cat([batch.samples for batch in batches])
     torch.testing.assert_close(joined, one.sample(23, seed=3, scale=0.5), atol=1e-5, rtol=0)
     assert torch.cat([batch.labels for batch in batches]).tolist() == [i % 5 for i in range(23)]
-    assert {int(x) for batch in generate_batches(one, SampleSource("fake"), 9, 4, only_class=2) for x in batch.labels} == {2}
+    assert {
+        int(x) for batch in generate_batches(one, SampleSource("fake"), 9, 4, only_class=2) for x in batch.labels
+    } == {2}
 
 
 def test_batch_statistics_do_not_depend_on_the_stream_batch():
     one = sampler()
-    made = [torch.cat([batch.samples for batch in generate_batches(one, SampleSource("fake", bn="batch"), 150, size)]) for size in (10, 64, 100)]
+    made = [
+        torch.cat([batch.samples for batch in generate_batches(one, SampleSource("fake", bn="batch"), 150, size)])
+        for size in (10, 64, 100)
+    ]
     torch.testing.assert_close(made[0], made[1])
     assert not torch.equal(made[0][:64], made[2][:64]) or torch.allclose(made[0][:128], made[2][:128])
 
@@ -307,7 +352,10 @@ def test_devices_and_automatic_batches():
         with pytest.raises(ConfigError, match="no cuda"):
             select_device("cuda")
     cpu = torch.device("cpu")
-    assert default_batch_size(OutputSpec("image", (3, 64, 64)), cpu) == 128 and default_batch_size(OutputSpec("vector", (2,)), cpu) == 4096
+    assert (
+        default_batch_size(OutputSpec("image", (3, 64, 64)), cpu) == 128
+        and default_batch_size(OutputSpec("vector", (2,)), cpu) == 4096
+    )
     assert default_batch_size(OutputSpec("image", (3, 2048, 2048)), cpu) == 1
     with pytest.raises(ConfigError, match="'evil'"):
         sampler().sample_indices(torch.arange(2), seed=0, bn="evil")
@@ -317,7 +365,11 @@ def test_another_device_gets_a_copy_and_the_original_stays():
     network = dcgan()
     before, meta = hash_module_state(network.module), torch.device("meta")
     copied, device = to_device(network, meta)
-    assert device == meta and next(copied.module.parameters()).device == meta and hash_module_state(network.module) == before
+    assert (
+        device == meta
+        and next(copied.module.parameters()).device == meta
+        and hash_module_state(network.module) == before
+    )
     assert to_device(network, torch.device("cpu"))[0] is network
 
 

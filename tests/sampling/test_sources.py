@@ -25,7 +25,9 @@ GREY = OutputSpec("image", (1, 16, 16), (-1.0, 1.0))
 def pictures(n, size=(16, 16), mode="RGB", seed=0):
     draw = np.random.default_rng(seed)
     shape = (size[1], size[0]) + ((3,) if mode == "RGB" else ())
-    return [Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8), mode if mode == "RGB" else "L") for _ in range(n)]
+    return [
+        Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8), mode if mode == "RGB" else "L") for _ in range(n)
+    ]
 
 
 @pytest.fixture
@@ -90,7 +92,11 @@ def test_fingerprints_follow_contents(folder):
     array = np.zeros((5, 3), np.float32)
     other = array.copy()
     other[4, 2] = 1e-6
-    assert open_samples(array).fingerprint() != open_samples(other).fingerprint() == open_samples(torch.from_numpy(other)).fingerprint()
+    assert (
+        open_samples(array).fingerprint()
+        != open_samples(other).fingerprint()
+        == open_samples(torch.from_numpy(other)).fingerprint()
+    )
 
 
 def test_mixed_sizes_need_a_generator(folder):
@@ -125,9 +131,15 @@ def test_a_link_loop_and_an_empty_folder(tmp_path, folder):
         open_samples(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("content, said", [
-    (b"step,loss\n1,2\n", "holds no samples"), (b"", "holds no samples"), (b"\x93NUMPY broken", "cannot be read"), (b"PK\x03\x04 broken", "holds no samples"),
-])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"step,loss\n1,2\n", "holds no samples"),
+        (b"", "holds no samples"),
+        (b"\x93NUMPY broken", "cannot be read"),
+        (b"PK\x03\x04 broken", "holds no samples"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content, said):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
@@ -163,10 +175,21 @@ def test_all_layouts_of_the_same_images_agree():
     nhwc = nchw.transpose(0, 2, 3, 1)
     unit, signed = (nchw / 255).astype(np.float32), (nchw / 127.5 - 1).astype(np.float32)
     expected = torch.from_numpy(nchw).float() / 127.5 - 1
-    for array in (nchw, nhwc, unit, signed, nchw.astype(np.float64), nchw.astype(np.int32), torch.from_numpy(nchw), torch.from_numpy(signed).bfloat16()):
+    for array in (
+        nchw,
+        nhwc,
+        unit,
+        signed,
+        nchw.astype(np.float64),
+        nchw.astype(np.int32),
+        torch.from_numpy(nchw),
+        torch.from_numpy(signed).bfloat16(),
+    ):
         found = open_samples(array)
         assert found.output == RGB
-        torch.testing.assert_close(joined(found)[0], expected, atol=1e-2 if getattr(array, "dtype", 0) == torch.bfloat16 else 1e-5, rtol=0)
+        torch.testing.assert_close(
+            joined(found)[0], expected, atol=1e-2 if getattr(array, "dtype", 0) == torch.bfloat16 else 1e-5, rtol=0
+        )
 
 
 def test_npy_and_npz_with_labels(tmp_path):
@@ -210,7 +233,9 @@ def test_vectors_are_left_as_they_are():
     found = open_samples(x, output=OutputSpec("vector", (5,)))
     assert found.output == OutputSpec("vector", (5,))
     torch.testing.assert_close(joined(found, OutputSpec("vector", (5,)))[0], torch.from_numpy(x).float())
-    with pytest.raises(SourceError, match=r"vector samples of shape \(5,\), and the generator makes vector samples of shape \(6,\)"):
+    with pytest.raises(
+        SourceError, match=r"vector samples of shape \(5,\), and the generator makes vector samples of shape \(6,\)"
+    ):
         open_samples(x, output=OutputSpec("vector", (6,)))
     with pytest.raises(SourceError, match="generator makes image"):
         open_samples(x, output=RGB)
@@ -225,7 +250,9 @@ def test_digits_three_ways():
     small = OutputSpec("image", (1, 8, 8), (0.0, 1.0))
     assert torch.equal(joined(open_samples(images), small, batch_size=500)[0][:, 0], torch.from_numpy(images))
     flat = open_samples((digits.data / 16).astype(np.float32), output=small)
-    assert flat.kind == "vector" and torch.equal(joined(flat, small, batch_size=500)[0], joined(open_samples(images), small, batch_size=500)[0])
+    assert flat.kind == "vector" and torch.equal(
+        joined(flat, small, batch_size=500)[0], joined(open_samples(images), small, batch_size=500)[0]
+    )
     as_vectors = joined(open_samples(images), OutputSpec("vector", (64,), (-1.0, 1.0)), batch_size=500)[0]
     torch.testing.assert_close(as_vectors, torch.from_numpy(images).flatten(1) * 2 - 1)
 
@@ -233,17 +260,26 @@ def test_digits_three_ways():
 def test_series_only_where_said():
     x = np.random.default_rng(0).normal(size=(10, 32, 2)).astype(np.float32)
     found = open_samples(x, kind="series")
-    assert found.output == OutputSpec("series", (2, 32)) and torch.equal(joined(found)[0], torch.from_numpy(x).transpose(1, 2))
+    assert found.output == OutputSpec("series", (2, 32)) and torch.equal(
+        joined(found)[0], torch.from_numpy(x).transpose(1, 2)
+    )
     signed = torch.from_numpy(np.clip(x, -1, 1))  # read as grey images until a generator of series comes along
     for shape, expected in (((2, 32), signed.transpose(1, 2)), ((32, 2), signed), ((64,), signed.flatten(1))):
         assert torch.equal(joined(open_samples(signed), OutputSpec("series", shape))[0], expected)
     assert open_samples(x[:, :, 0], kind="series").output == OutputSpec("series", (1, 32))
 
 
-@pytest.mark.parametrize("array, said", [
-    (np.array(["a", "b"]), "holds <U1"), (np.zeros(5), r"shape \(5,\)"), (np.zeros((4, 5, 6, 7)), "no set of images"),
-    (np.zeros((4, 0)), "shape"), (np.full((4, 3, 8, 8), 7.5), "run from 7.5"), (np.zeros((3, 2), complex), "complex"),
-])
+@pytest.mark.parametrize(
+    "array, said",
+    [
+        (np.array(["a", "b"]), "holds <U1"),
+        (np.zeros(5), r"shape \(5,\)"),
+        (np.zeros((4, 5, 6, 7)), "no set of images"),
+        (np.zeros((4, 0)), "shape"),
+        (np.full((4, 3, 8, 8), 7.5), "run from 7.5"),
+        (np.zeros((3, 2), complex), "complex"),
+    ],
+)
 def test_arrays_that_are_no_samples(array, said):
     with pytest.raises(SourceError, match=said):
         open_samples(array)
@@ -274,11 +310,17 @@ def as_tensor(image):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda image, index: image, lambda image, index: (image, index % 2), lambda image, index: as_tensor(image),
-    lambda image, index: (as_tensor(image) * 2 - 1, torch.tensor(index % 2)), lambda image, index: np.array(image),
-    lambda image, index: {"image": image, "label": index % 2},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda image, index: image,
+        lambda image, index: (image, index % 2),
+        lambda image, index: as_tensor(image),
+        lambda image, index: (as_tensor(image) * 2 - 1, torch.tensor(index % 2)),
+        lambda image, index: np.array(image),
+        lambda image, index: {"image": image, "label": index % 2},
+    ],
+)
 def test_datasets_of_every_kind_of_item(wrap):
     found = open_samples(Pairs(wrap))
     samples, _, labels = joined(found)
@@ -292,14 +334,21 @@ def test_tensor_datasets_vectors_and_loaders():
     for source in (TensorDataset(x, y), DataLoader(TensorDataset(x, y), batch_size=4)):
         found = open_samples(source)
         samples, _, labels = joined(found)
-        assert found.output == OutputSpec("vector", (3,)) and torch.equal(samples, x) and torch.equal(labels, y) and torch.equal(found.labels, y)
+        assert (
+            found.output == OutputSpec("vector", (3,))
+            and torch.equal(samples, x)
+            and torch.equal(labels, y)
+            and torch.equal(found.labels, y)
+        )
 
 
 def test_augmentation_is_fixed_by_the_index_and_the_global_generator_stays():
     found = open_samples(Pairs(lambda image, index: (as_tensor(image) * torch.rand(1), 0)))
     before = torch.get_rng_state()
     a, b = joined(found, batch_size=2)[0], joined(found, batch_size=5)[0]
-    assert torch.equal(a, b) and torch.equal(before, torch.get_rng_state()) and found.fingerprint() == found.fingerprint()
+    assert (
+        torch.equal(a, b) and torch.equal(before, torch.get_rng_state()) and found.fingerprint() == found.fingerprint()
+    )
 
 
 def test_datasets_that_cannot_be_read():
@@ -310,8 +359,13 @@ def test_datasets_that_cannot_be_read():
     def fails(image, index):
         raise OSError("disk gone")
 
-    for source, said in ((Endless(), "no length"), (Pairs(fails), "item 0 .* disk gone"), (Pairs(lambda image, index: "text"), "type str"),
-                         (42, "read from a int"), ([], "no samples")):  # fmt: skip
+    for source, said in (
+        (Endless(), "no length"),
+        (Pairs(fails), "item 0 .* disk gone"),
+        (Pairs(lambda image, index: "text"), "type str"),
+        (42, "read from a int"),
+        ([], "no samples"),
+    ):
         with pytest.raises(SourceError, match=said):
             open_samples(source)
 
@@ -335,7 +389,9 @@ def test_modes_of_image_files(tmp_path):
     """Palette, alpha, 1-bit and 16-bit files show the picture that they hold."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     files = {
-        "l.png": Image.fromarray(ramp), "rgba.png": Image.fromarray(ramp).convert("RGBA"), "p.png": Image.fromarray(ramp).convert("P"),
+        "l.png": Image.fromarray(ramp),
+        "rgba.png": Image.fromarray(ramp).convert("RGBA"),
+        "p.png": Image.fromarray(ramp).convert("P"),
         "i16.png": Image.fromarray(ramp.astype(np.uint16) * 257),
     }
     for name, image in files.items():
@@ -370,14 +426,26 @@ def test_the_generators_range_and_assumptions():
     said = {entry.what: entry.value for entry in open_samples(images).assumptions(OutputSpec("image", (1, 16, 16)))}
     assert said == {
         "range of the samples": "0,255",
-        "real images": "centre-cropped and resized from 32x32 to 16x16", "real channels": "turned to grey", "real range": "-1,1",
+        "real images": "centre-cropped and resized from 32x32 to 16x16",
+        "real channels": "turned to grey",
+        "real range": "-1,1",
     }
 
 
-@pytest.mark.parametrize("low, high, dtype, expected", [
-    (0, 255, np.uint8, (0, 255)), (0, 1, np.uint8, (0, 1)), (0, 1, np.float32, (0, 1)), (-1, 1, np.float32, (-1, 1)), (-0.4, 0.4, np.float32, (-1, 1)),
-    (0, 254.0, np.float32, (0, 255)), (0, 16.0, np.float32, None), (-2.1, 2.6, np.float32, None), (0, 1.3, np.float32, None),
-])
+@pytest.mark.parametrize(
+    "low, high, dtype, expected",
+    [
+        (0, 255, np.uint8, (0, 255)),
+        (0, 1, np.uint8, (0, 1)),
+        (0, 1, np.float32, (0, 1)),
+        (-1, 1, np.float32, (-1, 1)),
+        (-0.4, 0.4, np.float32, (-1, 1)),
+        (0, 254.0, np.float32, (0, 255)),
+        (0, 16.0, np.float32, None),
+        (-2.1, 2.6, np.float32, None),
+        (0, 1.3, np.float32, None),
+    ],
+)
 def test_ranges_are_known_or_refused(low, high, dtype, expected):
     assert infer_value_range(low, high, np.dtype(dtype)) == expected
 

@@ -55,7 +55,9 @@ def test_neighbours_across_two_sets(name: str) -> None:
     y = x.flip(0)[: len(x) // 2 + 3] + 0.01 * draw(len(x) // 2 + 3, x.shape[1], seed=3)
     found, expected = nearest_neighbors(x, y, k=3), oracle(x, y)
     assert np.allclose(found.distances.numpy(), np.sort(expected, 1)[:, :3], rtol=1e-9, atol=1e-12)
-    assert np.allclose(np.take_along_axis(expected, found.indices.numpy(), 1), found.distances.numpy(), rtol=1e-9, atol=1e-12)
+    assert np.allclose(
+        np.take_along_axis(expected, found.indices.numpy(), 1), found.distances.numpy(), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -103,7 +105,12 @@ def test_too_few_rows_is_an_error_with_an_action() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "error"), [(torch.zeros(3), SourceError), (np.array([[1.0, np.nan]]), OutputError), (torch.full((2, 2), torch.inf), OutputError)]
+    ("values", "error"),
+    [
+        (torch.zeros(3), SourceError),
+        (np.array([[1.0, np.nan]]), OutputError),
+        (torch.full((2, 2), torch.inf), OutputError),
+    ],
 )
 def test_what_is_no_set_of_rows(values: object, error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -26,7 +26,9 @@ from gandiag.testing.selftest import QUICK_CASES, SelfTestConfig, is_detected, q
 from gandiag.testing.toy_mixtures import Corruption, make_mixture, standard_mixture, validity_cases
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = tuple(case for case in validity_cases() if case.name in ("clean", "modes kept 0.5", "junk 20 %", "half + junk 20 %"))
+FEW = tuple(
+    case for case in validity_cases() if case.name in ("clean", "modes kept 0.5", "junk 20 %", "half + junk 20 %")
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,12 @@ def test_telling_is_one_sided_and_as_rare_as_said() -> None:
     draws = torch.randn(5_000, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
     told = sum(is_detected(row[8], row[:8], "lower") for row in draws) / len(draws)
     assert told == pytest.approx(0.005, abs=0.003)
-    assert is_detected(9, [0, 1, 2], "lower") is False and is_detected(99, [0, 1, 2], "lower") and not is_detected(99, [0, 1, 2], "higher") and is_detected(-99, [0, 1, 2], "neither")
+    assert (
+        is_detected(9, [0, 1, 2], "lower") is False
+        and is_detected(99, [0, 1, 2], "lower")
+        and not is_detected(99, [0, 1, 2], "higher")
+        and is_detected(-99, [0, 1, 2], "neither")
+    )
 
 
 def test_area_is_that_of_sklearn() -> None:
@@ -120,11 +127,20 @@ def test_rivals_are_the_metrics_themselves_and_know_their_direction() -> None:
     assert tuple(found) == OTHER_METRICS and all(math.isfinite(value) for value in found.values())
     for key in ("recall", "coverage", "precision", "density", "ndb", "kid", "near_duplicates"):
         assert found[key] == getattr(metrics, key)(real, fake), key
-    assert found["frechet"] == metrics.frechet_distance(real, fake) and found["vendi_2"] == pytest.approx(metrics.vendi_score(real, fake, 2.0))
+    assert found["frechet"] == metrics.frechet_distance(real, fake) and found["vendi_2"] == pytest.approx(
+        metrics.vendi_score(real, fake, 2.0)
+    )
     assert found["pairwise_distance"] == metrics.pairwise_distance(real, fake)[1]
     assert compute_metrics(real, fake, ("ndb",)) == {"ndb": found["ndb"]}
-    assert {key: metric_direction(key) for key in TABLE_METRICS} == {"frechet": "lower", "recall": "higher", "coverage": "higher", "ndb": "lower", "vendi_1": "higher",
-                                                     "pairwise_distance": "higher", SIMILARITY_KEY: "lower"}  # fmt: skip
+    assert {key: metric_direction(key) for key in TABLE_METRICS} == {
+        "frechet": "lower",
+        "recall": "higher",
+        "coverage": "higher",
+        "ndb": "lower",
+        "vendi_1": "higher",
+        "pairwise_distance": "higher",
+        SIMILARITY_KEY: "lower",
+    }
 
 
 def test_the_page_fits_and_says_everything_without_color(document: dict) -> None:
@@ -140,7 +156,17 @@ def test_the_page_fits_and_says_everything_without_color(document: dict) -> None
     assert "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", colored).split("\n")) == text
 
 
-NUMBERS = {0.0: ".00", 0.434: ".43", 0.999: "1.0", 2.46: "2.5", 17.4: "17", 585.2: "585", 16_700: "17k", -0.001: ".00", -0.3: "-.3"}
+NUMBERS = {
+    0.0: ".00",
+    0.434: ".43",
+    0.999: "1.0",
+    2.46: "2.5",
+    17.4: "17",
+    585.2: "585",
+    16_700: "17k",
+    -0.001: ".00",
+    -0.3: "-.3",
+}
 
 
 @pytest.mark.parametrize(("value", "text"), NUMBERS.items())
@@ -154,7 +180,14 @@ def test_shares_take_three_places() -> None:
 
 def gandiag(*arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-m", "gandiag", "selftest", *arguments], capture_output=True, text=True, env=env, check=False, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "gandiag", "selftest", *arguments],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+        timeout=120,
+    )
 
 
 def test_the_command_prints_one_document_and_its_exit_code_says_whether_the_score_held() -> None:
@@ -166,7 +199,14 @@ def test_the_command_prints_one_document_and_its_exit_code_says_whether_the_scor
     assert "comparisons, about" in done.stderr
 
 
-IMPOSSIBLE = {"--dims 2,x": "'x'", "--dims ,": "no dimension", "--dims 1": "'1'", "-n 50": "50", "--seeds 0": "0", "--sed 1": "--seed"}
+IMPOSSIBLE = {
+    "--dims 2,x": "'x'",
+    "--dims ,": "no dimension",
+    "--dims 1": "'1'",
+    "-n 50": "50",
+    "--seeds 0": "0",
+    "--sed 1": "--seed",
+}
 
 
 @pytest.mark.parametrize(("arguments", "word"), IMPOSSIBLE.items())
@@ -176,7 +216,11 @@ def test_impossible_settings_are_refused_before_the_run(arguments: str, word: st
 
 
 def test_quick_is_a_part_of_the_whole() -> None:
-    assert {case.name for case in quick_config().cases} == set(QUICK_CASES) and set(quick_config().dims) <= set(SelfTestConfig().dims) and quick_config().n_runs < SelfTestConfig().n_runs / 3
+    assert (
+        {case.name for case in quick_config().cases} == set(QUICK_CASES)
+        and set(quick_config().dims) <= set(SelfTestConfig().dims)
+        and quick_config().n_runs < SelfTestConfig().n_runs / 3
+    )
 
 
 @pytest.mark.slow

@@ -45,15 +45,44 @@ TINY = BenchmarkJob("tiny", "metz-appendix", "none", 0, 6, 1)
 
 
 def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
-    counts = {"step": 10, "modes": 4 + seed, "of": 8, "good": 0.5, "variation": variation, "kl": None if arm == "none" and seed else variation}
-    snapshot = {"step": 10, "verdict": "collapsed", "score": {"value": variation}, "profile": {"missing": variation, "skewed": 0.0}, "coverage": counts}
+    counts = {
+        "step": 10,
+        "modes": 4 + seed,
+        "of": 8,
+        "good": 0.5,
+        "variation": variation,
+        "kl": None if arm == "none" and seed else variation,
+    }
+    snapshot = {
+        "step": 10,
+        "verdict": "collapsed",
+        "score": {"value": variation},
+        "profile": {"missing": variation, "skewed": 0.0},
+        "coverage": counts,
+    }
     snapshot["profile"] |= {"narrowed": 0.0, "duplicated": 0.0, "off_manifold": 0.5}  # type: ignore[operator]
-    looks = {"step": list(range(10)), "variation": [0.9] * 9 + [variation], "modes": [1] * 10, "dominant": [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]}
-    about = {"study": "s", "recipe": "r", "dataset": "ring8", "arm": arm, "seed": seed, "steps": 10, "recipe_steps": 20, "shortened": True}
+    looks = {
+        "step": list(range(10)),
+        "variation": [0.9] * 9 + [variation],
+        "modes": [1] * 10,
+        "dominant": [0, 0, 1, 1, 1, 2, 2, 2, 2, 2],
+    }
+    about = {
+        "study": "s",
+        "recipe": "r",
+        "dataset": "ring8",
+        "arm": arm,
+        "seed": seed,
+        "steps": 10,
+        "recipe_steps": 20,
+        "shortened": True,
+    }
     return {**about, "looks": looks, "snapshots": [{**snapshot, "step": 0}, snapshot]}
 
 
-BANK = {"runs": [ended("none", 0, 0.8), ended("none", 1, 0.9), ended("unrolled/10", 0, 0.1), ended("unrolled/10", 1, 0.1)]}
+BANK = {
+    "runs": [ended("none", 0, 0.8), ended("none", 1, 0.9), ended("unrolled/10", 0, 0.1), ended("unrolled/10", 1, 0.1)]
+}
 
 
 def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
@@ -61,7 +90,10 @@ def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
     assert len({(job.study, job.arm, job.seed) for job in every}) == len(every)
     parts = [select_jobs_for_rank(every, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
     assert sorted(map(repr, every)) == sorted(repr(job) for part in parts for job in part)
-    assert select_jobs_for_rank(every, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}) == every[1::2] and select_jobs_for_rank(every, {}) == every
+    assert (
+        select_jobs_for_rank(every, {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}) == every[1::2]
+        and select_jobs_for_rank(every, {}) == every
+    )
     with pytest.raises(ConfigError, match="RANK is '3'"):
         select_jobs_for_rank(every, {"RANK": "3", "WORLD_SIZE": "3"})
     with pytest.raises(ConfigError, match="no study called 'rng'") as told:
@@ -90,9 +122,15 @@ def test_a_job_is_done_once_in_processes_of_its_own_and_the_same_whoever_runs_it
 
 def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
     job = replace(TINY, steps=150, snapshots=15)
-    code = (f"from pathlib import Path; from gandiag.trainer.benchmark import run_job; from gandiag.trainer.benchmark_jobs import BenchmarkJob; "
-            f"run_job({job!r}, Path({str(tmp_path)!r}))")  # fmt: skip
-    worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    code = (
+        f"from pathlib import Path; from gandiag.trainer.benchmark import run_job; from gandiag.trainer.benchmark_jobs import BenchmarkJob; "
+        f"run_job({job!r}, Path({str(tmp_path)!r}))"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     folder = job.run_folder(tmp_path)
     deadline = time.monotonic() + 60
     while not list((folder / "snapshots").glob("*-0000010*")) and time.monotonic() < deadline:
@@ -108,12 +146,19 @@ def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
 
 def test_a_table_has_a_line_for_each_run() -> None:
     text = format_json_by_entry(BANK)
-    assert json.loads(text) == BANK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(BANK["runs"])
+    assert json.loads(text) == BANK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(
+        BANK["runs"]
+    )
 
 
 def test_means_intervals_and_pairs() -> None:
     none, unrolled = summarize_runs(BANK)
-    assert none["variation"]["value"] == pytest.approx(0.85) and none["kl"] == {"value": 0.8, "low": None, "high": None, "n": 1}
+    assert none["variation"]["value"] == pytest.approx(0.85) and none["kl"] == {
+        "value": 0.8,
+        "low": None,
+        "high": None,
+        "n": 1,
+    }
     # Two values 0.8 and 0.9: standard error 0.05, Student's t with one degree of freedom 12.706.
     assert none["variation"]["low"] == pytest.approx(0.85 - 12.706 * 0.05, abs=1e-3)
     assert none["variation"]["high"] == 7 / 8, "no more than one mode of eight can show"
@@ -147,13 +192,20 @@ def test_what_real_data_reach_is_counted_as_a_run_is() -> None:
     expected = 4 * counts.expect(lambda x: abs(x / NUM_COVERAGE_SAMPLES - 1 / 8))
     deviation = 0.006  # of one draw, in 20,000 multinomial ones
     assert abs(found["variation"]["value"] - expected) < 4 * deviation / NUM_REAL_DRAWS**0.5
-    assert found["modes"]["value"] == 8 and abs(found["good"]["value"] - REAL_HIGH_QUALITY_FRACTION) < 4 * (REAL_HIGH_QUALITY_FRACTION * (1 - REAL_HIGH_QUALITY_FRACTION) / NUM_COVERAGE_SAMPLES / NUM_REAL_DRAWS) ** 0.5
+    assert (
+        found["modes"]["value"] == 8
+        and abs(found["good"]["value"] - REAL_HIGH_QUALITY_FRACTION)
+        < 4
+        * (REAL_HIGH_QUALITY_FRACTION * (1 - REAL_HIGH_QUALITY_FRACTION) / NUM_COVERAGE_SAMPLES / NUM_REAL_DRAWS) ** 0.5
+    )
 
 
 def record(missing: float, basis: str = "referenced") -> Record:
     factors = {"missing": missing, "skewed": 0.0, "narrowed": 0.0, "duplicated": 0.0, "off_manifold": 0.5}
     profile = {name: {"value": value, "low": value, "high": value} for name, value in factors.items()}
-    return Record("inconclusive", (), Score(missing, missing, missing, basis=basis), {"latent": None}, {}, profile=profile)  # type: ignore[arg-type]
+    return Record(
+        "inconclusive", (), Score(missing, missing, missing, basis=basis), {"latent": None}, {}, profile=profile
+    )  # type: ignore[arg-type]
 
 
 def test_a_record_finds_its_nearest_baseline() -> None:
@@ -161,7 +213,10 @@ def test_a_record_finds_its_nearest_baseline() -> None:
     assert found is not None and str(found) == "unrolled (K = 10), ring8, r, seed 0, step 10"
     assert found.distance == pytest.approx(0.02 * 2**0.5)
     assert str(match_baseline(record(0.95), BANK)).startswith("vanilla, ring8, r, seed 1")
-    assert match_baseline(record(0.1, basis="degeneracy"), BANK) is None and match_baseline(record(0.1), {"runs": []}) is None
+    assert (
+        match_baseline(record(0.1, basis="degeneracy"), BANK) is None
+        and match_baseline(record(0.1), {"runs": []}) is None
+    )
 
 
 def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
@@ -169,7 +224,9 @@ def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
     known = {(job.study, job.arm, job.seed): job for job in list_jobs()}
     for entry in runs:
         job = known[entry["study"], entry["arm"], entry["seed"]]
-        assert (entry["steps"], entry["recipe"]) == (job.steps, job.recipe), "every row can be traced to a seed and a recipe"
+        assert (entry["steps"], entry["recipe"]) == (job.steps, job.recipe), (
+            "every row can be traced to a seed and a recipe"
+        )
         assert entry["snapshots"][-1]["step"] == job.steps
     snapshot = runs[0]["snapshots"][-1]
     mine = record(0.0)

@@ -67,7 +67,9 @@ def test_conv_recipes_unroll() -> None:
     before = [entry.clone() for entry in game.discriminator.net.buffers()]
     losses = game.step()
     assert all(np.isfinite(losses))
-    assert all(torch.equal(one, other) for one, other in zip(before, game.discriminator.net.buffers(), strict=True)), "looking ahead leaves no statistics"
+    assert all(torch.equal(one, other) for one, other in zip(before, game.discriminator.net.buffers(), strict=True)), (
+        "looking ahead leaves no statistics"
+    )
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
@@ -94,9 +96,14 @@ def test_packing_widens_the_first_layer_or_says_what_it_needs() -> None:
 
 def test_advice_names_the_best_and_says_when_it_is_not_sure() -> None:
     def trial(name: str, value: float, half: float) -> RemedyResult:
-        return RemedyResult(name, {"score": {"value": value, "low": value - half, "high": value + half}, "verdict": "collapsed"})
+        return RemedyResult(
+            name, {"score": {"value": value, "low": value - half, "high": value + half}, "verdict": "collapsed"}
+        )
 
-    assert describe_best_remedy([trial("none", 0.8, 0.05), trial("r1", 0.2, 0.05)]) == "r1 helps most: score 0.20 against 0.80 without a remedy"
+    assert (
+        describe_best_remedy([trial("none", 0.8, 0.05), trial("r1", 0.2, 0.05)])
+        == "r1 helps most: score 0.20 against 0.80 without a remedy"
+    )
     assert "overlap" in describe_best_remedy([trial("none", 0.8, 0.3), trial("r1", 0.6, 0.3)])
     assert "no remedy lowers" in describe_best_remedy([trial("none", 0.1, 0.1), trial("r1", 0.6, 0.3)])
 
@@ -105,13 +112,38 @@ def test_own_networks_under_remedies(tmp_path: Path) -> None:
     real = DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(0))
     np.save(tmp_path / "real.npy", real.numpy())
     nets = HERE / "custom_networks.py"
-    ask = ["train", "--data", str(tmp_path / "real.npy"), "--generator", f"{nets}:generator", "--discriminator", f"{nets}:Discriminator",
-           "--remedy", "packing,minibatch", "--steps", "2", "--snapshots", "2", "--out", str(tmp_path / "tried"), "-q"]  # fmt: skip
+    ask = [
+        "train",
+        "--data",
+        str(tmp_path / "real.npy"),
+        "--generator",
+        f"{nets}:generator",
+        "--discriminator",
+        f"{nets}:Discriminator",
+        "--remedy",
+        "packing,minibatch",
+        "--steps",
+        "2",
+        "--snapshots",
+        "2",
+        "--out",
+        str(tmp_path / "tried"),
+        "-q",
+    ]
     done = CliRunner().invoke(cli, ask, standalone_mode=False)
     assert done.exception is None and done.return_value == 0
     assert "needs D's features, and Discriminator does not say" in done.stdout
     rows = {row["remedy"]: row for row in json.loads((tmp_path / "tried/compared.json").read_text())}
-    assert set(rows) == {"none", "packing", "minibatch"} and rows["minibatch"]["audit"] is None and rows["packing"]["audit"]["score"]["value"] is not None
-    assert [row["step"] for row in rows["packing"]["earlier"]] == [1] and f"1: {rows['packing']['earlier'][0]['score']['value']:.2f}" in done.stdout
+    assert (
+        set(rows) == {"none", "packing", "minibatch"}
+        and rows["minibatch"]["audit"] is None
+        and rows["packing"]["audit"]["score"]["value"] is not None
+    )
+    assert [row["step"] for row in rows["packing"]["earlier"]] == [
+        1
+    ] and f"1: {rows['packing']['earlier'][0]['score']['value']:.2f}" in done.stdout
     missing = CliRunner().invoke(cli, ["train", "--data", "x", "--out", str(tmp_path / "no")], standalone_mode=False)
-    assert isinstance(missing.exception, ConfigError) and "--generator and --discriminator missing" in missing.exception.message
+    assert (
+        isinstance(missing.exception, ConfigError)
+        and "--generator and --discriminator missing" in missing.exception.message
+    )

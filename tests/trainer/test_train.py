@@ -44,7 +44,9 @@ def killer(at: int) -> Any:
 
 
 @pytest.mark.parametrize("remedy", ["none", "unrolled"])
-def test_an_interrupted_run_ends_with_the_same_files_to_the_bit(remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_ends_with_the_same_files_to_the_bit(
+    remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask = plan(remedy=remedy, unroll=3 if remedy == "unrolled" else None)
     train(ask, tmp_path / "whole")
     monkeypatch.setattr("gandiag.trainer.train.SAVE_INTERVAL_SECONDS", 0.0)
@@ -75,7 +77,10 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
 def test_seeds_pair_runs_and_the_global_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     data = DATASETS.get("ring8")()
-    made = {name: make_trainer(plan().recipe, data, plan(remedy=name).remedy, seed=seed, unroll_steps=0) for name, seed in (("none", 3), ("unrolled", 3))}
+    made = {
+        name: make_trainer(plan().recipe, data, plan(remedy=name).remedy, seed=seed, unroll_steps=0)
+        for name, seed in (("none", 3), ("unrolled", 3))
+    }
     assert torch.equal(made["none"].generator.state.theta, made["unrolled"].generator.state.theta)
     assert torch.equal(made["none"].rng.get_state(), made["unrolled"].rng.get_state())
     other = make_trainer(plan().recipe, data, plan().remedy, seed=4, unroll_steps=0)
@@ -92,8 +97,12 @@ def test_the_generator_is_audited_without_a_flag(tmp_path: Path) -> None:
     game = make_trainer(ask.recipe, DATASETS.get("ring8")(), ask.remedy, seed=0, unroll_steps=0)
     game.generator.net.load_state_dict(load_file(folder.generator_file))
     z = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(sampler.generator.forward(z), game.generator.net(z).detach())  # tanh, which the weights do not say
-    record = gandiag.audit(folder.generator_file, DATASETS.get("ring8")().draw(400, torch.Generator().manual_seed(2)), n=200)
+    assert torch.equal(
+        sampler.generator.forward(z), game.generator.net(z).detach()
+    )  # tanh, which the weights do not say
+    record = gandiag.audit(
+        folder.generator_file, DATASETS.get("ring8")().draw(400, torch.Generator().manual_seed(2)), n=200
+    )
     assert record.subject["latent"]["trained_scale"]["value"] == 0.25 and "wrong_scale" in record.kinds
     assert {entry["source"] for entry in record.subject["assumptions"] if "--activation" in entry["what"]} == {"file"}
 
@@ -113,7 +122,9 @@ def test_a_diverged_run_stops_with_its_step_and_keeps_its_snapshots(tmp_path: Pa
     finally:
         object.__setattr__(wild.recipe.adam_generator, "lr", 1e-4)
     assert "--remedy r1" in told.value.hint
-    assert (tmp_path / "run/snapshots/step-0000000.safetensors").exists() and not (tmp_path / "run/generator.safetensors").exists()
+    assert (tmp_path / "run/snapshots/step-0000000.safetensors").exists() and not (
+        tmp_path / "run/generator.safetensors"
+    ).exists()
 
 
 def test_a_full_disk_loses_no_finished_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +186,9 @@ def test_names_and_numbers_that_make_no_sense() -> None:
 
 def test_the_command_trains_audits_and_shows(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = CliRunner().invoke(cli, ["train", "ring8", "--steps", "10", "--snapshots", "1", "--out", str(out), "-q"], standalone_mode=False)
+    done = CliRunner().invoke(
+        cli, ["train", "ring8", "--steps", "10", "--snapshots", "1", "--out", str(out), "-q"], standalone_mode=False
+    )
     assert done.exception is None and done.return_value == 0
     assert "ring8, metz-appendix, none, seed 0" in done.stdout and "of 8" in done.stdout
     assert (out / "samples.png").read_bytes().startswith(b"\x89PNG") and "<table>" in (out / "samples.html").read_text()
@@ -186,7 +199,10 @@ def test_the_command_trains_audits_and_shows(tmp_path: Path) -> None:
 ODD = '{"audit": {"prior": ["normal"], "latent_dim": true, "activation": "relu:__import__", "model": "os:system", "trust": true}}'
 
 
-@pytest.mark.parametrize("said", ["[", "[]", '"x"', '{"audit": 3}', ODD, '{"trained_scale": -1}', '{"trained_scale": 1e999, "run": 7}', "[" * 5000])
+@pytest.mark.parametrize(
+    "said",
+    ["[", "[]", '"x"', '{"audit": 3}', ODD, '{"trained_scale": -1}', '{"trained_scale": 1e999, "run": 7}', "[" * 5000],
+)
 def test_a_header_that_makes_no_sense_states_nothing(said: str, tmp_path: Path) -> None:
     file = tmp_path / "odd.safetensors"
     save_file({"0.weight": torch.zeros(2, 3)}, file, {"gandiag": said})

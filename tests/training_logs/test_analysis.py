@@ -35,7 +35,11 @@ def red(seed: int, phi: float = 0.8, n: int = N) -> np.ndarray:
 def healthy(seed: int = 0) -> dict[str, np.ndarray]:
     """A run with a warm-up, then noise around its equilibrium."""
     decay = np.exp(-np.arange(N) / 30)
-    return {"generator": 1.5 + 2 * decay + 0.1 * red(seed), "discriminator": 1.1 + decay + 0.1 * red(seed + 100), "step": np.arange(N) * 10.0}
+    return {
+        "generator": 1.5 + 2 * decay + 0.1 * red(seed),
+        "discriminator": 1.1 + decay + 0.1 * red(seed + 100),
+        "step": np.arange(N) * 10.0,
+    }
 
 
 def judged(**changed: Any) -> Any:
@@ -92,7 +96,10 @@ def test_a_pinned_discriminator_has_won() -> None:
 
 
 def test_scores_say_it_too() -> None:
-    real, fake = at_half(0.6 + 0.05 * red(1), np.clip(0.995 + 0.002 * red(1), 0, 1)), at_half(0.4 + 0.05 * red(2), np.clip(0.004 + 0.002 * red(2), 0, 1))
+    real, fake = (
+        at_half(0.6 + 0.05 * red(1), np.clip(0.995 + 0.002 * red(1), 0, 1)),
+        at_half(0.4 + 0.05 * red(2), np.clip(0.004 + 0.002 * red(2), 0, 1)),
+    )
     assert judged(score_real=real, score_fake=fake).verdict == "discriminator_wins"
     fooled = at_half(0.5 + 0.05 * red(2), np.clip(0.99 + 0.002 * red(2), 0, 1))
     assert judged(score_fake=fooled, score_real=0.5 + 0.01 * red(3)).verdict == "generator_wins"
@@ -129,17 +136,30 @@ def test_the_start_of_an_oscillation_is_found() -> None:
     one, other = (np.where(t < 500, 0, 0.5 * turn(2 * np.pi * t / 25)) for turn in (np.sin, np.cos))
     found = judged(generator=healthy()["generator"] + one, discriminator=healthy()["discriminator"] + other)
     line = found.document["oscillation"]
-    assert found.verdict == "oscillating" and line["period"] == pytest.approx(250, rel=0.02) and line["start"] == pytest.approx(5000, abs=1000)
+    assert (
+        found.verdict == "oscillating"
+        and line["period"] == pytest.approx(250, rel=0.02)
+        and line["start"] == pytest.approx(5000, abs=1000)
+    )
     assert line["coherence"] > 0.8 and abs(abs(line["phase"]) - 90) < 15
 
 
-@pytest.mark.parametrize("series", [{"generator": np.ones(200)}, {"generator": np.arange(10.0), "discriminator": np.arange(10.0)}, {"generator": red(1)}])
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"generator": np.ones(200)},
+        {"generator": np.arange(10.0), "discriminator": np.arange(10.0)},
+        {"generator": red(1)},
+    ],
+)
 def test_too_little_is_inconclusive(series: dict[str, np.ndarray]) -> None:
     found = gandiag.losses(series)
     assert found.verdict == "inconclusive" and found.exit_code == ExitCode.INSUFFICIENT and found.document["doubts"]
 
 
-@pytest.mark.parametrize("source", [{"loss": [1, 2]}, {"generator": [[1.0]]}, {"generator": ["a"]}, {"generator": [1.0], "step": [1, 2]}, {}])
+@pytest.mark.parametrize(
+    "source", [{"loss": [1, 2]}, {"generator": [[1.0]]}, {"generator": ["a"]}, {"generator": [1.0], "step": [1, 2]}, {}]
+)
 def test_what_is_no_series(source: Any) -> None:
     with pytest.raises(SourceError):
         gandiag.losses(source)
@@ -153,23 +173,45 @@ def test_every_finding_is_explained_and_has_advice() -> None:
 def test_an_audit_with_a_log_carries_it_and_keeps_its_verdict() -> None:
     ring = str(ROOT / "fixtures" / "ring_healthy.pt")
     record = gandiag.audit(ring, n=300, exhibits=False, log=str(LOGS / "dcgan.txt"))
-    assert record.verdict == "not_degenerate" and record.training is not None and record.training["verdict"] == "oscillating"
+    assert (
+        record.verdict == "not_degenerate"
+        and record.training is not None
+        and record.training["verdict"] == "oscillating"
+    )
     assert [finding.level for finding in record.findings if finding.rule == "GD706"] == ["warning"]
     assert Record.from_json(record.to_json()).to_json() == record.to_json()
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    return subprocess.run([sys.executable, "-m", "gandiag", "losses", *arguments], capture_output=True, text=True, env=environ, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "gandiag", "losses", *arguments],
+        capture_output=True,
+        text=True,
+        env=environ,
+        cwd=cwd,
+        check=False,
+    )
 
 
 def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
     page = tmp_path / "losses.html"
     done = run(str(LOGS / "dcgan.txt"), "--html", str(page))
-    assert done.returncode == 1 and done.stdout.startswith("OSCILLATING") and "period 24" in done.stdout and "try 1" in done.stdout
+    assert (
+        done.returncode == 1
+        and done.stdout.startswith("OSCILLATING")
+        and "period 24" in done.stdout
+        and "try 1" in done.stdout
+    )
     assert done.stdout.rstrip().endswith(str(page)) and max(map(len, done.stdout.split("\n")[:-2])) <= 80
     text = page.read_text()
-    assert text.count("<svg") >= 5 and "When it oscillates" in text and "<script" not in text and "http://" not in text and "Oscillating" in text
+    assert (
+        text.count("<svg") >= 5
+        and "When it oscillates" in text
+        and "<script" not in text
+        and "http://" not in text
+        and "Oscillating" in text
+    )
     document = json.loads(run(str(LOGS / "dcgan.txt"), "--json").stdout)
     assert document["schema"] == "gandiag.losses/1" and document["columns"]["generator"] == "Loss_G"
     assert set(document["oscillation"]) >= {"p_value", "period", "amplitude", "coherence", "phase", "start"}
@@ -184,8 +226,18 @@ def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
         ("junk.bin", "\x00\x01\x02\x03" * 500, 2, "binary"),
         ("ten.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i},1.{i}\n" for i in range(10)), 3, "too few"),
         ("flat.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.5,0.7\n" for i in range(100)), 3, "constant"),
-        ("two.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.{i % 7}\n" for i in range(100)) * 2, 3, "2 runs"),
-        ("mixed.csv", "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.7\n{i + 5000},0.{i % 7},0.2\n" for i in range(100)), 3, "mixed"),
+        (
+            "two.csv",
+            "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.{i % 7}\n" for i in range(100)) * 2,
+            3,
+            "2 runs",
+        ),
+        (
+            "mixed.csv",
+            "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.7\n{i + 5000},0.{i % 7},0.2\n" for i in range(100)),
+            3,
+            "mixed",
+        ),
         ("nan.csv", "step,g_loss,d_loss\n" + "".join(f"{i},nan,nan\n" for i in range(100)), 3, "one of the 100 rows"),
     ],
 )
@@ -202,5 +254,7 @@ def test_a_truncated_event_file_shows_what_could_be_read(tmp_path: Path) -> None
     for share, code, said in ((0.6, (0, 1, 3), "ends within a record"), (0.002, (2,), "hint:")):
         (tmp_path / "events.out.tfevents.cut").write_bytes(whole[: int(share * len(whole))])
         done = run("events.out.tfevents.cut", cwd=tmp_path)
-        assert done.returncode in code and said in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr
+        assert done.returncode in code and said in " ".join((done.stdout + done.stderr).split()), (
+            done.stdout + done.stderr
+        )
         assert "Traceback" not in done.stderr

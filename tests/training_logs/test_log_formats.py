@@ -29,7 +29,9 @@ def test_the_right_columns_without_a_flag(name: str, truth: tuple[np.ndarray, np
     for role, values in (("generator", truth[0]), ("discriminator", sign * truth[1])):
         curve = log.curves[role]
         assert len(curve) == len(values) and (np.diff(curve.step) > 0).all()
-        assert np.abs(curve.value - values).max() < 0.011, role  # the coarsest format prints two decimals, and D in two halves
+        assert np.abs(curve.value - values).max() < 0.011, (
+            role
+        )  # the coarsest format prints two decimals, and D in two halves
     assert not log.problems and log.step_unit in ("steps", "iterations", "kimg", "lines")
 
 
@@ -60,7 +62,9 @@ def test_a_restart_is_another_run(tmp_path: Path) -> None:
 
 
 def test_nan_is_kept_and_a_gap_is_not(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("step,d_loss,g_loss\n" + "".join(f"{i},{'nan' if i > 50 else 0.5},{'' if i % 2 else 1.0}\n" for i in range(100)))
+    (tmp_path / "a.csv").write_text(
+        "step,d_loss,g_loss\n" + "".join(f"{i},{'nan' if i > 50 else 0.5},{'' if i % 2 else 1.0}\n" for i in range(100))
+    )
     log = read_log([tmp_path / "a.csv"])
     assert len(log.curves["discriminator"]) == 100 and not np.isfinite(log.curves["discriminator"].value[51:]).any()
     assert len(log.curves["generator"]) == 50
@@ -79,7 +83,11 @@ def test_columns_can_be_named_and_misnamed() -> None:
         (["errD", "errG"], ("errG",), ("errD",)),
         (["d_loss_real", "d_loss_fake", "d_loss", "g_loss"], ("g_loss",), ("d_loss",)),
         (["val_g_loss", "g_loss", "d_loss", "d_loss_gp"], ("g_loss",), ("d_loss",)),
-        (["gen_loss_step", "gen_loss_epoch", "disc_loss_step", "disc_loss_epoch"], ("gen_loss_step",), ("disc_loss_step",)),
+        (
+            ["gen_loss_step", "gen_loss_epoch", "disc_loss_step", "disc_loss_epoch"],
+            ("gen_loss_step",),
+            ("disc_loss_step",),
+        ),
         (["critic_loss", "generator_loss", "lr"], ("generator_loss",), ("critic_loss",)),
         (["train/loss_G", "train/loss_D", "train/grad_norm_G"], ("train/loss_G",), ("train/loss_D",)),
         (["Generator Loss", "Discriminator Loss"], ("Generator Loss",), ("Discriminator Loss",)),

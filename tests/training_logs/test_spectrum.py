@@ -18,7 +18,9 @@ OMEGA = math.acos(1 - H * H / 8)  # alternating updates turn by this angle a ste
 PERIOD = 2 * math.pi / OMEGA  # 62.8; the losses depend on the product of both parameters: half of it
 
 
-def dirac(steps: int, start: float, *, alternating: bool = True, penalty: float = 0.0, h: float = H) -> dict[str, np.ndarray]:
+def dirac(
+    steps: int, start: float, *, alternating: bool = True, penalty: float = 0.0, h: float = H
+) -> dict[str, np.ndarray]:
     """DiracGAN (Mescheder et al. 2018): D(x) = psi x, generated point theta, data at 0, loss f(t) = -log(1 + exp(-t))."""
     theta, psi = start, 0.0
     rows = []
@@ -58,7 +60,9 @@ def test_simultaneous_updates_grow_by_the_exact_factor() -> None:
     assert found["oscillation"]["growth"] == pytest.approx(math.sqrt(1 + H * H / 4), rel=2e-4)  # 1.00499 a step
     losses = gandiag.losses({role: game[role] for role in ("generator", "discriminator")}).document
     assert losses["verdict"] == "diverging"
-    assert losses["oscillation"]["growth"] == pytest.approx(1 + H * H / 4, rel=1e-3)  # products of the parameters: squared
+    assert losses["oscillation"]["growth"] == pytest.approx(
+        1 + H * H / 4, rel=1e-3
+    )  # products of the parameters: squared
 
 
 @pytest.mark.parametrize("penalty", [0.1, 0.3, 1.0])
@@ -84,7 +88,9 @@ def test_a_line_in_red_noise_is_found() -> None:
     rng = np.random.default_rng(0)
     step = np.arange(1024.0)
     for phase in (0.0, 1.0, 2.0):
-        found = estimate_spectrum(step, sample_ar1(step, 0.5, 1, rng, 1.0)[0] + 0.7 * np.sin(2 * np.pi * step / 64 + phase), n_draws=199)
+        found = estimate_spectrum(
+            step, sample_ar1(step, 0.5, 1, rng, 1.0)[0] + 0.7 * np.sin(2 * np.pi * step / 64 + phase), n_draws=199
+        )
         assert found.line_p_value <= 0.01 and 1 / found.line_frequency == pytest.approx(64, rel=0.05)
 
 
@@ -92,7 +98,9 @@ def test_irregular_steps_are_no_obstacle() -> None:
     rng = np.random.default_rng(1)
     step = np.cumsum(np.maximum(rng.exponential(10.0, size=500), 0.5))
     wave = np.sin(2 * np.pi * step / 300)
-    found = gandiag.losses({"step": step, "generator": wave + 0.5 * rng.standard_normal(500), "discriminator": rng.standard_normal(500)}).document
+    found = gandiag.losses(
+        {"step": step, "generator": wave + 0.5 * rng.standard_normal(500), "discriminator": rng.standard_normal(500)}
+    ).document
     assert found["verdict"] == "oscillating" and found["oscillation"]["period"] == pytest.approx(300, rel=0.02)
     assert "Lomb" in found["oscillation"]["method"]
 
@@ -112,13 +120,17 @@ def test_white_noise_has_power_one() -> None:
     rng = np.random.default_rng(3)
     for step in (np.arange(400.0), np.cumsum(rng.exponential(size=400) + 0.05)):
         meter = make_line_estimator(step)
-        assert meter.compute_power(rng.standard_normal((300, 400))).mean() == pytest.approx(1, abs=0.02)  # 60,000 values of deviation 1: 5 errors
+        assert meter.compute_power(rng.standard_normal((300, 400))).mean() == pytest.approx(
+            1, abs=0.02
+        )  # 60,000 values of deviation 1: 5 errors
 
 
 def test_nothing_is_said_of_periods_below_twice_the_logging_interval() -> None:
     """A cycle of 15 steps, logged every 10: its alias shows, and the band says what the log cannot see."""
     step = np.arange(0, 6000, 10.0)
-    found = gandiag.losses({"step": step, "generator": np.sin(2 * np.pi * step / 15) + 0.1 * np.random.default_rng(0).standard_normal(600)}).document
+    found = gandiag.losses(
+        {"step": step, "generator": np.sin(2 * np.pi * step / 15) + 0.1 * np.random.default_rng(0).standard_normal(600)}
+    ).document
     assert found["oscillation"]["band"][0] == pytest.approx(20, rel=0.01) and found["oscillation"]["period"] >= 20
     assert any("others cannot" in note for note in found["notes"])
 
@@ -128,7 +140,9 @@ def test_a_line_once_per_epoch_is_the_order_of_the_data(tmp_path: object) -> Non
 
     rng = np.random.default_rng(4)
     noise = 1 + 0.1 * rng.standard_normal((1500, 2))
-    rows = "".join(f"{i},{i / 50},{noise[i, 0] + 0.3 * math.sin(2 * math.pi * i / 50)},{noise[i, 1]}\n" for i in range(1500))
+    rows = "".join(
+        f"{i},{i / 50},{noise[i, 0] + 0.3 * math.sin(2 * math.pi * i / 50)},{noise[i, 1]}\n" for i in range(1500)
+    )
     path = Path(str(tmp_path)) / "log.csv"
     path.write_text("step,epoch,g_loss,d_loss\n" + rows)
     found = gandiag.losses(path).document

@@ -26,7 +26,9 @@ def made(name: str) -> Record:
 
 
 def scored(value: float, half: float, replicates: tuple[float, ...] = (), **change: object) -> Record:
-    score = Score(value, max(0.0, value - half), min(1.0, value + half), n_fake=1000, n_real=2000, replicates=replicates)
+    score = Score(
+        value, max(0.0, value - half), min(1.0, value + half), n_fake=1000, n_real=2000, replicates=replicates
+    )
     return replace(made("healthy"), score=replace(score, **change))
 
 
@@ -63,11 +65,19 @@ def test_an_unpaired_interval_is_that_of_independent_errors() -> None:
 def test_replicates_that_move_together_sharpen_the_difference_and_others_do_not() -> None:
     draw = random.Random(0)
     common = [draw.gauss(0, 0.02) for _ in range(20)]
-    together = compare(scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common, 0.003, 2))).change("score")
-    apart = compare(scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common[::-1], 0.003, 2))).change("score")
+    together = compare(
+        scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common, 0.003, 2))
+    ).change("score")
+    apart = compare(
+        scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common[::-1], 0.003, 2))
+    ).change("score")
     loose = compare(scored(0.3, 0.04), scored(0.33, 0.04)).change("score")
     assert together is not None and apart is not None and loose is not None
-    assert together.paired and together.direction == "worse" and together.high - together.low < 0.5 * (loose.high - loose.low)
+    assert (
+        together.paired
+        and together.direction == "worse"
+        and together.high - together.low < 0.5 * (loose.high - loose.low)
+    )
     assert loose.direction == "same" and apart.high - apart.low > 0.8 * (loose.high - loose.low)
 
 
@@ -76,14 +86,23 @@ def test_correlation_is_never_overstated() -> None:
     one = [draw.gauss(0, 1) for _ in range(20)]
     assert estimate_correlation(one, one) == 1.0
     assert estimate_correlation(one, [-x for x in one]) == pytest.approx(-1.0)
-    assert estimate_correlation(one, [2.0] * 20) == 0.0 and estimate_correlation(one, one[:-1]) == 0.0 and estimate_correlation((), ()) == 1.0
+    assert (
+        estimate_correlation(one, [2.0] * 20) == 0.0
+        and estimate_correlation(one, one[:-1]) == 0.0
+        and estimate_correlation((), ()) == 1.0
+    )
     chance = [estimate_correlation(one, [draw.gauss(0, 1) for _ in range(20)]) for _ in range(400)]
     # The lower 95 % bound of no correlation is positive in one case of twenty; 5 % of 400 is 20, give or take 4.4 (one sigma).
     assert sum(found > 0 for found in chance) < 20 + 4 * 4.4
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "state"), [((0.1, 0.01), (0.3, 0.01), "violated"), ((0.1, 0.01), (0.12, 0.01), "passed"), ((0.1, 0.05), (0.12, 0.05), "inconclusive")]
+    ("old", "new", "state"),
+    [
+        ((0.1, 0.01), (0.3, 0.01), "violated"),
+        ((0.1, 0.01), (0.12, 0.01), "passed"),
+        ((0.1, 0.05), (0.12, 0.05), "inconclusive"),
+    ],
 )
 def test_a_regression_is_judged_by_its_interval(old: tuple[float, float], new: tuple[float, float], state: str) -> None:
     found = compare(scored(*old), scored(*new))
@@ -94,8 +113,15 @@ def test_a_regression_is_judged_by_its_interval(old: tuple[float, float], new: t
 def test_worse_is_the_side_that_is_worse() -> None:
     found = compare(made("healthy"), made("collapsed"))
     recall, duplicates, parameters = (found.change(key) for key in ("recall", "near_duplicates", "parameters"))
-    assert recall is not None and recall.delta < 0 and recall.direction == "worse" and recall.regression_interval()[0] > 0
-    assert duplicates is not None and duplicates.delta > 0 and duplicates.direction == "worse" and duplicates.regression_interval()[0] > 0
+    assert (
+        recall is not None and recall.delta < 0 and recall.direction == "worse" and recall.regression_interval()[0] > 0
+    )
+    assert (
+        duplicates is not None
+        and duplicates.delta > 0
+        and duplicates.direction == "worse"
+        and duplicates.regression_interval()[0] > 0
+    )
     assert parameters is not None and parameters.direction == "same"
 
 
@@ -106,34 +132,56 @@ def test_what_does_not_mean_the_same_is_refused() -> None:
     with pytest.raises(RecordError, match="against real data"):
         gandiag.compare(base, made("degeneracy"))
     with pytest.raises(RecordError, match="outputs"):
-        gandiag.compare(base, replace(base, subject={**base.subject, "output": {"kind": "image", "shape": [3, 64, 64]}}))
+        gandiag.compare(
+            base, replace(base, subject={**base.subject, "output": {"kind": "image", "shape": [3, 64, 64]}})
+        )
     frosted = {**base.provenance, "features": {**base.provenance["features"], "imagenet@128+1": "x"}}
     assert gandiag.compare(base, replace(base, provenance=frosted)).changes
 
 
-def test_the_command_says_it_in_words_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_it_in_words_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     made("healthy").write("old.json")
     made("collapsed").write("new.json")
     assert run_command_line(["compare", "old.json", "new.json"]) == 1
     text = capsys.readouterr().out
-    assert text.startswith("REGRESSED  old.json → new.json") and "recall" in text and "worse" in text and max(map(len, text.splitlines())) <= 130
-    assert run_command_line(["compare", "new.json", "old.json"]) == 0 and capsys.readouterr().out.startswith("NO REGRESSION")
+    assert (
+        text.startswith("REGRESSED  old.json → new.json")
+        and "recall" in text
+        and "worse" in text
+        and max(map(len, text.splitlines())) <= 130
+    )
+    assert run_command_line(["compare", "new.json", "old.json"]) == 0 and capsys.readouterr().out.startswith(
+        "NO REGRESSION"
+    )
     assert run_command_line(["compare", "old.json", "new.json", "--max-regress", "0.47"]) == 3
-    assert run_command_line(["compare", "old.json", "new.json", "--max-regress", "0.47", "--allow", "inconclusive"]) == 0
+    assert (
+        run_command_line(["compare", "old.json", "new.json", "--max-regress", "0.47", "--allow", "inconclusive"]) == 0
+    )
     capsys.readouterr()
     assert run_command_line(["compare", "old.json", "new.json", "-f", "json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "gandiag.compare/1" and document["changes"]["recall"]["direction"] == "worse"
-    assert run_command_line(["compare", "old.json", "new.json", "-f", "markdown", "-o", "out.md"]) == 1 and Path("out.md").read_text().startswith("## REGRESSED")
+    assert run_command_line(["compare", "old.json", "new.json", "-f", "markdown", "-o", "out.md"]) == 1 and Path(
+        "out.md"
+    ).read_text().startswith("## REGRESSED")
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [("old.json absent.json", "absent.json cannot be read"), ("old.json old.json -f html", "choose from"), ("old.json", "NEW"),
-     ("old.json broken.json", "damaged"), ("old.json old.json --max-regress nan", "max-regress")],
-)  # fmt: skip
-def test_bad_input_exits_2(line: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    [
+        ("old.json absent.json", "absent.json cannot be read"),
+        ("old.json old.json -f html", "choose from"),
+        ("old.json", "NEW"),
+        ("old.json broken.json", "damaged"),
+        ("old.json old.json --max-regress nan", "max-regress"),
+    ],
+)
+def test_bad_input_exits_2(
+    line: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     made("healthy").write("old.json")
     document = json.loads(made("healthy").to_json())

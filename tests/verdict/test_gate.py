@@ -53,7 +53,9 @@ def test_a_limit_speaks_only_where_the_interval_does(value: Any, low: Any, high:
 def test_both_sides_must_be_kept() -> None:
     limit = Limit("x", min=0.2, max=0.6)
     expected = {0.1: "violated", 0.2: "inconclusive", 0.4: "passed", 0.6: "inconclusive", 0.7: "violated"}
-    assert {value: check_limit(limit, RecordValue(value, value - 0.05, value + 0.05)).state for value in expected} == expected
+    assert {
+        value: check_limit(limit, RecordValue(value, value - 0.05, value + 0.05)).state for value in expected
+    } == expected
 
 
 def test_every_kind_of_number_can_be_limited() -> None:
@@ -66,7 +68,10 @@ def test_every_kind_of_number_can_be_limited() -> None:
     assert get_record_value(record, "modes.missed").value == len(record.modes["missed"])
     assert get_record_value(record, "frechet[imagenet]").high == 43.9
     assert get_record_value(record, "fid").value is None and "Inception" in get_record_value(record, "fid").reason
-    assert get_record_value(record, "profile.nope").value is None and "missing" in get_record_value(record, "profile.nope").reason
+    assert (
+        get_record_value(record, "profile.nope").value is None
+        and "missing" in get_record_value(record, "profile.nope").reason
+    )
     for key in list_limit_keys(record):
         assert get_record_value(record, key) is not None
     with pytest.raises(ConfigError, match="recal'") as caught:
@@ -74,7 +79,15 @@ def test_every_kind_of_number_can_be_limited() -> None:
     assert "recall" in caught.value.hint
 
 
-VERDICTS = {"healthy": 0, "collapsed": 1, "complete": 1, "inconclusive": 3, "degeneracy": 3, "bare": 3, "wrong_scale": 0}
+VERDICTS = {
+    "healthy": 0,
+    "collapsed": 1,
+    "complete": 1,
+    "inconclusive": 3,
+    "degeneracy": 3,
+    "bare": 3,
+    "wrong_scale": 0,
+}
 
 
 @pytest.mark.parametrize("name", VERDICTS)
@@ -94,12 +107,21 @@ def test_doubt_passes_only_where_the_policy_says_so() -> None:
 @pytest.mark.parametrize("field", ["value", "low", "high"])
 def test_a_number_that_is_none_never_passes(field: str) -> None:
     for nothing in (NAN, None):
-        record = dataclasses.replace(made("healthy"), score=dataclasses.replace(made("healthy").score, **{field: nothing}))
+        record = dataclasses.replace(
+            made("healthy"), score=dataclasses.replace(made("healthy").score, **{field: nothing})
+        )
         found = gate(record)
         assert found.code == (0 if field == "value" else 3), field
-        measurements = {**record.measurements, "recall": Measurement(**{"value": 0.8, "low": 0.8, "high": 0.8, field: nothing})}
-        limited = gate(dataclasses.replace(made("healthy"), measurements=measurements), {"limits": {"recall": {"min": 0.6}}})
-        assert limited.code == (0 if (nothing is None and field != "value") or (field == "value" and nothing is not None) else 3), (field, nothing)
+        measurements = {
+            **record.measurements,
+            "recall": Measurement(**{"value": 0.8, "low": 0.8, "high": 0.8, field: nothing}),
+        }
+        limited = gate(
+            dataclasses.replace(made("healthy"), measurements=measurements), {"limits": {"recall": {"min": 0.6}}}
+        )
+        assert limited.code == (
+            0 if (nothing is None and field != "value") or (field == "value" and nothing is not None) else 3
+        ), (field, nothing)
 
 
 def test_the_limit_of_the_policy_replaces_the_records() -> None:
@@ -110,14 +132,27 @@ def test_the_limit_of_the_policy_replaces_the_records() -> None:
 
 
 def test_a_doubtful_loading_is_held_against_nobody() -> None:
-    record = dataclasses.replace(made("collapsed"), measurements={"bn_mismatch": Measurement(1.2), "recall": Measurement(0.1, 0.05, 0.15)})
+    record = dataclasses.replace(
+        made("collapsed"), measurements={"bn_mismatch": Measurement(1.2), "recall": Measurement(0.1, 0.05, 0.15)}
+    )
     found = gate(record, {"limits": {"recall": {"min": 0.6}}})
-    assert found.code == 3 and all(check.state == "inconclusive" for check in found.checks) and "loading" in found.checks[0].reason.lower()
+    assert (
+        found.code == 3
+        and all(check.state == "inconclusive" for check in found.checks)
+        and "loading" in found.checks[0].reason.lower()
+    )
 
 
 def test_forbidden_findings_fail() -> None:
-    assert gate(made("collapsed"), {"max-score": 0.9, "forbid": ["GD103"]}).code == 0  # nothing is found below the limit
-    latent = {"dim": 4, "prior": "normal", "scale": 1.0, "trained_scale": {"value": 0.02, "low": 0.018, "high": 0.025, "source": "x"}}
+    assert (
+        gate(made("collapsed"), {"max-score": 0.9, "forbid": ["GD103"]}).code == 0
+    )  # nothing is found below the limit
+    latent = {
+        "dim": 4,
+        "prior": "normal",
+        "scale": 1.0,
+        "trained_scale": {"value": 0.02, "low": 0.018, "high": 0.025, "source": "x"},
+    }
     record = dataclasses.replace(made("healthy"), subject={**made("healthy").subject, "latent": latent})
     assert gate(record).code == 0 and gate(record, {"forbid": ["GD201"]}).code == 1
 
@@ -148,7 +183,13 @@ def test_the_failing_line_of_the_policy_is_named(tmp_path: Path) -> None:
     found = gate(made("collapsed"), path)
     lines = {check.key: int(check.where.rpartition(":")[2]) for check in found.checks}
     text = POLICY.splitlines()
-    said = {"score": "max-score", "recall": "recall", "profile.missing": "profile.missing", "frechet[imagenet]": '"frechet', "classes.*": "classes."}
+    said = {
+        "score": "max-score",
+        "recall": "recall",
+        "profile.missing": "profile.missing",
+        "frechet[imagenet]": '"frechet',
+        "classes.*": "classes.",
+    }
     assert {key: text[lines[key] - 1].startswith(start) for key, start in said.items()} == dict.fromkeys(said, True)
     assert text[lines["near_duplicates"] - 1] == "[gate.limits.near_duplicates]"
     states = {check.key: check.state for check in found.checks}
@@ -161,7 +202,11 @@ def test_a_policy_is_found_where_people_keep_it(tmp_path: Path) -> None:
     assert find_policy(tmp_path).source == ""
     (tmp_path / "pyproject.toml").write_text("[tool.gandiag.gate]\nmax-score = 0.3\nbaseline = 'old.json'\n")
     found = find_policy(tmp_path)
-    assert found.max_score == 0.3 and found.baseline == str(tmp_path / "old.json") and found.lines["max-score"].endswith("pyproject.toml:2")
+    assert (
+        found.max_score == 0.3
+        and found.baseline == str(tmp_path / "old.json")
+        and found.lines["max-score"].endswith("pyproject.toml:2")
+    )
     (tmp_path / "gandiag.toml").write_text("[audit]\nseed = 1\n")
     assert find_policy(tmp_path).max_score == 0.3
     (tmp_path / "gandiag.toml").write_text("[gate]\nmax-score = 0.1\n")
@@ -169,14 +214,23 @@ def test_a_policy_is_found_where_people_keep_it(tmp_path: Path) -> None:
 
 
 BAD = [
-    ("[gate]\nmax_score = 0.2", "max-score"), ("[gate]\nmax-score = '0.2'", "number"), ("[gate]\nmax-score = nan", "number"),
+    ("[gate]\nmax_score = 0.2", "max-score"),
+    ("[gate]\nmax-score = '0.2'", "number"),
+    ("[gate]\nmax-score = nan", "number"),
     ("[gate]\nmax-score = -1", "at least 0"),
-    ("[gate]\nmax-score = true", "number"), ("[gate]\nallow = 'all'", "list"), ("[gate]\nallow = ['everything']", "choose from"),
+    ("[gate]\nmax-score = true", "number"),
+    ("[gate]\nallow = 'all'", "list"),
+    ("[gate]\nallow = ['everything']", "choose from"),
     ("[gate.limits]\nrecall = 0.6", "{ min = 0.6 }"),
-    ("[gate.limits]\nrecall = { mni = 0.6 }", "min"), ("[gate.limits]\nrecall = {}", "{ max = 0.2 }"),
-    ("[gates]\nx = 1", "[gate]"), ("[gate", "correct"), ("gate = 3", "[gate]"),
-    ("[gate]\nlimits = 7", "{ max = 0.2 }"), ("[gate]\nbaseline = 7", "text"), ("[gate]\nforbid = [7]", "text"),
-]  # fmt: skip
+    ("[gate.limits]\nrecall = { mni = 0.6 }", "min"),
+    ("[gate.limits]\nrecall = {}", "{ max = 0.2 }"),
+    ("[gates]\nx = 1", "[gate]"),
+    ("[gate", "correct"),
+    ("gate = 3", "[gate]"),
+    ("[gate]\nlimits = 7", "{ max = 0.2 }"),
+    ("[gate]\nbaseline = 7", "text"),
+    ("[gate]\nforbid = [7]", "text"),
+]
 
 
 @pytest.mark.parametrize(("text", "hint"), BAD, ids=[text for text, _ in BAD])

@@ -43,8 +43,16 @@ def test_verdict_of_an_interval(low: float, high: float, referenced: str, degene
 
 
 def test_exit_codes_follow_verdicts() -> None:
-    codes = {name: verdict_exit_code(dataclasses.replace(record(0, 0, 0), verdict=name)) for name in ("healthy", "not_degenerate", "collapsed", "inconclusive")}
-    assert codes == {"healthy": ExitCode.OK, "not_degenerate": ExitCode.OK, "collapsed": ExitCode.COLLAPSED, "inconclusive": ExitCode.INSUFFICIENT}
+    codes = {
+        name: verdict_exit_code(dataclasses.replace(record(0, 0, 0), verdict=name))
+        for name in ("healthy", "not_degenerate", "collapsed", "inconclusive")
+    }
+    assert codes == {
+        "healthy": ExitCode.OK,
+        "not_degenerate": ExitCode.OK,
+        "collapsed": ExitCode.COLLAPSED,
+        "inconclusive": ExitCode.INSUFFICIENT,
+    }
 
 
 def test_worst_of_several_codes() -> None:
@@ -61,23 +69,43 @@ def test_a_loading_doubt_is_never_a_collapse_verdict() -> None:
 
 
 def test_what_the_statistics_leave_undecided_is_no_collapse_and_names_its_flag() -> None:
-    doubt = {"what": "hidden activation (--activation)", "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)", "source": "undecided"}
-    bad, good = (dataclasses.replace(one, subject={**one.subject, "assumptions": [doubt]}) for one in (record(0.85, 0.9, 0.95), record(0.0, 0.02, 0.05)))
+    doubt = {
+        "what": "hidden activation (--activation)",
+        "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)",
+        "source": "undecided",
+    }
+    bad, good = (
+        dataclasses.replace(one, subject={**one.subject, "assumptions": [doubt]})
+        for one in (record(0.85, 0.9, 0.95), record(0.0, 0.02, 0.05))
+    )
     found = apply_policy(bad)
-    assert (apply_policy(record(0.85, 0.9, 0.95)).verdict, found.verdict, apply_policy(good).verdict) == ("collapsed", "inconclusive", "healthy")
+    assert (apply_policy(record(0.85, 0.9, 0.95)).verdict, found.verdict, apply_policy(good).verdict) == (
+        "collapsed",
+        "inconclusive",
+        "healthy",
+    )
     rule = next(finding for finding in found.findings if finding.rule == "GD401")
-    assert rule.level == "error" and "Cannot separate a loading error from collapse" in rule.text and "--activation" in rule.text
+    assert (
+        rule.level == "error"
+        and "Cannot separate a loading error from collapse" in rule.text
+        and "--activation" in rule.text
+    )
 
 
 def test_doubts_set_the_verdict() -> None:
-    found = apply_policy(record(0.0, 0.01, 0.02, provenance={"doubts": ["only 3 of 1,000 samples are on the manifold"]}))
+    found = apply_policy(
+        record(0.0, 0.01, 0.02, provenance={"doubts": ["only 3 of 1,000 samples are on the manifold"]})
+    )
     assert found.verdict == "inconclusive"
     assert "only 3 of 1,000" in found.findings[0].text
 
 
 def test_a_failed_score_is_inconclusive_and_others_are_not() -> None:
     good = (0.0, 0.01, 0.02)
-    assert apply_policy(record(*good, measurements={"score": Measurement.missing("bug", "error")})).verdict == "inconclusive"
+    assert (
+        apply_policy(record(*good, measurements={"score": Measurement.missing("bug", "error")})).verdict
+        == "inconclusive"
+    )
     found = apply_policy(record(*good, measurements={"vendi_1": Measurement.missing("memory ran out", "error")}))
     assert found.verdict == "healthy"
     assert [finding.rule for finding in found.findings] == ["GD504"]
@@ -89,7 +117,12 @@ def share(value: float, reach: float = 0.04) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("entry", "rule", "kind"),
-    [("missing", "GD103", "mode_dropping"), ("narrowed", "GD104", "thin_modes"), ("duplicated", "GD105", "recycled"), ("skewed", "GD106", "skewed")],
+    [
+        ("missing", "GD103", "mode_dropping"),
+        ("narrowed", "GD104", "thin_modes"),
+        ("duplicated", "GD105", "recycled"),
+        ("skewed", "GD106", "skewed"),
+    ],
 )
 def test_each_factor_names_its_kind(entry: str, rule: str, kind: str) -> None:
     found = apply_policy(record(0.4, 0.5, 0.6, profile={entry: share(0.5)}))
@@ -100,26 +133,38 @@ def test_each_factor_names_its_kind(entry: str, rule: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("modes", "kind"),
-    [({}, "thin_modes"), ({"covered": 7}, "mode_dropping"), ({"missed": [{"mode": 3}]}, "mode_dropping"), ({"stability": 0.6}, "mode_dropping"),
-     ({"found": 1, "covered": 1}, "mode_dropping"), ({"covered": None}, "mode_dropping")],
-)  # fmt: skip
+    [
+        ({}, "thin_modes"),
+        ({"covered": 7}, "mode_dropping"),
+        ({"missed": [{"mode": 3}]}, "mode_dropping"),
+        ({"stability": 0.6}, "mode_dropping"),
+        ({"found": 1, "covered": 1}, "mode_dropping"),
+        ({"covered": None}, "mode_dropping"),
+    ],
+)
 def test_where_every_cluster_is_served_no_mode_was_dropped(modes: dict[str, object], kind: str) -> None:
     served = {"found": 8, "covered": 8, "effective": 7.9, "stability": 0.99, "missed": []}
-    found = apply_policy(record(0.2, 0.3, 0.4, profile={"missing": share(0.21), "narrowed": share(0.02)}, modes=served | modes))
+    found = apply_policy(
+        record(0.2, 0.3, 0.4, profile={"missing": share(0.21), "narrowed": share(0.02)}, modes=served | modes)
+    )
     assert found.kinds == ("partial", kind)
     assert ("all 8 clusters are served, yet 21 %" in found.findings[0].text) == (kind == "thin_modes")
 
 
 def test_complete_collapse_is_one_finding_not_five() -> None:
     facts = {name: share(0.95) for name in ("missing", "narrowed", "duplicated")}
-    found = apply_policy(record(0.98, 1.0, 1.0, profile=facts, measurements={"pairwise_distance": Measurement(0.1, floor=10.0)}))
+    found = apply_policy(
+        record(0.98, 1.0, 1.0, profile=facts, measurements={"pairwise_distance": Measurement(0.1, floor=10.0)})
+    )
     assert found.kinds == ("complete",)
     assert [finding.rule for finding in found.findings] == ["GD101"]
 
 
 def test_wrong_scale_is_an_error_but_no_collapse() -> None:
     latent = LATENT | {"trained_scale": {"value": 0.02, "low": 0.019, "high": 0.021, "source": "batch norm"}}
-    found = apply_policy(record(0.0, 0.01, 0.02, subject={"latent": latent}, measurements={"score@1": Measurement(0.9, 0.85, 0.95)}))
+    found = apply_policy(
+        record(0.0, 0.01, 0.02, subject={"latent": latent}, measurements={"score@1": Measurement(0.9, 0.85, 0.95)})
+    )
     assert found.verdict == "healthy" and found.kinds == ("wrong_scale",)
     assert found.findings[0].rule == "GD201" and found.findings[0].level == "error"
     assert "σ ≈ 0.02" in found.findings[0].text and "0.90" in found.findings[0].text
@@ -156,4 +201,7 @@ def test_every_rule_is_in_the_catalogue_and_every_advice_in_the_table() -> None:
 
 
 def test_the_price_of_minibatch_features_is_stated() -> None:
-    assert "counting" in load_remedies()["remedies"]["minibatch"]["price"] and "global structure" in load_remedies()["remedies"]["minibatch"]["price"]
+    assert (
+        "counting" in load_remedies()["remedies"]["minibatch"]["price"]
+        and "global structure" in load_remedies()["remedies"]["minibatch"]["price"]
+    )

@@ -30,10 +30,22 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     missing = [name for name in own if name not in tensors]
     unexpected = [name for name in tensors if name not in own]
     shared = [name for name in own if name in tensors]
-    wrong = [f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}" for name in shared if tensors[name].shape != own[name].shape]
-    wrong += [f"{name} holds {tensors[name].dtype}" for name in shared if own[name].is_floating_point() and not tensors[name].is_floating_point()]
+    wrong = [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(own[name].shape)}"
+        for name in shared
+        if tensors[name].shape != own[name].shape
+    ]
+    wrong += [
+        f"{name} holds {tensors[name].dtype}"
+        for name in shared
+        if own[name].is_floating_point() and not tensors[name].is_floating_point()
+    ]
     if missing or unexpected or wrong:
-        told = [*wrong[:2], *(f"{name} is missing" for name in missing[:2]), *(f"{name} is not part of it" for name in unexpected[:2])]
+        told = [
+            *wrong[:2],
+            *(f"{name} is missing" for name in missing[:2]),
+            *(f"{name} is not part of it" for name in unexpected[:2]),
+        ]
         raise ArchitectureMismatch("; ".join(told))
     module.load_state_dict(dict(tensors), strict=True, assign=True)
     return module.eval().requires_grad_(False)
@@ -47,10 +59,20 @@ def require_shape(tensors: Mapping[str, Tensor], name: str, ndim: int) -> tuple[
     return tuple(tensor.shape)
 
 
-def resolve_output_activation(output_range: tuple[float, ...] | None, shape: tuple[int, ...], family: str) -> tuple[OutputSpec, str, Assumption]:
+def resolve_output_activation(
+    output_range: tuple[float, ...] | None, shape: tuple[int, ...], family: str
+) -> tuple[OutputSpec, str, Assumption]:
     """Images, their activation, and who said so: the flag, else the family's tanh."""
     if output_range is None:
-        return OutputSpec("image", shape, (-1.0, 1.0)), "tanh", Assumption("output activation (--output-range)", "tanh, [-1, 1]", f"family ({family})")
+        return (
+            OutputSpec("image", shape, (-1.0, 1.0)),
+            "tanh",
+            Assumption("output activation (--output-range)", "tanh, [-1, 1]", f"family ({family})"),
+        )
     low, high = output_range[0], output_range[1]
     final = {(-1.0, 1.0): "tanh", (0.0, 1.0): "sigmoid"}.get((low, high), "none")
-    return OutputSpec("image", shape, (low, high)), final, Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag")
+    return (
+        OutputSpec("image", shape, (low, high)),
+        final,
+        Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag"),
+    )

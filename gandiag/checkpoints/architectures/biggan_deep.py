@@ -46,13 +46,24 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     places = ", ".join(str(index) for index, up in zip(blocks, doubled, strict=True) if up)
     source = "file (config.json)" if known else "family (BigGAN-deep)"
     said = (
-        Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", "normal cut at 2", "family (BigGAN-deep)"),
+        Assumption("latent size (--latent-dim)", str(dim), "shapes"),
+        Assumption("latent prior (--prior)", "normal cut at 2", "family (BigGAN-deep)"),
         Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes"),
         Assumption("truncation", "1: the last of the stored statistics", "family (BigGAN-deep)"),
-        Assumption("batch-norm eps (--bn-eps)", f"{eps:g}", "family (BigGAN-deep)" if stated is None else "file (config.json)"),
+        Assumption(
+            "batch-norm eps (--bn-eps)", f"{eps:g}", "family (BigGAN-deep)" if stated is None else "file (config.json)"
+        ),
         Assumption("upsampling (--image-size)", f"4 to {side} pixels, in blocks {places}", source),
-    )  # fmt: skip
-    return RebuiltGenerator("BigGAN-deep", net, LatentSpec(dim, "truncated"), OutputSpec("image", (3, side, side), (-1.0, 1.0)), classes, "onehot", said)
+    )
+    return RebuiltGenerator(
+        "BigGAN-deep",
+        net,
+        LatentSpec(dim, "truncated"),
+        OutputSpec("image", (3, side, side), (-1.0, 1.0)),
+        classes,
+        "onehot",
+        said,
+    )
 
 
 class BigGanDeep(nn.Module):
@@ -71,8 +82,12 @@ class Generator(nn.Module):
         super().__init__()
         self.gen_z = _linear(tensors, "generator.gen_z")
         heads = [f"generator.layers.{index}" for index in range(max(upsample_by_block) + 1)]
-        self.layers = nn.ModuleList(BottleneckBlock(tensors, head, upsample=upsample_by_block[index], eps=eps) if index in upsample_by_block else SelfAttention(tensors, head)
-                                    for index, head in enumerate(heads))  # fmt: skip
+        self.layers = nn.ModuleList(
+            BottleneckBlock(tensors, head, upsample=upsample_by_block[index], eps=eps)
+            if index in upsample_by_block
+            else SelfAttention(tensors, head)
+            for index, head in enumerate(heads)
+        )
         self.bn = ConditionalBatchNorm(tensors, "generator.bn", eps)
         self.conv_to_rgb = _conv(tensors, "generator.conv_to_rgb")
 

@@ -32,9 +32,14 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
         raise ArchitectureMismatch("")
     inputs = require_shape(tensors, "seq.0.fc.weight", 2)[1]
     found = weights.extra_settings.get("_embedding_dim")
-    dim = config.latent_dim or (found if isinstance(found, int) and 0 < found <= inputs else inputs - (config.classes or 0))
+    dim = config.latent_dim or (
+        found if isinstance(found, int) and 0 < found <= inputs else inputs - (config.classes or 0)
+    )
     if not 0 < dim <= inputs:
-        raise LoadError(f"--latent-dim {dim} contradicts the weights: seq.0.fc.weight takes {inputs} inputs", "remove --latent-dim, or correct --classes")
+        raise LoadError(
+            f"--latent-dim {dim} contradicts the weights: seq.0.fc.weight takes {inputs} inputs",
+            "remove --latent-dim, or correct --classes",
+        )
     with torch.device("meta"):
         net = TabularGenerator(tensors)
     load_strict(net, tensors)
@@ -43,12 +48,34 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     said = (
         Assumption("latent size (--latent-dim)", f"{dim} of {inputs} inputs", source),
         Assumption("columns of the table", _shown(net.columns), "file" if net.columns else "default"),
-        Assumption("batch norm (--bn)", "stored statistics; the package samples with the batch's own (--bn batch)", "default"),
-        *((Assumption("Gumbel noise of the categories", "none: the categories of a latent do not vary", "gandiag"),) if net.columns else ()),
-        *((Assumption("classes (--classes)", f"{inputs - dim} conditions, one-hot, joined after the latents", source),) if inputs > dim else ()),
+        Assumption(
+            "batch norm (--bn)", "stored statistics; the package samples with the batch's own (--bn batch)", "default"
+        ),
+        *(
+            (Assumption("Gumbel noise of the categories", "none: the categories of a latent do not vary", "gandiag"),)
+            if net.columns
+            else ()
+        ),
+        *(
+            (
+                Assumption(
+                    "classes (--classes)", f"{inputs - dim} conditions, one-hot, joined after the latents", source
+                ),
+            )
+            if inputs > dim
+            else ()
+        ),
     )
     latent = LatentSpec(dim, config.prior or "normal")  # type: ignore[arg-type]
-    return RebuiltGenerator("CTGAN", net, latent, OutputSpec("vector", (net.out_features,)), inputs - dim or None, "concat" if inputs > dim else None, said)
+    return RebuiltGenerator(
+        "CTGAN",
+        net,
+        latent,
+        OutputSpec("vector", (net.out_features,)),
+        inputs - dim or None,
+        "concat" if inputs > dim else None,
+        said,
+    )
 
 
 class TabularGenerator(nn.Module):
@@ -70,7 +97,13 @@ class TabularGenerator(nn.Module):
         if not self.columns:
             return out
         parts = torch.split_with_sizes(out, [size for size, _ in self.columns], dim=1)
-        return torch.cat([torch.tanh(part) if kind == "tanh" else (part / _TAU).softmax(1) for part, (_, kind) in zip(parts, self.columns, strict=True)], 1)
+        return torch.cat(
+            [
+                torch.tanh(part) if kind == "tanh" else (part / _TAU).softmax(1)
+                for part, (_, kind) in zip(parts, self.columns, strict=True)
+            ],
+            1,
+        )
 
 
 class ConcatResidual(nn.Module):
@@ -92,7 +125,13 @@ def _spans(beside: Mapping[str, Any], width: int) -> tuple[ColumnSpan, ...]:
     for column in columns if isinstance(columns, list) else []:
         for span in column if isinstance(column, list) else []:
             args = getattr(span, "args", span)
-            if not isinstance(args, tuple) or len(args) != 2 or type(args[0]) is not int or args[1] not in ("tanh", "softmax") or args[0] < 1:
+            if (
+                not isinstance(args, tuple)
+                or len(args) != 2
+                or type(args[0]) is not int
+                or args[1] not in ("tanh", "softmax")
+                or args[0] < 1
+            ):
                 return ()
             found.append((args[0], args[1]))
     return tuple(found) if sum(size for size, _ in found) == width else ()

@@ -33,11 +33,21 @@ from gandiag.interfaces import Assumption, OutputSpec
 
 # kernel -> (stride, padding): those that halve or keep the side; a last kernel may also take all of it
 _USUAL: Mapping[int, tuple[tuple[int, int], ...]] = {
-    1: ((1, 0),), 2: ((2, 0),), 3: ((2, 1), (1, 1)), 4: ((2, 1),), 5: ((2, 2), (1, 2)), 6: ((2, 2),), 7: ((2, 3), (1, 3)),
-}  # fmt: skip
+    1: ((1, 0),),
+    2: ((2, 0),),
+    3: ((2, 1), (1, 1)),
+    4: ((2, 1),),
+    5: ((2, 2), (1, 2)),
+    6: ((2, 2),),
+    7: ((2, 3), (1, 3)),
+}
 ACTIVATION_CANDIDATES = ("leaky:0.2", "leaky:0.01", "relu", "leaky:0.1", "leaky:0.3")  # the customary one first
 EPS_CANDIDATES = (1e-5, 0.8)
-DROPOUT_CANDIDATES = (0.25, 0.5, 0.3)  # shares that a second module without weights may have dropped while the statistics were taken
+DROPOUT_CANDIDATES = (
+    0.25,
+    0.5,
+    0.3,
+)  # shares that a second module without weights may have dropped while the statistics were taken
 
 StridePaddings = tuple[tuple[int, int], ...]
 
@@ -72,7 +82,13 @@ class DiscriminatorSpec:
     def n_parameters(self) -> int:
         """Trainable numbers."""
         kept = ("weight", "bias")
-        return sum(entry.numel() for step in self.layer_specs if step.weights for leaf, entry in step.weights.tensors.items() if leaf in kept)
+        return sum(
+            entry.numel()
+            for step in self.layer_specs
+            if step.weights
+            for leaf, entry in step.weights.tensors.items()
+            if leaf in kept
+        )
 
 
 class SequentialDiscriminator(nn.Module):
@@ -99,28 +115,42 @@ def rebuild_discriminator(weights: Weights, output: OutputSpec) -> Discriminator
     if layers[0].kind == "linear":
         return DiscriminatorSpec("mlp", _steps(layers, spacing, ()), (_flat(layers, output),))
     strides = _strides(layers, output)
-    told = describe_strides([layer.shape[2] for layer in _kernels(layers)], [(stride, padding, 0) for stride, padding in strides])
+    told = describe_strides(
+        [layer.shape[2] for layer in _kernels(layers)], [(stride, padding, 0) for stride, padding in strides]
+    )
     said = Assumption("D: strides and paddings", told, "shapes")
     return DiscriminatorSpec("convolutions", _steps(layers, spacing, strides), output.shape, assumptions=(said,))
 
 
-def build_sequential_discriminator(spec: DiscriminatorSpec, activation: str, eps: float, dropout: float = 0.0) -> SequentialDiscriminator:
+def build_sequential_discriminator(
+    spec: DiscriminatorSpec, activation: str, eps: float, dropout: float = 0.0
+) -> SequentialDiscriminator:
     """The network in eval mode, every weight used and of the right shape, in memory of its own. NotThis names what disagrees."""
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
     with torch.device("meta"):
         for step in spec.layer_specs:
             if step.weights is not None:
-                state |= {f"{len(modules)}.{leaf}": tensor.float().clone() for leaf, tensor in step.weights.tensors.items()}
+                state |= {
+                    f"{len(modules)}.{leaf}": tensor.float().clone() for leaf, tensor in step.weights.tensors.items()
+                }
             if step.weights is not None and step.weights.kind == "norm":
                 state[f"{len(modules)}.num_batches_tracked"] = torch.tensor(0, device="cpu")
-            modules.append(_module(step, activation, eps) if step.kind != "dropout" else nn.Dropout2d(dropout) if step.size else nn.Dropout(dropout))
+            modules.append(
+                _module(step, activation, eps)
+                if step.kind != "dropout"
+                else nn.Dropout2d(dropout)
+                if step.size
+                else nn.Dropout(dropout)
+            )
     layers = nn.Sequential(*modules)
     try:
         layers.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as wrong:
         raise ArchitectureMismatch(str(wrong).splitlines()[-1].strip()) from None
-    return SequentialDiscriminator(layers, spec.input_shape, spec.input_scale, spec.pack_size).eval().requires_grad_(False)
+    return (
+        SequentialDiscriminator(layers, spec.input_shape, spec.input_scale, spec.pack_size).eval().requires_grad_(False)
+    )
 
 
 def _module(step: LayerSpec, activation: str, eps: float) -> nn.Module:
@@ -139,7 +169,13 @@ def _steps(layers: list[LayerWeights], spacing: Sequence[int | None], strides: S
     for index, layer in enumerate(layers):
         if layer.kind == "linear" and not flat:
             steps, flat = [*steps, LayerSpec("flatten")], True
-        steps.append(batchnorm_layer_spec(layer, spatial=not flat) if layer.kind == "norm" else linear_layer_spec(layer) if flat else strided_conv_layer_spec(layer, *left.pop(0)))
+        steps.append(
+            batchnorm_layer_spec(layer, spatial=not flat)
+            if layer.kind == "norm"
+            else linear_layer_spec(layer)
+            if flat
+            else strided_conv_layer_spec(layer, *left.pop(0))
+        )
         linear = linear or layer.kind != "norm"
         if index + 1 < len(layers) and linear and has_activation_between(layer, layers[index + 1], spacing[index]):
             steps.append(LayerSpec("activation"))
@@ -151,13 +187,17 @@ def _steps(layers: list[LayerWeights], spacing: Sequence[int | None], strides: S
 def strided_conv_layer_spec(layer: LayerWeights, stride: int, padding: int) -> LayerSpec:
     """A convolution that halves, or keeps, the side."""
     out, inputs, kernel, _ = layer.shape
-    return LayerSpec("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, stride, padding, bias="bias" in layer.tensors))
+    return LayerSpec(
+        "layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, stride, padding, bias="bias" in layer.tensors)
+    )
 
 
 def _flat(layers: list[LayerWeights], output: OutputSpec) -> int:
     width = math.prod(output.shape)
     if layers[0].shape[1] != width:
-        raise ArchitectureMismatch(f"its first layer takes {layers[0].shape[1]} values, and the generator makes {width}")
+        raise ArchitectureMismatch(
+            f"its first layer takes {layers[0].shape[1]} values, and the generator makes {width}"
+        )
     if any(layer.kind == "kernel" for layer in layers):
         raise ArchitectureMismatch("convolutions follow its linear layers")
     _chained(layers, width)
@@ -168,7 +208,9 @@ def _chained(layers: Sequence[LayerWeights], width: int) -> None:
     """NotThis unless each layer takes what the one before it gives, down to one value."""
     for layer in layers:
         if layer.shape[-1 if layer.kind == "linear" else 0] != width:
-            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it")
+            raise ArchitectureMismatch(
+                f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it"
+            )
         width = layer.shape[0]
     if width != 1:
         raise ArchitectureMismatch(f"it ends with {width} values, and a judge of samples gives one")
@@ -187,11 +229,15 @@ def _strides(layers: list[LayerWeights], output: OutputSpec) -> StridePaddings:
     kernels, maps = [layer.shape[2] for layer in _kernels(layers)], [layer for layer in head if layer.kind == "linear"]
     for layer in head[: head.index(maps[0])] if maps else head:  # norms of the last kernel
         if layer.shape[0] != channels:
-            raise ArchitectureMismatch(f"{layer.name}.running_mean has {layer.shape[0]} entries after {channels} channels")
+            raise ArchitectureMismatch(
+                f"{layer.name}.running_mean has {layer.shape[0]} entries after {channels} channels"
+            )
     if maps:
         side = math.isqrt(maps[0].shape[1] // channels)
         if side < 1 or side * side * channels != maps[0].shape[1]:
-            raise ArchitectureMismatch(f"{maps[0].weight_key} is {maps[0].shape}, which takes no square of {channels} channels")
+            raise ArchitectureMismatch(
+                f"{maps[0].weight_key} is {maps[0].shape}, which takes no square of {channels} channels"
+            )
         _chained(head[head.index(maps[0]) :], maps[0].shape[1])
         found = [path for end, path in _paths(output.shape[1], kernels, whole=False) if end == side]
     elif channels == 1:
@@ -199,7 +245,11 @@ def _strides(layers: list[LayerWeights], output: OutputSpec) -> StridePaddings:
     else:
         raise ArchitectureMismatch(f"it ends with {channels} channels, and a judge of samples gives one value")
     if len(found) != 1:
-        what = "several strides fit its kernels, and the weights do not say which" if found else "no customary strides of its kernels lead to its last layer"
+        what = (
+            "several strides fit its kernels, and the weights do not say which"
+            if found
+            else "no customary strides of its kernels lead to its last layer"
+        )
         raise ArchitectureMismatch(f"{what} (kernels {', '.join(map(str, kernels))}, side {output.shape[1]})")
     return found[0]
 
@@ -211,8 +261,14 @@ def _last_kernel(layers: Sequence[LayerWeights]) -> int:
 def _channels(layers: Sequence[LayerWeights], channels: int) -> int:
     for layer in layers:
         kernel = layer.kind == "kernel"
-        if layer.kind == "linear" or layer.shape[1 if kernel else 0] != channels or (kernel and layer.shape[2] != layer.shape[3]):
-            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}, which does not take the {channels} channels before it")
+        if (
+            layer.kind == "linear"
+            or layer.shape[1 if kernel else 0] != channels
+            or (kernel and layer.shape[2] != layer.shape[3])
+        ):
+            raise ArchitectureMismatch(
+                f"{layer.weight_key} is {layer.shape}, which does not take the {channels} channels before it"
+            )
         channels = layer.shape[0]
     return channels
 
@@ -222,7 +278,12 @@ def _paths(side: int, kernels: Sequence[int], *, whole: bool) -> list[tuple[int,
     reached: list[tuple[int, StridePaddings]] = [(side, ())]
     for place, kernel in enumerate(kernels):
         options = ((1, 0),) if whole and place + 1 == len(kernels) else _USUAL.get(kernel, ())
-        reached = [(after, (*path, option)) for at, path in reached for option in options if (after := _after(at, kernel, *option)) >= 1]
+        reached = [
+            (after, (*path, option))
+            for at, path in reached
+            for option in options
+            if (after := _after(at, kernel, *option)) >= 1
+        ]
         if len(reached) > 4096:
             raise ArchitectureMismatch(f"{len(kernels)} convolutions leave too many strides open")
     return reached

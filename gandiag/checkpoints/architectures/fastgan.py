@@ -32,11 +32,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are [synthesis.]init.init, feat_<side>, se_<side> and to_big."""
     projected = any(name.startswith("synthesis.init.init.0.") for name in weights.tensors)
     tensors = {name.removeprefix("synthesis.") if projected else name: entry for name, entry in weights.tensors.items()}
-    if "init.init.0.weight" not in tensors or "to_big.weight" not in tensors or not any(name.startswith("feat_8.") for name in tensors):
+    if (
+        "init.init.0.weight" not in tensors
+        or "to_big.weight" not in tensors
+        or not any(name.startswith("feat_8.") for name in tensors)
+    ):
         raise ArchitectureMismatch("")
     if projected and ("embed.weight" in tensors or "feat_8.conv1.weight" in tensors):
-        raise LoadError("the file holds a class-conditional FastGAN of projected-gan, which gandiag does not rebuild",
-                        "build it with its own code (autonomousvision/projected-gan): --model pkg.mod:factory [--init k=v]; or audit a folder of its samples")
+        raise LoadError(
+            "the file holds a class-conditional FastGAN of projected-gan, which gandiag does not rebuild",
+            "build it with its own code (autonomousvision/projected-gan): --model pkg.mod:factory [--init k=v]; or audit a folder of its samples",
+        )
     with torch.device("meta"):
         net = FastGan(tensors, projected=projected)
     dim = require_shape(tensors, "init.init.0.weight", 4)[0]
@@ -47,13 +53,29 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     span, span_source = (config.output_range, "flag") if config.output_range else ((-1.0, 1.0), family)
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
-        Assumption("latent prior (--prior)", f"{prior}, of which only the direction matters: z is normalised" if projected else prior, prior_source),
-        Assumption("image size (--image-size)", f"4 to {net.resolution} pixels, doubled by nearest neighbours", "shapes"),
-        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], {_final(net.use_tanh, projected)}", span_source),
+        Assumption(
+            "latent prior (--prior)",
+            f"{prior}, of which only the direction matters: z is normalised" if projected else prior,
+            prior_source,
+        ),
+        Assumption(
+            "image size (--image-size)", f"4 to {net.resolution} pixels, doubled by nearest neighbours", "shapes"
+        ),
+        Assumption(
+            "output range (--output-range)",
+            f"[{span[0]:g}, {span[1]:g}], {_final(net.use_tanh, projected)}",
+            span_source,
+        ),
         *_habits(weights, config, projected=projected),
     )
     name = "FastGAN (projected-gan)" if projected else "FastGAN"
-    return RebuiltGenerator(name, net, LatentSpec(dim, prior), OutputSpec("image", (net.channels, net.resolution, net.resolution), (span[0], span[1])), assumptions=said)  # type: ignore[arg-type]
+    return RebuiltGenerator(
+        name,
+        net,
+        LatentSpec(dim, prior),
+        OutputSpec("image", (net.channels, net.resolution, net.resolution), (span[0], span[1])),
+        assumptions=said,
+    )  # type: ignore[arg-type]
 
 
 def _final(tanh: bool, projected: bool) -> str:
@@ -66,7 +88,9 @@ def _habits(weights: Weights, config: AuditConfig, *, projected: bool) -> tuple[
         return ()
     averaged = {"g", "d"} <= set(weights.extra_settings) and "g_ema" not in weights.extra_settings
     known = "the repository puts the average into g before it writes a file without g_ema"
-    told = {"eval": "the stored statistics; the repository never calls eval() and samples by the batch's own: --bn batch"}.get(config.bn, config.bn)
+    told = {
+        "eval": "the stored statistics; the repository never calls eval() and samples by the batch's own: --bn batch"
+    }.get(config.bn, config.bn)
     return (
         *([Assumption("averaging", known, "file (no g_ema)")] if averaged else []),
         Assumption("batch norm (--bn)", told, "gandiag" if config.bn == "eval" else "flag"),
@@ -80,10 +104,14 @@ class FastGan(nn.Module):
         super().__init__()
         self.normalize_latent = projected
         into, out, size, _ = require_shape(tensors, "init.init.0.weight", 4)
-        self.init = nn.ModuleDict({"init": nn.Sequential(nn.ConvTranspose2d(into, out, size, bias=False), nn.BatchNorm2d(out), nn.GLU(1))})
+        self.init = nn.ModuleDict(
+            {"init": nn.Sequential(nn.ConvTranspose2d(into, out, size, bias=False), nn.BatchNorm2d(out), nn.GLU(1))}
+        )
         sides = [side for side in _SIDES if any(name.startswith(f"feat_{side}.") for name in tensors)]
         if sides != list(_SIDES[: len(sides)]) or size != 4:
-            raise ArchitectureMismatch(f"its maps are of {', '.join(map(str, [size, *sides]))} pixels, which do not double from 4 on")
+            raise ArchitectureMismatch(
+                f"its maps are of {', '.join(map(str, [size, *sides]))} pixels, which do not double from 4 on"
+            )
         for side in sides:
             self.add_module(f"feat_{side}", _doubling(tensors, f"feat_{side}"))
             if f"se_{side}.main.1.weight" in tensors:
@@ -97,8 +125,14 @@ class FastGan(nn.Module):
 
     def _last(self, sides: list[int]) -> int:
         """The map that becomes the picture: the largest one of the width that the last layer takes."""
-        widths = {side: next(part.num_features // 2 for part in reversed(list(self.get_submodule(f"feat_{side}").modules()))
-                             if isinstance(part, nn.BatchNorm2d)) for side in sides}  # fmt: skip
+        widths = {
+            side: next(
+                part.num_features // 2
+                for part in reversed(list(self.get_submodule(f"feat_{side}").modules()))
+                if isinstance(part, nn.BatchNorm2d)
+            )
+            for side in sides
+        }
         fitting = [side for side in sides if widths[side] == self.to_big.in_channels]
         if not fitting:
             raise ArchitectureMismatch(f"to_big takes {self.to_big.in_channels} channels, which no map has")
@@ -119,7 +153,11 @@ class FastGan(nn.Module):
 
 def _doubling(tensors: Mapping[str, Tensor], path: str) -> nn.Sequential:
     """Nearest neighbours, then convolutions, noise, batch norms and gates in the order of their numbers; gates hold no tensor."""
-    found = {int(match[1]): name for name in tensors if (match := re.match(rf"{path}\.(\d{{1,2}})\.(weight|running_mean)$", name))}
+    found = {
+        int(match[1]): name
+        for name in tensors
+        if (match := re.match(rf"{path}\.(\d{{1,2}})\.(weight|running_mean)$", name))
+    }
     layers: list[nn.Module] = [nn.Upsample(scale_factor=2)]
     for place in range(1, 1 + max(found, default=0)):
         if f"{path}.{place}.running_mean" in tensors:
@@ -157,7 +195,10 @@ class SkipLayerExcitation(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        (hidden, into, size, _), out = require_shape(tensors, f"{prefix}1.weight", 4), require_shape(tensors, f"{prefix}3.weight", 4)[0]
+        (hidden, into, size, _), out = (
+            require_shape(tensors, f"{prefix}1.weight", 4),
+            require_shape(tensors, f"{prefix}3.weight", 4)[0],
+        )
         first, second = nn.Conv2d(into, hidden, size, bias=False), nn.Conv2d(hidden, out, 1, bias=False)
         self.main = nn.Sequential(nn.AdaptiveAvgPool2d(4), first, nn.SiLU(), second, nn.Sigmoid())
 

@@ -53,27 +53,51 @@ class PackageRelease:
 def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     """NotThis unless the keys are initial_conv, layers.<n>.{0,1,2} and out_conv. LoadError for releases that are not rebuilt."""
     tensors = weights.tensors
-    if not {"initial_conv.0.weight", "out_conv.weight"} <= set(tensors) or not {"layers.0.0.2.weight", "layers.0.0.2.1.weight"} & set(tensors):
+    if not {"initial_conv.0.weight", "out_conv.weight"} <= set(tensors) or not {
+        "layers.0.0.2.weight",
+        "layers.0.0.2.1.weight",
+    } & set(tensors):
         raise ArchitectureMismatch("")
     release = _release(tensors, weights.extra_settings)
     with torch.device("meta"):
         net = LightweightGan(tensors, release)
-    check_output_shape(net, require_shape(tensors, "initial_conv.0.weight", 4)[0], (net.channels, net.resolution, net.resolution))
+    check_output_shape(
+        net, require_shape(tensors, "initial_conv.0.weight", 4)[0], (net.channels, net.resolution, net.resolution)
+    )
     load_strict(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
     span, span_source = (config.output_range, "flag") if config.output_range else ((0.0, 1.0), _FAMILY)
     dim = require_shape(tensors, "initial_conv.0.weight", 4)[0]
     kinds = {"global context": ".1.to_k.weight", "frequency channels": ".1.dct_weights"}
-    excited = next((kind for kind, key in kinds.items() if any(name.endswith(key) for name in tensors)), "none: the pictures are too small")
+    excited = next(
+        (kind for kind, key in kinds.items() if any(name.endswith(key) for name in tensors)),
+        "none: the pictures are too small",
+    )
     attended = [str(4 * 2**index) for index in range(len(net.layers)) if f"layers.{index}.2.norm.g" in tensors]
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         Assumption("latent prior (--prior)", prior, prior_source),
-        Assumption("image size (--image-size)", f"4 to {net.resolution} pixels, upsampled by {release.upsampling}", release.source),
-        Assumption("antialiasing", "a [1, 2, 1] blur behind every upsampling" if "layers.0.0.1.f" in tensors else "none", "shapes"),
+        Assumption(
+            "image size (--image-size)",
+            f"4 to {net.resolution} pixels, upsampled by {release.upsampling}",
+            release.source,
+        ),
+        Assumption(
+            "antialiasing",
+            "a [1, 2, 1] blur behind every upsampling" if "layers.0.0.1.f" in tensors else "none",
+            "shapes",
+        ),
         Assumption("excitation", excited, "shapes"),
-        *([Assumption("attention", f"at {', '.join(attended)} pixels, heads of 64 channels", "shapes")] if attended else []),
-        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], clamped{'' if span == (0.0, 1.0) else ' to [0, 1]'}", span_source),
+        *(
+            [Assumption("attention", f"at {', '.join(attended)} pixels, heads of 64 channels", "shapes")]
+            if attended
+            else []
+        ),
+        Assumption(
+            "output range (--output-range)",
+            f"[{span[0]:g}, {span[1]:g}], clamped{'' if span == (0.0, 1.0) else ' to [0, 1]'}",
+            span_source,
+        ),
     )
     output = OutputSpec("image", (net.channels, net.resolution, net.resolution), (span[0], span[1]))
     return RebuiltGenerator("lightweight-gan", net, LatentSpec(dim, prior), output, assumptions=said)  # type: ignore[arg-type]
@@ -96,8 +120,10 @@ def _release(tensors: Mapping[str, Tensor], beside: Mapping[str, Any]) -> Packag
 
 
 def _refused(what: str, package: str) -> LoadError:
-    return LoadError(f"the file holds a lightweight-gan {what}, which gandiag does not rebuild",
-                     f"build it with its own code (pip install '{package}'): --model pkg.mod:factory [--init k=v]; or audit a folder of its samples")
+    return LoadError(
+        f"the file holds a lightweight-gan {what}, which gandiag does not rebuild",
+        f"build it with its own code (pip install '{package}'): --model pkg.mod:factory [--init k=v]; or audit a folder of its samples",
+    )
 
 
 def _noisy(tensors: Mapping[str, Tensor], index: int) -> bool:
@@ -141,7 +167,12 @@ class UpsampleLayer(nn.Module):
         self.has_excitation = f"{path}1.net.0.weight" in tensors
         self.has_attention = any(name.startswith(f"{path}2.") for name in tensors)
         if self.has_excitation:
-            self.add_module("1", FrequencyChannelAttention(tensors, f"{path}1.") if f"{path}1.dct_weights" in tensors else GlobalContext(tensors, f"{path}1."))
+            self.add_module(
+                "1",
+                FrequencyChannelAttention(tensors, f"{path}1.")
+                if f"{path}1.dct_weights" in tensors
+                else GlobalContext(tensors, f"{path}1."),
+            )
         if self.has_attention:
             self.add_module("2", _attention(tensors, f"{path}2.", release.version))
 
@@ -162,7 +193,9 @@ def _doubling(tensors: Mapping[str, Tensor], index: int, release: PackageRelease
         up = PixelShuffleUpsample(*require_shape(tensors, f"{path}0.net.0.weight", 4)[:2])
     else:
         smooth = release.upsampling.startswith("bilinear")
-        up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False) if smooth else nn.Upsample(scale_factor=2)
+        up = (
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False) if smooth else nn.Upsample(scale_factor=2)
+        )
     blur = Blur() if f"{path}1.f" in tensors else nn.Identity()
     conv = nn.Conv2d(into, out, size, padding=size // 2) if plain else SamePadConv2d(into, out, size)
     noise = [NoiseInjection(f"layers.{index}")] if _noisy(tensors, index) else []
@@ -186,7 +219,10 @@ def _attention(tensors: Mapping[str, Tensor], path: str, version: VersionTuple) 
     if version == (0, 21, 1) or (version and version < (0, 20, 6)) or f"{path}norm.g" not in tensors:
         named = ".".join(map(str, version))
         what = f"with the attention of version {named}" if named else "with attention from before version 0.20"
-        raise _refused(f"{what}, which later releases have changed", f"lightweight-gan=={named}" if named else "lightweight-gan<0.20")
+        raise _refused(
+            f"{what}, which later releases have changed",
+            f"lightweight-gan=={named}" if named else "lightweight-gan<0.20",
+        )
     channels = require_shape(tensors, f"{path}norm.g", 4)[1]
     both = f"{path}fn.to_lin_q.weight" in tensors
     inner = require_shape(tensors, f"{path}fn.to_q.weight", 4)[0]

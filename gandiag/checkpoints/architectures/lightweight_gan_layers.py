@@ -38,12 +38,17 @@ class SamePadConv2d(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         before = kernel_size // 2
         behind = before - 1 if kernel_size % 2 == 0 else before
-        super().__init__(nn.ZeroPad2d((before, behind, before, behind)), nn.Conv2d(in_channels, out_channels, kernel_size))
+        super().__init__(
+            nn.ZeroPad2d((before, behind, before, behind)), nn.Conv2d(in_channels, out_channels, kernel_size)
+        )
 
 
 def _gate(tensors: Mapping[str, Tensor], path: str) -> nn.Sequential:
     """Two 1x1 convolutions with leaky ReLU 0.1 between them, to factors in (0, 1)."""
-    (hidden, into), out = require_shape(tensors, f"{path}net.0.weight", 4)[:2], require_shape(tensors, f"{path}net.2.weight", 4)[0]
+    (hidden, into), out = (
+        require_shape(tensors, f"{path}net.0.weight", 4)[:2],
+        require_shape(tensors, f"{path}net.2.weight", 4)[0],
+    )
     return nn.Sequential(nn.Conv2d(into, hidden, 1), nn.LeakyReLU(0.1), nn.Conv2d(hidden, out, 1), nn.Sigmoid())
 
 
@@ -92,7 +97,9 @@ class LocalAndLinearAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         keys_values: Tensor = self.to_lin_kv.net(x)  # type: ignore[operator]
-        out: Tensor = self.to_out(torch.cat([F.gelu(linear_attention(self.to_lin_q(x), keys_values)), self._nearby(x)], 1))
+        out: Tensor = self.to_out(
+            torch.cat([F.gelu(linear_attention(self.to_lin_q(x), keys_values)), self._nearby(x)], 1)
+        )
         return out
 
     def _nearby(self, x: Tensor) -> Tensor:
@@ -100,7 +107,9 @@ class LocalAndLinearAttention(nn.Module):
         q = split_heads(self.to_q(x)) * HEAD_DIM**-0.5  # (B, heads, 64, HW)
         keys, values = (F.pad(part, (1, 1, 1, 1)) for part in self.to_kv(x).chunk(2, 1))
         places = [(slice(i, i + x.shape[2]), slice(j, j + x.shape[3])) for i in range(_WINDOW) for j in range(_WINDOW)]
-        share = torch.stack([(q * split_heads(keys[:, :, rows, columns])).sum(2) for rows, columns in places]).softmax(0)  # (9, B, heads, HW)
+        share = torch.stack([(q * split_heads(keys[:, :, rows, columns])).sum(2) for rows, columns in places]).softmax(
+            0
+        )  # (9, B, heads, HW)
         out = torch.zeros_like(q)
         for part, (rows, columns) in zip(share, places, strict=True):
             out += part[:, :, None] * split_heads(values[:, :, rows, columns])

@@ -55,11 +55,15 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
             return build_pixel_shuffle_spec(body, side, find_pixel_shuffles(body.layers, channels), config)
         raise
     if any(turned):
-        return build_transposed_spec(body.layers, turned, config, TransposedStack(side, 0, _finish(body, turned, config), before))
+        return build_transposed_spec(
+            body.layers, turned, config, TransposedStack(side, 0, _finish(body, turned, config), before)
+        )
     return build_interpolation_spec(body, side, config)
 
 
-def _finish(body: ConvStack, turned: list[bool], config: AuditConfig) -> Callable[[list[StrideSpec], int], SequentialSpec]:
+def _finish(
+    body: ConvStack, turned: list[bool], config: AuditConfig
+) -> Callable[[list[StrideSpec], int], SequentialSpec]:
     def finish(geometry: list[StrideSpec], side: int) -> SequentialSpec:
         steps, channels = stack_conv_layers(body.layers, body.modules_between, turned, geometry)
         return body.build_spec(steps, (channels, side, side), config)
@@ -70,7 +74,12 @@ def _finish(body: ConvStack, turned: list[bool], config: AuditConfig) -> Callabl
 def _reshape(layers: list[LayerWeights], start: int) -> tuple[int, int]:
     """Channels after the reshape, and the index of the first layer behind it: a norm narrower than the linear layer, or the kernel."""
     before = layers[start - 1]
-    if before.kind == "norm" and start >= 2 and layers[start - 2].kind == "linear" and layers[start - 2].shape[0] != before.shape[0]:
+    if (
+        before.kind == "norm"
+        and start >= 2
+        and layers[start - 2].kind == "linear"
+        and layers[start - 2].shape[0] != before.shape[0]
+    ):
         return before.shape[0], start - 1
     width, (first, second, kernel, _) = before.shape[0], layers[start].shape
     # A transposed kernel names its inputs first, a convolution second; where either goes on, even sizes are transposed.
@@ -78,7 +87,15 @@ def _reshape(layers: list[LayerWeights], start: int) -> tuple[int, int]:
     if not either:
         raise ArchitectureMismatch(f"{width} values are no square picture of {first} or {second} channels")
     behind = layers[start:]
-    return next((into for follow in (find_transposed_convs, find_pixel_shuffles) for into in either if _goes_on(follow, behind, into)), either[0]), start
+    return next(
+        (
+            into
+            for follow in (find_transposed_convs, find_pixel_shuffles)
+            for into in either
+            if _goes_on(follow, behind, into)
+        ),
+        either[0],
+    ), start
 
 
 def _beside_the_reshape(first: LayerWeights, second: LayerWeights, gap: int | None) -> int | None:

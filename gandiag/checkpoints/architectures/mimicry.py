@@ -41,11 +41,25 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     with torch.device("meta"):
         net = ResNetGenerator(tensors, blocks, side)
     size = side * 2 ** len(blocks)
-    output, net.output_activation, said = resolve_output_activation(config.output_range, (net.colours, size, size), "mimicry")
+    output, net.output_activation, said = resolve_output_activation(
+        config.output_range, (net.colours, size, size), "mimicry"
+    )
     load_strict(net, tensors)
-    told = (Assumption("latent size (--latent-dim)", str(dim), "shapes"), Assumption("latent prior (--prior)", config.prior or "normal", _source(config)),
-            *([Assumption("classes (--classes)", f"{net.classes}, as an index: each has gains and biases of its own", "shapes")] if net.classes else []),
-            Assumption("upsampling", f"bilinear, before every block: {side} to {size} pixels", "family (mimicry)"), said)  # fmt: skip
+    told = (
+        Assumption("latent size (--latent-dim)", str(dim), "shapes"),
+        Assumption("latent prior (--prior)", config.prior or "normal", _source(config)),
+        *(
+            [
+                Assumption(
+                    "classes (--classes)", f"{net.classes}, as an index: each has gains and biases of its own", "shapes"
+                )
+            ]
+            if net.classes
+            else []
+        ),
+        Assumption("upsampling", f"bilinear, before every block: {side} to {size} pixels", "family (mimicry)"),
+        said,
+    )
     latent = LatentSpec(dim, config.prior or "normal")  # type: ignore[arg-type]
     return RebuiltGenerator("mimicry ResNet", net, latent, output, net.classes, "index" if net.classes else None, told)
 
@@ -60,10 +74,24 @@ class ResNetGenerator(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], block_indices: list[int], initial_size: int) -> None:
         super().__init__()
         flat, dim = tensors["l1.weight"].shape
-        self.l1, self.initial_size, self.output_activation = nn.Linear(dim, flat, bias="l1.bias" in tensors), initial_size, "tanh"
+        self.l1, self.initial_size, self.output_activation = (
+            nn.Linear(dim, flat, bias="l1.bias" in tensors),
+            initial_size,
+            "tanh",
+        )
         self.block_names = [f"block{index}" for index in block_indices]
         for name in self.block_names:
-            setattr(self, name, ResidualBlock({key.removeprefix(name + "."): entry for key, entry in tensors.items() if key.startswith(name + ".")}))
+            setattr(
+                self,
+                name,
+                ResidualBlock(
+                    {
+                        key.removeprefix(name + "."): entry
+                        for key, entry in tensors.items()
+                        if key.startswith(name + ".")
+                    }
+                ),
+            )
         last = block_indices[-1] + 1
         self.colours, width = require_shape(tensors, f"c{last}.weight", 4)[:2]
         self.norm_name, self.conv_name = f"b{last}", f"c{last}"
@@ -93,7 +121,9 @@ class ResNetGenerator(nn.Module):
             x = getattr(self, name)(x, labels)
             if name == self.attention_after:
                 x = self.attn_block(x)
-        out: Tensor = make_output_activation(self.output_activation)(getattr(self, self.conv_name)(F.relu(getattr(self, self.norm_name)(x))))
+        out: Tensor = make_output_activation(self.output_activation)(
+            getattr(self, self.conv_name)(F.relu(getattr(self, self.norm_name)(x)))
+        )
         return out
 
 
@@ -110,7 +140,9 @@ class ResidualBlock(nn.Module):
         self.classes = require_shape(tensors, "b1.embed.weight", 2)[0] if "b1.embed.weight" in tensors else None
         for norm, conv in (("b1", "c1"), ("b2", "c2")):
             width = require_shape(tensors, f"{conv}.weight", 4)[1]
-            setattr(self, norm, nn.BatchNorm2d(width) if self.classes is None else ConditionalBatchNorm(width, self.classes))
+            setattr(
+                self, norm, nn.BatchNorm2d(width) if self.classes is None else ConditionalBatchNorm(width, self.classes)
+            )
             setattr(self, conv, _conv(tensors[f"{conv}.weight"], f"{conv}.bias" in tensors))
         if "c_sc.weight" in tensors:
             require_shape(tensors, "c_sc.weight", 4)

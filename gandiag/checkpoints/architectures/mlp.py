@@ -31,7 +31,9 @@ def stack_linear_layers(layers: list[LayerWeights], modules_between: list[int | 
     width = layers[0].shape[1]
     for index, layer in enumerate(layers):
         if layer.shape[-1] != width:
-            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it")
+            raise ArchitectureMismatch(
+                f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it"
+            )
         steps.append(linear_layer_spec(layer) if layer.kind == "linear" else batchnorm_layer_spec(layer, spatial=False))
         width = layer.shape[0]
         if index + 1 < len(layers):
@@ -41,7 +43,11 @@ def stack_linear_layers(layers: list[LayerWeights], modules_between: list[int | 
 
 def activation_layer_specs(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> list[LayerSpec]:
     """The modules without weights between two layers: an activation, and a second one: what that is, the statistics say."""
-    return [LayerSpec(kind) for kind in ("activation", "dropout")[: 2 if n_modules == 2 else 1]] if has_activation_between(layer, next_layer, n_modules) else []
+    return (
+        [LayerSpec(kind) for kind in ("activation", "dropout")[: 2 if n_modules == 2 else 1]]
+        if has_activation_between(layer, next_layer, n_modules)
+        else []
+    )
 
 
 def has_activation_between(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> bool:

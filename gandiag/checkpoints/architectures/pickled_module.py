@@ -49,7 +49,14 @@ class LayerNode:
     @property
     def in_channels(self) -> int | None:
         """Channels that it takes, where its settings say so."""
-        found = next((self.node.settings[name] for name in ("in_channels", "num_features", "in_features") if name in self.node.settings), None)
+        found = next(
+            (
+                self.node.settings[name]
+                for name in ("in_channels", "num_features", "in_features")
+                if name in self.node.settings
+            ),
+            None,
+        )
         return found if isinstance(found, int) else None
 
 
@@ -67,9 +74,22 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     if inputs is None:
         raise ArchitectureMismatch("its first layer does not say how wide it is")
     output, final, said = _output(root, leaves, shape, config)
-    order = "the parts one after another, as in Sequential" if root.layer_type == "Sequential" else f"the parts in the order of registration: {root.cls} has its own"
+    order = (
+        "the parts one after another, as in Sequential"
+        if root.layer_type == "Sequential"
+        else f"the parts in the order of registration: {root.cls} has its own"
+    )
     told = Assumption("forward() (--model)", order, "file")
-    return SequentialSpec("pickled", tuple(steps), inputs, first.node.layer_type == "ConvTranspose2d", output, final, (told, *said), settings_from_file=True)
+    return SequentialSpec(
+        "pickled",
+        tuple(steps),
+        inputs,
+        first.node.layer_type == "ConvTranspose2d",
+        output,
+        final,
+        (told, *said),
+        settings_from_file=True,
+    )
 
 
 def unwrap_module(node: ModuleNode | None) -> ModuleNode | None:
@@ -97,21 +117,33 @@ def _demand_order(node: ModuleNode) -> None:
     held = [name for name, child in node.children.items() if child.layer_type in CONSTRUCTOR_ARGS]
     weighty = [name for name in held if node.children[name].tensors]
     if len(weighty) > 1 or any(node.children[name].layer_type in ACTIVATION_CLASSES for name in held[:-1]):
-        raise ArchitectureMismatch(f"{node.cls} holds {', '.join(held[:4])} by name, and its forward() is not in the file")
+        raise ArchitectureMismatch(
+            f"{node.cls} holds {', '.join(held[:4])} by name, and its forward() is not in the file"
+        )
 
 
-def _steps(leaves: list[LayerNode], tensors: Mapping[str, Tensor], first: LayerNode) -> tuple[list[LayerSpec], tuple[int, ...]]:
+def _steps(
+    leaves: list[LayerNode], tensors: Mapping[str, Tensor], first: LayerNode
+) -> tuple[list[LayerSpec], tuple[int, ...]]:
     """Steps with the reshapes between flat layers and pictures; the shape at the end, by a run on the meta device."""
     import torch
 
-    shape: tuple[int, ...] = (first.in_channels or 0, 1, 1) if first.node.layer_type == "ConvTranspose2d" else (first.in_channels or 0,)
+    shape: tuple[int, ...] = (
+        (first.in_channels or 0, 1, 1) if first.node.layer_type == "ConvTranspose2d" else (first.in_channels or 0,)
+    )
     steps: list[LayerSpec] = []
     for index, leaf in enumerate(leaves):
         size = _reshape(leaves[index:], shape)
         if size:
-            steps.append(LayerSpec("unflatten", size=size) if len(size) == 3 else LayerSpec("layer", build=lambda eps: torch.nn.Flatten()))
+            steps.append(
+                LayerSpec("unflatten", size=size)
+                if len(size) == 3
+                else LayerSpec("layer", build=lambda eps: torch.nn.Flatten())
+            )
             shape = size
-        inside = {key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name}
+        inside = {
+            key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name
+        }
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")  # that layers are empty
             module = build_torch_layer(leaf.node, inside).eval()
@@ -119,9 +151,14 @@ def _steps(leaves: list[LayerNode], tensors: Mapping[str, Tensor], first: LayerN
             try:
                 shape = tuple(module(torch.empty(2, *shape)).shape[1:])
             except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
-                raise ArchitectureMismatch(f"{leaf.name} does not take {shape}: {str(wrong).splitlines()[0][:100]}") from None
+                raise ArchitectureMismatch(
+                    f"{leaf.name} does not take {shape}: {str(wrong).splitlines()[0][:100]}"
+                ) from None
         if math.prod(shape) > _LARGEST:
-            raise LoadError(f"{leaf.name} would make {math.prod(shape):,} values of one latent: malformed or hostile", "do not use this file")
+            raise LoadError(
+                f"{leaf.name} would make {math.prod(shape):,} values of one latent: malformed or hostile",
+                "do not use this file",
+            )
         layer = LayerWeights(leaf.name, _KINDS.get(leaf.node.layer_type, "kernel"), inside) if inside else None
         steps.append(LayerSpec("layer", layer, partial(_built, leaf.node, inside)))
     return steps, shape
@@ -132,7 +169,9 @@ def _demand_tensors(leaf: LayerNode, module: nn.Module, inside: Mapping[str, Ten
     for name, entry in module.state_dict().items():
         if name != "num_batches_tracked" and (name not in inside or inside[name].shape != entry.shape):
             there = tuple(inside[name].shape) if name in inside else "missing"
-            raise ArchitectureMismatch(f"{leaf.name}.{name} is {there}, where {leaf.node.layer_type} has {tuple(entry.shape)}")
+            raise ArchitectureMismatch(
+                f"{leaf.name}.{name} is {there}, where {leaf.node.layer_type} has {tuple(entry.shape)}"
+            )
 
 
 def _built(node: ModuleNode, inside: dict[str, Tensor], eps: float) -> nn.Module:
@@ -153,12 +192,27 @@ def _reshape(coming: list[LayerNode], shape: tuple[int, ...]) -> tuple[int, ...]
     return (channels, side, side)
 
 
-def _output(root: ModuleNode, leaves: list[LayerNode], shape: tuple[int, ...], config: AuditConfig) -> tuple[OutputSpec, str, tuple[Assumption, ...]]:
+def _output(
+    root: ModuleNode, leaves: list[LayerNode], shape: tuple[int, ...], config: AuditConfig
+) -> tuple[OutputSpec, str, tuple[Assumption, ...]]:
     """Range and shape: by the last activation of the file, else by flags and custom, as functions leave no trace in it."""
     last = leaves[-1].node.layer_type
     said: tuple[Assumption, ...] = ()
-    if len(shape) == 1 and (flat := FLAT_IMAGE_SHAPES.get(shape[0])) and (last in _RANGES or root.layer_type != "Sequential"):
-        shape, said = flat, (Assumption("image shape (--image-size, --channels)", f"{shape[0]} outputs are read as {'x'.join(map(str, flat))}", "default"),)
+    if (
+        len(shape) == 1
+        and (flat := FLAT_IMAGE_SHAPES.get(shape[0]))
+        and (last in _RANGES or root.layer_type != "Sequential")
+    ):
+        shape, said = (
+            flat,
+            (
+                Assumption(
+                    "image shape (--image-size, --channels)",
+                    f"{shape[0]} outputs are read as {'x'.join(map(str, flat))}",
+                    "default",
+                ),
+            ),
+        )
     kind = "image" if len(shape) == 3 else "vector" if len(shape) == 1 else "series"
     if config.output_range is None and last in _RANGES:
         told = Assumption("output activation (--output-range)", f"{last.lower()}, [{_RANGES[last][0]:g}, 1]", "file")
@@ -169,6 +223,10 @@ def _output(root: ModuleNode, leaves: list[LayerNode], shape: tuple[int, ...], c
     if root.layer_type == "Sequential":
         told = Assumption("output range (--output-range)", "[-1, 1]; the last layer has no activation", "default")
         bounds = config.output_range or (-1.0, 1.0)
-        return OutputSpec("image", shape, (bounds[0], bounds[1])), "none", (*said, replace(told, source="flag") if config.output_range else told)
+        return (
+            OutputSpec("image", shape, (bounds[0], bounds[1])),
+            "none",
+            (*said, replace(told, source="flag") if config.output_range else told),
+        )
     output, final, more = resolve_image_output(shape, 0, config)
     return output, final, (*said, *more)

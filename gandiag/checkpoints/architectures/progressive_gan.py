@@ -56,7 +56,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
         raise ArchitectureMismatch(f"its first layer takes {inputs} values, its settings say {settings}")
     with torch.device("meta"):
         net = ProgressiveGan(tensors, setup)
-    check_output_shape(net, inputs, (net.channels, net.resolution, net.resolution))  # latents and attributes enter as one vector
+    check_output_shape(
+        net, inputs, (net.channels, net.resolution, net.resolution)
+    )  # latents and attributes enter as one vector
     load_strict(net, tensors)
     prior, prior_source = (config.prior, "flag") if config.prior else ("normal", _FAMILY)
     joined = " (joined to the attributes before)" if setup.attribute_sizes else ""
@@ -64,12 +66,20 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     output = OutputSpec("image", (net.channels, net.resolution, net.resolution), (span[0], span[1]))
     classes = math.prod(setup.attribute_sizes) if setup.attribute_sizes else None
     said = (
-        Assumption("latent size (--latent-dim)", str(dim), "file (config), shapes" if "noiseVectorDim" in told else "shapes"),
-        Assumption("latent prior (--prior)", f"{prior}, of which only the direction matters: z is normalised{joined}", prior_source),
+        Assumption(
+            "latent size (--latent-dim)", str(dim), "file (config), shapes" if "noiseVectorDim" in told else "shapes"
+        ),
+        Assumption(
+            "latent prior (--prior)",
+            f"{prior}, of which only the direction matters: z is normalised{joined}",
+            prior_source,
+        ),
         *_said(setup, told, net),
         Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}]", span_source),
     )
-    return RebuiltGenerator("PGAN (pytorch_GAN_zoo)", net, LatentSpec(dim, prior), output, classes, "index" if classes else None, said)  # type: ignore[arg-type]
+    return RebuiltGenerator(
+        "PGAN (pytorch_GAN_zoo)", net, LatentSpec(dim, prior), output, classes, "index" if classes else None, said
+    )  # type: ignore[arg-type]
 
 
 def _told(entry: Any) -> Mapping[str, Any]:
@@ -79,7 +89,9 @@ def _told(entry: Any) -> Mapping[str, Any]:
 
 
 def _setup(told: Mapping[str, Any], config: AuditConfig) -> ProGanConfig:
-    leak, alpha, equalised, loss = (told.get(name) for name in ("leakyReluLeak", "alpha", "equalizedlR", "lossCriterion"))
+    leak, alpha, equalised, loss = (
+        told.get(name) for name in ("leakyReluLeak", "alpha", "equalizedlR", "lossCriterion")
+    )
     attributes = _attributes(told.get("attribKeysOrder"))
     if not attributes and config.classes is not None:
         attributes = (config.classes,)
@@ -100,7 +112,11 @@ def _attributes(entry: Any) -> tuple[int, ...]:
     if not isinstance(entry, Mapping) or not entry:
         return ()
     rows = [(part.get("order"), part.get("values")) for part in entry.values() if isinstance(part, Mapping)]
-    counts = {order: len(values) for order, values in rows if isinstance(order, int) and isinstance(values, (list, tuple, set, Mapping))}
+    counts = {
+        order: len(values)
+        for order, values in rows
+        if isinstance(order, int) and isinstance(values, (list, tuple, set, Mapping))
+    }
     if sorted(counts) != list(range(len(entry))) or not all(counts.values()):
         raise ArchitectureMismatch("its attributes (attribKeysOrder) do not say how many values each has")
     return tuple(counts[order] for order in sorted(counts))
@@ -111,15 +127,35 @@ def _said(setup: ProGanConfig, told: Mapping[str, Any], net: ProgressiveGan) -> 
         return _FILE if name in told else _FAMILY
 
     attributes = told.get("attribKeysOrder") or {}
-    named = f", of {', '.join(sorted(map(str, attributes), key=lambda name: attributes[name]['order']))}" if attributes else ""
+    named = (
+        f", of {', '.join(sorted(map(str, attributes), key=lambda name: attributes[name]['order']))}"
+        if attributes
+        else ""
+    )
     sizes = "x".join(map(str, setup.attribute_sizes))
-    blend = "0: no scale is fading in" if setup.alpha == 0 else f"{setup.alpha:g} of the scale before the last one, which was still fading in"
+    blend = (
+        "0: no scale is fading in"
+        if setup.alpha == 0
+        else f"{setup.alpha:g} of the scale before the last one, which was still fading in"
+    )
     final = f"{'tanh' if setup.use_tanh else 'none'} ({'loss ' + str(told['lossCriterion']) if 'lossCriterion' in told else 'as with WGAN-GP'})"
     return (
-        *([Assumption("classes (--classes)", f"{sizes}{named}, joined one-hot after z", _FILE if attributes else "flag")] if sizes else []),
-        Assumption("image size (--image-size)", f"4 to {net.resolution} pixels, doubled by nearest neighbours", "shapes"),
+        *(
+            [
+                Assumption(
+                    "classes (--classes)", f"{sizes}{named}, joined one-hot after z", _FILE if attributes else "flag"
+                )
+            ]
+            if sizes
+            else []
+        ),
+        Assumption(
+            "image size (--image-size)", f"4 to {net.resolution} pixels, doubled by nearest neighbours", "shapes"
+        ),
         Assumption("blending of scales (alpha)", blend, source("alpha")),
-        Assumption("weight scale", "He's constant at run time" if setup.equalized else "as stored", source("equalizedlR")),
+        Assumption(
+            "weight scale", "He's constant at run time" if setup.equalized else "as stored", source("equalizedlR")
+        ),
         Assumption("hidden activation", f"leaky:{setup.negative_slope:g}", source("leakyReluLeak")),
         Assumption("output activation", final, source("lossCriterion")),
     )
@@ -133,12 +169,18 @@ class ProgressiveGan(nn.Module):
         self.config = config
         flat, inputs = require_shape(tensors, "formatLayer.module.weight", 2)
         self.formatLayer = EqualizedLayer(nn.Linear(inputs, flat), config.equalized)
-        scales = 1 + max((int(name.split(".")[1]) for name in tensors if re.match(r"scaleLayers\.\d{1,3}\.", name)), default=-1)
+        scales = 1 + max(
+            (int(name.split(".")[1]) for name in tensors if re.match(r"scaleLayers\.\d{1,3}\.", name)), default=-1
+        )
         if flat % 16 or scales > 10:
-            raise ArchitectureMismatch(f"formatLayer has {flat} outputs and {scales} scales follow, which make no pictures of a known size")
+            raise ArchitectureMismatch(
+                f"formatLayer has {flat} outputs and {scales} scales follow, which make no pictures of a known size"
+            )
         self.resolution = 4 * 2**scales
         self.groupScale0 = _convolutions(tensors, "groupScale0.", config)
-        self.scaleLayers = nn.ModuleList(_convolutions(tensors, f"scaleLayers.{index}.", config) for index in range(scales))
+        self.scaleLayers = nn.ModuleList(
+            _convolutions(tensors, f"scaleLayers.{index}.", config) for index in range(scales)
+        )
         self.toRGBLayers = _convolutions(tensors, "toRGBLayers.", config)
         if len(self.toRGBLayers) != scales + 1:
             raise ArchitectureMismatch(f"it has {len(self.toRGBLayers)} layers to colours for {scales + 1} scales")
@@ -187,7 +229,9 @@ class EqualizedLayer(nn.Module):
 
 def _convolutions(tensors: Mapping[str, Tensor], path: str, setup: ProGanConfig) -> nn.ModuleList:
     """path0.module, path1.module, …"""
-    count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1)
+    count = 1 + max(
+        (int(found[1]) for name in tensors if (found := re.match(re.escape(path) + r"(\d{1,3})\.", name))), default=-1
+    )
     made = []
     for index in range(count):
         out, into, size, _ = require_shape(tensors, f"{path}{index}.module.weight", 4)

@@ -44,9 +44,17 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "file (z_dim), shapes" if "z_dim" in told else "shapes"),
         Assumption("latent prior (--prior)", f"{prior}; z enters as it is, without normalisation", prior_source),
-        *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors, embedded and joined after z", "shapes")] if classes else []),
+        *(
+            [Assumption("classes (--classes)", f"{classes}, as one-hot vectors, embedded and joined after z", "shapes")]
+            if classes
+            else []
+        ),
         Assumption("image size (--image-size)", f"4 to {side} pixels in {len(net.MainLayers)} stages", "shapes"),
-        Assumption("output range (--output-range)", f"[{span[0]:g}, {span[1]:g}], without tanh: a few values lie outside", span_source),
+        Assumption(
+            "output range (--output-range)",
+            f"[{span[0]:g}, {span[1]:g}], without tanh: a few values lie outside",
+            span_source,
+        ),
         *_precision(weights.structure),
     )
     output = OutputSpec("image", (net.channels, side, side), (span[0], span[1]))
@@ -63,9 +71,17 @@ def _precision(structure: ModuleNode | None) -> tuple[Assumption, ...]:
     """Which stages were trained in bfloat16, where a pickled network says so: they are run in float32."""
     if structure is None:
         return ()
-    stages = [(name.rsplit(".", 1)[-1], part) for name, part in structure.named_modules() if re.search(r"MainLayers\.\d+$", name)]
+    stages = [
+        (name.rsplit(".", 1)[-1], part)
+        for name, part in structure.named_modules()
+        if re.search(r"MainLayers\.\d+$", name)
+    ]
     halves = ", ".join(name for name, part in stages if "bfloat16" in str(part.settings.get("DataType")))
-    return (Assumption("precision", f"float32 throughout; the file runs stages {halves} in bfloat16", "gandiag"),) if halves else ()
+    return (
+        (Assumption("precision", f"float32 throughout; the file runs stages {halves} in bfloat16", "gandiag"),)
+        if halves
+        else ()
+    )
 
 
 class R3Gan(nn.Module):
@@ -77,7 +93,9 @@ class R3Gan(nn.Module):
         if count > _LARGEST:
             raise ArchitectureMismatch(f"{count} stages would make pictures of {4 * 2 ** (count - 1)} pixels")
         self.resolution = 4 * 2 ** (count - 1)
-        self.MainLayers = nn.ModuleList(GeneratorStage(tensors, f"MainLayers.{index}.Layers.", is_first=index == 0) for index in range(count))
+        self.MainLayers = nn.ModuleList(
+            GeneratorStage(tensors, f"MainLayers.{index}.Layers.", is_first=index == 0) for index in range(count)
+        )
         self.AggregationLayer = Convolution(tensors, "AggregationLayer")
         self.channels = self.AggregationLayer.Layer.out_channels
         self.classes: int | None = None
@@ -103,9 +121,14 @@ class GeneratorStage(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str, *, is_first: bool) -> None:
         super().__init__()
-        count = 1 + max((int(found[1]) for name in tensors if (found := re.match(re.escape(prefix) + r"(\d{1,3})\.", name))), default=-1)
+        count = 1 + max(
+            (int(found[1]) for name in tensors if (found := re.match(re.escape(prefix) + r"(\d{1,3})\.", name))),
+            default=-1,
+        )
         start = GenerativeBasis(tensors, f"{prefix}0.") if is_first else UpsampleLayer(tensors, f"{prefix}0.")
-        self.Layers = nn.ModuleList([start, *(ResidualBlock(tensors, f"{prefix}{index}.") for index in range(1, count))])
+        self.Layers = nn.ModuleList(
+            [start, *(ResidualBlock(tensors, f"{prefix}{index}.") for index in range(1, count))]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.Layers:
@@ -132,7 +155,9 @@ class UpsampleLayer(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.LinearLayer = Convolution(tensors, f"{prefix}LinearLayer") if f"{prefix}LinearLayer.Layer.weight" in tensors else None
+        self.LinearLayer = (
+            Convolution(tensors, f"{prefix}LinearLayer") if f"{prefix}LinearLayer.Layer.weight" in tensors else None
+        )
         taps = require_shape(tensors, f"{prefix}Resampler.Kernel", 2)
         if taps[0] != taps[1] or taps[0] % 2:
             raise ArchitectureMismatch(f"{prefix}Resampler.Kernel is {taps}, no square filter of even size")
@@ -161,8 +186,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.LinearLayer1, self.LinearLayer2, self.LinearLayer3 = (Convolution(tensors, f"{prefix}LinearLayer{index}") for index in (1, 2, 3))
-        self.NonLinearity1, self.NonLinearity2 = BiasedActivation(self.LinearLayer1.Layer.out_channels), BiasedActivation(self.LinearLayer2.Layer.out_channels)
+        self.LinearLayer1, self.LinearLayer2, self.LinearLayer3 = (
+            Convolution(tensors, f"{prefix}LinearLayer{index}") for index in (1, 2, 3)
+        )
+        self.NonLinearity1, self.NonLinearity2 = (
+            BiasedActivation(self.LinearLayer1.Layer.out_channels),
+            BiasedActivation(self.LinearLayer2.Layer.out_channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.NonLinearity1(self.LinearLayer1(x))
@@ -190,7 +220,9 @@ class Convolution(nn.Module):
         out, into, size, _ = require_shape(tensors, f"{prefix}.Layer.weight", 4)
         before = _width_before(tensors, prefix, into)
         if before % into or out % (before // into) or size % 2 == 0:
-            raise ArchitectureMismatch(f"{prefix}.Layer.weight {(out, into, size)} takes no {before} channels in groups")
+            raise ArchitectureMismatch(
+                f"{prefix}.Layer.weight {(out, into, size)} takes no {before} channels in groups"
+            )
         self.Layer = nn.Conv2d(before, out, size, padding=size // 2, groups=before // into, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,4 +232,8 @@ class Convolution(nn.Module):
 
 def _width_before(tensors: Mapping[str, Tensor], path: str, into: int) -> int:
     """Channels that a convolution takes: only the second of a block is grouped, and it takes what the first one makes."""
-    return require_shape(tensors, f"{path.removesuffix('2')}1.Layer.weight", 4)[0] if path.endswith("LinearLayer2") else into
+    return (
+        require_shape(tensors, f"{path.removesuffix('2')}1.Layer.weight", 4)[0]
+        if path.endswith("LinearLayer2")
+        else into
+    )

@@ -44,29 +44,47 @@ from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec
 from gandiag.registry import Registry
 
-FAMILIES = Registry("loaders", {
-    "pickled": "gandiag.checkpoints.architectures.pickled_module:rebuild",
-    "ctgan": "gandiag.checkpoints.architectures.ctgan:rebuild",
-    "nvidia": "gandiag.checkpoints.architectures.stylegan2_nvidia:rebuild",
-    "rosinality": "gandiag.checkpoints.architectures.stylegan2_rosinality:rebuild",
-    "stylegan2-pytorch": "gandiag.checkpoints.architectures.stylegan2_lucidrains:rebuild",
-    "biggan-deep": "gandiag.checkpoints.architectures.biggan_deep:rebuild",
-    "biggan": "gandiag.checkpoints.architectures.biggan:rebuild",
-    "studiogan": "gandiag.checkpoints.architectures.studiogan:rebuild",
-    "mimicry": "gandiag.checkpoints.architectures.mimicry:rebuild",
-    "r3gan": "gandiag.checkpoints.architectures.r3gan:rebuild",
-    "pgan": "gandiag.checkpoints.architectures.progressive_gan:rebuild",
-    "lightweight-gan": "gandiag.checkpoints.architectures.lightweight_gan:rebuild",
-    "fastgan": "gandiag.checkpoints.architectures.fastgan:rebuild",
-    "sagan": "gandiag.checkpoints.architectures.sagan:rebuild",
-    "transposed": "gandiag.checkpoints.architectures.dcgan:rebuild",
-    "projected": "gandiag.checkpoints.architectures.linear_conv:rebuild",
-    "mlp": "gandiag.checkpoints.architectures.mlp:rebuild",
-})
+FAMILIES = Registry(
+    "loaders",
+    {
+        "pickled": "gandiag.checkpoints.architectures.pickled_module:rebuild",
+        "ctgan": "gandiag.checkpoints.architectures.ctgan:rebuild",
+        "nvidia": "gandiag.checkpoints.architectures.stylegan2_nvidia:rebuild",
+        "rosinality": "gandiag.checkpoints.architectures.stylegan2_rosinality:rebuild",
+        "stylegan2-pytorch": "gandiag.checkpoints.architectures.stylegan2_lucidrains:rebuild",
+        "biggan-deep": "gandiag.checkpoints.architectures.biggan_deep:rebuild",
+        "biggan": "gandiag.checkpoints.architectures.biggan:rebuild",
+        "studiogan": "gandiag.checkpoints.architectures.studiogan:rebuild",
+        "mimicry": "gandiag.checkpoints.architectures.mimicry:rebuild",
+        "r3gan": "gandiag.checkpoints.architectures.r3gan:rebuild",
+        "pgan": "gandiag.checkpoints.architectures.progressive_gan:rebuild",
+        "lightweight-gan": "gandiag.checkpoints.architectures.lightweight_gan:rebuild",
+        "fastgan": "gandiag.checkpoints.architectures.fastgan:rebuild",
+        "sagan": "gandiag.checkpoints.architectures.sagan:rebuild",
+        "transposed": "gandiag.checkpoints.architectures.dcgan:rebuild",
+        "projected": "gandiag.checkpoints.architectures.linear_conv:rebuild",
+        "mlp": "gandiag.checkpoints.architectures.mlp:rebuild",
+    },
+)
 MATCH_ORDER = (  # the most specific first
-    "ctgan", "nvidia", "rosinality", "stylegan2-pytorch", "biggan-deep", "biggan", "studiogan", "mimicry", "r3gan", "pgan", "lightweight-gan",
-    "fastgan", "sagan", "pickled", "transposed", "projected", "mlp",
-)  # fmt: skip
+    "ctgan",
+    "nvidia",
+    "rosinality",
+    "stylegan2-pytorch",
+    "biggan-deep",
+    "biggan",
+    "studiogan",
+    "mimicry",
+    "r3gan",
+    "pgan",
+    "lightweight-gan",
+    "fastgan",
+    "sagan",
+    "pickled",
+    "transposed",
+    "projected",
+    "mlp",
+)
 _ROWS = 4096  # of a table: more say the same of its moments
 _BY_SHAPE = ("transposed", "projected", "mlp")  # families that look at shapes alone
 
@@ -89,10 +107,15 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
     weights = fold_weight_norms(weights)
     blueprint, table = _blueprint(weights, config, name)
     if config.strides and not any("--strides" in entry.what for entry in blueprint.assumptions):
-        raise LoadError(f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open", "leave --strides out")
+        raise LoadError(
+            f"--strides was given, and {name} ({blueprint.family}) has no transposed convolutions whose strides are open",
+            "leave --strides out",
+        )
     if config.class_place and isinstance(blueprint, RebuiltGenerator):
         takes = "no class" if blueprint.classes is None else "its class in one place only"
-        raise LoadError(f"--class-place was given, and {name} ({blueprint.family}) takes {takes}", "leave --class-place out")
+        raise LoadError(
+            f"--class-place was given, and {name} ({blueprint.family}) takes {takes}", "leave --class-place out"
+        )
     if isinstance(blueprint, RebuiltGenerator):
         return _finished(blueprint, config, name)
     try:
@@ -100,29 +123,56 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
         if table is not None:
             ways, said = candidate_input_layouts(table, blueprint.in_features, blueprint.weighted_layers[0], config)
         else:
-            inputs, said = infer_input_layout(blueprint.in_features, blueprint.weighted_layers[0], None if first is None else _labels(first), config)
+            inputs, said = infer_input_layout(
+                blueprint.in_features, blueprint.weighted_layers[0], None if first is None else _labels(first), config
+            )
             ways = (inputs,)
-        found = infer_hyperparameters(blueprint, ways, config, [_deviations(first, way) for way in ways], inspect_only=inspect_only)
+        found = infer_hyperparameters(
+            blueprint, ways, config, [_deviations(first, way) for way in ways], inspect_only=inspect_only
+        )
     except ArchitectureMismatch as wrong:
         raise _no_family(weights, [str(wrong)], name) from None
-    module = found.generator if found.input_layout.embedding is None else ClassConditionalGenerator(found.generator, found.input_layout)
+    module = (
+        found.generator
+        if found.input_layout.embedding is None
+        else ClassConditionalGenerator(found.generator, found.input_layout)
+    )
     size = found.input_layout.latent_dim
     latent = LatentSpec(size, found.prior, (size, 1, 1) if blueprint.latent_is_1x1 else (size,))  # type: ignore[arg-type]
-    condition: LabelEncoding | None = None if not found.input_layout.classes else "concat" if found.input_layout.embedding is None else "index"
-    return RebuildResult(module, blueprint.family, latent, found.output, found.input_layout, (*said, *found.assumptions), condition)
+    condition: LabelEncoding | None = (
+        None if not found.input_layout.classes else "concat" if found.input_layout.embedding is None else "index"
+    )
+    return RebuildResult(
+        module, blueprint.family, latent, found.output, found.input_layout, (*said, *found.assumptions), condition
+    )
 
 
 def _finished(made: RebuiltGenerator, config: AuditConfig, name: str) -> RebuildResult:
     """A family's own network, where no flag contradicts it."""
     if config.latent_dim not in (None, made.latent.dim):
-        raise LoadError(f"--latent-dim {config.latent_dim} contradicts {name}, a {made.family} of latent size {made.latent.dim}", "Remove --latent-dim.")
+        raise LoadError(
+            f"--latent-dim {config.latent_dim} contradicts {name}, a {made.family} of latent size {made.latent.dim}",
+            "Remove --latent-dim.",
+        )
     if config.classes not in (None, made.classes):
         has = f"has {made.classes} classes" if made.classes else "takes no class"
-        raise LoadError(f"--classes {config.classes} contradicts {name}, a {made.family}, which {has}", "Remove --classes.")
-    return RebuildResult(made.module, made.family, made.latent, made.output, InputLayout(made.latent.dim, made.classes), made.assumptions, made.condition)
+        raise LoadError(
+            f"--classes {config.classes} contradicts {name}, a {made.family}, which {has}", "Remove --classes."
+        )
+    return RebuildResult(
+        made.module,
+        made.family,
+        made.latent,
+        made.output,
+        InputLayout(made.latent.dim, made.classes),
+        made.assumptions,
+        made.condition,
+    )
 
 
-def _blueprint(weights: Weights, config: AuditConfig, name: str) -> tuple[SequentialSpec | RebuiltGenerator, ClassEmbedding | None]:
+def _blueprint(
+    weights: Weights, config: AuditConfig, name: str
+) -> tuple[SequentialSpec | RebuiltGenerator, ClassEmbedding | None]:
     """What the first family makes of them that takes them, and the class embedding that stood beside its layers."""
     reasons = []
     chain, table = split_class_embedding(weights)
@@ -155,7 +205,9 @@ def _no_family(weights: Weights, reasons: list[str], name: str) -> LoadError:
         hint = "say what builds it: --model pkg.mod:factory [--init k=v]; it will not be unpickled"
         return LoadError(f"{what}, but not run ({'; '.join(reasons[:2])})", hint)
     reasons = [reason for reason in reasons if not reason.startswith("pickled:")]
-    named = [reason for reason in reasons if reason.partition(":")[0] not in _BY_SHAPE]  # what almost is one of these is no plain chain
+    named = [
+        reason for reason in reasons if reason.partition(":")[0] not in _BY_SHAPE
+    ]  # what almost is one of these is no plain chain
     reasons = named or reasons
     whys = {reason.partition(": ")[2] for reason in reasons}
     reasons = [*whys] if len(whys) == 1 and len(reasons) > 1 else reasons  # the same in every reading
@@ -183,7 +235,10 @@ def _deviations(first: FirstLayer | None, inputs: InputLayout) -> dict[str, floa
     if first is None:
         return {}
     known = replace(first, **_given(inputs))
-    found = {shift: estimate_latent_std(replace(known, standardized_mean=shift)) for shift in {standardized_prior_mean(prior) for prior in PRIOR_CANDIDATES}}
+    found = {
+        shift: estimate_latent_std(replace(known, standardized_mean=shift))
+        for shift in {standardized_prior_mean(prior) for prior in PRIOR_CANDIDATES}
+    }
     scales = {prior: found[standardized_prior_mean(prior)] for prior in PRIOR_CANDIDATES}
     return {prior: one.value for prior, one in scales.items() if one is not None} if all(scales.values()) else {}
 
@@ -197,5 +252,10 @@ def _given(inputs: InputLayout) -> dict[str, Any]:
     if inputs.label_position == "times":
         return {"latent_columns": list(range(inputs.latent_dim)), "class_scales": vectors}
     none = torch.zeros(len(vectors), inputs.latent_dim, dtype=torch.float64)
-    marked = combine_label(torch.ones(1, inputs.latent_dim), 0 * vectors[:1], inputs.label_position, inputs.continuous_codes)[0]
-    return {"latent_columns": marked.nonzero()[:, 0].tolist(), "class_offsets": combine_label(none, vectors, inputs.label_position, inputs.continuous_codes)}
+    marked = combine_label(
+        torch.ones(1, inputs.latent_dim), 0 * vectors[:1], inputs.label_position, inputs.continuous_codes
+    )[0]
+    return {
+        "latent_columns": marked.nonzero()[:, 0].tolist(),
+        "class_offsets": combine_label(none, vectors, inputs.label_position, inputs.continuous_codes),
+    }

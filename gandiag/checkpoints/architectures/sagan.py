@@ -45,7 +45,11 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         Assumption("latent prior (--prior)", config.prior or "normal", "flag" if config.prior else "family (SAGAN)"),
         said,
-        Assumption("batch norm (--bn)", habit if config.bn == "eval" else config.bn, "gandiag" if config.bn == "eval" else "flag"),
+        Assumption(
+            "batch norm (--bn)",
+            habit if config.bn == "eval" else config.bn,
+            "gandiag" if config.bn == "eval" else "flag",
+        ),
     )
     return RebuiltGenerator("SAGAN", net, LatentSpec(dim, config.prior or "normal"), output, assumptions=assumptions)  # type: ignore[arg-type]
 
@@ -72,11 +76,15 @@ class SelfAttention(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
-        self.query_conv, self.key_conv, self.value_conv = (make_conv(tensors, f"{prefix}.{name}_conv") for name in ("query", "key", "value"))
+        self.query_conv, self.key_conv, self.value_conv = (
+            make_conv(tensors, f"{prefix}.{name}_conv") for name in ("query", "key", "value")
+        )
         self.gamma = nn.Parameter(torch.empty(require_shape(tensors, f"{prefix}.gamma", 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (part(x).flatten(2) for part in (self.query_conv, self.key_conv, self.value_conv))  # (B, C, HW)
+        query, key, value = (
+            part(x).flatten(2) for part in (self.query_conv, self.key_conv, self.value_conv)
+        )  # (B, C, HW)
         weights = torch.bmm(query.transpose(1, 2), key).softmax(-1)  # (B, HW, HW): rows look at columns
         out: Tensor = self.gamma * torch.bmm(value, weights.transpose(1, 2)).view_as(x) + x
         return out
@@ -85,5 +93,7 @@ class SelfAttention(nn.Module):
 def _block(tensors: Mapping[str, Tensor], head: str) -> nn.Sequential:
     """A transposed convolution that makes 4x4 pixels of one, or doubles the side; batch norm and relu behind it, where there are any."""
     into, out, kernel, _ = require_shape(tensors, f"{head}.0.weight", 4)
-    turned = nn.ConvTranspose2d(into, out, kernel, *((1, 0) if head == "l1" else (2, 1)), bias=f"{head}.0.bias" in tensors)
+    turned = nn.ConvTranspose2d(
+        into, out, kernel, *((1, 0) if head == "l1" else (2, 1)), bias=f"{head}.0.bias" in tensors
+    )
     return nn.Sequential(turned) if head == "last" else nn.Sequential(turned, nn.BatchNorm2d(out), nn.ReLU())

@@ -17,7 +17,7 @@ _NOISE = {
     "const": "all samples share them, so that latents alone vary",
     "random": "every sample has its own, by its index",
     "none": "switched off",
-}  # fmt: skip
+}
 
 
 def fixed_noise_mode(module: nn.Module) -> str | None:
@@ -29,9 +29,14 @@ def configure_sampling(module: nn.Module, config: AuditConfig, name: str) -> tup
     """Truncation and noise as the settings say, and what to say of them. LoadError for a knob that the network has not."""
     psis, noises = list(find_truncation_layers(module)), list(find_noise_inputs(module))
     if config.psi != 1.0 and not psis:
-        raise LoadError(f"--psi {config.psi:g} was given, and {name} has no truncation that gandiag knows", "leave --psi out; --scale shrinks the latents")
+        raise LoadError(
+            f"--psi {config.psi:g} was given, and {name} has no truncation that gandiag knows",
+            "leave --psi out; --scale shrinks the latents",
+        )
     if config.noise != "const" and not noises:
-        raise LoadError(f"--noise {config.noise} was given, and {name} has no noise inputs that gandiag knows", "leave --noise out")
+        raise LoadError(
+            f"--noise {config.noise} was given, and {name} has no noise inputs that gandiag knows", "leave --noise out"
+        )
     for psi in psis:
         psi.value = config.psi
     for noise in noises:
@@ -39,11 +44,21 @@ def configure_sampling(module: nn.Module, config: AuditConfig, name: str) -> tup
     said = []
     if psis:
         plain = config.psi == 1.0
-        said.append(Assumption("truncation psi (--psi)", "1: none" if plain else f"{config.psi:g}", "gandiag" if plain else "flag"))
+        said.append(
+            Assumption(
+                "truncation psi (--psi)", "1: none" if plain else f"{config.psi:g}", "gandiag" if plain else "flag"
+            )
+        )
     if noises:
         source = "gandiag" if config.noise == "const" else "flag"
         names = len({part.name for part in noises})
-        said.append(Assumption("noise inputs (--noise)", f"{config.noise}: {_NOISE[config.noise]}; {names} picture{'s' if names > 1 else ''} a sample", source))
+        said.append(
+            Assumption(
+                "noise inputs (--noise)",
+                f"{config.noise}: {_NOISE[config.noise]}; {names} picture{'s' if names > 1 else ''} a sample",
+                source,
+            )
+        )
     return tuple(said)
 
 
@@ -54,7 +69,13 @@ def get_sampling_settings(module: nn.Module) -> dict[str, float | str | None]:
 
 
 @contextlib.contextmanager
-def override_sampling(module: nn.Module, *, psi: float | None = None, noise_mode: str | None = None, noise_sampler: NoiseSampler | None = None) -> Iterator[None]:
+def override_sampling(
+    module: nn.Module,
+    *,
+    psi: float | None = None,
+    noise_mode: str | None = None,
+    noise_sampler: NoiseSampler | None = None,
+) -> Iterator[None]:
     """The knobs at other values inside; what is None stays. `draw`: random noise for the samples of the calls inside."""
     psis, noises = list(find_truncation_layers(module)), list(find_noise_inputs(module))
     values, modes = [entry.value for entry in psis], [(part.mode, part.sampler) for part in noises]

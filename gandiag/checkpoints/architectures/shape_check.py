@@ -25,28 +25,50 @@ def infer_output_shape(net: nn.Module, *inputs: Tensor | None) -> tuple[int, ...
         try:
             return tuple(net.eval()(*inputs).shape[1:])
         except _WRONG as wrong:
-            raise ArchitectureMismatch(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
+            raise ArchitectureMismatch(
+                f"its layers do not follow each other: {where() or _first_line(wrong)}"
+            ) from None
 
 
-def check_output_shape(net: nn.Module, latent_dim: int, output_shape: tuple[int, ...], n_classes: int | None = None) -> None:
+def check_output_shape(
+    net: nn.Module, latent_dim: int, output_shape: tuple[int, ...], n_classes: int | None = None
+) -> None:
     """NotThis unless `net` makes samples of `shape` from z (B, latent), and one-hot labels (B, onehot) where it takes them."""
     if min(latent_dim, n_classes or 1) < 1:
-        raise ArchitectureMismatch(f"it would take latents of size {latent_dim}" + (f" and {n_classes} classes" if n_classes is not None else ""))
-    made = infer_output_shape(net, *(torch.empty(2, size, device="meta") for size in (latent_dim, n_classes) if size is not None))
+        raise ArchitectureMismatch(
+            f"it would take latents of size {latent_dim}"
+            + (f" and {n_classes} classes" if n_classes is not None else "")
+        )
+    made = infer_output_shape(
+        net, *(torch.empty(2, size, device="meta") for size in (latent_dim, n_classes) if size is not None)
+    )
     if made != output_shape:
         raise ArchitectureMismatch(f"it would make samples of {made}, not {output_shape}")
 
 
-def verify_forward(net: nn.Module, latent: LatentSpec, output: OutputSpec, conditioning: tuple[LabelEncoding | None, int | None]) -> None:
+def verify_forward(
+    net: nn.Module, latent: LatentSpec, output: OutputSpec, conditioning: tuple[LabelEncoding | None, int | None]
+) -> None:
     """NotThis, with the first layer that does not fit, unless a finished network makes samples of `output`. `how`: (condition, classes).
 
     Its tensors are replaced by some without numbers for the time being; a network that cannot be run so (it keeps numbers where
     torch does not see them) makes one sample in earnest. Embeddings, which a run without numbers does not look up, have a row for every class.
     """
-    short = next((name for name, part in net.named_modules() if isinstance(part, nn.Embedding) and part.num_embeddings < (conditioning[1] or 0)), None)
+    short = next(
+        (
+            name
+            for name, part in net.named_modules()
+            if isinstance(part, nn.Embedding) and part.num_embeddings < (conditioning[1] or 0)
+        ),
+        None,
+    )
     if short is not None:
-        raise ArchitectureMismatch(f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {conditioning[1]} classes")
-    stand_ins: dict[str, Tensor] = {name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()}
+        raise ArchitectureMismatch(
+            f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {conditioning[1]} classes"
+        )
+    stand_ins: dict[str, Tensor] = {
+        name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()
+    }
     stand_ins |= {name: entry.to("meta") for name, entry in net.named_buffers()}
     try:
         made = _shape(net, lambda *given: functional_call(net, stand_ins, given), latent, conditioning, "meta")
@@ -56,7 +78,13 @@ def verify_forward(net: nn.Module, latent: LatentSpec, output: OutputSpec, condi
         raise ArchitectureMismatch(f"it would make samples of {made}, not {output.shape}")
 
 
-def _shape(net: nn.Module, run: Callable[..., Any], latent: LatentSpec, how: tuple[LabelEncoding | None, int | None], device: str) -> tuple[int, ...]:
+def _shape(
+    net: nn.Module,
+    run: Callable[..., Any],
+    latent: LatentSpec,
+    how: tuple[LabelEncoding | None, int | None],
+    device: str,
+) -> tuple[int, ...]:
     if min(latent.shape) < 1:
         raise ArchitectureMismatch(f"it would take latents of shape {latent.shape}")
     z = torch.zeros(2, *latent.shape, device=device)
@@ -65,7 +93,9 @@ def _shape(net: nn.Module, run: Callable[..., Any], latent: LatentSpec, how: tup
         try:
             return tuple(extract_samples(call_generator(run, z, labels, how)).shape[1:])  # type: ignore[arg-type]
         except _WRONG as wrong:
-            raise ArchitectureMismatch(f"its layers do not follow each other: {where() or _first_line(wrong)}") from None
+            raise ArchitectureMismatch(
+                f"its layers do not follow each other: {where() or _first_line(wrong)}"
+            ) from None
 
 
 @contextmanager
@@ -74,12 +104,18 @@ def _watched(net: nn.Module) -> Iterator[Callable[[], str]]:
     entered: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
     def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda part, given: entered.append((name, part, next((tuple(entry.shape) for entry in given if isinstance(entry, Tensor)), ())))
+        return lambda part, given: entered.append(
+            (name, part, next((tuple(entry.shape) for entry in given if isinstance(entry, Tensor)), ()))
+        )
 
     def leave(part: nn.Module, given: tuple[Any, ...], made: Any) -> None:
         entered.pop()
 
-    hooks = [hook for name, part in net.named_modules() for hook in (part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave))]
+    hooks = [
+        hook
+        for name, part in net.named_modules()
+        for hook in (part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave))
+    ]
     try:
         yield lambda: _told(*entered[-1]) if entered else ""
     finally:

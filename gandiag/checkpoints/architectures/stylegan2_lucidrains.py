@@ -40,26 +40,61 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     with torch.device("meta"):
         net = StyleGan2(tensors, rate)
     shape = (net.G.channels, net.G.resolution, net.G.resolution)
-    load_strict(net, {**tensors, "picture": torch.rand(1, net.G.resolution, net.G.resolution, 1, generator=torch.Generator().manual_seed(0))})
+    load_strict(
+        net,
+        {
+            **tensors,
+            "picture": torch.rand(1, net.G.resolution, net.G.resolution, 1, generator=torch.Generator().manual_seed(0)),
+        },
+    )
     prior, prior_said = normalized_latent_prior(config.prior, "z is", "stylegan2-pytorch")
     said = (
         Assumption("latent size (--latent-dim)", str(dim), "shapes"),
         prior_said,
-        Assumption("learning-rate factor of the mapping", f"{rate:g}", "file (.config.json)" if rate == told else "family (stylegan2-pytorch)"),
-        Assumption("mean style", f"the average of {_MEAN:,} mapped z, as the package takes it; its own sample sheets are drawn at psi 0.6", "gandiag"),
-        *([Assumption("attention", f"before block{'s' if len(net.G.attns) > 1 else ''} {', '.join(net.G.attns)}", "shapes")] if net.G.attns else []),
+        Assumption(
+            "learning-rate factor of the mapping",
+            f"{rate:g}",
+            "file (.config.json)" if rate == told else "family (stylegan2-pytorch)",
+        ),
+        Assumption(
+            "mean style",
+            f"the average of {_MEAN:,} mapped z, as the package takes it; its own sample sheets are drawn at psi 0.6",
+            "gandiag",
+        ),
+        *(
+            [
+                Assumption(
+                    "attention", f"before block{'s' if len(net.G.attns) > 1 else ''} {', '.join(net.G.attns)}", "shapes"
+                )
+            ]
+            if net.G.attns
+            else []
+        ),
     )
-    return RebuiltGenerator("StyleGAN2 (stylegan2-pytorch)", net, LatentSpec(dim, prior), OutputSpec("image", shape, (0.0, 1.0)), assumptions=said)
+    return RebuiltGenerator(
+        "StyleGAN2 (stylegan2-pytorch)",
+        net,
+        LatentSpec(dim, prior),
+        OutputSpec("image", shape, (0.0, 1.0)),
+        assumptions=said,
+    )
 
 
 class StyleGan2(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
-        self.S, self.G, self.psi, self.noise = MappingNetwork(tensors, lr_multiplier), SynthesisNetwork(tensors), Truncation(), NoiseInput("picture", uniform=True)
+        self.S, self.G, self.psi, self.noise = (
+            MappingNetwork(tensors, lr_multiplier),
+            SynthesisNetwork(tensors),
+            Truncation(),
+            NoiseInput("picture", uniform=True),
+        )
         self.register_buffer("picture", torch.empty(1, self.G.resolution, self.G.resolution, 1))
 
     def forward(self, z: Tensor) -> Tensor:
-        noise = self.noise(z.new_empty(len(z), 1, self.G.resolution, self.G.resolution), self.get_buffer("picture"))  # (1 or B, 1, S, S)
+        noise = self.noise(
+            z.new_empty(len(z), 1, self.G.resolution, self.G.resolution), self.get_buffer("picture")
+        )  # (1 or B, 1, S, S)
         out: Tensor = self.G(self.psi(self.S(z), lambda: self._mean(z)), noise.movedim(1, 3))
         return out.clamp(0, 1)
 
@@ -77,12 +112,18 @@ class MappingNetwork(nn.Module):
         self.lr_multiplier = lr_multiplier
         indices = sorted(int(name.split(".")[2]) for name in tensors if re.match(r"S\.net\.\d{1,2}\.weight$", name))
         width = require_shape(tensors, "S.net.0.weight", 2)[0]
-        self.net = nn.Sequential(*(nn.Linear(width, width) if index in indices else nn.LeakyReLU(0.2) for index in range(indices[-1] + 2)))
+        self.net = nn.Sequential(
+            *(nn.Linear(width, width) if index in indices else nn.LeakyReLU(0.2) for index in range(indices[-1] + 2))
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         x = F.normalize(z, dim=1)
         for layer in self.net:
-            x = F.linear(x, layer.weight * self.lr_multiplier, layer.bias * self.lr_multiplier) if isinstance(layer, nn.Linear) else layer(x)
+            x = (
+                F.linear(x, layer.weight * self.lr_multiplier, layer.bias * self.lr_multiplier)
+                if isinstance(layer, nn.Linear)
+                else layer(x)
+            )
         return x
 
 
@@ -92,7 +133,10 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         count = 1 + max(int(name.split(".")[2]) for name in tensors if re.match(r"G\.blocks\.\d{1,3}\.", name))
-        self.resolution, self.channels = 4 * 2 ** (count - 1), require_shape(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0]
+        self.resolution, self.channels = (
+            4 * 2 ** (count - 1),
+            require_shape(tensors, "G.blocks.0.to_rgb.conv.weight", 4)[0],
+        )
         if count > 10:
             raise ArchitectureMismatch(f"{count} blocks would make pictures of {self.resolution} pixels")
         if "G.to_initial_block.weight" in tensors:
@@ -105,10 +149,17 @@ class SynthesisNetwork(nn.Module):
         self.initial_conv = nn.Conv2d(width, width, 3, padding=1)
         attended = [index for index in range(count) if f"G.attns.{index}.0.fn.norm.g" in tensors]
         self.attns = nn.ModuleDict({str(index): AttentionBlock(tensors, f"G.attns.{index}") for index in attended})
-        self.blocks = nn.ModuleList(SynthesisBlock(tensors, f"G.blocks.{index}.", is_first=index == 0, is_last=index == count - 1) for index in range(count))
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(tensors, f"G.blocks.{index}.", is_first=index == 0, is_last=index == count - 1)
+            for index in range(count)
+        )
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
-        x = self.initial_block.expand(len(w), -1, -1, -1) if self.to_initial_block is None else self.to_initial_block(w[:, :, None, None])
+        x = (
+            self.initial_block.expand(len(w), -1, -1, -1)
+            if self.to_initial_block is None
+            else self.to_initial_block(w[:, :, None, None])
+        )
         x, rgb = self.initial_conv(x), torch.zeros(1)
         for index, block in enumerate(self.blocks):
             x = self.attns[str(index)](x) if str(index) in self.attns else x
@@ -124,7 +175,11 @@ class SynthesisBlock(nn.Module):
             shape = require_shape(tensors, f"{prefix}conv{index}.weight", 4)
             out, into = shape[:2]
             setattr(self, f"conv{index}", ModulatedConv2d(shape))
-            setattr(self, f"to_style{index}", nn.Linear(require_shape(tensors, f"{prefix}to_style{index}.weight", 2)[1], into))
+            setattr(
+                self,
+                f"to_style{index}",
+                nn.Linear(require_shape(tensors, f"{prefix}to_style{index}.weight", 2)[1], into),
+            )
             setattr(self, f"to_noise{index}", nn.Linear(1, out))
         self.to_rgb = ToRgb(tensors, f"{prefix}to_rgb.", is_last=is_last)
 
@@ -133,7 +188,9 @@ class SynthesisBlock(nn.Module):
         noise = noise[:, : x.shape[2], : x.shape[3]]
         for index in (1, 2):
             conv, style, add = (getattr(self, f"{part}{index}") for part in ("conv", "to_style", "to_noise"))
-            x = F.leaky_relu(conv(x, style(w)) + add(noise).permute(0, 3, 2, 1), 0.2)  # (B, C, W, H): the package adds it transposed
+            x = F.leaky_relu(
+                conv(x, style(w)) + add(noise).permute(0, 3, 2, 1), 0.2
+            )  # (B, C, W, H): the package adds it transposed
         return x, self.to_rgb(x, None if self.is_first else rgb, w)
 
 

@@ -50,7 +50,9 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     if "mapping.fc0.weight" not in tensors or "synthesis.b4.conv1.affine.weight" not in tensors:
         raise ArchitectureMismatch("")
     told = _told(weights.structure)
-    rate, rate_told, rate_source = infer_lr_multiplier(tensors["mapping.fc0.weight"], told.get("rate", weights.extra_settings.get("lr_multiplier")))
+    rate, rate_told, rate_source = infer_lr_multiplier(
+        tensors["mapping.fc0.weight"], told.get("rate", weights.extra_settings.get("lr_multiplier"))
+    )
     beside = weights.extra_settings.get("conv_clamp")
     told |= {"clamp": float(beside)} if "clamp" not in told and isinstance(beside, (int, float)) and beside > 0 else {}
     clamp = told.get("clamp", _CLAMP)
@@ -58,12 +60,16 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
         net = StyleGan2(tensors, rate, clamp)
     shape = (net.synthesis.channels, net.synthesis.resolution, net.synthesis.resolution)
     z, classes = net.mapping.z_dim, net.mapping.classes
-    infer_output_shape(net.mapping, *(torch.empty(2, size, device="meta") for size in (z, classes) if size))  # before styles are drawn
+    infer_output_shape(
+        net.mapping, *(torch.empty(2, size, device="meta") for size in (z, classes) if size)
+    )  # before styles are drawn
     load_strict(net, tensors)
     own = Assumption("mean style", f"the average of {_MEAN:,} mapped z", "gandiag")
     mean_said = check_w_avg("w_avg", net.mapping.w_avg, net.mapping.sample_w(_FEW)) if net.mapping.has_w_avg else own
     shown = "no clamp" if clamp is None else f"convolutions clamped at {clamp:g}"
-    prior, prior_said = normalized_latent_prior(config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA")
+    prior, prior_said = normalized_latent_prior(
+        config.prior, "z and the class's embedding are" if classes else "z is", "NVIDIA"
+    )
     span, range_said = infer_output_range(config.output_range, "NVIDIA")
     said = (
         Assumption("latent size (--latent-dim)", str(z), "shapes"),
@@ -71,11 +77,21 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
         *([Assumption("classes (--classes)", f"{classes}, as one-hot vectors", "shapes")] if classes else []),
         Assumption("mapping", f"{net.mapping.n_layers} layers, learning-rate factor {rate_told}", rate_source),
         mean_said,
-        Assumption("synthesis", f"{net.synthesis.architecture} architecture to {net.synthesis.resolution} pixels", "shapes"),
+        Assumption(
+            "synthesis", f"{net.synthesis.architecture} architecture to {net.synthesis.resolution} pixels", "shapes"
+        ),
         Assumption("arithmetic", f"float32 throughout, {shown}", "file" if "clamp" in told else "family (NVIDIA)"),
         range_said,
     )
-    return RebuiltGenerator(FAMILY, net, LatentSpec(z, prior), OutputSpec("image", shape, span), classes, "onehot" if classes else None, said)
+    return RebuiltGenerator(
+        FAMILY,
+        net,
+        LatentSpec(z, prior),
+        OutputSpec("image", shape, span),
+        classes,
+        "onehot" if classes else None,
+        said,
+    )
 
 
 def _told(structure: ModuleNode | None) -> dict[str, Any]:
@@ -117,18 +133,26 @@ class MappingNetwork(nn.Module):
         super().__init__()
         self.n_layers = sum(name.startswith("mapping.fc") and name.endswith(".weight") for name in tensors)
         for index in range(self.n_layers):
-            self.add_module(f"fc{index}", EqualizedLinear(require_shape(tensors, f"mapping.fc{index}.weight", 2), lr_multiplier))
-        embedded, classes = require_shape(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
+            self.add_module(
+                f"fc{index}", EqualizedLinear(require_shape(tensors, f"mapping.fc{index}.weight", 2), lr_multiplier)
+            )
+        embedded, classes = (
+            require_shape(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
+        )
         self.embed = EqualizedLinear((embedded, classes)) if classes else None
         self.z_dim, self.classes = require_shape(tensors, "mapping.fc0.weight", 2)[1] - embedded, classes or None
         if self.z_dim < 1:
             raise ArchitectureMismatch("its mapping takes no latent, only labels")
         self.has_w_avg, self.psi = "mapping.w_avg" in tensors, Truncation()
         if self.has_w_avg:
-            self.register_buffer("w_avg", torch.empty(require_shape(tensors, f"mapping.fc{self.n_layers - 1}.weight", 2)[0]))
+            self.register_buffer(
+                "w_avg", torch.empty(require_shape(tensors, f"mapping.fc{self.n_layers - 1}.weight", 2)[0])
+            )
 
     def forward(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
-        out: Tensor = self.psi(self.compute_w(z, onehot), lambda: self.w_avg if self.has_w_avg else self.sample_w(_MEAN).mean(0))
+        out: Tensor = self.psi(
+            self.compute_w(z, onehot), lambda: self.w_avg if self.has_w_avg else self.sample_w(_MEAN).mean(0)
+        )
         return out
 
     def compute_w(self, z: Tensor, onehot: Tensor | None = None) -> Tensor:
@@ -162,7 +186,9 @@ class SynthesisNetwork(nn.Module):
         shown = [block.torgb is not None for block in blocks]
         if not shown[-1] or (any(shown[:-1]) and not all(shown)):
             raise ArchitectureMismatch("its blocks show pictures neither at every size nor at the last alone")
-        self.architecture = "resnet" if any(block.skip is not None for block in blocks) else "skip" if all(shown) else "orig"
+        self.architecture = (
+            "resnet" if any(block.skip is not None for block in blocks) else "skip" if all(shown) else "orig"
+        )
         self.channels = require_shape(tensors, f"synthesis.b{self.resolution}.torgb.weight", 4)[0]
 
     def forward(self, w: Tensor) -> Tensor:
@@ -190,11 +216,15 @@ class SynthesisBlock(nn.Module):
         path = f"synthesis.b{resolution}"
         self.register_buffer("resample_filter", _filter(tensors, path))
         self.const = nn.Parameter(torch.empty(require_shape(tensors, f"{path}.const", 3))) if resolution == 4 else None
-        self.conv0 = None if resolution == 4 else SynthesisLayer(tensors, f"{path}.conv0", resolution, up=True, clamp=clamp)
+        self.conv0 = (
+            None if resolution == 4 else SynthesisLayer(tensors, f"{path}.conv0", resolution, up=True, clamp=clamp)
+        )
         self.conv1 = SynthesisLayer(tensors, f"{path}.conv1", resolution, up=False, clamp=clamp)
         if self.const is not None and self.const.shape != (self.conv1.weight.shape[1], 4, 4):
-            raise ArchitectureMismatch(f"{path}.const is {tuple(self.const.shape)}, and {path}.conv1.weight {tuple(self.conv1.weight.shape)} takes "
-                          f"{(self.conv1.weight.shape[1], 4, 4)}")  # fmt: skip
+            raise ArchitectureMismatch(
+                f"{path}.const is {tuple(self.const.shape)}, and {path}.conv1.weight {tuple(self.conv1.weight.shape)} takes "
+                f"{(self.conv1.weight.shape[1], 4, 4)}"
+            )
         self.torgb = ToRgb(tensors, f"{path}.torgb", clamp) if f"{path}.torgb.weight" in tensors else None
         self.skip = SkipConv(tensors, f"{path}.skip") if f"{path}.skip.weight" in tensors else None
 
@@ -220,7 +250,9 @@ class SynthesisLayer(nn.Module):
     resample_filter: Tensor
     noise_const: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, resolution: int, *, up: bool, clamp: float | None) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], prefix: str, resolution: int, *, up: bool, clamp: float | None
+    ) -> None:
         super().__init__()
         shape = require_shape(tensors, f"{prefix}.weight", 4)
         self.up, self.clamp = up, clamp
@@ -243,12 +275,18 @@ class ToRgb(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str, clamp: float | None) -> None:
         super().__init__()
         shape = require_shape(tensors, f"{prefix}.weight", 4)
-        self.weight, self.bias, self.clamp = nn.Parameter(torch.empty(shape)), nn.Parameter(torch.empty(shape[0])), clamp
+        self.weight, self.bias, self.clamp = (
+            nn.Parameter(torch.empty(shape)),
+            nn.Parameter(torch.empty(shape[0])),
+            clamp,
+        )
         self.affine = EqualizedLinear(require_shape(tensors, f"{prefix}.affine.weight", 2))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         style = self.affine(w) / math.sqrt(self.weight[0].numel())
-        return _clamped(modulated_conv2d(x, self.weight, style, demodulate=False) + self.bias[:, None, None], self.clamp)
+        return _clamped(
+            modulated_conv2d(x, self.weight, style, demodulate=False) + self.bias[:, None, None], self.clamp
+        )
 
 
 class SkipConv(nn.Module):

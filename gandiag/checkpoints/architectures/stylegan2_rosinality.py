@@ -73,7 +73,13 @@ class StyleGan2(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], lr_multiplier: float) -> None:
         super().__init__()
         count = 1 + max(int(name.split(".")[1]) for name in tensors if re.match(r"style\.\d{1,4}\.weight$", name))
-        self.style = nn.Sequential(nn.Identity(), *(EqualizedLinear(require_shape(tensors, f"style.{index}.weight", 2), lr_multiplier) for index in range(1, count)))
+        self.style = nn.Sequential(
+            nn.Identity(),
+            *(
+                EqualizedLinear(require_shape(tensors, f"style.{index}.weight", 2), lr_multiplier)
+                for index in range(1, count)
+            ),
+        )
         octaves = len({name.split(".")[1] for name in tensors if name.startswith("to_rgbs.")})
         if octaves > 8:
             raise ArchitectureMismatch(f"{octaves} doublings would make pictures of {4 * 2**octaves} pixels")
@@ -83,11 +89,17 @@ class StyleGan2(nn.Module):
         self.conv1, self.to_rgb1 = StyledConv(tensors, "conv1", 0, up=False), ToRgb(tensors, "to_rgb1", up=False)
         width, start = self.conv1.conv.weight.shape[2], tuple(self.input.input.shape)
         if start != (1, width, 4, 4):
-            raise ArchitectureMismatch(f"input.input is {start}, and conv1.conv.weight {tuple(self.conv1.conv.weight.shape)} takes {(1, width, 4, 4)}")
-        self.convs = nn.ModuleList(StyledConv(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves))
+            raise ArchitectureMismatch(
+                f"input.input is {start}, and conv1.conv.weight {tuple(self.conv1.conv.weight.shape)} takes {(1, width, 4, 4)}"
+            )
+        self.convs = nn.ModuleList(
+            StyledConv(tensors, f"convs.{index}", index + 1, up=index % 2 == 0) for index in range(2 * octaves)
+        )
         self.to_rgbs = nn.ModuleList(ToRgb(tensors, f"to_rgbs.{index}", up=True) for index in range(octaves))
         self.noises = nn.Module()
-        for index in range(2 * octaves + 1) if "noises.noise_0" in tensors else ():  # early versions of this code did not keep them
+        for index in (
+            range(2 * octaves + 1) if "noises.noise_0" in tensors else ()
+        ):  # early versions of this code did not keep them
             side = 4 * 2 ** ((index + 1) // 2)
             self.noises.register_buffer(f"noise_{index}", torch.empty(1, 1, side, side))
         self.psi = Truncation()

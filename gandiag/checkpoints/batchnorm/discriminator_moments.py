@@ -24,7 +24,9 @@ def discriminator_mismatch(module: nn.Module, real: Tensor, fake: Tensor) -> flo
         (mean_real, var_real), (mean_fake, var_fake) = sides[0][place], sides[1][place]
         assert norm.running_mean is not None and norm.running_var is not None
         sigma = norm.running_var.double() + 1e-12
-        shift = ((share * mean_real + (1 - share) * mean_fake - norm.running_mean.double()).abs() / sigma.sqrt()).clamp_max(10)
+        shift = (
+            (share * mean_real + (1 - share) * mean_fake - norm.running_mean.double()).abs() / sigma.sqrt()
+        ).clamp_max(10)
         stretch = ((share * var_real + (1 - share) * var_fake + 1e-12) / sigma).log().abs().clamp_max(10)
         table[:, place] = (shift + stretch).mean(1)
     found = table.mean(1)
@@ -41,7 +43,11 @@ def _moments(module: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         found.append((values.mean(1), values.var(1)))
         return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
 
-    hooks = [part.register_forward_hook(note) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    hooks = [
+        part.register_forward_hook(note)
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
     try:
         with torch.no_grad(), enable_dropout(module):
             module(x)

@@ -37,7 +37,10 @@ BATCHNORM_MOMENTUM = 0.1
 _WINDOW = (2 - BATCHNORM_MOMENTUM) / BATCHNORM_MOMENTUM  # batches that an exponential average stands for: 19
 _DRAWS = 4
 _MOVED = 0.05  # of a variance: how far weights move while the statistics of the last hundred batches fade
-_CODES, _SURPRISE = 4, 10.0  # at most so many codes behind the labels, and what must speak for them, in units of twice the log-likelihood
+_CODES, _SURPRISE = (
+    4,
+    10.0,
+)  # at most so many codes behind the labels, and what must speak for them, in units of twice the log-likelihood
 _KINDS = 512  # classes that are looked at, of as many as there are
 _FEWEST = 4  # latents: fewer do not show how far from 0 their means are
 
@@ -106,14 +109,19 @@ def find_label_split(means: Tensor) -> LabelSplit | None:
     if inputs < _FEWEST + 2:
         return None
     fits = [(_cost(means, 0, count), 0, count) for count in range(2, inputs - _FEWEST + 1)]
-    fits += [(_cost(means, inputs - count - codes, count) + _SURPRISE * (codes > 0), inputs - count - codes, count)
-             for codes in range(_CODES + 1) for count in range(2, inputs - _FEWEST - codes + 1)]  # fmt: skip
+    fits += [
+        (_cost(means, inputs - count - codes, count) + _SURPRISE * (codes > 0), inputs - count - codes, count)
+        for codes in range(_CODES + 1)
+        for count in range(2, inputs - _FEWEST - codes + 1)
+    ]
     best, start, count = min(fits)
     runner_up = sorted(fits)[1][0]
     share = float(means[start : start + count].sum())
     clear = _cost(means, 0, 0) - best > 20 and runner_up - best > 6
     codes = inputs - start - count if start else 0
-    even = _misfit(means[start : start + count]) <= count + 3 * math.sqrt(2 * count)  # an outlier among latents is no reason to look for codes
+    even = _misfit(means[start : start + count]) <= count + 3 * math.sqrt(
+        2 * count
+    )  # an outlier among latents is no reason to look for codes
     return LabelSplit(count, start == 0, codes) if clear and 0.85 < share < 1.15 and (even or not codes) else None
 
 
@@ -162,7 +170,11 @@ def _power(layer: FirstLayer) -> Tensor:
         return rows.square().sum(0).mean(1) + layer.standardized_mean**2 * rows.sum(0).var(1, unbiased=False)
     gains = layer.class_scales[:, layer.latent_columns]
     power = torch.einsum("d,dcp->c", gains.square().mean(0), rows.square()) / rows.shape[2]
-    return power if layer.standardized_mean == 0 else power + layer.standardized_mean**2 * _varied(gains, _even(gains), rows)
+    return (
+        power
+        if layer.standardized_mean == 0
+        else power + layer.standardized_mean**2 * _varied(gains, _even(gains), rows)
+    )
 
 
 def _disagreement(ratios: Tensor) -> float:
@@ -177,15 +189,25 @@ def _interval(layer: FirstLayer, squared: float, ratios: Tensor, means: Tensor |
     channels = 1.2533 * spread / squared / math.sqrt(len(ratios))
     behind = _WINDOW * 16.0
     if means is not None:
-        seen = squared / max(1e-12, float((means[layer.latent_columns] - layer.standardized_mean * math.sqrt(squared)).square().mean()))
+        seen = squared / max(
+            1e-12, float((means[layer.latent_columns] - layer.standardized_mean * math.sqrt(squared)).square().mean())
+        )
         behind = min(1e7, max(behind, seen * _low_chi_square(len(layer.latent_columns))))
     rows = layer.weight[layer.latent_columns]
     shares = rows.square().mean((1, 2))
-    sampling = math.sqrt(2 * float(shares.square().sum()) / (behind * float(shares.sum()) ** 2))  # few latents may carry it all
-    low_by = float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median()) if rows.shape[2] > 1 else 0.0
+    sampling = math.sqrt(
+        2 * float(shares.square().sum()) / (behind * float(shares.sum()) ** 2)
+    )  # few latents may carry it all
+    low_by = (
+        float((rows.mean(2).square().sum(0) / rows.square().sum(0).mean(1).clamp_min(1e-30)).median())
+        if rows.shape[2] > 1
+        else 0.0
+    )
     lowered = low_by * _WINDOW / behind
     width = 1.96 * math.hypot(channels, sampling, taken[0] * math.sqrt(2 / behind), _MOVED * sum(taken))
-    return Estimate(math.sqrt(squared), math.sqrt(squared * max(0.0, 1 - width)), math.sqrt(squared * (1 + width + lowered)))
+    return Estimate(
+        math.sqrt(squared), math.sqrt(squared * max(0.0, 1 - width)), math.sqrt(squared * (1 + width + lowered))
+    )
 
 
 def _low_chi_square(dof: int) -> float:
@@ -198,8 +220,14 @@ def _label_variance(layer: FirstLayer, means: Tensor | None) -> Tensor:
     if layer.class_offsets is None:
         return torch.zeros_like(layer.var)
     shares = _even(layer.class_offsets)
-    if means is not None and len(layer.non_latent_columns) == len(shares) and torch.equal(layer.class_offsets[:, layer.non_latent_columns], torch.eye(len(shares), dtype=shares.dtype)):
-        shares = means[layer.non_latent_columns].clamp_min(0) / means[layer.non_latent_columns].clamp_min(0).sum().clamp_min(1e-12)  # the classes' real shares
+    if (
+        means is not None
+        and len(layer.non_latent_columns) == len(shares)
+        and torch.equal(layer.class_offsets[:, layer.non_latent_columns], torch.eye(len(shares), dtype=shares.dtype))
+    ):
+        shares = means[layer.non_latent_columns].clamp_min(0) / means[layer.non_latent_columns].clamp_min(
+            0
+        ).sum().clamp_min(1e-12)  # the classes' real shares
     return _varied(layer.class_offsets, shares, layer.weight)
 
 
@@ -221,7 +249,13 @@ def _varied(vectors: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
 
 # from a module, by watching it run
 
-def capture_first_layer(forward: Callable[[Tensor, Tensor | None], Tensor], module: nn.Module, latent_shape: tuple[int, ...], classes: int | None) -> FirstLayer | None:
+
+def capture_first_layer(
+    forward: Callable[[Tensor, Tensor | None], Tensor],
+    module: nn.Module,
+    latent_shape: tuple[int, ...],
+    classes: int | None,
+) -> FirstLayer | None:
     """Run `forward` on a few latents and look at the first map and what follows it. None if no batch norm follows at once,
     or if the map's input is neither the latent itself nor that times something of its class (a normalised z, an embedding network)."""
     rng = torch.Generator().manual_seed(7)
@@ -251,7 +285,11 @@ def capture_first_layer(forward: Callable[[Tensor, Tensor | None], Tensor], modu
 
 def _from_run(seen: list[tuple[nn.Module, Tensor, Tensor]], z: Tensor, classes: int) -> FirstLayer | None:
     """`classes`: how many came in turn, 0 where there are none."""
-    if len(seen) < 2 or not isinstance(seen[0][0], (nn.Linear, nn.ConvTranspose2d)) or not isinstance(seen[1][0], nn.modules.batchnorm._BatchNorm):
+    if (
+        len(seen) < 2
+        or not isinstance(seen[0][0], (nn.Linear, nn.ConvTranspose2d))
+        or not isinstance(seen[1][0], nn.modules.batchnorm._BatchNorm)
+    ):
         return None
     (first, given, made), (norm, received, _) = seen
     x = given.flatten(1)
@@ -278,7 +316,12 @@ def _gains(x: Tensor, z: Tensor, classes: int) -> Tensor | None:
     return first.double() if torch.allclose(first, second, rtol=1e-3, atol=1e-5) else None
 
 
-def build_first_layer(linear_state: Mapping[str, Tensor], batchnorm_state: Mapping[str, Tensor], latent_columns: list[int] | None = None, class_offsets: Tensor | None = None) -> FirstLayer | None:
+def build_first_layer(
+    linear_state: Mapping[str, Tensor],
+    batchnorm_state: Mapping[str, Tensor],
+    latent_columns: list[int] | None = None,
+    class_offsets: Tensor | None = None,
+) -> FirstLayer | None:
     """The first layer from the state of a map and of the batch norm right behind it; all inputs are latents unless told.
 
     A flat map whose norm has fewer channels is one that is read as (C, side, side) before the norm. None for statistics
@@ -286,7 +329,11 @@ def build_first_layer(linear_state: Mapping[str, Tensor], batchnorm_state: Mappi
     """
     if "running_mean" not in batchnorm_state or "running_var" not in batchnorm_state:
         return None
-    left = _left(batchnorm_state["running_mean"], batchnorm_state["running_var"], read_batch_count(batchnorm_state.get("num_batches_tracked")))
+    left = _left(
+        batchnorm_state["running_mean"],
+        batchnorm_state["running_var"],
+        read_batch_count(batchnorm_state.get("num_batches_tracked")),
+    )
     weight = linear_state["weight"].detach().double()
     weight = weight.T[:, :, None] if weight.ndim == 2 else weight.flatten(2)  # (D, C, P)
     channels = len(batchnorm_state["running_mean"])
@@ -298,4 +345,13 @@ def build_first_layer(linear_state: Mapping[str, Tensor], batchnorm_state: Mappi
     spread = bias.var(1, unbiased=False)
     var = batchnorm_state["running_var"].double() - (1 - left) * spread
     everything = list(range(len(weight)))
-    return FirstLayer(weight.reshape(len(weight), channels, -1), bias.mean(1), mean, var, latent_columns or everything, class_offsets, left, bias_var=spread)
+    return FirstLayer(
+        weight.reshape(len(weight), channels, -1),
+        bias.mean(1),
+        mean,
+        var,
+        latent_columns or everything,
+        class_offsets,
+        left,
+        bias_var=spread,
+    )

@@ -35,19 +35,34 @@ def estimate_trained_scale(network: LoadedGenerator) -> TrainedScale | None:
     Cost: one forward of a few samples.
     """
     if network.trained_scale is not None:
-        return TrainedScale(network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header")
-    seen = capture_first_layer(network.forward, network.module, network.latent.shape, network.classes if network.condition else None)
-    found = None if seen is None else estimate_latent_std(replace(seen, standardized_mean=standardized_prior_mean(network.latent.prior)))
+        return TrainedScale(
+            network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header"
+        )
+    seen = capture_first_layer(
+        network.forward, network.module, network.latent.shape, network.classes if network.condition else None
+    )
+    found = (
+        None
+        if seen is None
+        else estimate_latent_std(replace(seen, standardized_mean=standardized_prior_mean(network.latent.prior)))
+    )
     if seen is None or found is None:
         return _searched(network) if seen is None else None
     unit = prior_std(network.latent.prior)
     found = Estimate(found.value, found.low * (1 - DRIFT_MARGIN), found.high * (1 + DRIFT_MARGIN))
-    told = f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
+    told = (
+        f"batch-norm variance behind the first layer, {len(seen.var)} channels: latents of deviation {found.value:.3g}"
+    )
     if seen.class_offsets is not None:
         told += f", after the share of {network.classes} labels"
     elif seen.class_scales is not None:
         told += f", times the vector of each of {network.classes} classes"
-    return TrainedScale(found.value / unit, found.low / unit, found.high / unit, told + _explained(found.low, found.high, network.latent.prior))
+    return TrainedScale(
+        found.value / unit,
+        found.low / unit,
+        found.high / unit,
+        told + _explained(found.low, found.high, network.latent.prior),
+    )
 
 
 def _searched(network: LoadedGenerator) -> TrainedScale | None:
@@ -66,7 +81,15 @@ def _explained(low: float, high: float, prior: str) -> str:
     """Another prior at scale 1 that has this deviation, if the declared one has not, and if that is known well enough to tell."""
     if low <= prior_std(prior) <= high or high > 2 * low:
         return ""
-    others = {"normal": "a standard normal prior", "uniform": "a uniform prior on [-1, 1]",
-              "unit": "a uniform prior on [0, 1]", "truncated": "a normal prior cut at 2"}  # fmt: skip
+    others = {
+        "normal": "a standard normal prior",
+        "uniform": "a uniform prior on [-1, 1]",
+        "unit": "a uniform prior on [0, 1]",
+        "truncated": "a normal prior cut at 2",
+    }
     fitting = [name for name in others if name != prior and low <= prior_std(name) <= high]
-    return f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_std(fitting[0]):.3f}) would explain it" if fitting else ""
+    return (
+        f"; {others[fitting[0]]} (--prior {fitting[0]}, deviation {prior_std(fitting[0]):.3f}) would explain it"
+        if fitting
+        else ""
+    )

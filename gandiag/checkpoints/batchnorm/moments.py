@@ -19,7 +19,11 @@ def sample_prior(n: int, shape: tuple[int, ...], prior: str, seed: int) -> Tenso
     if prior == "unit":
         z = torch.rand(half, *shape, generator=rng)
         return torch.cat([z, 1 - z])[:n]
-    z = 2 * torch.rand(half, *shape, generator=rng) - 1 if prior == "uniform" else torch.randn(half, *shape, generator=rng)
+    z = (
+        2 * torch.rand(half, *shape, generator=rng) - 1
+        if prior == "uniform"
+        else torch.randn(half, *shape, generator=rng)
+    )
     if prior == "truncated":
         while bool((outside := z.abs() > 2).any()):
             z[outside] = torch.randn(int(outside.sum()), generator=rng)
@@ -56,7 +60,9 @@ def module_device(module: nn.Module) -> torch.device:
 @contextlib.contextmanager
 def enable_dropout(module: nn.Module) -> Iterator[None]:
     """Dropout as in training, by a seed of our own; the modes and the global random state are put back."""
-    dropouts = [part for part in module.modules() if isinstance(part, nn.modules.dropout._DropoutNd) and not part.training]
+    dropouts = [
+        part for part in module.modules() if isinstance(part, nn.modules.dropout._DropoutNd) and not part.training
+    ]
     if not dropouts:
         yield
         return
@@ -71,7 +77,14 @@ def enable_dropout(module: nn.Module) -> Iterator[None]:
                 part.eval()
 
 
-def batchnorm_mismatch(forward: Callable[[Tensor, Tensor | None], object], module: nn.Module, z: Tensor, labels: Tensor | None, *, use_batch_stats: bool = False) -> float | None:
+def batchnorm_mismatch(
+    forward: Callable[[Tensor, Tensor | None], object],
+    module: nn.Module,
+    z: Tensor,
+    labels: Tensor | None,
+    *,
+    use_batch_stats: bool = False,
+) -> float | None:
     """Mean over batch norms of |Δmean| / sigma + |log variance ratio|, each averaged over channels; None without batch norm.
 
     z: (B, *latent). 0 is exact; below 0.15 is a correct rebuild at B = 256, of which about 0.1 is the draw's own noise in a
@@ -83,12 +96,24 @@ def batchnorm_mismatch(forward: Callable[[Tensor, Tensor | None], object], modul
     found: list[float] = []
 
     def compare(norm: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None or norm.running_var is None:
+        if (
+            not isinstance(norm, nn.modules.batchnorm._BatchNorm)
+            or norm.running_mean is None
+            or norm.running_var is None
+        ):
             return None
         found.append(moments_distance(given[0], norm.running_mean, norm.running_var))
-        return torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps) if use_batch_stats else None
+        return (
+            torch.nn.functional.batch_norm(given[0], None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            if use_batch_stats
+            else None
+        )
 
-    hooks = [part.register_forward_hook(compare) for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    hooks = [
+        part.register_forward_hook(compare)
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
     if not hooks:
         return None
     place = module_device(module)

@@ -27,11 +27,29 @@ from gandiag.interfaces import Estimate
 
 MAX_LATENTS, _FEWEST, _BUDGET = 1024, 64, 4e8  # latents; at least; multiplications of one pass, about
 MAX_MISMATCH = 0.15  # mean log ratio of the variances: with more, what stands before the norm is not what it was
-MIN_LOG_SLOPE = 0.5  # least elasticity of the variance: with less it hangs on biases and labels, and hardly on the scale
+MIN_LOG_SLOPE = (
+    0.5  # least elasticity of the variance: with less it hangs on biases and labels, and hardly on the scale
+)
 _BEHIND = 304  # samples that the statistics stand for at least: 19 batches of 16
 _MOVED = 0.1  # of the scale: weights move on, and averaged weights keep the raw ones' statistics
-_PLAIN = (nn.Linear, nn.ConvTranspose2d, nn.Embedding, nn.Flatten, nn.Unflatten, nn.Identity, nn.modules.dropout._DropoutNd,
-          nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)  # fmt: skip
+_PLAIN = (
+    nn.Linear,
+    nn.ConvTranspose2d,
+    nn.Embedding,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.Identity,
+    nn.modules.dropout._DropoutNd,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +93,16 @@ def search_latent_scale(network: LoadedGenerator) -> ScaleEstimate | None:
     spread = 1.4826 * float((found[usable] - middle).abs().median()) * 1.2533 / math.sqrt(int(usable.sum()))
     sampling = math.sqrt(2 / (_BEHIND * network.latent.dim)) / slope
     reach = 1.96 * math.hypot(spread, sampling) + _MOVED
-    return ScaleEstimate(Estimate(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)), len(found), layers)
+    return ScaleEstimate(
+        Estimate(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)), len(found), layers
+    )
 
 
 def _drawn(network: LoadedGenerator, n: int) -> tuple[Tensor, Tensor | None]:
     """Latents and labels, each latent with its mirror image under the same label."""
-    return sample_prior(n, network.latent.shape, network.latent.prior, seed=1), paired_labels(n, None if network.condition is None else network.classes or 1)
+    return sample_prior(n, network.latent.shape, network.latent.prior, seed=1), paired_labels(
+        n, None if network.condition is None else network.classes or 1
+    )
 
 
 def _received(network: LoadedGenerator, z: Tensor, labels: Tensor | None) -> tuple[BatchNorm, Tensor, int, int] | None:
@@ -97,7 +119,11 @@ def _received(network: LoadedGenerator, z: Tensor, labels: Tensor | None) -> tup
             raise StopForward
         ran.append(part)
 
-    hooks = [part.register_forward_pre_hook(watch) for part in network.module.modules() if not any(True for _ in part.children())]
+    hooks = [
+        part.register_forward_pre_hook(watch)
+        for part in network.module.modules()
+        if not any(True for _ in part.children())
+    ]
     place = module_device(network.module)
     try:
         with torch.no_grad(), enable_dropout(network.module):

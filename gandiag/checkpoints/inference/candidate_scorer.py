@@ -92,7 +92,14 @@ class ForwardCost:
         return self.macs_before + self.macs_last + _WRITTEN * self.total_values
 
     def _within(self, budget: float, most: int) -> int:
-        return max(_FEWEST, 2 * int(min(budget / max(1.0, self.macs_before + self.macs_last), _FLOATS / max(1.0, self.largest_layer), most) / 2))
+        return max(
+            _FEWEST,
+            2
+            * int(
+                min(budget / max(1.0, self.macs_before + self.macs_last), _FLOATS / max(1.0, self.largest_layer), most)
+                / 2
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,12 @@ class CandidateScorer:
         self._blueprints: dict[tuple[int, ...], SequentialSpec | None] = {initial.choices: spec}
         self._chains: dict[tuple[int, ...], SequentialGenerator] = {}
         self._found: dict[tuple[Assignment, int, bool], tuple[float, ...]] = {}
-        self._rows: dict[tuple[object, ...], tuple[float, ...]] = {}  # by the layers that a pass goes through: readings may share them
-        self._stages: dict[bool, list[CachedActivation]] = {}  # of the last pass by the batch's own statistics, and by the running ones
+        self._rows: dict[
+            tuple[object, ...], tuple[float, ...]
+        ] = {}  # by the layers that a pass goes through: readings may share them
+        self._stages: dict[
+            bool, list[CachedActivation]
+        ] = {}  # of the last pass by the batch's own statistics, and by the running ones
         chain = build_sequential_generator(spec, initial.activation, initial.eps)
         norms = [layer for layer in chain.layers if isinstance(layer, BatchNorm)]
         self.costs = estimate_costs(chain) if norms and not all(has_initial_statistics(norm) for norm in norms) else []
@@ -146,7 +157,11 @@ class CandidateScorer:
     def build(self, assignment: Assignment) -> SequentialGenerator | None:
         """The network of a reading, if it is one."""
         blueprint = self.get_spec(assignment.choices)
-        return None if blueprint is None else build_sequential_generator(blueprint, assignment.activation, assignment.eps, assignment.dropout)
+        return (
+            None
+            if blueprint is None
+            else build_sequential_generator(blueprint, assignment.activation, assignment.eps, assignment.dropout)
+        )
 
     def _set(self, reading: Assignment) -> SequentialGenerator | None:
         """The same, but one network for all readings that share their layers: valid until the next call."""
@@ -157,7 +172,9 @@ class CandidateScorer:
             self._chains[reading.choices] = made
         blueprint = self.get_spec(reading.choices)
         assert blueprint is not None
-        return set_hyperparameters(self._chains[reading.choices], blueprint, reading.activation, reading.eps, reading.dropout)
+        return set_hyperparameters(
+            self._chains[reading.choices], blueprint, reading.activation, reading.eps, reading.dropout
+        )
 
     def mismatch(self, assignment: Assignment, depth: int, *, coarse: bool = False) -> tuple[float, ...]:
         """Mismatch at each of the first `depth` norms; infinite where the reading is none. `coarse`: on few latents."""
@@ -166,10 +183,14 @@ class CandidateScorer:
             found = (math.inf,) * depth if chain is None else self._tried(chain, assignment, depth, True, coarse)
             if chain is not None and not coarse and _POOR < max(found) < math.inf:
                 found = tuple(map(min, found, self._tried(chain, assignment, depth, False, coarse)))
-            self._found[assignment, depth, coarse] = tuple(number if number == math.inf or math.isfinite(number) else 1e9 for number in found)
+            self._found[assignment, depth, coarse] = tuple(
+                number if number == math.inf or math.isfinite(number) else 1e9 for number in found
+            )
         return self._found[assignment, depth, coarse]
 
-    def _tried(self, chain: SequentialGenerator, reading: Assignment, depth: int, batch: bool, coarse: bool) -> tuple[float, ...]:
+    def _tried(
+        self, chain: SequentialGenerator, reading: Assignment, depth: int, batch: bool, coarse: bool
+    ) -> tuple[float, ...]:
         layers, last = list(chain.layers), batchnorm_indices(chain)[depth - 1]
         head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
         own = self._price(chain, reading, depth)  # other strides, larger pictures
@@ -178,7 +199,11 @@ class CandidateScorer:
         key: tuple[object, ...] = (reading.prior, reading.latent_std, n, batch, reading.layout_index, *parts[:head])
         whole = (*key, *parts[head:])
         if whole not in self._rows:
-            self.remaining_budget -= n * (own.macs_last + _WRITTEN * own.largest_layer if any(stage.key == key for stage in self._stages.get(batch, [])) else own.cost_per_sample)
+            self.remaining_budget -= n * (
+                own.macs_last + _WRITTEN * own.largest_layer
+                if any(stage.key == key for stage in self._stages.get(batch, []))
+                else own.cost_per_sample
+            )
             if self.remaining_budget < 0:
                 raise OutOfBudget
             self._rows[whole] = self._passed(layers[: last + 1], head, key, reading)
@@ -193,7 +218,9 @@ class CandidateScorer:
                 self._prices[reading.choices, depth] = self.costs[depth - 1]
         return self._prices[reading.choices, depth]
 
-    def _passed(self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Assignment) -> tuple[float, ...]:
+    def _passed(
+        self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Assignment
+    ) -> tuple[float, ...]:
         """Mismatch at the norms among `layers`, of which the last one is one; what the layer at `head` receives goes by `key`."""
         with torch.no_grad(), enable_dropout(nn.Sequential(*layers)):
             try:
@@ -207,12 +234,27 @@ class CandidateScorer:
         nor on the activation behind it."""
         (n, batch), begun = key[2:4], len(key) - len(layers)
         assert isinstance(n, int) and isinstance(batch, bool)
-        norms = [*itertools.accumulate((isinstance(layer, BatchNorm) for layer in layers), initial=0)]  # before each place
-        stages = [stage for stage in self._stages.get(batch, []) if key[: len(stage.key)] == stage.key and (stage.deterministic or len(stage.key) == len(key))
-                  and len(stage.mismatches) <= norms[min(stage.layer_index + 1, len(layers))]]  # fmt: skip
+        norms = [
+            *itertools.accumulate((isinstance(layer, BatchNorm) for layer in layers), initial=0)
+        ]  # before each place
+        stages = [
+            stage
+            for stage in self._stages.get(batch, [])
+            if key[: len(stage.key)] == stage.key
+            and (stage.deterministic or len(stage.key) == len(key))
+            and len(stage.mismatches) <= norms[min(stage.layer_index + 1, len(layers))]
+        ]
         if not stages:
             z, labels = self._drawn(reading, n)
-            stages = [CachedActivation(key[:begun], 0, self.input_layouts[reading.layout_index].combine(z, labels).reshape(n, -1, *(1, 1) * self._spatial), (), True)]
+            stages = [
+                CachedActivation(
+                    key[:begun],
+                    0,
+                    self.input_layouts[reading.layout_index].combine(z, labels).reshape(n, -1, *(1, 1) * self._spatial),
+                    (),
+                    True,
+                )
+            ]
         x, found, sure = stages[-1].x, stages[-1].mismatches, stages[-1].deterministic
         for place in range(stages[-1].layer_index, len(layers)):
             layer = layers[place]
@@ -235,7 +277,9 @@ class CandidateScorer:
         with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
             chains = [self.build(reading) for reading in pair]
             given = [self.input_layouts[reading.layout_index].combine(z, labels) for reading in pair]
-            made = [None if chain is None else chain(x).flatten(1).double() for chain, x in zip(chains, given, strict=True)]
+            made = [
+                None if chain is None else chain(x).flatten(1).double() for chain, x in zip(chains, given, strict=True)
+            ]
         if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
             return False
         return float((made[0] - made[1]).square().mean().sqrt()) <= _ALIKE * float(made[0].std())
@@ -256,7 +300,11 @@ class CandidateScorer:
         grown = []
         with torch.no_grad(), enable_dropout(nn.Sequential(*layers)):
             for scale in SCALE_GRID:
-                x = self.input_layouts[assignment.layout_index].combine(scale * z, labels).reshape(len(z), -1, *(1, 1) * self._spatial)
+                x = (
+                    self.input_layouts[assignment.layout_index]
+                    .combine(scale * z, labels)
+                    .reshape(len(z), -1, *(1, 1) * self._spatial)
+                )
                 for layer in layers:
                     x = layer(x)
                 grown.append(channel_moments(x)[1])
@@ -291,7 +339,11 @@ def estimate_costs(generator: SequentialGenerator, depth: int | None = None) -> 
                 positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
                 before, last = before + last, float(layer.weight.numel() * positions)
             elif isinstance(layer, BatchNorm):
-                found.append(ForwardCost(before, last * (min(1.0, MAX_CHANNELS / layer.num_features) if direct else 1.0), floats, numbers))
+                found.append(
+                    ForwardCost(
+                        before, last * (min(1.0, MAX_CHANNELS / layer.num_features) if direct else 1.0), floats, numbers
+                    )
+                )
             direct = isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
     return found
 

@@ -23,7 +23,9 @@ _UNUSUAL = 1.5  # a final side that nobody uses costs more than one unusual laye
 StrideSpec = tuple[int, int, int]
 
 
-def infer_strides(start_size: int, kernel_sizes: Sequence[int], image_size: int | None, fixed: Sequence[StrideSpec] = ()) -> tuple[list[StrideSpec], list[int]] | None:
+def infer_strides(
+    start_size: int, kernel_sizes: Sequence[int], image_size: int | None, fixed: Sequence[StrideSpec] = ()
+) -> tuple[list[StrideSpec], list[int]] | None:
     """The most customary geometry of each layer from side `start`, and every side that can be reached; the first layers may be `fixed`.
 
     A kernel as large as a fixed one that doubles the side most likely does it the same way. With `image_size`, the most customary
@@ -33,7 +35,9 @@ def infer_strides(start_size: int, kernel_sizes: Sequence[int], image_size: int 
     for index, kernel in enumerate(kernel_sizes):
         following: dict[int, tuple[float, list[StrideSpec]]] = {}
         for side, (cost, path) in reached.items():
-            for rank, geometry in enumerate((fixed[index],) if index < len(fixed) else _likely(kernel, kernel_sizes, fixed)):
+            for rank, geometry in enumerate(
+                (fixed[index],) if index < len(fixed) else _likely(kernel, kernel_sizes, fixed)
+            ):
                 after = transposed_conv_size(side, kernel, geometry)
                 worth = cost + 0.5 * (rank > 0) + 0.5 * rank
                 if 1 <= after <= MAX_IMAGE_SIZE and (after not in following or worth < following[after][0]):
@@ -52,13 +56,20 @@ def _likely(kernel: int, kernels: Sequence[int], fixed: Sequence[StrideSpec]) ->
     return list(dict.fromkeys([*(geometry for geometry in alike if geometry[0] > 1), *COMMON_STRIDES.get(kernel, ())]))
 
 
-def enumerate_strides(start_size: int, kernel_sizes: Sequence[int], image_size: int, candidates: Sequence[Sequence[StrideSpec]]) -> list[tuple[StrideSpec, ...]]:
+def enumerate_strides(
+    start_size: int, kernel_sizes: Sequence[int], image_size: int, candidates: Sequence[Sequence[StrideSpec]]
+) -> list[tuple[StrideSpec, ...]]:
     """Geometries of the first layers, one of each's `options`, from which the others can lead to `image_size`; the most customary first."""
     found: list[tuple[StrideSpec, ...]] = [()]
     for given in candidates:
         longer = [(*path, geometry) for path in found for geometry in given]
-        possible = [path for path in longer if (infer_strides(start_size, kernel_sizes, image_size, path) or ([], []))[0]]
-        found = sorted(possible, key=lambda path: sum(given.index(geometry) for given, geometry in zip(candidates, path, strict=False)))[:_PATHS]
+        possible = [
+            path for path in longer if (infer_strides(start_size, kernel_sizes, image_size, path) or ([], []))[0]
+        ]
+        found = sorted(
+            possible,
+            key=lambda path: sum(given.index(geometry) for given, geometry in zip(candidates, path, strict=False)),
+        )[:_PATHS]
     return found[:_WAYS]
 
 
@@ -74,7 +85,10 @@ def describe_strides(kernel_sizes: Iterable[int], stride_specs: Iterable[StrideS
     for (kernel, (stride, padding, extra)), alike in itertools.groupby(zip(kernel_sizes, stride_specs, strict=False)):
         times = len(list(alike))
         outer = f", output padding {extra}" if extra else ""
-        parts.append((f"{times} times " if times > 1 else "") + f"{kernel}x{kernel} with stride {stride}, padding {padding}{outer}")
+        parts.append(
+            (f"{times} times " if times > 1 else "")
+            + f"{kernel}x{kernel} with stride {stride}, padding {padding}{outer}"
+        )
     return "; then ".join(parts)
 
 

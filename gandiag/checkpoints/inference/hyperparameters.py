@@ -39,7 +39,9 @@ class Hyperparameter:
     def assign(self, assignment: Assignment, value: Any) -> Assignment:
         """The reading with this answer."""
         if isinstance(self.field, int):
-            return replace(assignment, choices=(*assignment.choices[: self.field], value, *assignment.choices[self.field + 1 :]))
+            return replace(
+                assignment, choices=(*assignment.choices[: self.field], value, *assignment.choices[self.field + 1 :])
+            )
         if self.field == "prior":
             return replace(assignment, prior=value, latent_std=prior_std(value))
         return replace(assignment, **{self.field: value})
@@ -51,10 +53,19 @@ class Hyperparameter:
 
 def label_position_hyperparameter(input_layouts: Sequence[InputLayout]) -> Hyperparameter:
     """Which of the ways to join the class to the latents."""
-    return Hyperparameter(LABEL_POSITION_SETTING, tuple(range(len(input_layouts))), "layout_index", 0, 0, lambda way: f"{input_layouts[way].label_position} the latents")
+    return Hyperparameter(
+        LABEL_POSITION_SETTING,
+        tuple(range(len(input_layouts))),
+        "layout_index",
+        0,
+        0,
+        lambda way: f"{input_layouts[way].label_position} the latents",
+    )
 
 
-def open_hyperparameters(spec: SequentialSpec, input_layouts: Sequence[InputLayout], config: AuditConfig, *, include_prior: bool) -> list[Hyperparameter]:
+def open_hyperparameters(
+    spec: SequentialSpec, input_layouts: Sequence[InputLayout], config: AuditConfig, *, include_prior: bool
+) -> list[Hyperparameter]:
     """Everything that flags, the file and the shapes leave open. `prior`: that and the place of the class too, as no norm behind the first layer
     shows them alone."""
     asked = [label_position_hyperparameter(input_layouts)] if include_prior and len(input_layouts) > 1 else []
@@ -65,15 +76,33 @@ def open_hyperparameters(spec: SequentialSpec, input_layouts: Sequence[InputLayo
     shown = max(1, _behind_activations(spec))
     if not spec.settings_from_file and spec.n_activations and config.activation is None:
         usual = tuple(dict.fromkeys((spec.default_activation, "relu", "leaky:0.2")))
-        asked.append(Hyperparameter("hidden activation (--activation)", usual, "activation", start, shown, extra_candidates=_FURTHER))
+        asked.append(
+            Hyperparameter(
+                "hidden activation (--activation)", usual, "activation", start, shown, extra_candidates=_FURTHER
+            )
+        )
     if not spec.settings_from_file and norms and config.bn_eps is None:
         asked.append(Hyperparameter("batch-norm eps (--bn-eps)", (1e-5, 0.8), "eps", 1, shown, "{:g}".format))
     for place, open_ in enumerate(spec.open_choices):
         answers = tuple(range(len(open_.options)))
         last = open_.first_batchnorm if open_.last_batchnorm is None else open_.last_batchnorm
-        asked.append(Hyperparameter(open_.setting, answers, place, open_.first_batchnorm, last, open_.options.__getitem__, prefer_default=open_.prefer_default))
+        asked.append(
+            Hyperparameter(
+                open_.setting,
+                answers,
+                place,
+                open_.first_batchnorm,
+                last,
+                open_.options.__getitem__,
+                prefer_default=open_.prefer_default,
+            )
+        )
     if spec.n_dropouts:
-        asked.append(Hyperparameter("dropout in training, none in use", _DROPOUTS, "dropout", start, 1, "{:g}".format, changes_output=False))
+        asked.append(
+            Hyperparameter(
+                "dropout in training, none in use", _DROPOUTS, "dropout", start, 1, "{:g}".format, changes_output=False
+            )
+        )
     return asked
 
 

@@ -14,7 +14,9 @@ from gandiag.checkpoints.state_dict import Weights
 
 LayerKind = Literal["linear", "kernel", "norm"]
 _BESIDE = re.compile(r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])")
-_EMBEDDING = re.compile(r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb")  # label_emb, embed, classEmbedding; neither ensemble nor member
+_EMBEDDING = re.compile(
+    r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb"
+)  # label_emb, embed, classEmbedding; neither ensemble nor member
 _NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -62,8 +64,14 @@ def _checked(layer: LayerWeights) -> LayerWeights:
         if leaf == "num_batches_tracked" and tensor.numel() == 1:
             continue
         own = layer.kind != "norm" and leaf == "weight"
-        if not tensor.is_floating_point() or tensor.numel() == 0 or (not own and (tensor.ndim != 1 or len(tensor) not in widths)):
-            raise ArchitectureMismatch(f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.weight_key} {layer.shape}")
+        if (
+            not tensor.is_floating_point()
+            or tensor.numel() == 0
+            or (not own and (tensor.ndim != 1 or len(tensor) not in widths))
+        ):
+            raise ArchitectureMismatch(
+                f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.weight_key} {layer.shape}"
+            )
     return layer
 
 
@@ -73,14 +81,18 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
         return "norm"
     weight = tensors.get("weight")
     if weight is None or leaves - {"weight", "bias"}:
-        raise ArchitectureMismatch(f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does")
+        raise ArchitectureMismatch(
+            f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does"
+        )
     if weight.ndim == 2 and not any(map(is_embedding_name, name.split("."))):
         return "linear"
     if weight.ndim == 4:
         return "kernel"
     if weight.ndim == 2:
         raise ArchitectureMismatch(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
-    raise ArchitectureMismatch(f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer")
+    raise ArchitectureMismatch(
+        f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer"
+    )
 
 
 def is_embedding_name(name: str) -> bool:
@@ -94,7 +106,11 @@ def count_modules_between(layers: list[LayerWeights], module_names: tuple[str, .
     Numbered neighbours say it by themselves (main.1, main.3: one module between); `_metadata` says it inside nested
     blocks and after the last layer. Modules registered by name (self.relu) tell nothing about when they run.
     """
-    leaves = None if module_names is None else [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
+    leaves = (
+        None
+        if module_names is None
+        else [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
+    )
     found = [_between(first, second, leaves) for first, second in itertools.pairwise(layers)]
     last = layers[-1].name
     return [*found, None if leaves is None or last not in leaves or not _numbered(last) else _after(last, leaves)]
@@ -117,7 +133,11 @@ def _between(first: LayerWeights, second: LayerWeights, leaves: list[str] | None
 def _after(last: str, leaves: list[str]) -> int:
     head = last.split(".")[0]
     # In a Sequential at the top level ("0", "2") every numbered module belongs to it; else those under the same name.
-    inside = [name for name in leaves[leaves.index(last) + 1 :] if _numbered(name) and (head.isdigit() or name.split(".")[0] == head)]
+    inside = [
+        name
+        for name in leaves[leaves.index(last) + 1 :]
+        if _numbered(name) and (head.isdigit() or name.split(".")[0] == head)
+    ]
     return len(inside)
 
 

@@ -31,14 +31,24 @@ class BeamState:
     alternatives: dict[tuple[str, Any], tuple[Assignment, frozenset[str]]] = field(default_factory=dict)
 
 
-def beam_search(scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment) -> tuple[Assignment, Mapping[str, CandidateScores]]:
+def beam_search(
+    scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment
+) -> tuple[Assignment, Mapping[str, CandidateScores]]:
     """The best reading, and per question the mismatch of each answer; no answers where no norm can see the question."""
     swept = _sweep(scorer, hyperparameters, initial)
     best = swept.best
     for left in reversed(range(_ROUNDS)):
-        tables = {question.setting: _table(scorer, hyperparameters, question, best, swept) for question in hyperparameters}
+        tables = {
+            question.setting: _table(scorer, hyperparameters, question, best, swept) for question in hyperparameters
+        }
         better = [min(table.values(), key=_score) for table in tables.values() if table]
-        gains = [(score / own, other) for (score, other), own in zip(better, (_own(table, best) for table in tables.values() if table), strict=True) if own > 0]
+        gains = [
+            (score / own, other)
+            for (score, other), own in zip(
+                better, (_own(table, best) for table in tables.values() if table), strict=True
+            )
+            if own > 0
+        ]
         gain, other = min(gains, key=lambda found: found[0], default=(1.0, best))
         if not left or gain >= 1 or other == best:
             break
@@ -87,7 +97,9 @@ def _grown(fresh: list[Hyperparameter], start: Assignment) -> list[Assignment]:
     return made
 
 
-def _table(trial: CandidateScorer, asked: list[Hyperparameter], question: Hyperparameter, best: Assignment, swept: BeamState) -> CandidateScores:
+def _table(
+    trial: CandidateScorer, asked: list[Hyperparameter], question: Hyperparameter, best: Assignment, swept: BeamState
+) -> CandidateScores:
     """Every answer at its best: with the rest as in the best reading, or as in the best one of the sweep that had it."""
     answers = (*question.candidates, *question.extra_candidates)
     tried = {(answer, 0): question.assign(best, answer) for answer in answers}
@@ -113,4 +125,7 @@ def _scored(trial: CandidateScorer, readings: Mapping[Any, Assignment], question
     seen = [norm for norm in informative_layers(rows.values()) if norm >= question.first_batchnorm]
     if not seen:
         return {}
-    return {name: (sum(row[at] for at in seen) / len(seen) if math.isfinite(row[0]) else math.inf, readings[name]) for name, row in rows.items()}
+    return {
+        name: (sum(row[at] for at in seen) / len(seen) if math.isfinite(row[0]) else math.inf, readings[name])
+        for name, row in rows.items()
+    }

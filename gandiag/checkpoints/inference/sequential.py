@@ -97,7 +97,9 @@ def format_module_strides(module: nn.Module) -> tuple[str, ...]:
     return tuple(format_stride((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
 
 
-def build_sequential_generator(spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0) -> SequentialGenerator:
+def build_sequential_generator(
+    spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0
+) -> SequentialGenerator:
     """The network of a blueprint in eval mode, every weight used and of the right shape. NotThis names what disagrees."""
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
@@ -116,7 +118,9 @@ def build_sequential_generator(spec: SequentialSpec, activation: str, eps: float
     return SequentialGenerator(layers, inputs, spec.output.shape).eval().requires_grad_(False)
 
 
-def set_hyperparameters(generator: SequentialGenerator, spec: SequentialSpec, activation: str, eps: float, dropout: float) -> SequentialGenerator:
+def set_hyperparameters(
+    generator: SequentialGenerator, spec: SequentialSpec, activation: str, eps: float, dropout: float
+) -> SequentialGenerator:
     """The blueprint's own chain, changed in place to another activation, eps and dropout; its weights stay where they are."""
     for place, step in enumerate(spec.layer_specs):
         if step.kind == "dropout":
@@ -159,8 +163,16 @@ def _module(step: LayerSpec, activation: str, eps: float) -> nn.Module:
 
 
 HIDDEN_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": nn.GELU, "elu": nn.ELU, "selu": nn.SELU,
-    "silu": nn.SiLU, "swish": nn.SiLU, "softplus": nn.Softplus, "none": nn.Identity,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "softplus": nn.Softplus,
+    "none": nn.Identity,
 }
 
 
@@ -185,6 +197,7 @@ def make_output_activation(name: str) -> nn.Module:
 
 # layers to modules
 
+
 def linear_layer_spec(layer: LayerWeights) -> LayerSpec:
     out, inputs = layer.shape
     return LayerSpec("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
@@ -194,23 +207,37 @@ def batchnorm_layer_spec(layer: LayerWeights, spatial: bool, *, keep_default_eps
     """`ordinary`: this norm keeps the usual eps where the others have the mistaken 0.8."""
     make = nn.BatchNorm2d if spatial else nn.BatchNorm1d
     affine = "weight" in layer.tensors
-    return LayerSpec("layer", layer, lambda eps: make(layer.shape[0], eps=1e-5 if keep_default_eps and eps == 0.8 else eps, affine=affine))
+    return LayerSpec(
+        "layer",
+        layer,
+        lambda eps: make(layer.shape[0], eps=1e-5 if keep_default_eps and eps == 0.8 else eps, affine=affine),
+    )
 
 
 def conv_layer_spec(layer: LayerWeights) -> LayerSpec:
     out, inputs, kernel, _ = layer.shape
-    return LayerSpec("layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors))
+    return LayerSpec(
+        "layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors)
+    )
 
 
 def upsample_layer_spec(mode: str) -> LayerSpec:
     """Doubling of the side: "nearest" or "bilinear"; "pixel-shuffle" or "depth-to-space", which take four channels for one."""
     if mode in PIXEL_SHUFFLE_MODES:
-        return LayerSpec("upsample", None, lambda eps: nn.PixelShuffle(2) if mode == PIXEL_SHUFFLE_MODES[0] else DepthToSpace())
-    return LayerSpec("upsample", None, lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None))
+        return LayerSpec(
+            "upsample", None, lambda eps: nn.PixelShuffle(2) if mode == PIXEL_SHUFFLE_MODES[0] else DepthToSpace()
+        )
+    return LayerSpec(
+        "upsample",
+        None,
+        lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None),
+    )
 
 
 def transposed_conv_layer_spec(layer: LayerWeights, stride_spec: tuple[int, int, int]) -> LayerSpec:
     inputs, out, kernel, _ = layer.shape
     stride, padding, extra = stride_spec
     bias = "bias" in layer.tensors
-    return LayerSpec("layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias))
+    return LayerSpec(
+        "layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias)
+    )

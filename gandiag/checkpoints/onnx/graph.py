@@ -18,12 +18,54 @@ from pathlib import Path
 from gandiag.errors import LoadError
 from gandiag.protobuf import decode_integers, decode_text, iter_fields, require_message
 
-_ITEM = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2, 17: 1, 18: 1, 19: 1, 20: 1}
-DTYPE_NAMES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool", 10: "float16", 11: "float64",
-         12: "uint32", 13: "uint64", 16: "bfloat16"}  # fmt: skip
+_ITEM = {
+    1: 4,
+    2: 1,
+    3: 1,
+    4: 2,
+    5: 2,
+    6: 4,
+    7: 8,
+    9: 1,
+    10: 2,
+    11: 8,
+    12: 4,
+    13: 8,
+    14: 8,
+    15: 16,
+    16: 2,
+    17: 1,
+    18: 1,
+    19: 1,
+    20: 1,
+}
+DTYPE_NAMES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    16: "bfloat16",
+}
 _BUILT_IN = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _DEPTH = 32
-_THROUGH = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")  # what may stand behind the last activation
+_THROUGH = (
+    "Identity",
+    "Cast",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+)  # what may stand behind the last activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +84,9 @@ class OnnxGraph:
     inputs: list[ValueInfo] = field(default_factory=list)
     outputs: list[ValueInfo] = field(default_factory=list)
     operator_counts: Counter[str] = field(default_factory=Counter)
-    nodes: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)  # (operator, inputs, outputs) of the main graph
+    nodes: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(
+        default_factory=list
+    )  # (operator, inputs, outputs) of the main graph
     tensor_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     external_files: set[str] = field(default_factory=set)
@@ -77,11 +121,16 @@ def read_onnx_graph(path: Path) -> OnnxGraph:
     """The graph of a file. LoadError where it is damaged, or would read what is not its own."""
     graph, used, local = OnnxGraph(), set[str](), set[str]()
     with path.open("rb") as stream:
-        whole = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last slice: an error's frames may hold one
+        whole = mmap.mmap(
+            stream.fileno(), 0, access=mmap.ACCESS_READ
+        )  # closed with its last slice: an error's frames may hold one
         try:
             _model(memoryview(whole), graph, used, local)
         except (ValueError, IndexError, UnicodeDecodeError, RecursionError) as wrong:
-            raise LoadError(f"{path.name} is a damaged ONNX file: {str(wrong)[:80]}", "export it again, or copy it again and compare the sizes") from None
+            raise LoadError(
+                f"{path.name} is a damaged ONNX file: {str(wrong)[:80]}",
+                "export it again, or copy it again and compare the sizes",
+            ) from None
     strange = sorted(used - local - set(_BUILT_IN))
     if strange:
         what = f"{path.name} uses operators of somebody's own ({', '.join(map(_shown, strange[:3]))}), which only their library could run"
@@ -95,11 +144,16 @@ def _demand_beside(path: Path, name: str) -> None:
     """Numbers kept in another file: a plain file of that name in the same folder, and nothing else."""
     hint = "export it into one file: torch.onnx.export(..., external_data=False)"
     if not name or name in (".", "..") or any(character in name for character in "/\\:\0"):
-        raise LoadError(f"{path.name} wants to read {_shown(name)!r}, which is outside its folder: malformed or hostile", hint)
+        raise LoadError(
+            f"{path.name} wants to read {_shown(name)!r}, which is outside its folder: malformed or hostile", hint
+        )
     try:
         mode = os.lstat(path.parent / name).st_mode
     except OSError:
-        raise LoadError(f"{path.name} keeps its numbers in {_shown(name)!r}, which is not beside it", f"copy {_shown(name)} into the same folder") from None
+        raise LoadError(
+            f"{path.name} keeps its numbers in {_shown(name)!r}, which is not beside it",
+            f"copy {_shown(name)} into the same folder",
+        ) from None
     if not stat.S_ISREG(mode):
         raise LoadError(f"{path.name} keeps its numbers in {_shown(name)!r}, which is a link or no file: refused", hint)
 
@@ -109,6 +163,7 @@ def _shown(text: str) -> str:
 
 
 # the messages
+
 
 def _model(view: memoryview, graph: OnnxGraph, used: set[str], local: set[str]) -> None:
     for number, value in iter_fields(view):
@@ -122,7 +177,9 @@ def _model(view: memoryview, graph: OnnxGraph, used: set[str], local: set[str]) 
             graph.producer = _shown(decode_text(value))
         elif number == 14:
             pair = dict(iter_fields(require_message(value)))
-            graph.metadata[_shown(decode_text(pair.get(1, memoryview(b""))))] = _shown(decode_text(pair.get(2, memoryview(b""))))
+            graph.metadata[_shown(decode_text(pair.get(1, memoryview(b""))))] = _shown(
+                decode_text(pair.get(2, memoryview(b"")))
+            )
         elif number == 20:
             raise ValueError("it holds a training program")
         elif number == 25:
@@ -228,12 +285,20 @@ def _value(view: memoryview) -> ValueInfo:
                     if what == 1:
                         dtype = DTYPE_NAMES.get(int(entry) if isinstance(entry, int) else 0, "unknown")
                     elif what == 2:
-                        dims = [_dim(require_message(dim)) for tag, dim in iter_fields(require_message(entry)) if tag == 1]
+                        dims = [
+                            _dim(require_message(dim)) for tag, dim in iter_fields(require_message(entry)) if tag == 1
+                        ]
     return ValueInfo(name, dtype, tuple(dims))
 
 
 def _dim(view: memoryview) -> int | str:
     found: int | str = ""
     for number, value in iter_fields(view):
-        found = int(value) if number == 1 and isinstance(value, int) else _shown(decode_text(value)) if number == 2 else found
+        found = (
+            int(value)
+            if number == 1 and isinstance(value, int)
+            else _shown(decode_text(value))
+            if number == 2
+            else found
+        )
     return found

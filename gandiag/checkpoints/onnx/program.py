@@ -60,7 +60,9 @@ class OnnxProgram:
 
     def build_generator(self, config: AuditConfig, name: str, *, inspect_only: bool) -> RebuiltGenerator:
         if not self.graph.outputs:
-            raise LoadError(f"{name} is an ONNX graph without outputs", "check it with onnx.checker, or export it again")
+            raise LoadError(
+                f"{name} is an ONNX graph without outputs", "check it with onnx.checker, or export it again"
+            )
         feeds = parse_graph_inputs(self.graph, name)
         latent, said = infer_latent(feeds.latent, config, name)
         require_valid_shape((feeds.batch_size or 1, *latent.shape), "batches of latents", name)
@@ -72,7 +74,15 @@ class OnnxProgram:
             shape, span = tuple(made.shape[1:]), (float(made.min()), float(made.max()))
         require_valid_shape(shape, "outputs", name)
         output, module.channels_last, module.divisor, shown = infer_output(self.graph, shape, span, config)
-        return RebuiltGenerator("ONNX graph", module, latent, output, classes, condition, (*said, *told, *shown, *list_graph_assumptions(self.graph, feeds)))
+        return RebuiltGenerator(
+            "ONNX graph",
+            module,
+            latent,
+            output,
+            classes,
+            condition,
+            (*said, *told, *shown, *list_graph_assumptions(self.graph, feeds)),
+        )
 
 
 class OnnxModule(nn.Module):
@@ -92,7 +102,10 @@ class OnnxModule(nn.Module):
         if z.requires_grad and torch.is_grad_enabled():
             raise OutputError("an ONNX graph has no gradients", "audit the state dict, where this measurement matters")
         step = self.inputs.batch_size or max(1, len(z))
-        parts = [self._part(z[start : start + step], None if labels is None else labels[start : start + step], step) for start in range(0, len(z), step)]
+        parts = [
+            self._part(z[start : start + step], None if labels is None else labels[start : start + step], step)
+            for start in range(0, len(z), step)
+        ]
         made = torch.cat(parts) if parts else torch.empty(0)
         made = made.movedim(-1, 1) if self.channels_last else made
         return made / self.divisor if self.divisor != 1 else made
@@ -105,8 +118,14 @@ class OnnxModule(nn.Module):
             value = self.inputs.label
             given = labels.detach().cpu()[rows]
             feed[value.name] = given.numpy().astype(INTEGER_DTYPES.get(value.dtype) or FLOAT_DTYPES[value.dtype])
-            feed[value.name] = feed[value.name][:, None] if value.dtype in INTEGER_DTYPES and len(value.dims) == 2 else feed[value.name]
-        feed |= {value.name: np.ones([1] * len(value.dims), FLOAT_DTYPES[value.dtype]) for value in self.inputs.constants}
+            feed[value.name] = (
+                feed[value.name][:, None]
+                if value.dtype in INTEGER_DTYPES and len(value.dims) == 2
+                else feed[value.name]
+            )
+        feed |= {
+            value.name: np.ones([1] * len(value.dims), FLOAT_DTYPES[value.dtype]) for value in self.inputs.constants
+        }
         return torch.from_numpy(np.asarray(self.run_session(feed), dtype=np.float32))[: len(z)]
 
     def run_session(self, input_arrays: dict[str, Any]) -> Any:
@@ -122,16 +141,30 @@ class OnnxModule(nn.Module):
 
 # the runtime
 
+
 def _session(path: Path, name: str) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
-    options.log_severity_level, options.inter_op_num_threads, options.intra_op_num_threads = 4, 1, torch.get_num_threads()
+    options.log_severity_level, options.inter_op_num_threads, options.intra_op_num_threads = (
+        4,
+        1,
+        torch.get_num_threads(),
+    )
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
+        return runtime.InferenceSession(
+            os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
     except Exception as wrong:  # the runtime's own classes, each with a long text
-        first = str(wrong).strip().splitlines()[0].rpartition(" : ")[2][:160] if str(wrong).strip() else type(wrong).__name__
-        raise LoadError(f"{name} is an ONNX graph that onnxruntime does not take: {first}", "check it with onnx.checker, or export it again") from None
+        first = (
+            str(wrong).strip().splitlines()[0].rpartition(" : ")[2][:160]
+            if str(wrong).strip()
+            else type(wrong).__name__
+        )
+        raise LoadError(
+            f"{name} is an ONNX graph that onnxruntime does not take: {first}",
+            "check it with onnx.checker, or export it again",
+        ) from None
 
 
 @cache
@@ -140,11 +173,17 @@ def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise LoadError("an ONNX graph needs onnxruntime, which is not installed", "pip install 'gandiag[onnx]'") from None
+        raise LoadError(
+            "an ONNX graph needs onnxruntime, which is not installed", "pip install 'gandiag[onnx]'"
+        ) from None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 33
-    place = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
     with contextlib.suppress(Exception):  # somebody else in this process has set one already
-        onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": memory // 2, "arena_extend_strategy": 1}))
+        onnxruntime.create_and_register_allocator(
+            place, onnxruntime.OrtArenaCfg({"max_mem": memory // 2, "arena_extend_strategy": 1})
+        )
     return onnxruntime
 
 
@@ -152,7 +191,9 @@ def _tried(module: OnnxModule, latent: LatentSpec, classes: int | None, name: st
     """Two samples, within a minute. LoadError with the runtime's complaint."""
     z = torch.randn(_TRIAL, *latent.shape, generator=torch.Generator().manual_seed(3))
     labels = None if classes is None else torch.arange(_TRIAL) % classes
-    labels = labels if module.condition != "onehot" or labels is None else torch.nn.functional.one_hot(labels, classes or -1)
+    labels = (
+        labels if module.condition != "onehot" or labels is None else torch.nn.functional.one_hot(labels, classes or -1)
+    )
     options = _runtime().RunOptions()
     timer = threading.Timer(_PATIENCE, lambda: setattr(options, "terminate", True))
     timer.daemon = True
@@ -171,5 +212,8 @@ def _tried(module: OnnxModule, latent: LatentSpec, classes: int | None, name: st
         timer.cancel()
         module.run_options = None
     if made.ndim < 2 or len(made) != _TRIAL:
-        raise LoadError(f"{name} gives {tuple(made.shape)} for {_TRIAL} latents, not one sample each", "export it with a batch axis first")
+        raise LoadError(
+            f"{name} gives {tuple(made.shape)} for {_TRIAL} latents, not one sample each",
+            "export it with a batch axis first",
+        )
     return made

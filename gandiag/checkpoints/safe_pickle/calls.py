@@ -25,10 +25,20 @@ from gandiag.checkpoints.safe_pickle.nodes import (
 from gandiag.errors import LoadError
 
 STORAGE_DTYPES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16", "LongStorage": "int64",
-    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
-}  # fmt: skip
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+}
 # Data, not code: what torch.save writes for tensors and standard layers, training arguments, numpy numbers.
 DATA_GLOBALS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(cuda\.)?\w+Storage|torch\.storage\.(UntypedStorage|TypedStorage|_load_from_bytes)"
@@ -39,7 +49,20 @@ DATA_GLOBALS = re.compile(
     r"|numpy\.(_core|core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.(ndarray|dtype|float\d+|u?int\d+|bool_)|numpy\.dtypes\.\w+"
 )
 _CALLS = 40
-_NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}
+_NUMBERS = {
+    "f8": "d",
+    "f4": "f",
+    "f2": "e",
+    "i8": "q",
+    "i4": "i",
+    "i2": "h",
+    "i1": "b",
+    "u8": "Q",
+    "u4": "I",
+    "u2": "H",
+    "u1": "B",
+    "b1": "?",
+}
 
 
 class UnsupportedCallError(Exception):
@@ -83,7 +106,9 @@ def describe_sources(sources: dict[str, dict[str, None]]) -> list[str]:
     for text, classes in sources.items():
         mark, names = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12], list(classes)
         more = f" and {len(names) - 6} more classes" if len(names) > 6 else ""
-        said.append(f"carries source text ({len(text):,} characters, sha256 {mark}…) for {', '.join(names[:6])}{more}, which unpickling would run")
+        said.append(
+            f"carries source text ({len(text):,} characters, sha256 {mark}…) for {', '.join(names[:6])}{more}, which unpickling would run"
+        )
     return said
 
 
@@ -97,8 +122,13 @@ def _brief(value: Any) -> str:
 
 # tensors
 
+
 def _sizes(given: Any) -> tuple[int, ...]:
-    if not isinstance(given, (tuple, list)) or len(given) > 64 or not all(type(size) is int and 0 <= size < 2**62 for size in given):
+    if (
+        not isinstance(given, (tuple, list))
+        or len(given) > 64
+        or not all(type(size) is int and 0 <= size < 2**62 for size in given)
+    ):
         raise UnsupportedCallError
     return tuple(given)
 
@@ -150,6 +180,7 @@ def _nested(machine: Any, args: tuple[Any, ...]) -> Any:
 
 # numpy
 
+
 def _dtype(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
     """numpy.dtype("f4", False, True): a scalar type, whose byte order BUILD may still set (it is little everywhere we know)."""
     if not isinstance(args[0], str) or len(args[0]) > 8:
@@ -177,6 +208,7 @@ def _scalar(machine: Any, args: tuple[Any, ...]) -> Any:
 
 # containers and text
 
+
 def _table(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
     def make(machine: Any, args: tuple[Any, ...]) -> DictNode:
         entries = next((entry for entry in args if isinstance(entry, (dict, list, tuple))), ())
@@ -193,7 +225,11 @@ def _set_of(machine: Any, args: tuple[Any, ...]) -> Any:
 def _encode(machine: Any, args: tuple[Any, ...]) -> bytes:
     """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
     text = args[0]
-    if not isinstance(text, str) or len(args) > 2 or (len(args) == 2 and args[1] not in ("latin1", "latin-1", "utf-8", "utf8", "ascii")):
+    if (
+        not isinstance(text, str)
+        or len(args) > 2
+        or (len(args) == 2 and args[1] not in ("latin1", "latin-1", "utf-8", "utf8", "ascii"))
+    ):
         raise UnsupportedCallError
     machine.budget.use_bytes(len(text))
     return text.encode(args[1] if len(args) == 2 else "utf-8")
@@ -208,8 +244,10 @@ def _bytes(machine: Any, args: tuple[Any, ...]) -> bytes:
 def _allocator(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
     def refuse(machine: Any, args: tuple[Any, ...]) -> Any:
         if any(type(entry) is int and entry > 4096 for entry in args):
-            raise LoadError(f"the pickle in this file calls {name}, which reserves memory that the file does not have: malformed or hostile",
-                            "save it again as a state dict")
+            raise LoadError(
+                f"the pickle in this file calls {name}, which reserves memory that the file does not have: malformed or hostile",
+                "save it again as a state dict",
+            )
         raise UnsupportedCallError
 
     return refuse
@@ -246,10 +284,23 @@ _KNOWN: dict[str, Callable[[Any, tuple[Any, ...]], Any]] = {
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")},
     "numpy.dtype": _dtype,
-    **{name: _table(name) for name in ("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "argparse.Namespace")},
-    **{f"{module}.{name}": make for module in ("builtins", "__builtin__") for name, make in (("dict", _table("dict")), ("set", _set_of), ("bytes", _bytes))},
+    **{
+        name: _table(name)
+        for name in ("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "argparse.Namespace")
+    },
+    **{
+        f"{module}.{name}": make
+        for module in ("builtins", "__builtin__")
+        for name, make in (("dict", _table("dict")), ("set", _set_of), ("bytes", _bytes))
+    },
     "_codecs.encode": _encode,
-    **{name: _allocator(name) for name in ("builtins.bytearray", "__builtin__.bytearray", "torch.Tensor", "torch.FloatTensor")},
+    **{
+        name: _allocator(name)
+        for name in ("builtins.bytearray", "__builtin__.bytearray", "torch.Tensor", "torch.FloatTensor")
+    },
     **{f"{module}._reconstructor": _reconstructor for module in ("copyreg", "copy_reg")},
-    **{f"pathlib.{name}": lambda machine, args: "/".join(str(part)[:200] for part in args) for name in ("PosixPath", "Path", "WindowsPath", "PurePosixPath")},
+    **{
+        f"pathlib.{name}": lambda machine, args: "/".join(str(part)[:200] for part in args)
+        for name in ("PosixPath", "Path", "WindowsPath", "PurePosixPath")
+    },
 }

@@ -44,7 +44,10 @@ class ParseBudget:
     def use_bytes(self, count: int) -> None:
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise LoadError(f"the pickle in this file makes more than {MAX_MEMORY_BYTES >> 20} MiB of text and numbers: malformed or hostile", "save the weights alone")
+            raise LoadError(
+                f"the pickle in this file makes more than {MAX_MEMORY_BYTES >> 20} MiB of text and numbers: malformed or hostile",
+                "save the weights alone",
+            )
 
 
 class PickleMachine:
@@ -53,9 +56,22 @@ class PickleMachine:
     `persistent` resolves what torch keeps outside the pickle, `nested` reads a torch file that stands inside it as bytes.
     """
 
-    def __init__(self, stream: Any, buffer: Any, budget: ParseBudget, *, persistent_load: Callable[[Any], Any] | None = None,
-                 load_nested: Callable[[Any], Any] | None = None) -> None:  # fmt: skip
-        self.stream, self.buffer, self.budget, self.persistent_load, self.load_nested = stream, buffer, budget, persistent_load, load_nested
+    def __init__(
+        self,
+        stream: Any,
+        buffer: Any,
+        budget: ParseBudget,
+        *,
+        persistent_load: Callable[[Any], Any] | None = None,
+        load_nested: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.stream, self.buffer, self.budget, self.persistent_load, self.load_nested = (
+            stream,
+            buffer,
+            budget,
+            persistent_load,
+            load_nested,
+        )
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -69,7 +85,10 @@ class PickleMachine:
                 raise CorruptPickleError("it ends early" if not code else f"unknown opcode {code.hex()}")
             budget.steps_left -= 1
             if budget.steps_left < 0:
-                raise LoadError(f"the pickle in this file has more than {MAX_STEPS:,} steps: too long, or hostile", "save the weights alone")
+                raise LoadError(
+                    f"the pickle in this file has more than {MAX_STEPS:,} steps: too long, or hostile",
+                    "save the weights alone",
+                )
             decode, act, name = found
             if decode is None:
                 if act is None:
@@ -80,7 +99,10 @@ class PickleMachine:
             if isinstance(argument, (str, bytes)) or (type(argument) is int and argument > 2**64):
                 budget.use_bytes(len(argument) if not isinstance(argument, int) else argument.bit_length() >> 3)
             if act is None:
-                raise LoadError(f"the pickle in this file uses {UNSUPPORTED_OPCODES.get(name, name)}, which no checkpoint writer does", "do not load it")
+                raise LoadError(
+                    f"the pickle in this file uses {UNSUPPORTED_OPCODES.get(name, name)}, which no checkpoint writer does",
+                    "do not load it",
+                )
             act(self, argument)
 
     def read_bytes(self, length_bytes: int) -> Any:
@@ -88,7 +110,9 @@ class PickleMachine:
         count = int.from_bytes(self.stream.read(length_bytes), "little")
         start = self.stream.tell()
         if start + count > len(self.buffer):
-            raise CorruptPickleError(f"{count} bytes expected at {start}, where {max(0, len(self.buffer) - start)} are left")
+            raise CorruptPickleError(
+                f"{count} bytes expected at {start}, where {max(0, len(self.buffer) - start)} are left"
+            )
         if count >= MIN_SLICE_BYTES:
             self.stream.seek(start + count)
             return FileSlice(self.buffer, start, count)
@@ -106,7 +130,10 @@ class PickleMachine:
 
     def put_memo(self, index: int) -> None:
         if not 0 <= index <= self.budget.file_size:
-            raise LoadError(f"the pickle in this file uses memo index {index} in {self.budget.file_size} bytes: malformed or hostile", "do not load it")
+            raise LoadError(
+                f"the pickle in this file uses memo index {index} in {self.budget.file_size} bytes: malformed or hostile",
+                "do not load it",
+            )
         self.memo[index] = self.stack[-1]
 
     def make_global(self, module: Any, name: Any) -> GlobalRef:

@@ -58,10 +58,24 @@ def parse_module(record: Any, depth: int = 0) -> ModuleNode | None:
     buffers = buffers if isinstance(buffers, dict) else {}
     left_out = attributes.get("_non_persistent_buffers_set")
     kept = {name: entry for name, entry in buffers.items() if not (isinstance(left_out, set) and name in left_out)}
-    tensors = {name: entry for name, entry in {**parameters, **kept}.items() if isinstance(name, str) and isinstance(entry, LazyTensor)}
-    children = {name: child for name, entry in inside.items() if isinstance(name, str) and (child := parse_module(entry, depth + 1)) is not None}
-    said = {name: entry for name, entry in attributes.items() if isinstance(name, str)}  # a pickle's keys may be anything
-    settings = {name: entry for name, entry in said.items() if not name.startswith("_") or name in ("_init_args", "_init_kwargs")}
+    tensors = {
+        name: entry
+        for name, entry in {**parameters, **kept}.items()
+        if isinstance(name, str) and isinstance(entry, LazyTensor)
+    }
+    children = {
+        name: child
+        for name, entry in inside.items()
+        if isinstance(name, str) and (child := parse_module(entry, depth + 1)) is not None
+    }
+    said = {
+        name: entry for name, entry in attributes.items() if isinstance(name, str)
+    }  # a pickle's keys may be anything
+    settings = {
+        name: entry
+        for name, entry in said.items()
+        if not name.startswith("_") or name in ("_init_args", "_init_kwargs")
+    }
     return ModuleNode(cls, tensors, children, settings, source)
 
 
@@ -79,7 +93,11 @@ def to_json_value(value: Any, depth: int = 0) -> Any:
     if depth < 3 and isinstance(value, (list, tuple)) and len(value) <= 64:
         return [to_json_value(entry, depth + 1) for entry in value]
     if depth < 3 and isinstance(value, dict) and len(value) <= 64:
-        return {str(key)[:80]: to_json_value(entry, depth + 1) for key, entry in value.items() if isinstance(key, (str, int))}
+        return {
+            str(key)[:80]: to_json_value(entry, depth + 1)
+            for key, entry in value.items()
+            if isinstance(key, (str, int))
+        }
     return None
 
 

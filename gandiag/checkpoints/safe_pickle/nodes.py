@@ -1,9 +1,9 @@
 """What an inert reading is made of: names that were not imported, objects that were not built, tensors that were not read. Torch-free.
 
-    Name     a class or function that the pickle names
-    Made     what a call would have returned: who, with which arguments, state and items
-    Table    a dictionary of a class that is only a dictionary (OrderedDict, defaultdict, Namespace …), with its state
-    Blob     bytes of the file, by place; Storage, Lazy and Array say how to read them
+Name     a class or function that the pickle names
+Made     what a call would have returned: who, with which arguments, state and items
+Table    a dictionary of a class that is only a dictionary (OrderedDict, defaultdict, Namespace …), with its state
+Blob     bytes of the file, by place; Storage, Lazy and Array say how to read them
 """
 
 from __future__ import annotations
@@ -15,9 +15,24 @@ from typing import Any
 from gandiag.errors import LoadError
 
 ITEMSIZE = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
-    "complex64": 8, "complex128": 16, "uint16": 2, "uint32": 4, "uint64": 8, "float8_e4m3fn": 1, "float8_e5m2": 1,
-}  # fmt: skip
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "complex64": 8,
+    "complex128": 16,
+    "uint16": 2,
+    "uint32": 4,
+    "uint64": 8,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
 
 
 class CorruptPickleError(Exception):
@@ -136,8 +151,16 @@ class LazyTensor:
             return f"has the type {self.dtype[:40]}, which gandiag does not read"
         if self.storage.nbytes > stored or self.nbytes > stored:
             return f"claims {format_bytes(max(self.storage.nbytes, self.nbytes))} but stores {format_bytes(stored)}"
-        last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True)) if self.numel() else 0
-        return f"reaches beyond the {format_bytes(stored)} that are stored for it" if (last + 1) * item > stored and self.numel() else ""
+        last = (
+            self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+            if self.numel()
+            else 0
+        )
+        return (
+            f"reaches beyond the {format_bytes(stored)} that are stored for it"
+            if (last + 1) * item > stored and self.numel()
+            else ""
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -169,9 +192,20 @@ def list_children(node: Any) -> list[tuple[str, Any]]:
     if isinstance(node, (list, tuple)):
         return [(str(index), value) for index, value in enumerate(node)]
     if isinstance(node, ObjectNode):
-        arguments = [(f"({index})", value) for index, value in enumerate(node.args)] if isinstance(node.args, tuple) else []
-        states = [(format_key(key), value) for state in node.states for key, value in (state.items() if isinstance(state, dict) else [("state", state)])]
-        return [*arguments, *states, *((str(index), value) for index, value in enumerate(node.list_items)), *((format_key(key), value) for key, value in node.dict_items)]
+        arguments = (
+            [(f"({index})", value) for index, value in enumerate(node.args)] if isinstance(node.args, tuple) else []
+        )
+        states = [
+            (format_key(key), value)
+            for state in node.states
+            for key, value in (state.items() if isinstance(state, dict) else [("state", state)])
+        ]
+        return [
+            *arguments,
+            *states,
+            *((str(index), value) for index, value in enumerate(node.list_items)),
+            *((format_key(key), value) for key, value in node.dict_items),
+        ]
     return []
 
 
@@ -179,7 +213,13 @@ def format_key(key: Any) -> str:
     """A key as text: other objects by their class."""
     if isinstance(key, (str, float, bool)) or (isinstance(key, int) and abs(key) < 10**18):
         return str(key)
-    return key.full_name if isinstance(key, GlobalRef) else key.full_name if isinstance(key, ObjectNode) else type(key).__name__
+    return (
+        key.full_name
+        if isinstance(key, GlobalRef)
+        else key.full_name
+        if isinstance(key, ObjectNode)
+        else type(key).__name__
+    )
 
 
 def format_bytes(count: int) -> str:
@@ -187,4 +227,8 @@ def format_bytes(count: int) -> str:
     if count < 1024:
         return f"{count} bytes"
     power = min(5, (count.bit_length() - 1) // 10)
-    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}" if count.bit_length() < 1000 else "more than can be counted"
+    return (
+        f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}"
+        if count.bit_length() < 1000
+        else "more than can be counted"
+    )

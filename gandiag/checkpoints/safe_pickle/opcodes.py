@@ -53,6 +53,7 @@ def _tuple(count: int) -> Callable[[PickleMachine, Any], None]:
         if len(machine.stack) < count:
             raise CorruptPickleError("the stack is empty")
         machine.stack[-count:] = [tuple(machine.stack[-count:])]
+
     return act
 
 
@@ -140,28 +141,79 @@ def _frozenset(machine: PickleMachine, _: Any) -> None:
     machine.stack.append(frozenset(check_hashable(value) for value in machine.pop_mark()))
 
 
-UNSUPPORTED_OPCODES = {"EXT1": "extension codes", "EXT2": "extension codes", "EXT4": "extension codes", "NEXT_BUFFER": "buffers outside the file",
-            "READONLY_BUFFER": "buffers outside the file"}  # fmt: skip
-_ARGUMENTS = (*_BYTES, "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
-              "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "FLOAT", "BINFLOAT")  # fmt: skip
+UNSUPPORTED_OPCODES = {
+    "EXT1": "extension codes",
+    "EXT2": "extension codes",
+    "EXT4": "extension codes",
+    "NEXT_BUFFER": "buffers outside the file",
+    "READONLY_BUFFER": "buffers outside the file",
+}
+_ARGUMENTS = (
+    *_BYTES,
+    "INT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BINUNICODE8",
+    "FLOAT",
+    "BINFLOAT",
+)
 _FRESH: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict, "EMPTY_SET": set, "MARK": lambda: MARK,
-}  # fmt: skip
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+    "MARK": lambda: MARK,
+}
 _ACTIONS: dict[str, Callable[[PickleMachine, Any], object]] = {
     **{name: lambda machine, argument: machine.stack.append(argument) for name in _ARGUMENTS},
     **{name: lambda machine, _, make=make: machine.stack.append(make()) for name, make in _FRESH.items()},  # type: ignore[misc]
     **{name: lambda machine, argument: machine.put_memo(argument) for name in ("PUT", "BINPUT", "LONG_BINPUT")},
-    **{name: lambda machine, argument: machine.stack.append(machine.memo[argument]) for name in ("GET", "BINGET", "LONG_BINGET")},
+    **{
+        name: lambda machine, argument: machine.stack.append(machine.memo[argument])
+        for name in ("GET", "BINGET", "LONG_BINGET")
+    },
     "MEMOIZE": lambda machine, _: machine.put_memo(len(machine.memo)),
-    "PROTO": _protocol, "FRAME": lambda machine, _: None,
-    "POP": _pop, "POP_MARK": lambda machine, _: machine.pop_mark(), "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_mark())), "TUPLE1": _tuple(1), "TUPLE2": _tuple(2), "TUPLE3": _tuple(3),
-    "LIST": lambda machine, _: machine.stack.append(machine.pop_mark()), "DICT": _dict, "FROZENSET": _frozenset,
-    "APPEND": _append_one, "APPENDS": _appends, "ADDITEMS": _appends, "SETITEM": _setitem, "SETITEMS": _setitems,
-    "GLOBAL": _global, "STACK_GLOBAL": _stack_global, "REDUCE": _reduce, "NEWOBJ": _reduce, "NEWOBJ_EX": _newobj_ex, "INST": _inst, "OBJ": _obj,
-    "BUILD": _build, "PERSID": _persistent, "BINPERSID": lambda machine, _: _persistent(machine, machine.stack.pop()),
-}  # fmt: skip
+    "PROTO": _protocol,
+    "FRAME": lambda machine, _: None,
+    "POP": _pop,
+    "POP_MARK": lambda machine, _: machine.pop_mark(),
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_mark())),
+    "TUPLE1": _tuple(1),
+    "TUPLE2": _tuple(2),
+    "TUPLE3": _tuple(3),
+    "LIST": lambda machine, _: machine.stack.append(machine.pop_mark()),
+    "DICT": _dict,
+    "FROZENSET": _frozenset,
+    "APPEND": _append_one,
+    "APPENDS": _appends,
+    "ADDITEMS": _appends,
+    "SETITEM": _setitem,
+    "SETITEMS": _setitems,
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _stack_global,
+    "REDUCE": _reduce,
+    "NEWOBJ": _reduce,
+    "NEWOBJ_EX": _newobj_ex,
+    "INST": _inst,
+    "OBJ": _obj,
+    "BUILD": _build,
+    "PERSID": _persistent,
+    "BINPERSID": lambda machine, _: _persistent(machine, machine.stack.pop()),
+}
 
 
 def _decoder(opcode: Any) -> Callable[[PickleMachine, Any], Any] | None:
@@ -172,4 +224,7 @@ def _decoder(opcode: Any) -> Callable[[PickleMachine, Any], Any] | None:
     return None if opcode.arg is None else lambda machine, stream, reader=opcode.arg.reader: reader(stream)  # type: ignore[misc]
 
 
-OPCODE_TABLE = {opcode.code.encode("latin-1"): (_decoder(opcode), _ACTIONS.get(opcode.name), opcode.name) for opcode in pickletools.opcodes}
+OPCODE_TABLE = {
+    opcode.code.encode("latin-1"): (_decoder(opcode), _ACTIONS.get(opcode.name), opcode.name)
+    for opcode in pickletools.opcodes
+}

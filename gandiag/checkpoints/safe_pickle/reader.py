@@ -56,11 +56,21 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
         raise LoadError(known.message.replace("this file", file_info.name, 1), known.hint) from None
     except Exception as broken:
         # Damage surfaces as almost anything (IndexError, KeyError, UnicodeDecodeError …); to the user it is one thing.
-        raise LoadError(f"the pickle in {file_info.name} is cut short or damaged ({_brief(broken)})", "copy it again and compare the sizes") from None
+        raise LoadError(
+            f"the pickle in {file_info.name} is cut short or damaged ({_brief(broken)})",
+            "copy it again and compare the sizes",
+        ) from None
     finally:
         if collecting:
             gc.enable()
-    return PickleContents(tree, tuple(budget.global_names), budget.protocol, MAX_STEPS - budget.steps_left, (*budget.notes, *describe_sources(budget.sources)), tuple(budget.calls))
+    return PickleContents(
+        tree,
+        tuple(budget.global_names),
+        budget.protocol,
+        MAX_STEPS - budget.steps_left,
+        (*budget.notes, *describe_sources(budget.sources)),
+        tuple(budget.calls),
+    )
 
 
 def _zip(container: FileInfo, whole: Any, budget: ParseBudget) -> Any:
@@ -68,12 +78,18 @@ def _zip(container: FileInfo, whole: Any, budget: ParseBudget) -> Any:
         entries = {entry.filename: entry for entry in archive.infolist()}
         name = next(name for name in entries if name.rsplit("/", 1)[-1] == "data.pkl")
         if entries[name].file_size > _PICKLE:
-            raise LoadError(f"the pickle in this file has {entries[name].file_size} bytes, without the weights: too long, or hostile", "save the weights alone")
+            raise LoadError(
+                f"the pickle in this file has {entries[name].file_size} bytes, without the weights: too long, or hostile",
+                "save the weights alone",
+            )
         head = name.removesuffix("data.pkl")
         order = archive.read(head + "byteorder") if head + "byteorder" in entries else b"little"
         packed = archive.read(name)
     if order != b"little":
-        raise LoadError("this file was written on a big-endian machine", "load and save it there with torch.save(..., byteorder little)")
+        raise LoadError(
+            "this file was written on a big-endian machine",
+            "load and save it there with torch.save(..., byteorder little)",
+        )
     keep = {key.removeprefix(head + "data/"): entry for key, entry in entries.items() if key.startswith(head + "data/")}
 
     def storage(identity: Any) -> Any:
@@ -81,7 +97,9 @@ def _zip(container: FileInfo, whole: Any, budget: ParseBudget) -> Any:
         blob = _record(whole, keep[key])
         return Storage(blob, dtype, count * ITEMSIZE[dtype], device)
 
-    return PickleMachine(io.BytesIO(packed), packed, budget, persistent_load=storage, load_nested=lambda blob: _nested(blob, budget)).run()
+    return PickleMachine(
+        io.BytesIO(packed), packed, budget, persistent_load=storage, load_nested=lambda blob: _nested(blob, budget)
+    ).run()
 
 
 def _record(whole: Any, entry: zipfile.ZipInfo) -> FileSlice:
@@ -100,12 +118,19 @@ def _identity(identity: Any) -> tuple[str, str, str, int]:
     """torch's persistent id of a storage: ("storage", type, key, device, elements[, view])."""
     kind, made_of, key, device, count = identity[:5]
     dtype = STORAGE_DTYPES.get(made_of.name) if isinstance(made_of, GlobalRef) else None
-    if kind != "storage" or dtype is None or not isinstance(key, str) or type(count) is not int or not 0 <= count < 2**62:
+    if (
+        kind != "storage"
+        or dtype is None
+        or not isinstance(key, str)
+        or type(count) is not int
+        or not 0 <= count < 2**62
+    ):
         raise CorruptPickleError("a storage that is none")
     return dtype, key, str(device)[:20], count
 
 
 # streams: pickles one after another, storages behind them
+
 
 def _stream(stream: Any, buffer: Any, start: int, budget: ParseBudget) -> Any:
     if bytes(buffer[start + 2 : start + 2 + len(LEGACY_TORCH_MAGIC)]) == LEGACY_TORCH_MAGIC:
@@ -119,7 +144,9 @@ def _legacy(stream: Any, buffer: Any, budget: ParseBudget) -> Any:
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise LoadError("this file was written on a big-endian machine", "load and save it there")
     wanted: dict[str, _Slot] = {}
-    tree = PickleMachine(stream, buffer, budget, persistent_load=_slots(wanted), load_nested=lambda blob: _nested(blob, budget)).run()
+    tree = PickleMachine(
+        stream, buffer, budget, persistent_load=_slots(wanted), load_nested=lambda blob: _nested(blob, budget)
+    ).run()
     keys = PickleMachine(stream, buffer, budget).run()
     for key in keys:
         slot = wanted.get(str(key)) if isinstance(key, str) else None
@@ -142,7 +169,9 @@ class _Slot:
 def _slots(wanted: dict[str, _Slot]) -> Callable[[Any], Any]:
     def resolve(identity: Any) -> Any:
         if isinstance(identity, tuple) and identity and identity[0] == "module":
-            return identity[1]  # ("module", class, file, source): old versions wrote a class's text to compare, never to run
+            return identity[
+                1
+            ]  # ("module", class, file, source): old versions wrote a class's text to compare, never to run
         dtype, key, device, count = _identity(identity)
         slot = wanted.setdefault(key, _Slot(ITEMSIZE[dtype]))
         view = identity[5] if len(identity) > 5 else None
@@ -176,7 +205,10 @@ class LazySlice:
 def _nested(blob: bytes | FileSlice, budget: ParseBudget) -> Any:
     """A torch file inside a pickle: in place where it was left in the file, else in memory. The stream is put back."""
     if budget.nesting_depth >= _NESTED:
-        raise LoadError(f"the pickle in this file holds torch files more than {_NESTED} deep: malformed or hostile", "do not load it")
+        raise LoadError(
+            f"the pickle in this file holds torch files more than {_NESTED} deep: malformed or hostile",
+            "do not load it",
+        )
     budget.nesting_depth += 1
     try:
         if isinstance(blob, bytes) or not isinstance(blob.buffer, mmap.mmap):

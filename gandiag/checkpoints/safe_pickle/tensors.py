@@ -55,7 +55,9 @@ def build_tensor_tree(contents: PickleContents) -> Any:
 def _tree(node: Any, path: str, walk: _Walk) -> Any:
     walk.left -= 1
     if walk.left < 0:
-        raise LoadError("the parts of this file refer to each other without end: malformed or hostile", "do not load it")
+        raise LoadError(
+            "the parts of this file refer to each other without end: malformed or hostile", "do not load it"
+        )
     if isinstance(node, LazyTensor):
         return make_tensor_view(node, path)
     if not isinstance(node, (dict, list, tuple, ObjectNode)):
@@ -73,7 +75,10 @@ def _container(node: Any, path: str, walk: _Walk) -> Any:
     if isinstance(node, ObjectNode):
         return _object(node, path, walk)
     if isinstance(node, dict):
-        found = StateDict((key if isinstance(key, (str, int)) else format_key(key), _tree(value, _join(path, key), walk)) for key, value in node.items())
+        found = StateDict(
+            (key if isinstance(key, (str, int)) else format_key(key), _tree(value, _join(path, key), walk))
+            for key, value in node.items()
+        )
         if isinstance(node, DictNode):
             if node.name == "argparse.Namespace":
                 return OpaqueObject(node.name, dict(found))
@@ -107,7 +112,9 @@ def make_tensor_view(lazy: LazyTensor, path: str) -> Tensor:
     """A view of the file as a tensor. LoadError if the file does not hold what it claims."""
     problem = lazy.find_problem()
     if problem:
-        raise LoadError(f'tensor "{path}" {problem}: malformed or hostile', "do not use this file; save the model again")
+        raise LoadError(
+            f'tensor "{path}" {problem}: malformed or hostile', "do not use this file; save the model again"
+        )
     dtype: torch.dtype = getattr(torch, lazy.dtype)
     if lazy.numel() == 0:
         return torch.empty(lazy.shape, dtype=dtype)

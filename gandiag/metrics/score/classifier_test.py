@@ -97,6 +97,8 @@ def _fit(inputs: Tensor, label: Tensor, weight: Tensor) -> Tensor:
 
 def _tail(own: Tensor, other: Tensor) -> float:
     """max over t of P(own > t) − CLEAR · P(other > t), at least 0."""
-    worth = torch.cat([torch.full((len(own),), 1 / len(own)), torch.full((len(other),), -CLEAR_DENSITY_RATIO / len(other))])
+    worth = torch.cat(
+        [torch.full((len(own),), 1 / len(own)), torch.full((len(other),), -CLEAR_DENSITY_RATIO / len(other))]
+    )
     best = worth[torch.cat([own, other]).argsort(descending=True, stable=True)].cumsum(0).max()
     return max(0.0, float(best))

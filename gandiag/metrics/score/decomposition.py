@@ -32,10 +32,15 @@ from gandiag.metrics.score.neighborhoods import (
     neighbor_radius,
 )
 
-DISTANCE_RATIO_QUANTILE = 0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
+DISTANCE_RATIO_QUANTILE = (
+    0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
+)
 MANIFOLD_QUANTILE = 0.99  # of the held-out reference counts as on the manifold
 COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
-RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = 4.0, 8.0  # times the reference's width: from the one to the other, the inside of a mode fades from view
+RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = (
+    4.0,
+    8.0,
+)  # times the reference's width: from the one to the other, the inside of a mode fades from view
 MISSING_SHARE_RATIO = 0.1  # a mode with less than this part of its share is missing, else skewed
 
 SplitIndices = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
@@ -51,7 +56,9 @@ class SplitDistances:
     fake_rows: CenteredRows
     mode_confidence: Tensor  # (K,) how far the inside of each mode can be judged, in [0, 1]: not where samples are WIDEST times as wide
     on_manifold: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
-    inliers: Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
+    inliers: (
+        Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
+    )
     neighbors: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
     heldout_distances: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
     fake_distances: Tensor  # (n, n) distances F → A
@@ -69,10 +76,14 @@ class ScoreFactors:
     coverage: float
     width_ratio: float
     unique_fraction: float
-    off_manifold: float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
+    off_manifold: (
+        float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
+    )
     on_manifold: float  # share of the samples that count
     distance_ratio: float  # how many times coarser one must look before the samples pass for real
-    unknown_fraction: float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
+    unknown_fraction: (
+        float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
+    )
 
     @property
     def loss(self) -> float:
@@ -94,7 +105,9 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
     on = need <= own_need.quantile(MANIFOLD_QUANTILE) * _blur(need, own_need)
     labels = partition.assign_modes(reference), partition.assign_modes(heldout), partition.assign_modes(fake)
     good = (on & (need <= need.quantile(MANIFOLD_QUANTILE))).float()
-    real = center_rows(torch.cat([reference, heldout]), torch.cat(labels[:2]), torch.ones(2 * len(heldout)), partition.n_modes)
+    real = center_rows(
+        torch.cat([reference, heldout]), torch.cat(labels[:2]), torch.ones(2 * len(heldout)), partition.n_modes
+    )
     own = center_rows(fake, labels[2], good, partition.n_modes)
     nobody = torch.zeros(len(heldout))
     home = real.mode_widths(torch.cat([inner, nobody]))
@@ -103,17 +116,40 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
     spread = own.mode_widths(good)
     alike, ratio = rescale_to_reference(fake, labels[2], spread, home)
     copies = _copies(fake, fine * ratio.clamp(max=1), fine)
-    return SplitDistances(labels, partition.n_modes, real, own, _clear(spread, home), good, inner, near, held_far, raw, euclidean_distances(alike, reference, min_distance=fine), fine, copies)
+    return SplitDistances(
+        labels,
+        partition.n_modes,
+        real,
+        own,
+        _clear(spread, home),
+        good,
+        inner,
+        near,
+        held_far,
+        raw,
+        euclidean_distances(alike, reference, min_distance=fine),
+        fine,
+        copies,
+    )
 
 
-def with_fine_modes(split: SplitDistances, rows: tuple[Tensor, Tensor, Tensor], partition: ModePartition) -> SplitDistances:
+def with_fine_modes(
+    split: SplitDistances, rows: tuple[Tensor, Tensor, Tensor], partition: ModePartition
+) -> SplitDistances:
     """The same field with the modes told apart on weaker evidence; `rows` are A, B and F. Distances stay as they are."""
     reference, held, fake = (partition.fine_mode_of_cell[partition.assign_cells(side)] for side in rows)
     count = int(partition.fine_mode_of_cell.max()) + 1
     real = center_rows(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
     own = center_rows(rows[2], fake, split.on_manifold, count)
     home = real.mode_widths(torch.cat([split.inliers, torch.zeros(len(held))]))
-    return replace(split, mode_labels=(reference, held, fake), n_modes=count, real_rows=real, fake_rows=own, mode_confidence=_clear(own.mode_widths(split.on_manifold), home))
+    return replace(
+        split,
+        mode_labels=(reference, held, fake),
+        n_modes=count,
+        real_rows=real,
+        fake_rows=own,
+        mode_confidence=_clear(own.mode_widths(split.on_manifold), home),
+    )
 
 
 def _clear(own: ModeWidths, home: ModeWidths) -> Tensor:
@@ -136,7 +172,10 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     weight = torch.zeros(len(f))
     weight[on] = 1 / copies
     own_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
-    real, fake = weight_per_mode(torch.cat([a, b]), torch.ones(len(a) + len(b)), split.n_modes), weight_per_mode(f, weight, split.n_modes)
+    real, fake = (
+        weight_per_mode(torch.cat([a, b]), torch.ones(len(a) + len(b)), split.n_modes),
+        weight_per_mode(f, weight, split.n_modes),
+    )
     share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
     mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
     both = torch.minimum(share, shown)
@@ -145,12 +184,17 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     distinct = unique_fraction(copies) / max(unique_fraction(own_copies), 1e-9)
     off = 1 - float((need <= edge).float().mean()) / MANIFOLD_QUANTILE
     blind = float((both * (1 - split.mode_confidence)).sum() / both.sum().clamp(min=1e-9))
-    return ScoreFactors(mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind)
+    return ScoreFactors(
+        mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind
+    )
 
 
 def _blur(need: Tensor, held_need: Tensor) -> float:
     """How many times farther from the reference the generator's good samples lie than real rows do, at least 1."""
-    return max(1.0, float(need.quantile(DISTANCE_RATIO_QUANTILE) / held_need.quantile(DISTANCE_RATIO_QUANTILE).clamp(min=1e-12)))
+    return max(
+        1.0,
+        float(need.quantile(DISTANCE_RATIO_QUANTILE) / held_need.quantile(DISTANCE_RATIO_QUANTILE).clamp(min=1e-12)),
+    )
 
 
 def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[float, float]:
@@ -158,10 +202,19 @@ def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[f
     if len(share) == 1:
         return 1.0, 1.0
     error = (share * (1 - share) / n_real + shown * (1 - shown) / max(n_fake, 1.0)).sqrt()
-    return 1 - float(bias_corrected_positive_part(share - shown, error).sum()), 1 - float(share[shown < MISSING_SHARE_RATIO * share].sum())
+    return 1 - float(bias_corrected_positive_part(share - shown, error).sum()), 1 - float(
+        share[shown < MISSING_SHARE_RATIO * share].sum()
+    )
 
 
-def _cover(field: SplitDistances, picked: SplitIndices, weight: Tensor, radius: Tensor, seen: tuple[Tensor, Tensor], kept: Tensor) -> float:
+def _cover(
+    field: SplitDistances,
+    picked: SplitIndices,
+    weight: Tensor,
+    radius: Tensor,
+    seen: tuple[Tensor, Tensor],
+    kept: Tensor,
+) -> float:
     """Reference rows with a sample in their ball over those with a held-out row in it, `seen`, at equal numbers in every mode."""
     a, b, f = (mode[rows] for mode, rows in zip(field.mode_labels, picked, strict=True))
     held_need, held_hits = seen
@@ -175,10 +228,15 @@ def _cover(field: SplitDistances, picked: SplitIndices, weight: Tensor, radius: 
     want = torch.minimum(have, held_have)[a]
     size_of = weight_per_mode(a, torch.ones(len(a)), field.n_modes).clamp(min=1)
     covered, possible = (
-        kept / size_of * weight_per_mode(a, expected_coverage(h, n[a].clamp(min=1e-9), want), field.n_modes) for h, n in ((hits, have), (held_hits, held_have))
+        kept / size_of * weight_per_mode(a, expected_coverage(h, n[a].clamp(min=1e-9), want), field.n_modes)
+        for h, n in ((hits, have), (held_hits, held_have))
     )  # (K,) each
     whole = float(possible.sum())
-    return float((field.mode_confidence * covered + (1 - field.mode_confidence) * possible).sum()) / whole if whole else 0.0
+    return (
+        float((field.mode_confidence * covered + (1 - field.mode_confidence) * possible).sum()) / whole
+        if whole
+        else 0.0
+    )
 
 
 def _width(field: SplitDistances, picked: SplitIndices, weight: Tensor, held_weight: Tensor) -> float:
@@ -190,7 +248,10 @@ def _width(field: SplitDistances, picked: SplitIndices, weight: Tensor, held_wei
     seen = thin.n_effective >= 1.5
     if not seen.any():
         return 0.0
-    ratio, error = (thin.width / wide.width.clamp(min=1e-12))[seen], (wide.squared_relative_error + thin.squared_relative_error).sqrt()[seen]
+    ratio, error = (
+        (thin.width / wide.width.clamp(min=1e-12))[seen],
+        (wide.squared_relative_error + thin.squared_relative_error).sqrt()[seen],
+    )
     share = weight_per_mode(field.mode_labels[2], fake, field.n_modes)[seen]
     return 1 - float((bias_corrected_positive_part(1 - ratio, ratio * error) * share).sum() / share.sum())
 

@@ -36,7 +36,9 @@ class DiversityEstimate:
 
     score: Estimate
     profile: dict[str, Estimate]  # missing, skewed, narrowed, duplicated, off_manifold
-    power: float | None  # smallest share of lost variety that would be told from none 95 times of 100; None without replicates
+    power: (
+        float | None
+    )  # smallest share of lost variety that would be told from none 95 times of 100; None without replicates
     n: int  # rows of A, of B and of F that were used
     replicates: tuple[float, ...]
     inconclusive_reasons: tuple[str, ...]
@@ -71,7 +73,11 @@ def estimate_diversity_loss(real: Tensor, fake: Tensor, *, seed: int = 0, replic
     field = prepare_split(*sides, modes)
     every = torch.arange(n), torch.arange(n), torch.arange(n)
     whole = compute_factors(field, every)
-    other = compute_factors(with_fine_modes(field, sides, modes), every) if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell) else whole
+    other = (
+        compute_factors(with_fine_modes(field, sides, modes), every)
+        if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell)
+        else whole
+    )
     halves = [compute_factors(field, _halves(n, generator)) for _ in range(replicates)]
     return _judge(whole, halves, abs(other.loss - whole.loss), field)
 
@@ -83,7 +89,9 @@ def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    a, b, f = (torch.randperm(n, generator=generator)[: n // 2].sort().values for _ in range(3))  # in order: memory is read once through
+    a, b, f = (
+        torch.randperm(n, generator=generator)[: n // 2].sort().values for _ in range(3)
+    )  # in order: memory is read once through
     return a, b, f
 
 
@@ -92,7 +100,10 @@ def _judge(whole: ScoreFactors, halves: list[ScoreFactors], parted: float, field
     lost = torch.tensor([half.loss for half in halves])
     score = estimate_from_replicates(whole.loss, lost, extra_half_width=parted)
     names = _profile(whole)
-    profile = {name: estimate_from_replicates(value, torch.tensor([_profile(half)[name] for half in halves])) for name, value in names.items()}
+    profile = {
+        name: estimate_from_replicates(value, torch.tensor([_profile(half)[name] for half in halves]))
+        for name, value in names.items()
+    }
     power = min(1.0, (Z_SCORE + 1.645) * math.hypot(float(lost.std()), parted / Z_SCORE)) if len(halves) > 1 else None
     shares = tuple(min(max(half.loss, 0.0), 1.0) for half in halves)
     return DiversityEstimate(score, profile, power, n, shares, _doubts(whole, field, profile, score))
@@ -114,12 +125,18 @@ def estimate_from_replicates(value: float, replicates: Tensor, *, extra_half_wid
 
     The replicates' mean is that of half the rows, and is not used.
     """
-    reach = math.hypot(float(t.ppf(0.975, len(replicates) - 1)) * float(replicates.std()), extra_half_width) if len(replicates) > 1 else 0.0
+    reach = (
+        math.hypot(float(t.ppf(0.975, len(replicates) - 1)) * float(replicates.std()), extra_half_width)
+        if len(replicates) > 1
+        else 0.0
+    )
     value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - reach, value + reach))
     return Estimate(value, low, high)
 
 
-def _doubts(kept: ScoreFactors, field: SplitDistances, profile: dict[str, Estimate], score: Estimate) -> tuple[str, ...]:
+def _doubts(
+    kept: ScoreFactors, field: SplitDistances, profile: dict[str, Estimate], score: Estimate
+) -> tuple[str, ...]:
     """Why the score may mean little. Low fidelity is no excuse for a single point: nothing is in doubt where outputs are thin or copies."""
     if is_conclusive(profile):
         return ()
@@ -128,9 +145,13 @@ def _doubts(kept: ScoreFactors, field: SplitDistances, profile: dict[str, Estima
     if kept.on_manifold < MIN_ON_MANIFOLD:
         out += (f"only {round(kept.on_manifold * n):,} of {n:,} samples are near the real data at any resolution",)
     if kept.off_manifold > 0.5 and kept.distance_ratio > _resolution(field):
-        out += (f"samples pass for real only at {kept.distance_ratio:.1f} times the real data's resolution, too coarse to tell its parts from each other",)
+        out += (
+            f"samples pass for real only at {kept.distance_ratio:.1f} times the real data's resolution, too coarse to tell its parts from each other",
+        )
     if kept.unknown_fraction > 0.5 and score.low < CONCLUSIVE_LOSS:
-        out += (f"samples are spread more than {RELIABLE_WIDTH_RATIO:.0f} times as wide as the modes of the data: what is missing inside these cannot be told",)
+        out += (
+            f"samples are spread more than {RELIABLE_WIDTH_RATIO:.0f} times as wide as the modes of the data: what is missing inside these cannot be told",
+        )
     return out
 
 
@@ -145,4 +166,6 @@ def _resolution(field: SplitDistances) -> float:
         return MAX_DISTANCE_RATIO
     middles = field.real_rows.mode_means[field.mode_labels[0].bincount(minlength=field.n_modes) > 0]  # (K, D)
     apart = torch.cdist(middles, middles).fill_diagonal_(torch.inf).amin(1).median()
-    return float(apart / neighbor_radius(field.neighbors, torch.arange(len(field.neighbors[0]))).median().clamp(min=1e-12))
+    return float(
+        apart / neighbor_radius(field.neighbors, torch.arange(len(field.neighbors[0]))).median().clamp(min=1e-12)
+    )

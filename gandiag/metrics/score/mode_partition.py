@@ -26,7 +26,9 @@ class GapThresholds:
 
 
 STRICT_THRESHOLDS = GapThresholds(0.25, 0.7)  # hardly ever parts a single Gaussian
-WEAK_THRESHOLDS = GapThresholds(0.5, 1.5)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
+WEAK_THRESHOLDS = GapThresholds(
+    0.5, 1.5
+)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,18 @@ def find_modes(fit_rows: Tensor, heldout_rows: Tensor, *, seed: int) -> ModePart
     """
     count = int(min(MAX_CELLS, max(1, len(fit_rows) // ROWS_PER_CELL)))
     if count < 2 or float(fit_rows.var(0).sum()) == 0.0:
-        return ModePartition(fit_rows.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+        return ModePartition(
+            fit_rows.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+        )
     with threadpool_limits(limits=1):
         cells = KMeans(count, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fit_rows.numpy())
     centres = torch.from_numpy(np.ascontiguousarray(cells.cluster_centers_)).float()  # (K, D)
     cell = torch.cdist(heldout_rows, centres).argmin(1).numpy()  # (M,)
     sizes = np.bincount(cells.labels_, minlength=count)
-    sure, likely = (torch.from_numpy(_join(KMeansCells(centres.numpy(), sizes, heldout_rows.numpy(), cell), strict)) for strict in (STRICT_THRESHOLDS, WEAK_THRESHOLDS))
+    sure, likely = (
+        torch.from_numpy(_join(KMeansCells(centres.numpy(), sizes, heldout_rows.numpy(), cell), strict))
+        for strict in (STRICT_THRESHOLDS, WEAK_THRESHOLDS)
+    )
     return ModePartition(centres, sure, likely)
 
 
@@ -96,7 +103,9 @@ def _join(cells: KMeansCells, strict: GapThresholds) -> np.ndarray:
         if left is not None and right is not None:
             here, there = (held[np.concatenate([rows[i] for i in part])] for part in (left, right))
             start, end = (np.average(centres[part], axis=0, weights=sizes[part] + 1e-9) for part in (left, right))
-            apart = _gap(here, there, end - start, strict.density_ratio) and _strangers(here, there, strict.crossing_factor)
+            apart = _gap(here, there, end - start, strict.density_ratio) and _strangers(
+                here, there, strict.crossing_factor
+            )
             joined = None if apart else left + right
         members[count + step] = joined
         if joined is None:

@@ -41,7 +41,9 @@ class CenteredRows:
         member[self.mode, torch.arange(len(weight))] = weight
         drift = member @ self.offset / total[:, None]  # (K, D) from the base to the mean under these weights
         fourth = weight_per_mode(self.mode, weight * self.squared_norm.square(), count) / total
-        second = (weight_per_mode(self.mode, weight * self.squared_norm, count) / total - drift.square().sum(1)).clamp(min=0)
+        second = (weight_per_mode(self.mode, weight * self.squared_norm, count) / total - drift.square().sum(1)).clamp(
+            min=0
+        )
         variance = torch.where(have > 1.5, second * have / (have - 1).clamp(min=1e-9), torch.zeros(()))
         error = (fourth / second.square().clamp(min=1e-30) - 1).clamp(min=0) / (4 * have.clamp(min=1))
         return ModeWidths(variance.sqrt(), error, have, self.mode_means + drift)
@@ -56,7 +58,9 @@ def center_rows(rows: Tensor, mode: Tensor, weight: Tensor, n_modes: int) -> Cen
     return CenteredRows(offset, offset.square().sum(1), mode, base)
 
 
-def rescale_to_reference(rows: Tensor, mode: Tensor, fake_widths: ModeWidths, reference_widths: ModeWidths) -> tuple[Tensor, Tensor]:
+def rescale_to_reference(
+    rows: Tensor, mode: Tensor, fake_widths: ModeWidths, reference_widths: ModeWidths
+) -> tuple[Tensor, Tensor]:
     """Rows with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
 
     A mode is scaled about its own mean, which stays as far from the reference's as noise does not explain: a mode of few and noisy
@@ -64,11 +68,19 @@ def rescale_to_reference(rows: Tensor, mode: Tensor, fake_widths: ModeWidths, re
     """
     enough = fake_widths.n_effective >= 5
     ratio = fake_widths.width / reference_widths.width.clamp(min=1e-12)
-    usual = float((fake_widths.n_effective * ratio)[enough].sum() / fake_widths.n_effective[enough].sum()) if enough.any() else 1.0
+    usual = (
+        float((fake_widths.n_effective * ratio)[enough].sum() / fake_widths.n_effective[enough].sum())
+        if enough.any()
+        else 1.0
+    )
     ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=MIN_WIDTH_RATIO)[mode]  # (n,)
-    by_chance = fake_widths.width.square() / fake_widths.n_effective.clamp(min=1) + reference_widths.width.square() / reference_widths.n_effective.clamp(min=1)  # (K,)
+    by_chance = fake_widths.width.square() / fake_widths.n_effective.clamp(
+        min=1
+    ) + reference_widths.width.square() / reference_widths.n_effective.clamp(min=1)  # (K,)
     astray = (fake_widths.center - reference_widths.center).square().sum(1).clamp(min=1e-30)
-    centre = reference_widths.center + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (fake_widths.center - reference_widths.center)  # (K, D)
+    centre = reference_widths.center + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (
+        fake_widths.center - reference_widths.center
+    )  # (K, D)
     return centre[mode] + (rows - fake_widths.center[mode]) / ratio[:, None], ratio
 
 

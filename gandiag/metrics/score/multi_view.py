@@ -22,7 +22,9 @@ from gandiag.metrics.score.estimator import (
 
 ASPECT_BY_VIEW = {"imagenet": "semantics", "pixels": "layout"}  # other views are called after their aspect
 LOW_FIDELITY_FRACTION = 0.3  # share of clearly generated rows above which a view shows low fidelity, and looks through frosted glass if it can
-MAX_FIDELITY_EFFECT = 0.3  # variety that low fidelity alone can seem to cost then (noise of σ = .1 on images: up to .25)
+MAX_FIDELITY_EFFECT = (
+    0.3  # variety that low fidelity alone can seem to cost then (noise of σ = .1 on images: up to .25)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,11 @@ class ViewResult:
     def loss(self) -> Estimate:
         """The greater of the two losses. A displaced view is believed only beyond what the displacement itself may cost."""
         a, b = self.neighbor_estimate.score, self.classifier_estimate
-        value, low = (self._beyond_displacement(loss) for loss in (a.value, a.low)) if self.has_low_fidelity else (a.value, a.low)
+        value, low = (
+            (self._beyond_displacement(loss) for loss in (a.value, a.low))
+            if self.has_low_fidelity
+            else (a.value, a.low)
+        )
         value = max(value, b.value)
         return Estimate(value, min(value, max(low, b.low)), max(value, a.high, b.high))
 
@@ -56,7 +62,9 @@ class ViewResult:
         return 1 - min(distinct, (1 - loss) / (1 - MAX_FIDELITY_EFFECT))
 
 
-def estimate_multi_view_loss(real: Mapping[str, Tensor], fake: Mapping[str, Tensor], *, seed: int = 0, replicates: int = 20) -> tuple[DiversityEstimate, dict[str, Estimate]]:
+def estimate_multi_view_loss(
+    real: Mapping[str, Tensor], fake: Mapping[str, Tensor], *, seed: int = 0, replicates: int = 20
+) -> tuple[DiversityEstimate, dict[str, Estimate]]:
     """The score over several views of the same images, and each aspect's own. `real[view]` (N, D), `fake[view]` (M, D) float32.
 
     Views: "color", "texture", "layout" (`gandiag.features.image_statistics`), "imagenet" for semantics. A view named "imagenet+1" is the same
@@ -76,7 +84,9 @@ def estimate_multi_view_loss(real: Mapping[str, Tensor], fake: Mapping[str, Tens
     return _headline(seen, worst), aspects
 
 
-def _clearest(levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, Tensor], seed: int, replicates: int) -> ViewResult:
+def _clearest(
+    levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, Tensor], seed: int, replicates: int
+) -> ViewResult:
     """The least degraded view in which the generator does not stand beside the data, else the most degraded one."""
     clear = cross_fit_log_odds(real[levels[0]], fake[levels[0]], seed=seed)
     for name in levels:
@@ -84,8 +94,17 @@ def _clearest(levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, 
         if found.fake_only_fraction() <= LOW_FIDELITY_FRACTION or name == levels[-1]:
             break
     matched = estimate_diversity_loss(real[name], fake[name], seed=seed, replicates=replicates)
-    learned, beside = (_by_halves(what, of, seed, replicates) for what, of in ((LogOdds.missing_fraction, found), (LogOdds.fake_only_fraction, clear)))
-    return ViewResult(name, matched, learned, found.fake_only_fraction(), max(beside, matched.profile["off_manifold"], key=lambda share: share.low))
+    learned, beside = (
+        _by_halves(what, of, seed, replicates)
+        for what, of in ((LogOdds.missing_fraction, found), (LogOdds.fake_only_fraction, clear))
+    )
+    return ViewResult(
+        name,
+        matched,
+        learned,
+        found.fake_only_fraction(),
+        max(beside, matched.profile["off_manifold"], key=lambda share: share.low),
+    )
 
 
 def has_low_fidelity(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
@@ -96,7 +115,9 @@ def has_low_fidelity(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
 def _by_halves(what: Callable[[LogOdds], float], found: LogOdds, seed: int, replicates: int) -> Estimate:
     generator = torch.Generator().manual_seed(seed)
     sizes = len(found.real), len(found.fake)
-    halves = [found.subset(*(torch.randperm(n, generator=generator)[: n // 2] for n in sizes)) for _ in range(replicates)]
+    halves = [
+        found.subset(*(torch.randperm(n, generator=generator)[: n // 2] for n in sizes)) for _ in range(replicates)
+    ]
     return estimate_from_replicates(what(found), torch.tensor([what(half) for half in halves]))
 
 
@@ -106,13 +127,19 @@ def _headline(seen: dict[str, ViewResult], worst: str) -> DiversityEstimate:
     low = max(0.0, value.value - strict * (value.value - value.low))
     high = max(other.loss.high for other in seen.values())
     matched = view.neighbor_estimate
-    doubts = tuple(dict.fromkeys(doubt for other in seen.values() for doubt in other.neighbor_estimate.inconclusive_reasons))
+    doubts = tuple(
+        dict.fromkeys(doubt for other in seen.values() for doubt in other.neighbor_estimate.inconclusive_reasons)
+    )
     unlike = {name: other.fake_only_fraction for name, other in seen.items() if other.has_low_fidelity}
-    proven = any(is_conclusive(other.neighbor_estimate.profile) for other in seen.values()) or (worst not in unlike and low >= CONCLUSIVE_LOSS)
+    proven = any(is_conclusive(other.neighbor_estimate.profile) for other in seen.values()) or (
+        worst not in unlike and low >= CONCLUSIVE_LOSS
+    )
     if 2 * len(unlike) >= len(seen) and not proven:  # fewer leave enough aspects to judge by
         shares = ", ".join(f"{share:.0%} in {name}" for name, share in unlike.items())
         doubts += (f"too many samples look like no real one to tell lost variety from low fidelity: {shares}",)
-    profile = dict(matched.profile) | {"off_manifold": max((other.off_manifold for other in seen.values()), key=lambda share: share.low)}
+    profile = dict(matched.profile) | {
+        "off_manifold": max((other.off_manifold for other in seen.values()), key=lambda share: share.low)
+    }
     if view.classifier_estimate.value > matched.score.value:
         profile["missing"] = view.classifier_estimate
     return replace(matched, score=Estimate(value.value, low, high), profile=profile, inconclusive_reasons=doubts)

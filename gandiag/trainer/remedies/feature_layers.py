@@ -21,7 +21,9 @@ class ConcatFeatures(nn.Module):
         return torch.cat([features, self.extra(features)], 1)
 
 
-def insert_before_head(net: nn.Module, make_layer: Callable[[int], nn.Module], added_width: int, rng: torch.Generator, remedy: str) -> nn.Sequential:
+def insert_before_head(
+    net: nn.Module, make_layer: Callable[[int], nn.Module], added_width: int, rng: torch.Generator, remedy: str
+) -> nn.Sequential:
     """D with `extra(A)` beside its A features, and a new last layer that takes `wider` more of them.
 
     D is an nn.Sequential that ends in nn.Linear, or has the modules `features` and `head` (nn.Linear). ConfigError for others.
@@ -31,7 +33,9 @@ def insert_before_head(net: nn.Module, make_layer: Callable[[int], nn.Module], a
     fresh = nn.Linear(width + added_width, head.out_features, bias=head.bias is not None)
     with torch.no_grad():
         fresh.weight[:, :width] = head.weight
-        fresh.weight[:, width:] = torch.empty(head.out_features, added_width).normal_(0.0, float(head.weight.std()), generator=rng)
+        fresh.weight[:, width:] = torch.empty(head.out_features, added_width).normal_(
+            0.0, float(head.weight.std()), generator=rng
+        )
         if head.bias is not None:
             fresh.bias.copy_(head.bias)
     return nn.Sequential(*body, ConcatFeatures(make_layer(width)), fresh)
@@ -45,4 +49,7 @@ def split_head(net: nn.Module, remedy: str) -> tuple[list[nn.Module], nn.Linear]
     if isinstance(features, nn.Module) and isinstance(head, nn.Linear):
         return [features], head
     what = f"the remedy {remedy} needs D's features, and {type(net).__name__} does not say which they are"
-    raise ConfigError(what, "end D in nn.Linear inside one nn.Sequential, or give it the modules `features` (to (B, A)) and `head` (nn.Linear)")
+    raise ConfigError(
+        what,
+        "end D in nn.Linear inside one nn.Sequential, or give it the modules `features` (to (B, A)) and `head` (nn.Linear)",
+    )

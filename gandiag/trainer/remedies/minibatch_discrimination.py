@@ -26,7 +26,9 @@ class MinibatchDiscrimination(nn.Module):
 
     ready: Tensor
 
-    def __init__(self, in_features: int, n_kernels: int, kernel_dim: int, rng: torch.Generator, group_size: int = GROUP_SIZE) -> None:
+    def __init__(
+        self, in_features: int, n_kernels: int, kernel_dim: int, rng: torch.Generator, group_size: int = GROUP_SIZE
+    ) -> None:
         super().__init__()
         self.theta = nn.Parameter(torch.empty(in_features, n_kernels * kernel_dim).normal_(0.0, 0.05, generator=rng))
         self.log_scale = nn.Parameter(torch.zeros(n_kernels, kernel_dim))
@@ -49,7 +51,9 @@ class MinibatchDiscrimination(nn.Module):
         found = []
         for part in (features @ t).split(self.group_size):
             m = part.reshape(len(part), *self.log_scale.shape).transpose(0, 1)  # (kernels, g, dims)
-            found.append(pairwise_l1_distances(m.contiguous()) + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device))
+            found.append(
+                pairwise_l1_distances(m.contiguous()) + 1e6 * torch.eye(len(part), dtype=m.dtype, device=m.device)
+            )
         return found
 
     @torch.no_grad()
@@ -62,8 +66,15 @@ class MinibatchDiscrimination(nn.Module):
 
 def add_minibatch_layer(net: nn.Module, rng: torch.Generator) -> nn.Module:
     """D with the layer beside its features."""
-    return insert_before_head(net, lambda width: MinibatchDiscrimination(width, NUM_KERNELS, KERNEL_DIM, rng), NUM_KERNELS, rng, "minibatch")
+    return insert_before_head(
+        net, lambda width: MinibatchDiscrimination(width, NUM_KERNELS, KERNEL_DIM, rng), NUM_KERNELS, rng, "minibatch"
+    )
 
 
-MINIBATCH = Remedy("minibatch", "D compares each sample with the others of its minibatch", "Salimans et al. 2016, arXiv:1606.03498",
-                   wrap_discriminator=add_minibatch_layer, uses_batch_statistics=True)  # fmt: skip
+MINIBATCH = Remedy(
+    "minibatch",
+    "D compares each sample with the others of its minibatch",
+    "Salimans et al. 2016, arXiv:1606.03498",
+    wrap_discriminator=add_minibatch_layer,
+    uses_batch_statistics=True,
+)

@@ -1,6 +1,6 @@
 """Minibatch standard deviation: one number beside D's features says how much they vary. Source: Karras et al. 2018, arXiv:1710.10196, section 3.
 
-    s = mean over features a of the standard deviation of f(x)_a over the minibatch; every sample gets the same s
+s = mean over features a of the standard deviation of f(x)_a over the minibatch; every sample gets the same s
 """
 
 from __future__ import annotations
@@ -26,4 +26,9 @@ def add_stddev_layer(net: nn.Module, rng: torch.Generator) -> nn.Module:
 
 
 MINIBATCH_STDDEV = Remedy(
-    "minibatch-stddev", "D sees the standard deviation of its minibatch", "Karras et al. 2018, arXiv:1710.10196", wrap_discriminator=add_stddev_layer, uses_batch_statistics=True)
+    "minibatch-stddev",
+    "D sees the standard deviation of its minibatch",
+    "Karras et al. 2018, arXiv:1710.10196",
+    wrap_discriminator=add_stddev_layer,
+    uses_batch_statistics=True,
+)

@@ -22,4 +22,9 @@ def mode_seeking_penalty(batch: TrainingBatch) -> Tensor:
     return WEIGHT / (moved / asked + EPSILON)
 
 
-MODE_SEEKING = Remedy("mode-seeking", "G is rewarded for moving with z", "Mao et al. 2019, arXiv:1903.05628", generator_penalty=mode_seeking_penalty)
+MODE_SEEKING = Remedy(
+    "mode-seeking",
+    "G is rewarded for moving with z",
+    "Mao et al. 2019, arXiv:1903.05628",
+    generator_penalty=mode_seeking_penalty,
+)

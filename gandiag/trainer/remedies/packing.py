@@ -1,6 +1,6 @@
 """PacGAN: D judges m samples at once. Source: Lin et al. 2018, arXiv:1712.04086, section 2.
 
-    D(x_1, ..., x_m), all real or all generated, joined along the channels; only D's first layer grows, the loss is as before
+D(x_1, ..., x_m), all real or all generated, joined along the channels; only D's first layer grows, the loss is as before
 """
 
 from __future__ import annotations
@@ -24,4 +24,10 @@ class PackSamples(nn.Module):
         return x[: packs * self.pack_size].reshape(packs, self.pack_size * x.shape[1], *x.shape[2:])
 
 
-PACKING = Remedy("packing", f"D judges {DEFAULT_PACK_SIZE} samples together", "Lin et al. 2018, arXiv:1712.04086", pack_size=DEFAULT_PACK_SIZE, uses_batch_statistics=True)
+PACKING = Remedy(
+    "packing",
+    f"D judges {DEFAULT_PACK_SIZE} samples together",
+    "Lin et al. 2018, arXiv:1712.04086",
+    pack_size=DEFAULT_PACK_SIZE,
+    uses_batch_statistics=True,
+)

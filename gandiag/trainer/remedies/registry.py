@@ -14,18 +14,22 @@ from gandiag.errors import ConfigError, PluginError
 from gandiag.registry import Registry
 from gandiag.trainer.remedies.base import Remedy, TrainingBatch
 
-REMEDIES = Registry("remedies", {
-    "none": "gandiag.trainer.remedies.losses:NONE",
-    "minibatch": "gandiag.trainer.remedies.minibatch_discrimination:MINIBATCH",
-    "minibatch-stddev": "gandiag.trainer.remedies.minibatch_stddev:MINIBATCH_STDDEV",
-    "unrolled": "gandiag.trainer.remedies.unrolled:UNROLLED",
-    "packing": "gandiag.trainer.remedies.packing:PACKING",
-    "wgan-gp": "gandiag.trainer.remedies.wgan_gp:WGAN_GP",
-    "spectral": "gandiag.trainer.remedies.spectral_norm:SPECTRAL",
-    "r1": "gandiag.trainer.remedies.r1:R1",
-    "relativistic": "gandiag.trainer.remedies.relativistic:RELATIVISTIC",
-    "mode-seeking": "gandiag.trainer.remedies.mode_seeking:MODE_SEEKING",
-}, "remedy")  # fmt: skip
+REMEDIES = Registry(
+    "remedies",
+    {
+        "none": "gandiag.trainer.remedies.losses:NONE",
+        "minibatch": "gandiag.trainer.remedies.minibatch_discrimination:MINIBATCH",
+        "minibatch-stddev": "gandiag.trainer.remedies.minibatch_stddev:MINIBATCH_STDDEV",
+        "unrolled": "gandiag.trainer.remedies.unrolled:UNROLLED",
+        "packing": "gandiag.trainer.remedies.packing:PACKING",
+        "wgan-gp": "gandiag.trainer.remedies.wgan_gp:WGAN_GP",
+        "spectral": "gandiag.trainer.remedies.spectral_norm:SPECTRAL",
+        "r1": "gandiag.trainer.remedies.r1:R1",
+        "relativistic": "gandiag.trainer.remedies.relativistic:RELATIVISTIC",
+        "mode-seeking": "gandiag.trainer.remedies.mode_seeking:MODE_SEEKING",
+    },
+    "remedy",
+)
 
 
 def get_remedy(text: str) -> Remedy:
@@ -36,7 +40,9 @@ def get_remedy(text: str) -> Remedy:
     found: list[Remedy] = [REMEDIES.get(name) for name in names]
     for name, entry in zip(names, found, strict=True):
         if not isinstance(entry, Remedy):
-            raise PluginError(f"the remedy {name!r} is a {type(entry).__name__}", "register a gandiag.trainer.remedies.base.Remedy")
+            raise PluginError(
+                f"the remedy {name!r} is a {type(entry).__name__}", "register a gandiag.trainer.remedies.base.Remedy"
+            )
     return reduce(_joined, found)
 
 
@@ -45,10 +51,19 @@ def _joined(one: Remedy, other: Remedy) -> Remedy:
         if getattr(one, part) != unset and getattr(other, part) != unset:
             raise ConfigError(f"{one.name} and {other.name} both set the {part}", "choose one of them")
     return dataclasses.replace(
-        one, name=f"{one.name}+{other.name}", title=f"{one.title}; {other.title}", source=f"{one.source}; {other.source}",
-        wrap_discriminator=_dressed(one, other), loss=one.loss or other.loss, discriminator_penalty=_summed(one.discriminator_penalty, other.discriminator_penalty), generator_penalty=_summed(one.generator_penalty, other.generator_penalty),
-        unroll_steps=max(one.unroll_steps, other.unroll_steps), pack_size=max(one.pack_size, other.pack_size), discriminator_steps=max(one.discriminator_steps, other.discriminator_steps), uses_batch_statistics=one.uses_batch_statistics or other.uses_batch_statistics,
-    )  # fmt: skip
+        one,
+        name=f"{one.name}+{other.name}",
+        title=f"{one.title}; {other.title}",
+        source=f"{one.source}; {other.source}",
+        wrap_discriminator=_dressed(one, other),
+        loss=one.loss or other.loss,
+        discriminator_penalty=_summed(one.discriminator_penalty, other.discriminator_penalty),
+        generator_penalty=_summed(one.generator_penalty, other.generator_penalty),
+        unroll_steps=max(one.unroll_steps, other.unroll_steps),
+        pack_size=max(one.pack_size, other.pack_size),
+        discriminator_steps=max(one.discriminator_steps, other.discriminator_steps),
+        uses_batch_statistics=one.uses_batch_statistics or other.uses_batch_statistics,
+    )
 
 
 def _dressed(one: Remedy, other: Remedy) -> Callable[[nn.Module, torch.Generator], nn.Module] | None:

@@ -1,7 +1,7 @@
 """RpGAN with R1 and R2, the loss of R3GAN: D ranks pairs. Source: Huang et al. 2024, arXiv:2501.05441, equations 2 and 3.
 
-    L_D = E softplus(-(D(x) - D(G(z)))) + gamma / 2 · E ||grad D(x)||² + gamma / 2 · E ||grad D(G(z))||²
-    L_G = E softplus(-(D(G(z)) - D(x))),   real and generated samples paired as they stand in their minibatches
+L_D = E softplus(-(D(x) - D(G(z)))) + gamma / 2 · E ||grad D(x)||² + gamma / 2 · E ||grad D(G(z))||²
+L_G = E softplus(-(D(G(z)) - D(x))),   real and generated samples paired as they stand in their minibatches
 """
 
 from __future__ import annotations
@@ -25,9 +25,20 @@ def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 def r1_r2_penalty(batch: TrainingBatch) -> Tensor:
     """R1 + R2 of a minibatch, a scalar >= 0."""
-    return GAMMA / 2 * (squared_gradient_norm(batch.critic, batch.real).mean() + squared_gradient_norm(batch.critic, batch.fake).mean())
+    return (
+        GAMMA
+        / 2
+        * (
+            squared_gradient_norm(batch.critic, batch.real).mean()
+            + squared_gradient_norm(batch.critic, batch.fake).mean()
+        )
+    )
 
 
 RELATIVISTIC = Remedy(
-    "relativistic", "D ranks real against generated samples, and is kept flat at both", "Huang et al. 2024, arXiv:2501.05441",
-    loss=Loss("relativistic", discriminator_loss, generator_loss), discriminator_penalty=r1_r2_penalty)  # fmt: skip
+    "relativistic",
+    "D ranks real against generated samples, and is kept flat at both",
+    "Huang et al. 2024, arXiv:2501.05441",
+    loss=Loss("relativistic", discriminator_loss, generator_loss),
+    discriminator_penalty=r1_r2_penalty,
+)

@@ -1,6 +1,6 @@
 """Spectral normalisation: every map of D is divided by its largest singular value. Source: Miyato et al. 2018, arXiv:1802.05957, algorithm 1.
 
-    W_SN = W / sigma(W),   sigma(W) by one step of power iteration per forward pass; torch's own implementation
+W_SN = W / sigma(W),   sigma(W) by one step of power iteration per forward pass; torch's own implementation
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ def add_spectral_norm(net: nn.Module, rng: torch.Generator) -> nn.Module:
     """D with every linear map and convolution normalised; norm layers stay as they are."""
     maps = [part for part in net.modules() if isinstance(part, NORMALIZED_LAYERS)]
     if not maps:
-        raise ConfigError(f"the remedy spectral finds no linear map or convolution in {type(net).__name__}", "choose another remedy")
+        raise ConfigError(
+            f"the remedy spectral finds no linear map or convolution in {type(net).__name__}", "choose another remedy"
+        )
     for part in maps:
         spectral_norm(part)
     return net
 
 
-SPECTRAL = Remedy("spectral", "D's maps have slope 1 at most", "Miyato et al. 2018, arXiv:1802.05957", wrap_discriminator=add_spectral_norm)
+SPECTRAL = Remedy(
+    "spectral",
+    "D's maps have slope 1 at most",
+    "Miyato et al. 2018, arXiv:1802.05957",
+    wrap_discriminator=add_spectral_norm,
+)

@@ -21,7 +21,9 @@ from gandiag.trainer.remedies.base import Remedy
 from gandiag.trainer.unrolling.adam import AdamSettings, AdamState, AdamStateGradient, adam_step, adam_step_vjp
 from gandiag.trainer.unrolling.hvp import DiscriminatorGradients
 
-UNROLLED = Remedy("unrolled", "G looks ahead through K steps of D's optimiser", "Metz et al. 2016, arXiv:1611.02163", unroll_steps=10)
+UNROLLED = Remedy(
+    "unrolled", "G looks ahead through K steps of D's optimiser", "Metz et al. 2016, arXiv:1611.02163", unroll_steps=10
+)
 
 
 class UnrolledGradients(NamedTuple):
@@ -33,7 +35,9 @@ class UnrolledGradients(NamedTuple):
     first_state: AdamState
 
 
-def unroll_discriminator(gradients: DiscriminatorGradients, initial_state: AdamState, steps: int, settings: AdamSettings) -> UnrolledGradients:
+def unroll_discriminator(
+    gradients: DiscriminatorGradients, initial_state: AdamState, steps: int, settings: AdamSettings
+) -> UnrolledGradients:
     """G's loss after `steps` >= 1 steps of D from `start`, and its whole derivative by the generated minibatch."""
     state, taken = initial_state, []
     for _ in range(steps):

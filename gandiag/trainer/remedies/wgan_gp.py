@@ -32,5 +32,10 @@ def gradient_penalty(batch: TrainingBatch) -> Tensor:
 
 
 WGAN_GP = Remedy(
-    "wgan-gp", "a critic of slope 1 in place of a classifier", "Gulrajani et al. 2017, arXiv:1704.00028",
-    loss=Loss("wasserstein", discriminator_loss, generator_loss), discriminator_penalty=gradient_penalty, discriminator_steps=DISCRIMINATOR_STEPS)  # fmt: skip
+    "wgan-gp",
+    "a critic of slope 1 in place of a classifier",
+    "Gulrajani et al. 2017, arXiv:1704.00028",
+    loss=Loss("wasserstein", discriminator_loss, generator_loss),
+    discriminator_penalty=gradient_penalty,
+    discriminator_steps=DISCRIMINATOR_STEPS,
+)

@@ -42,7 +42,9 @@ def adam_step(state: AdamState, gradient: Tensor, settings: AdamSettings) -> Ada
     first = torch.lerp(gradient, state.first_moment, settings.beta1)
     second = (state.second_moment * settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     scale = second.mul(1 / (1 - settings.beta2**steps)).sqrt_().add_(settings.eps)
-    return AdamState(torch.addcdiv(state.theta, first, scale, value=-settings.lr / (1 - settings.beta1**steps)), first, second, steps)
+    return AdamState(
+        torch.addcdiv(state.theta, first, scale, value=-settings.lr / (1 - settings.beta1**steps)), first, second, steps
+    )
 
 
 class AdamStateGradient(NamedTuple):
@@ -53,7 +55,9 @@ class AdamStateGradient(NamedTuple):
     second_moment: Tensor
 
 
-def adam_step_vjp(new_state: AdamState, gradient: Tensor, settings: AdamSettings, state_gradient: AdamStateGradient) -> tuple[AdamStateGradient, Tensor]:
+def adam_step_vjp(
+    new_state: AdamState, gradient: Tensor, settings: AdamSettings, state_gradient: AdamStateGradient
+) -> tuple[AdamStateGradient, Tensor]:
     """From derivatives by the state after a step to those by the state before it, and by the step's gradient (P,).
 
     With m, v the new moments, r = sqrt(v / (1 - beta2^t)) and theta' = theta - a m / (r + eps), a = lr / (1 - beta1^t):
@@ -65,7 +69,9 @@ def adam_step_vjp(new_state: AdamState, gradient: Tensor, settings: AdamSettings
     root = new_state.second_moment.mul(1 / correction).sqrt_()
     pulled = state_gradient.theta / (root + settings.eps)
     first = torch.add(state_gradient.first_moment, pulled, alpha=-rate)
-    bend = pulled.mul_(new_state.first_moment).div_((root + settings.eps).mul_(root.clamp_min_(torch.finfo(root.dtype).tiny)))
+    bend = pulled.mul_(new_state.first_moment).div_(
+        (root + settings.eps).mul_(root.clamp_min_(torch.finfo(root.dtype).tiny))
+    )
     second = torch.add(state_gradient.second_moment, bend.nan_to_num_(0.0), alpha=rate / (2 * correction))
     by_gradient = first.mul(1 - settings.beta1).addcmul_(second, gradient, value=2 * (1 - settings.beta2))
     return AdamStateGradient(state_gradient.theta, first.mul_(settings.beta1), second.mul_(settings.beta2)), by_gradient

@@ -83,7 +83,10 @@ def _entry(module: nn.Module, shape: tuple[int, ...]) -> tuple[list[StackEntry],
         return [StackEntry(module, lambda at, x: AffinePass(at, x, None), 2)], (module.out_features,)
     if type(module) is Maxout and shape == (module.linear.in_features,):
         pieces, out = module.pieces, module.linear.out_features
-        return [StackEntry(module.linear, lambda at, x: AffinePass(at, x, None), 2), StackEntry(module, lambda at, x: MaxoutPass(x, pieces), 0)], (out // pieces,)
+        return [
+            StackEntry(module.linear, lambda at, x: AffinePass(at, x, None), 2),
+            StackEntry(module, lambda at, x: MaxoutPass(x, pieces), 0),
+        ], (out // pieces,)
     make = _plain(module)
     return None if make is None else ([StackEntry(module, make, 0)], shape)
 
@@ -103,15 +106,36 @@ def _plain(module: nn.Module) -> PassFactory | None:
     return None
 
 
-def _norm(module: nn.modules.batchnorm._BatchNorm, shape: tuple[int, ...]) -> tuple[list[StackEntry], tuple[int, ...]] | None:
-    known = type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, SmallBatchNorm2d) and module.affine and module.track_running_stats
+def _norm(
+    module: nn.modules.batchnorm._BatchNorm, shape: tuple[int, ...]
+) -> tuple[list[StackEntry], tuple[int, ...]] | None:
+    known = (
+        type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, SmallBatchNorm2d)
+        and module.affine
+        and module.track_running_stats
+    )
     eps = module.eps
-    return ([StackEntry(module, lambda at, x: BatchNormPass(at, x, eps), 2)], shape) if known and module.momentum is not None and shape[0] == module.num_features else None
+    return (
+        ([StackEntry(module, lambda at, x: BatchNormPass(at, x, eps), 2)], shape)
+        if known and module.momentum is not None and shape[0] == module.num_features
+        else None
+    )
 
 
 def _convolution(module: nn.Conv2d, shape: tuple[int, ...]) -> tuple[list[StackEntry], tuple[int, ...]] | None:
-    found = find_conv_pattern(module, shape[1], shape[2]) if len(shape) == 3 and shape[0] == module.in_channels and module.bias is not None else None
-    return None if found is None else ([StackEntry(module, lambda at, x: AffinePass(at, x, found), 2)], (module.out_channels, *found.output_size))
+    found = (
+        find_conv_pattern(module, shape[1], shape[2])
+        if len(shape) == 3 and shape[0] == module.in_channels and module.bias is not None
+        else None
+    )
+    return (
+        None
+        if found is None
+        else (
+            [StackEntry(module, lambda at, x: AffinePass(at, x, found), 2)],
+            (module.out_channels, *found.output_size),
+        )
+    )
 
 
 class StackGradients:
@@ -210,5 +234,9 @@ class StackGradients:
         for entry, made in zip(self._stack.entries, passes, strict=True):
             if not isinstance(made, BatchNormPass) or not isinstance(entry.module, nn.modules.batchnorm._BatchNorm):
                 continue
-            for mean, variance in zip(made.mean, made.variance, strict=True):  # (1, F) each: first real, then generated, as D sees them
-                update_running_stats(entry.module, mean.view(made.channels, -1)[:, 0], variance.view(made.channels, -1)[:, 0], made.count)
+            for mean, variance in zip(
+                made.mean, made.variance, strict=True
+            ):  # (1, F) each: first real, then generated, as D sees them
+                update_running_stats(
+                    entry.module, mean.view(made.channels, -1)[:, 0], variance.view(made.channels, -1)[:, 0], made.count
+                )

@@ -111,7 +111,11 @@ class BatchNormPass:
         self._dr = self._average(self._centred * moved).mul_(self._r.pow(3)).neg_()
         self._dn = (moved * self._r).addcmul_(self._centred, self._dr)
         self._dgain = repeat_per_pixel(weight_tangents[0], self._pixels)
-        return (repeat_per_pixel(weight_tangents[1], self._pixels) + self._dgain * self._n).addcmul_(self._gain, self._dn).view_as(self.output)
+        return (
+            (repeat_per_pixel(weight_tangents[1], self._pixels) + self._dgain * self._n)
+            .addcmul_(self._gain, self._dn)
+            .view_as(self.output)
+        )
 
     def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
         by_y = self._sides(grad_output_tangent)
@@ -129,7 +133,12 @@ class BatchNormPass:
         mean = x.mean(1)
         if self._pixels == 1:
             return mean[:, None]
-        return mean.view(NUM_HALVES, self.channels, -1).mean(2, keepdim=True).expand(-1, -1, self._pixels).reshape(NUM_HALVES, 1, -1)
+        return (
+            mean.view(NUM_HALVES, self.channels, -1)
+            .mean(2, keepdim=True)
+            .expand(-1, -1, self._pixels)
+            .reshape(NUM_HALVES, 1, -1)
+        )
 
     def _sum(self, x: Tensor) -> Tensor:
         return x.sum((0, 1)).view(self.channels, -1).sum(1)
@@ -214,7 +223,11 @@ class MaxoutPass:
         return wide.scatter_(2, self._place[:, :, None], grad_output[:, :, None]).flatten(1)
 
     def jvp(self, weight_tangents: Sequence[Tensor], input_tangent: Tensor | None) -> Tensor:
-        return torch.zeros_like(self.output) if input_tangent is None else input_tangent.view(self._shape).gather(2, self._place[:, :, None])[:, :, 0]
+        return (
+            torch.zeros_like(self.output)
+            if input_tangent is None
+            else input_tangent.view(self._shape).gather(2, self._place[:, :, None])[:, :, 0]
+        )
 
     def backward_jvp(self, grad_output_tangent: Tensor) -> Tensor:
         return self.backward(grad_output_tangent)

@@ -65,7 +65,9 @@ class ShallowGradients:
         both = torch.cat([real, fake.detach()]).T * self._scale
         self._x = torch.cat([both, both.new_ones(1, both.shape[1])])  # (d+1, N)
         self._label = torch.cat([real.new_ones(len(real)), real.new_zeros(len(fake))])
-        self._share = torch.cat([torch.full_like(side[:, 0], 1 / len(side)) for side in (real, fake)])  # (N,): what a row weighs in its mean
+        self._share = torch.cat(
+            [torch.full_like(side[:, 0], 1 / len(side)) for side in (real, fake)]
+        )  # (N,): what a row weighs in its mean
         self._used = 0
         return self
 
@@ -86,7 +88,9 @@ class ShallowGradients:
             moved = torch.addcmul(reach * epsilon, turned, delta)
             return self._flat((bent * at.w).addcmul_(met, by.w), w, epsilon.sum()), self._by_fake(moved)
 
-        return GradientWithVjp(lambda: self._value(logits, self._loss.discriminator), self._gradient(at, met, delta), pull)
+        return GradientWithVjp(
+            lambda: self._value(logits, self._loss.discriminator), self._gradient(at, met, delta), pull
+        )
 
     def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
         at = self._unflat(state.theta)

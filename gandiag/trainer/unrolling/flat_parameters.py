@@ -20,7 +20,12 @@ class FlatModule:
     def __init__(self, net: nn.Module, adam: AdamSettings) -> None:
         self.net = net
         self.adam = adam
-        named = [(owner, name, entry) for owner in net.modules() for name, entry in owner.named_parameters(recurse=False) if entry.requires_grad]
+        named = [
+            (owner, name, entry)
+            for owner in net.modules()
+            for name, entry in owner.named_parameters(recurse=False)
+            if entry.requires_grad
+        ]
         unique = {id(entry): entry for _, _, entry in named}
         self.parameters = list(unique.values())
         order = {key: place for place, key in enumerate(unique)}

@@ -11,7 +11,9 @@ from torch import Tensor
 from gandiag.trainer.unrolling.adam import AdamState
 from gandiag.trainer.unrolling.flat_parameters import FlatModule
 
-LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]  # generated samples -> (D's loss, G's loss), with D's present parameters
+LossFn = Callable[
+    [Tensor], tuple[Tensor, Tensor]
+]  # generated samples -> (D's loss, G's loss), with D's present parameters
 
 
 class GradientWithVjp(NamedTuple):
@@ -44,10 +46,14 @@ class AutogradGradients:
         gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
 
         def pull(v: Tensor) -> tuple[Tensor, Tensor]:
-            found = torch.autograd.grad(gradients, [*leaves, fake], player.unflatten(v), allow_unused=True, materialize_grads=True)
+            found = torch.autograd.grad(
+                gradients, [*leaves, fake], player.unflatten(v), allow_unused=True, materialize_grads=True
+            )
             return player.flatten(found[:-1]), found[-1]
 
-        return GradientWithVjp(lambda: float(loss.detach()), player.flatten([entry.detach() for entry in gradients]), pull)
+        return GradientWithVjp(
+            lambda: float(loss.detach()), player.flatten([entry.detach() for entry in gradients]), pull
+        )
 
     def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
         leaves = self._player.leaf_parameters(state)

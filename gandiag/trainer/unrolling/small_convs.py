@@ -49,11 +49,19 @@ def make_conv_pattern(kernel_size: int, stride: int, padding: int, height: int, 
 def find_conv_pattern(conv: nn.Conv2d, height: int, width: int) -> ConvPattern | None:
     """A convolution's stencil where its settings are plain and its matrix is small; None elsewhere."""
     pairs = (conv.kernel_size, conv.stride, conv.padding)
-    if any(isinstance(pair, str) or len(set(pair)) > 1 for pair in pairs) or conv.groups != 1 or set(conv.dilation) != {1} or conv.padding_mode != "zeros":
+    if (
+        any(isinstance(pair, str) or len(set(pair)) > 1 for pair in pairs)
+        or conv.groups != 1
+        or set(conv.dilation) != {1}
+        or conv.padding_mode != "zeros"
+    ):
         return None
     size, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
     pixels = ((height + 2 * padding - size) // stride + 1) * ((width + 2 * padding - size) // stride + 1)
-    if min(height, width) + 2 * padding < size or pixels * conv.out_channels * conv.in_channels * height * width > MAX_MATRIX_ENTRIES:
+    if (
+        min(height, width) + 2 * padding < size
+        or pixels * conv.out_channels * conv.in_channels * height * width > MAX_MATRIX_ENTRIES
+    ):
         return None
     return make_conv_pattern(size, stride, padding, height, width)
 

@@ -41,7 +41,11 @@ def detect_delimiter(line: str) -> str | None:
     for mark in DELIMITERS:
         cells = [cell.strip().strip('"') for cell in line.rstrip("\r\n").split(mark)]
         named = [cell for cell in cells if cell and not _numeric(cell)]
-        if len(cells) > 1 and len(named) >= len(cells) - 1 and all(len(cell) < 80 and ":" not in cell.strip()[-2:] for cell in cells):
+        if (
+            len(cells) > 1
+            and len(named) >= len(cells) - 1
+            and all(len(cell) < 80 and ":" not in cell.strip()[-2:] for cell in cells)
+        ):
             return mark
     return None
 
@@ -97,7 +101,9 @@ def _block(header: list[str], chunk: list[list[str]], keep: ColumnFilter) -> Row
     cells = list(zip(*whole, strict=True)) if whole else [()] * width
     names = dict.fromkeys(header)
     columns = {name: parse_column(cells[header.index(name)]) for name in names if name and keep(name)}
-    return RowBlock(columns, len(whole), tuple(name for name in names if name), len([row for row in chunk if row]) - len(whole))
+    return RowBlock(
+        columns, len(whole), tuple(name for name in names if name), len([row for row in chunk if row]) - len(whole)
+    )
 
 
 TABLE = TableFormat()

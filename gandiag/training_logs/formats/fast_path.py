@@ -40,7 +40,9 @@ class UniformLines:
         if len(values) != lines * self.tokens_per_line:
             return None
         try:
-            return np.asarray(values.reshape(lines, self.tokens_per_line)[:, list(self.column_tokens)].astype(np.float64))
+            return np.asarray(
+                values.reshape(lines, self.tokens_per_line)[:, list(self.column_tokens)].astype(np.float64)
+            )
         except ValueError:
             return None
 
@@ -51,6 +53,10 @@ def detect_uniform_lines(line: str, spans: list[tuple[int, int]]) -> UniformLine
         return None
     data = line.encode("ascii")
     tokens = [found.span() for found in TOKEN_PATTERN.finditer(data.translate(BLANK_TABLE))]
-    if any(span not in tokens for span in spans) or not all(NUMBER_PATTERN.match(data[low:high]) for low, high in spans):
+    if any(span not in tokens for span in spans) or not all(
+        NUMBER_PATTERN.match(data[low:high]) for low, high in spans
+    ):
         return None
-    return UniformLines(data.translate(None, NUMERIC_BYTES + b" \n"), len(tokens), tuple(tokens.index(span) for span in spans))
+    return UniformLines(
+        data.translate(None, NUMERIC_BYTES + b" \n"), len(tokens), tuple(tokens.index(span) for span in spans)
+    )

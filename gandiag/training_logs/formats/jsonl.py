@@ -39,7 +39,9 @@ def _number(value: float) -> float:
 def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int = 0) -> RowBlock:
     """Rows with whatever keys they have, as columns with gaps."""
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)}
+    columns = {
+        name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)
+    }
     return RowBlock(columns, len(rows), tuple(names), skipped)
 
 
@@ -50,7 +52,11 @@ class JsonLinesFormat:
 
     def sniff(self, path: Path, head: bytes) -> bool:
         lines = [line for line in head.splitlines() if line.strip()]
-        return bool(lines) and lines[0].lstrip().startswith(b"{") and (path.suffix == ".jsonl" or _parsed(lines[0]) is not None)
+        return (
+            bool(lines)
+            and lines[0].lstrip().startswith(b"{")
+            and (path.suffix == ".jsonl" or _parsed(lines[0]) is not None)
+        )
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         rows: list[dict[str, float]] = []
@@ -86,7 +92,9 @@ class TrainerStateFormat:
         if start not in (b"{", b"["):
             return False
         first = next((line for line in head.splitlines() if line.strip()), b"")
-        return (path.suffix == ".json" or b'"log_history"' in head) and (_parsed(first) is None or b"\n" not in head.strip())
+        return (path.suffix == ".json" or b'"log_history"' in head) and (
+            _parsed(first) is None or b"\n" not in head.strip()
+        )
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         try:
@@ -94,7 +102,9 @@ class TrainerStateFormat:
         except (ValueError, RecursionError):
             yield RowBlock({}, 0, (), 1)
             return
-        history = document.get("log_history", document.get("history", document)) if isinstance(document, dict) else document
+        history = (
+            document.get("log_history", document.get("history", document)) if isinstance(document, dict) else document
+        )
         if isinstance(history, dict):
             lists = {name: value for name, value in history.items() if isinstance(value, list)}
             size = max(map(len, lists.values()), default=0)

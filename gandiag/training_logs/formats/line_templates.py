@@ -14,10 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-NUMBER_PATTERN = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|(?:nan|inf|NaN|Inf|NAN)(?![\w]))(?!\w*\()")
+NUMBER_PATTERN = re.compile(
+    r"(?<![\w.])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|(?:nan|inf|NaN|Inf|NAN)(?![\w]))(?!\w*\()"
+)
 NUMBER_GROUP = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf|NAN))"
 ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
-PROGRESS_BAR_PATTERN = re.compile(r"\|[^|\w]*[█▉▊▋▌▍▎▏#][^|]*\||\|\s{4,}\||\[[=>.\-#\s]{4,}\]|[━╸╺─]{4,}(?:\s*[━╸╺─]+)*")
+PROGRESS_BAR_PATTERN = re.compile(
+    r"\|[^|\w]*[█▉▊▋▌▍▎▏#][^|]*\||\|\s{4,}\||\[[=>.\-#\s]{4,}\]|[━╸╺─]{4,}(?:\s*[━╸╺─]+)*"
+)
 SEPARATOR_PATTERN = re.compile(r"[\[\]|,;\t{}<>│]|\s-\s|\s{2,}|\s\+\s|(?<=[%\)])\s")
 LABEL_PATTERN = re.compile(r"[A-Za-z_].*")
 COUNTER_WORDS = ("step", "iter", "iteration", "epoch", "batch", "itr", "it")
@@ -52,13 +56,18 @@ def make_line_template(line: str, keep: Callable[[str], bool]) -> LineTemplate:
             columns.append(str(label))
     tail = line[edges[-1] :]
     known = tuple(dict.fromkeys(label for label in labels if label))
-    return LineTemplate(re.compile(r"^\s*" + "".join(pattern) + _literal(tail) + r"\s*$", re.MULTILINE), tuple(columns), known)
+    return LineTemplate(
+        re.compile(r"^\s*" + "".join(pattern) + _literal(tail) + r"\s*$", re.MULTILINE), tuple(columns), known
+    )
 
 
 def _literal(text: str) -> str:
     """Literal text; blanks of any width, since numbers are padded with them."""
     text = text.replace("||", "\0")
-    parts = [re.escape(part).replace("\0", r"(?:\|[^|\n]*\||\[[=>.\-#\s]*\]|[━╸╺─ ]+)").replace("\\\0", "") for part in re.split(r"\s+", text)]
+    parts = [
+        re.escape(part).replace("\0", r"(?:\|[^|\n]*\||\[[=>.\-#\s]*\]|[━╸╺─ ]+)").replace("\\\0", "")
+        for part in re.split(r"\s+", text)
+    ]
     return r"[^\S\n]*".join(parts)
 
 
@@ -101,7 +110,10 @@ def _total(previous: str | None) -> str | None:
 
 def _another_pair(before: list[str], after: list[str], at: int) -> bool:
     """Whether a second "a/b" without a label follows in brackets: then the first is the epoch."""
-    return any(after[i] == "/" and parse_label(before[i]) is None and "[" in before[i] for i in range(at + 2, min(at + 3, len(before))))
+    return any(
+        after[i] == "/" and parse_label(before[i]) is None and "[" in before[i]
+        for i in range(at + 2, min(at + 3, len(before)))
+    )
 
 
 @lru_cache(maxsize=65_536)

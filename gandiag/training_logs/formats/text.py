@@ -51,7 +51,12 @@ class TextParser:
             elif row:
                 rows.append(row)
         keys = dict.fromkeys(key for row in rows for key in row)
-        return RowBlock({key: parse_column([row.get(key, "") for row in rows]) for key in keys}, len(rows), tuple(self.column_names), skipped)
+        return RowBlock(
+            {key: parse_column([row.get(key, "") for row in rows]) for key in keys},
+            len(rows),
+            tuple(self.column_names),
+            skipped,
+        )
 
     def _fast(self, text: str) -> RowBlock | None:
         """All lines of one kind, read by one expression; None where they are not."""
@@ -64,13 +69,19 @@ class TextParser:
         if not kind.columns or len(found) < 100 or len(found) != text.count("\n") + (not text.endswith("\n")):
             return None
         parts = zip(*found, strict=True) if len(kind.columns) > 1 else [found]
-        columns: dict[str, Array] = {name: parse_column(list(part)) for name, part in zip(kind.columns, parts, strict=True)}
+        columns: dict[str, Array] = {
+            name: parse_column(list(part)) for name, part in zip(kind.columns, parts, strict=True)
+        }
         return RowBlock(self._held(kind, len(found)) | columns, len(found), tuple(self.column_names))
 
     def _quick(self, kind: LineTemplate, text: str) -> RowBlock | None:
         """The same without a look at the single line, where all are alike to the letter."""
         hit = kind.pattern.match(text)
-        teeth = detect_uniform_lines(text[: text.find("\n")], [hit.span(at + 1) for at in range(len(kind.columns))]) if hit and kind.columns else None
+        teeth = (
+            detect_uniform_lines(text[: text.find("\n")], [hit.span(at + 1) for at in range(len(kind.columns))])
+            if hit and kind.columns
+            else None
+        )
         values = teeth.parse(text) if teeth is not None else None
         if values is None:
             return None
@@ -110,7 +121,14 @@ class TextParser:
     def _said(self, kind: LineTemplate, values: tuple[str, ...]) -> dict[str, str]:
         row = dict(zip(kind.columns, values, strict=True))
         if any(column_names.infer_loss_role(name) or column_names.infer_score_role(name) for name in row):
-            return {**{key: value for key, value in self.context.items() if not any(column_names.infer_step_role(name) == key for name in row)}, **row}
+            return {
+                **{
+                    key: value
+                    for key, value in self.context.items()
+                    if not any(column_names.infer_step_role(name) == key for name in row)
+                },
+                **row,
+            }
         for name, value in row.items():
             kindred = column_names.infer_step_role(name)
             if kindred in CONTEXT_COLUMNS:
@@ -127,7 +145,9 @@ class TextFormat:
         return False  # the last resort: see `recognise`
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
-        lone = path.stem if column_names.infer_loss_role(path.stem) else None  # BigGAN: one file for each loss, named after it
+        lone = (
+            path.stem if column_names.infer_loss_role(path.stem) else None
+        )  # BigGAN: one file for each loss, named after it
         yield from text_to_blocks(_chunks(path), keep, lone)
 
 

@@ -26,10 +26,30 @@ State = dict[str, Tensor]
 class Paper:
     """A generator as a state dict and formulas. `pieces`: a hierarchical z; `deep`: the bottleneck blocks; `shared`: one embedding."""
 
-    def __init__(self, *, blocks: int = 3, width: int = 8, dim: int = 16, classes: int = 5, embedded: int = 6, pieces: bool = True, deep: bool = False,
-                 shared: bool = True, spectral: bool = True, attention: int | None = 1, mybn: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        blocks: int = 3,
+        width: int = 8,
+        dim: int = 16,
+        classes: int = 5,
+        embedded: int = 6,
+        pieces: bool = True,
+        deep: bool = False,
+        shared: bool = True,
+        spectral: bool = True,
+        attention: int | None = 1,
+        mybn: bool = False,
+    ) -> None:
         self.rng, self.state = torch.Generator().manual_seed(blocks + dim), State()
-        self.pieces, self.deep, self.shared, self.spectral, self.attention, self.mybn = pieces and shared, deep, shared, spectral, attention, mybn
+        self.pieces, self.deep, self.shared, self.spectral, self.attention, self.mybn = (
+            pieces and shared,
+            deep,
+            shared,
+            spectral,
+            attention,
+            mybn,
+        )
         self.blocks, self.width, self.classes = blocks, width, classes
         self.chunk = dim // (blocks + 1) if self.pieces and not deep else 0
         self.dim = self.chunk * (blocks + 1) if self.chunk else dim
@@ -40,7 +60,12 @@ class Paper:
         for block in range(blocks):
             self.make_block(f"blocks.{block}.0")
             if block == attention:
-                for name, out, into in (("theta", width // 8, width), ("phi", width // 8, width), ("g", width // 2, width), ("o", width, width // 2)):
+                for name, out, into in (
+                    ("theta", width // 8, width),
+                    ("phi", width // 8, width),
+                    ("g", width // 2, width),
+                    ("o", width, width // 2),
+                ):
                     self.map(f"blocks.{block}.1.{name}", out, into, 1, bias=False)
                 self.state[f"blocks.{block}.1.gamma"] = torch.tensor(0.8)
         self.state |= {"output_layer.0.gain": 1 + 0.2 * self.draw(width), "output_layer.0.bias": 0.2 * self.draw(width)}
@@ -49,7 +74,11 @@ class Paper:
 
     def make_block(self, head: str) -> None:
         inner = self.width // 4 if self.deep else self.width
-        sizes = [(self.width, inner, 1), (inner, inner, 3), (inner, inner, 3), (inner, self.width, 1)] if self.deep else [(self.width, self.width, 3)] * 2
+        sizes = (
+            [(self.width, inner, 1), (inner, inner, 3), (inner, inner, 3), (inner, self.width, 1)]
+            if self.deep
+            else [(self.width, self.width, 3)] * 2
+        )
         for place, (into, out, kernel) in enumerate(sizes, 1):
             self.map(f"{head}.conv{place}", out, into, kernel)
             for name in ("gain", "bias"):
@@ -65,7 +94,9 @@ class Paper:
         return torch.randn(*shape, generator=self.rng)
 
     def map(self, name: str, out: int, into: int, kernel: int = 0, bias: bool = True) -> None:
-        self.state[f"{name}.weight"] = self.draw(out, into, *([kernel] * 2 if kernel else [])) / (into * max(1, kernel) ** 2) ** 0.5
+        self.state[f"{name}.weight"] = (
+            self.draw(out, into, *([kernel] * 2 if kernel else [])) / (into * max(1, kernel) ** 2) ** 0.5
+        )
         if bias:
             self.state[f"{name}.bias"] = 0.1 * self.draw(out)
         if self.spectral:
@@ -73,7 +104,10 @@ class Paper:
 
     def statistics(self, head: str, width: int) -> None:
         head = f"{head}.bn" if self.mybn else head
-        self.state |= {f"{head}.stored_mean": 0.1 * self.draw(width), f"{head}.stored_var": self.draw(width).square() + 0.5}
+        self.state |= {
+            f"{head}.stored_mean": 0.1 * self.draw(width),
+            f"{head}.stored_var": self.draw(width).square() + 0.5,
+        }
         if self.mybn:
             self.state[f"{head}.accumulation_counter"] = torch.zeros(1)
 
@@ -90,7 +124,9 @@ class Paper:
 
     def apply(self, name: str, x: Tensor) -> Tensor:
         weight, bias = self.weight(name), self.state.get(f"{name}.bias")
-        return F.linear(x, weight, bias) if weight.ndim == 2 else F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+        return (
+            F.linear(x, weight, bias) if weight.ndim == 2 else F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+        )
 
     def norm(self, head: str, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
         head = f"{head}.bn" if self.mybn else head
@@ -99,7 +135,10 @@ class Paper:
         return (x - mean) * torch.rsqrt(var + 1e-5) * gain[..., None, None] + bias[..., None, None]
 
     def told_norm(self, head: str, x: Tensor, y: Tensor) -> Tensor:
-        gain, bias = ((self.apply(f"{head}.{name}", y) if self.shared else self.state[f"{head}.{name}.weight"][y]) for name in ("gain", "bias"))
+        gain, bias = (
+            (self.apply(f"{head}.{name}", y) if self.shared else self.state[f"{head}.{name}.weight"][y])
+            for name in ("gain", "bias")
+        )
         return self.norm(head, x, 1 + gain, bias).relu()
 
     def block(self, head: str, x: Tensor, y: Tensor, doubled: bool) -> Tensor:
@@ -115,9 +154,13 @@ class Paper:
     def attend(self, head: str, x: Tensor) -> Tensor:
         n, _, high, wide = x.shape
         theta = self.apply(f"{head}.theta", x).reshape(n, -1, high * wide)
-        phi, g = (F.max_pool2d(self.apply(f"{head}.{name}", x), 2).reshape(n, -1, high * wide // 4) for name in ("phi", "g"))
+        phi, g = (
+            F.max_pool2d(self.apply(f"{head}.{name}", x), 2).reshape(n, -1, high * wide // 4) for name in ("phi", "g")
+        )
         beta = torch.softmax(torch.einsum("ncq,nck->nqk", theta, phi), -1)
-        return x + self.state[f"{head}.gamma"] * self.apply(f"{head}.o", torch.einsum("nck,nqk->ncq", g, beta).reshape(n, -1, high, wide))
+        return x + self.state[f"{head}.gamma"] * self.apply(
+            f"{head}.o", torch.einsum("nck,nqk->ncq", g, beta).reshape(n, -1, high, wide)
+        )
 
     def __call__(self, z: Tensor, labels: Tensor) -> Tensor:
         y = self.state["shared.weight"][labels] if self.shared else labels
@@ -137,9 +180,14 @@ class Paper:
 
 
 KINDS: Mapping[str, dict[str, Any]] = {
-    "hierarchical": {}, "undivided": {"pieces": False}, "unshared": {"shared": False, "attention": None}, "without_spectral": {"spectral": False},
-    "standing": {"mybn": True}, "deep": {"deep": True, "blocks": 4}, "one_block": {"blocks": 1, "attention": None},
-}  # fmt: skip
+    "hierarchical": {},
+    "undivided": {"pieces": False},
+    "unshared": {"shared": False, "attention": None},
+    "without_spectral": {"spectral": False},
+    "standing": {"mybn": True},
+    "deep": {"deep": True, "blocks": 4},
+    "one_block": {"blocks": 1, "attention": None},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,7 +196,12 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, kind: str) -> None:
     torch.save(paper.state, tmp_path / "G_ema.pth")
     network = load_generator(tmp_path / "G_ema.pth")
     side = 4 * 2 ** (paper.blocks // 2 if paper.deep else paper.blocks)
-    assert (network.latent.dim, network.classes, network.condition, network.output.shape) == (paper.dim, 5, "index", (3, side, side))
+    assert (network.latent.dim, network.classes, network.condition, network.output.shape) == (
+        paper.dim,
+        5,
+        "index",
+        (3, side, side),
+    )
     assert network.subject["family"] == ("BigGAN-deep (ajbrock)" if paper.deep else "BigGAN (ajbrock)")
     z, labels = torch.randn(6, paper.dim, generator=torch.Generator().manual_seed(3)), torch.arange(6) % 5
     wanted = paper(z, labels)
@@ -176,16 +229,19 @@ def test_batch_norm_is_seen_by_the_probes(tmp_path: Path) -> None:
     assert found is not None and found > 0.15  # made-up statistics are not those of the network, and that is noticed
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"blocks.0.0.bn1.stored_mean": None, "blocks.0.0.bn1.stored_var": None}, "keeps no statistics"),
-    ({"blocks.0.0.conv1.weight": torch.zeros(8, 4, 3, 3)}, "follow each other"),
-    ({"blocks.0.0.extra": torch.zeros(3)}, "is not part of it"),
-    ({"linear.weight": torch.zeros(128, 7)}, "and a piece of z 7"),
-    ({"linear.u0": torch.zeros(1, 5)}, "no left singular vector"),
-    ({"linear.u0": torch.ones(1, 128, dtype=torch.int64)}, "no left singular vector"),
-    ({"blocks.1.1.gamma": None}, "gamma is missing"),
-    ({"blocks.0.0.bn1.accumulation_counter": torch.ones(1)}, "counts no statistics beside it"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"blocks.0.0.bn1.stored_mean": None, "blocks.0.0.bn1.stored_var": None}, "keeps no statistics"),
+        ({"blocks.0.0.conv1.weight": torch.zeros(8, 4, 3, 3)}, "follow each other"),
+        ({"blocks.0.0.extra": torch.zeros(3)}, "is not part of it"),
+        ({"linear.weight": torch.zeros(128, 7)}, "and a piece of z 7"),
+        ({"linear.u0": torch.zeros(1, 5)}, "no left singular vector"),
+        ({"linear.u0": torch.ones(1, 128, dtype=torch.int64)}, "no left singular vector"),
+        ({"blocks.1.1.gamma": None}, "gamma is missing"),
+        ({"blocks.0.0.bn1.accumulation_counter": torch.ones(1)}, "counts no statistics beside it"),
+    ],
+)
 def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Tensor | None], said: str) -> None:
     state = {name: change.get(name, entry) for name, entry in {**Paper().state, **change}.items()}
     torch.save({name: entry for name, entry in state.items() if entry is not None}, tmp_path / "G.pth")
@@ -201,8 +257,17 @@ def test_the_side_of_the_deep_one_can_be_told(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_training(tmp_path: Path) -> None:
-    for name, dim in (("G.pth", 16), ("G_ema.pth", 20), ("G_optim.pth", 0), ("G_ema_best3.pth", 24), ("state_dict.pth", 0)):
-        torch.save(Paper(dim=dim).state if dim else {"itr": 3, "best_FID": 9.5, "config": {"G_activation": torch.nn.ReLU()}}, tmp_path / name)
+    for name, dim in (
+        ("G.pth", 16),
+        ("G_ema.pth", 20),
+        ("G_optim.pth", 0),
+        ("G_ema_best3.pth", 24),
+        ("state_dict.pth", 0),
+    ):
+        torch.save(
+            Paper(dim=dim).state if dim else {"itr": 3, "best_FID": 9.5, "config": {"G_activation": torch.nn.ReLU()}},
+            tmp_path / name,
+        )
     assert load_generator(tmp_path).latent.dim == 20
     assert load_generator(tmp_path, AuditConfig(weights="raw")).latent.dim == 16
     (tmp_path / "G_ema.pth").unlink()

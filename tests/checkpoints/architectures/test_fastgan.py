@@ -33,7 +33,11 @@ def drawn(side: int = 256, *, projected: bool = False, last: int | None = None, 
         weight = torch.randn(*shape, generator=rng)
         matrix = (weight.transpose(0, 1) if turned else weight).flatten(1)
         v = F.normalize(matrix.T @ torch.randn(matrix.shape[0], generator=rng), dim=0)
-        found[f"{path}.weight_orig"], found[f"{path}.weight_u"], found[f"{path}.weight_v"] = weight, F.normalize(matrix @ v, dim=0), v
+        found[f"{path}.weight_orig"], found[f"{path}.weight_u"], found[f"{path}.weight_v"] = (
+            weight,
+            F.normalize(matrix @ v, dim=0),
+            v,
+        )
 
     def settled(path: str, width: int) -> None:
         for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
@@ -62,14 +66,18 @@ def drawn(side: int = 256, *, projected: bool = False, last: int | None = None, 
     return found | ({"to_big.bias": torch.rand(3, generator=rng)} if projected else {})
 
 
-def forward(t: dict[str, Tensor], z: Tensor, side: int, *, projected: bool = False, noise: dict[str, Tensor] | None = None) -> Tensor:
+def forward(
+    t: dict[str, Tensor], z: Tensor, side: int, *, projected: bool = False, noise: dict[str, Tensor] | None = None
+) -> Tensor:
     def weight(path: str) -> Tensor:
         w, u, v = (t[f"{path}.weight_{part}"] for part in ("orig", "u", "v"))
         matrix = (w.transpose(0, 1) if path == "init.init.0" else w).flatten(1)
         return w / (u @ matrix @ v)
 
     def gated(path: str, x: Tensor) -> Tensor:
-        mean, var, gain, bias = (t[f"{path}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, gain, bias = (
+            t[f"{path}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         a, b = ((x - mean) / (var + 1e-5).sqrt() * gain + bias).chunk(2, 1)
         return a * b.sigmoid()
 
@@ -100,7 +108,9 @@ def z(n: int = 3) -> Tensor:
 @pytest.mark.parametrize("side", [256, 512, 1024])
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, side: int) -> None:
     tensors = drawn(side)
-    network = load_generator(save({f"module.{name}": entry for name, entry in tensors.items()}, tmp_path, "G.pth"), AuditConfig(noise="none"))
+    network = load_generator(
+        save({f"module.{name}": entry for name, entry in tensors.items()}, tmp_path, "G.pth"), AuditConfig(noise="none")
+    )
     assert (network.subject["family"], network.latent.dim, network.output.shape) == ("FastGAN", LATENT, (3, side, side))
     made = network.forward(z(1))
     assert made.flatten(2).std(2).min() > 1e-3
@@ -117,7 +127,9 @@ def test_noise_enters_where_the_paper_puts_it(tmp_path: Path) -> None:
         if isinstance(part, NoiseInput):
             part.register_forward_hook(lambda part, _, made: pictures.__setitem__(part.name, made))
     made = network.forward(z())
-    assert sorted(pictures) == sorted(name.removesuffix(".weight") for name, entry in tensors.items() if entry.shape == (1,) and "feat_" in name)
+    assert sorted(pictures) == sorted(
+        name.removesuffix(".weight") for name, entry in tensors.items() if entry.shape == (1,) and "feat_" in name
+    )
     assert torch.allclose(made, forward(tensors, z(), 256, noise=pictures), atol=1e-5)
 
 
@@ -134,11 +146,23 @@ def test_projected_gan_normalises_z_and_ends_without_tanh(tmp_path: Path, side: 
 
 def narrowed(tensors: dict[str, Tensor], path: str, width: int) -> dict[str, Tensor]:
     """The map that is not used, of half the width: as every further doubling has it."""
-    fresh = {f"{path}.1.weight_orig": (2 * width, WIDTHS[128], 3, 3), f"{path}.1.weight_u": (2 * width,), f"{path}.5.weight_orig": (2 * width, width, 3, 3),
-             f"{path}.5.weight_u": (2 * width,), f"{path}.5.weight_v": (9 * width,), "se_256.main.1.weight_orig": (width, WIDTHS[16], 4, 4),
-             "se_256.main.1.weight_u": (width,), "se_256.main.3.weight_orig": (width, width, 1, 1), "se_256.main.3.weight_u": (width,),
-             "se_256.main.3.weight_v": (width,)}  # fmt: skip
-    norms = {name: (2 * width,) for name in tensors if name.startswith((f"{path}.3.", f"{path}.7.")) and tensors[name].ndim == 1}
+    fresh = {
+        f"{path}.1.weight_orig": (2 * width, WIDTHS[128], 3, 3),
+        f"{path}.1.weight_u": (2 * width,),
+        f"{path}.5.weight_orig": (2 * width, width, 3, 3),
+        f"{path}.5.weight_u": (2 * width,),
+        f"{path}.5.weight_v": (9 * width,),
+        "se_256.main.1.weight_orig": (width, WIDTHS[16], 4, 4),
+        "se_256.main.1.weight_u": (width,),
+        "se_256.main.3.weight_orig": (width, width, 1, 1),
+        "se_256.main.3.weight_u": (width,),
+        "se_256.main.3.weight_v": (width,),
+    }
+    norms = {
+        name: (2 * width,)
+        for name in tensors
+        if name.startswith((f"{path}.3.", f"{path}.7.")) and tensors[name].ndim == 1
+    }
     return {name: torch.ones(shape) for name, shape in {**fresh, **norms}.items()}
 
 
@@ -148,7 +172,11 @@ def checkpoint(folder: Path, *, everything: bool) -> str:
     critic = {"down_from_big.0.weight_orig": torch.ones(8, 3, 3, 3), "rf_big.3.weight_orig": torch.ones(1, 8, 4, 4)}
     content = {"g": {f"module.{name}": entry for name, entry in tensors.items()}, "d": critic}
     if everything:
-        learned = [entry for name, entry in tensors.items() if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))]
+        learned = [
+            entry
+            for name, entry in tensors.items()
+            if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))
+        ]
         state = {"state": {0: {"exp_avg": torch.ones(2, 2)}}, "param_groups": [{"lr": 2e-4}]}
         content |= {"g_ema": [1.1 * entry for entry in learned], "opt_g": state, "opt_d": state}  # type: ignore[dict-item]
     return save(content, folder, "all_50000.pth" if everything else "50000.pth")
@@ -157,16 +185,29 @@ def checkpoint(folder: Path, *, everything: bool) -> str:
 def test_an_average_without_names_is_mapped_by_order(tmp_path: Path) -> None:
     network = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none"))
     assert network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
-    assert any("g_ema is a list of" in note and "mapped by order onto g; its buffers come from there" in note for note in network.notes)
-    learned = {name: entry for name, entry in drawn().items() if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))}
-    assert torch.allclose(network.forward(z()), forward(drawn() | {name: 1.1 * entry for name, entry in learned.items()}, z(), 256), atol=1e-5)
+    assert any(
+        "g_ema is a list of" in note and "mapped by order onto g; its buffers come from there" in note
+        for note in network.notes
+    )
+    learned = {
+        name: entry
+        for name, entry in drawn().items()
+        if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))
+    }
+    assert torch.allclose(
+        network.forward(z()),
+        forward(drawn() | {name: 1.1 * entry for name, entry in learned.items()}, z(), 256),
+        atol=1e-5,
+    )
     assert network.subject["parameters"] == sum(entry.numel() for entry in learned.values())
     raw = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none", weights="raw"))
     assert torch.allclose(raw.forward(z()), forward(drawn(), z(), 256), atol=1e-5)
 
 
 def test_vectors_of_power_iterations_are_no_parameters_and_those_of_weight_norm_are() -> None:
-    spectral, weighted = (make(nn.Linear(3, 4)) for make in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm))
+    spectral, weighted = (
+        make(nn.Linear(3, 4)) for make in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm)
+    )
     modern = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4))
     for module in (spectral, weighted, modern):
         assert Weights(dict(module.state_dict())).n_parameters == sum(entry.numel() for entry in module.parameters())
@@ -177,11 +218,15 @@ def test_the_file_explains_itself(tmp_path: Path) -> None:
     assert told["averaging"].startswith("the repository puts the average into g")
     assert told["batch norm (--bn)"].endswith("samples by the batch's own: --bn batch")
     assert told["noise inputs (--noise)"].startswith("const")
-    assert "averaging" not in {entry.what for entry in load_generator(checkpoint(tmp_path, everything=True)).assumptions}
+    assert "averaging" not in {
+        entry.what for entry in load_generator(checkpoint(tmp_path, everything=True)).assumptions
+    }
 
 
 def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
-    labelled = {f"synthesis.{name}": entry for name, entry in drawn(projected=True).items()} | {"synthesis.embed.weight": torch.ones(10, LATENT)}
+    labelled = {f"synthesis.{name}": entry for name, entry in drawn(projected=True).items()} | {
+        "synthesis.embed.weight": torch.ones(10, LATENT)
+    }
     with pytest.raises(LoadError, match="class-conditional FastGAN of projected-gan") as caught:
         load_generator(save(labelled, tmp_path, "G.pth"))
     assert "--model" in caught.value.hint
@@ -192,7 +237,9 @@ def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=rf"{re.escape(mean)} is \(\)"):
         load_generator(save(state | {mean: torch.ones(())}, tmp_path, "G.pth"))
     with pytest.raises(LoadError, match="which do not double from 4 on"):
-        load_generator(save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth"))
+        load_generator(
+            save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth")
+        )
 
 
 def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: Path) -> None:
@@ -204,6 +251,8 @@ def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: 
                 part.add_module(step, nn.Module())
             part = part.get_submodule(step)
         part.register_buffer(name.rsplit(".", 1)[1], entry)
-    (tmp_path / "network-snapshot.pkl").write_bytes(pickle.dumps({"G": root, "G_ema": root, "D": None, "training_set_kwargs": {}}))
+    (tmp_path / "network-snapshot.pkl").write_bytes(
+        pickle.dumps({"G": root, "G_ema": root, "D": None, "training_set_kwargs": {}})
+    )
     network = load_generator(tmp_path / "network-snapshot.pkl", AuditConfig(noise="none"))
     assert torch.allclose(network.forward(z()), forward(drawn(projected=True), z(), 256, projected=True), atol=1e-5)

@@ -46,10 +46,23 @@ class Family:
 FAMILIES = {
     "mimicry_sngan": Family("mimicry_sngan.pth", "mimicry ResNet", 16, (3, 32, 32), weights="model_state_dict"),
     "mimicry_infomax": Family("mimicry_infomax.pth", "mimicry ResNet", 16, (3, 48, 48), weights="model_state_dict"),
-    "mimicry_cgan": Family("mimicry_cgan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"),
-    "mimicry_sagan": Family("mimicry_sagan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"),
-    "biggan_deep": Family("biggan/pytorch_model.bin", "BigGAN-deep", 12, (3, 32, 32), 6, "onehot", weights="the whole file"),
-    "stylegan2_pytorch": Family("stylegan2/model_3.pt", "StyleGAN2 (stylegan2-pytorch)", 12, (3, 32, 32), range=(0.0, 1.0), weights="GAN.SE+GE (EMA copy"),
+    "mimicry_cgan": Family(
+        "mimicry_cgan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"
+    ),
+    "mimicry_sagan": Family(
+        "mimicry_sagan.pth", "mimicry ResNet", 16, (3, 32, 32), 5, "index", weights="model_state_dict"
+    ),
+    "biggan_deep": Family(
+        "biggan/pytorch_model.bin", "BigGAN-deep", 12, (3, 32, 32), 6, "onehot", weights="the whole file"
+    ),
+    "stylegan2_pytorch": Family(
+        "stylegan2/model_3.pt",
+        "StyleGAN2 (stylegan2-pytorch)",
+        12,
+        (3, 32, 32),
+        range=(0.0, 1.0),
+        weights="GAN.SE+GE (EMA copy",
+    ),
     "torchgan_dcgan": Family("torchgan_dcgan.model", "transposed", 12, (3, 32, 32), weights="generator"),
     "ctgan": Family("ctgan.pt", "CTGAN", 8, (8,), 3, "concat", None, weights="_generator"),
 }
@@ -62,8 +75,16 @@ def opened(name: str) -> LoadedGenerator:
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_the_fixture_is_read_as_what_it_is(name: str) -> None:
     family, network = FAMILIES[name], opened(name)
-    assert (network.subject["family"], network.latent.dim, network.output.shape) == (family.name, family.latent, family.shape)
-    assert (network.classes, network.condition, network.output.range) == (family.classes, family.condition, family.range)
+    assert (network.subject["family"], network.latent.dim, network.output.shape) == (
+        family.name,
+        family.latent,
+        family.shape,
+    )
+    assert (network.classes, network.condition, network.output.range) == (
+        family.classes,
+        family.condition,
+        family.range,
+    )
     assert network.subject["weights"].startswith(family.weights)
     assert (ROOT / family.file).stat().st_size < 300_000
 
@@ -91,11 +112,15 @@ def test_the_raw_copy_and_the_configuration_beside_the_file(tmp_path: Path) -> N
 
 def test_without_its_configuration_biggan_doubles_every_second_block(tmp_path: Path) -> None:
     (tmp_path / "m.bin").write_bytes((ROOT / "biggan" / "pytorch_model.bin").read_bytes())
-    told = next(entry for entry in load_generator(tmp_path / "m.bin").assumptions if entry.what.startswith("upsampling"))
+    told = next(
+        entry for entry in load_generator(tmp_path / "m.bin").assumptions if entry.what.startswith("upsampling")
+    )
     assert told.source == "family (BigGAN-deep)" and "in blocks 1, 4" in told.value
 
 
-@pytest.mark.parametrize("flags, said", [({"latent_dim": 99}, "--latent-dim 99 contradicts"), ({"classes": 9}, "--classes 9 contradicts")])
+@pytest.mark.parametrize(
+    "flags, said", [({"latent_dim": 99}, "--latent-dim 99 contradicts"), ({"classes": 9}, "--classes 9 contradicts")]
+)
 def test_flags_that_contradict_a_family(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(LoadError, match=said):
         load_generator(ROOT / "mimicry_cgan.pth", AuditConfig(**flags))
@@ -107,8 +132,18 @@ def normalised() -> list[tuple[nn.Module, nn.Module]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces the end of the old weight_norm
-        makers = (nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm, nn.utils.parametrizations.weight_norm)
-        layers = (lambda: nn.Linear(5, 7), lambda: nn.Conv2d(3, 4, 3), lambda: nn.ConvTranspose2d(3, 4, 3), lambda: nn.ConvTranspose2d(4, 4, 3))
+        makers = (
+            nn.utils.spectral_norm,
+            nn.utils.parametrizations.spectral_norm,
+            nn.utils.weight_norm,
+            nn.utils.parametrizations.weight_norm,
+        )
+        layers = (
+            lambda: nn.Linear(5, 7),
+            lambda: nn.Conv2d(3, 4, 3),
+            lambda: nn.ConvTranspose2d(3, 4, 3),
+            lambda: nn.ConvTranspose2d(4, 4, 3),
+        )
         return [(make(layer()), layer()) for make in makers for layer in layers]
 
 
@@ -119,7 +154,9 @@ def test_normalisations_fold_into_the_weights_they_stand_for() -> None:
         layer.train()(x)  # a power iteration
         with torch.no_grad():
             wanted = layer.eval()(x)
-            plain.load_state_dict(fold_weight_norms(Weights({name: entry.detach() for name, entry in layer.state_dict().items()})).tensors)
+            plain.load_state_dict(
+                fold_weight_norms(Weights({name: entry.detach() for name, entry in layer.state_dict().items()})).tensors
+            )
             assert torch.allclose(plain(x), wanted, atol=1e-6)
 
 
@@ -149,24 +186,36 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
     if libs is None:
         pytest.skip("GANDIAG_FAMILY_LIBS does not name a folder with the packages (see fixtures/families/make.py)")
     for name, family in FAMILIES.items():
-        subprocess.run([sys.executable, ROOT / "make.py", "--libs", libs, "--out", tmp_path, "--only", name], check=True, timeout=300)
-        network, known = load_generator(tmp_path / family.file, AuditConfig(**dict(family.flags))), load_file(tmp_path / "reference.safetensors")
+        subprocess.run(
+            [sys.executable, ROOT / "make.py", "--libs", libs, "--out", tmp_path, "--only", name],
+            check=True,
+            timeout=300,
+        )
+        network, known = (
+            load_generator(tmp_path / family.file, AuditConfig(**dict(family.flags))),
+            load_file(tmp_path / "reference.safetensors"),
+        )
         made = network.forward(known[f"{name}.z"].reshape(-1, *network.latent.shape), known.get(f"{name}.labels"))
         assert torch.allclose(made, known[f"{name}.samples"].reshape(made.shape), atol=1e-4), name
 
 
-@pytest.mark.parametrize("keys, said", [
-    (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
-    (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
-    (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
-    (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),
-    (("output_layer.0.gain", "blocks.0.0.conv1.weight"), "BigGAN (ajbrock)"),
-])
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
+        (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
+        (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
+        (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),
+        (("output_layer.0.gain", "blocks.0.0.conv1.weight"), "BigGAN (ajbrock)"),
+    ],
+)
 def test_what_is_known_and_not_rebuilt_says_so(tmp_path: Path, keys: tuple[str, ...], said: str) -> None:
     torch.save({key: torch.zeros(8, 8) for key in keys}, tmp_path / "G.pth")
     with pytest.raises(LoadError) as caught:
         load_generator(tmp_path / "G.pth")
-    assert said in caught.value.message and "does not rebuild" in caught.value.message and "--model" in caught.value.hint
+    assert (
+        said in caught.value.message and "does not rebuild" in caught.value.message and "--model" in caught.value.hint
+    )
 
 
 def test_tensorflow_files_name_the_converter(tmp_path: Path) -> None:

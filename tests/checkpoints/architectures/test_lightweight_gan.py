@@ -45,27 +45,38 @@ def compared(network: LoadedGenerator, known: dict[str, Tensor], name: str) -> f
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_the_outputs_are_those_of_the_library(name: str) -> None:
     network = load_generator(ROOT / name / "model_1.pt", AuditConfig(noise="none"))
-    assert (network.subject["family"], network.output.shape, network.output.range) == ("lightweight-gan", SHAPES[name], (0.0, 1.0))
+    assert (network.subject["family"], network.output.shape, network.output.range) == (
+        "lightweight-gan",
+        SHAPES[name],
+        (0.0, 1.0),
+    )
     assert network.subject["weights"].startswith("GAN.GE (EMA copy; the raw GAN.G is there too")
     assert compared(network, load_file(ROOT / "lightweight.safetensors"), name) < 1e-4
     assert (ROOT / name / "model_1.pt").stat().st_size < 160_000
 
 
 def test_noise_is_one_picture_for_all_samples() -> None:
-    path, z = ROOT / "lightweight" / "model_1.pt", load_file(ROOT / "lightweight.safetensors")["lightweight.z"][:1].expand(2, -1)
+    path, z = (
+        ROOT / "lightweight" / "model_1.pt",
+        load_file(ROOT / "lightweight.safetensors")["lightweight.z"][:1].expand(2, -1),
+    )
     still, silent = load_generator(path), load_generator(path, AuditConfig(noise="none"))
     assert torch.equal(still.forward(z)[0], still.forward(z)[1])
     assert not torch.allclose(still.forward(z), silent.forward(z), atol=1e-3)
 
 
 def test_the_file_explains_itself() -> None:
-    told = {entry.what: entry.value for entry in load_generator(ROOT / "lightweight_attention" / "model_1.pt").assumptions}
+    told = {
+        entry.what: entry.value for entry in load_generator(ROOT / "lightweight_attention" / "model_1.pt").assumptions
+    }
     assert told["attention"] == "at 16 pixels, heads of 64 channels"
     assert told["image size (--image-size)"] == "4 to 32 pixels, upsampled by pixel shuffle"
     assert told["antialiasing"] == "none" and told["excitation"].startswith("none")
     told = {entry.what: entry.value for entry in load_generator(ROOT / "lightweight" / "model_1.pt").assumptions}
     assert told["antialiasing"].startswith("a [1, 2, 1] blur") and told["excitation"] == "global context"
-    sure = load_generator(ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0)))
+    sure = load_generator(
+        ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0))
+    )
     assert sure.output.range == (0.0, 1.0)
     raw = load_generator(ROOT / "lightweight" / "model_1.pt", AuditConfig(weights="raw"))
     assert raw.subject["weights"].startswith("GAN.G; its EMA copy GAN.GE")
@@ -73,7 +84,10 @@ def test_the_file_explains_itself() -> None:
 
 # releases before 1.0, by their shapes
 
-def older(*, noise: bool, size: int, blur: bool = False, layers: int = 2, width: int = 6, seed: int = 0) -> dict[str, Tensor]:
+
+def older(
+    *, noise: bool, size: int, blur: bool = False, layers: int = 2, width: int = 6, seed: int = 0
+) -> dict[str, Tensor]:
     """A generator as 0.16 to 0.21 laid it out, with settled-looking batch norms."""
     rng = torch.Generator().manual_seed(seed)
 
@@ -81,14 +95,28 @@ def older(*, noise: bool, size: int, blur: bool = False, layers: int = 2, width:
         return torch.randn(*shape, generator=rng) * 0.3
 
     def norm(path: str, channels: int) -> dict[str, Tensor]:
-        spread = {"weight": 1 + drawn(channels), "bias": drawn(channels), "running_mean": drawn(channels), "running_var": 0.5 + drawn(channels).abs()}
-        return {f"{path}.{name}": entry for name, entry in spread.items()} | {f"{path}.num_batches_tracked": torch.tensor(9)}
+        spread = {
+            "weight": 1 + drawn(channels),
+            "bias": drawn(channels),
+            "running_mean": drawn(channels),
+            "running_var": 0.5 + drawn(channels).abs(),
+        }
+        return {f"{path}.{name}": entry for name, entry in spread.items()} | {
+            f"{path}.num_batches_tracked": torch.tensor(9)
+        }
 
-    found = {"initial_conv.0.weight": drawn(5, 2 * width, 4, 4), "initial_conv.0.bias": drawn(2 * width), **norm("initial_conv.1", 2 * width)}
+    found = {
+        "initial_conv.0.weight": drawn(5, 2 * width, 4, 4),
+        "initial_conv.0.bias": drawn(2 * width),
+        **norm("initial_conv.1", 2 * width),
+    }
     for index in range(layers):
         path, inner = f"layers.{index}.0", "2" if size == 3 else "2.1"
         found |= {f"{path}.1.f": torch.tensor([1.0, 2.0, 1.0])} if blur else {}
-        found |= {f"{path}.{inner}.weight": drawn(2 * width, width, size, size), f"{path}.{inner}.bias": drawn(2 * width)}
+        found |= {
+            f"{path}.{inner}.weight": drawn(2 * width, width, size, size),
+            f"{path}.{inner}.bias": drawn(2 * width),
+        }
         found |= {f"{path}.3.weight": drawn(1)} if noise else {}
         found |= norm(f"{path}.{4 if noise else 3}", 2 * width)
     return found | {"out_conv.weight": drawn(3, width, 3, 3), "out_conv.bias": drawn(3) + 0.5}
@@ -96,51 +124,91 @@ def older(*, noise: bool, size: int, blur: bool = False, layers: int = 2, width:
 
 def forward(t: dict[str, Tensor], z: Tensor, mode: str, *, noise: bool, size: int) -> Tensor:
     def gated(path: str, x: Tensor) -> Tensor:
-        mean, var, weight, bias = (t[f"{path}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            t[f"{path}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         a, b = ((x - mean) / (var + 1e-5).sqrt() * weight + bias).chunk(2, 1)
         return a * b.sigmoid()
 
-    x = gated("initial_conv.1", torch.einsum("bi,iohw->bohw", z, t["initial_conv.0.weight"]) + t["initial_conv.0.bias"][:, None, None])
+    x = gated(
+        "initial_conv.1",
+        torch.einsum("bi,iohw->bohw", z, t["initial_conv.0.weight"]) + t["initial_conv.0.bias"][:, None, None],
+    )
     x = x / x.norm(dim=1, keepdim=True)
     for index in range(sum(name.endswith(".0.2.weight") or name.endswith(".0.2.1.weight") for name in t)):
         path, inner = f"layers.{index}.0", "2" if size == 3 else "2.1"
-        x = x.repeat_interleave(2, 2).repeat_interleave(2, 3) if mode == "nearest" else F.interpolate(x, scale_factor=2, mode="bilinear")
+        x = (
+            x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            if mode == "nearest"
+            else F.interpolate(x, scale_factor=2, mode="bilinear")
+        )
         if f"{path}.1.f" in t:
             kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-            x = torch.cat([F.conv2d(F.pad(part, (1, 1, 1, 1), mode="reflect"), kernel[None, None]) for part in x.split(1, 1)], 1)
-        x = F.conv2d(F.pad(x, (1, 1, 1, 1) if size == 3 else (2, 1, 2, 1)), t[f"{path}.{inner}.weight"], t[f"{path}.{inner}.bias"])
+            x = torch.cat(
+                [F.conv2d(F.pad(part, (1, 1, 1, 1), mode="reflect"), kernel[None, None]) for part in x.split(1, 1)], 1
+            )
+        x = F.conv2d(
+            F.pad(x, (1, 1, 1, 1) if size == 3 else (2, 1, 2, 1)),
+            t[f"{path}.{inner}.weight"],
+            t[f"{path}.{inner}.bias"],
+        )
         x = gated(f"{path}.{4 if noise else 3}", x)
     return F.conv2d(x, t["out_conv.weight"], t["out_conv.bias"], padding=1).clamp(0, 1)
 
 
-@pytest.mark.parametrize("version, layout, mode", [
-    ("0.20.7", {"noise": False, "size": 3, "blur": True}, "nearest"), ("0.21.2", {"noise": True, "size": 3}, "bilinear"),
-    ("0.21.3", {"noise": True, "size": 4}, "bilinear"), ("0.21.4", {"noise": True, "size": 4}, "nearest"), (None, {"noise": True, "size": 4}, "nearest"),
-])
+@pytest.mark.parametrize(
+    "version, layout, mode",
+    [
+        ("0.20.7", {"noise": False, "size": 3, "blur": True}, "nearest"),
+        ("0.21.2", {"noise": True, "size": 3}, "bilinear"),
+        ("0.21.3", {"noise": True, "size": 4}, "bilinear"),
+        ("0.21.4", {"noise": True, "size": 4}, "nearest"),
+        (None, {"noise": True, "size": 4}, "nearest"),
+    ],
+)
 def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layout: dict[str, Any], mode: str) -> None:
     tensors = older(**layout)
-    content = {"GAN": {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()}, **({"version": version} if version else {})}
-    network = load_generator(save(content, tmp_path, "model_1.pt"), AuditConfig(noise="none" if layout["noise"] else "const"))
+    content = {
+        "GAN": {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()},
+        **({"version": version} if version else {}),
+    }
+    network = load_generator(
+        save(content, tmp_path, "model_1.pt"), AuditConfig(noise="none" if layout["noise"] else "const")
+    )
     z = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
     made = network.forward(z)
     assert made.std() > 0.05 and network.output.shape == (3, 16, 16)
     assert torch.allclose(made, forward(tensors, z, mode, noise=layout["noise"], size=layout["size"]), atol=1e-5)
     upsampled = next(entry for entry in network.assumptions if entry.what.startswith("image size"))
     assert mode in upsampled.value
-    assert upsampled.source == ("file (version)" if version in ("0.21.3", "0.21.4") else "family (lightweight-gan)" if version is None else "shapes")
+    assert upsampled.source == (
+        "file (version)"
+        if version in ("0.21.3", "0.21.4")
+        else "family (lightweight-gan)"
+        if version is None
+        else "shapes"
+    )
 
 
 def test_statistics_are_compared_under_noise_as_in_training(tmp_path: Path) -> None:
     """One picture for all samples, as audits sample by default, would look like a loading error."""
-    loud = {name: entry if entry.shape != (1,) else torch.full((1,), 3.0) for name, entry in older(noise=True, size=4).items()}
+    loud = {
+        name: entry if entry.shape != (1,) else torch.full((1,), 3.0)
+        for name, entry in older(noise=True, size=4).items()
+    }
     network, rng = load_generator(save(loud, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
     network.module.train()
     with torch.no_grad():
         for step in range(60):
-            with override_sampling(network.module, noise_mode="random", noise_sampler=make_noise_sampler(step, torch.arange(32))):
+            with override_sampling(
+                network.module, noise_mode="random", noise_sampler=make_noise_sampler(step, torch.arange(32))
+            ):
                 network.module(torch.randn(32, 5, generator=rng))
     network.module.eval()
-    drawn, still = statistics_mismatch(network), batchnorm_mismatch(network.forward, network.module, sample_prior(256, (5,), "normal", 0), None)
+    drawn, still = (
+        statistics_mismatch(network),
+        batchnorm_mismatch(network.forward, network.module, sample_prior(256, (5,), "normal", 0), None),
+    )
     assert drawn is not None and still is not None
     assert drawn < MAX_MISMATCH and still > 2 * drawn
     assert not any(part.mode == "random" for part in find_noise_inputs(network.module))
@@ -161,6 +229,7 @@ def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
 
 # parts
 
+
 def filled(module: nn.Module, seed: int = 0) -> nn.Module:
     rng = torch.Generator().manual_seed(seed)
     for entry in [*module.parameters(), *module.buffers()]:
@@ -170,7 +239,12 @@ def filled(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def test_excitations_are_weighted_sums_through_a_gate() -> None:
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(1))
-    shapes = {"to_k.weight": (1, 4, 1, 1), "net.0.weight": (3, 4, 1, 1), "net.2.weight": (6, 3, 1, 1), "dct_weights": (1, 4, 5, 5)}
+    shapes = {
+        "to_k.weight": (1, 4, 1, 1),
+        "net.0.weight": (3, 4, 1, 1),
+        "net.2.weight": (6, 3, 1, 1),
+        "dct_weights": (1, 4, 5, 5),
+    }
     like = {name: torch.empty(shape) for name, shape in shapes.items()}
     for module in (filled(GlobalContext(like, "")), filled(FrequencyChannelAttention(like, ""))):
         state = module.state_dict()
@@ -209,9 +283,15 @@ def test_live_against_the_library(tmp_path: Path) -> None:
     """The recipes run again, with those too large to ship, against the package unpacked in GANDIAG_FAMILY_LIBS."""
     libs = os.environ.get("GANDIAG_FAMILY_LIBS")
     if libs is None or not (Path(libs) / "lightweight_gan").exists():
-        pytest.skip("GANDIAG_FAMILY_LIBS does not name a folder with lightweight_gan and einops (see fixtures/families/lightweight.py)")
+        pytest.skip(
+            "GANDIAG_FAMILY_LIBS does not name a folder with lightweight_gan and einops (see fixtures/families/lightweight.py)"
+        )
     for name, shape in {**SHAPES, **LIVE}.items():
-        subprocess.run([sys.executable, ROOT / "lightweight.py", "--libs", libs, "--out", tmp_path, "--only", name], check=True, timeout=600)
+        subprocess.run(
+            [sys.executable, ROOT / "lightweight.py", "--libs", libs, "--out", tmp_path, "--only", name],
+            check=True,
+            timeout=600,
+        )
         network = load_generator(tmp_path / name / "model_1.pt", AuditConfig(noise="none"))
         assert network.output.shape == shape
         assert compared(network, load_file(tmp_path / "lightweight.safetensors"), name) < 1e-4, name

@@ -23,8 +23,16 @@ class PytorchGan(nn.Module):
         self.init_size = 8
         self.l1 = nn.Sequential(nn.Linear(10, 16 * 64))
         self.conv_blocks = nn.Sequential(
-            nn.BatchNorm2d(16), nn.Upsample(scale_factor=2), nn.Conv2d(16, 16, 3, 1, 1), nn.BatchNorm2d(16, 0.8), nn.LeakyReLU(0.2),
-            nn.Dropout2d(0.1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(16, 3, 3, 1, 1), nn.Tanh())
+            nn.BatchNorm2d(16),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(16, 16, 3, 1, 1),
+            nn.BatchNorm2d(16, 0.8),
+            nn.LeakyReLU(0.2),
+            nn.Dropout2d(0.1),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.Conv2d(16, 3, 3, 1, 1),
+            nn.Tanh(),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         out: Tensor = self.conv_blocks(self.l1(z).view(len(z), 16, 8, 8))
@@ -64,8 +72,17 @@ def same(network: LoadedGenerator, original: nn.Module) -> None:
 def unusual() -> nn.Sequential:
     """Nothing here is the custom of any family: a stride, an eps, a slope and a padding that only the file can tell."""
     return nn.Sequential(
-        nn.ConvTranspose2d(9, 8, 5, 1), nn.BatchNorm2d(8, eps=0.03), nn.LeakyReLU(0.37), nn.ConvTranspose2d(8, 6, 5, 3, 2, 1),
-        nn.InstanceNorm2d(6, affine=True), nn.PReLU(), nn.ReflectionPad2d(1), nn.Conv2d(6, 8, 3), nn.PixelShuffle(2), nn.Sigmoid())
+        nn.ConvTranspose2d(9, 8, 5, 1),
+        nn.BatchNorm2d(8, eps=0.03),
+        nn.LeakyReLU(0.37),
+        nn.ConvTranspose2d(8, 6, 5, 3, 2, 1),
+        nn.InstanceNorm2d(6, affine=True),
+        nn.PReLU(),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(6, 8, 3),
+        nn.PixelShuffle(2),
+        nn.Sigmoid(),
+    )
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -96,12 +113,21 @@ def test_every_protocol_of_state_dicts(tmp_path: Path, protocol: int) -> None:
 def test_classes_whose_parts_stand_in_their_order(tmp_path: Path) -> None:
     net = calibrated(PytorchGan(), normal(10))
     network = load_generator(save(nn.DataParallel(net), tmp_path))
-    assert network.output.shape == (3, 32, 32) and network.notes == ("the file contains code that was not run: "
-                                                                     "torch.nn.parallel.data_parallel.DataParallel, test_inert_modules.PytorchGan",)
+    assert network.output.shape == (3, 32, 32) and network.notes == (
+        "the file contains code that was not run: "
+        "torch.nn.parallel.data_parallel.DataParallel, test_inert_modules.PytorchGan",
+    )
     same(network, net)
     strides = next(entry for entry in network.assumptions if entry.what.startswith("activations"))
     assert strides.source == "file"
-    same(load_generator(save({"epoch": 3, "netG": net, "netD": critic(), "optimizerG": torch.optim.Adam(net.parameters())}, tmp_path)), net)
+    same(
+        load_generator(
+            save(
+                {"epoch": 3, "netG": net, "netD": critic(), "optimizerG": torch.optim.Adam(net.parameters())}, tmp_path
+            )
+        ),
+        net,
+    )
 
 
 def test_functional_networks_are_rebuilt_by_shape(tmp_path: Path) -> None:
@@ -114,14 +140,25 @@ def test_functional_networks_are_rebuilt_by_shape(tmp_path: Path) -> None:
 def test_what_cannot_be_run_says_which_class(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
         load_generator(save(Gated(), tmp_path))
-    assert "holds a whole object (test_inert_modules.Gated) whose forward() is not in the file: its 3 tensors can be read" in caught.value.message
+    assert (
+        "holds a whole object (test_inert_modules.Gated) whose forward() is not in the file: its 3 tensors can be read"
+        in caught.value.message
+    )
     assert "--model pkg.mod:factory" in caught.value.hint
 
 
 def persistent(cls: str, net: nn.Module, **init: Any) -> Any:
     """An object as NVIDIA's persistence writes it: the class's source beside its state."""
     state = {**net.__dict__, "_init_args": (), "_init_kwargs": init}
-    return Reconstructed({"type": "class", "version": 6, "module_src": "raise SystemExit('the source was run')", "class_name": cls, "state": state})
+    return Reconstructed(
+        {
+            "type": "class",
+            "version": 6,
+            "module_src": "raise SystemExit('the source was run')",
+            "class_name": cls,
+            "state": state,
+        }
+    )
 
 
 class Reconstructed:
@@ -138,10 +175,16 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
 
 def test_persistent_objects_are_data(tmp_path: Path) -> None:
     net = shuffled(mlp((5, 16, 2)))
-    content = {"G": persistent("Generator", shuffled(mlp((5, 16, 2)), 3)), "G_ema": persistent("Generator", net, z_dim=5), "training_set_kwargs": {"res": 3}}
+    content = {
+        "G": persistent("Generator", shuffled(mlp((5, 16, 2)), 3)),
+        "G_ema": persistent("Generator", net, z_dim=5),
+        "training_set_kwargs": {"res": 3},
+    }
     (tmp_path / "network-snapshot.pkl").write_bytes(pickle.dumps(content))
     network = load_generator(tmp_path / "network-snapshot.pkl")
-    assert network.subject["weights"].startswith("G_ema (EMA copy") and "_reconstruct_persistent_obj" in network.notes[0]
+    assert (
+        network.subject["weights"].startswith("G_ema (EMA copy") and "_reconstruct_persistent_obj" in network.notes[0]
+    )
     same(network, net)
 
 
@@ -161,7 +204,12 @@ def test_objects_that_hold_a_generator(tmp_path: Path) -> None:
 
 def test_tied_and_shared_tensors_stay_what_they_are(tmp_path: Path) -> None:
     whole = torch.randn(40, 6)
-    views = {"fc1.weight": whole[2:18, 1:5], "fc1.bias": whole[:16, 5], "fc2.weight": whole[:16, :2].t(), "fc2.bias": torch.zeros(2)}
+    views = {
+        "fc1.weight": whole[2:18, 1:5],
+        "fc1.bias": whole[:16, 5],
+        "fc2.weight": whole[:16, :2].t(),
+        "fc2.bias": torch.zeros(2),
+    }
     network = load_generator(save(views, tmp_path))
     z = torch.randn(3, 4)
     wanted = torch.relu(z @ whole[2:18, 1:5].T + whole[:16, 5]) @ whole[:16, :2]

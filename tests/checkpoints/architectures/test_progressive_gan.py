@@ -48,7 +48,9 @@ def drawn(inputs: int = LATENT, depths: tuple[int, ...] = DEPTHS, seed: int = 0)
     return found
 
 
-def forward(t: dict[str, Tensor], z: Tensor, *, alpha: float = 0.0, leak: float = 0.2, equalised: bool = True) -> Tensor:
+def forward(
+    t: dict[str, Tensor], z: Tensor, *, alpha: float = 0.0, leak: float = 0.2, equalised: bool = True
+) -> Tensor:
     def normed(x: Tensor) -> Tensor:
         return x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + 1e-8)
 
@@ -56,7 +58,11 @@ def forward(t: dict[str, Tensor], z: Tensor, *, alpha: float = 0.0, leak: float 
         """He's constant on the weight and on the bias: as the library has it."""
         weight, bias = t[f"{path}.module.weight"], t[f"{path}.module.bias"]
         constant = math.sqrt(2) / math.sqrt(math.prod(weight.shape[1:])) if equalised else 1.0
-        return x @ (weight * constant).T + bias * constant if x.ndim == 2 else F.conv2d(x, weight * constant, bias * constant, padding=weight.shape[-1] // 2)
+        return (
+            x @ (weight * constant).T + bias * constant
+            if x.ndim == 2
+            else F.conv2d(x, weight * constant, bias * constant, padding=weight.shape[-1] // 2)
+        )
 
     def twice(x: Tensor) -> Tensor:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
@@ -73,7 +79,11 @@ def forward(t: dict[str, Tensor], z: Tensor, *, alpha: float = 0.0, leak: float 
             x = normed(active(layer(f"scaleLayers.{scale}.{part}", x)))
         pictures.append(x)
     fine = layer(f"toRGBLayers.{scales}", pictures[-1])
-    return fine if not alpha or not scales else alpha * twice(layer(f"toRGBLayers.{scales - 1}", pictures[-2])) + (1 - alpha) * fine
+    return (
+        fine
+        if not alpha or not scales
+        else alpha * twice(layer(f"toRGBLayers.{scales - 1}", pictures[-2])) + (1 - alpha) * fine
+    )
 
 
 def checkpoint(folder: Path, config: BaseConfig, inputs: int = LATENT, depths: tuple[int, ...] = DEPTHS) -> str:
@@ -91,10 +101,16 @@ def told(network: LoadedGenerator, what: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("depths", [DEPTHS, DEPTHS[:2], DEPTHS[:1]])
-@pytest.mark.parametrize("settings", [{"alpha": 0.0}, {"alpha": 0.3, "leakyReluLeak": 0.1}, {"equalizedlR": False, "lossCriterion": "DCGAN"}])
+@pytest.mark.parametrize(
+    "settings", [{"alpha": 0.0}, {"alpha": 0.3, "leakyReluLeak": 0.1}, {"equalizedlR": False, "lossCriterion": "DCGAN"}]
+)
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, settings: dict[str, Any], depths: tuple[int, ...]) -> None:
     network = load_generator(checkpoint(tmp_path, BaseConfig(**settings), depths=depths))
-    known = {"alpha": settings.get("alpha", 0), "leak": settings.get("leakyReluLeak", 0.2), "equalised": settings.get("equalizedlR", True)}
+    known = {
+        "alpha": settings.get("alpha", 0),
+        "leak": settings.get("leakyReluLeak", 0.2),
+        "equalised": settings.get("equalizedlR", True),
+    }
     wanted = forward(drawn(depths=depths), z(), **known)
     wanted = wanted.tanh() if settings.get("lossCriterion") == "DCGAN" else wanted
     made = network.forward(z())
@@ -105,11 +121,20 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, settings: dict[str, 
 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:
-    settings = {"noiseVectorDim": LATENT, "alpha": 0.25, "lossCriterion": "WGANGP", "leakyReluLeak": 0.2, "equalizedlR": True}
+    settings = {
+        "noiseVectorDim": LATENT,
+        "alpha": 0.25,
+        "lossCriterion": "WGANGP",
+        "leakyReluLeak": 0.2,
+        "equalizedlR": True,
+    }
     network = load_generator(checkpoint(tmp_path, BaseConfig(**settings)))
     assert (network.subject["family"], network.latent.dim, network.classes) == ("PGAN (pytorch_GAN_zoo)", LATENT, None)
     assert network.subject["weights"].startswith("avgG (EMA copy; the raw netG")
-    assert told(network, "blending") == ("0.25 of the scale before the last one, which was still fading in", "file (config)")
+    assert told(network, "blending") == (
+        "0.25 of the scale before the last one, which was still fading in",
+        "file (config)",
+    )
     assert told(network, "output activation") == ("none (loss WGANGP)", "file (config)")
     raw = load_generator(checkpoint(tmp_path, BaseConfig(**settings)), AuditConfig(weights="raw"))
     assert torch.allclose(raw.forward(z()), forward(drawn(seed=1), z(), alpha=0.25), atol=ANOTHER_ORDER)
@@ -150,7 +175,13 @@ def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="2,048 classes, more than gandiag audits"):
         load_generator(checkpoint(tmp_path, BaseConfig(attribKeysOrder=many), inputs=LATENT + 22))
     with pytest.raises(LoadError, match="2 layers to colours for 3 scales"):
-        load_generator(save({name: entry for name, entry in drawn().items() if not name.startswith("toRGBLayers.2")}, tmp_path, "less.pt"))
+        load_generator(
+            save(
+                {name: entry for name, entry in drawn().items() if not name.startswith("toRGBLayers.2")},
+                tmp_path,
+                "less.pt",
+            )
+        )
     style = drawn() | {"mapping.FC.0.module.weight": torch.ones(8, 6), "baseScale0": torch.ones(1, 8, 4, 4)}
     del style["formatLayer.module.weight"]
     with pytest.raises(LoadError, match="pytorch_GAN_zoo's StyleGAN, which gandiag does not rebuild"):
@@ -166,8 +197,11 @@ class Dcgan(nn.Module):
         parts: dict[str, nn.Module] = {"batchNorm0": nn.BatchNorm2d(8 * 2**depth), "relu0": nn.ReLU()}
         for index in range(1, depth + 1):
             wide = 8 * 2 ** (depth - index)
-            parts |= {f"convTranspose{index}": nn.ConvTranspose2d(2 * wide, wide, 4, 2, 1, bias=False), f"batchNorm{index}": nn.BatchNorm2d(wide),
-                      f"relu{index}": nn.ReLU()}  # fmt: skip
+            parts |= {
+                f"convTranspose{index}": nn.ConvTranspose2d(2 * wide, wide, 4, 2, 1, bias=False),
+                f"batchNorm{index}": nn.BatchNorm2d(wide),
+                f"relu{index}": nn.ReLU(),
+            }
         self.main = nn.Sequential(OrderedDict(parts | {"outlayer": nn.ConvTranspose2d(8, 3, 4, 2, 1, bias=False)}))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -179,10 +213,17 @@ class Dcgan(nn.Module):
 def test_the_loss_tells_what_its_dcgan_ends_in(tmp_path: Path, loss: str, final: str) -> None:
     net = calibrated(Dcgan(), normal(LATENT))
     critic = {"main.convTranspose2.weight": torch.ones(8, 3, 4, 4)}
-    file = save({"config": BaseConfig(lossCriterion=loss, noiseVectorDim=LATENT), "netG": net.state_dict(), "netD": critic}, tmp_path, "dcgan.pt")
+    file = save(
+        {"config": BaseConfig(lossCriterion=loss, noiseVectorDim=LATENT), "netG": net.state_dict(), "netD": critic},
+        tmp_path,
+        "dcgan.pt",
+    )
     network = load_generator(file)
     assert told(network, "output activation") == (f"{final} (trained by the loss {loss}), [-1, 1]", "file (config)")
     with torch.no_grad():
         wanted = net(z()) if final == "none" else net(z()).tanh()
     assert wanted.std() > 0.05 and torch.allclose(network.forward(z()[:, :, None, None]), wanted, atol=1e-5)
-    assert told(load_generator(file, AuditConfig(output_range=(0.0, 1.0))), "output activation") == ("sigmoid, [0, 1]", "flag")
+    assert told(load_generator(file, AuditConfig(output_range=(0.0, 1.0))), "output activation") == (
+        "sigmoid, [0, 1]",
+        "flag",
+    )

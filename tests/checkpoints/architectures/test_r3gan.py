@@ -60,14 +60,20 @@ def doubled(x: Tensor, kernel: Tensor) -> Tensor:
     for i in range(len(kernel)):
         for j in range(len(kernel)):
             # tap (i, j) carries the pixel at p to p + (i, j) - (reach - 1)
-            out += 4 * kernel[i, j] * padded[:, :, 2 * reach - 1 - i :, 2 * reach - 1 - j :][:, :, : wide.shape[2], : wide.shape[3]]
+            out += (
+                4
+                * kernel[i, j]
+                * padded[:, :, 2 * reach - 1 - i :, 2 * reach - 1 - j :][:, :, : wide.shape[2], : wide.shape[3]]
+            )
     return out
 
 
 def grouped(x: Tensor, weight: Tensor) -> Tensor:
     """A grouped convolution, one group after another."""
     parts = x.split(weight.shape[1], 1)
-    return torch.cat([F.conv2d(part, kernel, padding=1) for part, kernel in zip(parts, weight.chunk(len(parts)), strict=True)], 1)
+    return torch.cat(
+        [F.conv2d(part, kernel, padding=1) for part, kernel in zip(parts, weight.chunk(len(parts)), strict=True)], 1
+    )
 
 
 def forward(t: dict[str, Tensor], z: Tensor, labels: Tensor | None) -> Tensor:
@@ -107,9 +113,14 @@ def pickled(tensors: dict[str, Tensor], **settings: Any) -> nn.Module:
 
 def snapshot(folder: Path, **settings: Any) -> str:
     shown = {"z_dim": LATENT, "c_dim": CLASSES, "img_resolution": SIDE, **settings}
-    nets = {name: pickled({f"Model.{key}": entry for key, entry in drawn(CLASSES, seed=seed).items()}, **shown) for name, seed in (("G", 1), ("G_ema", 0))}
+    nets = {
+        name: pickled({f"Model.{key}": entry for key, entry in drawn(CLASSES, seed=seed).items()}, **shown)
+        for name, seed in (("G", 1), ("G_ema", 0))
+    }
     nets["G_ema"].get_submodule("Model.MainLayers.2").DataType = torch.bfloat16  # type: ignore[assignment]
-    (folder / "network-snapshot.pkl").write_bytes(pickle.dumps({**nets, "training_set_kwargs": {"use_labels": True}, "cur_nimg": 1}))
+    (folder / "network-snapshot.pkl").write_bytes(
+        pickle.dumps({**nets, "training_set_kwargs": {"use_labels": True}, "cur_nimg": 1})
+    )
     return str(folder / "network-snapshot.pkl")
 
 
@@ -118,7 +129,10 @@ def snapshot(folder: Path, **settings: Any) -> str:
 def test_the_outputs_are_those_of_the_paper(tmp_path: Path, classes: int | None, taps: tuple[float, ...]) -> None:
     tensors = drawn(classes, taps=taps)
     network = load_generator(save(tensors, tmp_path, "r3gan.pt"))
-    z, labels = torch.randn(5, LATENT, generator=torch.Generator().manual_seed(2)), torch.arange(5) % CLASSES if classes else None
+    z, labels = (
+        torch.randn(5, LATENT, generator=torch.Generator().manual_seed(2)),
+        torch.arange(5) % CLASSES if classes else None,
+    )
     made = network.forward(z, labels)
     assert made.std() > 0.1
     assert torch.allclose(made, forward(tensors, z, labels), atol=1e-5)
@@ -127,10 +141,17 @@ def test_the_outputs_are_those_of_the_paper(tmp_path: Path, classes: int | None,
 
 def test_it_is_told_as_what_it_is(tmp_path: Path) -> None:
     network = load_generator(save(drawn(CLASSES), tmp_path, "r3gan.pt"))
-    assert (network.subject["family"], network.latent.dim, network.latent.prior, network.output.shape) == ("R3GAN", LATENT, "normal", (3, SIDE, SIDE))
+    assert (network.subject["family"], network.latent.dim, network.latent.prior, network.output.shape) == (
+        "R3GAN",
+        LATENT,
+        "normal",
+        (3, SIDE, SIDE),
+    )
     assert (network.classes, network.condition, network.output.range) == (CLASSES, "onehot", (-1.0, 1.0))
     assert network.subject["parameters"] == sum(entry.numel() for name, entry in drawn(CLASSES).items())
-    flagged = load_generator(save(drawn(None), tmp_path, "r3gan.pt"), AuditConfig(prior="uniform", output_range=(0.0, 1.0)))
+    flagged = load_generator(
+        save(drawn(None), tmp_path, "r3gan.pt"), AuditConfig(prior="uniform", output_range=(0.0, 1.0))
+    )
     assert (flagged.latent.prior, flagged.output.range, flagged.classes) == ("uniform", (0.0, 1.0), None)
 
 
@@ -159,4 +180,14 @@ def test_what_disagrees_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"MainLayers\.1\.Layers\.1\.Gain is not part of it"):
         load_generator(save(more, tmp_path, "more.pt"))
     with pytest.raises(LoadError, match=r"MainLayers\.0\.Layers\.1\.NonLinearity1\.Bias is missing"):
-        load_generator(save({name: entry for name, entry in drawn(None).items() if name != "MainLayers.0.Layers.1.NonLinearity1.Bias"}, tmp_path, "less.pt"))
+        load_generator(
+            save(
+                {
+                    name: entry
+                    for name, entry in drawn(None).items()
+                    if name != "MainLayers.0.Layers.1.NonLinearity1.Bias"
+                },
+                tmp_path,
+                "less.pt",
+            )
+        )

@@ -22,15 +22,29 @@ def checkpoint(seed: int = 0) -> dict[str, Tensor]:
     """A state dict in the order of registration: l4 first, the attention last."""
     rng = torch.Generator().manual_seed(seed)
     found: dict[str, Tensor] = {}
-    for name, into, out in (("l4", WIDTHS[2], WIDTHS[3]), ("l1", LATENT, WIDTHS[0]), ("l2", WIDTHS[0], WIDTHS[1]), ("l3", WIDTHS[1], WIDTHS[2])):
+    for name, into, out in (
+        ("l4", WIDTHS[2], WIDTHS[3]),
+        ("l1", LATENT, WIDTHS[0]),
+        ("l2", WIDTHS[0], WIDTHS[1]),
+        ("l3", WIDTHS[1], WIDTHS[2]),
+    ):
         weight = torch.randn(into, out, 4, 4, generator=rng)
         u = F.normalize(torch.randn(into, generator=rng), dim=0)
-        found |= {f"{name}.0.module.bias": torch.randn(out, generator=rng), f"{name}.0.module.weight_u": u,
-                  f"{name}.0.module.weight_v": F.normalize(weight.flatten(1).T @ u, dim=0), f"{name}.0.module.weight_bar": weight}  # fmt: skip
-        found |= {f"{name}.1.{leaf}": low + torch.rand(out, generator=rng)
-                  for leaf, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5))}  # fmt: skip
+        found |= {
+            f"{name}.0.module.bias": torch.randn(out, generator=rng),
+            f"{name}.0.module.weight_u": u,
+            f"{name}.0.module.weight_v": F.normalize(weight.flatten(1).T @ u, dim=0),
+            f"{name}.0.module.weight_bar": weight,
+        }
+        found |= {
+            f"{name}.1.{leaf}": low + torch.rand(out, generator=rng)
+            for leaf, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5))
+        }
         found[f"{name}.1.num_batches_tracked"] = torch.tensor(7)
-    found |= {"last.0.weight": torch.randn(WIDTHS[3], 3, 4, 4, generator=rng), "last.0.bias": torch.randn(3, generator=rng)}
+    found |= {
+        "last.0.weight": torch.randn(WIDTHS[3], 3, 4, 4, generator=rng),
+        "last.0.bias": torch.randn(3, generator=rng),
+    }
     for name, width in (("attn1", WIDTHS[2]), ("attn2", WIDTHS[3])):
         found[f"{name}.gamma"] = torch.randn(1, generator=rng)
         for part, out in (("query", width // 8), ("key", width // 8), ("value", width)):
@@ -42,10 +56,20 @@ def checkpoint(seed: int = 0) -> dict[str, Tensor]:
 def transcribed(state: dict[str, Tensor], z: Tensor) -> Tensor:
     """z (B, D) to pictures, position by position where the paper is: equations 1 to 3."""
     x = z[:, :, None, None]
-    for name, stride, padding in (("l1", 1, 0), ("l2", 2, 1), ("l3", 2, 1), ("attn1", 0, 0), ("l4", 2, 1), ("attn2", 0, 0)):
+    for name, stride, padding in (
+        ("l1", 1, 0),
+        ("l2", 2, 1),
+        ("l3", 2, 1),
+        ("attn1", 0, 0),
+        ("l4", 2, 1),
+        ("attn2", 0, 0),
+    ):
         if name.startswith("attn"):
-            f, g, h = (torch.einsum("oc,bcyx->boyx", state[f"{name}.{part}_conv.weight"][:, :, 0, 0], x).flatten(2)
-                       + state[f"{name}.{part}_conv.bias"][:, None] for part in ("query", "key", "value"))  # fmt: skip
+            f, g, h = (
+                torch.einsum("oc,bcyx->boyx", state[f"{name}.{part}_conv.weight"][:, :, 0, 0], x).flatten(2)
+                + state[f"{name}.{part}_conv.bias"][:, None]
+                for part in ("query", "key", "value")
+            )
             weights = torch.einsum("bci,bcj->bij", f, g).exp()
             weights = weights / weights.sum(2, keepdim=True)
             x = state[f"{name}.gamma"] * torch.einsum("bij,bcj->bci", weights, h).reshape(x.shape) + x
@@ -53,7 +77,9 @@ def transcribed(state: dict[str, Tensor], z: Tensor) -> Tensor:
         matrix = state[f"{name}.0.module.weight_bar"].flatten(1)
         v = F.normalize(matrix.T @ state[f"{name}.0.module.weight_u"], dim=0)
         sigma = F.normalize(matrix @ v, dim=0) @ matrix @ v
-        x = F.conv_transpose2d(x, state[f"{name}.0.module.weight_bar"] / sigma, state[f"{name}.0.module.bias"], stride, padding)
+        x = F.conv_transpose2d(
+            x, state[f"{name}.0.module.weight_bar"] / sigma, state[f"{name}.0.module.bias"], stride, padding
+        )
         moments = state[f"{name}.1.running_mean"], state[f"{name}.1.running_var"]
         x = F.batch_norm(x, *moments, state[f"{name}.1.weight"], state[f"{name}.1.bias"]).relu()
     return F.conv_transpose2d(x, state["last.0.weight"], state["last.0.bias"], 2, 1).tanh()
@@ -70,11 +96,17 @@ def test_the_forward_of_the_paper(tmp_path: Path) -> None:
     assert any("--bn batch" in entry.value for entry in network.assumptions)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"attn1.gamma": None}, "attn1.gamma is missing"),
-    ({"attn2.value_conv.weight": torch.ones(8, 4, 1, 1)}, r"attn2.value_conv.weight is \(8, 4, 1, 1\), and is given \(8, 32, 32\) a sample"),
-    ({"l3.1.extra": torch.ones(3)}, "l3.1.extra is not part of it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attn1.gamma": None}, "attn1.gamma is missing"),
+        (
+            {"attn2.value_conv.weight": torch.ones(8, 4, 1, 1)},
+            r"attn2.value_conv.weight is \(8, 4, 1, 1\), and is given \(8, 32, 32\) a sample",
+        ),
+        ({"l3.1.extra": torch.ones(3)}, "l3.1.extra is not part of it"),
+    ],
+)
 def test_what_does_not_fit_is_named(tmp_path: Path, change: dict[str, Tensor | None], said: str) -> None:
     state = {name: tensor for name, tensor in {**checkpoint(), **change}.items() if tensor is not None}
     with pytest.raises(LoadError, match=said):
@@ -93,7 +125,11 @@ def test_a_wrapper_of_spectral_norm_in_a_plain_stack(tmp_path: Path) -> None:
             wrapped[f"{head[1]}.module.bias"] = tensor
         else:
             u, s, vh = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
-            wrapped |= {f"{head[1]}.module.weight_u": u[:, 0], f"{head[1]}.module.weight_v": vh[0], f"{head[1]}.module.weight_bar": 3 * tensor}
+            wrapped |= {
+                f"{head[1]}.module.weight_u": u[:, 0],
+                f"{head[1]}.module.weight_v": vh[0],
+                f"{head[1]}.module.weight_bar": 3 * tensor,
+            }
             state[name] = tensor / s[0]
     net.load_state_dict(state)
     network = load_generator(save(wrapped, tmp_path), AuditConfig(activation="relu", bn_eps=1e-5, image_size=32))

@@ -36,7 +36,9 @@ class Styled(nn.Module):
 def sampler(batch_size: int = 64, **flags: object) -> Sampler:
     module = Styled().eval()
     configure_sampling(module, AuditConfig(**flags), "styled.pt")  # type: ignore[arg-type]
-    return Sampler(LoadedGenerator(module, LatentSpec(3), OutputSpec("image", (2, 4, 4))), device="cpu", batch_size=batch_size)
+    return Sampler(
+        LoadedGenerator(module, LatentSpec(3), OutputSpec("image", (2, 4, 4))), device="cpu", batch_size=batch_size
+    )
 
 
 def test_psi_draws_towards_the_mean() -> None:
@@ -50,7 +52,10 @@ def test_fixed_noise_is_one_for_all_samples_and_the_stored_one_where_there_is_on
     made, none = sampler().sample(6), sampler(noise="none").sample(6)
     added = made - none
     assert torch.allclose(added[:, 0], torch.arange(16.0).reshape(4, 4).expand(6, 4, 4), atol=1e-5)
-    assert torch.allclose(added[:, 1], added[:1, 1].expand(6, 4, 4), atol=1e-6) and -1e-6 <= float(added[:, 1].min()) < float(added[:, 1].max()) <= 1 + 1e-6
+    assert (
+        torch.allclose(added[:, 1], added[:1, 1].expand(6, 4, 4), atol=1e-6)
+        and -1e-6 <= float(added[:, 1].min()) < float(added[:, 1].max()) <= 1 + 1e-6
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
@@ -82,7 +87,10 @@ def test_random_noise_has_the_law_it_says() -> None:
 
 def test_knobs_are_put_back_even_after_an_error() -> None:
     module = Styled()
-    with pytest.raises(ZeroDivisionError), override_sampling(module, psi=0.3, noise_mode="random", noise_sampler=make_noise_sampler(0, torch.arange(1))):
+    with (
+        pytest.raises(ZeroDivisionError),
+        override_sampling(module, psi=0.3, noise_mode="random", noise_sampler=make_noise_sampler(0, torch.arange(1))),
+    ):
         assert (module.psi.value, module.first.mode) == (0.3, "random")
         raise ZeroDivisionError
     assert (module.psi.value, module.first.mode, module.first.sampler) == (1.0, "const", None)
@@ -108,6 +116,11 @@ def test_a_knob_that_the_network_has_not_is_refused() -> None:
 
 
 def test_what_is_set_is_said() -> None:
-    said = {entry.what: (entry.value, entry.source) for entry in configure_sampling(Styled(), AuditConfig(psi=0.7), "m.pt")}
+    said = {
+        entry.what: (entry.value, entry.source) for entry in configure_sampling(Styled(), AuditConfig(psi=0.7), "m.pt")
+    }
     assert said["truncation psi (--psi)"] == ("0.7", "flag")
-    assert said["noise inputs (--noise)"] == ("const: all samples share them, so that latents alone vary; 2 pictures a sample", "gandiag")
+    assert said["noise inputs (--noise)"] == (
+        "const: all samples share them, so that latents alone vary; 2 pictures a sample",
+        "gandiag",
+    )

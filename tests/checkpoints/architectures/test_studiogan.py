@@ -63,7 +63,9 @@ class Wide(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         h = self.conv2d1(F.interpolate(self.bn1(x, y).relu(), scale_factor=2, mode="nearest"))
-        out: Tensor = self.conv2d2(self.bn2(h, y).relu()) + self.conv2d0(F.interpolate(x, scale_factor=2, mode="nearest"))
+        out: Tensor = self.conv2d2(self.bn2(h, y).relu()) + self.conv2d0(
+            F.interpolate(x, scale_factor=2, mode="nearest")
+        )
         return out
 
 
@@ -73,8 +75,18 @@ class Deep(nn.Module):
     def __init__(self, norm: Any, told: int, doubled: bool, shortcut: bool) -> None:
         super().__init__()
         self.doubled, inner = doubled, WIDTH // 4
-        self.bn1, self.bn2, self.bn3, self.bn4 = norm(told, WIDTH), norm(told, inner), norm(told, inner), norm(told, inner)
-        self.conv2d1, self.conv2d2, self.conv2d3, self.conv2d4 = conv(WIDTH, inner, 1), conv(inner, inner, 3), conv(inner, inner, 3), conv(inner, WIDTH, 1)
+        self.bn1, self.bn2, self.bn3, self.bn4 = (
+            norm(told, WIDTH),
+            norm(told, inner),
+            norm(told, inner),
+            norm(told, inner),
+        )
+        self.conv2d1, self.conv2d2, self.conv2d3, self.conv2d4 = (
+            conv(WIDTH, inner, 1),
+            conv(inner, inner, 3),
+            conv(inner, inner, 3),
+            conv(inner, WIDTH, 1),
+        )
         if shortcut:
             self.conv2d0 = conv(WIDTH, WIDTH, 1)
 
@@ -106,9 +118,13 @@ class Attend(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         n, _, high, wide = x.shape
-        key, value = (F.max_pool2d(part(x), 2).reshape(n, -1, high * wide // 4) for part in (self.conv1x1_phi, self.conv1x1_g))
+        key, value = (
+            F.max_pool2d(part(x), 2).reshape(n, -1, high * wide // 4) for part in (self.conv1x1_phi, self.conv1x1_g)
+        )
         weight = torch.einsum("ncq,nck->nqk", self.conv1x1_theta(x).reshape(n, -1, high * wide), key).softmax(-1)
-        out: Tensor = x + self.sigma * self.conv1x1_attn(torch.einsum("nck,nqk->ncq", value, weight).reshape(n, -1, high, wide))
+        out: Tensor = x + self.sigma * self.conv1x1_attn(
+            torch.einsum("nck,nqk->ncq", value, weight).reshape(n, -1, high, wide)
+        )
         return out
 
 
@@ -129,7 +145,11 @@ class Studio(nn.Module):
             if backbone == "deep_conv":
                 made.append(Deconv(norm, told, first if index == 0 else WIDTH, WIDTH))
             else:
-                made += [Deep(norm, told, place == 1, "studiogan" in backbone) for place in range(2)] if deep else [Wide(norm, told)]
+                made += (
+                    [Deep(norm, told, place == 1, "studiogan" in backbone) for place in range(2)]
+                    if deep
+                    else [Wide(norm, told)]
+                )
             made += [Attend()] if attention and index == 1 else []
         self.blocks = nn.ModuleList([nn.ModuleList([block]) for block in made])
         if backbone == "deep_conv":
@@ -138,7 +158,13 @@ class Studio(nn.Module):
             self.bn4, self.conv2d5 = nn.BatchNorm2d(WIDTH, 1e-4), conv(WIDTH, 3, 3)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        y = None if self.classes is None else self.shared(label) if hasattr(self, "shared") else F.one_hot(label, K).float()
+        y = (
+            None
+            if self.classes is None
+            else self.shared(label)
+            if hasattr(self, "shared")
+            else F.one_hot(label, K).float()
+        )
         known = [] if y is None else [y]
         if self.backbone.startswith("big_resnet_deep"):
             z = torch.cat([*known, z], 1)
@@ -169,10 +195,16 @@ def trained(net: nn.Module, batches: int = 8) -> nn.Module:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "big_resnet": {}, "big_resnet without classes": {"classes": None}, "resnet": {}, "resnet without classes": {"classes": None, "attention": False},
-    "deep_conv": {}, "deep_conv without classes": {"classes": None, "attention": False}, "big_resnet_deep_legacy": {}, "big_resnet_deep_studiogan": {},
+    "big_resnet": {},
+    "big_resnet without classes": {"classes": None},
+    "resnet": {},
+    "resnet without classes": {"classes": None, "attention": False},
+    "deep_conv": {},
+    "deep_conv without classes": {"classes": None, "attention": False},
+    "big_resnet_deep_legacy": {},
+    "big_resnet_deep_studiogan": {},
     "big_resnet_deep_legacy without classes": {"classes": None},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,7 +215,11 @@ def test_the_outputs_are_those_of_the_layers(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "model=G_ema-best-weights-step=2000.pth"
     torch.save({"state_dict": net.state_dict()}, file)
     network, classes = load_generator(file), KINDS[kind].get("classes", K)
-    assert (network.subject["family"], network.latent.dim, network.output.shape) == (f"StudioGAN {backbone}", DIM, (3, 32, 32))
+    assert (network.subject["family"], network.latent.dim, network.output.shape) == (
+        f"StudioGAN {backbone}",
+        DIM,
+        (3, 32, 32),
+    )
     assert (network.classes, network.condition) == (classes, "index" if classes else None)
     z, labels = torch.randn(6, DIM), torch.arange(6) % K
     with torch.no_grad():
@@ -195,15 +231,27 @@ def test_the_outputs_are_those_of_the_layers(tmp_path: Path, kind: str) -> None:
 def test_batch_norm_is_seen_by_the_probes(tmp_path: Path) -> None:
     net = trained(Studio("resnet"), 60)
     torch.save({"state_dict": net.state_dict()}, tmp_path / "G.pth")
-    found = [statistics_mismatch(load_generator(tmp_path / "G.pth", AuditConfig(activation=name))) for name in (None, "tanh")]
+    found = [
+        statistics_mismatch(load_generator(tmp_path / "G.pth", AuditConfig(activation=name))) for name in (None, "tanh")
+    ]
     assert found[0] is not None and found[1] is not None and 2 * found[0] < found[1]  # the wrong activation shows
 
 
 def test_the_folder_of_a_training(tmp_path: Path) -> None:
-    for name, classes in (("G-best-weights-step=900", K), ("G_ema-best-weights-step=900", None), ("G_ema-current-weights-step=1000", K)):
-        state = {"state_dict": Studio("resnet", classes=classes).state_dict(), "optimizer": {"state": {}, "param_groups": []}}
+    for name, classes in (
+        ("G-best-weights-step=900", K),
+        ("G_ema-best-weights-step=900", None),
+        ("G_ema-current-weights-step=1000", K),
+    ):
+        state = {
+            "state_dict": Studio("resnet", classes=classes).state_dict(),
+            "optimizer": {"state": {}, "param_groups": []},
+        }
         torch.save(state, tmp_path / f"model={name}.pth")
-    torch.save({"state_dict": {"linear1.weight": torch.zeros(1, 8)}, "best_fid": 9.0}, tmp_path / "model=D-best-weights-step=900.pth")
+    torch.save(
+        {"state_dict": {"linear1.weight": torch.zeros(1, 8)}, "best_fid": 9.0},
+        tmp_path / "model=D-best-weights-step=900.pth",
+    )
     network = load_generator(tmp_path)
     assert network.classes is None and "model=G_ema-best-weights-step=900.pth was taken" in network.notes[-1]
     assert load_generator(tmp_path, AuditConfig(weights="raw")).classes == K

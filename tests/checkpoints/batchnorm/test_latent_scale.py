@@ -58,9 +58,13 @@ def test_the_scale_of_training_is_read_back(tmp_path: Path, kind: str, scale: fl
 def test_the_scale_is_read_behind_an_activation(scale: float, act: Callable[[], nn.Module]) -> None:
     """As in PyTorch-GAN, whose first layers have no norm."""
     net = nn.Sequential(nn.Linear(12, 48), act(), nn.Linear(48, 64), nn.BatchNorm1d(64, 0.8), act(), nn.Linear(64, 2))
-    made = wrap_module(calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=80), AuditConfig(latent_dim=12))
+    made = wrap_module(
+        calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=80), AuditConfig(latent_dim=12)
+    )
     found = estimate_trained_scale(made)
-    assert found is not None and found.low <= scale <= found.high and found.high < 1.5 * found.low  # tanh of wide latents hardly grows
+    assert (
+        found is not None and found.low <= scale <= found.high and found.high < 1.5 * found.low
+    )  # tanh of wide latents hardly grows
     assert found.value == pytest.approx(scale, rel=0.06) and "behind 2 layers" in found.source
 
 
@@ -68,7 +72,9 @@ def test_no_scale_is_read_where_the_latents_are_normalised() -> None:
     class Normalised(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 2))
+            self.net = nn.Sequential(
+                nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 2)
+            )
 
         def forward(self, z: Tensor) -> Tensor:
             made: Tensor = self.net(z / z.norm(dim=1, keepdim=True))
@@ -85,7 +91,10 @@ def test_a_uniform_prior_shows_its_deviation_and_is_named(tmp_path: Path) -> Non
     # In units of the prior that it had, the scale is 1: where a flag says so, and where the statistics do.
     check(estimate_trained_scale(load_generator(file, AuditConfig(prior="uniform"))), 1.0)
     loaded = load_generator(file)
-    assert loaded.latent.prior == "uniform" and {entry.what: entry.source for entry in loaded.assumptions}["latent prior (--prior)"] == "batch-norm"
+    assert (
+        loaded.latent.prior == "uniform"
+        and {entry.what: entry.source for entry in loaded.assumptions}["latent prior (--prior)"] == "batch-norm"
+    )
     check(estimate_trained_scale(loaded), 1.0)
 
 
@@ -110,7 +119,10 @@ def test_the_labels_share_is_taken_off(spatial: bool, scale: float, shares: tupl
     rng = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for _ in range(80):
-            net(scale * torch.randn(64, 12, generator=rng), torch.multinomial(torch.tensor(shares), 64, replacement=True, generator=rng))
+            net(
+                scale * torch.randn(64, 12, generator=rng),
+                torch.multinomial(torch.tensor(shares), 64, replacement=True, generator=rng),
+            )
     seen = wrap_module(net.eval(), AuditConfig(latent_dim=12, classes=6, condition="index"))
     found = estimate_trained_scale(seen)
     assert found is not None and "6 labels" in found.source
@@ -125,8 +137,14 @@ def test_closed_form_without_sampling_noise() -> None:
     bias = torch.randn(40, generator=rng, dtype=torch.float64)
     z, labels, share = weight[:8], weight[8:], torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
     spread = (share[:, None, None] * labels**2).sum(0).mean(1) - (share[:, None] * labels.mean(2)).sum(0) ** 2
-    layer = FirstLayer(weight, bias, bias + (share[:, None] * labels.mean(2)).sum(0), 0.3**2 * (z**2).sum(0).mean(1) + spread,
-                       list(range(8)), torch.eye(12, dtype=torch.float64)[8:])
+    layer = FirstLayer(
+        weight,
+        bias,
+        bias + (share[:, None] * labels.mean(2)).sum(0),
+        0.3**2 * (z**2).sum(0).mean(1) + spread,
+        list(range(8)),
+        torch.eye(12, dtype=torch.float64)[8:],
+    )
     found = estimate_latent_std(layer)
     assert found is not None and found.value == pytest.approx(0.3, rel=1e-9)
 
@@ -139,7 +157,9 @@ def test_labels_are_seen_only_where_they_are() -> None:
         for first in (False, True):
             means = noise.clone()
             where = slice(0, classes) if first else slice(60 - classes, 60)
-            means[where] = 1 / classes + noise[where] / classes**0.5  # shares of 1,100 draws, like the latents' means of 0.03
+            means[where] = (
+                1 / classes + noise[where] / classes**0.5
+            )  # shares of 1,100 draws, like the latents' means of 0.03
             split = find_label_split(means)
             assert split is not None and (split.classes, split.labels_first) == (classes, first)
     for seed in range(40):  # no codes where there are none
@@ -153,11 +173,16 @@ def test_labels_are_seen_only_where_they_are() -> None:
     assert find_label_split(noise + 0.5) is None  # a prior on [0, 1] is no label
 
 
-@pytest.mark.parametrize("make", [
-    lambda: mlp((8, 32, 2)),  # no batch norm
-    lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, 2)),  # not directly behind
-    lambda: nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)),  # never trained: the initial 0 and 1
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: mlp((8, 32, 2)),  # no batch norm
+        lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.BatchNorm1d(32), nn.Linear(32, 2)),  # not directly behind
+        lambda: nn.Sequential(
+            nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)
+        ),  # never trained: the initial 0 and 1
+    ],
+)
 def test_none_where_nothing_is_known(make: Any) -> None:
     assert estimate_trained_scale(wrap_module(shuffled(make()).eval())) is None
 
@@ -213,11 +238,27 @@ def test_plain_averages_keep_nothing_of_the_start() -> None:
 def test_a_file_is_read_at_the_scale_of_its_training(tmp_path: Path, name: str, scale: float) -> None:
     """No prior at its own scale explains its first norm, which an activation keeps from showing the scale: all readings are tried at theirs."""
     act = nn.ReLU if name == "relu" else lambda: nn.LeakyReLU(0.2)
-    net = nn.Sequential(nn.Linear(12, 64), act(), nn.Linear(64, 96), nn.BatchNorm1d(96, 0.8), act(), nn.Linear(96, 128), nn.BatchNorm1d(128, 0.8), act(),
-                        nn.Linear(128, 256), nn.Tanh())  # fmt: skip
-    made = load_generator(save(calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=150).state_dict(), tmp_path))
+    net = nn.Sequential(
+        nn.Linear(12, 64),
+        act(),
+        nn.Linear(64, 96),
+        nn.BatchNorm1d(96, 0.8),
+        act(),
+        nn.Linear(96, 128),
+        nn.BatchNorm1d(128, 0.8),
+        act(),
+        nn.Linear(128, 256),
+        nn.Tanh(),
+    )
+    made = load_generator(
+        save(
+            calibrated(net, lambda rng: scale * torch.randn(64, 12, generator=rng), batches=150).state_dict(), tmp_path
+        )
+    )
     told = {entry.what.split(" (")[0]: entry for entry in made.assumptions}
-    assert told["hidden activation"].value.startswith(f"{name} ") and told["batch-norm eps"].value.startswith("0.8 "), told
+    assert told["hidden activation"].value.startswith(f"{name} ") and told["batch-norm eps"].value.startswith("0.8 "), (
+        told
+    )
     assert made.latent.prior == "normal" and "its latents had deviation" in told["latent prior"].value
     found = estimate_trained_scale(made)
     assert found is not None and found.low <= scale <= found.high
@@ -239,8 +280,10 @@ def test_networks_without_a_norm_that_could_tell_are_not_run_for_it(monkeypatch:
             made: Tensor = self.net(z)
             return made
 
-    for parts in ([nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)],  # none at all
-                  [nn.Linear(4, 16), nn.ReLU(), nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)]):  # behind a convolution
+    for parts in (
+        [nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)],  # none at all
+        [nn.Linear(4, 16), nn.ReLU(), nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)],
+    ):  # behind a convolution
         made = wrap_module(Counted(*parts), AuditConfig(latent_dim=4))
         passes = 0
         assert estimate_trained_scale(made) is None and passes <= 80

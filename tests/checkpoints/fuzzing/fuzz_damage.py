@@ -27,10 +27,45 @@ from torch import Tensor
 
 Rng = np.random.Generator
 Change = Callable[[bytes, Rng], bytes]
-JUNK: tuple[Any, ...] = (None, True, 0, -1, 1, 3, 2**31, 2**63, 10**30, 1e300, float("nan"), float("inf"), -0.0, "", "x", "../../etc/passwd", "0.weight",
-                         "\x1b[31m", "\ud800", [], [1], [[[]]], {}, {"a": {}}, "9" * 5000, [0] * 64)  # fmt: skip
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1,
+    3,
+    2**31,
+    2**63,
+    10**30,
+    1e300,
+    float("nan"),
+    float("inf"),
+    -0.0,
+    "",
+    "x",
+    "../../etc/passwd",
+    "0.weight",
+    "\x1b[31m",
+    "\ud800",
+    [],
+    [1],
+    [[[]]],
+    {},
+    {"a": {}},
+    "9" * 5000,
+    [0] * 64,
+)
 SIZES = (0, 1, 2, 3, 5, 7, 8, 64, 255, 2**16, 2**31 - 1, 2**31, 2**40, 2**62, 2**64 - 1)
-DTYPES = (torch.int64, torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.int32)
+DTYPES = (
+    torch.int64,
+    torch.bool,
+    torch.uint8,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.complex64,
+    torch.int32,
+)
 OPCODES = [bytes([code]) for code in b"Rbsut\x85\x86\x87\x9302(}]NQ\x81lda1eJKMq\x8ch\x94\x92\x90cio"]
 
 
@@ -39,7 +74,9 @@ def damaged(seed: Seed, rng: Rng) -> Seed:
     name = _pick(rng, sorted(seed.files))
     content = seed.files[name]
     for turn in range(int(rng.integers(1, 4))):
-        ways = [way for way in _ways(name, content) if turn == 0 or way is not tensors]  # what is damaged is unpickled by gandiag only
+        ways = [
+            way for way in _ways(name, content) if turn == 0 or way is not tensors
+        ]  # what is damaged is unpickled by gandiag only
         content = _pick(rng, ways)(content, rng)
     files = {**seed.files, name: content}
     if len(files) > 1 and rng.random() < 0.05:
@@ -69,17 +106,26 @@ def _pick(rng: Rng, options: Any) -> Any:
 
 # bytes
 
+
 def scrambled(whole: bytes, rng: Rng) -> bytes:
     """A few bytes set, cut out, doubled, or moved to another place."""
     out = bytearray(whole)
     for _ in range(int(rng.integers(1, 4))):
         at, other, length = (int(rng.integers(most)) for most in (len(out) or 1, len(out) or 1, 24))
-        piece = [rng.bytes(1), rng.bytes(4), b"", bytes(out[at : at + length]) * 2, bytes(out[other : other + length]), b"\xff" * 8][int(rng.integers(6))]
+        piece = [
+            rng.bytes(1),
+            rng.bytes(4),
+            b"",
+            bytes(out[at : at + length]) * 2,
+            bytes(out[other : other + length]),
+            b"\xff" * 8,
+        ][int(rng.integers(6))]
         out[at : at + (len(piece) if len(piece) in (1, 4, 8) else length)] = piece
     return bytes(out[: int(rng.integers(len(out) + 1))] if rng.random() < 0.1 else out)
 
 
 # zip archives
+
 
 def unzipped(whole: bytes) -> dict[str, bytes]:
     try:
@@ -98,8 +144,21 @@ def entries(whole: bytes, rng: Rng) -> bytes:
     if way == 0:
         del parts[name]
     elif way == 1:
-        new = _pick(rng, ["../x", "/etc/x", "a" * 300, "é\u202e", name + "x", name.upper(), "constants.pkl", "a/.data/extern_modules",
-                          other.replace("/", "\\"), ""])
+        new = _pick(
+            rng,
+            [
+                "../x",
+                "/etc/x",
+                "a" * 300,
+                "é\u202e",
+                name + "x",
+                name.upper(),
+                "constants.pkl",
+                "a/.data/extern_modules",
+                other.replace("/", "\\"),
+                "",
+            ],
+        )
         parts = {new if key == name else key: entry for key, entry in parts.items()}
     elif way == 2:
         parts[name] = parts[name][: int(rng.integers(len(parts[name]) + 1))]
@@ -110,7 +169,9 @@ def entries(whole: bytes, rng: Rng) -> bytes:
     elif way == 5:
         parts[name] = scrambled(parts[name] or b"\0", rng)
     else:
-        parts[_pick(rng, ["archive/byteorder", "archive/data/0", "archive/.format_version", "archive/code/x.py"])] = _pick(rng, [b"big", b"", bytes(8), b"3\n"])
+        parts[_pick(rng, ["archive/byteorder", "archive/data/0", "archive/.format_version", "archive/code/x.py"])] = (
+            _pick(rng, [b"big", b"", bytes(8), b"3\n"])
+        )
     return zipped(parts)
 
 
@@ -132,6 +193,7 @@ def inside(whole: bytes, rng: Rng) -> bytes:
 
 
 # pickles
+
 
 def _ops(whole: bytes) -> Iterator[tuple[int, int, str, Any]]:
     """(start, end, name, argument) of every opcode of every pickle in a stream, as far as they can be told."""
@@ -160,7 +222,13 @@ def opcodes(whole: bytes, rng: Rng) -> bytes:
     if name in ("BININT", "BININT1", "BININT2", "LONG1") and rng.random() < 0.7:
         new = _number(int(_pick(rng, [*SIZES, argument + 1, argument - 1, -argument, argument * 2])))
     elif name in ("BINUNICODE", "SHORT_BINUNICODE") and rng.random() < 0.7:
-        text = str(_pick(rng, [op[3] for op in ops if isinstance(op[3], str)] + ["", "weight", "0", "..", "\ud800", "x" * 300, argument + "1", argument[:-1]]))
+        text = str(
+            _pick(
+                rng,
+                [op[3] for op in ops if isinstance(op[3], str)]
+                + ["", "weight", "0", "..", "\ud800", "x" * 300, argument + "1", argument[:-1]],
+            )
+        )
         coded = text.encode("utf-8", "surrogatepass")
         new = b"X" + struct.pack("<I", len(coded)) + coded
     else:
@@ -176,6 +244,7 @@ def _number(value: int) -> bytes:
 
 
 # tensors
+
 
 def tensors(whole: bytes, rng: Rng) -> bytes:
     """The content of a torch file with a key or a tensor changed, saved again."""
@@ -217,7 +286,20 @@ def changed(tree: dict[Any, Any], rng: Rng) -> None:
     if way == 0:
         del node[key]
     elif way == 1:
-        new = _pick(rng, [f"{key}x", f"module.{key}", str(key).replace("0", "1"), str(key).rpartition(".")[2], other, 7, "", f"{key}.weight", str(key).upper()])
+        new = _pick(
+            rng,
+            [
+                f"{key}x",
+                f"module.{key}",
+                str(key).replace("0", "1"),
+                str(key).rpartition(".")[2],
+                other,
+                7,
+                "",
+                f"{key}.weight",
+                str(key).upper(),
+            ],
+        )
         node[new] = node.pop(key)
     elif way == 2:
         node[key], node[other] = node[other], node[key]
@@ -240,7 +322,12 @@ def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
     """One width becomes another, in all tensors below some part of the key's path: what fits its own layer may not fit the next."""
     parts = key.split(".")
     head = ".".join(parts[: int(rng.integers(len(parts) + 1))])
-    sizes = [size for name, entry in node.items() if str(name).startswith(head) and isinstance(entry, Tensor) for size in entry.shape]
+    sizes = [
+        size
+        for name, entry in node.items()
+        if str(name).startswith(head) and isinstance(entry, Tensor)
+        for size in entry.shape
+    ]
     if not sizes:
         return
     old = _pick(rng, sizes)
@@ -256,11 +343,22 @@ def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
 
 def _altered(entry: Tensor, rng: Rng) -> Tensor:
     choices: list[Callable[[], Tensor]] = [
-        lambda: entry.transpose(0, -1) if entry.ndim else entry, lambda: entry[None], lambda: entry.reshape(-1), lambda: entry[:0] if entry.ndim else entry,
-        lambda: entry[:1] if entry.ndim else entry[None], lambda: entry.to(_pick(rng, DTYPES)), lambda: entry * float("nan"), lambda: entry * 0,
-        lambda: entry * 1e30, lambda: torch.cat([entry, entry]) if entry.ndim else entry, lambda: entry.mean() if entry.is_floating_point() else entry,
-        lambda: entry.unsqueeze(-1), lambda: entry[..., :1] if entry.ndim else entry, lambda: entry * -1, lambda: entry.reshape(-1)[:1].expand(5, 5),
-    ]  # fmt: skip
+        lambda: entry.transpose(0, -1) if entry.ndim else entry,
+        lambda: entry[None],
+        lambda: entry.reshape(-1),
+        lambda: entry[:0] if entry.ndim else entry,
+        lambda: entry[:1] if entry.ndim else entry[None],
+        lambda: entry.to(_pick(rng, DTYPES)),
+        lambda: entry * float("nan"),
+        lambda: entry * 0,
+        lambda: entry * 1e30,
+        lambda: torch.cat([entry, entry]) if entry.ndim else entry,
+        lambda: entry.mean() if entry.is_floating_point() else entry,
+        lambda: entry.unsqueeze(-1),
+        lambda: entry[..., :1] if entry.ndim else entry,
+        lambda: entry * -1,
+        lambda: entry.reshape(-1)[:1].expand(5, 5),
+    ]
     try:
         return _pick(rng, choices)()
     except Exception:
@@ -268,6 +366,7 @@ def _altered(entry: Tensor, rng: Rng) -> Tensor:
 
 
 # headers, JSON, arrays
+
 
 def header(whole: bytes, rng: Rng) -> bytes:
     """The table of a safetensors file."""
@@ -307,7 +406,23 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def texts(whole: bytes, rng: Rng) -> bytes:
-    return bytes(_pick(rng, [b"", b"{", b"[" * 100_000, b"null", b'{"a": 1, "a": 2}', b"\xff\xfe", whole[:-1], whole * 2, b'{"a": ' * 5000, b"9" * 10_000]))
+    return bytes(
+        _pick(
+            rng,
+            [
+                b"",
+                b"{",
+                b"[" * 100_000,
+                b"null",
+                b'{"a": 1, "a": 2}',
+                b"\xff\xfe",
+                whole[:-1],
+                whole * 2,
+                b'{"a": ' * 5000,
+                b"9" * 10_000,
+            ],
+        )
+    )
 
 
 def array(whole: bytes, rng: Rng) -> bytes:
@@ -315,7 +430,27 @@ def array(whole: bytes, rng: Rng) -> bytes:
     length = int.from_bytes(whole[8:10], "little")
     text = whole[10 : 10 + length].decode("latin1")
     old = _pick(rng, ["(", ")", "6", "8", "3", "False", "|u1", "<i8", "<f8", "'", "{", "shape", ","])
-    junk = ("", "(", "-1", "0", "9" * 12, "2**9", "True", "|O", "<U4", ">f8", "<c16", "<m8[s]", "'", "None", "[", "1, " * 40, "x", "\\x00", "(" * 500)
+    junk = (
+        "",
+        "(",
+        "-1",
+        "0",
+        "9" * 12,
+        "2**9",
+        "True",
+        "|O",
+        "<U4",
+        ">f8",
+        "<c16",
+        "<m8[s]",
+        "'",
+        "None",
+        "[",
+        "1, " * 40,
+        "x",
+        "\\x00",
+        "(" * 500,
+    )
     new = text.replace(old, _pick(rng, junk), int(rng.integers(1, 3))).encode("latin1")
     said = len(new) if rng.random() < 0.9 else int(rng.integers(65_536))
     return whole[:8] + struct.pack("<H", said % 65_536) + new + whole[10 + length :]
@@ -331,6 +466,7 @@ def arrays(whole: bytes, rng: Rng) -> bytes:
 
 
 # protocol buffers
+
 
 def fields(whole: bytes, rng: Rng) -> bytes:
     """A field dropped, doubled, renumbered, retyped or given another value, at any depth."""
@@ -356,7 +492,11 @@ def fields(whole: bytes, rng: Rng) -> bytes:
         other, place = _pick(rng, places)
         holder[at] = (number, *other[place][1:]) if place < len(other) and other is not holder else holder[at]
     elif isinstance(value, bytes):
-        holder[at] = (number, wire, _pick(rng, [b"", scrambled(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]))
+        holder[at] = (
+            number,
+            wire,
+            _pick(rng, [b"", scrambled(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]),
+        )
     return packed(root)
 
 

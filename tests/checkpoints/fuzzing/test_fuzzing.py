@@ -37,10 +37,22 @@ from gandiag.pipeline.subject import open_subject
 
 HANG = 5.0  # seconds of the processor
 FLAGS: tuple[dict[str, Any], ...] = (
-    {"latent_dim": 5}, {"classes": 3}, {"weights": "raw"}, {"key": "g_ema"}, {"key": "0"}, {"output_range": (0.0, 1.0)}, {"image_size": 16}, {"channels": 3},
-    {"psi": 0.5}, {"noise": "random"}, {"bn_eps": 0.8}, {"activation": "leaky:0.2"}, {"prior": "uniform"}, {"strict": True},
+    {"latent_dim": 5},
+    {"classes": 3},
+    {"weights": "raw"},
+    {"key": "g_ema"},
+    {"key": "0"},
+    {"output_range": (0.0, 1.0)},
+    {"image_size": 16},
+    {"channels": 3},
+    {"psi": 0.5},
+    {"noise": "random"},
+    {"bn_eps": 0.8},
+    {"activation": "leaky:0.2"},
+    {"prior": "uniform"},
+    {"strict": True},
     {"condition": "onehot", "classes": 3},
-)  # fmt: skip
+)
 known_seeds = cache(seeds)
 
 
@@ -99,7 +111,9 @@ def fatal(problem: BaseException) -> int:
 
 def warm_up(folder: Path) -> None:
     """A seed of every kind that imports something at first use, as it is: that time counts for no file."""
-    for name in {"fixture ddpm", "onnx plain", "mlp", "zip module", "safetensors", "zip of images"} & set(known_seeds()):
+    for name in {"fixture ddpm", "onnx plain", "mlp", "zip module", "safetensors", "zip of images"} & set(
+        known_seeds()
+    ):
         (folder / name).mkdir(parents=True)
         with contextlib.suppress(Hang):
             look(known_seeds()[name], {}, folder / name)
@@ -162,8 +176,10 @@ def main() -> None:
         number += 1
         if number % 250 == 0:
             print(f"{number - asked.first:,} so far", flush=True)
-    print(f"{number - asked.first:,} damaged files (cases {asked.first} to {number - 1}); {sum(found.values())} failed, in {len(found)} ways; "
-          f"the slowest took {slowest[0]:.1f} s (case {slowest[1]})")  # fmt: skip
+    print(
+        f"{number - asked.first:,} damaged files (cases {asked.first} to {number - 1}); {sum(found.values())} failed, in {len(found)} ways; "
+        f"the slowest took {slowest[0]:.1f} s (case {slowest[1]})"
+    )
     sys.exit(1 if found else 0)
 
 

@@ -37,7 +37,9 @@ def refused(path: Path, said: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("offset, byte", [(46, 0xFF), (6, 0xAD)], ids=["a name that is no UTF-8", "a version that nobody writes"])
+@pytest.mark.parametrize(
+    "offset, byte", [(46, 0xFF), (6, 0xAD)], ids=["a name that is no UTF-8", "a version that nobody writes"]
+)
 def test_a_damaged_list_of_contents(tmp_path: Path, offset: int, byte: int) -> None:
     """Whether a file is samples is asked before it is read, and zipfile's errors came out there."""
     whole = bytearray(torch_bytes({"0.weight": torch.ones(2, 2)}))
@@ -100,15 +102,25 @@ def test_a_graph_with_latents_of_no_possible_size(tmp_path: Path, shape: list[ob
     node = onnx.helper.make_node("Relu", ["z"], ["x"])
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("z", "x")]
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    (tmp_path / "a.onnx").write_bytes(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+        ).SerializeToString()
+    )
     refused(tmp_path / "a.onnx", "declares (batches of )?latents of shape|does not take|cannot be told")
 
 
 def test_a_graph_without_outputs(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     node = onnx.helper.make_node("Relu", ["z"], ["x"])
-    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 8])], [])
-    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    graph = onnx.helper.make_graph(
+        [node], "g", [onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["batch", 8])], []
+    )
+    (tmp_path / "a.onnx").write_bytes(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+        ).SerializeToString()
+    )
     refused(tmp_path / "a.onnx", "is an ONNX graph without outputs")
 
 
@@ -140,21 +152,34 @@ def test_a_model_in_pieces_is_no_folder_of_images(tmp_path: Path) -> None:
 
 def test_the_constant_start_of_stylegan2_fits_its_first_layer(tmp_path: Path) -> None:
     nvidia = {**ada(), "synthesis.b4.const": torch.zeros(7, 4, 4)}
-    with pytest.raises(LoadError, match=r"synthesis.b4.const is \(7, 4, 4\), and synthesis.b4.conv1.weight \(5, 5, 3, 3\) takes \(5, 4, 4\)"):
+    with pytest.raises(
+        LoadError,
+        match=r"synthesis.b4.const is \(7, 4, 4\), and synthesis.b4.conv1.weight \(5, 5, 3, 3\) takes \(5, 4, 4\)",
+    ):
         load_generator(save({"G_ema": nvidia}, tmp_path))
     rosinality = {**ros(), "input.input": torch.zeros(1, 5, 5, 4)}
-    with pytest.raises(LoadError, match=r"input.input is \(1, 5, 5, 4\), and conv1.conv.weight \(1, 5, 5, 3, 3\) takes \(1, 5, 4, 4\)") as caught:
+    with pytest.raises(
+        LoadError, match=r"input.input is \(1, 5, 5, 4\), and conv1.conv.weight \(1, 5, 5, 3, 3\) takes \(1, 5, 4, 4\)"
+    ) as caught:
         load_generator(save({"g_ema": rosinality}, tmp_path))
     assert "transposed:" not in caught.value.message and "--model" in caught.value.hint
 
 
 def test_layers_that_do_not_follow_each_other_are_named(tmp_path: Path) -> None:
     path = "synthesis.b8.conv1"
-    wide = {f"{path}.weight": torch.zeros(4, 9, 3, 3), f"{path}.affine.weight": torch.zeros(9, 8), f"{path}.affine.bias": torch.zeros(9)}
-    with pytest.raises(LoadError, match=r"synthesis.b8.conv1.weight is \(4, 9, 3, 3\), and is given \(4, 8, 8\) a sample"):
+    wide = {
+        f"{path}.weight": torch.zeros(4, 9, 3, 3),
+        f"{path}.affine.weight": torch.zeros(9, 8),
+        f"{path}.affine.bias": torch.zeros(9),
+    }
+    with pytest.raises(
+        LoadError, match=r"synthesis.b8.conv1.weight is \(4, 9, 3, 3\), and is given \(4, 8, 8\) a sample"
+    ):
         load_generator(save({"G_ema": ada() | wide}, tmp_path))
     with pytest.raises(LoadError, match=r"style.3.weight is \(8, 8\), and is given \(9,\) a sample"):
-        load_generator(save({"g_ema": ros() | {"style.2.weight": torch.zeros(9, 8), "style.2.bias": torch.zeros(9)}}, tmp_path))
+        load_generator(
+            save({"g_ema": ros() | {"style.2.weight": torch.zeros(9, 8), "style.2.bias": torch.zeros(9)}}, tmp_path)
+        )
 
 
 def test_an_image_archive_with_a_damaged_list(tmp_path: Path) -> None:
@@ -189,7 +214,9 @@ def test_attributes_without_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not HAS_DIFFUSERS, reason="needs diffusers")
 @pytest.mark.filterwarnings("ignore")  # the library's own, at import
-@pytest.mark.parametrize("key, value", [("timestep_spacing", "0.weight"), ("prediction_type", 7), ("steps_offset", "x")])
+@pytest.mark.parametrize(
+    "key, value", [("timestep_spacing", "0.weight"), ("prediction_type", 7), ("steps_offset", "x")]
+)
 def test_settings_of_a_scheduler_that_only_sampling_looks_at(tmp_path: Path, key: str, value: object) -> None:
     shutil.copytree(FIXTURES / "families" / "ddpm", tmp_path / "ddpm")
     plan = tmp_path / "ddpm" / "scheduler" / "scheduler_config.json"
@@ -201,9 +228,16 @@ def test_settings_of_a_scheduler_that_only_sampling_looks_at(tmp_path: Path, key
 def test_a_graph_whose_outputs_have_no_possible_size(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     node = onnx.helper.make_node("Relu", ["z"], ["x"])
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 8, *more]) for name, more in (("z", []), ("x", [2**62, 4]))]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 8, *more])
+        for name, more in (("z", []), ("x", [2**62, 4]))
+    ]
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
+    (tmp_path / "a.onnx").write_bytes(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
+        ).SerializeToString()
+    )
     with pytest.raises(GandiagError):
         load_generator(tmp_path / "a.onnx", inspect_only=True)
 
@@ -230,14 +264,21 @@ def test_an_embedding_with_fewer_rows_than_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [torch.tensor(3), torch.tensor(3j), torch.tensor(float("nan")), torch.zeros(2)])
 def test_the_counter_of_an_averaged_model_is_told_if_it_is_one(tmp_path: Path, count: torch.Tensor) -> None:
     net = calibrated(DCGAN(), normal(12))
-    file = save({"n_averaged": count, **{f"module.{name}": entry for name, entry in net.state_dict().items()}}, tmp_path)
+    file = save(
+        {"n_averaged": count, **{f"module.{name}": entry for name, entry in net.state_dict().items()}}, tmp_path
+    )
     told = any(note.endswith("updated 3 times)") for note in load_generator(file).notes)
     assert told == (count.dtype == torch.int64)
 
 
-@pytest.mark.parametrize("make, name", [(lambda: {"G_ema": ada("resnet")}, "mapping.fc1.weight"), (lambda: ros_file(), "style.2.weight")],
-                         ids=["nvidia", "rosinality"])  # fmt: skip
-def test_a_mapping_whose_layers_do_not_follow_each_other(tmp_path: Path, make: Callable[[], dict[str, Any]], name: str) -> None:
+@pytest.mark.parametrize(
+    "make, name",
+    [(lambda: {"G_ema": ada("resnet")}, "mapping.fc1.weight"), (lambda: ros_file(), "style.2.weight")],
+    ids=["nvidia", "rosinality"],
+)
+def test_a_mapping_whose_layers_do_not_follow_each_other(
+    tmp_path: Path, make: Callable[[], dict[str, Any]], name: str
+) -> None:
     """Its styles were drawn, to be compared with the mean that the file keeps, before the network was tried."""
     content = make()
     state = content.get("G_ema", content.get("g_ema"))
@@ -279,6 +320,9 @@ def test_one_channel_is_not_stretched_to_many(tmp_path: Path) -> None:
     state = ada("resnet")
     head = "synthesis.b8.conv0"
     state[f"{head}.weight"] = state[f"{head}.weight"][:, :1].clone()
-    state[f"{head}.affine.weight"], state[f"{head}.affine.bias"] = state[f"{head}.affine.weight"][:1].clone(), state[f"{head}.affine.bias"][:1].clone()
+    state[f"{head}.affine.weight"], state[f"{head}.affine.bias"] = (
+        state[f"{head}.affine.weight"][:1].clone(),
+        state[f"{head}.affine.bias"][:1].clone(),
+    )
     with pytest.raises(LoadError, match=r"synthesis\.b8\.conv0\.weight is .* and is given"):
         load_generator(save({"G_ema": state}, tmp_path, "G.pt"))

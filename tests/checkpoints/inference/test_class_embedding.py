@@ -25,14 +25,24 @@ CLASSES, LATENT = 5, 12
 class Conditional(nn.Module):
     """An embedding `name` of `width` numbers, joined at `place`; then linear layers, or transposed convolutions."""
 
-    def __init__(self, place: LabelPosition, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True) -> None:
+    def __init__(
+        self, place: LabelPosition, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True
+    ) -> None:
         super().__init__()
         inputs = LATENT if place in ("times", "plus") else LATENT + width
         self.place, self.name, self.spatial = place, name, spatial
         self.add_module(name, nn.Embedding(CLASSES, width))
         if spatial:
-            self.net = nn.Sequential(nn.ConvTranspose2d(inputs, 48, 4), nn.BatchNorm2d(48), nn.ReLU(), nn.ConvTranspose2d(48, 24, 4, 2, 1),
-                                     nn.BatchNorm2d(24), nn.ReLU(), nn.ConvTranspose2d(24, 3, 4, 2, 1), nn.Tanh())  # fmt: skip
+            self.net = nn.Sequential(
+                nn.ConvTranspose2d(inputs, 48, 4),
+                nn.BatchNorm2d(48),
+                nn.ReLU(),
+                nn.ConvTranspose2d(48, 24, 4, 2, 1),
+                nn.BatchNorm2d(24),
+                nn.ReLU(),
+                nn.ConvTranspose2d(24, 3, 4, 2, 1),
+                nn.Tanh(),
+            )
         else:  # no norm behind the first layer, as in PyTorch-GAN's cgan.py
             layers: list[nn.Module] = [nn.Linear(inputs, 48), nn.LeakyReLU(0.2)]
             for into, out in ((48, 64), (64, 96)):
@@ -60,7 +70,9 @@ class Trained(nn.Module):
 def trained(net: Conditional, scale: float = 1.0) -> Conditional:
     calibrated(Trained(net), lambda rng: torch.randn(60, LATENT, generator=rng), batches=1)
     with torch.no_grad():
-        net.get_submodule(net.name).weight.normal_(generator=torch.Generator().manual_seed(0))  # as nn.Embedding begins, whose numbers no trial may draw again
+        net.get_submodule(net.name).weight.normal_(
+            generator=torch.Generator().manual_seed(0)
+        )  # as nn.Embedding begins, whose numbers no trial may draw again
     net.train()
     with torch.no_grad():
         for step in range(60):
@@ -69,14 +81,20 @@ def trained(net: Conditional, scale: float = 1.0) -> Conditional:
 
 
 @pytest.mark.parametrize("spatial", [False, True])
-@pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)])
-def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: LabelPosition, width: int, spatial: bool) -> None:
+@pytest.mark.parametrize(
+    ("place", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)]
+)
+def test_batch_norm_says_how_the_class_is_joined(
+    tmp_path: Path, place: LabelPosition, width: int, spatial: bool
+) -> None:
     net = trained(Conditional(place, width, spatial=spatial))
     network = load_generator(save(net.state_dict(), tmp_path))
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
         made, true = network.forward(z.reshape(10, *network.latent.shape), labels), net(z, labels)
-    assert (made - true.reshape(made.shape)).abs().max() < 1e-6, [entry for entry in network.assumptions if entry.source != "shapes"]
+    assert (made - true.reshape(made.shape)).abs().max() < 1e-6, [
+        entry for entry in network.assumptions if entry.source != "shapes"
+    ]
     assert (network.latent.dim, network.classes, network.condition) == (LATENT, CLASSES, "index")
     entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
     assert entry.source == "batch-norm" and entry.value.rstrip(")").endswith(("times as far", "impossible"))
@@ -84,17 +102,25 @@ def test_batch_norm_says_how_the_class_is_joined(tmp_path: Path, place: LabelPos
 
 @pytest.mark.parametrize("scale", [0.05, 1.0])
 @pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("times", LATENT), ("plus", LATENT)])
-def test_the_scale_of_the_training_is_read_behind_the_embedding(tmp_path: Path, place: LabelPosition, width: int, scale: float) -> None:
+def test_the_scale_of_the_training_is_read_behind_the_embedding(
+    tmp_path: Path, place: LabelPosition, width: int, scale: float
+) -> None:
     """And with it the place and the prior, which a wrong scale would hide."""
     network = load_generator(save(trained(Conditional(place, width, spatial=True), scale).state_dict(), tmp_path))
     found = estimate_trained_scale(network)
     told = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
-    assert told["place of the class"].value.startswith(f"{place} ") and told["place of the class"].source == "batch-norm", told
+    assert (
+        told["place of the class"].value.startswith(f"{place} ") and told["place of the class"].source == "batch-norm"
+    ), told
     assert network.latent.prior == "normal" and told["latent prior"].source != "undecided"
     if place == "plus" and scale < 1:  # the classes carry the variance
         assert found is None
     else:
-        assert found is not None and found.low <= scale <= found.high and found.high - found.low < (12 if place in ("before", "after") else 2) * scale
+        assert (
+            found is not None
+            and found.low <= scale <= found.high
+            and found.high - found.low < (12 if place in ("before", "after") else 2) * scale
+        )
 
 
 @pytest.mark.parametrize(("name", "place"), [("label_emb", "before"), ("embed", "after")])
@@ -112,19 +138,31 @@ def test_without_batch_norm_custom_decides_and_strict_asks(tmp_path: Path, name:
 
 
 def test_a_reading_that_was_written_down_is_replayed(tmp_path: Path) -> None:
-    file, spec = save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path), str(tmp_path / "reading.json")
+    file, spec = (
+        save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path),
+        str(tmp_path / "reading.json"),
+    )
     first = load_generator(file, AuditConfig(spec=spec))
-    assert read_loading_spec(spec).settings["condition"] == "index" and read_loading_spec(spec).settings["strides"] == ("2/1", "2/1")
+    assert read_loading_spec(spec).settings["condition"] == "index" and read_loading_spec(spec).settings["strides"] == (
+        "2/1",
+        "2/1",
+    )
     again = load_generator(file, AuditConfig(spec=spec))
     z, labels = torch.randn(4, *first.latent.shape), torch.arange(4)
     assert torch.equal(first.forward(z, labels), again.forward(z, labels))
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({"classes": 7}, "--classes 7 contradicts the weights: label_emb.weight holds 5 classes"),
-    ({"latent_dim": 16}, r"--latent-dim 16 contradicts the weights: net.0.weight takes 16 inputs, 4 of them the class"),
-    ({"condition": "onehot", "classes": 5}, "--condition onehot contradicts the weights"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"classes": 7}, "--classes 7 contradicts the weights: label_emb.weight holds 5 classes"),
+        (
+            {"latent_dim": 16},
+            r"--latent-dim 16 contradicts the weights: net.0.weight takes 16 inputs, 4 of them the class",
+        ),
+        ({"condition": "onehot", "classes": 5}, "--condition onehot contradicts the weights"),
+    ],
+)
 def test_flags_that_contradict_the_table_are_named(tmp_path: Path, given: dict[str, object], said: str) -> None:
     file = save(Conditional("before", 4).state_dict(), tmp_path)
     with pytest.raises(LoadError, match=said):
@@ -145,16 +183,31 @@ def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: La
         del state["embed.weight"]
         onehot = load_generator(save(state, tmp_path), replace(given, classes=CLASSES))
         assert torch.equal(onehot.forward(z, labels), net(z, labels).reshape(10, *onehot.output.shape))
-    assert [entry.source for entry in (*table.assumptions, *onehot.assumptions) if "--class-place" in entry.what] == ["flag", "flag"]
+    assert [entry.source for entry in (*table.assumptions, *onehot.assumptions) if "--class-place" in entry.what] == [
+        "flag",
+        "flag",
+    ]
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({"class_place": "times"}, "--class-place times contradicts the weights: label_emb.weight holds vectors of 4 numbers, and net.0.weight takes 16"),
-    ({"class_place": "times", "classes": 5, "key": "onehot"}, "--class-place times contradicts the weights: 0.weight takes the class one-hot"),
-    ({"class_place": "before", "key": "onehot"}, "--class-place before needs the number of classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"class_place": "times"},
+            "--class-place times contradicts the weights: label_emb.weight holds vectors of 4 numbers, and net.0.weight takes 16",
+        ),
+        (
+            {"class_place": "times", "classes": 5, "key": "onehot"},
+            "--class-place times contradicts the weights: 0.weight takes the class one-hot",
+        ),
+        ({"class_place": "before", "key": "onehot"}, "--class-place before needs the number of classes"),
+    ],
+)
 def test_a_place_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, object], said: str) -> None:
-    content = {"generator": Conditional("before", 4).state_dict(), "onehot": nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 256)).state_dict()}
+    content = {
+        "generator": Conditional("before", 4).state_dict(),
+        "onehot": nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 256)).state_dict(),
+    }
     with pytest.raises(LoadError, match=said):
         load_generator(save(content, tmp_path), AuditConfig(**given))  # type: ignore[arg-type]
 
@@ -172,7 +225,10 @@ def test_a_model_that_takes_one_tensor_has_the_label_where_it_was_told(tmp_path:
 def test_a_table_that_fits_nowhere_is_refused_by_name(tmp_path: Path) -> None:
     state = Conditional("before", 4).state_dict()
     state["label_emb.weight"] = torch.randn(CLASSES, 40)
-    with pytest.raises(LoadError, match=r"label_emb.weight holds 5 vectors of 40 numbers, which do not fit the 16 inputs of net.0.weight"):
+    with pytest.raises(
+        LoadError,
+        match=r"label_emb.weight holds 5 vectors of 40 numbers, which do not fit the 16 inputs of net.0.weight",
+    ):
         load_generator(save(state, tmp_path))
 
 
@@ -189,14 +245,26 @@ class Informed(nn.Module):
         super().__init__()
         self.codes = codes
         self.l1 = nn.Sequential(nn.Linear(noise + CLASSES + codes, 64 * 16))
-        self.conv_blocks = nn.Sequential(nn.BatchNorm2d(64), nn.Upsample(scale_factor=2), nn.Conv2d(64, 16, 3, 1, 1), nn.BatchNorm2d(16, 0.8),
-                                         nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(16, 1, 3, 1, 1), nn.Tanh())  # fmt: skip
+        self.conv_blocks = nn.Sequential(
+            nn.BatchNorm2d(64),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(64, 16, 3, 1, 1),
+            nn.BatchNorm2d(16, 0.8),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(16, 1, 3, 1, 1),
+            nn.Tanh(),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.of(z[:, : z.shape[1] - self.codes], torch.randint(CLASSES, (len(z),)), 2 * torch.rand(len(z), self.codes) - 1)
+        return self.of(
+            z[:, : z.shape[1] - self.codes], torch.randint(CLASSES, (len(z),)), 2 * torch.rand(len(z), self.codes) - 1
+        )
 
     def of(self, noise: Tensor, labels: Tensor, codes: Tensor) -> Tensor:
-        made: Tensor = self.conv_blocks(self.l1(torch.cat([noise, torch.eye(CLASSES)[labels], codes], 1)).view(-1, 64, 4, 4))
+        made: Tensor = self.conv_blocks(
+            self.l1(torch.cat([noise, torch.eye(CLASSES)[labels], codes], 1)).view(-1, 64, 4, 4)
+        )
         return made
 
 
@@ -207,9 +275,17 @@ def test_a_class_between_latents_and_codes_is_found(tmp_path: Path, codes: int) 
     spec = str(tmp_path / "reading.json")
     file = save(net.state_dict(), tmp_path)
     z, labels = torch.randn(10, 20 + codes), torch.arange(10) % CLASSES
-    for given in ({"bn_eps": 0.8, "activation": "leaky:0.2"}, {}):  # read, and replayed: what stands behind the last norm shows no eps
+    for given in (
+        {"bn_eps": 0.8, "activation": "leaky:0.2"},
+        {},
+    ):  # read, and replayed: what stands behind the last norm shows no eps
         network = load_generator(file, AuditConfig(spec=spec, **given))  # type: ignore[arg-type]
-        assert (network.latent.dim, network.classes, network.condition, network.latent.prior) == (20 + codes, CLASSES, "index", "normal")
+        assert (network.latent.dim, network.classes, network.condition, network.latent.prior) == (
+            20 + codes,
+            CLASSES,
+            "index",
+            "normal",
+        )
         with torch.no_grad():
             made, true = network.forward(z, labels), net.of(z[:, :20], labels, z[:, 20:])  # type: ignore[operator]
         assert torch.allclose(made, true, atol=1e-6)
@@ -223,14 +299,38 @@ def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
     return {f"{name}.{leaf}": tensor for name, part in parts for leaf, tensor in part.state_dict().items()}
 
 
-@pytest.mark.parametrize("state", [
-    layers(("embed", nn.Linear(100, 256, bias=False)), ("fc1", nn.Linear(256, 512)), ("fc2", nn.Linear(512, 784))),
-    layers(("label_emb", nn.Linear(10, 100, bias=False)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
-    layers(("label_emb", nn.Linear(10, 100)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
-    layers(("z_embed", nn.Linear(64, 100, bias=False)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
-    layers(("fc", nn.Linear(128, 32)), ("bn", nn.BatchNorm1d(32, affine=False)), ("embed", nn.Embedding(10, 64)), ("out", nn.Linear(32, 784))),
-    layers(("label_emb", nn.Embedding(1, 4)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
-], ids=["the first layer", "of a one-hot class", "of a one-hot class, biased", "of the latents", "of a conditional batch norm", "of one class"])  # fmt: skip
+@pytest.mark.parametrize(
+    "state",
+    [
+        layers(("embed", nn.Linear(100, 256, bias=False)), ("fc1", nn.Linear(256, 512)), ("fc2", nn.Linear(512, 784))),
+        layers(
+            ("label_emb", nn.Linear(10, 100, bias=False)),
+            ("main.0", nn.Linear(100, 256)),
+            ("main.2", nn.Linear(256, 784)),
+        ),
+        layers(("label_emb", nn.Linear(10, 100)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+        layers(
+            ("z_embed", nn.Linear(64, 100, bias=False)),
+            ("main.0", nn.Linear(100, 256)),
+            ("main.2", nn.Linear(256, 784)),
+        ),
+        layers(
+            ("fc", nn.Linear(128, 32)),
+            ("bn", nn.BatchNorm1d(32, affine=False)),
+            ("embed", nn.Embedding(10, 64)),
+            ("out", nn.Linear(32, 784)),
+        ),
+        layers(("label_emb", nn.Embedding(1, 4)), ("main.0", nn.Linear(100, 256)), ("main.2", nn.Linear(256, 784))),
+    ],
+    ids=[
+        "the first layer",
+        "of a one-hot class",
+        "of a one-hot class, biased",
+        "of the latents",
+        "of a conditional batch norm",
+        "of one class",
+    ],
+)
 def test_what_may_be_another_layer_is_no_table(tmp_path: Path, state: dict[str, Tensor]) -> None:
     with pytest.raises(LoadError):
         load_generator(save(state, tmp_path))
@@ -255,7 +355,11 @@ def test_many_classes_cost_little(tmp_path: Path) -> None:
 def test_statistics_that_fit_no_place_leave_it_open(tmp_path: Path) -> None:
     state = dict(trained(Conditional("plus", LATENT, spatial=True)).state_dict())
     state["net.1.running_var"] = state["net.1.running_var"] * 1e-6
-    entry = next(entry for entry in load_generator(save(state, tmp_path)).assumptions if entry.what.startswith("place of the class"))
+    entry = next(
+        entry
+        for entry in load_generator(save(state, tmp_path)).assumptions
+        if entry.what.startswith("place of the class")
+    )
     assert entry.source == "undecided" and "fit none" in entry.value
 
 

@@ -40,7 +40,9 @@ class MedianGap:
         real, fake = (results[role][SubsetSpec(self.view, self.n)].values for role in ("real", "fake"))
         gap = float((real.median(0).values - fake.median(0).values).norm())
         floor = float((real[::2].median(0).values - real[1::2].median(0).values).norm())
-        return MetricResult({self.key: Measurement(gap, floor=floor, unit="feature units", better="lower", n=len(fake))})
+        return MetricResult(
+            {self.key: Measurement(gap, floor=floor, unit="feature units", better="lower", n=len(fake))}
+        )
 
 
 class Corners:
@@ -65,15 +67,25 @@ def one_line(record: Record) -> str:
 
 
 def chat(gated: list[GateResult]) -> str:
-    return "\n".join(f"{int(one.code)} {formatting.escape_unprintable(one.subject)} {[check.state for check in one.checks]}" for one in gated) + "\n"
+    return (
+        "\n".join(
+            f"{int(one.code)} {formatting.escape_unprintable(one.subject)} {[check.state for check in one.checks]}"
+            for one in gated
+        )
+        + "\n"
+    )
 
 
 def _smooth(real: Tensor, fake: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(real, torch.full_like(real, 0.9)) + softplus(fake).mean()
 
 
-SMOOTHING = Remedy("smoothing", "One-sided label smoothing", "Salimans et al. 2016, arXiv:1606.03498, section 3.4",
-                   loss=Loss("smoothed", _smooth, lambda real, fake: softplus(-fake).mean()))  # fmt: skip
+SMOOTHING = Remedy(
+    "smoothing",
+    "One-sided label smoothing",
+    "Salimans et al. 2016, arXiv:1606.03498, section 3.4",
+    loss=Loss("smoothed", _smooth, lambda real, fake: softplus(-fake).mean()),
+)
 
 
 class PlainText:
@@ -87,7 +99,9 @@ class PlainText:
         try:
             for line in path.read_text(encoding="utf-8").splitlines()[1:]:
                 name, shape, *numbers = line.split()
-                found[name] = torch.tensor([float(number) for number in numbers]).reshape([int(size) for size in shape.split("x")])
+                found[name] = torch.tensor([float(number) for number in numbers]).reshape(
+                    [int(size) for size in shape.split("x")]
+                )
         except (ValueError, RuntimeError) as broken:
             raise LoadError(f"{path.name} is damaged: {str(broken).splitlines()[0]}", "copy it again") from None
         return found

@@ -19,12 +19,16 @@ from gandiag.testing.toy_mixtures import (
 
 N = 800
 WORLDS = {dim: make_mixture(dim, 8 if dim == 2 else 20, seed=3) for dim in (2, 64)}
-CASES = {**FIDELITY_CONTROLS, **MASKED_COLLAPSE, **EXTREME_CASES} | {f"{name} {i}": step for name, steps in LOSS_LEVELS.items() for i, step in enumerate(steps)}
+CASES = {**FIDELITY_CONTROLS, **MASKED_COLLAPSE, **EXTREME_CASES} | {
+    f"{name} {i}": step for name, steps in LOSS_LEVELS.items() for i, step in enumerate(steps)
+}
 
 
 def score(injection: Corruption, dim: int, n: int = N) -> float:
     world = WORLDS[dim]
-    return estimate_diversity_loss(world.sample(2 * n, seed=1), injection.sample(world, n, seed=2), replicates=0).score.value
+    return estimate_diversity_loss(
+        world.sample(2 * n, seed=1), injection.sample(world, n, seed=2), replicates=0
+    ).score.value
 
 
 @pytest.mark.parametrize("dim", WORLDS)
@@ -47,7 +51,11 @@ def test_rotation_scale_and_order_change_nothing() -> None:
     turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))[0]
     shuffle = torch.randperm(2 * N, generator=torch.Generator().manual_seed(1))
     plain = estimate_diversity_loss(real, fake, replicates=0).score.value
-    for other in (estimate_diversity_loss(real @ turn, fake @ turn, replicates=0), estimate_diversity_loss(1000 * real, 1000 * fake, replicates=0), estimate_diversity_loss(real[shuffle], fake, replicates=0)):
+    for other in (
+        estimate_diversity_loss(real @ turn, fake @ turn, replicates=0),
+        estimate_diversity_loss(1000 * real, 1000 * fake, replicates=0),
+        estimate_diversity_loss(real[shuffle], fake, replicates=0),
+    ):
         assert other.score.value == pytest.approx(plain, abs=0.02)
 
 
@@ -80,8 +88,12 @@ def test_garbage_is_inconclusive_and_a_point_off_the_manifold_is_not() -> None:
     real, size = world.sample(2 * N, seed=1), float(world.centers.std())
     garbage = 5 * size * torch.randn(N, 64, generator=torch.Generator().manual_seed(0))
     assert estimate_diversity_loss(real, garbage, replicates=3).inconclusive_reasons
-    assert not estimate_diversity_loss(real, Corruption(point="off").sample(world, N, seed=2), replicates=3).inconclusive_reasons
-    assert not estimate_diversity_loss(real, Corruption(noise=3.0).sample(world, N, seed=2), replicates=3).inconclusive_reasons
+    assert not estimate_diversity_loss(
+        real, Corruption(point="off").sample(world, N, seed=2), replicates=3
+    ).inconclusive_reasons
+    assert not estimate_diversity_loss(
+        real, Corruption(noise=3.0).sample(world, N, seed=2), replicates=3
+    ).inconclusive_reasons
 
 
 def test_too_few_samples_are_refused() -> None:
@@ -93,6 +105,13 @@ def test_a_cloud_about_the_modes_is_no_collapse_and_one_about_a_single_mode_is()
     """Samples twenty times as wide as the modes say nothing of their insides; which modes they gather about, they do."""
     world = WORLDS[2]
     real = world.sample(2 * N, seed=1)
-    every, one = (estimate_diversity_loss(real, Corruption(mode_fraction=keep, noise=20.0).sample(world, N, seed=2)) for keep in (1.0, 0.125))
-    assert every.score.low < 0.15 and "wide as the modes" in every.inconclusive_reasons[0] and every.profile["off_manifold"].low > 0.8
+    every, one = (
+        estimate_diversity_loss(real, Corruption(mode_fraction=keep, noise=20.0).sample(world, N, seed=2))
+        for keep in (1.0, 0.125)
+    )
+    assert (
+        every.score.low < 0.15
+        and "wide as the modes" in every.inconclusive_reasons[0]
+        and every.profile["off_manifold"].low > 0.8
+    )
     assert one.score.low > 0.6 and not one.inconclusive_reasons

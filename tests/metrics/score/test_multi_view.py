@@ -35,9 +35,15 @@ def test_aspects_are_functions_of_each_image_alone(name: str, channels: int) -> 
 
 def test_aspects_see_what_they_are_called_after() -> None:
     images = blobs(8, seed=1)
-    assert torch.allclose(layout_features(images + 0.1), layout_features(images), atol=1e-5)  # a colour cast moves no layout
-    assert torch.allclose(color_features(images.flip(3)), color_features(images), atol=1e-5)  # nor does a mirror move colours
-    assert torch.allclose(texture_features(images * 0 + 0.3), texture_features(images * 0 + 0.6), atol=1e-4)  # flat images have no texture
+    assert torch.allclose(
+        layout_features(images + 0.1), layout_features(images), atol=1e-5
+    )  # a colour cast moves no layout
+    assert torch.allclose(
+        color_features(images.flip(3)), color_features(images), atol=1e-5
+    )  # nor does a mirror move colours
+    assert torch.allclose(
+        texture_features(images * 0 + 0.3), texture_features(images * 0 + 0.6), atol=1e-4
+    )  # flat images have no texture
     for channels in (1, 2, 3, 4, 12):
         assert to_gray(torch.ones(1, channels, 2, 2)).allclose(torch.ones(1, 2, 2))
 
@@ -56,7 +62,9 @@ def test_the_worst_aspect_is_the_headline() -> None:
     images, pool = blobs(2 * N, seed=2), blobs(4 * N, seed=3)
     warm = pool[:, 0].mean((1, 2)) - pool[:, 2].mean((1, 2))
     for fake, worst in ((pool[:N], None), (pool[warm > warm.median()][:N], "color")):
-        score, aspects = estimate_multi_view_loss({k: f(images) for k, f in ASPECTS.items()}, {k: f(fake) for k, f in ASPECTS.items()}, replicates=5)
+        score, aspects = estimate_multi_view_loss(
+            {k: f(images) for k, f in ASPECTS.items()}, {k: f(fake) for k, f in ASPECTS.items()}, replicates=5
+        )
         assert list(aspects) == list(ASPECTS)
         if worst is None:
             assert score.score.high < 0.15
@@ -90,7 +98,9 @@ def test_low_fidelity_is_told_as_the_clear_view_shows_it() -> None:
 def test_a_single_image_is_a_collapse_whatever_its_fidelity() -> None:
     images = blobs(2 * N, seed=4)
     for fake in (images[:1].expand(N, -1, -1, -1), torch.full((N, 3, 32, 32), 0.9)):
-        score, _ = estimate_multi_view_loss({k: f(images) for k, f in ASPECTS.items()}, {k: f(fake) for k, f in ASPECTS.items()}, replicates=3)
+        score, _ = estimate_multi_view_loss(
+            {k: f(images) for k, f in ASPECTS.items()}, {k: f(fake) for k, f in ASPECTS.items()}, replicates=3
+        )
         assert score.score.value > 0.95 and score.score.low > 0.9 and not score.inconclusive_reasons
 
 

@@ -49,7 +49,9 @@ def by_hand(real: Tensor, fake: Tensor, ask: AdamSettings, first_order: bool) ->
         return softplus(-(a * real + b)).mean() + softplus(a * leaf + b).mean()
 
     g1 = torch.autograd.grad(loss(w, c), (w, c), create_graph=True)
-    w1, c1 = (p - ask.lr * g / (g.square().sqrt() + ask.eps) for p, g in zip((w, c), g1, strict=True))  # bias-corrected moments of one step: g, g²
+    w1, c1 = (
+        p - ask.lr * g / (g.square().sqrt() + ask.eps) for p, g in zip((w, c), g1, strict=True)
+    )  # bias-corrected moments of one step: g, g²
     g2 = torch.autograd.grad(loss(w1, c1), (w1, c1), create_graph=True)
     moved = []
     for p, a, b in zip((w1, c1), g1, g2, strict=True):
@@ -71,10 +73,19 @@ def linear_player(ask: AdamSettings) -> FlatModule:
 
 def test_two_unrolled_steps_agree_with_the_derivation_by_hand_and_not_with_the_first_order() -> None:
     real, fake = double(16, 1, seed=1), double(16, 1, seed=2) - 1
-    strong = AdamSettings(lr=0.3, beta1=0.5, beta2=0.9, eps=0.1)  # a large eps: Adam's step follows the size of the gradient
+    strong = AdamSettings(
+        lr=0.3, beta1=0.5, beta2=0.9, eps=0.1
+    )  # a large eps: Adam's step follows the size of the gradient
     player = linear_player(strong)
     leaf = fake.clone().requires_grad_()
-    slopes = AutogradGradients(player, lambda made: (discriminator_loss(player.net(real), player.net(made)), minimax_loss(player.net(real), player.net(made))), leaf)
+    slopes = AutogradGradients(
+        player,
+        lambda made: (
+            discriminator_loss(player.net(real), player.net(made)),
+            minimax_loss(player.net(real), player.net(made)),
+        ),
+        leaf,
+    )
     found = unroll_discriminator(slopes, player.state, 2, strong).fake_gradient
     torch.testing.assert_close(found, by_hand(real, fake, strong, False), rtol=1e-9, atol=1e-12)
     shortcut = by_hand(real, fake, strong, True)
@@ -90,7 +101,9 @@ def test_the_look_ahead_is_what_autograd_finds_through_the_whole_graph(steps: in
     for seed in range(5):
         player.step(double(len(player.state.theta), seed=seed))
     leaf = fake.clone().requires_grad_()
-    slopes = AutogradGradients(player, lambda made: (discriminator_loss(net(real), net(made)), minimax_loss(net(real), net(made))), leaf)
+    slopes = AutogradGradients(
+        player, lambda made: (discriminator_loss(net(real), net(made)), minimax_loss(net(real), net(made))), leaf
+    )
     found = unroll_discriminator(slopes, player.state, steps, ADAM)
 
     theta, m, v, t = player.state
@@ -114,10 +127,15 @@ def test_the_closed_form_of_a_shallow_discriminator_is_autograds(loss: str) -> N
     player, rule = FlatModule(net, ADAM), LOSSES[loss]
     real, leaf = double(40, 2, seed=5), double(40, 2, seed=6).requires_grad_()
     assert is_supported(net, rule)
-    slow = AutogradGradients(player, lambda made: (rule.discriminator(net(real), net(made)), rule.generator(net(real), net(made))), leaf)
+    slow = AutogradGradients(
+        player, lambda made: (rule.discriminator(net(real), net(made)), rule.generator(net(real), net(made))), leaf
+    )
     quick = ShallowGradients(player, rule).set_minibatch(real, leaf)
     for steps in (1, 4):
-        one, other = unroll_discriminator(slow, player.state, steps, ADAM), unroll_discriminator(quick, player.state, steps, ADAM)
+        one, other = (
+            unroll_discriminator(slow, player.state, steps, ADAM),
+            unroll_discriminator(quick, player.state, steps, ADAM),
+        )
         torch.testing.assert_close(one.fake_gradient, other.fake_gradient, rtol=1e-8, atol=1e-14)
         torch.testing.assert_close(one.first_state.theta, other.first_state.theta, rtol=1e-12, atol=0)
         assert one.loss_d == pytest.approx(other.loss_d) and one.loss_g == pytest.approx(other.loss_g)
@@ -125,7 +143,11 @@ def test_the_closed_form_of_a_shallow_discriminator_is_autograds(loss: str) -> N
 
 
 def test_the_closed_form_leaves_other_networks_alone() -> None:
-    for net in (nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)), nn.Linear(2, 1)):
+    for net in (
+        nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)),
+        nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2)),
+        nn.Linear(2, 1),
+    ):
         assert not is_supported(net, MINIMAX)
     assert not is_supported(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)), relativistic.RELATIVISTIC.loss)  # type: ignore[arg-type]
 
@@ -151,13 +173,19 @@ def test_the_adjoint_of_adam_by_autograd_and_where_nothing_moved() -> None:
         m, v = ADAM.beta1 * first + (1 - ADAM.beta1) * g, ADAM.beta2 * second + (1 - ADAM.beta2) * g**2
         return theta - ADAM.lr * (m / (1 - ADAM.beta1**5)) / ((v / (1 - ADAM.beta2**5)).sqrt() + ADAM.eps), m, v
 
-    wanted = torch.autograd.functional.vjp(stepped, (*before[:3], gradient), (double(6, seed=5), double(6, seed=6), double(6, seed=7)))[1]
+    wanted = torch.autograd.functional.vjp(
+        stepped, (*before[:3], gradient), (double(6, seed=5), double(6, seed=6), double(6, seed=7))
+    )[1]
     after = adam_step(before, gradient, ADAM)
-    found, by_gradient = adam_step_vjp(after, gradient, ADAM, AdamStateGradient(double(6, seed=5), double(6, seed=6), double(6, seed=7)))
+    found, by_gradient = adam_step_vjp(
+        after, gradient, ADAM, AdamStateGradient(double(6, seed=5), double(6, seed=6), double(6, seed=7))
+    )
     for one, other in zip((*found, by_gradient), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
     still = adam_step(AdamState.from_parameters(torch.zeros(3)), torch.zeros(3), ADAM)  # a dead unit: the root is 0
-    dead, by_zero = adam_step_vjp(still, torch.zeros(3), ADAM, AdamStateGradient(torch.ones(3), torch.zeros(3), torch.zeros(3)))
+    dead, by_zero = adam_step_vjp(
+        still, torch.zeros(3), ADAM, AdamStateGradient(torch.ones(3), torch.zeros(3), torch.zeros(3))
+    )
     assert all(bool(torch.isfinite(entry).all()) for entry in (*dead, by_zero))
 
 
@@ -183,7 +211,9 @@ def test_minibatch_features_start_from_the_data_and_stay_in_their_groups() -> No
     moved = torch.cat([f[:8], f[8:] + 1000])
     assert torch.equal(layer(moved)[:8], layer(f)[:8])
     same = f[:1].repeat(16, 1)
-    assert torch.allclose(layer.similarity(same), torch.full((16, 5), 7.0, dtype=torch.float64))  # group - 1: itself excluded
+    assert torch.allclose(
+        layer.similarity(same), torch.full((16, 5), 7.0, dtype=torch.float64)
+    )  # group - 1: itself excluded
 
 
 def test_deviation_is_its_formula() -> None:
@@ -198,13 +228,27 @@ def test_penalties_can_be_differentiated_twice_and_are_exact_for_a_linear_critic
     w, v = double(2, 3, seed=13), double(3, seed=14)
 
     def value(weight: Tensor, made: Tensor) -> Tensor:
-        return penalty(TrainingBatch(made, real, made, lambda x: torch.tanh(x @ weight) @ v, lambda *shape: torch.full(shape, 0.3, dtype=torch.float64)))  # type: ignore[operator, no-any-return]
+        return penalty(
+            TrainingBatch(
+                made,
+                real,
+                made,
+                lambda x: torch.tanh(x @ weight) @ v,
+                lambda *shape: torch.full(shape, 0.3, dtype=torch.float64),
+            )
+        )  # type: ignore[operator, no-any-return]
 
     assert gradcheck(value, (w.clone().requires_grad_(), fake.clone().requires_grad_()))
     assert gradgradcheck(value, (w.clone().requires_grad_(), fake.clone().requires_grad_()))
     slope = torch.tensor([3.0, 4.0], dtype=torch.float64)  # of norm 5 everywhere
     exact = {r1.r1_penalty: 5 * 25, relativistic.r1_r2_penalty: 0.5 * 50, wgan_gp.gradient_penalty: 10 * 16}[penalty]  # type: ignore[index]
-    turn = TrainingBatch(fake, real, fake, lambda x: (x @ slope)[:, None], lambda *shape: torch.rand(shape, generator=rng(), dtype=torch.float64))
+    turn = TrainingBatch(
+        fake,
+        real,
+        fake,
+        lambda x: (x @ slope)[:, None],
+        lambda *shape: torch.rand(shape, generator=rng(), dtype=torch.float64),
+    )
     assert float(penalty(turn)) == pytest.approx(exact)  # type: ignore[operator]
 
 
@@ -215,7 +259,12 @@ def test_mode_seeking_is_its_formula() -> None:
     still = TrainingBatch(z, z, torch.ones(4, 1), lambda x: x, lambda *shape: torch.rand(shape))
     assert float(mode_seeking.mode_seeking_penalty(still)) == pytest.approx(1e5, rel=1e-3)
     fake = double(6, 2, seed=15).requires_grad_()
-    assert gradgradcheck(lambda made: mode_seeking.mode_seeking_penalty(TrainingBatch(double(6, 2, seed=16), fake, made, lambda x: x, lambda *shape: torch.rand(shape))), (fake,))
+    assert gradgradcheck(
+        lambda made: mode_seeking.mode_seeking_penalty(
+            TrainingBatch(double(6, 2, seed=16), fake, made, lambda x: x, lambda *shape: torch.rand(shape))
+        ),
+        (fake,),
+    )
 
 
 def test_packs_are_neighbours_on_the_first_axis() -> None:
@@ -227,7 +276,9 @@ def game(remedy: str, ahead: int = 0, name: str = "metz-appendix", seed: int = 0
     return make_trainer(get_recipe(name), DATASETS.get("ring8")(), get_remedy(remedy), seed=seed, unroll_steps=ahead)
 
 
-@pytest.mark.parametrize("remedy", [*sorted(REMEDIES), "minibatch+unrolled", "spectral+unrolled", "r1+unrolled", "packing+relativistic"])
+@pytest.mark.parametrize(
+    "remedy", [*sorted(REMEDIES), "minibatch+unrolled", "spectral+unrolled", "r1+unrolled", "packing+relativistic"]
+)
 def test_every_remedy_plays_from_its_seed_alone(remedy: str) -> None:
     ahead = 2 if "unrolled" in remedy else 0
     one, other = game(remedy, ahead), game(remedy, ahead)

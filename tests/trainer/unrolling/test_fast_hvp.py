@@ -55,8 +55,12 @@ PAIRS = [
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize(("mine", "theirs", "shape"), PAIRS, ids=lambda entry: type(entry).__name__ if isinstance(entry, nn.Module) else None)
-def test_small_modules_are_torchs_to_the_second_derivative(mine: nn.Module, theirs: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("mine", "theirs", "shape"), PAIRS, ids=lambda entry: type(entry).__name__ if isinstance(entry, nn.Module) else None
+)
+def test_small_modules_are_torchs_to_the_second_derivative(
+    mine: nn.Module, theirs: nn.Module, shape: tuple[int, ...]
+) -> None:
     mine, theirs = mine.double(), theirs.double()
     theirs.load_state_dict(mine.state_dict())  # the same names
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -68,7 +72,12 @@ def test_small_modules_are_torchs_to_the_second_derivative(mine: nn.Module, thei
 def test_large_or_odd_convolutions_go_torchs_way() -> None:
     assert find_conv_pattern(nn.Conv2d(3, 4, 3, 2, 1), 8, 8) is not None
     assert find_conv_pattern(nn.Conv2d(3, 4, 3, 2, 1), 64, 64) is None, f"more than {MAX_MATRIX_ENTRIES} entries"
-    for odd in (nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(3, 4, 3, dilation=2), nn.Conv2d(3, 4, (3, 1)), nn.Conv2d(3, 4, 3, padding="same")):
+    for odd in (
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(3, 4, 3, dilation=2),
+        nn.Conv2d(3, 4, (3, 1)),
+        nn.Conv2d(3, 4, 3, padding="same"),
+    ):
         assert find_conv_pattern(odd, 8, 8) is None
 
 
@@ -78,25 +87,38 @@ def game(name: str, remedy: str, ahead: int) -> GANTrainer:
     data = dataclasses.replace(data, draw=lambda n, rng, draw=data.draw: draw(n, rng).to(torch.get_default_dtype()))
     made = make_trainer(entry, data, get_remedy(remedy), seed=0, unroll_steps=ahead)
     for seed in range(3):  # an optimiser that has already run
-        made.discriminator.step(torch.randn(len(made.discriminator.state.theta), generator=torch.Generator().manual_seed(seed)))
+        made.discriminator.step(
+            torch.randn(len(made.discriminator.state.theta), generator=torch.Generator().manual_seed(seed))
+        )
     return made
 
 
 @pytest.mark.usefixtures("doubles")
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-@pytest.mark.parametrize(("name", "remedy"), [
-    ("metz-stacked-quarter", "unrolled"), ("metz-stacked-quarter", "packing+unrolled"), ("metz-notebook", "unrolled"),
-    ("veegan", "unrolled"), ("pacgan", "packing+unrolled"), ("metz-appendix", "unrolled"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("metz-stacked-quarter", "unrolled"),
+        ("metz-stacked-quarter", "packing+unrolled"),
+        ("metz-notebook", "unrolled"),
+        ("veegan", "unrolled"),
+        ("pacgan", "packing+unrolled"),
+        ("metz-appendix", "unrolled"),
+    ],
+)
 def test_a_stack_looks_ahead_as_autograd_does(name: str, remedy: str, loss: str) -> None:
     made, rule = game(name, remedy, 2), LOSSES[loss]
     _, real, fake = made._draw_minibatch()
     player, leaf, net = made.discriminator, fake.detach().requires_grad_(), made.discriminator.net
     stack = build_layer_stack(net, made.setup.data.output, len(real), rule)
     assert stack is not None
-    slow = AutogradGradients(player, lambda asked: (rule.discriminator(net(real), net(asked)), rule.generator(net(real), net(asked))), leaf)
+    slow = AutogradGradients(
+        player, lambda asked: (rule.discriminator(net(real), net(asked)), rule.generator(net(real), net(asked))), leaf
+    )
     one = unroll_discriminator(slow, player.state, 2, player.adam)
-    other = unroll_discriminator(StackGradients(player, stack, rule).set_minibatch(real, leaf), player.state, 2, player.adam)
+    other = unroll_discriminator(
+        StackGradients(player, stack, rule).set_minibatch(real, leaf), player.state, 2, player.adam
+    )
     torch.testing.assert_close(other.fake_gradient, one.fake_gradient, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(other.first_state.theta, one.first_state.theta, rtol=1e-12, atol=1e-15)
     assert other.loss_d == pytest.approx(one.loss_d) and other.loss_g == pytest.approx(one.loss_g)
@@ -119,7 +141,11 @@ def test_a_stack_steps_as_autograd_does_and_batch_norm_takes_note(remedy: str) -
 
 def test_what_a_stack_does_not_know() -> None:
     output, loss = DATASETS.get("ring8")().output, LOSSES["minimax"]
-    for net in (nn.Linear(2, 1), nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 1)), nn.Sequential(nn.Linear(2, 4), nn.ReLU())):
+    for net in (
+        nn.Linear(2, 1),
+        nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 1)),
+        nn.Sequential(nn.Linear(2, 4), nn.ReLU()),
+    ):
         assert build_layer_stack(net, output, 8, loss) is None
     assert build_layer_stack(nn.Sequential(nn.Linear(2, 1)), output, 8, loss) is not None
     assert game("metz-stacked-quarter", "relativistic", 0)._stack_gradients is None

@@ -26,7 +26,10 @@ class AttentionBlock(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
         channels = require_shape(tensors, f"{prefix}.0.fn.norm.g", 4)[1]
-        inner, hidden = require_shape(tensors, f"{prefix}.0.fn.fn.to_q.weight", 4)[0], require_shape(tensors, f"{prefix}.1.fn.fn.0.weight", 4)[0]
+        inner, hidden = (
+            require_shape(tensors, f"{prefix}.0.fn.fn.to_q.weight", 4)[0],
+            require_shape(tensors, f"{prefix}.1.fn.fn.0.weight", 4)[0],
+        )
         if inner % HEAD_DIM:
             raise ArchitectureMismatch(f"{prefix} attends with {inner} channels, which are no heads of {HEAD_DIM}")
         forward = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, channels, 1))
@@ -78,7 +81,10 @@ class LinearAttention(nn.Module):
         super().__init__()
         self.to_q = nn.Conv2d(channels, inner_channels, 1, bias=False)
         self.to_kv = nn.Module()
-        self.to_kv.net = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False), nn.Conv2d(channels, 2 * inner_channels, 1, bias=False))
+        self.to_kv.net = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            nn.Conv2d(channels, 2 * inner_channels, 1, bias=False),
+        )
         self.to_out = nn.Conv2d(inner_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 NOISE_MODES = ("const", "random", "none")
-NoiseSampler = Callable[[str, int, bool], Tensor]  # (name, size, uniform) -> (B, size): the noise of the samples of one call
+NoiseSampler = Callable[
+    [str, int, bool], Tensor
+]  # (name, size, uniform) -> (B, size): the noise of the samples of one call
 
 
 class NoiseInput(nn.Module):

@@ -56,7 +56,10 @@ class ResidualGenerator(nn.Module):
         self.steps = nn.ModuleList(_steps(tensors, config))
         if "norm.gain" in tensors:
             self.norm = ConditionalBatchNorm(tensors, "norm", config.final_eps, use_embeddings=False)
-        self.act, self.output_activation = make_hidden_activation(config.activation), make_output_activation(config.output_activation)
+        self.act, self.output_activation = (
+            make_hidden_activation(config.activation),
+            make_output_activation(config.output_activation),
+        )
         self.conv = make_conv(tensors, "conv")
         first: GeneratorLayer = self.steps[0]  # type: ignore[assignment]
         self.in_channels = first.in_channels
@@ -127,7 +130,13 @@ class ResidualBlock(GeneratorLayer):
         self.n_layers = 4 if f"{prefix}.conv4.weight" in tensors else 2
         self.in_channels = require_shape(tensors, f"{prefix}.conv1.weight", 4)[1]
         for place in range(1, self.n_layers + 1):
-            setattr(self, f"bn{place}", ConditionalBatchNorm(tensors, f"{prefix}.bn{place}", config.eps, use_embeddings=config.conditioning == "own"))
+            setattr(
+                self,
+                f"bn{place}",
+                ConditionalBatchNorm(
+                    tensors, f"{prefix}.bn{place}", config.eps, use_embeddings=config.conditioning == "own"
+                ),
+            )
             setattr(self, f"conv{place}", make_conv(tensors, f"{prefix}.conv{place}"))
         if f"{prefix}.conv_sc.weight" in tensors:
             self.conv_sc = make_conv(tensors, f"{prefix}.conv_sc")
@@ -150,7 +159,10 @@ class TransposedConvBlock(GeneratorLayer):
         super().__init__()
         self.in_channels, out, kernel, _ = require_shape(tensors, f"{prefix}.deconv.weight", 4)
         self.deconv = nn.ConvTranspose2d(self.in_channels, out, kernel, 2, 1, bias=f"{prefix}.deconv.bias" in tensors)
-        self.bn, self.act = ConditionalBatchNorm(tensors, f"{prefix}.bn", config.eps, use_embeddings=False), make_hidden_activation(config.activation)
+        self.bn, self.act = (
+            ConditionalBatchNorm(tensors, f"{prefix}.bn", config.eps, use_embeddings=False),
+            make_hidden_activation(config.activation),
+        )
 
     def forward(self, x: Tensor, conditioning: Tensor | None) -> Tensor:
         out: Tensor = self.act(self.bn(self.deconv(x), conditioning))
@@ -174,7 +186,11 @@ class ConditionalBatchNorm(nn.Module):
                 setattr(self, name, make_linear(tensors, f"{prefix}.{name}"))
 
     def forward(self, x: Tensor, conditioning: Tensor | None) -> Tensor:
-        gain, bias = (1 + self.gain(conditioning), self.bias(conditioning)) if self.is_conditional else (self.gain[None], self.bias[None])  # type: ignore[operator, index]
+        gain, bias = (
+            (1 + self.gain(conditioning), self.bias(conditioning))
+            if self.is_conditional
+            else (self.gain[None], self.bias[None])
+        )  # type: ignore[operator, index]
         out: Tensor = self.bn(x) * gain[:, :, None, None] + bias[:, :, None, None]
         return out
 

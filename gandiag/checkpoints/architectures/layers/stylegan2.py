@@ -40,22 +40,32 @@ class EqualizedLinear(nn.Module):
         self.lr_multiplier = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1])), self.bias * self.lr_multiplier)
+        return F.linear(
+            x, self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1])), self.bias * self.lr_multiplier
+        )
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, blur: Tensor | None = None) -> Tensor:
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, blur: Tensor | None = None
+) -> Tensor:
     """x (B, I, H, W) through weight (O, I, k, k) scaled by style (B, I). With `blur` (a filter of sum 1) the side is doubled.
 
     The style scales x instead of the weight, and demodulation the output: the same numbers, without B copies of the weight.
     """
-    if not x.shape[1] == style.shape[1] == weight.shape[1]:  # one channel would be stretched to many, and a run without numbers takes it
+    if (
+        not x.shape[1] == style.shape[1] == weight.shape[1]
+    ):  # one channel would be stretched to many, and a run without numbers takes it
         raise RuntimeError(f"{x.shape[1]} channels and {style.shape[1]} styles for a weight of {tuple(weight.shape)}")
     x = x * style[:, :, None, None]
     if blur is None:
         out = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     else:
         wide = blur.shape[-1] - 2 - (weight.shape[-1] - 1)
-        out = filter2d(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 4 * blur, padding=((wide + 1) // 2 + 1, wide // 2 + 1))
+        out = filter2d(
+            F.conv_transpose2d(x, weight.transpose(0, 1), stride=2),
+            4 * blur,
+            padding=((wide + 1) // 2 + 1, wide // 2 + 1),
+        )
     if not demodulate:
         return out
     sizes = style.square() @ weight.square().sum((2, 3)).T  # (B, O)
@@ -68,7 +78,9 @@ def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
     spaced = x.new_zeros(n, channels, height, 2, width, 2)
     spaced[:, :, :, 0, :, 0] = x
     wide = kernel.shape[-1] - 2
-    return filter2d(spaced.reshape(n, channels, 2 * height, 2 * width), kernel, padding=((wide + 1) // 2 + 1, wide // 2))
+    return filter2d(
+        spaced.reshape(n, channels, 2 * height, 2 * width), kernel, padding=((wide + 1) // 2 + 1, wide // 2)
+    )
 
 
 def filter2d(x: Tensor, kernel: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -83,8 +95,12 @@ def infer_output_range(output_range: tuple[float, ...] | None, family: str) -> t
     """The range of pictures that nothing bounds: the flag's, else the one that the training data had."""
     what = "output range (--output-range)"
     if output_range is not None:
-        return (output_range[0], output_range[1]), Assumption(what, f"[{output_range[0]:g}, {output_range[1]:g}]", "flag")
-    return (-1.0, 1.0), Assumption(what, "[-1, 1], that of its training data: nothing bounds the outputs", f"family ({family})")
+        return (output_range[0], output_range[1]), Assumption(
+            what, f"[{output_range[0]:g}, {output_range[1]:g}]", "flag"
+        )
+    return (-1.0, 1.0), Assumption(
+        what, "[-1, 1], that of its training data: nothing bounds the outputs", f"family ({family})"
+    )
 
 
 def normalized_latent_prior(requested: str | None, normalized_values: str, family: str) -> tuple[Prior, Assumption]:
@@ -100,7 +116,11 @@ def check_w_avg(name: str, w_avg: Tensor, w_samples: Tensor) -> Assumption:
         raise ArchitectureMismatch(f"{name} holds {w_avg.numel()} numbers, and styles have {w_samples.shape[1]}")
     away = float(((w_samples.mean(0) - w_avg.to(w_samples)) / w_samples.std(0).clamp_min(1e-12)).square().mean().sqrt())
     verdict = "" if away < 1 else ", which is far: the mapping may be read wrongly, or the mean is not its own"
-    return Assumption("mean style", f"{name} of the file, {away:.2g} deviations from the mean of {len(w_samples)} mapped z{verdict}", "file")
+    return Assumption(
+        "mean style",
+        f"{name} of the file, {away:.2g} deviations from the mean of {len(w_samples)} mapped z{verdict}",
+        "file",
+    )
 
 
 def infer_lr_multiplier(weight: Tensor, file_value: Any) -> tuple[float, str, str]:
@@ -115,4 +135,8 @@ def infer_lr_multiplier(weight: Tensor, file_value: Any) -> tuple[float, str, st
         return DEFAULT_LR_MULTIPLIER, f"{DEFAULT_LR_MULTIPLIER:g}", "family (StyleGAN2)"
     rate = 10.0 ** min(0, max(-3, -round(math.log10(deviation))))
     clear = abs(math.log(rate * deviation)) < math.log(1.5)
-    return rate, f"{rate:g} (its weights have deviation {deviation:.3g}, which starts at 1 / factor)", "file" if clear else "weights"
+    return (
+        rate,
+        f"{rate:g} (its weights have deviation {deviation:.3g}, which starts at 1 / factor)",
+        "file" if clear else "weights",
+    )
