@@ -1,10 +1,10 @@
-"""What an audit costs beyond the bare forward passes of generator and extractor over the same samples, in one run.
+"""Cost of an audit relative to the bare forward passes of generator and extractor over the same samples.
 
-    python benchmarks/audit_cost.py [--n 2000] [--size 64] [--threads 2]
+    python -m benchmarks audit-cost [--n 2000] [--size 64] [--threads 2]
 
-A random DCGAN of `--size` pixels is audited against noise images with `imagenet` at 128 px. Counted against the 1.15 target:
-the point values of score, Fréchet distance, KID, neighbours and pairwise distances. Clustering, intervals and the sweep are
-listed with their own seconds.
+A random DCGAN of `--size` pixels is audited against noise images with `imagenet` at 128 px. The target of 1.15 covers
+the point values of score, Fréchet distance, KID, PRDC and pairwise distances. Clustering, intervals and the sweep are
+listed separately.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> None:
     taken = {name: seconds(work) for name, work in points.items()}
     total = passed + sum(taken.values())
     print(
-        f"bare forward passes      {forward:7.2f} s   {ask.n:,} generated and {2 * ask.n:,} real images, {ask.size} px, {view.name}"
+        f"bare forward passes      {forward:7.2f} s   {ask.n:,} generated and {2 * ask.n:,} real images, "
+        f"{ask.size} px, {view.name}"
     )
     print(f"the engine's passes      {passed:7.2f} s")
     for name, value in taken.items():

@@ -1,9 +1,9 @@
-"""How fast is the Fréchet term? gandiag beside scipy.linalg.sqrtm and torch-fidelity's eigvals, on the same moments, in one run.
+"""Fréchet distance: time against scipy.linalg.sqrtm and torch-fidelity's eigvals on the same moments.
 
-    python benchmarks/frechet.py [--dim 2048] [--threads 2] [--samples 500 1000 2000] [--clock wall|cpu]
+    python -m benchmarks frechet [--dim 2048] [--threads 2] [--samples 500 1000 2000] [--clock wall|cpu]
 
 Prints seconds, ratios and relative differences. The inputs have a spectrum over three decades, as network features do.
-On a machine that others use, `--threads 1 --clock cpu` counts the processor's seconds, which they change least.
+On a shared machine, `--threads 1 --clock cpu` counts processor seconds, which other processes change least.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def by_sqrtm(real: Gaussian, fake: Gaussian) -> float:
 
 def row(name: str, seconds: float, value: float, base: tuple[float, float]) -> None:
     print(
-        f"{name:<44} {seconds:8.3f} s   {base[0] / seconds:6.1f} x   {value:.10g}   differs by {abs(value / base[1] - 1):.1e}"
+        f"{name:<44} {seconds:8.3f} s   {base[0] / seconds:6.1f} x   {value:.10g}   differs by "
+        f"{abs(value / base[1] - 1):.1e}"
     )
 
 
@@ -91,7 +92,9 @@ def many(dim: int) -> None:
 
 
 def few(n: int, dim: int) -> None:
-    """No more samples than features: the covariances are singular. The base is the eigenvalue route, which stays accurate."""
+    """No more samples than features: the covariances are singular. The base is the eigenvalue route, which stays
+    accurate.
+    """
     real, fake = features(n, dim, 1), features(n, dim, 2)
     sides = [fid_features_to_statistics(side) for side in (fake, real)]
     print(f"n = {n}, D = {dim}, from rows")

@@ -1,11 +1,12 @@
-"""Do the numbers stand? Freeze what gandiag says of every fixture before a refactoring, and compare afterwards.
+"""Freezes what gandiag reports for every fixture, and compares two such freezes: do the numbers stand after a
+refactoring?
 
-    python benchmarks/golden.py freeze before/      audits, loss verdicts, inspections and loading specs of all fixtures
-    python benchmarks/golden.py freeze after/
-    python benchmarks/golden.py compare before/ after/
+    python -m benchmarks golden freeze before/      audits, loss verdicts, inspections and loading specs of all fixtures
+    python -m benchmarks golden freeze after/
+    python -m benchmarks golden compare before/ after/
 
-Numbers, keys, verdicts, kinds and rule codes must agree bit for bit on one machine; sentences may change. Exit code 1 where they differ.
-Takes about five minutes on two cores; `--only TEXT` restricts it to the cases whose name contains TEXT.
+Numbers, keys, verdicts, kinds and rule codes must agree bit for bit on one machine; sentences may change. Exit code 1
+if they differ. Takes about five minutes on two cores; `--only TEXT` restricts it to the cases whose name contains TEXT.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def cases() -> Iterator[tuple[str, list[str]]]:
 
 def freeze(folder: Path, only: str) -> None:
     """Run every case and write its document, its exit code and its spec as one JSON file each."""
-    from gandiag.cli.main import run
+    from gandiag.cli.main import run_command_line
 
     os.chdir(ROOT)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def freeze(folder: Path, only: str) -> None:
             spec = Path(scratch) / f"{name}.json"
             out = io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-                code = run([part.format(spec=spec) for part in argv])
+                code = run_command_line([part.format(spec=spec) for part in argv])
             text = out.getvalue()
             document = json.loads(text) if text.startswith("{") else None
             settings = json.loads(spec.read_text()) if spec.exists() else None
@@ -116,7 +117,9 @@ def freeze(folder: Path, only: str) -> None:
 
 
 def differences(before: Any, after: Any, where: str = "", exact: bool = False) -> Iterator[str]:
-    """Where two documents differ in more than wording; keys that only `after` has are new and allowed inside assumptions."""
+    """Where two documents differ in more than wording; keys that only `after` has are new and allowed inside
+    assumptions.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before.keys() | after.keys():
             if key in IGNORED:

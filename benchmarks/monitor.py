@@ -1,11 +1,10 @@
-"""What gandiag.Monitor costs, and how early it warns, on the reference trainer's ring of eight Gaussians.
+"""Cost of gandiag.Monitor and how early it warns, on the reference trainer's ring of eight Gaussians.
 
-    python benchmarks/monitor.py [seeds]
+    python -m benchmarks monitor [seeds]
 
-Each seed covers eight modes (the notebook's recipe); then D stops learning, G climbs what is left of its slope, and the modes go within
-a few hundred steps. The warning is early if it comes before half of them are gone. (A generator that converged with a look-ahead
-of 10 and goes on without keeps its modes for thousands of steps: nothing to warn of.) Then a vanilla ring, whose collapse the first
-look must report, and whether the weights are the same to the bit with and without the monitor.
+Each seed first covers eight modes; then D stops learning, G follows the remaining gradient, and the modes disappear
+within a few hundred steps. A warning is early if it comes before half of them are gone. Then a vanilla ring, whose
+collapse the first evaluation must report, and whether the weights are bit-identical with and without the monitor.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def monitor(every: int = EVERY, **settings: Any) -> gandiag.Monitor:
 def modes(made: GANTrainer) -> int:
     """Modes that are there, by whoever knows them."""
     data, samples = make_ring8(), made.generate_samples(2_500, seed=7)
-    assert data.read is not None
-    return int((torch.bincount(data.read(samples).mode, minlength=8) >= GONE * len(samples) / 8).sum())
+    assert data.assign_modes is not None
+    return int((torch.bincount(data.assign_modes(samples).mode, minlength=8) >= GONE * len(samples) / 8).sum())
 
 
 def collapse(seed: int) -> str:
@@ -61,7 +60,8 @@ def collapse(seed: int) -> str:
     before = sum(look.is_alarm for look in watch.evaluations if LEARNED <= look.step <= frozen)
     told = "early" if first is not None and first <= lost else "LATE"
     return (
-        f"seed {seed}: eight modes until {frozen}, half gone at {lost}, first warning at {first}: {told}; {before} warnings between "
+        f"seed {seed}: eight modes until {frozen}, half gone at {lost}, first warning at {first}: {told}; "
+        f"{before} warnings between "
         f"{LEARNED} and {frozen}; {len(watch.evaluations)} looks, overhead {100 * watch.overhead:.2f} %"
     )
 

@@ -1,4 +1,6 @@
-"""Small generators with everything that weights do not say drawn at random, trained on digits in seconds: the truths of `hypotheses`."""
+"""Small random generators trained on digits in seconds, with known hyperparameters: the truths of
+`batchnorm_inference`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ HIDDEN = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-# Side behind the linear layer, or 1 where a kernel takes z, then (kernel, stride, padding, output padding): DCGAN, deeper, two courses',
-# three repositories' and two tutorials' ways to 16, 24, 28 and 32 pixels.
+# Resolution behind the linear layer (1: a kernel takes z), then (kernel, stride, padding, output padding): the layouts
+# of DCGAN, a deeper one, two courses, three repositories and two tutorials, to 16, 24, 28 and 32 pixels.
 STRIDES = {
     "classic": (1, [(4, 1, 0, 0), (4, 2, 1, 0), (4, 2, 1, 0)]),
     "growing": (1, [(3, 1, 0, 0), (4, 1, 0, 0), (3, 2, 0, 0), (4, 2, 0, 0)]),
@@ -38,7 +40,11 @@ RISES = ("nearest", "bilinear", "shuffle")
 
 @dataclass(frozen=True)
 class Truth:
-    """What a generator is. `layers`: strides by name, "nearest", "bilinear", "shuffle" or "flat"; `bare`: no activation behind the first norm."""
+    """What a generator is.
+
+    `layers`: strides by name, "nearest", "bilinear", "shuffle" or "flat"; `bare`: no activation behind the first
+    norm.
+    """
 
     seed: int
     layers: str
@@ -50,7 +56,9 @@ class Truth:
 
     @classmethod
     def drawn(cls, seed: int) -> Truth:
-        """Of ten in turn four have strides, four interpolate, one shuffles pixels, one is flat; all else by a coin of that seed."""
+        """Of ten in turn four have strides, four interpolate, one shuffles pixels, one is flat; all else by a coin of
+        that seed.
+        """
         rng = random.Random(seed)
         kind = (
             "strides",
@@ -118,7 +126,9 @@ def _transposed(truth: Truth) -> nn.Sequential:
 
 
 def _resized(truth: Truth) -> nn.Sequential:
-    """A linear layer, a reshape, two doublings; `bare` has the layout, and the one ordinary norm, of a much-copied DCGAN."""
+    """A linear layer, a reshape, two doublings; `bare` has the layout, and the one ordinary norm, of a much-copied
+    DCGAN.
+    """
     wide = 24
     more = 4 if truth.layers == "shuffle" else 1
 
@@ -205,7 +215,9 @@ def train(truth: Truth, steps: int) -> nn.Sequential:
 
 
 def unnumbered(truth: Truth, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights as a class would name them that calls its activations and interpolations as functions: nothing tells where they stand."""
+    """The same weights as a class would name them that calls its activations and interpolations as functions: nothing
+    tells where they stand.
+    """
     names: dict[str, str] = {}
     counts = {"linear": 0, "conv": 0, "norm": 0}
     for name, part in truth.build().named_modules():

@@ -1,8 +1,9 @@
-"""Is the oscillation test honest, and does it see? False alarms on AR(1) noise, and power against a sinusoid in it.
+"""False alarms of the oscillation test on AR(1) noise, and its power against a sinusoid in that noise.
 
-    python benchmarks/spectrum.py [--repeats 2000] [--irregular 400] [--power 200]
+    python -m benchmarks spectrum [--repeats 2000] [--irregular 400] [--power 200]
 
-Prints one line a cell. Nominal level 0.05; 99 draws a test keep the level exact (5 of 100 ranks). About 25 minutes on one core.
+Prints one line per cell. Nominal level 0.05; 99 draws per test keep the level exact (5 of 100 ranks). About 25 minutes
+on one core.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def alarms(n: int, phi: float, repeats: int, *, irregular: bool = False, seed: i
 
 
 def power(n: int, phi: float, amplitude: float, repeats: int, seed: int = 0) -> float:
-    """Share of noisy sinusoids of about 64 steps, of any frequency and phase, amplitude in deviations of the noise, that are found.
+    """Share of noisy sinusoids of about 64 steps, of any frequency and phase, amplitude in deviations of the noise,
+    that are found.
 
-    The turns in a log are drawn from a whole bin around n / 64: a plain FFT finds a sinusoid at the middle of a bin, and loses it between two.
-    """
+    The turns in a log are drawn from a whole bin around n / 64: a plain FFT finds a sinusoid at the middle of a bin,
+    and loses it between two."""
     rng = np.random.default_rng((n, round(100 * phi), seed, 7))
     step = np.arange(n, dtype=np.float64)
     found = 0
@@ -75,7 +77,8 @@ def main() -> None:
                 cells.append(alarms(n, phi, repeats, irregular=irregular))
                 kind = "irregular" if irregular else "regular"
                 print(
-                    f"{kind:<10} n {n:<5} phi {phi:<5} false alarms {cells[-1]:.4f}   ({time.perf_counter() - start:.0f} s)",
+                    f"{kind:<10} n {n:<5} phi {phi:<5} false alarms {cells[-1]:.4f}   "
+                    f"({time.perf_counter() - start:.0f} s)",
                     flush=True,
                 )
         print(f"pooled {sum(cells) / len(cells):.4f}", flush=True)

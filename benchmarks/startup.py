@@ -1,8 +1,8 @@
-"""How fast the light commands start, as a ratio to `python -c "import torch"`, all in one run.
+"""Start-up time of the light commands relative to `python -c "import torch"`, in one run.
 
-    python benchmarks/startup.py [--runs 5]
+    python -m benchmarks startup [--runs 5]
 
-Target: --help, the terminal report and `gate` on a record at most 1/5; `gate` on a record at most 60 MB.
+Targets: --help, the terminal report and `gate` on a record at most 1/5; `gate` on a record at most 60 MB.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The collapse score against collapses of known size: every figure that the project claims for it.
 
-    python benchmarks/validity.py                         # the table: ten seeds, n = 1,500 generated against 3,000 real
-    python benchmarks/validity.py --dims 2,64 --seeds 2 --replicates 20 --only half
-    python benchmarks/validity.py --first-seed 1000       # the same on seeds that nothing was tuned on
-    python benchmarks/validity.py --mode auc              # any other mode: quick, and the full figures with --full
+    python -m benchmarks validity                         # the table: ten seeds, n = 1,500 generated against 3,000 real
+    python -m benchmarks validity --dims 2,64 --seeds 2 --replicates 20 --only half
+    python -m benchmarks validity --first-seed 1000       # the same on seeds that no rule was tuned on
+    python -m benchmarks validity --mode auc              # any other mode: quick, and the full figures with --full
 
-    table       target, mean score, standard deviation, interval and how often it covers; mean absolute error and the worst row
+    table       target, mean score, standard deviation, interval coverage; mean absolute error and the worst row
     auc         every metric: at least 25 % of the variety lost against none, fidelity varied independently
     digits      scikit-learn's digits with classes dropped, by pixels and by imagenet features
     images      the fixtures' images with classes dropped, by imagenet features

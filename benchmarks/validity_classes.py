@@ -1,12 +1,14 @@
-"""Real images with classes dropped: c of 10 gone should score c/10, by `pixels` and by `imagenet` features.
+"""Real images with c of 10 classes dropped should score c/10, by `pixels` and by `imagenet` features.
 
-digits   scikit-learn's 1,797 digits, 8 x 8. Up to three classes dropped: held-out digits. More: too few would be left, so a
-         class-conditional sampler stands in, the smoothed bootstrap with the class's own covariance (Silverman and Young
-         1987): a digit shrunk towards its class's mean, plus a little of a normal draw (KERNEL), rounded to the 17 grey levels. It is
-         fitted to digits that the reference does not hold; what it scores with all classes is printed first.
-images   fixtures/real.npz, 32 x 32 in ten classes: held-out images throughout, fewer as classes go.
+digits   scikit-learn's 1,797 digits, 8 x 8. Up to three classes dropped: held-out digits. With more, too few would be
+left, so a
+         class-conditional sampler stands in: the smoothed bootstrap with the class's own covariance (Silverman and
+         Young 1987), a digit shrunk towards its class's mean plus a little normal noise (KERNEL), rounded to the 17
+         gray levels. It is fitted to digits that the reference does not hold; its score with all classes comes
+         first.
+images   fixtures/real.npz, 32 x 32 in ten classes: held-out images throughout, fewer as classes are dropped.
 
-Which classes go is drawn by the seed; one more goes at each step.
+The seed decides which classes are dropped; each step drops one more.
 """
 
 from __future__ import annotations
@@ -23,8 +25,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from validity import seeds_of
 
-from gandiag.features.extractor_request import ExtractorRequest
-from gandiag.features.extractors import create_extractor
+from gandiag.features.extractors import ExtractorRequest, create_extractor
 from gandiag.features.view_names import parse_view_name
 from gandiag.interfaces import OutputSpec
 from gandiag.metrics.score.multi_view import estimate_multi_view_loss
@@ -91,7 +92,9 @@ def bootstrap(images: Images, label: int, count: int, generator: torch.Generator
 
 
 def sampled(images: Images, order: list[int], n: int, seed: int) -> Images:
-    """Enough of each class that n are left in equal shares whichever go, in `order`: the last class needs n, the first n/10."""
+    """Enough of each class that n are left in equal shares whichever go, in `order`: the last class needs n, the first
+    n/10.
+    """
     generator = torch.Generator().manual_seed(seed)
     counts = [math.ceil(n / (len(order) - rank)) for rank in range(len(order))]
     parts = [bootstrap(images, label, count, generator) for label, count in zip(order, counts, strict=True)]
@@ -155,7 +158,8 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             for seed in seeds
         ]
         print(
-            f"\n{options.mode} by {name}, seeds {seeds.start} to {seeds.stop - 1}\nclasses dropped   target   score   error",
+            f"\n{options.mode} by {name}, seeds {seeds.start} to {seeds.stop - 1}\nclasses dropped   target   "
+            "score   error",
             flush=True,
         )
         out[name] = {}

@@ -1,4 +1,4 @@
-"""What the score costs: seconds and memory in 1,280 dimensions, each size in a process of its own."""
+"""Seconds and memory of the score in 1,280 dimensions, each size in its own process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def once(n: int, replicates: int) -> dict[str, float]:
 
 
 def resident() -> float:
-    """Mebibytes that this process holds now (Linux; elsewhere the most that it ever held, so that the difference reads low)."""
+    """Mebibytes that this process holds now (Linux; elsewhere the most that it ever held, so that the difference reads
+    low).
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -61,7 +63,8 @@ def run(options: argparse.Namespace) -> list[dict[str, float]]:
             )
             if done.returncode:
                 print(
-                    f"{n:6d}   {replicates:10d}   failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
+                    f"{n:6d}   {replicates:10d}   failed: "
+                    f"{done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}",
                     flush=True,
                 )
                 continue

@@ -1,4 +1,4 @@
-"""How often the verdict is right at the default limit, and how often the 95 % interval holds the truth."""
+"""How often the verdict is right at the default limit, and how often the 95 % interval covers the truth."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def with_a_loss(dim: int, seeds: range, n: int) -> Counter[str]:
 
 
 def covered(dim: int, injection: Corruption, seeds: range, n: int) -> tuple[float, float, float, float]:
-    """Share of seeds whose interval holds the target; the mean error; the scores' deviation, and the intervals' own idea of it."""
+    """Share of seeds whose interval holds the target; the mean error; the scores' deviation, and the intervals' own
+    idea of it.
+    """
     hits, errors, reach = [], [], []
     for seed in seeds:
         real, fake, target = drawn(injection, dim, seed, n)
@@ -82,7 +84,8 @@ def _nulls(options: argparse.Namespace) -> dict[object, object]:
         losses = with_a_loss(dim, seeds, N)
         out[dim, "null"], out[dim, "loss"] = nulls, losses
         print(
-            f"{dim:4d}-D  real against real {dict(nulls)}, score {fmean(scores):.3f} on average, {max(scores):.3f} at most;  "
+            f"{dim:4d}-D  real against real {dict(nulls)}, score {fmean(scores):.3f} on average, "
+            f"{max(scores):.3f} at most;  "
             f"30 % of the modes gone {dict(losses)}",
             flush=True,
         )
@@ -94,7 +97,8 @@ def _coverage(options: argparse.Namespace) -> dict[object, object]:
     dims = [8, 64] if options.dims == "2,8,64,512" else dims_of(options)
     out: dict[object, object] = {}
     print(
-        f"{len(seeds)} repeats from seed {seeds.start}, n = {options.n}\n{'':28s}covered   mean error   deviation   by interval"
+        f"{len(seeds)} repeats from seed {seeds.start}, n = {options.n}\n{'':28s}covered   mean error   deviation "
+        "  by interval"
     )
     for dim in dims:
         for name, injection in COVERED.items():

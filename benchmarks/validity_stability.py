@@ -1,4 +1,4 @@
-"""What must not move the score: the number of samples, a rotation, the scale, the order of rows. And what must move it one way: the ladders."""
+"""Invariance of the score to n, rotation, scale and row order; monotonicity along each severity ladder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ ROWS = {
 
 
 def by_size(dim: int, seeds: range, sizes: tuple[int, ...]) -> dict[str, float]:
-    """For each row, how far the mean score moves between any two sizes; a share of distinct outputs is not a property of the law."""
+    """For each row, how far the mean score moves between any two sizes; a share of distinct outputs is not a property
+    of the law.
+    """
     out = {}
     for name, injection in ROWS.items():
         means = []
@@ -66,7 +68,9 @@ def invariances(dim: int, seed: int, n: int) -> dict[str, float]:
 
 
 def falls(dim: int, seed: int, n: int) -> dict[str, float]:
-    """For each ladder, the deepest fall of the score from a rung to a worse one; 0 where it never falls. Ties at 1.00 are none."""
+    """For each ladder, the deepest fall of the score from a rung to a worse one; 0 where it never falls. Ties at 1.00
+    are none.
+    """
     out = {}
     for name, rungs in LOSS_LEVELS.items():
         scores = []

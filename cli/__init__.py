@@ -1,1 +1,1 @@
-"""The command line; installed as gandiag.cli. One file per command."""
+"""The command line, installed as gandiag.cli; one file per command."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +18,61 @@ from gandiag.report import formatting
 from gandiag.verdict.policy import verdict_exit_code
 
 from . import console
-from .options import GroupedCommand, audit_options, format_config
+from .options import (
+    CONTEXT_SETTINGS,
+    GroupedCommand,
+    audit_options,
+    debug_option,
+    exit_zero_option,
+    format_config,
+    html_option,
+    json_option,
+    output_option,
+    quiet_option,
+    verbose_option,
+)
 
-_NEVER = ("lfs", "html", "empty")  # neither weights nor samples
+_UNUSABLE_KINDS = ("lfs", "html", "empty")  # neither weights nor samples
 
 
-@click.command(cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@dataclass(frozen=True, slots=True)
+class _OutputOptions:
+    """Where the result goes, and whether the verdict sets the exit code."""
+
+    as_json: bool
+    path: str | None
+    html_path: str | None
+    exit_zero: bool
+    verbose: bool
+
+
+@click.command(cls=GroupedCommand, context_settings=CONTEXT_SETTINGS)
 @click.argument("subject", metavar="CKPT|SAMPLES", required=False)
 @audit_options
 @click.option(
     "--run",
     "run_path",
     metavar="DIR",
-    help="audit every checkpoint of a run, and line them up with its log; what is audited already is kept",
+    help="audit every checkpoint of a run beside its log; finished audits are reused",
 )
-@click.option("--json", "as_json", is_flag=True, help="print the record as one JSON document")
-@click.option("-o", "--output", "record_path", metavar="RECORD", help="write the record (JSON) here")
-@click.option("--html", "html_path", metavar="FILE", help="write one self-contained page here")
-@click.option("--exit-zero", is_flag=True, help="exit 0 whatever the verdict")
-@click.option("--dry-run", is_flag=True, help="check files and settings, print the plan, and stop")
-@click.option("--show-config", "list_config", is_flag=True, help="print every setting with its source, and stop")
-@click.option("-q", "--quiet", count=True, help="no progress (-q), nothing at all (-qq)")
-@click.option("-v", "--verbose", count=True, help="seconds per stage, all measurements")
-@click.option("--debug", is_flag=True, help="show tracebacks")
+@json_option("print the record as one JSON document")
+@output_option("write the record (JSON) here", metavar="RECORD")
+@html_option
+@exit_zero_option
+@click.option("--dry-run", is_flag=True, help="check files and settings, print the plan, and exit")
+@click.option("--show-config", is_flag=True, help="print every setting with its source, and exit")
+@quiet_option
+@verbose_option("show all measurements, all remedies and seconds per stage")
+@debug_option
 def audit_command(
     subject: str | None,
     run_path: str | None,
     as_json: bool,
-    record_path: str | None,
+    output: str | None,
     html_path: str | None,
     exit_zero: bool,
     dry_run: bool,
-    list_config: bool,
+    show_config: bool,
     quiet: int,
     verbose: int,
     debug: bool,
@@ -56,110 +80,107 @@ def audit_command(
 ) -> int:
     """Audit a generator checkpoint, or a folder, zip, .npy or .npz of samples.
 
-    With --real the score says how much of the data's variety is missing; without it only repeats and insensitivity to the
-    latent can be seen. Everything runs offline, and nothing in a checkpoint is executed unless you say --trust.
+    With --real, the score is the share of the data's variety that is missing. Without it, only repeated samples and
+    samples that ignore the latent can be detected. Everything runs offline, and no code in a checkpoint is executed
+    without --trust.
     """
     console.configure_output(quiet=quiet, verbose=verbose, debug=debug)
     resolved = resolve_config({name: value for name, value in flags.items() if value is not None})
-    if list_config:
+    if show_config:
         values = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
         console.print_result(format_config(values, dict(resolved.sources)))
         return ExitCode.OK
-    for path in (record_path, html_path):
+    for path in (output, html_path):
         check_writable(path)
+    options = _OutputOptions(as_json, output, html_path, exit_zero, verbose > 0)
     if run_path is not None:
-        return _whole_run(run_path, subject, resolved, (as_json, record_path, html_path, exit_zero, dry_run))
+        if subject is not None:
+            raise click.UsageError(f"--run audits the checkpoints of a folder: drop {subject}")
+        return _audit_series(run_path, resolved, options, dry_run)
     if subject is None:
-        raise click.UsageError("there is nothing to audit: give a checkpoint, samples, or --run DIR")
+        raise click.UsageError("nothing to audit: give a checkpoint, samples, or --run DIR")
     check_readable(subject, resolved.config.real)
-    record = _run(subject, resolved, dry_run)
-    if record is None:
+    return _audit_subject(subject, resolved, options, dry_run)
+
+
+def _audit_subject(subject: str, resolved: ResolvedConfig, options: _OutputOptions, dry_run: bool) -> int:
+    """Audit one checkpoint or set of samples."""
+    from gandiag.pipeline.run_audit import audit_with_config, describe_audit
+
+    if dry_run:
+        console.print_result(formatting.escape_lines(describe_audit(subject, resolved)))
         return ExitCode.OK
-    written = _write(record, record_path, html_path)
-    if as_json:
+    with console.show_progress() as on_progress:
+        record = audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)
+    written = _write_record(record, options)
+    if options.as_json:
         console.print_result(record.to_json())
     else:
-        console.print_record(record, paths=written, verbose=verbose > 0)
-    return ExitCode.OK if exit_zero else verdict_exit_code(record)
+        console.print_record(record, paths=written, verbose=options.verbose)
+    return ExitCode.OK if options.exit_zero else verdict_exit_code(record)
 
 
-def _whole_run(
-    folder: str, subject: str | None, resolved: ResolvedConfig, wanted: tuple[bool, str | None, str | None, bool, bool]
-) -> int:
-    """--run: the same for every checkpoint of a folder; one document, one table."""
-    as_json, path, html_path, exit_zero, dry_run = wanted
-    if subject is not None:
-        raise click.UsageError(f"--run does not go with {subject}: it audits the checkpoints of the folder")
+def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions, dry_run: bool) -> int:
+    """Audit every checkpoint of a folder; the result is one document and one table."""
     from gandiag.pipeline.checkpoint_series import audit_series, describe_series
     from gandiag.report.series_text import render_run
 
     if dry_run:
-        console.print_result(
-            "\n".join(formatting.escape_unprintable(line) for line in describe_series(folder, resolved).split("\n"))
-        )
+        console.print_result(formatting.escape_lines(describe_series(folder, resolved)))
         return ExitCode.OK
     with console.show_progress() as on_progress:
-        found = audit_series(folder, resolved, progress=on_progress, on_message=console.print_info)
+        series = audit_series(folder, resolved, progress=on_progress, on_message=console.print_info)
     written = []
-    if path is not None:
-        write_atomically(path, found.to_json() + "\n")
-        written.append(f"run {path}")
-    if html_path is not None:
+    if options.path is not None:
+        write_atomically(options.path, series.to_json() + "\n")
+        written.append(f"run {options.path}")
+    if options.html_path is not None:
         from gandiag.report.series_html import render_run_page
 
-        write_atomically(html_path, render_run_page(folder, found.points, found.log, found.score_jumps, found.failed))
-        written.append(f"page {html_path}")
-    if as_json:
-        console.print_result(found.to_json())
+        page = render_run_page(folder, series.points, series.log, series.score_jumps, series.failed)
+        write_atomically(options.html_path, page)
+        written.append(f"page {options.html_path}")
+    if options.as_json:
+        console.print_result(series.to_json())
     else:
-        console.print_result(render_run(found.points, found.log, found.score_jumps, found.failed, written))
-    return ExitCode.OK if exit_zero else ExitCode.worst(found.exit_codes)
-
-
-def _run(subject: str, resolved: ResolvedConfig, dry_run: bool) -> Record | None:
-    from gandiag.pipeline.run_audit import audit_with_config, describe_audit
-
-    if dry_run:
-        # Names inside a checkpoint are somebody else's text: no control characters reach the terminal.
-        console.print_result(
-            "\n".join(formatting.escape_unprintable(line) for line in describe_audit(subject, resolved).split("\n"))
-        )
-        return None
-    with console.show_progress() as on_progress:
-        return audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)
+        console.print_result(render_run(series.points, series.log, series.score_jumps, series.failed, written))
+    return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
 def check_readable(subject: str, real: str | None) -> None:
-    """Fail in an instant where a path leads nowhere or a download failed: what follows imports torch, which takes seconds."""
+    """Fail at once on a missing path or a failed download, before torch is imported, which takes seconds."""
     if not os.path.lexists(subject) and not subject.startswith("hf:"):
         raise LoadError(f"{subject} does not exist", "check the path")
-    if Path(subject).is_file() and (found := detect_file_type(subject)).kind in _NEVER:
-        raise unsupported_file_error(found)
+    if Path(subject).is_file():
+        file_info = detect_file_type(subject)
+        if file_info.kind in _UNUSABLE_KINDS:
+            raise unsupported_file_error(file_info)
     if real is not None and not os.path.lexists(real):
         raise SourceError(f"{real} cannot be read: No such file or directory", "check the path")
 
 
 def check_writable(path: str | None) -> None:
-    """Fail before the run, not after it, where a result could not be written."""
+    """Fail before the run, not after it, if a result could not be written."""
     if path is None:
         return
     folder = Path(path).parent
     if not folder.is_dir():
         raise RecordError(f"{path} cannot be written: there is no folder {folder}", f"mkdir -p {folder}")
     if Path(path).is_dir():
-        raise RecordError(f"{path} is a folder", "give the name of a file")
+        raise RecordError(f"{path} is a folder", "give a file name")
     if not os.access(path if Path(path).exists() else folder, os.W_OK):
         raise RecordError(f"{path} cannot be written: permission denied", "choose another path")
 
 
-def _write(record: Record, record_path: str | None, html_path: str | None) -> list[str]:
+def _write_record(record: Record, options: _OutputOptions) -> list[str]:
+    """Write the record and the page where asked; returns "record PATH", "report PATH"."""
     written = []
-    if record_path is not None:
-        record.write(record_path)
-        written.append(f"record {record_path}")
-    if html_path is not None:
+    if options.path is not None:
+        record.write(options.path)
+        written.append(f"record {options.path}")
+    if options.html_path is not None:
         from gandiag.report.html_page import render_html
 
-        write_atomically(html_path, render_html(record))
-        written.append(f"report {html_path}")
+        write_atomically(options.html_path, render_html(record))
+        written.append(f"report {options.html_path}")
     return written

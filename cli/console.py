@@ -1,35 +1,34 @@
-"""Everything that gandiag prints goes through here: results on stdout, the rest on stderr.
+"""Prints everything that gandiag outputs: results on stdout, the rest on stderr.
 
-    result · show            stdout, silent under -qq
-    note · detail            stderr; notes vanish under -q, details need -v
-    complain · apologise     stderr: "error: … / hint: …"
-    interrupted              stderr: one line after Ctrl-C
-    progress                 a bar with the time left on a terminal, a line every 30 s in a log; nothing under -q
+    print_result, print_record         stdout; nothing under -qq
+    write_or_print                     a file, or stdout
+    print_info, print_verbose          stderr; nothing under -q, and print_verbose only with -v
+    print_warning                      stderr; nothing under -qq
+    print_error, print_bug_report      stderr: "error: … / hint: …"; nothing under -qq
+    print_interrupted                  stderr: one line after Ctrl-C
+    show_progress                      stderr: a bar on a terminal, a line every 30 s in a log; nothing under -q
 
-Color: `NO_COLOR` (any value) turns it off, `FORCE_COLOR` turns it on, otherwise a terminal decides. click reads neither.
+Strings of checkpoints are untrusted: everything but results, which their renderers escape, is escaped here.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
 
 from gandiag.errors import GandiagError
+from gandiag.record import Record, write_atomically
 from gandiag.report import formatting
 
-if TYPE_CHECKING:
-    from gandiag.record import Record
-
 from .progress import ProgressReporter
+from .terminal_io import get_output_width, style_text, supports_color, write_text
 
 __all__ = [
     "ProgressReporter",
     "configure_output",
+    "get_output_width",
     "print_bug_report",
     "print_error",
     "print_info",
@@ -40,9 +39,10 @@ __all__ = [
     "print_warning",
     "show_progress",
     "supports_color",
+    "write_or_print",
 ]
 
-MAX_WIDTH = 100
+ERROR_STYLE, WARNING_STYLE, HINT_STYLE = "1;31", "33", "36"
 
 
 @dataclass(slots=True)
@@ -56,112 +56,95 @@ settings = _Settings()
 
 
 def configure_output(*, quiet: int = 0, verbose: int = 0, debug: bool = False) -> None:
-    """Set once by `main`: -q and -qq, -v, --debug."""
+    """Set verbosity, once per command: -q and -qq, -v, --debug."""
     settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
 
 
-def supports_color(stream: TextIO) -> bool:
-    """Whether this stream gets ANSI colors. NO_COLOR beats FORCE_COLOR; empty values count as unset."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
-
-
-def get_output_width(stream: TextIO) -> int:
-    """Columns to fill: the terminal's, at most 100; 80 in a file or pipe."""
-    return min(shutil.get_terminal_size((80, 24)).columns, MAX_WIDTH) if stream.isatty() else 80
-
-
 def print_result(text: str) -> None:
-    """Print a result on stdout, exactly as it is, with a newline at its end."""
+    """Print a result on stdout unchanged, with a newline at its end."""
     if settings.quiet < 2:
-        _write(sys.stdout, text)
+        write_text(sys.stdout, text)
+
+
+def write_or_print(text: str, path: str | None) -> None:
+    """Write a result to a file and note that on stderr; without a path, print it."""
+    if path is None:
+        print_result(text)
+    else:
+        write_atomically(path, text)
+        print_info(f"wrote {path}")
 
 
 def print_record(record: Record, paths: Sequence[str] = (), verbose: int | None = None) -> None:
-    """Print a Record as text, fitted to the terminal. `paths`: what was written, for the last line. `verbose`: as -v, else what was configured."""
+    """Print a Record as text that fits the terminal.
+
+    `paths`: written files, for the last line. `verbose`: the count of -v; default: as configured.
+    """
+    if settings.quiet >= 2:
+        return
     from gandiag.report.terminal import render_text
 
-    more = settings.verbose if verbose is None else verbose
-    if settings.quiet < 2:
-        print_result(
-            render_text(
-                record,
-                width=get_output_width(sys.stdout),
-                color=supports_color(sys.stdout),
-                paths=paths,
-                verbose=more > 0,
-            )
-        )
+    is_verbose = (settings.verbose if verbose is None else verbose) > 0
+    width, color = get_output_width(sys.stdout), supports_color(sys.stdout)
+    print_result(render_text(record, width=width, color=color, paths=paths, verbose=is_verbose))
 
 
 def show_progress() -> ProgressReporter:
-    """A context manager that gives the callback `on_progress(stage, done, total)`."""
+    """A context manager whose value is the callback `on_progress(stage, done, total)`."""
     return ProgressReporter(quiet=settings.quiet > 0)
 
 
 def print_info(text: str) -> None:
-    """Something good to know; gone under -q."""
+    """Print a note on stderr, unless -q."""
     if settings.quiet < 1:
-        _write(sys.stderr, formatting.escape_unprintable(text))
+        write_text(sys.stderr, formatting.escape_unprintable(text))
 
 
 def print_verbose(text: str) -> None:
-    """Something for those who asked with -v."""
+    """Print a detail on stderr, only with -v."""
     if settings.verbose > 0 and settings.quiet < 1:
-        _write(sys.stderr, formatting.escape_unprintable(text))
+        write_text(sys.stderr, formatting.escape_unprintable(text))
 
 
 def print_warning(text: str) -> None:
-    """Something that may spoil the result; shown under -q too."""
+    """Print a warning that may invalidate the result; shown under -q too."""
     if settings.quiet < 2:
-        _write(sys.stderr, f"{_styled('warning:', '33')} {formatting.escape_unprintable(text)}")
+        _print_labeled("warning:", WARNING_STYLE, text)
 
 
 def print_error(error: GandiagError) -> None:
-    """What went wrong, in one sentence, and what to do about it. The traceback with --debug."""
+    """Print the error in one sentence, then the hint; with --debug, the traceback first."""
     if settings.quiet >= 2:
         return
     if settings.debug:
-        _trace(error)
-    _write(sys.stderr, f"{_styled('error:', '1;31')} {formatting.escape_unprintable(error.message)}")
+        _print_traceback(error)
+    _print_labeled("error:", ERROR_STYLE, error.message)
     if error.hint:
-        _write(sys.stderr, f"{_styled('hint:', '36')}  {formatting.escape_unprintable(error.hint)}")
+        _print_labeled("hint:", HINT_STYLE, f" {error.hint}")
 
 
 def print_bug_report(error: BaseException) -> None:
-    """One line for a bug of ours; the traceback with --debug."""
+    """Print one line for a bug in gandiag; with --debug, the traceback first."""
     if settings.quiet >= 2:
         return
     if settings.debug:
-        _trace(error)
-    told = formatting.escape_unprintable(f"{type(error).__name__}: {error}".rstrip(": "))
-    _write(sys.stderr, f"{_styled('error:', '1;31')} this is a bug in gandiag: {told}")
+        _print_traceback(error)
+    description = f"{type(error).__name__}: {error}".rstrip(": ")
+    _print_labeled("error:", ERROR_STYLE, f"this is a bug in gandiag: {description}")
     if not settings.debug:
-        _write(sys.stderr, f"{_styled('hint:', '36')}  run it again with --debug, and report what it prints")
+        _print_labeled("hint:", HINT_STYLE, " run it again with --debug and report the output")
 
 
 def print_interrupted() -> None:
-    """One line after Ctrl-C."""
+    """Print one line after Ctrl-C."""
     if settings.quiet < 2:
-        _write(sys.stderr, "interrupted")
+        write_text(sys.stderr, "interrupted")
 
 
-def _trace(error: BaseException) -> None:
-    lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-    _write(sys.stderr, "\n".join(formatting.escape_unprintable(line) for line in lines))
+def _print_labeled(label: str, style: str, text: str) -> None:
+    write_text(sys.stderr, f"{style_text(label, style, sys.stderr)} {formatting.escape_unprintable(text)}")
 
 
-def _styled(word: str, code: str) -> str:
-    return f"\x1b[{code}m{word}\x1b[0m" if supports_color(sys.stderr) else word
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write a text and flush. What the stream's encoding lacks is replaced; a reader that left (`| head`) is no error."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    try:
-        stream.write((text if text.endswith("\n") else text + "\n").encode(encoding, "replace").decode(encoding))
-        stream.flush()
-    except BrokenPipeError:
-        # Python flushes again on its way out; give it somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _print_traceback(error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
+    write_text(sys.stderr, formatting.escape_lines(text))

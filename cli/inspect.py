@@ -1,81 +1,75 @@
-"""gandiag inspect: what is in a file, which of it would be audited and how it is read; nothing in it is run."""
+"""gandiag inspect: what a file holds, which weights an audit would load and how, without running anything in it."""
 
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gandiag.checkpoints.summary import FileSummary, SummaryRow, format_row_size, summarize_file
-from gandiag.config import AuditConfig, resolve_config
+from gandiag.config import AuditConfig, assumption_options, resolve_config
 from gandiag.errors import ExitCode, LoadError
 from gandiag.interfaces import Assumption
 from gandiag.report import formatting
+from gandiag.report.assumptions import (
+    assumption_document,
+    assumption_label,
+    assumption_value,
+    describe_source,
+    merge_layers,
+)
 
 if TYPE_CHECKING:
-    from gandiag.checkpoints.loader import LoadedGenerator
+    from gandiag.checkpoints.generator import LoadedGenerator
 
 from . import console
 from .options import GroupedCommand, load_options
 
 SCHEMA = "gandiag.inspect/1"
-_ROWS, _CODE = 40, 20
-_OF_LAYER = r"(.* of )(\S+(?:, \S+)*)( \(--[a-z -]+\))"
-_FIT = r"(.*) \(batch-norm mismatch ([\d.]+); .*: [\d.]+, ([\d.]+) times as far\)"
-_FITS = r"(.*) \(batch-norm mismatch at most ([\d.]+); the nearest other: ([\d.]+) times as far\)"
-_SOURCES = {
-    "batch-norm": "by the batch norms",
-    "shapes": "by the shapes",
-    "metadata": "by the file's metadata",
-    "default": "by custom",
-    "flag": "as you say",
-    "spec": "by --spec",
-    "gandiag": "gandiag's way",
-    "file": "by the file",
-}
-_PASSED = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
+_MAX_ROWS, _MAX_CODE_LINES = 40, 20
+_MAX_LABEL_WIDTH, _LINE_WIDTH = 54, 118
+_ENCODING_TEXT = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
 
 
 @click.command("inspect", cls=GroupedCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("path", metavar="CKPT")
 @load_options
 @click.option("--json", "as_json", is_flag=True, help="print everything as one JSON document")
-@click.option("--hash", "hashed", is_flag=True, help="name the file by its sha256 (reads all of it)")
+@click.option("--hash", "hashed", is_flag=True, help="compute the file's sha256 (reads all of it)")
 @click.option("--debug", is_flag=True, help="show tracebacks")
 def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -> int:
-    """What is in CKPT: its contents, the weights that an audit would take, how it would read them, and the code it would not run.
+    """Show what CKPT contains, which weights an audit would load and how, and the code in it, which is never run.
 
-    Only the file's headers are read, and the few tensors that settle an open question. Exit code 2 if it could not be audited.
+    Only headers are read, and the few tensors needed to settle open questions. Exit code 2 if an audit could not load
+    it.
     """
     console.configure_output(debug=debug)
     config = resolve_config({name: value for name, value in flags.items() if value is not None}).config
     try:
-        seen = summarize_file(_within(path, config.weights))
+        summary = summarize_file(_resolve_path(path, config.weights))
     except LoadError as missing:
         if as_json:
-            console.print_result(json.dumps(_nothing(path, missing), indent=2, ensure_ascii=False))
+            console.print_result(json.dumps(_missing_file_document(path, missing), indent=2, ensure_ascii=False))
         raise
-    sha256 = _digest(seen) if hashed else None
-    network, problem = _read(path, config, seen)
+    sha256 = _compute_sha256(summary) if hashed else None
+    generator, error = _load(path, config, summary)
     if as_json:
-        console.print_result(json.dumps(build_document(seen, network, problem, sha256), indent=2, ensure_ascii=False))
+        document = build_document(summary, generator, error, sha256)
+        console.print_result(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        console.print_result(
-            "\n".join(formatting.escape_unprintable(line) for line in format_summary(seen, network, sha256))
-        )
-        if problem is not None:
-            console.print_error(problem)
-    return ExitCode.OK if problem is None else ExitCode.CANNOT_RUN
+        lines = format_summary(summary, generator, sha256)
+        console.print_result("\n".join(map(formatting.escape_unprintable, lines)))
+        if error is not None:
+            console.print_error(error)
+    return ExitCode.OK if error is None else ExitCode.CANNOT_RUN
 
 
-def _within(path: str, prefer: str) -> str:
-    """The file that is looked at: in a folder that stands for one checkpoint, the likeliest; of the Hub, a fetched one."""
-    from pathlib import Path
-
+def _resolve_path(path: str, prefer: str) -> str:
+    """The file to summarize: the likeliest file of a checkpoint folder, the downloaded file of a Hub reference."""
     from gandiag.checkpoints.folders import is_checkpoint_folder, open_checkpoint_folder
     from gandiag.checkpoints.hub import download_checkpoint, is_hub_reference
 
@@ -83,35 +77,35 @@ def _within(path: str, prefer: str) -> str:
     return str(open_checkpoint_folder(Path(path), prefer).files[0]) if is_checkpoint_folder(Path(path)) else path
 
 
-def _digest(seen: FileSummary) -> str:
+def _compute_sha256(summary: FileSummary) -> str:
     import hashlib
 
-    with seen.file_info.path.open("rb") as stream:
+    with summary.file_info.path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read(path: str, config: AuditConfig, seen: FileSummary) -> tuple[LoadedGenerator | None, LoadError | None]:
-    """The generator as an audit would read it, or why there is none. What the survey refuses never meets torch."""
-    if seen.error is not None:
-        return None, _here(seen.error)
+def _load(path: str, config: AuditConfig, summary: FileSummary) -> tuple[LoadedGenerator | None, LoadError | None]:
+    """The generator as an audit would load it, or the error. Torch is not imported for files that no reader takes."""
+    if summary.error is not None:
+        return None, _explain_trust(summary.error)
     try:
-        _refuse(seen)
+        _reject_unsupported(summary)
         from gandiag.checkpoints.loader import load_generator
         from gandiag.pipeline.subject import with_inferred_prior
 
-        found = load_generator(path, config, inspect_only=True)
-        return (found if config.prior else with_inferred_prior(found)), None
-    except LoadError as problem:
-        return None, _here(problem)
+        generator = load_generator(path, config, inspect_only=True)
+        return (generator if config.prior else with_inferred_prior(generator)), None
+    except LoadError as error:
+        return None, _explain_trust(error)
 
 
-def _here(problem: LoadError) -> LoadError:
-    """The refusal, with a flag that this command has not in the words of the one that has it."""
-    return LoadError(problem.message, problem.hint.replace("--trust", "gandiag audit --trust"))
+def _explain_trust(error: LoadError) -> LoadError:
+    """The error with --trust, which `inspect` does not have, as an option of `audit`."""
+    return LoadError(error.message, error.hint.replace("--trust", "gandiag audit --trust"))
 
 
-def _refuse(seen: FileSummary) -> None:
-    """Kinds that no reader takes, before torch is loaded."""
+def _reject_unsupported(summary: FileSummary) -> None:
+    """LoadError for file types that no reader takes, before torch is imported."""
     from gandiag.checkpoints.file_type import (
         EXECUTABLE_KINDS,
         UNSUPPORTED_KINDS,
@@ -120,201 +114,99 @@ def _refuse(seen: FileSummary) -> None:
     )
     from gandiag.checkpoints.plugin_readers import find_plugin_reader
 
-    if seen.file_info.kind in EXECUTABLE_KINDS:
-        raise trust_required_error(seen.file_info, "")
-    if seen.file_info.kind in UNSUPPORTED_KINDS and find_plugin_reader(seen.file_info) is None:
-        raise unsupported_file_error(seen.file_info)
+    if summary.file_info.kind in EXECUTABLE_KINDS:
+        raise trust_required_error(summary.file_info, "")
+    if summary.file_info.kind in UNSUPPORTED_KINDS and find_plugin_reader(summary.file_info) is None:
+        raise unsupported_file_error(summary.file_info)
+
+
+# text
 
 
 def format_summary(summary: FileSummary, network: LoadedGenerator | None, sha256: str | None) -> list[str]:
-    """The whole account as text."""
-    protocol = f", protocol {summary.pickle_protocol}" if summary.pickle_protocol is not None else ""
-    out = [f"{_name(summary, network)}: {summary.kind_name}{protocol}, {summary.file_info.size:,} bytes"]
-    out += [f"sha256 {sha256}"] if sha256 else []
+    """Everything as lines of text."""
+    protocol = f", pickle protocol {summary.pickle_protocol}" if summary.pickle_protocol is not None else ""
+    size = f"{summary.file_info.size:,} bytes"
+    lines = [f"{_display_name(summary, network)}: {summary.kind_name}{protocol}, {size}"]
+    lines += [f"sha256 {sha256}"] if sha256 else []
     if summary.rows:
-        out += [
-            "",
-            "contents",
-            *_table(
-                [
-                    (row.path or "(the whole file)", row.description, format_row_size(row))
-                    for row in summary.rows[:_ROWS]
-                ]
-            ),
-        ]
-        out += [f"  … and {len(summary.rows) - _ROWS} more (--json shows all)"] if len(summary.rows) > _ROWS else []
+        rows = [(row.path or "(the whole file)", row.description, format_row_size(row)) for row in summary.rows]
+        lines += ["", "contents", *_format_table(rows[:_MAX_ROWS]), *_count_hidden(len(rows), _MAX_ROWS)]
     if network is not None:
-        rows: list[tuple[str, ...]] = [_row_of(entry) for entry in _together(network.assumptions)]
-        out += [
-            "",
-            "an audit would read it so",
-            *_table(list((_facts(network) | _opponent_line(summary, network)).items())),
-        ]
-        out += ["", "how that is known or assumed, and which flag says otherwise", *_table(rows, "[{}]")]
-        out += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
-    told = [f"  {entry}" for entry in summary.code_actions[:_CODE]] or ["  none"]
-    told += (
-        [f"  … and {len(summary.code_actions) - _CODE} more (--json shows all)"]
-        if len(summary.code_actions) > _CODE
-        else []
-    )
-    return [*out, "", "code (nothing was run)", *told]
+        facts = _describe_generator(network) | _describe_discriminator(summary, network)
+        lines += ["", "generator that an audit would load", *_format_table(list(facts.items()))]
+        assumptions = [_format_assumption(entry) for entry in merge_layers(network.assumptions)]
+        lines += ["", "settings, with [source; option to change it]", *_format_table(assumptions, "[{}]")]
+        lines += ["", *(f"note: {note}" for note in network.notes)] if network.notes else []
+    code = [f"  {action}" for action in summary.code_actions] or ["  none"]
+    hidden = _count_hidden(len(code), _MAX_CODE_LINES)
+    return [*lines, "", "code in the file (not run)", *code[:_MAX_CODE_LINES], *hidden]
 
 
-def _name(seen: FileSummary, network: LoadedGenerator | None) -> str:
-    """The file's name; of a folder that was given, its place in it: "ddpm/unet/model.safetensors"."""
-    from pathlib import Path
-
-    file, given = (
-        seen.file_info.path,
-        Path(str(network.subject.get("path"))) if network is not None else seen.file_info.path,
-    )
-    inside = given != file and given in file.parents
-    return (Path(given.name) / file.relative_to(given)).as_posix() if inside else seen.file_info.name
+def _count_hidden(count: int, limit: int) -> list[str]:
+    return [f"  … and {count - limit} more (--json shows all)"] if count > limit else []
 
 
-def _row_of(entry: Assumption) -> tuple[str, str, str]:
-    """What, its value, and who says so and what flag says otherwise."""
-    what, _, flags = entry.what.partition(" (--")
-    if not flags.endswith(")"):
-        what, flags = entry.what, ""
-    source = _SOURCES.get(entry.source, _source(entry.source))
-    return what, entry.value, f"{source}; --{flags.removesuffix(')')}" if flags and entry.source != "flag" else source
+def _display_name(summary: FileSummary, network: LoadedGenerator | None) -> str:
+    """The file's name; within a folder that was given, its path from there: "ddpm/unet/model.safetensors"."""
+    file = summary.file_info.path
+    given = file if network is None else Path(str(network.subject.get("path")))
+    return (Path(given.name) / file.relative_to(given)).as_posix() if given in file.parents else file.name
 
 
-def _together(assumptions: Sequence[Assumption]) -> list[Assumption]:
-    """Neighbours that say the same of several layers as one: "stride and padding of main.4, main.7 (--image-size)"; of how well they fit, the worst."""
-    found: list[Assumption] = []
-    for entry in assumptions:
-        before = re.fullmatch(_OF_LAYER, found[-1].what) if found else None
-        now = re.fullmatch(_OF_LAYER, entry.what)
-        value = _both(found[-1].value, entry.value) if before and now else None
-        if (
-            before
-            and now
-            and before.group(1, 3) == now.group(1, 3)
-            and value is not None
-            and found[-1].source == entry.source
-        ):
-            found[-1] = Assumption(f"{before[1]}{before[2]}, {now[2]}{now[3]}", value, entry.source)
-        else:
-            found.append(entry)
-    return found
+def _format_assumption(entry: Assumption) -> tuple[str, str, str]:
+    """Label, value, and the source with the options that change it."""
+    options = "" if entry.source == "flag" else " or ".join(assumption_options(entry.setting))
+    source = describe_source(entry)
+    return assumption_label(entry), assumption_value(entry), f"{source}; {options}" if options else source
 
 
-def _both(one: str, other: str) -> str | None:
-    """What two values say that differ in how well they fit at most; None where they say different things."""
-    if one == other:
-        return one
-    parts = [re.fullmatch(_FITS, text) or re.fullmatch(_FIT, text) for text in (one, other)]
-    if parts[0] is None or parts[1] is None or parts[0][1] != parts[1][1]:
-        return None
-    worst, nearest = max(parts[0][2], parts[1][2], key=float), min(parts[0][3], parts[1][3], key=float)
-    return f"{parts[0][1]} (batch-norm mismatch at most {worst}; the nearest other: {nearest} times as far)"
-
-
-def _source(source: str) -> str:
-    """ "family (mimicry)" -> "family: mimicry": parentheses stand around it already."""
-    return source.replace(" (", ": ", 1).removesuffix(")") if " (" in source else source
-
-
-def _table(rows: list[tuple[str, ...]], last: str = "({})") -> list[str]:
-    """Columns side by side, the `last` one in brackets; long texts are wrapped under themselves."""
-    width = min(54, max(len(row[0]) for row in rows))
-    out = []
-    for first, *rest in rows:
-        text = "  ".join(
-            part for part in ([rest[0], last.format(rest[1])] if len(rest) > 1 and rest[1] else rest[:1]) if part
-        )
-        head = f"  {first:<{width}}  "
-        out += textwrap.wrap(
-            text, 118, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False
+def _format_table(rows: Sequence[tuple[str, ...]], last: str = "({})") -> list[str]:
+    """Columns side by side, a third one in brackets by the format `last`; long texts are wrapped."""
+    width = min(_MAX_LABEL_WIDTH, max(len(row[0]) for row in rows))
+    lines = []
+    for label, *rest in rows:
+        cells = [rest[0], last.format(rest[1])] if len(rest) > 1 and rest[1] else rest[:1]
+        text = "  ".join(cell for cell in cells if cell)
+        head = f"  {label:<{width}}  "
+        lines += textwrap.wrap(
+            text, _LINE_WIDTH, initial_indent=head, subsequent_indent=" " * (width + 4), break_on_hyphens=False
         ) or [head.rstrip()]
-    return out
+    return lines
 
 
-def _facts(network: LoadedGenerator) -> dict[str, str]:
-    about, latent, output = network.subject, network.latent, network.output
+def _describe_generator(network: LoadedGenerator) -> dict[str, str]:
+    facts, latent, output = network.subject, network.latent, network.output
     span = f", range [{output.range[0]:g}, {output.range[1]:g}]" if output.range else ""
+    classes = "none"
+    if network.classes is not None:
+        classes = f"{network.classes}, passed {_ENCODING_TEXT.get(str(network.condition), network.condition)}"
     return {
-        "weights": str(about.get("weights")),
-        "family": f"{formatting.describe_family(about.get('family'))}, {about.get('parameters', 0):,} parameters",
-        "latent": f"{latent.dim}, {latent.prior}, passed as (B, {', '.join(map(str, latent.shape))})",
+        "weights": str(facts.get("weights")),
+        "family": f"{formatting.describe_family(facts.get('family'))}, {facts.get('parameters', 0):,} parameters",
+        "latent": f"{latent.dim} dimensions, {latent.prior} prior, shape (B, {', '.join(map(str, latent.shape))})",
         "output": f"{output.kind} {'x'.join(map(str, output.shape))}{span}",
-        "classes": "none"
-        if network.classes is None
-        else f"{network.classes}, passed {_PASSED.get(str(network.condition), network.condition)}",
+        "classes": classes,
     }
 
 
-def _opponent(seen: FileSummary, network: LoadedGenerator) -> dict[str, Any] | None:
-    """The discriminator that goes with the file, and whether it can be rebuilt; None where there is none."""
-    from gandiag.checkpoints.discriminator import find_discriminator
-
-    found = find_discriminator(seen.file_info.path, network.output)
-    if found is None:
-        return None
-    judge = found.spec
-    if judge is None:
-        return {"where": found.location, "rebuilt": False, "reason": found.reason}
-    return {
-        "where": found.location,
-        "rebuilt": True,
-        "family": judge.family,
-        "parameters": judge.n_parameters,
-        "loss": found.loss,
-    }
-
-
-def _opponent_line(seen: FileSummary, network: LoadedGenerator) -> dict[str, str]:
-    found = _opponent(seen, network)
+def _describe_discriminator(summary: FileSummary, network: LoadedGenerator) -> dict[str, str]:
+    found = _discriminator_document(summary, network)
     if found is None:
         return {}
-    known = (
-        f"{found['family']}, {found['parameters']:,} parameters"
-        if found["rebuilt"]
-        else f"not rebuilt: {found['reason']}"
-    )
-    return {"discriminator": f"{found['where']}: {known}"}
+    description = f"cannot be rebuilt: {found.get('reason')}"
+    if found["rebuilt"]:
+        description = f"{found['family']}, {found['parameters']:,} parameters"
+    return {"discriminator": f"{found['where']}: {description}"}
 
 
-def _nothing(path: str, problem: LoadError) -> dict[str, Any]:
-    """The document of a path that is no file to look into."""
-    facts = ("size", "container", "protocol", "sha256")
-    told: dict[str, Any] = {
-        "contents": [],
-        "code": [],
-        "reading": None,
-        "problem": {"what": problem.message, "hint": problem.hint},
-    }
-    return {"schema": SCHEMA, "path": path, **dict.fromkeys(facts), **told}
+# JSON
 
 
 def build_document(
     summary: FileSummary, network: LoadedGenerator | None, problem: LoadError | None, sha256: str | None
 ) -> dict[str, Any]:
-    """The JSON document, schema gandiag.inspect/1; the reading is null where there is a problem."""
-    reading = None
-    if network is not None:
-        latent, output = network.latent, network.output
-        reading = {
-            "weights": network.subject.get("weights"),
-            "family": network.subject.get("family"),
-            "parameters": network.subject.get("parameters"),
-            "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
-            "output": {
-                "kind": output.kind,
-                "shape": list(output.shape),
-                "range": list(output.range) if output.range else None,
-            },
-            "classes": network.classes,
-            "condition": network.condition,
-            "notes": list(network.notes),
-            "discriminator": _opponent(summary, network),
-            "assumptions": [
-                {"what": entry.what, "value": entry.value, "source": entry.source} for entry in network.assumptions
-            ],
-        }
+    """The JSON document, schema gandiag.inspect/1; `reading` is null if there is a problem."""
     return {
         "schema": SCHEMA,
         "path": str(summary.file_info.path),
@@ -322,14 +214,64 @@ def build_document(
         "container": summary.file_info.kind,
         "protocol": summary.pickle_protocol,
         "sha256": sha256,
-        "contents": [_row(row) for row in summary.rows],
+        "contents": [_row_document(row) for row in summary.rows],
         "code": list(summary.code_actions),
-        "reading": reading,
-        "problem": None if problem is None else {"what": problem.message, "hint": problem.hint},
+        "reading": None if network is None else _generator_document(summary, network),
+        "problem": _problem_document(problem),
     }
 
 
-def _row(row: SummaryRow) -> dict[str, Any]:
+def _missing_file_document(path: str, problem: LoadError) -> dict[str, Any]:
+    """The document for a path without a readable file."""
+    facts = dict.fromkeys(("size", "container", "protocol", "sha256"))
+    empty: dict[str, Any] = {"contents": [], "code": [], "reading": None}
+    return {"schema": SCHEMA, "path": path, **facts, **empty, "problem": _problem_document(problem)}
+
+
+def _problem_document(problem: LoadError | None) -> dict[str, str] | None:
+    return None if problem is None else {"what": problem.message, "hint": problem.hint}
+
+
+def _generator_document(summary: FileSummary, network: LoadedGenerator) -> dict[str, Any]:
+    latent, output = network.latent, network.output
+    return {
+        "weights": network.subject.get("weights"),
+        "family": network.subject.get("family"),
+        "parameters": network.subject.get("parameters"),
+        "latent": {"dim": latent.dim, "prior": latent.prior, "shape": list(latent.shape)},
+        "output": {
+            "kind": output.kind,
+            "shape": list(output.shape),
+            "range": list(output.range) if output.range else None,
+        },
+        "classes": network.classes,
+        "condition": network.condition,
+        "notes": list(network.notes),
+        "discriminator": _discriminator_document(summary, network),
+        "assumptions": [assumption_document(entry) for entry in network.assumptions],
+    }
+
+
+def _discriminator_document(summary: FileSummary, network: LoadedGenerator) -> dict[str, Any] | None:
+    """The discriminator that belongs to the file and whether it can be rebuilt; None without one."""
+    from gandiag.checkpoints.discriminator import find_discriminator
+
+    candidate = find_discriminator(summary.file_info.path, network.output)
+    if candidate is None:
+        return None
+    spec = candidate.spec
+    if spec is None:
+        return {"where": candidate.location, "rebuilt": False, "reason": candidate.reason}
+    return {
+        "where": candidate.location,
+        "rebuilt": True,
+        "family": spec.family,
+        "parameters": spec.n_parameters,
+        "loss": candidate.loss,
+    }
+
+
+def _row_document(row: SummaryRow) -> dict[str, Any]:
     return {
         "path": row.path,
         "what": row.description,

@@ -1,6 +1,6 @@
-"""The command `gandiag`: subcommands found lazily, and the boundary where every ending gets its exit code.
+"""The command `gandiag`: imports subcommands lazily, and turns every outcome into an exit code.
 
-0 no collapse seen · 1 collapse · 2 could not audit · 3 evidence insufficient · 130 interrupted
+0 no collapse found · 1 collapse · 2 could not run · 3 insufficient evidence · 130 interrupted
 """
 
 from __future__ import annotations
@@ -16,44 +16,32 @@ import click
 from gandiag import __version__
 from gandiag.errors import ExitCode, GandiagError, close_match_hint
 
+# Name -> where the command is, and its summary; nothing is imported for --help.
 COMMANDS = {
-    "audit": (
-        "gandiag.cli.audit:audit_command",
-        "Is this generator collapsed, how badly, in which way, and what helps?",
-    ),
-    "inspect": (
-        "gandiag.cli.inspect:inspect_command",
-        "What is in this file, and how would it be read? Nothing is run.",
-    ),
-    "gate": ("gandiag.cli.gate:gate_command", "For CI: hold records or checkpoints against a policy."),
-    "compare": ("gandiag.cli.compare:compare_command", "What changed from one record to another, with intervals."),
-    "explain": (
-        "gandiag.cli.explain:explain_command",
-        "What a finding or a number is, when it misleads, and what to try.",
-    ),
+    "audit": ("gandiag.cli.audit:audit_command", "Diagnose mode collapse: verdict, extent, kind, and remedies."),
+    "inspect": ("gandiag.cli.inspect:inspect_command", "Show what a checkpoint contains and how it would be loaded."),
+    "gate": ("gandiag.cli.gate:gate_command", "Check records or checkpoints against a policy, for CI."),
+    "compare": ("gandiag.cli.compare:compare_command", "Show what changed between two records, with intervals."),
+    "explain": ("gandiag.cli.explain:explain_command", "Explain a finding or metric: meaning, caveats, remedies."),
     "losses": (
         "gandiag.cli.losses:losses_command",
-        "What do the losses of this training say: cycle, runaway, winner, since when?",
+        "Diagnose a training log: oscillation, divergence, or a dominating player.",
     ),
-    "list": ("gandiag.cli.list:list_command", "Every name that gandiag knows, and from which plug-in."),
-    "report": ("gandiag.cli.report:report_command", "Show a record again: text, page or JSON. Nothing is measured."),
+    "list": ("gandiag.cli.list:list_command", "List metrics, rules, formats and other names, with their plug-ins."),
+    "report": ("gandiag.cli.report:report_command", "Show a saved record as text, HTML, Markdown or JSON."),
     "train": (
         "gandiag.cli.train:train_command",
-        "Train a small GAN with or without a remedy, and audit its snapshots.",
+        "Train a small GAN with or without a remedy and audit its snapshots.",
     ),
-    "bank": ("gandiag.cli.bank:bank_command", "The baselines: recipes, remedies and seeds in one table."),
-    "selftest": (
-        "gandiag.cli.selftest:self_test_command",
-        "Check the score on this machine against collapses of known size.",
-    ),
+    "bank": ("gandiag.cli.bank:bank_command", "Train and audit the baselines: all recipes, remedies and seeds."),
+    "selftest": ("gandiag.cli.selftest:self_test_command", "Check the score against collapses of known size."),
 }
-
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called, so that --help needs none of them."""
+    """A group that imports a command only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -84,34 +72,34 @@ def cli() -> None:
 
     \b
       gandiag audit netG.pth --real photos/           a verdict with its evidence
-      gandiag audit netG.pth --html report.html       the same as a page
-      gandiag report audit.json                       show a saved record again
+      gandiag audit netG.pth --html report.html       the same as an HTML page
+      gandiag report audit.json                       a saved record
       gandiag gate audit.json --max-score 0.2         a CI gate with an exit code
-      gandiag explain GD103                           what a finding means, and every remedy
+      gandiag explain GD103                           what a finding means, and its remedies
 
-    Exit codes: 0 no collapse seen, 1 collapse, 2 could not audit, 3 evidence insufficient, 130 interrupted.
+    Exit codes: 0 no collapse found, 1 collapse, 2 could not run, 3 insufficient evidence, 130 interrupted.
     """
 
 
 def run_command_line(argv: Sequence[str] | None = None) -> ExitCode:
-    """Run a command line and return its exit code; every error becomes one sentence and an action on stderr."""
+    """Run a command line and return its exit code; every error is printed as one sentence and an action on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Before torch starts its threads: waiting threads that spin for long slow a busy machine seven times and more.
+    # Before torch starts its threads: threads that spin while waiting slow down a busy machine sevenfold or more.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _open_streams()
     try:
-        return _bounded(arguments)
-    except OSError:  # not even the complaint could be written
+        return _run_guarded(arguments)
+    except OSError:  # even the error message could not be written
         return ExitCode.CANNOT_RUN
 
 
 def _open_streams() -> None:
-    """A stream that the caller has closed (`>&-`) swallows what is written."""
+    """Replace streams that the caller has closed (`>&-`) with the null device."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _bounded(arguments: list[str]) -> ExitCode:
+def _run_guarded(arguments: list[str]) -> ExitCode:
     from . import console
 
     try:
@@ -121,26 +109,24 @@ def _bounded(arguments: list[str]) -> ExitCode:
     except (click.Abort, KeyboardInterrupt):
         console.print_interrupted()
         return ExitCode.INTERRUPTED
-    except click.ClickException as problem:
-        problem.show()
-    except GandiagError as problem:
-        console.print_error(problem)
+    except click.ClickException as error:
+        error.show()
+    except GandiagError as error:
+        console.print_error(error)
     except BrokenPipeError:
-        # The reader of our output has gone: nothing more can be said, and Python must not try at exit.
+        # The reader of our output has gone: nothing more can be printed, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as problem:
-        console.print_error(_full(problem)) if problem.errno in DISK_FULL_ERRORS else console.print_bug_report(problem)
-    except Exception as bug:
-        console.print_bug_report(bug)
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRORS:
+            hint = "free some space, or write elsewhere with -o"
+            console.print_error(GandiagError(f"the output cannot be written: {error.strerror}", hint))
+        else:
+            console.print_bug_report(error)
+    except Exception as error:
+        console.print_bug_report(error)
     return ExitCode.CANNOT_RUN
 
 
-def _full(problem: OSError) -> GandiagError:
-    return GandiagError(
-        f"the output cannot be written: {problem.strerror}", "free some space, or write elsewhere with -o"
-    )
-
-
 def entry() -> None:
-    """The console script."""
+    """The entry point of the console script."""
     raise SystemExit(int(run_command_line()))

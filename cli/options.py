@@ -1,43 +1,82 @@
-"""Click options from the knobs of AuditConfig: one place for name, type, default, bounds and help."""
+"""Click options: those of AuditConfig's settings, generated from its fields, and those that several commands share.
+
+Name, type, default, bounds and help of a setting are in AuditConfig alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from gandiag.config import AuditConfig, option_name, parse_floats
 
-# Spelt as a plain switch, or with another name, on the command line.
-_ALIASES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-
-_LOOKED_AT = {
-    "spec": "the whole reading that an audit with --spec wrote: replayed"
-}  # the help of commands that write nothing
-_TITLES = {
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"]}
+# Settings whose option is not `--<name>`.
+_OPTION_NAMES: dict[str, tuple[str, ...]] = {"n": ("-n", "--n"), "class_": ("--class", "class_")}
+# The field's usual spelling, accepted beside the documented one.
+_HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
+    "n": ("--num-samples",),
+    "scales": ("--latent-scales",),
+    "exhibits": ("--images",),
+    "init": ("--model-arg",),
+    "strict": ("--no-assumptions",),
+    "spec": ("--loading-spec",),
+    "scale": ("--latent-scale",),
+    "psi": ("--truncation-psi",),
+    "noise": ("--noise-mode",),
+    "class_place": ("--label-position",),
+    "bn": ("--batchnorm",),
+    "bn_eps": ("--batchnorm-eps",),
+}
+_LOADING_GROUPS = ("load", "latent", "output")
+# Settings of those groups that change what is run or sampled, not how a file is read.
+_NOT_FOR_READING = ("trust", "npz_key", "scale", "class_", "bn")
+# Help for commands that write nothing.
+_READING_HELP = {"spec": "loading spec written by `gandiag audit --spec`; replayed"}
+_GROUP_TITLES = {
     "audit": "What to measure",
     "run": "How to run",
     "load": "How to read the file",
-    "latent": "What the file cannot say: the latent",
-    "output": "What the file cannot say: the network",
+    "latent": "Latent and labels",
+    "output": "Network and output",
     "": "Output",
 }
+_METAVARS = {"tuple[float": "X,Y…", "tuple[str": "A,B…", "int": "N", "float": "X"}
+
+
+class AliasedOption(click.Option):
+    """An option that also accepts spellings that are not shown in the help."""
+
+    def __init__(self, *args: Any, aliases: Sequence[str] = (), secondary_aliases: Sequence[str] = (), **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.aliases, self.secondary_aliases = list(aliases), list(secondary_aliases)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        shown, shown_secondary = self.opts, self.secondary_opts
+        try:
+            self.opts = [*shown, *self.aliases]
+            self.secondary_opts = [*shown_secondary, *self.secondary_aliases]
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts, self.secondary_opts = shown, shown_secondary
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options under the headings of their knobs."""
+    """A command whose help lists its options by group of settings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups = {entry.name: entry.metadata["group"] for entry in dataclasses.fields(AuditConfig)}
-        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in _TITLES}
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in _GROUP_TITLES}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if row is not None:
                 rows[groups.get(parameter.name or "", "")].append(row)
-        for group, title in _TITLES.items():
+        for group, title in _GROUP_TITLES.items():
             if rows[group]:
                 with formatter.section(title):
                     formatter.write_dl(rows[group], col_max=26)
@@ -67,82 +106,108 @@ class NameList(click.ParamType[Any]):
 
 
 def audit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every knob as an option; unset options are None, so that environment and TOML can speak."""
+    """Add every setting as an option; those not given are None, so that environment and TOML apply."""
     for entry in reversed(dataclasses.fields(AuditConfig)):
-        command = _option(entry)(command)
+        command = _make_option(entry)(command)
     return command
 
 
 def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The knobs that say how a checkpoint is read; none that would run code in it."""
+    """Add the settings that say how a checkpoint is read; none of them runs code in it."""
     for entry in reversed(dataclasses.fields(AuditConfig)):
-        if entry.metadata["group"] in ("load", "latent", "output") and entry.name not in (
-            "trust",
-            "npz_key",
-            "scale",
-            "class_",
-            "bn",
-        ):
-            command = _option(entry, _LOOKED_AT.get(entry.name))(command)
+        if entry.metadata["group"] in _LOADING_GROUPS and entry.name not in _NOT_FOR_READING:
+            command = _make_option(entry, _READING_HELP.get(entry.name))(command)
     return command
 
 
-def _option(
-    entry: dataclasses.Field[Any], instead: str | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`instead`: of the knob's own help."""
+def json_option(help: str) -> Decorator:
+    """--json, as the parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=help)
+
+
+def output_option(help: str, metavar: str = "FILE") -> Decorator:
+    """-o/--output, as the parameter `output`."""
+    return click.option("-o", "--output", metavar=metavar, help=help)
+
+
+def html_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--html, as the parameter `html_path`."""
+    return click.option("--html", "html_path", metavar="FILE", help="write one self-contained HTML page here")(command)
+
+
+def exit_zero_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--exit-zero."""
+    return click.option("--exit-zero", is_flag=True, help="exit 0 whatever the verdict")(command)
+
+
+def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-q/--quiet, counted."""
+    return click.option("-q", "--quiet", count=True, help="hide progress and notes (-q), print nothing (-qq)")(command)
+
+
+def verbose_option(help: str) -> Decorator:
+    """-v/--verbose, counted."""
+    return click.option("-v", "--verbose", count=True, help=help)
+
+
+def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--debug."""
+    return click.option("--debug", is_flag=True, help="show tracebacks")(command)
+
+
+def _make_option(entry: dataclasses.Field[Any], help: str | None = None) -> Decorator:
+    """The option of a setting. `help`: instead of the setting's own."""
     rules, annotation = entry.metadata, str(entry.type)
-    text = (instead or rules["help"]) + _default(entry)
+    aliases = _HIDDEN_ALIASES.get(entry.name, ())
+    shared: dict[str, Any] = {
+        "cls": AliasedOption,
+        "aliases": aliases,
+        "default": None,
+        "help": (help or rules["help"]) + _format_default(entry),
+    }
     if entry.name == "exhibits":
-        return click.option("--exhibits/--no-exhibits", default=None, help=text)
+        secondary = [alias.replace("--", "--no-", 1) for alias in aliases]
+        return click.option("--exhibits/--no-exhibits", secondary_aliases=secondary, **shared)
     if annotation.startswith("bool"):
-        return click.option(option_name(entry.name), entry.name, is_flag=True, default=None, help=text)
+        return click.option(option_name(entry.name), entry.name, is_flag=True, **shared)
     if entry.name == "init":
-        return click.option(
-            "--init", multiple=True, metavar="K=V", help=text, callback=lambda ctx, param, value: value or None
-        )
-    names = _ALIASES.get(entry.name, (option_name(entry.name), entry.name))
-    return click.option(
-        *names, type=_type(annotation, rules), default=None, help=text, metavar=_metavar(entry, annotation)
-    )
+        shared["callback"] = lambda ctx, param, value: value or None
+        return click.option("--init", multiple=True, metavar="K=V", **shared)
+    names = _OPTION_NAMES.get(entry.name, (option_name(entry.name), entry.name))
+    return click.option(*names, type=_get_type(annotation, rules), metavar=_get_metavar(entry, annotation), **shared)
 
 
-def _type(annotation: str, rules: Any) -> Any:
+def _get_type(annotation: str, rules: Any) -> Any:
     if rules["choices"]:
         return click.Choice(rules["choices"])
-    if annotation.startswith("tuple[float"):
-        return NumberList()
-    if annotation.startswith("tuple[str"):
-        return NameList()
-    return int if annotation.startswith("int") else float if annotation.startswith("float") else str
+    types = {"tuple[float": NumberList(), "tuple[str": NameList(), "int": int, "float": float}
+    return next((kind for start, kind in types.items() if annotation.startswith(start)), str)
 
 
-def _metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
+def _get_metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
     if entry.metadata["choices"]:
         return None
-    kind = {"tuple[float": "X,Y…", "tuple[str": "A,B…", "int": "N", "float": "X"}
-    return next(
-        (shown for start, shown in kind.items() if annotation.startswith(start)),
-        "DATA" if entry.name == "real" else "TEXT",
-    )
+    default = "DATA" if entry.name == "real" else "TEXT"
+    return next((metavar for start, metavar in _METAVARS.items() if annotation.startswith(start)), default)
 
 
-def _default(entry: dataclasses.Field[Any]) -> str:
+def _format_default(entry: dataclasses.Field[Any]) -> str:
     if entry.default is None or entry.default == () or isinstance(entry.default, bool):
         return ""
-    shown = ",".join(f"{part:g}" for part in entry.default) if isinstance(entry.default, tuple) else entry.default
-    return f"  [default: {shown}]"
+    default = ",".join(f"{part:g}" for part in entry.default) if isinstance(entry.default, tuple) else entry.default
+    return f"  [default: {default}]"
 
 
 def format_config(values: dict[str, Any], sources: dict[str, str]) -> str:
-    """The resolved settings, one a line, each with its source."""
+    """The resolved settings, one per line, each with its source."""
     width = max(len(name) for name in values)
     return "\n".join(
-        f"{option_name(name)[2:]:<{width}}  {_shown(value):<28}  {sources[name]}" for name, value in values.items()
+        f"{option_name(name)[2:]:<{width}}  {_format_setting(value):<28}  {sources[name]}"
+        for name, value in values.items()
     )
 
 
-def _shown(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     if value is None:
-        return "(inferred)"
+        return "(not set)"
     return ",".join(str(part) for part in value) or "(none)" if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a bar with the time left on a terminal, a heartbeat line in a log."""
+"""Shows progress on stderr: a bar with the time left on a terminal, a heartbeat line in a log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from gandiag.report import formatting
+
+from .terminal_io import make_live_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -19,8 +21,8 @@ LOG_INTERVAL = 30.0  # seconds
 class ProgressReporter:
     """A callback `on_progress(stage, done, total)` that shows how far a run is; a context manager.
 
-    On a terminal: one bar a stage, with the time left. Elsewhere: "sampled 4,096 / 10,000, 38 s left" every `every`
-    seconds, also while nothing is reported, so that a log shows that the run is alive. `quiet`: nothing at all.
+    On a terminal: one bar per stage, with the time left. Elsewhere: "sample 4,096 / 10,000, 38 s left" every `interval`
+    seconds, even without news, so that a log shows that the run is alive. `quiet`: nothing.
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, interval: float = LOG_INTERVAL) -> None:
@@ -31,27 +33,27 @@ class ProgressReporter:
         self._tasks: dict[str, TaskID] = {}
         self._stage: tuple[str, int, int, float] | None = None
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         if not self.quiet and self.stream.isatty():
-            self._bar = _bar(self.stream)
+            self._bar = _make_bar(self.stream)
             self._bar.start()
         elif not self.quiet:
-            self._thread = threading.Thread(target=self._beat, name="gandiag-heartbeat", daemon=True)
+            self._thread = threading.Thread(target=self._write_heartbeats, name="gandiag-heartbeat", daemon=True)
             self._thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._over.set()
+        self._stopped.set()
         if self._bar is not None:
             self._bar.stop()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Stage `stage` has finished `done` of `total` units; total 0 where it is not known."""
+        """Report that `stage` has finished `done` of `total` units; 0 if the total is unknown."""
         with self._lock:
             started = self._stage[3] if self._stage is not None and self._stage[0] == stage else time.monotonic()
             self._stage = (stage, done, total, started)
@@ -60,8 +62,8 @@ class ProgressReporter:
                 self._tasks[stage] = self._bar.add_task(formatting.key_to_text(stage), total=total or None)
             self._bar.update(self._tasks[stage], completed=done, total=total or None)
 
-    def _beat(self) -> None:
-        while not self._over.wait(self.interval):
+    def _write_heartbeats(self) -> None:
+        while not self._stopped.wait(self.interval):
             with self._lock:
                 stage = self._stage
             if stage is not None:
@@ -71,14 +73,13 @@ class ProgressReporter:
 
 def format_log_line(stage: str, done: int, total: int, seconds: float) -> str:
     """One line for a log: "sample 4,096 / 10,000, 38 s left"."""
-    told = f"{formatting.key_to_text(stage)} {done:,}" + (f" / {total:,}" if total else "")
+    count = f"{formatting.key_to_text(stage)} {done:,}" + (f" / {total:,}" if total else "")
     if total and 0 < done < total:
-        return f"{told}, {formatting.format_duration(seconds * (total - done) / done)} left"
-    return f"{told}, {formatting.format_duration(seconds)} so far"
+        return f"{count}, {formatting.format_duration(seconds * (total - done) / done)} left"
+    return f"{count}, {formatting.format_duration(seconds)} so far"
 
 
-def _bar(stream: TextIO) -> Bar:
-    from rich.console import Console
+def _make_bar(stream: TextIO) -> Bar:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -88,9 +89,6 @@ def _bar(stream: TextIO) -> Bar:
         TimeRemainingColumn,
     )
 
-    from . import console
-
-    page = Console(file=stream, no_color=not console.supports_color(stream), markup=False, emoji=False, highlight=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -98,4 +96,4 @@ def _bar(stream: TextIO) -> Bar:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=page, transient=True)
+    return Progress(*columns, console=make_live_console(stream), transient=True)

@@ -1,4 +1,6 @@
-"""Writes docs/reference.md from the code and docs/baselines.md from the bank: `python docs/generate.py`. A test says when they are stale."""
+"""Writes docs/reference.md from the code and docs/baselines.md from the bank: `python docs/generate.py`. A test says
+when they are stale.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from gandiag.cli.main import COMMANDS  # noqa: E402
 from gandiag.catalogue import load_entries  # noqa: E402
 from gandiag.config import AuditConfig, option_name  # noqa: E402
 from gandiag.errors import ExitCode  # noqa: E402
-from gandiag.trainer.benchmark_tables import render_markdown  # noqa: E402
+from gandiag.trainer.benchmark.tables import render_markdown  # noqa: E402
 from gandiag.verdict.nearest_baseline import load_baselines  # noqa: E402
 from gandiag.verdict.remedies import get_remedies  # noqa: E402
 
@@ -81,9 +83,10 @@ def baselines() -> str:
     made = ", ".join(f"{name} {version}" for name, version in bank["versions"].items())
     head, _, rest = render_markdown(bank).partition("\n")
     about = f"""
-What the reference trainer makes of the recipes in `gandiag/data/recipes.toml` without a remedy and with one, from the seeds in `gandiag/data/bank.toml`.
-`gandiag bank --out DIR` makes all of it again (here: {made}, CPU); `gandiag train DATASET --recipe RECIPE --remedy R --seed S` makes one run. An audit with
-`--real` names the run that it is closest to. Written by `python docs/generate.py` from `gandiag/data/bank.json`; do not edit.
+What the reference trainer does with the recipes in `gandiag/data/recipes.toml`, without a remedy and with one, from the
+seeds in `gandiag/data/bank.toml`. `gandiag bank --out DIR` repeats all runs (here: {made}, CPU);
+`gandiag train DATASET --recipe RECIPE --remedy R --seed S` repeats one. An audit with `--real` names the run that it is
+closest to. Written by `python docs/generate.py` from `gandiag/data/bank.json`; do not edit.
 """
     return head + "\n" + about + rest
 

@@ -1,9 +1,9 @@
-"""gandiag tells you whether your generator has mode-collapsed.
+"""Detects mode collapse in GAN generators.
 
     record = gandiag.audit("generator.pt", real="photos/")
     print(record)
 
-Names are resolved on first use, so that importing gandiag costs nothing.
+Public names are imported on first use, so `import gandiag` is fast.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from gandiag.verdict.compare import compare as compare
     from gandiag.verdict.gate import gate as gate
 
-# In a checkout, ./gandiag shadows an installed wheel and holds no `cli`: it stands beside it.
+# In a checkout, ./gandiag shadows an installed wheel and has no `cli` subpackage, which is next to it.
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "cli" / "main.py").is_file() and (_ROOT / "pyproject.toml").is_file():
     __path__.append(str(_ROOT))
@@ -69,7 +69,7 @@ _moved.install()
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("metrics", "errors"):  # gandiag.metrics.coverage(real, fake) after a bare `import gandiag`
+    if name in ("metrics", "errors"):  # so that gandiag.metrics.coverage(real, fake) works after `import gandiag`
         return import_module(f"gandiag.{name}")
     raise AttributeError(f"module 'gandiag' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""python -m gandiag."""
+"""Entry point of `python -m gandiag`."""
 
 from gandiag.cli.main import entry
 

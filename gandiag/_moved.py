@@ -25,13 +25,16 @@ _MOVED: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "gandiag.reference.objectives.contract": ("gandiag.trainer.remedies.base", {"Turn": "TrainingBatch"}),
     "gandiag.pytest_plugin": ("gandiag.integrations.pytest_plugin", {}),
-    "gandiag.features.request": ("gandiag.features.extractor_request", {"Request": "ExtractorRequest"}),
+    "gandiag.features.request": ("gandiag.features.extractors", {"Request": "ExtractorRequest"}),
 }
 _PARENTS = ("gandiag.load", "gandiag.load.rebuild", "gandiag.reference", "gandiag.reference.objectives")
 
 
 class _MovedModule(ModuleType):
-    """Stands for an old module. Importing below `gandiag.load` binds that name to a module, so this one can be called like the function."""
+    """Stands for an old module.
+
+    Importing anything below `gandiag.load` binds that name to a module, so this one can be called like the function.
+    """
 
     def __call__(self, *args: Any, **settings: Any) -> Any:
         return import_module("gandiag.api").load(*args, **settings)

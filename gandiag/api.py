@@ -1,4 +1,4 @@
-"""The two public verbs, load() and audit(): the only place where measuring and judging meet."""
+"""The public functions load() and audit()."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from gandiag.sampling.sampler import Sampler
 
 
 def load(path: str | os.PathLike[str], **settings: Any) -> Sampler:
-    """A generator from a checkpoint: `.sample(n, seed=0, scale=1.0, labels=None)` gives a CPU tensor (n, …) in data units.
+    """Load a generator from a checkpoint.
 
-    `settings`: the fields of AuditConfig that say how to read the file (latent_dim, classes, model, trust …). Nothing in the
-    file is executed without `trust=True`. Raises LoadError with what is missing.
+    `.sample(n, seed=0, scale=1.0, labels=None)` of the result returns a CPU tensor (n, …) in data units.
+    `settings`: the fields of AuditConfig on how to read the file (latent_dim, classes, model, trust …). Nothing in the
+    file is executed without `trust=True`. LoadError states what is missing.
     """
     config = resolve_config(settings).config
     return make_sampler(load_generator(path, config), config)
@@ -32,11 +33,11 @@ def audit(
     on_message: MessageCallback | None = None,
     **settings: Any,
 ) -> Record:
-    """Has this generator collapsed? The judged Record; `print(record)` shows it.
+    """Audit a generator or a set of samples for mode collapse; `print(record)` shows the verdict and the evidence.
 
-    x, real: path, Generator, nn.Module (with latent_dim=…), array, tensor or Dataset. `settings`: fields of AuditConfig.
-    Cost: one pass over n generated and 2n real samples through the features, then distances, O(n² D).
-    Raises LoadError, SourceError, OutputError or FeatureError when it cannot be audited; the model is left as it was.
+    x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor or Dataset. `settings`: fields of AuditConfig.
+    Raises LoadError, SourceError, OutputError or FeatureError where x cannot be audited; the model is left unchanged.
+    Cost: n generated and 2n real samples through the feature extractors, then distances, O(n² D).
     """
     if isinstance(real, (str, os.PathLike)):
         settings["real"], real = str(real), None

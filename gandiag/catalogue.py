@@ -1,4 +1,4 @@
-"""What every measurement and rule is: formula, direction, when it misleads, source. Data, read from gandiag/data/catalogue."""
+"""Documents every measurement and rule, read from gandiag/data/catalogue: formula, direction, caveats, source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gandiag.errors import ConfigError, close_match_hint
 
 @dataclass(frozen=True, slots=True)
 class DocEntry:
-    """One measurement, profile entry or rule, as `explain` shows it."""
+    """Documentation of one measurement, profile entry or rule, as `gandiag explain` shows it."""
 
     key: str
     title: str
@@ -30,35 +30,40 @@ class DocEntry:
 
 @cache
 def load_entries() -> Mapping[str, DocEntry]:
-    """Every entry by key."""
-    found: dict[str, DocEntry] = {}
+    """All entries by key."""
+    entries: dict[str, DocEntry] = {}
     for file in sorted(files("gandiag.data").joinpath("catalogue").iterdir(), key=lambda item: item.name):
         if file.name.endswith(".toml"):
             for key, table in tomllib.loads(file.read_text(encoding="utf-8")).items():
-                found[key] = _entry(key, table)
-    return found
+                entries[key] = _parse_entry(key, table)
+    return entries
 
 
 def find_entry(key: str) -> DocEntry | None:
-    """The entry of a measurement; `frechet[imagenet]` is looked up as `frechet`."""
-    table = load_entries()
-    return table.get(key) or table.get(key.partition("[")[0]) or table.get(key.partition("@")[0])
+    """The entry of a measurement, or None; `frechet[imagenet]` is looked up as `frechet`, `score@1` as `score`."""
+    entries = load_entries()
+    return entries.get(key) or entries.get(key.partition("[")[0]) or entries.get(key.partition("@")[0])
 
 
 def get_entry(key: str) -> DocEntry:
-    """The entry; a factor or an aspect goes without its section ("missing"). ConfigError with the nearest names."""
-    low = key.lower()
-    spelt = (key, key.upper() if low.startswith("gd") else low, f"profile.{low}", f"aspects.{low}")
-    found = next((known for name in spelt if (known := find_entry(name)) is not None), None)
-    if found is None:
-        bare = sorted({name.rpartition(".")[2] for name in load_entries()})
-        raise ConfigError(
-            f"there is no metric or rule called {key!r}", close_match_hint(key, bare, "gandiag list has all names")
-        )
-    return found
+    """The entry of a key in any case; profile and aspect entries without their section ("missing").
+
+    ConfigError for an unknown key, with close matches.
+    """
+    lower = key.lower()
+    candidates = (key, key.upper() if lower.startswith("gd") else lower, f"profile.{lower}", f"aspects.{lower}")
+    for candidate in candidates:
+        entry = find_entry(candidate)
+        if entry is not None:
+            return entry
+    short_names = sorted({name.rpartition(".")[2] for name in load_entries()})
+    raise ConfigError(
+        f"there is no metric or rule called {key!r}",
+        close_match_hint(key, short_names, "`gandiag list` shows all names"),
+    )
 
 
-def _entry(key: str, table: Mapping[str, Any]) -> DocEntry:
+def _parse_entry(key: str, table: Mapping[str, Any]) -> DocEntry:
     bounds = [None if bound in ("", None) else float(bound) for bound in table.get("bounds", ("", ""))]
     low, high = (*bounds, None, None)[:2]
     texts = {name: str(table.get(name, "")) for name in ("title", "formula", "unit", "source")}

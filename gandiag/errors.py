@@ -1,13 +1,13 @@
-"""What went wrong, and what to do about it.
+"""Exceptions and exit codes.
 
-GandiagError                every error gandiag raises on purpose; `what` is one sentence, `hint` one action
-  LoadError                 the file is no generator we can read, or not safely
-  SourceError               samples or real data that cannot be read, or are too few
-  OutputError               the generator ran, and what came out cannot be measured (NaN, wrong shape)
-  FeatureError              an extractor is unknown, missing or offline
-  ConfigError               an option, a TOML key or a value that does not exist
-  RecordError               a record that cannot be read or written
-  PluginError               an extension that does not keep its contract
+GandiagError                every error that gandiag raises on purpose; `message` is one sentence, `hint` one action
+  LoadError                 the file contains no generator that can be read, or be read safely
+  SourceError               samples or real data cannot be read, do not match, or are too few
+  OutputError               the generator's output cannot be measured (NaN, wrong shape)
+  FeatureError              a feature extractor is unknown, missing or offline
+  ConfigError               an option, TOML key or value does not exist or is out of range
+  RecordError               a record cannot be read, written or compared
+  PluginError               an extension violates its contract
   VerdictError              raised by Record.raise_for_verdict(); carries the record
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class ExitCode(enum.IntEnum):
-    """What `gandiag` returns to the shell. The worst of several subjects wins: 2 over 1 over 3 over 0."""
+    """Exit codes of the `gandiag` command. Of several subjects the worst counts: 130 over 2 over 1 over 3 over 0."""
 
     OK = 0
     COLLAPSED = 1
@@ -28,12 +28,13 @@ class ExitCode(enum.IntEnum):
 
     @classmethod
     def worst(cls, codes: list[ExitCode]) -> ExitCode:
+        """The code that counts for several subjects; OK for none."""
         order = (cls.INTERRUPTED, cls.CANNOT_RUN, cls.COLLAPSED, cls.INSUFFICIENT, cls.OK)
         return next((code for code in order if code in codes), cls.OK)
 
 
 class GandiagError(Exception):
-    """An error with an action. `what`: one sentence with the offending value. `hint`: what to do next."""
+    """An error with a hint. `message`: one sentence with the offending value. `hint`: what to do next."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -45,7 +46,7 @@ class GandiagError(Exception):
 
 
 class LoadError(GandiagError):
-    """The file holds no generator that can be rebuilt, or none that can be read without running code."""
+    """The file contains no generator that can be rebuilt, or none that can be read without running code."""
 
 
 class SourceError(GandiagError):
@@ -53,27 +54,27 @@ class SourceError(GandiagError):
 
 
 class OutputError(GandiagError):
-    """The generator ran, and its output cannot be measured."""
+    """The generator ran, but its output cannot be measured."""
 
 
 class FeatureError(GandiagError):
-    """A feature extractor is unknown, not installed, or offline."""
+    """A feature extractor is unknown, not installed or offline."""
 
 
 class ConfigError(GandiagError):
-    """An option, key or value that does not exist or is out of range."""
+    """An option, key or value does not exist or is out of range."""
 
 
 class RecordError(GandiagError):
-    """A record that cannot be read, written or compared."""
+    """A record cannot be read, written or compared."""
 
 
 class PluginError(GandiagError):
-    """An extension that does not keep its contract."""
+    """An extension violates its contract."""
 
 
 class VerdictError(GandiagError):
-    """The verdict is not one the caller accepts. `record` holds the evidence."""
+    """The verdict is not one that the caller accepts. `record` contains the evidence."""
 
     def __init__(self, message: str, hint: str = "", record: Any = None) -> None:
         super().__init__(message, hint)
@@ -81,9 +82,9 @@ class VerdictError(GandiagError):
 
 
 def close_match_hint(name: str, known: list[str] | tuple[str, ...], fallback: str = "") -> str:
-    """«did you mean …» for an unknown name, then all the options, or `rest` where these are too many."""
+    """ "did you mean …?" for an unknown name, then all known names, or `fallback` where these are too many to list."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.55)
+    matches = difflib.get_close_matches(name, known, n=2, cutoff=0.55)
     options = fallback or f"choose from: {', '.join(sorted(known))}"
-    return (f"did you mean {' or '.join(close)}? " if close else "") + options
+    return (f"did you mean {' or '.join(matches)}? " if matches else "") + options

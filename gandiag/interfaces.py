@@ -1,7 +1,4 @@
-"""The few shapes that everything agrees on: Batch, Latent, Output, Source, Spec, State, Metric, Probe.
-
-Torch is named here for type checkers only; importing this module costs nothing.
-"""
+"""Data classes and protocols shared by all packages. Imports torch only for type checkers."""
 
 from __future__ import annotations
 
@@ -28,18 +25,62 @@ class Estimate:
     high: float
 
 
+UNDECIDED = "undecided"  # source of an assumption that the statistics leave open: no collapse verdict rests on it
+
+AssumptionOutcome = Literal["settled", "default_kept", "same_outputs", "none_fits", "not_ranked"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormFit:
+    """How well a value agrees with the stored BatchNorm statistics, and how much worse the next best value does.
+
+    `outcome`: "settled" (the runner-up is clearly worse, or the source says "undecided"), "default_kept" (the default
+    stands although another value fits about as well), "same_outputs" (all other values give the same samples),
+    "none_fits" (no value is plausible), "not_ranked" (`gandiag inspect` skipped a ranking that takes seconds).
+    """
+
+    mismatch: float | None = None
+    runner_up: str | None = None
+    runner_up_mismatch: float | None = None
+    outcome: AssumptionOutcome = "settled"
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times worse the runner-up fits; None without one, or where the best fit is exact."""
+        if not self.mismatch or self.runner_up_mismatch is None:
+            return None
+        return self.runner_up_mismatch / self.mismatch
+
+
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something the file does not say and somebody had to. `source`: flag, file, metadata, batch-norm, default …"""
+    """One setting that the file does not fully state, the value that was taken, and on what grounds.
 
-    what: str
-    value: str
-    source: str
+    Data only: report/assumptions.py puts it into words.
+
+    `setting`: the name of an AuditConfig field where one exists ("latent_dim", "prior", "activation"), else a short key
+    ("mapping"). `value`: plain data (number, string, tuple). `source`: "flag", "spec", "file", "metadata", "shapes",
+    "batch-norm", "family", "hub", "gandiag", "default" or UNDECIDED; `origin` narrows it ("config.json", "BigGAN").
+    `layers`: the state-dict names concerned. `note`: one short phrase for what the value does not say.
+    """
+
+    setting: str
+    value: Any
+    source: str = "default"
+    origin: str = ""
+    layers: tuple[str, ...] = ()
+    fit: BatchNormFit | None = None
+    note: str = ""
+
+    @property
+    def undecided(self) -> bool:
+        """Do the statistics leave this open?"""
+        return self.source == UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)
 class LatentSpec:
-    """What z looks like. `shape` is one latent without the batch axis: (dim,) or (dim, 1, 1)."""
+    """Size and distribution of z. `shape`: one latent without the batch axis, (dim,) or (dim, 1, 1)."""
 
     dim: int
     prior: Prior = "normal"
@@ -53,7 +94,7 @@ class LatentSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What one sample looks like, without the batch axis. Images are (C, H, W). `range`: declared (low, high) or None."""
+    """Kind and shape of one sample without batch axis; images are (C, H, W). `range`: declared (low, high) or None."""
 
     kind: SampleKind
     shape: tuple[int, ...]
@@ -62,9 +103,9 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class SampleSource:
-    """Where samples come from: the real data, or the generator under named conditions.
+    """A source of samples: the generator at a latent scale and in a BatchNorm mode.
 
-    `name` is the role that metrics ask for: "real", "fake", "fake@0.02" (a latent scale), "fake@trained" …
+    `name`: the role that metrics refer to: "fake", or "fake@0.02" for another latent scale.
     """
 
     name: str
@@ -75,7 +116,7 @@ class SampleSource:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples on their way through the engine. Row i of everything belongs to sample `indices[i]`."""
+    """Samples and their features. Row i of every tensor belongs to sample `indices[i]`."""
 
     samples: Tensor  # (B, *shape) float32, in the declared range
     indices: Tensor  # (B,) int64
@@ -85,28 +126,19 @@ class Batch:
 
 @runtime_checkable
 class Accumulator(Protocol):
-    """A running statistic. Any batching, order or sharding of the same samples gives the same result."""
+    """A running statistic, whose result does not depend on batching, order or sharding of the samples."""
 
     def update(self, batch: Batch) -> None: ...
     def merge(self, other: Self) -> None: ...
     def result(self) -> Any: ...
 
 
-@runtime_checkable
-class Statistic(Protocol):
-    """What to accumulate; frozen and hashable by value, so that equal specs share one state."""
-
-    @property
-    def view(self) -> str: ...
-    def start(self) -> Accumulator: ...
-
-
-Needs = Mapping[str, frozenset[Any]]  # role -> specs
+Needs = Mapping[str, frozenset[Any]]  # role -> specs: hashable by value, with `view` and `start() -> Accumulator`
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """What a metric or probe found: measurements by key, whole sections of the Record, and things to look at."""
+    """The result of a metric or probe: measurements by key, sections of the Record, and exhibits."""
 
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -115,18 +147,12 @@ class MetricResult:
 
 @runtime_checkable
 class Metric(Protocol):
-    """One idea. A frozen dataclass whose fields are its parameters."""
+    """A metric: a frozen dataclass whose fields are its parameters.
+
+    `needs`: what to accumulate, by role. `measure`: the result from what was accumulated, results[role][spec].
+    """
 
     @property
     def key(self) -> str: ...
     def needs(self) -> Needs: ...
     def measure(self, results: Any) -> MetricResult: ...
-
-
-@runtime_checkable
-class Probe(Protocol):
-    """What must call the generator itself. Run by the engine, recorded like a metric."""
-
-    @property
-    def key(self) -> str: ...
-    def probe(self, generator: Any, context: Any) -> MetricResult: ...

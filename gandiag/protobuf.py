@@ -1,6 +1,6 @@
-"""The wire format of protocol buffers, field by field over a memory map; what is not asked for is skipped. Torch-free.
+"""Reads the protocol-buffer wire format from a memory map, field by field, without copying. Torch-free.
 
-ValueError or IndexError for anything that is cut short, too long or of a kind that the format does not have.
+Raises ValueError or IndexError for data that is truncated, too long, or of an unknown wire type.
 """
 
 from __future__ import annotations
@@ -9,53 +9,63 @@ from collections.abc import Iterator
 
 Field = tuple[int, int | memoryview]
 
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
+_FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
+
 
 def iter_fields(view: memoryview) -> Iterator[Field]:
-    place, end = 0, len(view)
-    while place < end:
-        key, place = read_varint(view, place)
-        number, wire = key >> 3, key & 7
+    """(field number, value) of each field of a message: an int for a varint, else the bytes."""
+    position, end = 0, len(view)
+    while position < end:
+        key, position = read_varint(view, position)
+        number, wire_type = key >> 3, key & 7
         if number == 0:
             raise ValueError("a field without a number")
-        if wire == 0:
-            value, place = read_varint(view, place)
+        if wire_type == VARINT:
+            value, position = read_varint(view, position)
             yield number, value
             continue
-        size, place = read_varint(view, place) if wire == 2 else ({1: 8, 5: 4}[wire] if wire in (1, 5) else -1, place)
-        if size < 0 or place + size > end:
-            raise ValueError(f"a field {number} of kind {wire} runs over the end")
-        yield number, view[place : place + size]
-        place += size
+        if wire_type == LENGTH_DELIMITED:
+            size, position = read_varint(view, position)
+        else:
+            size = _FIXED_SIZES.get(wire_type, -1)
+        if size < 0 or position + size > end:
+            raise ValueError(f"field {number} of wire type {wire_type} runs past the end")
+        yield number, view[position : position + size]
+        position += size
 
 
 def read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    found = shift = 0
+    """The varint at a position, and the position after it."""
+    value = shift = 0
     while True:
         byte = view[position]
-        found |= (byte & 0x7F) << shift
+        value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
-            return found, position
+            return value, position
         if shift > 63:
-            raise ValueError("a number of more than 64 bits")
+            raise ValueError("a varint of more than 64 bits")
 
 
 def require_message(value: int | memoryview) -> memoryview:
+    """The bytes of a field that must not be a number."""
     if isinstance(value, int):
-        raise ValueError("a number stands where a message should")
+        raise ValueError("a number instead of a message")
     return value
 
 
 def decode_text(value: int | memoryview) -> str:
+    """The text of a string field."""
     return str(require_message(value), "utf-8")
 
 
 def decode_integers(value: int | memoryview) -> list[int]:
-    """One number, or several packed."""
+    """The integers of a repeated field: a single one, or several packed."""
     if isinstance(value, int):
         return [value]
-    found, place = [], 0
-    while place < len(value):
-        one, place = read_varint(value, place)
-        found.append(one)
-    return found
+    integers, position = [], 0
+    while position < len(value):
+        integer, position = read_varint(value, position)
+        integers.append(integer)
+    return integers

@@ -1,7 +1,7 @@
-"""The Record: everything an audit found, as one JSON document (schema `gandiag.audit/1`).
+"""The Record of an audit and its JSON form (schema `gandiag.audit/1`).
 
-It is the only thing that crosses from measuring to judging and reporting. Torch-free; no host or user names in it;
-undefined numbers are null with a status and a reason, never NaN.
+It is the only interface between measuring on one side, judging and reporting on the other. Torch-free. A record
+contains no host or user names; undefined numbers are null with a status and a reason, never NaN.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gandiag.config import DEFAULT_LIMIT
 from gandiag.errors import RecordError, VerdictError
 from gandiag.registry import import_target
 
@@ -27,10 +28,10 @@ BetterDirection = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One number as it must be shown: with interval, floor, n and direction.
+    """One number with everything needed to show it: interval, floor, unit, direction and n.
 
-    `floor`: the same statistic, real against real at the same n; null without real data (`reason` says so) or for facts.
-    `status` "not_measured" and "error" carry null numbers and a `reason` of one sentence.
+    `floor`: the same statistic, real against real at the same n; null without real data or for facts (`reason`
+    explains). With `status` "not_measured" or "error" all numbers are null and `reason` is one sentence.
     """
 
     value: float | None
@@ -45,26 +46,27 @@ class Measurement:
 
     @classmethod
     def missing(cls, reason: str, status: MeasurementStatus = "not_measured") -> Measurement:
-        """A measurement that was not made, and why."""
+        """A measurement without numbers, and why."""
         return cls(value=None, status=status, reason=reason)
 
 
-MAX_REQUIRED_SAMPLES = 1_000_000  # samples; what needs more is not settled by samples
+FACT_REASON = "a fact of the file"  # why a measurement that is no statistic of the samples has no floor
+MAX_REQUIRED_SAMPLES = 1_000_000  # a question that needs more is not one that sampling answers
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The collapse score with its interval. 0: all the variety of the reference; 1: none.
+    """The collapse score with its interval. 0: all the diversity of the reference; 1: none.
 
-    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone.
-    `power`: the smallest share of lost variety that this n would have detected with probability .95.
-    `replicates`: the score on each replicate, in an order fixed by seed and n (records with equal seed, n and data pair up).
+    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone. `power`: the smallest
+    share of lost diversity that this n would have detected with probability .95. `replicates`: the score on each
+    replicate, in an order fixed by seed and n, so that records with equal seed, n and data can be paired.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    limit: float = 0.15
+    limit: float = DEFAULT_LIMIT
     basis: Literal["referenced", "degeneracy"] = "referenced"
     power: float | None = None
     n_fake: int = 0
@@ -72,16 +74,17 @@ class Score:
     replicates: tuple[float, ...] = ()
 
     def required_samples(self) -> int | None:
-        """Generated samples (and twice as many real ones) that the question needs, None where this n was enough or nobody can say.
+        """Generated samples (and twice as many real ones) needed for a verdict; None where n was enough or no n is.
 
-        Where the interval contains the limit: until its end is as far as the value, if the value stays. Else where `power` is above the
-        limit: until a loss of the limit would be seen. Standard errors shrink with 1/√n.
+        Where the interval contains the limit: enough for its near end to reach the limit, if the value stays the same.
+        Else where `power` is above the limit: enough to detect a loss as large as the limit. Standard errors shrink
+        with 1/√n.
         """
         if self.value is None or self.low is None or self.high is None or not self.n_fake:
             return None
         if self.low < self.limit <= self.high:
-            reach = self.value - self.low if self.value >= self.limit else self.high - self.value
-            ratio = reach / max(abs(self.value - self.limit), 1e-9)
+            half_width = self.value - self.low if self.value >= self.limit else self.high - self.value
+            ratio = half_width / max(abs(self.value - self.limit), 1e-9)
         else:
             ratio = (self.power or 0.0) / self.limit
         count = round(self.n_fake * ratio**2, 1 - len(str(self.n_fake))) if ratio < 1e3 else math.inf
@@ -90,7 +93,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """Something to look at. `data` by kind:
+    """An image, plot or histogram of the record. `data` by kind:
 
     image      {"png": base64, "columns", "rows", "tile"}
     series     {"x", "lines": {name: [..]}}
@@ -105,7 +108,7 @@ class Exhibit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a reader should know. `remedies`: ranked, each {key, title, why, source, price}."""
+    """What was seen, what it means and what to do. `remedies`: ranked, each {key, title, why, source, price}."""
 
     rule: str
     level: Literal["error", "warning", "note"]
@@ -116,7 +119,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Record:
-    """The result of one audit. Keys and meaning: the field names; see README, "The record"."""
+    """The result of one audit. The field names are the JSON keys; see README, "The record"."""
 
     verdict: Verdict
     kinds: tuple[str, ...]
@@ -137,56 +140,56 @@ class Record:
     schema: str = SCHEMA
 
     def to_json(self, indent: int | None = 2) -> str:
-        """The record as JSON text: sorted keys, no NaN, numbers in full precision."""
+        """The record as JSON text: keys sorted, no NaN, numbers in full precision."""
         return json.dumps(to_json_value(self), indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Read a record back. Raises RecordError for anything that is not one of this schema."""
+        """Parse a record. RecordError for anything that is not a record of this schema."""
         try:
             document = json.loads(text)
         except json.JSONDecodeError as broken:
             raise RecordError(
-                f"this is not JSON ({broken.msg} at line {broken.lineno})", "pass a file written by `gandiag audit -o`"
+                f"the text is not JSON ({broken.msg} at line {broken.lineno})",
+                "pass a file written by `gandiag audit -o`",
             ) from None
-        found = document.get("schema") if isinstance(document, dict) else None
-        if found != SCHEMA:
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if schema != SCHEMA:
             raise RecordError(
-                f"the schema is {found!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version"
+                f"the schema is {schema!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version"
             )
         try:
-            return cls(**{**document, **_revive(document)})
+            return cls(**{**document, **_parse_sections(document)})
         except (TypeError, KeyError, ValueError) as wrong:
             raise RecordError(f"the record is damaged: {wrong}", "write it again with `gandiag audit -o`") from None
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Record:
-        """A record from a file."""
+        """Read a record from a file. RecordError where that fails."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as problem:
-            why = problem.strerror if isinstance(problem, OSError) else "not text"
-            raise RecordError(f"{path} cannot be read: {why}", "pass a file written by `gandiag audit -o`") from None
+            reason = problem.strerror if isinstance(problem, OSError) else "not text"
+            raise RecordError(f"{path} cannot be read: {reason}", "pass a file written by `gandiag audit -o`") from None
         return cls.from_json(text)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write atomically: the file is the whole record or is not touched."""
+        """Write the record to a file, atomically."""
         write_atomically(path, self.to_json() + "\n")
 
     def scalars(self, prefix: str = "gandiag/") -> dict[str, float]:
-        """Flat numbers for a logger: the score, its interval, the profile, every measurement that has a value."""
-        found = {"score": self.score.value, "score_low": self.score.low, "score_high": self.score.high}
-        found |= {f"profile_{name}": entry.get("value") for name, entry in self.profile.items()}
-        found |= {name: entry.value for name, entry in self.measurements.items()}
-        return {prefix + name: float(value) for name, value in found.items() if value is not None}
+        """Flat numbers for a logger: the score, its interval, the profile, and every measurement that has a value."""
+        values = {"score": self.score.value, "score_low": self.score.low, "score_high": self.score.high}
+        values |= {f"profile_{name}": entry.get("value") for name, entry in self.profile.items()}
+        values |= {name: entry.value for name, entry in self.measurements.items()}
+        return {prefix + name: float(value) for name, value in values.items() if value is not None}
 
     def raise_for_verdict(self, accept: tuple[str, ...] = ("healthy", "not_degenerate")) -> None:
         """Raise VerdictError unless the verdict is one of `accept`."""
         if self.verdict not in accept:
-            first = self.findings[0].text if self.findings else ""
-            raise VerdictError(
-                f"verdict {self.verdict}: {first}".rstrip(": "), "print(record) shows the evidence", record=self
-            )
+            first_finding = self.findings[0].text if self.findings else ""
+            message = f"verdict {self.verdict}: {first_finding}".rstrip(": ")
+            raise VerdictError(message, "print(record) shows the evidence", record=self)
 
     def __str__(self) -> str:
         return str(import_target("gandiag.report.terminal:render_text")(self))
@@ -195,7 +198,8 @@ class Record:
         return str(import_target("gandiag.report.html_page:render_fragment")(self))
 
 
-def _revive(document: Mapping[str, Any]) -> dict[str, Any]:
+def _parse_sections(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a JSON document that are not plain mappings, as their classes."""
     score = dict(document["score"])
     score["replicates"] = tuple(score.get("replicates", ()))
     return {
@@ -211,7 +215,7 @@ def _revive(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json_value(value: Any) -> Any:
-    """Dataclasses, tuples and numpy scalars to JSON types; a number that is not finite becomes null."""
+    """Convert dataclasses, tuples and NumPy or torch scalars to JSON types; numbers that are not finite become None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: to_json_value(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -226,23 +230,23 @@ def to_json_value(value: Any) -> Any:
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` beside `path`, then move it into place. RecordError if the place cannot be written.
+    """Write `text` to a temporary file next to `path`, then rename it. RecordError where that fails.
 
-    A link is followed. What is no file (a pipe, /dev/stdout) is written to: moving a file over it would replace the device.
+    Links are followed. Pipes and devices such as /dev/stdout are written to directly: a rename would replace them.
     """
     target = Path(os.path.realpath(path))
-    data = text.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
-    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    data = text.encode("utf-8", "backslashreplace")  # paths in a record may contain bytes that are not valid text
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
             Path(path).write_bytes(data)
             return
-        scratch.write_bytes(data)
-        os.replace(scratch, target)
+        temporary.write_bytes(data)
+        os.replace(temporary, target)
     except OSError as problem:
         raise RecordError(
             f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space"
         ) from None
     finally:
-        if scratch.exists():
-            scratch.unlink()
+        if temporary.exists():
+            temporary.unlink()

@@ -1,4 +1,4 @@
-"""Names to objects: built in, from entry points, or written as `module:attr`."""
+"""Looks up objects by name: built in, registered, from entry points, or written as `module:attr`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from gandiag.errors import PluginError, close_match_hint
 class Registry:
     """A lazy table of named objects of one kind.
 
-    Targets are strings "module:attr", imported when first asked for, so that listing costs nothing. Third parties add
-    names through the entry-point group `gandiag.<kind>`; those are looked at only when a built-in name is not found or a
-    listing is asked for.
+    Targets are strings "module:attr", imported on first use, so listing names is cheap. Third parties add names through
+    the entry-point group `gandiag.<kind>`, which is read only when a built-in name is not found or names are listed.
     """
 
     def __init__(self, kind: str, builtin: dict[str, str], noun: str = "") -> None:
         self.kind = kind
-        self.noun = noun or kind  # one of them, for messages
+        self.noun = noun or kind  # singular, for messages
         self._targets: dict[str, Any] = dict(builtin)
 
     def __repr__(self) -> str:
@@ -30,20 +29,20 @@ class Registry:
         return iter(sorted({*self._targets, *self._plugins()}))
 
     def origin(self, name: str) -> str:
-        """Where a name comes from: "gandiag", "registered", or the distribution of a plug-in."""
+        """Where a name comes from: "gandiag", "registered", or the name of the plug-in's distribution."""
         if name in self._targets:
             return "gandiag" if isinstance(self._targets[name], str) else "registered"
         plugin = self._plugins().get(name)
         return plugin.dist.name if plugin is not None and plugin.dist is not None else "unknown"
 
     def register(self, name: str, target: Any) -> None:
-        """Add an object (or "module:attr") under a new name. Names cannot be taken twice."""
+        """Add an object (or "module:attr") under a new name. PluginError for a name that exists."""
         if name in self._targets:
             raise PluginError(f"the {self.noun} name {name!r} is taken", "choose another name")
         self._targets[name] = target
 
     def get(self, name: str) -> Any:
-        """The object called `name`, or reached by `module:attr`."""
+        """The object called `name`, or at `module:attr`. PluginError where it does not exist or cannot be imported."""
         if name in self._targets:
             return import_target(self._targets[name], self.noun)
         if ":" in name:
@@ -65,16 +64,16 @@ class Registry:
 
 
 def import_target(target: Any, kind: str = "object") -> Any:
-    """The object that "module:attr" names; anything but a string is returned unchanged. PluginError where it cannot be imported."""
+    """The object at "module:attr"; anything but a string is returned unchanged. PluginError where the import fails."""
     if not isinstance(target, str):
         return target
-    module, _, attr = target.partition(":")
+    module, _, attributes = target.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in attr.split("."):
-            found = getattr(found, part)
+        value: Any = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            value = getattr(value, attribute)
     except (ImportError, AttributeError) as missing:
         raise PluginError(
             f"the {kind} {target!r} cannot be imported: {missing}", "check the spelling, and that it is installed"
         ) from missing
-    return found
+    return value

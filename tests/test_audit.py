@@ -1,7 +1,8 @@
-"""The whole way, in process: from a generator or samples to a judged record. Toys are small vectors; images are in test_cli."""
+"""Audits of generators and samples down to the judged record, in process, on small vectors."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import gandiag
+from gandiag.checkpoints.batchnorm.latent_scale import TrainedScale, estimate_trained_scale
+from gandiag.checkpoints.loader import LoadedGenerator
 from gandiag.errors import ConfigError, OutputError, SourceError
+from gandiag.record import FACT_REASON
 
 N = 400
 
@@ -39,12 +43,23 @@ class Ring(nn.Module):
 REAL = ring(2 * N).numpy()
 
 
-def run(x: Any, real: Any = REAL, **more: Any) -> gandiag.Record:
-    return gandiag.audit(x, real, n=N, **({"latent_dim": 4} if isinstance(x, nn.Module) else {}), **more)
+def run_audit(x: Any, real: Any = REAL, **settings: Any) -> gandiag.Record:
+    latent = {"latent_dim": 4} if isinstance(x, nn.Module) else {}
+    return gandiag.audit(x, real, n=N, **latent, **settings)
 
 
-def test_healthy_and_half_of_the_modes() -> None:
-    healthy, half = run(Ring(8)), run(Ring(4))
+@pytest.fixture(scope="module")
+def healthy() -> gandiag.Record:
+    return run_audit(Ring(8))
+
+
+@pytest.fixture(scope="module")
+def half() -> gandiag.Record:
+    """Of a generator of half of the modes."""
+    return run_audit(Ring(4))
+
+
+def test_healthy_and_half_of_the_modes(healthy: gandiag.Record, half: gandiag.Record) -> None:
     assert healthy.verdict == "healthy" and healthy.score.value < 0.1
     assert half.verdict == "collapsed" and half.score.value == pytest.approx(0.5, abs=0.1)
     assert half.kinds[:2] == ("partial", "mode_dropping")
@@ -52,11 +67,9 @@ def test_healthy_and_half_of_the_modes() -> None:
     assert half.findings[0].rule == "GD103" and half.findings[0].remedies
 
 
-def test_every_number_has_its_interval_and_floor() -> None:
-    record = run(Ring(8))
-    facts = {"a fact of the file"}
-    for key, entry in record.measurements.items():
-        if entry.status != "ok" or entry.reason in facts:
+def test_every_number_has_its_interval_and_floor(healthy: gandiag.Record) -> None:
+    for key, entry in healthy.measurements.items():
+        if entry.status != "ok" or entry.reason == FACT_REASON:
             continue
         assert entry.value is not None and math.isfinite(entry.value), key
         if entry.low is not None and entry.high is not None:
@@ -73,33 +86,31 @@ def test_every_number_has_its_interval_and_floor() -> None:
         "pairwise_distance",
         "near_duplicates",
     ):
-        entry = record.measurements[key]
+        entry = healthy.measurements[key]
         assert None not in (entry.low, entry.high, entry.floor), key
 
 
 def test_a_constant_generator_is_complete_collapse_with_and_without_real_data() -> None:
-    one = Ring(1, spread=0.0)
-    with_real, alone = run(one), run(one, None)
+    constant = Ring(1, spread=0.0)
+    with_real, alone = run_audit(constant), run_audit(constant, None)
     assert with_real.verdict == "collapsed" and with_real.kinds == ("complete",)
     assert with_real.score.low >= 0.95
     assert alone.verdict == "collapsed" and alone.score.basis == "degeneracy" and alone.kinds == ("complete",)
 
 
 def test_without_real_data_missing_modes_are_not_claimed_either_way() -> None:
-    record = run(Ring(4), None)
+    record = run_audit(Ring(4), None)
     assert record.verdict == "not_degenerate" and "GD503" in {finding.rule for finding in record.findings}
     assert record.measurements["precision"].status == "not_measured"
 
 
-def test_results_do_not_depend_on_the_batch_size() -> None:
-    first, second = (run(Ring(4), batch_size=size).to_json() for size in (7, 400))
-    assert strip(first) == strip(second)
+def test_results_do_not_depend_on_the_batch_size(half: gandiag.Record) -> None:
+    assert comparable_document(run_audit(Ring(4), batch_size=7)) == comparable_document(half)
 
 
-def strip(text: str) -> dict[str, Any]:
-    import json
-
-    document = json.loads(text)
+def comparable_document(record: gandiag.Record) -> dict[str, Any]:
+    """The record without seconds and settings."""
+    document = json.loads(record.to_json())
     provenance = document.pop("provenance")
     del provenance["seconds"], provenance["config"]
     return {**document, "provenance": provenance}
@@ -112,21 +123,21 @@ def test_the_model_is_left_as_it_was() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    run(module, bn="standing")
-    assert torch.equal(torch.rand(1), expected), "the global random state moved"
+    run_audit(module, bn="standing")
+    assert torch.equal(torch.rand(1), expected), "the global random state changed"
     assert module.training and all(parameter.requires_grad for parameter in module.parameters())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_samples_can_be_the_subject() -> None:
-    record = run(ring(N, seed=5).numpy())
+    record = run_audit(ring(N, seed=5).numpy())
     assert record.score.value < 0.1 and record.subject["latent"] is None and record.response["axis"] is None
     with pytest.raises(SourceError, match="1 sample"):
-        run(np.zeros((1, 2), np.float32))
+        run_audit(np.zeros((1, 2), np.float32))
 
 
 class Scaled(nn.Module):
-    """Trained at a small latent scale: batch norm remembers it."""
+    """A generator whose BatchNorm statistics are those of training at another latent scale."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -145,7 +156,7 @@ class Scaled(nn.Module):
         return torch.stack([2 * angle.cos(), 2 * angle.sin()], 1) + 0.02 * h[:, 1:3].mul(8)
 
 
-def test_a_wrong_scale_is_called_that_and_the_verdict_is_the_trained_scale_s() -> None:
+def test_a_wrong_scale_is_reported_and_the_verdict_is_that_of_the_trained_scale() -> None:
     record = gandiag.audit(Scaled(0.02), REAL, n=N, latent_dim=16)
     assert record.subject["latent"]["trained_scale"]["value"] == pytest.approx(0.02, rel=0.05)
     assert "wrong_scale" in record.kinds
@@ -153,18 +164,37 @@ def test_a_wrong_scale_is_called_that_and_the_verdict_is_the_trained_scale_s() -
     assert record.verdict == "healthy" and record.measurements["score@1"].value > 0.5
 
 
-def test_latents_of_a_uniform_prior_are_recognised_and_no_wrong_scale() -> None:
+def test_a_uniform_prior_is_recognized_and_not_reported_as_a_wrong_scale() -> None:
     record = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16)
     assert record.subject["latent"]["prior"] == "uniform" and "wrong_scale" not in record.kinds
     assert record.subject["latent"]["trained_scale"]["value"] == pytest.approx(1.0, rel=0.05)
     assert any(
         "uniform" in entry["value"] and entry["source"] == "batch-norm" for entry in record.subject["assumptions"]
     )
-    told = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16, prior="normal")
-    assert "wrong_scale" in told.kinds
+    with_normal = gandiag.audit(Scaled(3**-0.5), n=N, latent_dim=16, prior="normal")
+    assert "wrong_scale" in with_normal.kinds
 
 
-class Sick(nn.Module):
+def test_the_trained_scale_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimates can take seconds; a second one is made only for a prior inferred from the first."""
+    calls = []
+
+    def estimate(generator: LoadedGenerator) -> TrainedScale | None:
+        calls.append(generator.latent.prior)
+        return estimate_trained_scale(generator)
+
+    monkeypatch.setattr("gandiag.pipeline.subject.estimate_trained_scale", estimate)
+    monkeypatch.setattr("gandiag.probes.batchnorm_mismatch.estimate_trained_scale", estimate)
+    gandiag.audit(Scaled(0.5), n=100, latent_dim=16)
+    assert calls == ["normal"]
+    calls.clear()
+    gandiag.audit(Scaled(3**-0.5), n=100, latent_dim=16)
+    assert calls == ["normal", "uniform"]
+
+
+class Diverged(nn.Module):
+    """NaN where the latent's first two coordinates are above 1."""
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
@@ -174,8 +204,8 @@ class Sick(nn.Module):
 
 
 def test_nan_outputs_stop_the_audit_with_a_count() -> None:
-    with pytest.raises(OutputError, match="hold NaN"):
-        run(Sick())
+    with pytest.raises(OutputError, match="contain NaN"):
+        run_audit(Diverged())
 
 
 def test_mistakes_in_the_call_are_named() -> None:
@@ -184,10 +214,10 @@ def test_mistakes_in_the_call_are_named() -> None:
     with pytest.raises(SourceError):
         gandiag.audit(Ring(8), object(), latent_dim=4)
     with pytest.raises(SourceError, match="vector"):
-        run(Ring(8), np.zeros((500, 3), np.float32))
+        run_audit(Ring(8), np.zeros((500, 3), np.float32))
 
 
-def test_too_few_samples_are_inconclusive_and_never_a_sure_number() -> None:
+def test_too_few_samples_are_inconclusive_and_have_no_score() -> None:
     record = gandiag.audit(Ring(8), REAL, n=50, latent_dim=4)
     assert record.verdict == "inconclusive" and record.score.value is None
     assert any("too few" in finding.text for finding in record.findings)

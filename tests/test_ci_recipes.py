@@ -1,4 +1,5 @@
-"""The recipes for CI, run: every shell line of the action, of the three recipes and of the hook, as those systems would run it.
+"""The recipes for CI, run: every shell line of the action, of the three recipes and of the hook, as those systems would
+run it.
 
 The one line that is not run is `pip install`: the checkout stands in for what it would install.
 """
@@ -145,7 +146,8 @@ def test_the_hook_in_the_real_pre_commit(job: Path) -> None:
     shutil.copy(ROOT / ".pre-commit-hooks.yaml", hooks)
     git = "git -c user.name=x -c user.email=x@example.org"
     records.collapsed().write(job / "audit.gandiag.json")
-    made = f"cd hooks && git init -q && git add . && {git} commit -qm hooks && cd .. && git init -q && git add audit.gandiag.json"
+    hook_commit = f"cd hooks && git init -q && git add . && {git} commit -qm hooks && cd .."
+    made = f"{hook_commit} && git init -q && git add audit.gandiag.json"
     assert shell(made, job).returncode == 0
     done = shell("pre-commit try-repo ./hooks gandiag-gate --all-files", job, PRE_COMMIT_HOME=str(job / "cache"))
     assert done.returncode == 1 and "COLLAPSED" in done.stdout and "must be below" in done.stdout, (

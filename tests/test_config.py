@@ -1,4 +1,4 @@
-"""Settings: one place, four sources in order, and every mistake named."""
+"""Settings: the precedence of their four sources, errors for every mistake, and the options derived from them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,20 @@ from gandiag.errors import ConfigError
 def test_precedence_is_flag_environment_file_default(tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text("[audit]\nseed = 1\nlimit = 0.2\nlatent-dim = 64\nscales = [1.0, 2.0]\n")
     environ = {"GANDIAG_SEED": "2", "GANDIAG_LIMIT": "0.3", "OTHER": "x"}
-    found = resolve_config({"seed": 3}, environ=environ, folder=tmp_path)
-    assert (found.config.seed, found.config.limit, found.config.latent_dim, found.config.scales) == (
-        3,
-        0.3,
-        64,
-        (1.0, 2.0),
-    )
-    assert found.sources["seed"] == "flag" and "GANDIAG_LIMIT" in found.sources["limit"]
-    assert found.sources["latent_dim"] == "gandiag.toml" and found.sources["budget"] == "default"
+    resolved = resolve_config({"seed": 3}, environ=environ, folder=tmp_path)
+    config, sources = resolved.config, resolved.sources
+    assert (config.seed, config.limit, config.latent_dim, config.scales) == (3, 0.3, 64, (1.0, 2.0))
+    assert sources["seed"] == "flag" and "GANDIAG_LIMIT" in sources["limit"]
+    assert sources["latent_dim"] == "gandiag.toml" and sources["budget"] == "default"
 
 
-def test_pyproject_is_read_where_there_is_no_own_file(tmp_path: Path) -> None:
+def test_pyproject_is_read_without_gandiag_toml(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.gandiag.audit]\nbudget = "quick"\n')
     assert resolve_config({}, environ={}, folder=tmp_path).config.budget == "quick"
 
 
 @pytest.mark.parametrize(
-    ("flags", "what", "hint"),
+    ("flags", "message", "hint"),
     [
         ({"bugdet": "quick"}, "bugdet", "budget"),
         ({"budget": "fast"}, "--budget is 'fast'", "choose from"),
@@ -45,40 +41,41 @@ def test_pyproject_is_read_where_there_is_no_own_file(tmp_path: Path) -> None:
         ({"class_": -1}, "--class is -1", "at least 0"),
     ],
 )
-def test_mistakes_are_named_with_an_action(flags: dict[str, Any], what: str, hint: str, tmp_path: Path) -> None:
+def test_mistakes_in_flags_have_a_message_and_a_hint(
+    flags: dict[str, Any], message: str, hint: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_config(flags, environ={}, folder=tmp_path)
-    assert what in caught.value.message and hint in caught.value.hint
+    assert message in caught.value.message and hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "hint"),
+    ("text", "message", "hint"),
     [
         ("[audit]\nbugdet = 'quick'\n", "'bugdet'", "budget"),
         ("[audit\n", "not valid TOML", "correct"),
         ("[audit]\nseed = 'x'\n", "'x'", "int"),
     ],
 )
-def test_mistakes_in_the_file_are_named(text: str, what: str, hint: str, tmp_path: Path) -> None:
+def test_mistakes_in_the_file_have_a_message_and_a_hint(text: str, message: str, hint: str, tmp_path: Path) -> None:
     (tmp_path / "gandiag.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         resolve_config({}, environ={}, folder=tmp_path)
-    assert what in caught.value.message and hint in caught.value.hint
+    assert message in caught.value.message and hint in caught.value.hint
 
 
-def test_mistakes_in_the_environment_are_named(tmp_path: Path) -> None:
+def test_mistakes_in_the_environment_name_the_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="GANDIAG_SEED"):
         resolve_config({}, environ={"GANDIAG_SEED": "many"}, folder=tmp_path)
 
 
-def test_every_knob_is_an_option_and_the_default_is_the_knob_s() -> None:
+def test_every_setting_is_an_option_without_a_default_of_its_own() -> None:
     options = {parameter.name: parameter for parameter in audit_command.params}
     unset = audit_command.make_context("audit", ["ckpt.pt"]).params
     for entry in dataclasses.fields(AuditConfig):
-        assert entry.name in options, f"{option_name(entry.name)} is no option"
-        assert unset[entry.name] is None, (
-            f"{option_name(entry.name)}: an unset option must be None, so that other sources can speak"
-        )
+        assert entry.name in options, f"{option_name(entry.name)} is not an option"
+        # An unset option must be None, so that environment, TOML and defaults apply.
+        assert unset[entry.name] is None, option_name(entry.name)
         assert entry.metadata["help"] in (getattr(options[entry.name], "help", "") or "")
 
 

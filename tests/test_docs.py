@@ -1,4 +1,6 @@
-"""The pages in docs/: links that lead somewhere, console output that is not stale, examples that run, a reference that follows the code."""
+"""The pages in docs/: links that lead somewhere, console output that is not stale, examples that run, a reference that
+follows the code.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The table of exit codes, one real process a row: what the shell, and so CI, sees of every ending.
+"""The exit codes that a shell and CI see, one real process per row of a table.
 
-0 no collapse seen · 1 collapse, or a policy violated · 2 could not · 3 evidence insufficient · 130 interrupted
+0 no collapse found · 1 collapse, or a policy violated · 2 could not run · 3 evidence insufficient · 130 interrupted
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures"
 RING, ONE, REAL = (FIXTURES / name for name in ("ring_healthy.pt", "ring_one_mode.safetensors", "ring.npz"))
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHON": sys.executable}
-# A command of gandiag's with a bug, run inside the boundary that every command runs in.
+# A command with a bug, run through the entry point of all commands.
 CRASH = """
 import sys
 import gandiag.cli.gate as gate
@@ -32,13 +32,14 @@ entry()
 
 
 @cache
-def texts() -> dict[str, str]:
-    return {name: made().to_json() for name, made in records.ALL.items()}
+def record_texts() -> dict[str, str]:
+    return {name: make_record().to_json() for name, make_record in records.ALL.items()}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, text in texts().items():
+    """A folder with a record of every verdict, a text file and a crashing command."""
+    for name, text in record_texts().items():
         (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "text.pt").write_text("no model\n")
     (tmp_path / "crash.py").write_text(CRASH)
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 G = '"$PYTHON" -m gandiag'
 TABLE = [
     # audit
-    (f"{G} audit {RING} --real {REAL} -n 1000 -q", 0, ""),
+    (f"{G} audit {RING} --real {REAL} -n 500 -q", 0, ""),
     (f"{G} audit {ONE} --real {REAL} -n 400 -q", 1, ""),
     (f"{G} audit {RING} --real {REAL} -n 60 -q", 3, ""),
     (f"{G} audit text.pt", 2, "text file"),
@@ -76,14 +77,14 @@ TABLE = [
     (f"{G} report collapsed.json", 0, ""),
     (f"{G} explain GD103", 0, ""),
     (f"{G} explain GD999", 2, "GD999"),
-    # crash, full disk, readers that leave
+    # crash, full disk, closed pipes
     ('"$PYTHON" crash.py', 2, "this is a bug in gandiag: ZeroDivisionError"),
     (f"{G} report collapsed.json > /dev/full", 2, "No space left"),
     (f"{G} gate healthy.json > /dev/full", 2, "No space left"),
     (f"{G} gate collapsed.json -f json > /dev/full", 2, "No space left"),
     (f"{G} --help > /dev/full", 2, "No space left"),
     (f"{G} gate collapsed.json 2> /dev/full", 1, ""),
-    # Through a link: whoever moves a file over it replaces the link, and not the machine's device.
+    # Through a link, so that a bug replaces the link and not the machine's device.
     (f"ln -s /dev/full full; {G} gate collapsed.json -o full", 2, "full cannot be written: No space left"),
     (f"{G} gate collapsed.json -o /dev/stdout | grep -q must", 0, ""),
     (f"{G} gate collapsed.json > /dev/full 2> /dev/full", 2, ""),
@@ -95,20 +96,20 @@ TABLE = [
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "says"),
+    ("line", "code", "message"),
     TABLE,
     ids=[line.replace(G, "gandiag").replace(str(FIXTURES), "fixtures") for line, _, _ in TABLE],
 )
-def test_the_shell_sees_the_right_code(line: str, code: int, says: str, folder: Path) -> None:
+def test_exit_code(line: str, code: int, message: str, folder: Path) -> None:
     if "/dev/full" in line and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=ENV, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == code, (done.stdout[-500:], done.stderr[-500:])
-    assert says in done.stderr and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert "full" not in line or "bug" not in done.stderr
-    assert code != 2 or done.stdout == "" or " gate " in line  # a gate tells which of its subjects could not be judged
+    assert code != 2 or done.stdout == "" or " gate " in line  # a gate lists the subjects that could not be judged
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_ctrl_c_is_130_and_one_line(line: str, folder: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    process.stderr.readline()  # the estimate: the run has begun
+    process.stderr.readline()  # the estimate: the run has started
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
@@ -132,8 +133,8 @@ def test_ctrl_c_is_130_and_one_line(line: str, folder: Path) -> None:
     assert out == "" and "interrupted" in err and "Traceback" not in err
 
 
-def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
-    """Before any command of ours is reached: the interpreter is still importing."""
+def test_ctrl_c_during_imports_is_130_too(folder: Path) -> None:
+    """Before any command runs, while the interpreter is importing."""
     for delay in (0.15, 0.25, 0.4):
         command = [sys.executable, "-m", "gandiag", "audit", str(RING)]
         process = subprocess.Popen(
@@ -142,13 +143,12 @@ def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)
-        assert process.returncode in (130, -signal.SIGINT), (
-            err
-        )  # a signal before Python's first line is the shell's own 130
+        # For a signal before Python's first line the shell itself returns 130.
+        assert process.returncode in (130, -signal.SIGINT), err
 
 
 @pytest.mark.parametrize(
-    "arguments, says",
+    "arguments, message",
     [
         (["missing.pt"], "missing.pt does not exist"),
         ([str(RING), "--real", "nowhere"], "nowhere cannot be read"),
@@ -156,10 +156,13 @@ def test_ctrl_c_while_it_starts_is_130_too(folder: Path) -> None:
     ],
     ids=["checkpoint", "real data", "failed download"],
 )
-def test_what_fails_cheaply_fails_before_torch_is_imported(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_cheap_failures_come_before_torch_is_imported(arguments: list[str], message: str, tmp_path: Path) -> None:
     (tmp_path / "pointer.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 3\n")
-    code = f"import sys; from gandiag.cli.main import run_command_line; print(int(run_command_line({['audit', *arguments]!r})), 'torch' in sys.modules)"
+    code = (
+        "import sys; from gandiag.cli.main import run_command_line; "
+        f"print(int(run_command_line({['audit', *arguments]!r})), 'torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["2", "False"] and says in done.stderr, done.stderr
+    assert done.stdout.split() == ["2", "False"] and message in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""The shipped fixtures are what fixtures/make.py says they are: loadable, small, reproducible, collapsed as declared."""
+"""The shipped fixtures are what fixtures/make.py says: loadable, small, reproducible, collapsed as declared."""
 
 from __future__ import annotations
 

@@ -1,48 +1,49 @@
-"""The house keeps its floors: imports point down, leaf modules only, and what is torch-free stays torch-free."""
+"""Layering: imports point to lower layers, names come from leaf modules, torch-free modules stay torch-free."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Layer of every module, by the first part of its path below gandiag/; imports point from higher to lower numbers.
-FLOOR = {
-    "errors": 0.0,
-    "registry": 0.0,
-    "interfaces": 0.0,
-    "record": 0.0,
-    "config": 0.0,
-    "catalogue": 0.0,
-    "protobuf": 0.0,
-    "data": 0.0,
-    "": 0.0,
-    "checkpoints": 1.0,
-    "sampling": 1.1,
-    "features": 1.2,
-    "stats": 1.3,
-    "exhibits": 1.4,
-    "verdict": 1.0,
-    "report": 1.0,
-    "training_logs": 1.0,
-    "metrics": 2.0,
-    "probes": 2.0,
-    "pipeline": 3.0,
-    "api": 4.0,
-    "trainer": 5.1,
-    "testing": 5.2,
-    "monitor": 5.1,
-    "integrations": 5.2,
-    "_moved": 0.0,
-    "cli": 6.0,
-    "__main__": 7.0,
+# Layer of every module, by the first part of its path below gandiag/. Imports across packages point to a lower layer;
+# the modules of layer 0 may import each other.
+LAYERS = {
+    "": 0,
+    "_moved": 0,
+    "catalogue": 0,
+    "config": 0,
+    "data": 0,
+    "errors": 0,
+    "interfaces": 0,
+    "protobuf": 0,
+    "record": 0,
+    "registry": 0,
+    "checkpoints": 1,
+    "verdict": 1,
+    "sampling": 2,
+    "report": 2,
+    "training_logs": 2,
+    "features": 3,
+    "stats": 3,
+    "exhibits": 4,
+    "metrics": 5,
+    "probes": 5,
+    "pipeline": 6,
+    "api": 7,
+    "monitor": 8,
+    "trainer": 8,
+    "integrations": 9,
+    "testing": 9,
+    "cli": 10,
+    "__main__": 11,
 }
-SAME_FLOOR_APART = {"verdict", "report", "training_logs", "checkpoints"}
 
 TORCH_FREE = (
     "gandiag",
@@ -80,93 +81,102 @@ TORCH_FREE = (
 )
 
 
-def sources() -> list[Path]:
+def source_files() -> list[Path]:
     return sorted([*(ROOT / "gandiag").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
 
 
-def dotted(path: Path) -> str:
+def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = ("gandiag", *parts) if parts[0] == "cli" else parts
     return ".".join(parts).removesuffix(".__init__")
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
-def runtime_imports(tree: ast.Module, module: str, is_package: bool) -> set[str]:
-    """Modules of ours that are imported anywhere at run time, inside functions too; TYPE_CHECKING blocks do not count."""
-    for node in ast.walk(tree):
+@cache
+def parse_module(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def runtime_imports(module: str) -> set[str]:
+    """Own modules imported anywhere at run time, inside functions too; TYPE_CHECKING blocks are ignored."""
+    ignored: set[ast.AST] = set()
+    for node in ast.walk(parse_module(module)):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = [ast.Pass()]
-    found: set[str] = set()
-    package = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(tree):
+            ignored |= {inner for statement in node.body for inner in ast.walk(statement)}
+    imported: set[str] = set()
+    for node in ast.walk(parse_module(module)):
+        if node in ignored:
+            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                stem = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*stem, *([base] if base else [])])
-            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
-    return {name for name in found if name.split(".")[0] == "gandiag"}
+            base = resolve_relative(module, node)
+            imported |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+    return {name for name in imported if name.split(".")[0] == "gandiag"}
 
 
-MODULES = {dotted(path): path for path in sources()}
+def resolve_relative(module: str, node: ast.ImportFrom) -> str:
+    """The absolute name of what `from … import` imports from."""
+    if not node.level:
+        return node.module or ""
+    n_up = node.level - (MODULES[module].name == "__init__.py")
+    parents = module.split(".")[: len(module.split(".")) - n_up]
+    return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+MODULES = {module_name(path): path for path in source_files()}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_point_down(module: str) -> None:
-    path = MODULES[module]
-    here = room(module)
-    for target in sorted(
-        runtime_imports(ast.parse(path.read_text()), module, path.name == "__init__.py") & set(MODULES)
-    ):
-        there = room(target)
+    here = package_of(module)
+    for target in sorted(runtime_imports(module) & set(MODULES)):
+        there = package_of(target)
         if there == here or target == "gandiag":
             continue
-        assert FLOOR[there] <= FLOOR[here], (
-            f"{module} [{FLOOR[here]}] imports {target} [{FLOOR[there]}] from a higher floor"
-        )
-        assert FLOOR[there] < FLOOR[here] or here not in SAME_FLOOR_APART or here == "report", (
-            f"{module} imports its neighbour {target}"
+        assert LAYERS[there] < LAYERS[here] or LAYERS[there] == LAYERS[here] == 0, (
+            f"{module} (layer {LAYERS[here]}) imports {target} (layer {LAYERS[there]})"
         )
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_packages_hand_nothing_on(module: str) -> None:
-    """Names come from leaf modules: nobody inside imports a name from a package's __init__."""
-    path = MODULES[module]
+def test_packages_reexport_nothing(module: str) -> None:
+    """Inside the package, names are imported from leaf modules, never from a package's __init__."""
     packages = {name for name, file in MODULES.items() if file.name == "__init__.py" and name != "gandiag"}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse_module(module)):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module in packages:
             for alias in node.names:
                 assert f"{node.module}.{alias.name}" in MODULES, (
-                    f"{module} takes {alias.name} from the package {node.module}"
+                    f"{module} imports {alias.name} from the package {node.module}"
                 )
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_torch_free(module: str) -> None:
-    code = f"import sys, {module}; bad = {{'torch', 'matplotlib', 'sklearn', 'scipy'}} & set(sys.modules); sys.exit(f'{{bad}}' if bad else 0)"
+    heavy = {"torch", "matplotlib", "sklearn", "scipy"}
+    code = f"import sys, {module}; loaded = {heavy!r} & set(sys.modules); sys.exit(f'{{loaded}}' if loaded else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_nothing_prints_below_the_command_line() -> None:
-    for name, path in MODULES.items():
-        if room(name) == "cli":
+    for name in MODULES:
+        if package_of(name) == "cli":
             continue
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(parse_module(name)) if isinstance(node, ast.Call)]
         assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], name
 
 
 def test_pickles_are_never_loaded_by_accident() -> None:
-    """Every torch.load says weights_only; False only in the file that --trust leads to."""
-    for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+    """Every torch.load passes weights_only, and nothing calls pickle directly."""
+    for name in MODULES:
+        for node in ast.walk(parse_module(name)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
-                said = {word.arg: ast.unparse(word.value) for word in node.keywords}
-                assert ast.unparse(node.func) == "torch.load" and "weights_only" in said, f"{name}: {ast.unparse(node)}"
+                keywords = {keyword.arg for keyword in node.keywords}
+                assert ast.unparse(node.func) == "torch.load" and "weights_only" in keywords, (
+                    f"{name}: {ast.unparse(node)}"
+                )

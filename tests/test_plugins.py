@@ -1,4 +1,6 @@
-"""Plug-ins: the example package, really installed, is listed and used; the conformance checks pass what conforms and name what does not."""
+"""Plug-ins: the example package, really installed, is listed and used; the conformance checks pass what conforms and
+name what does not.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,9 @@ from gandiag import testing
 from gandiag.errors import GandiagError, PluginError
 from gandiag.features.extractors import EXTRACTORS
 from gandiag.interfaces import MetricResult
-from gandiag.pipeline.plan import METRICS
+from gandiag.metrics.registry import METRICS
 from gandiag.record import Measurement
-from gandiag.report.formats import FORMATS
-from gandiag.report.gate_formats import GATE_FORMATS
+from gandiag.report.formats import FORMATS, GATE_FORMATS
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "tests" / "example_plugin"
@@ -91,7 +92,7 @@ def test_an_installed_package_is_used_like_what_is_built_in(site: Path, tmp_path
     policy.write_text("[gate]\nmax-score = 1.1\n[gate.limits]\nmedian_gap = { max = 0.1 }\n")
     done = run(site, "gate", str(record), "--policy", str(policy), "-f", "chat")
     assert done.returncode == 1 and done.stdout == f"1 {record} ['passed', 'violated']\n", done.stderr
-    assert run(site, "report", str(record), "-f", "one_line").stdout.startswith("COLLAPSED 0.8")
+    assert run(site, "report", str(record), "-f", "one_line").stdout.startswith("COLLAPSED Collapse score 0.8")
     assert "did you mean one_line" in run(site, "report", str(record), "-f", "one_lin").stderr
 
 
@@ -170,7 +171,7 @@ class Broken:
 @pytest.mark.parametrize("wrong", ["needs", "outcome", "nan", "order", "reason", "better", "twice"])
 def test_a_metric_that_does_not_conform_is_told_why(wrong: str) -> None:
     testing.check_metric(lambda ask: [Broken("nothing")])
-    with pytest.raises(PluginError, match="does not keep its contract") as caught:
+    with pytest.raises(PluginError, match="breaks its contract") as caught:
         testing.check_metric(lambda ask: [Broken(wrong)])
     assert caught.value.hint
 
@@ -197,7 +198,7 @@ class Pixels:
 @pytest.mark.parametrize("wrong", ["dim", "fingerprint", "input", "batch", "double", "nan", "twice"])
 def test_features_that_do_not_conform_are_told_why(wrong: str) -> None:
     testing.check_features(lambda request: Pixels("nothing"))
-    with pytest.raises(PluginError, match="does not keep its contract"):
+    with pytest.raises(PluginError, match="breaks its contract"):
         testing.check_features(lambda request: Pixels(wrong))
 
 

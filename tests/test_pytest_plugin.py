@@ -1,4 +1,4 @@
-"""The pytest plugin in a real pytest: what fails, with which report, and that it costs nothing where it is not used."""
+"""The pytest plug-in in a real pytest: failures, attached reports, and no cost where it is not used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_without_real_data():
 """
 
 
-def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -55,19 +55,19 @@ def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 def test_a_collapsed_generator_fails_its_test_with_the_report_attached(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SUITE)
-    done = pytest_run(tmp_path, "--gandiag-reports", "pages", "--junit-xml", "out.xml")
-    assert done.returncode == 1 and "1 failed, 2 passed" in done.stdout, done.stdout[-3000:]
+    process = run_pytest(tmp_path, "--gandiag-reports", "pages", "--junit-xml", "out.xml")
+    assert process.returncode == 1 and "1 failed, 2 passed" in process.stdout, process.stdout[-3000:]
     assert (
-        "must be below 0.15" in done.stdout
-        and "Captured gandiag call" in done.stdout
-        and "COLLAPSED  " in done.stdout
-        and "GD101" in done.stdout
+        "must be below 0.15" in process.stdout
+        and "Captured gandiag call" in process.stdout
+        and "COLLAPSED  " in process.stdout
+        and "GD101" in process.stdout
     )
     (page,) = (tmp_path / "pages").iterdir()
     assert (
         page.name == "test_it.py_test_collapsed.html"
         and page.read_text().lower().startswith("<!doctype html>")
-        and str(page.name) in done.stdout
+        and str(page.name) in process.stdout
     )
     scores = {
         case.get("name"): float(found.get("value"))
@@ -81,8 +81,8 @@ def test_loading_the_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test(): assert not {'torch', 'numpy', 'jinja2', 'gandiag.api'} & set(sys.modules)\n"
     )
-    done = pytest_run(tmp_path)
-    assert done.returncode == 0, done.stdout
+    process = run_pytest(tmp_path)
+    assert process.returncode == 0, process.stdout
 
 
 def test_records_are_judged_as_they_are(tmp_path: Path) -> None:

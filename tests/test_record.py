@@ -1,4 +1,4 @@
-"""The record: one JSON document that survives a round trip and never holds a NaN."""
+"""The record: JSON round trip without NaN, atomic writing, and the number of samples that a verdict needs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_numpy_and_torch_scalars_become_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "message"),
     [
         ("{", "not JSON"),
         ("[]", "schema is None"),
@@ -55,10 +55,10 @@ def test_numpy_and_torch_scalars_become_numbers() -> None:
         ('{"schema": "gandiag.audit/1"}', "damaged"),
     ],
 )
-def test_what_is_no_record_is_refused_in_one_sentence(text: str, what: str) -> None:
+def test_other_documents_are_rejected(text: str, message: str) -> None:
     with pytest.raises(RecordError) as caught:
         Record.from_json(text)
-    assert what in caught.value.message and caught.value.hint
+    assert message in caught.value.message and caught.value.hint
 
 
 def test_writing_is_atomic_and_failures_leave_nothing(tmp_path: Path) -> None:
@@ -74,13 +74,13 @@ def test_writing_is_atomic_and_failures_leave_nothing(tmp_path: Path) -> None:
 
 def test_scalars_are_flat_numbers_under_a_prefix() -> None:
     record = ALL["collapsed"]()
-    found = record.scalars("audit/")
-    assert found["audit/score"] == record.score.value
-    assert all(key.startswith("audit/") and isinstance(value, float) for key, value in found.items())
+    scalars = record.scalars("audit/")
+    assert scalars["audit/score"] == record.score.value
+    assert all(key.startswith("audit/") and isinstance(value, float) for key, value in scalars.items())
 
 
 def test_links_are_followed_and_devices_are_written_to(tmp_path: Path) -> None:
-    """Moving a file over a link or a pipe would replace it."""
+    """Renaming a file to a link or a pipe would replace it."""
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     write_atomically(tmp_path / "link.json", "new")
@@ -93,15 +93,13 @@ def test_links_are_followed_and_devices_are_written_to(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
 
 
-def test_a_score_says_how_many_samples_its_question_needs() -> None:
-    """Intervals shrink with 1/√n: half the distance that is left takes four times the samples."""
-    assert Score(0.10, 0.00, 0.20, n_fake=500).required_samples() == 2000  # 0.10 above, 0.05 to the limit
+def test_required_samples() -> None:
+    """Intervals shrink with 1/√n: an interval of half the width takes four times the samples."""
+    assert Score(0.10, 0.00, 0.20, n_fake=500).required_samples() == 2000  # half-width 0.10, 0.05 to the limit
     assert Score(0.20, 0.10, 0.30, n_fake=500).required_samples() == 2000
-    assert (
-        Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).required_samples() == 400
-    )  # nothing found, but only twice the limit would have been
+    # Healthy, but only a loss of twice the limit would have been detected.
+    assert Score(0.0, 0.0, 0.10, power=0.3, n_fake=100).required_samples() == 400
     assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).required_samples() is None
-    assert (
-        Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None
-    )  # on the limit: no number of samples settles that
+    # On the limit: no number of samples is enough.
+    assert Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None
     assert Score(None, None, None, n_fake=50).required_samples() is None

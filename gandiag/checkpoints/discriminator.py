@@ -1,8 +1,13 @@
-"""Which discriminator belongs to a generator's file: in the same file, in the state of `gandiag train`, or in a file named alike.
+"""Finds and rebuilds the discriminator that belongs to a generator's file.
 
-    netG + netD in one training dict · generator.safetensors + state.pt · netG_epoch_24.pth + netD_epoch_24.pth · netG/… + netD/…
+It may be in the same file, in the state of `gandiag train`, or in a sibling file:
 
-It is rebuilt from its weights, as the generator is; nothing in a file runs.
+    netG + netD in one training dict
+    generator.safetensors + state.pt
+    netG_epoch_24.pth + netD_epoch_24.pth
+    netG/… + netD/…
+
+It is rebuilt from its weights like the generator; nothing in a file runs.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from gandiag.checkpoints.architectures.discriminator import (
     rebuild_discriminator,
 )
 from gandiag.checkpoints.batchnorm.discriminator_moments import discriminator_mismatch
+from gandiag.checkpoints.batchnorm.thresholds import BAD_MISMATCH, DECISIVE_RATIO, GOOD_MISMATCH
 from gandiag.checkpoints.file_type import WEIGHT_SUFFIXES
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
 from gandiag.checkpoints.key_names import clean_text, parse_role
@@ -30,18 +36,14 @@ from gandiag.checkpoints.trainer_state import find_state_file, read_saved_discri
 from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption, OutputSpec
 
-MARGIN_RATIO = 2.0  # how many times worse the runner-up must be
-GOOD_MISMATCH = 0.15  # mismatch of batch norm's statistics below which a reading is right
-MAX_MISMATCH = 0.5  # beyond it this is another network than the one that was trained
-
-Choice = TypeVar("Choice", str, float)
+Value = TypeVar("Value", str, float)
 
 
 @dataclass(frozen=True, slots=True)
 class DiscriminatorCandidate:
-    """The discriminator of a generator's file: `judge`, or the `reason` why it is not rebuilt. `where`: its place, as a reader would say it.
+    """The discriminator of a generator's file: its `spec`, or the `reason` why it cannot be rebuilt.
 
-    `loss`: bce, relativistic or wasserstein; what the logits mean.
+    `location`: where it is, for the user. `loss`: bce, relativistic or wasserstein, which decides what the logits mean.
     """
 
     location: str
@@ -53,7 +55,7 @@ class DiscriminatorCandidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedDiscriminator:
-    """A discriminator ready to judge: samples (B, *shape) to logits (B,), or (B / pack,) where it judges packs."""
+    """A discriminator in eval mode: samples (B, *shape) to logits (B,), or (B / pack_size,) if it takes packs."""
 
     module: nn.Module
     assumptions: tuple[Assumption, ...]
@@ -61,58 +63,58 @@ class LoadedDiscriminator:
 
 
 def find_discriminator(path: str | os.PathLike[str], output: OutputSpec) -> DiscriminatorCandidate | None:
-    """The discriminator that goes with the generator in `path`, whose samples are `output`; None where there is none.
+    """The discriminator that belongs to the generator in `path`, whose samples are `output`; None if there is none.
 
-    Cost: the headers of the files. What cannot be read counts as not there.
+    Unreadable files are ignored. Cost: the headers of the files.
     """
     file = Path(path)
     try:
-        return _inside(file, output) or _state(file, output) or _beside(file, output)
+        return _find_inside(file, output) or _find_trainer_state(file, output) or _find_sibling(file, output)
     except LoadError:
         return None
-    except Exception as odd:  # a file's other half never stops the audit of the generator
+    except Exception as error:  # an unusual discriminator must not stop the audit of the generator
         return DiscriminatorCandidate(
-            "beside the generator", reason=clean_text(f"looking for it failed ({type(odd).__name__}: {odd})"[:160])
+            "beside the generator", reason=clean_text(f"looking for it failed ({type(error).__name__}: {error})"[:160])
         )
 
 
-def _inside(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
-    content = read_checkpoint(str(file), compute_hash=False)
-    return _one_of(find_discriminator_weights(content.tree, keys_ordered=content.keys_ordered), output, "")
+def _find_inside(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
+    contents = read_checkpoint(str(file), compute_hash=False)
+    return _rebuild_one(find_discriminator_weights(contents.tree, keys_ordered=contents.keys_ordered), output, "")
 
 
-def _state(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
+def _find_trainer_state(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
     state = find_state_file(file)
     if state is None:
         return None
     try:
-        judge, loss = read_saved_discriminator(file, output)
-    except ArchitectureMismatch as wrong:
-        return DiscriminatorCandidate(state.name, reason=str(wrong))
-    return DiscriminatorCandidate(f"{state.name} of the same run", judge, loss, judge.assumptions)
+        spec, loss = read_saved_discriminator(file, output)
+    except ArchitectureMismatch as mismatch:
+        return DiscriminatorCandidate(state.name, reason=str(mismatch))
+    return DiscriminatorCandidate(f"{state.name} of the same run", spec, loss, spec.assumptions)
 
 
-def _beside(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
-    found = _partners(file)
-    if len(found) != 1:
+def _find_sibling(file: Path, output: OutputSpec) -> DiscriminatorCandidate | None:
+    siblings = _list_siblings(file)
+    if len(siblings) != 1:
         return None
-    content = read_checkpoint(str(found[0]), compute_hash=False)
-    groups = find_discriminator_weights(content.tree, keys_ordered=content.keys_ordered, include_other=True)
-    return _one_of(groups, output, found[0].name)
+    contents = read_checkpoint(str(siblings[0]), compute_hash=False)
+    groups = find_discriminator_weights(contents.tree, keys_ordered=contents.keys_ordered, include_other=True)
+    return _rebuild_one(groups, output, siblings[0].name)
 
 
-def _partners(file: Path) -> list[Path]:
-    """Files that are called as this one is, but for the role: in the same folder, or in a folder that is called so beside this one's."""
-    own, rest = parse_role(file.stem)
+def _list_siblings(file: Path) -> list[Path]:
+    """Files named like this one except for the role: in the same folder, or in the sibling folder of discriminators."""
+    role, rest = parse_role(file.stem)
     folders = [file.parent]
-    if parse_role(file.parent.name)[0] == "generator":
-        apart = parse_role(file.parent.name)[1]
+    folder_role, folder_rest = parse_role(file.parent.name)
+    if folder_role == "generator":
         folders = [
             entry
             for entry in file.absolute().parent.parent.iterdir()
-            if entry.is_dir() and parse_role(entry.name) == ("discriminator", apart)
+            if entry.is_dir() and parse_role(entry.name) == ("discriminator", folder_rest)
         ]
-    elif own not in ("generator", "average"):
+    elif role not in ("generator", "average"):
         return []
     files = (
         entry for folder in folders for entry in folder.iterdir() if entry.suffix in WEIGHT_SUFFIXES and entry.is_file()
@@ -124,91 +126,92 @@ def _partners(file: Path) -> list[Path]:
     )
 
 
-def _one_of(groups: list[Weights], output: OutputSpec, beside: str) -> DiscriminatorCandidate | None:
+def _rebuild_one(groups: list[Weights], output: OutputSpec, file_name: str) -> DiscriminatorCandidate | None:
     groups = [group for group in groups if "encoder" not in group.path.lower()]
     if not groups:
         return None
-    where = clean_text(" of ".join(part for part in (groups[0].path, beside) if part)) or "the file"
+    location = clean_text(" of ".join(part for part in (groups[0].path, file_name) if part)) or "the file"
     if len(groups) > 1:
         names = clean_text(", ".join(group.path for group in groups[:4]))
-        return DiscriminatorCandidate(
-            where,
-            reason=f"there are {len(groups)} discriminators ({names}), and the file does not say which one judged this generator",
+        reason = (
+            f"the file has {len(groups)} discriminators ({names}) and does not say which one trained this generator"
         )
+        return DiscriminatorCandidate(location, reason=reason)
     try:
-        judge = rebuild_discriminator(cast_to_float32(groups[0], share_memory=True), output)
-    except ArchitectureMismatch as wrong:
-        return DiscriminatorCandidate(where, reason=clean_text(str(wrong)) or "it is no plain chain of layers")
-    said = Assumption("D: loss", "cross-entropy of logits, as in the first GANs", "default")
-    return DiscriminatorCandidate(where, judge, "bce", (*judge.assumptions, said))
+        spec = rebuild_discriminator(cast_to_float32(groups[0], share_memory=True), output)
+    except ArchitectureMismatch as mismatch:
+        return DiscriminatorCandidate(location, reason=clean_text(str(mismatch)) or "its layers are not sequential")
+    loss = Assumption("discriminator.loss", "bce", "default", note="cross-entropy of logits, as in the original GAN")
+    return DiscriminatorCandidate(location, spec, "bce", (*spec.assumptions, loss))
+
+
+# what the weights leave open
 
 
 def build_discriminator(candidate: DiscriminatorCandidate, real: Tensor, fake: Tensor) -> LoadedDiscriminator:
-    """The discriminator with the slope and eps that its batch norm's statistics, or else custom, choose. real, fake: (B, *shape).
+    """Build the discriminator with the activation and eps that BatchNorm statistics favor, else the defaults.
 
-    NotThis where its statistics disagree with every reading, as those of a network do that was read wrongly.
+    real, fake: (B, *shape). ArchitectureMismatch if the statistics contradict every choice: the rebuild is wrong.
     """
-    judge = candidate.spec
-    assert judge is not None
-    pairs = [
-        (slope, eps)
-        for eps in (judge.eps_candidates if judge.has_batchnorm else judge.eps_candidates[:1])
-        for slope in judge.activation_candidates
-    ]
-    slope, eps = pairs[0]
-    mismatch, shown = None, (False, False)
-    if judge.has_batchnorm:
-        (slope, eps), mismatch, shown = _likeliest(judge, pairs, real, fake)
-        if not mismatch < MAX_MISMATCH:
+    spec = candidate.spec
+    assert spec is not None
+    eps_candidates = spec.eps_candidates if spec.has_batchnorm else spec.eps_candidates[:1]
+    pairs = [(activation, eps) for eps in eps_candidates for activation in spec.activation_candidates]
+    activation, eps = pairs[0]
+    mismatch, settled = None, (False, False)
+    if spec.has_batchnorm:
+        (activation, eps), mismatch, settled = _choose_settings(spec, pairs, real, fake)
+        if not mismatch < BAD_MISMATCH:
             raise ArchitectureMismatch(
-                f"rebuilt, it disagrees with its own batch-norm statistics ({mismatch:.2g}; a right reading stays below {MAX_MISMATCH:g})"
+                f"rebuilt, it disagrees with its own BatchNorm statistics (mismatch {mismatch:.2g}; a correct rebuild "
+                f"stays below {BAD_MISMATCH:g})"
             )
     return LoadedDiscriminator(
-        build_sequential_discriminator(judge, slope, eps),
-        (*candidate.assumptions, *_said(judge, (slope, eps), shown)),
+        build_sequential_discriminator(spec, activation, eps),
+        (*candidate.assumptions, *_describe_choices(spec, activation, eps, settled)),
         mismatch,
     )
 
 
-def _likeliest(
-    judge: DiscriminatorSpec, pairs: list[tuple[str, float]], real: Tensor, fake: Tensor
+def _choose_settings(
+    spec: DiscriminatorSpec, pairs: list[tuple[str, float]], real: Tensor, fake: Tensor
 ) -> tuple[tuple[str, float], float, tuple[bool, bool]]:
-    """The slope and eps whose statistics fit best, with dropout as it may have been where without it none fits; and which of both they show.
+    """The best-fitting (activation, eps), its mismatch, and which of the two the statistics settle.
 
-    What they do not show, being about as good for another value, is the customary one.
+    If nothing fits well, training-time dropout is tried too. A setting that is not settled keeps its default.
     """
-    table = {
-        (pair, 0.0): discriminator_mismatch(build_sequential_discriminator(judge, *pair), real, fake) for pair in pairs
-    }
-    if judge.has_dropout and not min(table.values()) < GOOD_MISMATCH:
-        table |= {
-            (pair, share): discriminator_mismatch(build_sequential_discriminator(judge, *pair, share), real, fake)
-            for pair in pairs
-            for share in DROPOUT_CANDIDATES
-        }
-    best = {pair: min(value for (other, _), value in table.items() if other == pair) for pair in pairs}
-    eps, eps_shown = _ranked(
-        {size: min(value for (_, other), value in best.items() if other == size) for _, size in pairs}
-    )
-    slope, slope_shown = _ranked({name: best[name, eps] for name, other in pairs if other == eps})
-    return (slope, eps), best[slope, eps], (slope_shown, eps_shown)
+
+    def measure(pair: tuple[str, float], dropout: float = 0.0) -> float:
+        return discriminator_mismatch(build_sequential_discriminator(spec, *pair, dropout), real, fake)
+
+    scores = {(pair, 0.0): measure(pair) for pair in pairs}
+    if spec.has_dropout and not min(scores.values()) < GOOD_MISMATCH:
+        scores |= {(pair, dropout): measure(pair, dropout) for pair in pairs for dropout in DROPOUT_CANDIDATES}
+    best = {pair: min(score for (other, _), score in scores.items() if other == pair) for pair in pairs}
+    by_eps = {eps: min(score for (_, other), score in best.items() if other == eps) for _, eps in pairs}
+    eps, eps_settled = _choose_value(by_eps)
+    activation, activation_settled = _choose_value({name: best[name, eps] for name, other in pairs if other == eps})
+    return (activation, eps), best[activation, eps], (activation_settled, eps_settled)
 
 
-def _ranked(scores: dict[Choice, float]) -> tuple[Choice, bool]:
-    """The best choice, and whether it is clearly so; else the first one, the customary."""
-    customary, custom = next(iter(scores.items()))
+def _choose_value(scores: dict[Value, float]) -> tuple[Value, bool]:
+    """The value with the smallest mismatch, and whether it clearly fits best; else the default, which comes first."""
+    default, default_score = next(iter(scores.items()))
     ranked = sorted(scores.items(), key=lambda row: row[1])
-    best, least = ranked[0]
-    clear = len(ranked) > 1 and ranked[1][1] >= MARGIN_RATIO * least
-    return (best, clear) if clear or custom >= MARGIN_RATIO * least else (customary, False)
+    best, best_score = ranked[0]
+    settled = len(ranked) > 1 and ranked[1][1] >= DECISIVE_RATIO * best_score
+    if settled or default_score >= DECISIVE_RATIO * best_score:
+        return best, settled
+    return default, False
 
 
-def _said(judge: DiscriminatorSpec, chosen: tuple[str, float], shown: tuple[bool, bool]) -> tuple[Assumption, ...]:
-    slope, eps = ("batch-norm" if seen else "default" for seen in shown)
-    found = [Assumption("D: hidden activation", chosen[0], slope)] if len(judge.activation_candidates) > 1 else []
-    found += (
-        [Assumption("D: batch-norm eps", f"{chosen[1]:g}", eps)]
-        if judge.has_batchnorm and len(judge.eps_candidates) > 1
-        else []
-    )
-    return tuple(found)
+def _describe_choices(
+    spec: DiscriminatorSpec, activation: str, eps: float, settled: tuple[bool, bool]
+) -> tuple[Assumption, ...]:
+    activation_source, eps_source = ("batch-norm" if known else "default" for known in settled)
+    assumptions = []
+    if len(spec.activation_candidates) > 1:
+        assumptions.append(Assumption("discriminator.activation", activation, activation_source))
+    if spec.has_batchnorm and len(spec.eps_candidates) > 1:
+        assumptions.append(Assumption("discriminator.bn_eps", eps, eps_source))
+    return tuple(assumptions)

@@ -1,7 +1,7 @@
-"""What is this file? By its bytes, never by its extension. Torch-free.
+"""Detects a file's type by its bytes, never by its suffix. Torch-free.
 
-`sniff(path)` names the kind; `refusal(container)` is the error for kinds that no reader takes, with what to do instead.
-Nothing is unpickled, imported or decompressed here.
+`detect_file_type(path)` gives the kind; `unsupported_file_error(file_info)` is the error for kinds that no reader
+takes, with what to do instead. Nothing is unpickled, imported or decompressed here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gandiag.errors import LoadError
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-# Protocols 0 and 1 announce nothing: a global, or a mark with what may follow it, or an empty container that is memoised
+# Protocols 0 and 1 have no header: they start with a global, a mark and what may follow, or a memoized empty container.
 _OLD_PICKLE = re.compile(
     rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL
 )
@@ -25,7 +25,7 @@ EXECUTABLE_KINDS = {
     "pt2": "a torch.export program (.pt2)",
     "torch-package": "a torch.package archive",
 }
-_DIRECTORY = 8 * 2**20  # bytes of a zip's list of contents: a hundred thousand tensors
+_MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip's central directory: enough for a hundred thousand tensors
 _MAGIC = {
     b"\x89HDF": "hdf5",
     b"\x1f\x8b": "gzip",
@@ -34,24 +34,24 @@ _MAGIC = {
     b"\xff\xd8\xff": "image",
     b"GIF8": "image",
 }
-# kind -> (what the file is, what to do); {name}, {size} and {detail} are filled in
+# kind -> (what the file is, what to do), as format strings of name, size, detail and folder
 UNSUPPORTED_KINDS = {
     "lfs": (
         "is a Git LFS pointer ({size} bytes), not weights: the real file{detail} was never downloaded",
         'run "git lfs pull", then try again',
     ),
     "html": (
-        "is a web page, not weights: the download failed or needs a login",
-        "fetch the file again, and look at its first line before auditing it",
+        "is a web page, not weights: the download failed or requires a login",
+        "download the file again, and check its first line before auditing it",
     ),
     "json": (
-        "is a JSON text, not weights{detail}",
-        "fetch the file again; a server's error message may have been saved in its place",
+        "is JSON text, not weights{detail}",
+        "download the file again; a server's error message may have been saved in its place",
     ),
     "text": ("is a text file, not weights", "pass the checkpoint itself (.pt, .pth, .safetensors)"),
     "empty": ("is empty (0 bytes)", "copy or save it again"),
     "truncated": (
-        "ends early at {size} bytes{detail}: it was cut short, and nothing was loaded",
+        "ends early at {size} bytes{detail}: it was cut short; nothing was loaded",
         "copy it again and compare the sizes",
     ),
     "compressed": (
@@ -64,16 +64,16 @@ UNSUPPORTED_KINDS = {
         "audit the state dict instead: torch.save(model.state_dict(), ...)",
     ),
     "tar": (
-        "is a tar archive (torch before 0.1.10 wrote these, or somebody packed a folder)",
-        "unpack it, or load and save it again with a current torch",
+        "is a tar archive (written by torch before 0.1.10, or a packed folder)",
+        "unpack it, or load and save it again with a current version of torch",
     ),
     "gzip": ("is gzip-compressed", "decompress it first: gunzip -k {name}"),
     "hdf5": ("is an HDF5 file (Keras weights)", "export the generator to a PyTorch state dict"),
     "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
-    "image": ("is an image, not weights", "pass the checkpoint that made it"),
-    "zip": ("is a zip archive without weights in it{detail}", "unpack it and pass the checkpoint inside"),
+    "image": ("is an image, not weights", "pass the checkpoint that generated it"),
+    "zip": ("is a zip archive, not a checkpoint{detail}", "unpack it and pass the checkpoint inside"),
     "unknown": (
-        "is no checkpoint format that gandiag knows (it starts with the bytes {detail})",
+        "is not a checkpoint format that gandiag knows (it starts with the bytes {detail})",
         "pass a .pt, .pth or .safetensors file",
     ),
 }
@@ -81,7 +81,7 @@ UNSUPPORTED_KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file and what its bytes say it is. `detail` completes the message of a refusal."""
+    """A file and its type. `detail` completes the message if the file is refused."""
 
     path: Path
     kind: str
@@ -94,43 +94,41 @@ class FileInfo:
 
 
 def detect_file_type(path: str | Path) -> FileInfo:
-    """What the file is. LoadError if it is missing, a folder, or cannot be opened."""
+    """Detect a file's type. LoadError if it is missing, a folder, or cannot be opened."""
     file = Path(path)
     if file.is_dir():
-        what = "an empty folder" if next(file.iterdir(), None) is None else "a folder without a checkpoint in it"
-        raise LoadError(f"{path} is {what}", "pass a checkpoint, or the folder that holds it")
+        problem = "an empty folder" if next(file.iterdir(), None) is None else "a folder without a checkpoint in it"
+        raise LoadError(f"{path} is {problem}", "pass a checkpoint, or the folder that holds it")
+    if not file.exists():
+        raise LoadError(f"{path} does not exist", "check the path")
     if not file.is_file():
-        raise (
-            LoadError(f"{path} is no regular file", "pass a checkpoint")
-            if file.exists()
-            else LoadError(f"{path} does not exist", "check the path")
-        )
+        raise LoadError(f"{path} is not a regular file", "pass a checkpoint")
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
             head = stream.read(1024)
-    except OSError as problem:
-        raise LoadError(f"{path} cannot be read: {problem.strerror}", "check its permissions") from None
-    kind, detail = _kind(file, head, size)
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
+    kind, detail = _detect_kind(file, head, size)
     return FileInfo(file, kind, size, detail)
 
 
 def unsupported_file_error(file_info: FileInfo) -> LoadError:
     """The error for a file that no reader takes."""
-    what, hint = UNSUPPORTED_KINDS[file_info.kind]
+    description, hint = UNSUPPORTED_KINDS[file_info.kind]
     if file_info.kind == "json" and file_info.name in ("config.json", "model_index.json"):
-        what, hint = "describes a network, and holds no weights", "pass its folder: {folder}"
-    facts = {
+        description, hint = "describes a network and holds no weights", "pass its folder: {folder}"
+    fields = {
         "name": file_info.name,
         "size": file_info.size,
         "detail": file_info.detail,
         "folder": file_info.path.parent,
     }
-    return LoadError(f"{file_info.name} {what.format(**facts)}", hint.format(**facts))
+    return LoadError(f"{file_info.name} {description.format(**fields)}", hint.format(**fields))
 
 
 def trust_required_error(file_info: FileInfo, sha256: str) -> LoadError:
-    """The error for a program: loading it would run code from the file."""
+    """The error for a program, which cannot be loaded without running its code."""
     return LoadError(
         f"{file_info.name} is {EXECUTABLE_KINDS[file_info.kind]}: loading it runs code from the file",
         f"audit the state dict instead, or, if you made this file or trust its author: --trust{format_sha256(sha256)}",
@@ -138,21 +136,22 @@ def trust_required_error(file_info: FileInfo, sha256: str) -> LoadError:
 
 
 def format_sha256(sha256: str) -> str:
-    """ " (sha256 3f2a…)", or nothing where the file was not hashed."""
+    """ " (sha256 3f2a…)", or "" if the file was not hashed."""
     return f" (sha256 {sha256[:12]}…)" if sha256 else ""
 
 
-def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
+def _detect_kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
+    """(kind, detail)."""
     if size == 0:
         return "empty", ""
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
-        return _zip_kind(file, size)
+        return _detect_zip_kind(file, size)
     if head.startswith(b"version https://git-lfs"):
-        return "lfs", _lfs_size(head)
+        return "lfs", _parse_lfs_size(head)
     if head[:1] == b"\x80" and len(head) > 2 and head[1] <= 5:
         return ("torch-legacy" if head[2:].startswith(LEGACY_TORCH_MAGIC) else "pickle"), ""
     if _is_safetensors(head):
-        return _safetensors_kind(head, size)
+        return _check_safetensors(head, size)
     if _OLD_PICKLE.match(head):
         return "pickle", ""
     for magic, kind in _MAGIC.items():
@@ -160,15 +159,15 @@ def _kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
             return kind, ""
     if head[257:262] == b"ustar":
         return "tar", ""
-    return _text_kind(head)
+    return _detect_text_kind(head)
 
 
-def _text_kind(head: bytes) -> tuple[str, str]:
+def _detect_text_kind(head: bytes) -> tuple[str, str]:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"<"):
         return "html", ""
     if text[:1] in (b"{", b"["):
-        return "json", f' (it begins with "{_shown(text[:40])}")'
+        return "json", f' (it begins with "{_to_printable_ascii(text[:40])}")'
     if head[:1] == b"\x08" and _looks_like_onnx(head):
         return "onnx", ""
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
@@ -177,11 +176,11 @@ def _text_kind(head: bytes) -> tuple[str, str]:
 
 
 def _looks_like_onnx(head: bytes) -> bool:
-    # ModelProto: field 1 (ir_version, a small varint), then field 2 (producer name), 7 (graph) or 8 (opset), length-delimited.
+    # ModelProto: field 1 (ir_version, a small varint), then a length-delimited 2 (producer), 7 (graph) or 8 (opset).
     return len(head) > 3 and head[1] < 0x80 and head[2] in (0x12, 0x1A, 0x22, 0x3A, 0x42)
 
 
-def _lfs_size(head: bytes) -> str:
+def _parse_lfs_size(head: bytes) -> str:
     for line in head.splitlines():
         if line.startswith(b"size ") and line[5:].strip().isdigit():
             return f" of {int(line[5:])} bytes"
@@ -192,73 +191,75 @@ def _is_safetensors(head: bytes) -> bool:
     return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= 100_000_000
 
 
-def _safetensors_kind(head: bytes, size: int) -> tuple[str, str]:
+def _check_safetensors(head: bytes, size: int) -> tuple[str, str]:
     header = int.from_bytes(head[:8], "little")
-    return ("truncated", f", and its header alone is {header}") if 8 + header > size else ("safetensors", "")
+    return ("truncated", f" (its header alone is {header} bytes)") if 8 + header > size else ("safetensors", "")
 
 
-def _zip_kind(file: Path, size: int) -> tuple[str, str]:
-    if (listed := _directory(file, size)) > _DIRECTORY:
-        return "malformed", f"its list of contents alone has {listed} bytes"
+# zip archives
+
+
+def _detect_zip_kind(file: Path, size: int) -> tuple[str, str]:
+    if (directory := _directory_bytes(file, size)) > _MAX_DIRECTORY_BYTES:
+        return "malformed", f"its central directory alone has {directory} bytes"
     try:
         entries = list_zip_entries(file)
     except zipfile.BadZipFile:
         return "truncated", " (the zip directory at its end is missing or damaged)"
-    names = [entry.filename for entry in entries]
-    kind, detail = _archive_kind(names)
-    if kind not in ("torch-zip", "torchscript"):
-        return kind, detail
-    return _checked(entries, kind, size)
+    kind, detail = _archive_kind([entry.filename for entry in entries])
+    if kind in ("torch-zip", "torchscript"):
+        return _check_archive(entries, kind, size)
+    return kind, detail
 
 
 def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
-    """What a zip lists. BadZipFile where its directory is damaged, or so long that the list alone would fill the memory."""
-    if (listed := _directory(path, path.stat().st_size)) > _DIRECTORY:
-        raise zipfile.BadZipFile(f"its list of contents alone has {listed} bytes")
+    """Entries of a zip. BadZipFile if its directory is damaged, or so long that the list alone would exhaust memory."""
+    if (directory := _directory_bytes(path, path.stat().st_size)) > _MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile(f"its central directory alone has {directory} bytes")
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
-    except (
-        Exception
-    ) as broken:  # a damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
-        raise zipfile.BadZipFile(f"its list of contents is damaged ({type(broken).__name__})") from None
+    except Exception as error:
+        # A damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
+        raise zipfile.BadZipFile(f"its central directory is damaged ({type(error).__name__})") from None
 
 
-def _directory(file: Path, size: int) -> int:
-    """Bytes of the zip's list of contents, by the record at its end; 0 where there is none."""
+def _directory_bytes(file: Path, size: int) -> int:
+    """Size of the zip's central directory according to the record at its end; 0 without such a record."""
     with file.open("rb") as stream:
         stream.seek(max(0, size - 65_600))
         tail = stream.read()
-    wide, end = tail.rfind(b"PK\x06\x06"), tail.rfind(b"PK\x05\x06")
-    if wide >= 0:
-        return int.from_bytes(tail[wide + 40 : wide + 48], "little")
+    zip64, end = tail.rfind(b"PK\x06\x06"), tail.rfind(b"PK\x05\x06")
+    if zip64 >= 0:
+        return int.from_bytes(tail[zip64 + 40 : zip64 + 48], "little")
     return int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
 
 
 def _archive_kind(names: list[str]) -> tuple[str, str]:
-    last = {name.rsplit("/", 1)[-1] for name in names}
-    if "extern_modules" in last:
+    basenames = {name.rsplit("/", 1)[-1] for name in names}
+    if "extern_modules" in basenames:
         return "torch-package", ""
     if any("aotinductor/" in name for name in names):
         return "aotinductor", ""
-    if "archive_format" in last or "serialized_exported_program.json" in last:
+    if "archive_format" in basenames or "serialized_exported_program.json" in basenames:
         return "pt2", ""
-    if "constants.pkl" in last:
+    if "constants.pkl" in basenames:
         return "torchscript", ""
-    if "data.pkl" in last:
+    if "data.pkl" in basenames:
         return "torch-zip", ""
     if all(name.endswith(".npy") for name in names) and names:
         return "numpy", ""
-    inside = [name for name in names if Path(name).suffix in WEIGHT_SUFFIXES][:3]
-    return "zip", f" (but it holds {', '.join(map(_text, inside))})" if inside else ""
+    weights = [name for name in names if Path(name).suffix in WEIGHT_SUFFIXES][:3]
+    return "zip", f" (it holds {', '.join(map(_printable_name, weights))})" if weights else ""
 
 
-def _checked(entries: list[zipfile.ZipInfo], kind: str, size: int) -> tuple[str, str]:
-    """torch writes stored entries with plain, distinct names; their sizes cannot exceed the file's."""
-    squeezed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    if squeezed and kind == "torch-zip":
-        worst = max(squeezed, key=lambda entry: entry.file_size)
-        return "compressed", f"{_text(worst.filename)}: {worst.compress_size} bytes that claim {worst.file_size}"
+def _check_archive(entries: list[zipfile.ZipInfo], kind: str, size: int) -> tuple[str, str]:
+    """Check for what torch never writes: compressed entries, duplicate or absolute names, sizes beyond the file's."""
+    compressed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if compressed and kind == "torch-zip":
+        worst = max(compressed, key=lambda entry: entry.file_size)
+        name = _printable_name(worst.filename)
+        return "compressed", f"{name}: {worst.compress_size} bytes that claim {worst.file_size}"
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
         return "malformed", "two entries have the same name"
@@ -270,10 +271,10 @@ def _checked(entries: list[zipfile.ZipInfo], kind: str, size: int) -> tuple[str,
     return kind, ""
 
 
-def _text(name: str) -> str:
-    return _shown(name.encode("utf-8", "replace")[:60])
+def _printable_name(name: str) -> str:
+    return _to_printable_ascii(name.encode("utf-8", "replace")[:60])
 
 
-def _shown(raw: bytes) -> str:
-    """Bytes of the file as printable ASCII: they are an attacker's text."""
+def _to_printable_ascii(raw: bytes) -> str:
+    """Bytes of the file as text that is safe to show."""
     return "".join(chr(byte) if 32 <= byte < 127 and byte != 0x22 else "?" for byte in raw)

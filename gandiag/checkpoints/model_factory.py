@@ -1,4 +1,4 @@
-"""--model pkg.mod:factory: the user's own code builds the network, the file fills it, strictly."""
+"""--model pkg.mod:factory: the user's code builds the network, and the file's weights are loaded into it strictly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,24 +16,27 @@ from torch import Tensor, nn
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.errors import ConfigError, LoadError
 
-_SHOWN = 5
+_MAX_LISTED = 5
 
 
 def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
-    """Import `pkg.mod:factory` (or `file.py:factory`) and call it with the k=v arguments. The folder gandiag runs in counts."""
-    factory = _import(model)
+    """Import `pkg.mod:factory` (or `file.py:factory`) and call it with name=value arguments.
+
+    Searches the current folder too.
+    """
+    factory = _import_factory(model)
     arguments = parse_init_args(init_args)
     try:
         module = factory(**arguments)
-    except TypeError as wrong:
+    except TypeError as error:
         raise LoadError(
-            f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {wrong}",
-            "pass its arguments: --init k=v, one each",
+            f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {error}",
+            "pass its arguments as --init name=value, one option each",
         ) from None
-    except Exception as broken:
+    except Exception as error:
         raise LoadError(
-            f"{model} failed: {type(broken).__name__}: {broken}", "check the factory and its --init arguments"
-        ) from broken
+            f"{model} failed: {type(error).__name__}: {error}", "check the factory and its --init arguments"
+        ) from error
     if not isinstance(module, nn.Module):
         raise LoadError(
             f"{model} returned {type(module).__name__}, not a torch.nn.Module",
@@ -43,89 +47,95 @@ def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
 
 def parse_init_args(init_args: tuple[str, ...]) -> dict[str, Any]:
     """("nz=100", "act=relu") -> {"nz": 100, "act": "relu"}: Python literals, else text."""
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for entry in init_args:
         name, equals, text = entry.partition("=")
         if not equals or not name.strip().isidentifier():
             raise ConfigError(f"--init is {entry!r}", "write it as name=value: --init nz=100")
         try:
-            found[name.strip()] = ast.literal_eval(text.strip())
+            arguments[name.strip()] = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError):
-            found[name.strip()] = text.strip()
-    return found
+            arguments[name.strip()] = text.strip()
+    return arguments
 
 
 def load_weights(module: nn.Module, weights: Weights, name: str) -> None:
-    """Load the weights into the module, every key used and every shape equal. LoadError lists at most five of each fault."""
-    state = _aligned(weights.tensors, list(module.state_dict()))
-    own = module.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
-    wrong = [
-        f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+    """Load the weights into the module; every key must be used and every shape equal.
+
+    LoadError lists at most five of each.
+    """
+    expected = module.state_dict()
+    tensors = _restore_prefix(weights.tensors, list(expected))
+    missing = [key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in tensors if key not in expected]
+    mismatched = [
+        f"{key} is {tuple(tensors[key].shape)} in the file and {tuple(expected[key].shape)} in the model"
+        for key in expected
+        if key in tensors and tensors[key].shape != expected[key].shape
     ]
-    faults = [_list("missing", missing), _list("unexpected", unexpected), _list("wrong shape", wrong)]
-    if any(faults):
-        said = "; ".join(fault for fault in faults if fault)
+    problems = [
+        _count_and_list("missing", missing),
+        _count_and_list("unexpected", unexpected),
+        _count_and_list("wrong shape", mismatched),
+    ]
+    if any(problems):
         raise LoadError(
-            f"{name} does not fit the model: {said}", "check --model and --init, or choose other weights with --key"
+            f"{name} does not fit the model: {'; '.join(filter(None, problems))}",
+            "check --model and --init, or choose other weights with --key",
         )
-    module.load_state_dict(state, strict=False)
+    module.load_state_dict(tensors, strict=False)
 
 
-def _aligned(tensors: Mapping[str, Tensor], own: list[str]) -> dict[str, Tensor]:
-    """The file's names as the model has them: a leading part that was taken for a wrapper is put back."""
-    names = set(own)
-    if names & set(tensors) or not tensors:
+def _restore_prefix(tensors: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
+    """The file's tensors under the model's names: a prefix that was mistaken for a wrapper's is put back."""
+    if set(expected) & set(tensors) or not tensors:
         return dict(tensors)
     first = next(iter(tensors))
-    for candidate in own:
-        if candidate.endswith("." + first):
-            head = candidate.removesuffix(first)
-            return {head + key: tensor for key, tensor in tensors.items()}
+    for key in expected:
+        if key.endswith("." + first):
+            prefix = key.removesuffix(first)
+            return {prefix + name: tensor for name, tensor in tensors.items()}
     return dict(tensors)
 
 
-def _list(what: str, entries: list[str]) -> str:
+def _count_and_list(label: str, entries: list[str]) -> str:
     if not entries:
         return ""
-    more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
-    return f"{len(entries)} {what} ({', '.join(entries[:_SHOWN])}{more})"
+    more = f" and {len(entries) - _MAX_LISTED} more" if len(entries) > _MAX_LISTED else ""
+    return f"{len(entries)} {label} ({', '.join(entries[:_MAX_LISTED])}{more})"
 
 
-def _import(model: str) -> Any:
-    place, colon, attribute = model.rpartition(":")
-    if not colon or not place or not attribute:
+def _import_factory(model: str) -> Any:
+    location, _, attribute = model.rpartition(":")
+    if not location or not attribute:
         raise ConfigError(f"--model is {model!r}", "write it as pkg.mod:factory, or file.py:factory")
     try:
-        found: Any = _from_file(place) if place.endswith(".py") else _from_path(place)
+        target: Any = _import_file(location) if location.endswith(".py") else _import_module(location)
         for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, FileNotFoundError) as missing:
+            target = getattr(target, part)
+    except (ImportError, AttributeError, FileNotFoundError) as error:
         raise LoadError(
-            f"{model} cannot be imported: {missing}",
+            f"{model} cannot be imported: {error}",
             "check the spelling, and run gandiag where the module is importable",
         ) from None
-    return found
+    return target
 
 
-def _from_path(place: str) -> Any:
-    here = str(Path.cwd())
-    if here in sys.path:
-        return importlib.import_module(place)
-    sys.path.append(here)
+def _import_module(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder in sys.path:
+        return importlib.import_module(name)
+    sys.path.append(folder)
     try:
-        return importlib.import_module(place)
+        return importlib.import_module(name)
     finally:
-        sys.path.remove(here)
+        sys.path.remove(folder)
 
 
-def _from_file(place: str) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    if spec is None or spec.loader is None or not Path(place).is_file():
-        raise FileNotFoundError(f"there is no file {place}")
+def _import_file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Any nn.Module as a generator: what its latents, labels and outputs look like, found by flags, shapes and a dry run."""
+"""Infers how to call an arbitrary nn.Module as a generator, from flags, shapes and a trial run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.inference.output_activation import FLAT_IMAGE_SHAPES
+from gandiag.checkpoints.key_names import first_line
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec
+from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec, SampleKind
 
 ForwardFunction = Callable[[Tensor, Tensor | None], Tensor]
-_TRIAL = 3  # a batch that is no customary size, so that a matching first axis is no accident
-_NAMES = ("latent_dim", "nz", "z_dim", "dim_z", "noise_dim", "latent_size", "dim_latent", "n_latent", "zdim")
+_TRIAL_BATCH = 3  # an unusual batch size, so that an equal first axis is no coincidence
+_LATENT_ATTRIBUTES = (
+    "latent_dim",
+    "nz",
+    "z_dim",
+    "dim_z",
+    "noise_dim",
+    "latent_size",
+    "dim_latent",
+    "n_latent",
+    "zdim",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CallSignature:
-    """How to call a module. `condition` None means that it takes no label."""
+    """How to call a module. `condition` None: it takes no labels."""
 
     latent: LatentSpec
     output: OutputSpec
@@ -34,10 +45,10 @@ class CallSignature:
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy on the CPU, in eval mode, without gradients; the original is left alone.
+    """A copy on the CPU, in eval mode, without gradients; the original is unchanged.
 
-    Weights that are computed on the fly (old spectral and weight norm) are no leaves and refuse to be copied: they are
-    handed to the copy detached.
+    Weights computed on the fly (old spectral and weight norm) are not leaves and cannot be copied; the copy gets them
+    detached.
     """
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -45,55 +56,58 @@ def frozen_copy(module: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        twin = copy.deepcopy(module, memo)
-    except Exception as broken:
+        copied = copy.deepcopy(module, memo)
+    except Exception as error:
         raise LoadError(
-            f"{type(module).__name__} cannot be copied: {broken}",
+            f"{type(module).__name__} cannot be copied: {error}",
             "pass a module without open files, hooks or streams in it",
-        ) from broken
-    return twin.to("cpu").eval().requires_grad_(False)
+        ) from error
+    return copied.to("cpu").eval().requires_grad_(False)
 
 
 def infer_call_signature(module: nn.Module, config: AuditConfig) -> CallSignature:
-    """Find a way to call the module: (B, dim) or (B, dim, 1, 1), with the label as an index, one-hot, or joined to z.
+    """Find a call that works: z as (B, dim) or (B, dim, 1, 1), labels as an index, one-hot, or concatenated to z.
 
-    LoadError with the module's own complaint if none works, or if the latent size cannot be told.
+    LoadError with the module's own error message if none works, or if the latent size cannot be inferred.
     """
-    dims = _dims(module, config)
-    complaint = ""
-    for dim, source in dims:
+    error = ""
+    for dim, source, origin in _latent_sizes(module, config):
         for shape in ((dim,), (dim, 1, 1)):
-            for condition in _conditions(module, config):
+            for condition in _label_encodings(module, config):
                 latent = LatentSpec(dim, config.prior or "normal", shape)  # type: ignore[arg-type]
-                made, why = try_call(module, latent, config.classes, condition)
-                if made is not None:
-                    return _adapted(made, (latent, source), condition, (module, config))
-                complaint = complaint or why
-    raise _uncallable(module, config, complaint)
+                samples, problem = try_call(module, latent, config.classes, condition)
+                if samples is not None:
+                    size = Assumption("latent_dim", dim, source, origin, note=f"passed as {format_batch_shape(shape)}")
+                    return _signature(samples, latent, condition, size, module, config)
+                error = error or problem
+    raise _call_error(module, config, error)
+
+
+def format_batch_shape(shape: tuple[int, ...]) -> str:
+    """(12, 1, 1) -> "(B, 12, 1, 1)"."""
+    return f"(B, {', '.join(map(str, shape))})"
 
 
 def try_call(
     module: nn.Module, latent: LatentSpec, classes: int | None, condition: LabelEncoding | None
 ) -> tuple[Tensor | None, str]:
-    """The module's output for a few latents, or None and its complaint. The global random state is left as it was."""
+    """The module's output for a few latents, or None and the error message. The global random state is preserved."""
     rng = torch.Generator().manual_seed(3)
-    z = torch.randn(_TRIAL, *latent.shape, generator=rng)
-    labels = torch.arange(_TRIAL) % classes if classes and condition else None
+    z = torch.randn(_TRIAL_BATCH, *latent.shape, generator=rng)
+    labels = torch.arange(_TRIAL_BATCH) % classes if classes and condition else None
     try:
         with isolated_no_grad():
-            made = extract_samples(call_generator(module, z, labels, (condition, classes)))
-    except Exception as wrong:
-        return None, str(wrong).strip().splitlines()[0][:200] if str(wrong).strip() else type(wrong).__name__
-    return (
-        (made, "")
-        if made.ndim >= 2 and len(made) == _TRIAL
-        else (None, f"it returned a tensor of shape {tuple(made.shape)} for {_TRIAL} latents")
-    )
+            samples = extract_samples(call_generator(module, z, labels, (condition, classes)))
+    except Exception as error:
+        return None, first_line(error, 200)
+    if samples.ndim < 2 or len(samples) != _TRIAL_BATCH:
+        return None, f"it returned a tensor of shape {tuple(samples.shape)} for {_TRIAL_BATCH} latents"
+    return samples, ""
 
 
 @contextlib.contextmanager
 def isolated_no_grad() -> Iterator[None]:
-    """No gradients, and the global random state put back: networks may draw noise of their own."""
+    """Disable gradients and restore the global random state afterwards: networks may draw noise of their own."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.random.manual_seed(0)
         yield
@@ -107,7 +121,7 @@ def call_generator(
     *,
     labels_first: bool = False,
 ) -> Any:
-    """The module's raw output. `how`: (condition, classes)."""
+    """The module's raw output. `conditioning`: (condition, classes)."""
     condition, classes = conditioning
     if labels is None or condition is None:
         return module(z)
@@ -121,81 +135,82 @@ def call_generator(
 
 
 def extract_samples(output: Any) -> Tensor:
-    """The samples among a module's outputs: the largest floating-point tensor, first found wins. LoadError if there is none."""
-    found = [entry for entry in _tensors(output) if entry.is_floating_point()]
-    if not found:
+    """The samples in a module's output: its largest floating-point tensor, the first if tied. LoadError without one."""
+    tensors = [tensor for tensor in _iter_output_tensors(output) if tensor.is_floating_point()]
+    if not tensors:
         raise LoadError(
             f"the network returned {type(output).__name__} without a tensor in it",
             "wrap it in a module that returns the samples",
         )
-    return max(found, key=lambda entry: entry.numel())
+    return max(tensors, key=lambda tensor: tensor.numel())
 
 
-def _tensors(made: Any) -> Iterator[Tensor]:
-    if isinstance(made, Tensor):
-        yield made
-    elif isinstance(made, (list, tuple)):
-        for entry in made:
-            yield from _tensors(entry)
-    elif isinstance(made, dict) or hasattr(made, "values"):
-        for entry in made.values():
-            yield from _tensors(entry)
+def _iter_output_tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (list, tuple)):
+        for entry in output:
+            yield from _iter_output_tensors(entry)
+    elif isinstance(output, dict) or hasattr(output, "values"):
+        for entry in output.values():
+            yield from _iter_output_tensors(entry)
 
 
-def _dims(module: nn.Module, config: AuditConfig) -> list[tuple[int, str]]:
+# what to try
+
+
+def _latent_sizes(module: nn.Module, config: AuditConfig) -> list[tuple[int, str, str]]:
+    """Possible latent sizes with source and origin, likeliest first."""
     if config.latent_dim is not None:
-        return [(config.latent_dim, "flag")]
-    found = [
-        (value, f"attribute {name}")
-        for name in _NAMES
-        if isinstance(value := getattr(module, name, None), int) and value > 0
-    ]
-    width = _first_width(module)
+        return [(config.latent_dim, "flag", "")]
+    attributes = ((name, getattr(module, name, None)) for name in _LATENT_ATTRIBUTES)
+    sizes = [(value, "attribute", name) for name, value in attributes if isinstance(value, int) and value > 0]
+    width = _first_layer_width(module)
     if width:
-        less = [(width - config.classes, "shapes")] if config.classes and width > config.classes else []
-        found += less + [(width, "shapes")] if config.condition == "concat" else [(width, "shapes")] + less
-    found += _embedded(module, width)
-    if not found:
+        whole = [(width, "shapes", "")]
+        without_labels = []
+        if config.classes and width > config.classes:
+            without_labels = [(width - config.classes, "shapes", "")]
+        sizes += without_labels + whole if config.condition == "concat" else whole + without_labels
+        embeddings = [part.embedding_dim for part in module.modules() if isinstance(part, nn.Embedding)]
+        sizes += [(width - size, "shapes", "") for size in embeddings if width > size]
+    if not sizes:
         raise LoadError(
-            f"the latent size of {type(module).__name__} cannot be told from its weights", "give it: --latent-dim N"
+            f"the latent size of {type(module).__name__} cannot be inferred from its weights", "give it: --latent-dim N"
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sizes))
 
 
-def _first_width(module: nn.Module) -> int | None:
+def _first_layer_width(module: nn.Module) -> int | None:
+    """Input features of the first linear or transposed-convolution layer, else of the first matrix or kernel."""
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.ConvTranspose2d)):
             return int(part.in_features if isinstance(part, nn.Linear) else part.in_channels)
     first = next((entry for entry in module.parameters() if entry.ndim in (2, 4)), None)
-    return None if first is None else int(first.shape[1] if first.ndim == 2 else first.shape[0])
+    if first is None:
+        return None
+    return int(first.shape[1] if first.ndim == 2 else first.shape[0])
 
 
-def _embedded(module: nn.Module, width: int | None) -> list[tuple[int, str]]:
-    sizes = [part.embedding_dim for part in module.modules() if isinstance(part, nn.Embedding)]
-    return [(width - size, "shapes") for size in sizes if width and width > size]
-
-
-def _conditions(module: nn.Module, config: AuditConfig) -> list[LabelEncoding | None]:
+def _label_encodings(module: nn.Module, config: AuditConfig) -> list[LabelEncoding | None]:
     if config.condition is not None:
         return [config.condition]  # type: ignore[list-item]
     return [None] if config.classes is None else ["index", "onehot", "concat"]
 
 
-def _uncallable(module: nn.Module, config: AuditConfig, complaint: str) -> LoadError:
+def _call_error(module: nn.Module, config: AuditConfig, error: str) -> LoadError:
     name = type(module).__name__
     classes = next((part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)), None)
-    if config.classes is None and (_arguments(module) > 1 or classes):
-        count = f" ({classes} of them, by its embedding)" if classes else ""
+    if config.classes is None and (_count_required_arguments(module) > 1 or classes):
+        count = f" ({classes} classes, by its embedding)" if classes else ""
         return LoadError(
-            f"{name} needs a class label{count}: {complaint}",
-            f"--classes {classes or 'N'} --condition index, or onehot, or concat",
+            f"{name} needs class labels{count}: {error}",
+            f"give --classes {classes or 'N'} --condition index, or onehot, or concat",
         )
-    return LoadError(
-        f"{name} cannot be called with latents: {complaint}", "check --latent-dim, --classes and --condition"
-    )
+    return LoadError(f"{name} cannot be called with latents: {error}", "check --latent-dim, --classes and --condition")
 
 
-def _arguments(module: nn.Module) -> int:
+def _count_required_arguments(module: nn.Module) -> int:
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
@@ -206,57 +221,58 @@ def _arguments(module: nn.Module) -> int:
     )
 
 
-def _adapted(
-    made: Tensor, latent: tuple[LatentSpec, str], condition: LabelEncoding | None, about: tuple[nn.Module, AuditConfig]
+# what came out
+
+
+def _signature(
+    samples: Tensor,
+    latent: LatentSpec,
+    condition: LabelEncoding | None,
+    size: Assumption,
+    module: nn.Module,
+    config: AuditConfig,
 ) -> CallSignature:
-    module, config = about
-    z, source = latent
-    output, said = _output(made, module, config)
-    assumed = [
-        Assumption("latent size (--latent-dim)", f"{z.dim}, passed as (B, {', '.join(map(str, z.shape))})", source),
-        Assumption("latent prior (--prior)", z.prior, "flag" if config.prior else "default"),
-        *said,
-    ]
-    if condition is not None:
-        given = "flag" if config.condition else "default"
-        assumed.append(
-            Assumption("how the class is passed (--condition)", f"{condition}, {config.classes} classes", given)
-        )
-    return CallSignature(z, output, config.classes if condition else None, condition, tuple(assumed))
+    output, output_assumptions = _describe_output(samples, module, config)
+    prior = Assumption("prior", latent.prior, "flag" if config.prior else "default")
+    assumptions = [size, prior, *output_assumptions]
+    if condition is None:
+        return CallSignature(latent, output, None, None, tuple(assumptions))
+    source = "flag" if config.condition else "default"
+    assumptions.append(Assumption("condition", condition, source, note=f"{config.classes} classes"))
+    return CallSignature(latent, output, config.classes, condition, tuple(assumptions))
 
 
-def _output(made: Tensor, module: nn.Module, config: AuditConfig) -> tuple[OutputSpec, list[Assumption]]:
-    shape, said = _shape(made, config)
-    kind = {3: "image", 2: "series"}.get(len(shape), "vector")
+def _describe_output(samples: Tensor, module: nn.Module, config: AuditConfig) -> tuple[OutputSpec, list[Assumption]]:
+    shape, assumptions = sample_shape(tuple(samples.shape[1:]), config)
+    kind = sample_kind(shape)
     if config.output_range is not None:
-        bounds, value, source = config.output_range, "declared", "flag"
-        return OutputSpec(kind, shape, (bounds[0], bounds[1])), [
-            *said,
-            Assumption("output range (--output-range)", f"[{bounds[0]:g}, {bounds[1]:g}]", source),
-        ]  # type: ignore[arg-type]
-    last = [part for part in module.modules() if not list(part.children())][-1:]
-    by_module = (
-        (-1.0, 1.0)
-        if last and isinstance(last[0], nn.Tanh)
-        else (0.0, 1.0)
-        if last and isinstance(last[0], nn.Sigmoid)
-        else None
-    )
+        low, high = config.output_range
+        return OutputSpec(kind, shape, (low, high)), [*assumptions, Assumption("output_range", (low, high), "flag")]
+    last = next(reversed([part for part in module.modules() if not list(part.children())]), None)
+    bounds = None
+    if isinstance(last, nn.Tanh):
+        bounds = (-1.0, 1.0)
+    elif isinstance(last, nn.Sigmoid):
+        bounds = (0.0, 1.0)
     if kind != "image":
-        return OutputSpec(kind, shape, by_module), said  # type: ignore[arg-type]
-    low, high = float(made.min()), float(made.max())
-    bounds, source = (
-        (by_module, "module") if by_module else ((0.0, 1.0) if low >= 0 and high <= 1 else (-1.0, 1.0), "default")
-    )
-    value = f"[{bounds[0]:g}, {bounds[1]:g}]; a few outputs span [{low:.3g}, {high:.3g}]"
-    return OutputSpec("image", shape, (bounds[0], bounds[1])), [
-        *said,
-        Assumption("output range (--output-range)", value, source),
-    ]
+        return OutputSpec(kind, shape, bounds), assumptions
+    low, high = float(samples.min()), float(samples.max())
+    source = "module" if bounds else "default"
+    if bounds is None:
+        bounds = (0.0, 1.0) if low >= 0 and high <= 1 else (-1.0, 1.0)
+    note = f"a few outputs span [{low:.3g}, {high:.3g}]"
+    return OutputSpec("image", shape, bounds), [*assumptions, Assumption("output_range", bounds, source, note=note)]
 
 
-def _shape(made: Tensor, config: AuditConfig) -> tuple[tuple[int, ...], list[Assumption]]:
-    shape = tuple(made.shape[1:])
+def sample_kind(shape: tuple[int, ...]) -> SampleKind:
+    """(C, H, W) is an image, (C, T) a series, anything else a vector."""
+    if len(shape) == 3:
+        return "image"
+    return "series" if len(shape) == 2 else "vector"
+
+
+def sample_shape(shape: tuple[int, ...], config: AuditConfig) -> tuple[tuple[int, ...], list[Assumption]]:
+    """The shape of one sample. Flat outputs become images under --image-size, or if their size is a common image's."""
     if len(shape) > 3:
         raise LoadError(
             f"the network returns samples of shape {shape}",
@@ -264,22 +280,16 @@ def _shape(made: Tensor, config: AuditConfig) -> tuple[tuple[int, ...], list[Ass
         )
     if len(shape) != 1:
         return shape, []
-    size = shape[0]
-    if config.image_size:
-        channels, rest = divmod(size, config.image_size**2)
+    n_values, size = shape[0], config.image_size
+    if size:
+        channels, rest = divmod(n_values, size**2)
         if rest or not channels:
             raise LoadError(
-                f"--image-size {config.image_size} contradicts the network: it returns {size} values",
+                f"--image-size {size} contradicts the network: it returns {n_values} values",
                 "remove --image-size",
             )
-        return (channels, config.image_size, config.image_size), []
-    flat = FLAT_IMAGE_SHAPES.get(size)
-    if flat is None:
+        return (channels, size, size), []
+    image_shape = FLAT_IMAGE_SHAPES.get(n_values)
+    if image_shape is None:
         return shape, []
-    return flat, [
-        Assumption(
-            "image shape (--image-size, --channels)",
-            f"{size} outputs are read as {flat[0]}x{flat[1]}x{flat[2]}",
-            "default",
-        )
-    ]
+    return image_shape, [Assumption("image_shape", image_shape, "default", note=f"read from {n_values} outputs")]

@@ -1,4 +1,4 @@
-"""Generator, discriminator or translator? By the shapes of the first and last weights."""
+"""Classifies a network as generator, discriminator or image-to-image by the shapes of its first and last weights."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from torch import Tensor
 
 from gandiag.errors import LoadError
 
-NetworkKind = Literal["generator", "discriminator", "translator", "unknown"]
-_COLOURS = (1, 3, 4)
+NetworkKind = Literal["generator", "discriminator", "image-to-image", "unknown"]
+_IMAGE_CHANNELS = (1, 3, 4)
 
 
 def infer_network_kind(tensors: Mapping[str, Tensor]) -> tuple[NetworkKind, str]:
-    """What the network appears to be, and the sentence that says why.
+    """The kind of network, and the reason as a sentence.
 
-    Conv2d kernels are (out, in, k, k), ConvTranspose2d (in, out, k, k), Linear (out, in). A network whose first kernel has
-    1, 3 or 4 inputs takes an image; one that ends in a single unit judges; one that does both ends in pictures translates.
+    Conv2d kernels are (out, in, k, k), ConvTranspose2d (in, out, k, k), Linear (out, in). A first kernel with 1, 3 or 4
+    inputs takes an image. A network that ends in a single unit is a discriminator; one that takes and returns images is
+    image-to-image.
     """
-    maps = [
+    weights = [
         entry
         for name, entry in tensors.items()
         if entry.ndim in (2, 4) and name.rsplit(".", 1)[-1].startswith("weight")
     ]
-    if not maps:
+    if not weights:
         return "unknown", "it has no linear or convolution weights"
-    first, last = maps[0], maps[-1]
-    takes_image = first.ndim == 4 and first.shape[1] in _COLOURS and first.shape[0] > 4
-    judges = last.shape[0] == 1 and (last.ndim == 2 or last.shape[1] > 4)
-    if takes_image and judges:
+    first, last = weights[0], weights[-1]
+    takes_image = first.ndim == 4 and first.shape[1] in _IMAGE_CHANNELS and first.shape[0] > 4
+    one_output = last.shape[0] == 1 and (last.ndim == 2 or last.shape[1] > 4)
+    if takes_image and one_output:
         return "discriminator", f"its first layer takes {first.shape[1]} channels and its last emits 1 value"
-    if takes_image and last.ndim == 4 and min(last.shape[:2]) in _COLOURS:
-        return "translator", f"it takes an image of {first.shape[1]} channels and emits one of {min(last.shape[:2])}"
-    if (
-        judges and first.ndim == 2 and last.ndim == 2 and first.shape[1] > 1
-    ):  # a convolution behind a linear layer paints, in one colour
+    if takes_image and last.ndim == 4 and min(last.shape[:2]) in _IMAGE_CHANNELS:
+        channels = min(last.shape[:2])
+        return "image-to-image", f"it takes an image of {first.shape[1]} channels and emits one of {channels}"
+    # A convolution after a linear layer generates a grayscale image instead.
+    if one_output and first.ndim == 2 and last.ndim == 2 and first.shape[1] > 1:
         return "discriminator", f"its first layer takes {first.shape[1]} values and its last emits 1"
     return ("generator", "") if first.ndim == 2 or first.shape[0] > 4 else ("unknown", "")
 
 
 def reject_non_generator(tensors: Mapping[str, Tensor], name: str, siblings: list[str]) -> None:
-    """LoadError if the weights are a discriminator's or an image translator's."""
-    looks, why = infer_network_kind(tensors)
-    if looks == "discriminator":
-        beside = (
-            f"generators in the same folder: {', '.join(siblings[:3])}"
-            if siblings
-            else "pass the generator's checkpoint, or choose with --key"
-        )
-        raise LoadError(f"{name} looks like a discriminator: {why}", beside)
-    if looks == "translator":
+    """LoadError if the weights are a discriminator's or an image-to-image network's."""
+    kind, reason = infer_network_kind(tensors)
+    if kind == "discriminator":
+        hint = "pass the generator's checkpoint, or choose with --key"
+        if siblings:
+            hint = f"generators in the same folder: {', '.join(siblings[:3])}"
+        raise LoadError(f"{name} looks like a discriminator: {reason}", hint)
+    if kind == "image-to-image":
         raise LoadError(
-            f"{name} looks like an image-to-image network: {why}", "gandiag audits generators that take a latent vector"
+            f"{name} looks like an image-to-image network: {reason}",
+            "gandiag audits generators that take a latent vector",
         )

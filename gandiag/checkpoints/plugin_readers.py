@@ -1,8 +1,10 @@
-"""Kinds of file that others add, by the entry point gandiag.readers. Torch-free.
+"""File formats added by plug-ins through the entry point `gandiag.readers`.
 
-A reader is an object with two methods, `takes(head, path)` and `read(path)`. It is asked only about files that gandiag itself
-would refuse, after every kind of its own; gandiag looks for the generator in what it returns as it does in any checkpoint.
-Prove it with gandiag.testing.check_reader.
+Torch-free, so that a refusal costs no import of torch.
+
+A reader is an object with two methods, `takes(head, path)` and `read(path)`. It is asked only about files that no
+built-in reader takes; the generator is then looked for in what it returns, as in any checkpoint.
+`gandiag.testing.check_reader` tests a reader.
 """
 
 from __future__ import annotations
@@ -14,31 +16,37 @@ from typing import Any, Protocol, runtime_checkable
 from gandiag.checkpoints.file_type import UNSUPPORTED_KINDS, FileInfo
 from gandiag.registry import Registry
 
-HEADER_BYTES = 1024  # bytes that a reader decides by
+HEADER_BYTES = 1024  # passed to Reader.takes
 PLUGIN_READERS = Registry("readers", {}, noun="reader")
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """A kind of file. Neither method may run code from the file."""
+    """Reader of one file format. Neither method may run code from the file."""
 
     def takes(self, head: bytes, path: Path) -> bool:
-        """Is it this kind? By its first 1,024 bytes; by the suffix only where bytes cannot say."""
+        """Whether the file has this format, by its first 1,024 bytes; by its suffix only if bytes cannot tell."""
         ...
 
     def read(self, path: Path) -> Mapping[str, Any]:
-        """Tensors on the CPU by name, or nested mappings of them, in the order of registration. LoadError for damaged files."""
+        """CPU tensors by name, or nested mappings of them, in registration order. LoadError for damaged files."""
         ...
 
 
 def find_plugin_reader(file_info: FileInfo) -> tuple[str, Reader] | None:
-    """The plug-in that takes a file which gandiag would refuse, with its name and package; None if there is none. Cost: one look at the plug-ins."""
-    if file_info.kind not in UNSUPPORTED_KINDS or file_info.size == 0 or not (others := list(PLUGIN_READERS)):
+    """Display name and reader of the plug-in that takes a file gandiag itself refuses; None without one.
+
+    Cost: one pass over the installed plug-ins.
+    """
+    if file_info.kind not in UNSUPPORTED_KINDS or file_info.size == 0:
+        return None
+    names = list(PLUGIN_READERS)
+    if not names:
         return None
     with file_info.path.open("rb") as stream:
         head = stream.read(HEADER_BYTES)
-    for name in others:
-        found = PLUGIN_READERS.get(name)
-        if isinstance(found, Reader) and found.takes(head, file_info.path):
-            return f"{name} (plug-in {PLUGIN_READERS.origin(name)})", found
+    for name in names:
+        reader = PLUGIN_READERS.get(name)
+        if isinstance(reader, Reader) and reader.takes(head, file_info.path):
+            return f"{name} (plug-in {PLUGIN_READERS.origin(name)})", reader
     return None

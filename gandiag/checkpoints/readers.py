@@ -1,7 +1,7 @@
-"""From a container to plain data: nested dicts of checked tensors. Nothing in the file runs without `trust`.
+"""Reads a file of any supported type into nested dicts of checked tensors. Nothing in the file runs without `trust`.
 
-`READERS` maps a container's kind to its reader; other kinds come from plug-ins (`added`).
-Pickles are read inertly (`inert.py`); `torch.load` runs only under `trust`.
+`READERS` maps a file type to its reader; other types come from plug-ins (`plugin_readers.py`). Pickles are parsed by
+`safe_pickle`; `torch.load` runs only under `trust`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from gandiag.checkpoints.file_type import (
     trust_required_error,
     unsupported_file_error,
 )
+from gandiag.checkpoints.key_names import clean_text, first_line
 from gandiag.checkpoints.plugin_readers import find_plugin_reader
 from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
 from gandiag.checkpoints.safe_pickle.tensors import build_tensor_tree
@@ -30,6 +32,10 @@ from gandiag.checkpoints.tensor_checks import check_tensors, iter_tensors
 from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
 from gandiag.registry import Registry
+
+if TYPE_CHECKING:
+    from gandiag.checkpoints.architectures.base import RebuiltGenerator
+    from gandiag.config import AuditConfig
 
 READERS = Registry(
     "readers",
@@ -43,45 +49,64 @@ READERS = Registry(
         "onnx": "gandiag.checkpoints.onnx.program:read_onnx",
     },
 )
+_NO_SIZE_LIMIT = 1 << 62  # plug-in formats may compress their tensors
 
 
 @dataclass(frozen=True, slots=True)
 class FileContents:
-    """What a file held. `tree`: nested containers of tensors and numbers, or (trusted) a module. `notes`: for the reader."""
+    """Contents of a file.
+
+    `tree`: nested containers of tensors and numbers, a `GeneratorProgram`, or (trusted) a module.
+
+    `notes`: what the user should know. `keys_ordered`: keys are in registration order.
+    """
 
     tree: Any
     loader: str
     sha256: str
     notes: tuple[str, ...] = ()
-    keys_ordered: bool = True  # keys in the order of registration
+    keys_ordered: bool = True
+
+
+@runtime_checkable
+class GeneratorProgram(Protocol):
+    """A generator whose whole computation is in the file, without code: an ONNX graph, a diffusers pipeline."""
+
+    n_parameters: int
+
+    def build_generator(self, config: AuditConfig, name: str, *, inspect_only: bool) -> RebuiltGenerator:
+        """The generator under these settings. `inspect_only`: it will not be sampled, so nothing runs needlessly.
+
+        LoadError if the program is not a generator.
+        """
+        ...
 
 
 def read_checkpoint(path: str, *, trust: bool = False, compute_hash: bool = True) -> FileContents:
-    """Read a file by what its bytes say. LoadError if that needs code to run and `trust` is not given.
+    """Read a file by the type its bytes show. LoadError if that would run code and `trust` is not given.
 
-    Tensors are views of the file until they are copied. `hashed`: name the file by its sha256, which reads all of it.
+    Tensors are views of the file until copied. `compute_hash`: identify the file by its sha256, which reads all of it.
     """
-    container = detect_file_type(path)
-    sha256 = file_sha256(container) if compute_hash else ""
-    if container.kind in EXECUTABLE_KINDS and not trust:
-        raise trust_required_error(container, sha256)
-    if (added := find_plugin_reader(container)) is not None:
-        content = FileContents(added[1].read(container.path), added[0], sha256)
-        check_tensors(content.tree, 1 << 62)  # how it packs them is its own affair
-        return content
-    if container.kind not in READERS:
-        raise (
-            unsupported_file_error(container)
-            if container.kind not in EXECUTABLE_KINDS
-            else LoadError(
-                f"{container.name} is {EXECUTABLE_KINDS[container.kind]}, which gandiag does not load",
-                "audit its state dict instead",
-            )
+    file_info = detect_file_type(path)
+    sha256 = file_sha256(file_info) if compute_hash else ""
+    if file_info.kind in EXECUTABLE_KINDS and not trust:
+        raise trust_required_error(file_info, sha256)
+    if (plugin := find_plugin_reader(file_info)) is not None:
+        name, plugin_reader = plugin
+        contents = FileContents(plugin_reader.read(file_info.path), name, sha256)
+        check_tensors(contents.tree, _NO_SIZE_LIMIT)
+        return contents
+    if file_info.kind not in READERS:
+        if file_info.kind not in EXECUTABLE_KINDS:
+            raise unsupported_file_error(file_info)
+        raise LoadError(
+            f"{file_info.name} is {EXECUTABLE_KINDS[file_info.kind]}, which gandiag does not load",
+            "audit its state dict instead",
         )
-    reader: Callable[..., FileContents] = READERS.get(container.kind)
-    content = reader(container, trust=trust, sha256=sha256)
-    check_tensors(content.tree, container.size)
-    return content
+    reader: Callable[..., FileContents] = READERS.get(file_info.kind)
+    contents = reader(file_info, trust=trust, sha256=sha256)
+    check_tensors(contents.tree, file_info.size)
+    return contents
 
 
 def file_sha256(file_info: FileInfo) -> str:
@@ -91,102 +116,97 @@ def file_sha256(file_info: FileInfo) -> str:
 
 
 def read_pickled(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
-    """torch.save files and plain pickles, by the inert reader; with `trust`, files that need code are unpickled."""
-    found = parse_pickle(file_info)
-    if trust and found.unsafe_globals:
-        return FileContents(
-            _unpickle(file_info),
-            f"{file_info.kind} (trusted)",
-            sha256,
-            (f"code from the file ran, by --trust: {_few(found.unsafe_globals)}",),
-        )
-    tree = build_tensor_tree(found)
-    code = (*found.unsafe_globals, *found.notes)
+    """torch.save files and plain pickles, parsed without executing them; with `trust`, unpickled if they need code."""
+    contents = parse_pickle(file_info)
+    if trust and contents.unsafe_globals:
+        note = f"code from the file ran, by --trust: {_join_names(contents.unsafe_globals)}"
+        return FileContents(_unpickle(file_info), f"{file_info.kind} (trusted)", sha256, (note,))
+    tree = build_tensor_tree(contents)
+    code = (*contents.unsafe_globals, *contents.notes)
     if not code:
         return FileContents(tree, file_info.kind, sha256)
     if not any(tensor.ndim >= 2 for _, tensor in iter_tensors(tree)):
-        raise unsafe_pickle_error(file_info, found, sha256)
-    return FileContents(tree, file_info.kind, sha256, (f"the file contains code that was not run: {_few(code)}",))
+        raise unsafe_pickle_error(file_info, contents, sha256)
+    note = f"the file contains code that was not run: {_join_names(code)}"
+    return FileContents(tree, file_info.kind, sha256, (note,))
 
 
 def unsafe_pickle_error(file_info: FileInfo, contents: PickleContents, sha256: str) -> LoadError:
-    """The refusal of a file that holds no weights beside its code, with every way around."""
+    """The error for a pickle without readable weights, with every alternative to running its code."""
     if any(name.startswith("dnnlib.tflib.") for name in contents.unsafe_globals):
-        what = f"{file_info.name} is a TensorFlow StyleGAN file, whose networks only its own code can build"
         return LoadError(
-            what, "convert it with legacy.py of NVlabs/stylegan2-ada-pytorch, or audit a folder of its samples"
+            f"{file_info.name} is a TensorFlow StyleGAN file, whose networks only its own code can build",
+            "convert it with legacy.py of NVlabs/stylegan2-ada-pytorch, or audit a folder of its samples",
         )
     return LoadError(
-        f"{file_info.name} needs {_few(contents.unsafe_globals)} to be unpickled, which would run code; refused",
-        "save the weights alone, torch.save(model.state_dict(), ...), and give --model pkg.mod:factory where they cannot be rebuilt; "
-        f"export the generator; or, if you made this file or trust its author: --trust{format_sha256(sha256)}",
+        f"{file_info.name} needs {_join_names(contents.unsafe_globals)} to be unpickled, which would run code; refused",
+        "save the weights alone with torch.save(model.state_dict(), ...), and give --model pkg.mod:factory if they "
+        "cannot be rebuilt; export the generator; or, if you made this file or trust its author: "
+        f"--trust{format_sha256(sha256)}",
     )
 
 
-def _unpickle(container: FileInfo) -> Any:
+def _unpickle(file_info: FileInfo) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pickled modules warn about changed sources; the user has vouched for the file
+        warnings.simplefilter("ignore")  # torch warns about changed sources; the user has vouched for the file
         try:
-            return torch.load(container.path, map_location="cpu", weights_only=False)
-        except (ImportError, AttributeError) as missing:
-            what = f"{container.name} needs code that is not importable here: {_first_line(missing)}"
-            raise LoadError(what, "run gandiag where that code is on PYTHONPATH") from None
-        except Exception as broken:
+            return torch.load(file_info.path, map_location="cpu", weights_only=False)
+        except (ImportError, AttributeError) as error:
             raise LoadError(
-                f"{container.name} cannot be unpickled: {_first_line(broken)}", "check that it loads with torch.load"
+                f"{file_info.name} needs code that is not importable here: {first_line(error)}",
+                "run gandiag where that code is on PYTHONPATH",
+            ) from None
+        except Exception as error:
+            raise LoadError(
+                f"{file_info.name} cannot be unpickled: {first_line(error)}", "check that it loads with torch.load"
             ) from None
 
 
 def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
-    """safetensors, whatever the file is called. The format sorts its keys."""
+    """safetensors, whatever the file's suffix. The format sorts its keys."""
     from safetensors.torch import load_file
 
     try:
         tree = load_file(file_info.path, device="cpu")
-    except Exception as broken:
-        # SafetensorError, and ValueError or KeyError for headers that are JSON but no table of tensors.
+    except Exception as error:
+        # SafetensorError, and ValueError or KeyError if the header is JSON but not a table of tensors.
         raise LoadError(
-            f"{file_info.name} is a damaged safetensors file: {_first_line(broken)}",
+            f"{file_info.name} is a damaged safetensors file: {first_line(error)}",
             "copy it again and compare the sizes",
         ) from None
     return FileContents(tree, "safetensors", sha256, keys_ordered=False)
 
 
 def read_torchscript(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
-    """A TorchScript program; only ever reached with `trust`."""
-    return _program(file_info, sha256, trust, lambda: torch.jit.load(file_info.path, map_location="cpu"))  # type: ignore[no-untyped-call]
+    """A TorchScript program; requires `trust`."""
+    load = partial(torch.jit.load, file_info.path, map_location="cpu")
+    return _load_program(file_info, sha256, trust, load)
 
 
 def read_exported(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
-    """A torch.export program; only ever reached with `trust`."""
-    return _program(file_info, sha256, trust, lambda: ExportedModule(torch.export.load(file_info.path)))
+    """A torch.export program; requires `trust`."""
+    return _load_program(file_info, sha256, trust, lambda: ExportedModule(torch.export.load(file_info.path)))
 
 
-def _program(container: FileInfo, sha256: str, trust: bool, load: Callable[[], nn.Module]) -> FileContents:
+def _load_program(file_info: FileInfo, sha256: str, trust: bool, load: Callable[[], nn.Module]) -> FileContents:
     if not trust:
-        raise trust_required_error(container, sha256)
+        raise trust_required_error(file_info, sha256)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit announces its deprecation
         try:
             module = load()
-        except Exception as broken:
+        except Exception as error:
             raise LoadError(
-                f"{container.name} cannot be loaded: {_first_line(broken)}",
+                f"{file_info.name} cannot be loaded: {first_line(error)}",
                 "check that it loads with this version of torch",
             ) from None
-    return FileContents(
-        module,
-        f"{container.kind} (trusted)",
-        sha256,
-        (f"code from the file ran, by --trust: {EXECUTABLE_KINDS[container.kind]}",),
-    )
+    note = f"code from the file ran, by --trust: {EXECUTABLE_KINDS[file_info.kind]}"
+    return FileContents(module, f"{file_info.kind} (trusted)", sha256, (note,))
 
 
-def _few(names: tuple[str, ...]) -> str:
-    shown = ", ".join("".join(c if c.isprintable() else "?" for c in name)[:80] for name in names[:3])
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "its objects"
-
-
-def _first_line(problem: Exception) -> str:
-    text = str(problem).strip().splitlines()
-    return text[0][:160] if text else type(problem).__name__
+def _join_names(names: tuple[str, ...]) -> str:
+    """The first three names, printable and at most 80 characters each."""
+    if not names:
+        return "its objects"
+    shown = ", ".join(clean_text(name)[:80] for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

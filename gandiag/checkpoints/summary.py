@@ -1,15 +1,18 @@
-"""What is in a file, told without loading it: kind, contents as a tree with sizes, and the code it would run. Torch-free.
+"""Summarizes a file without loading it: type, contents as a tree with sizes, and the code it would run. Torch-free.
 
-Only headers and pickles are read, no tensor; a file of many gigabytes takes as long as its list of contents.
+Only headers and pickles are read, no tensors: the time does not depend on the size of the weights.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gandiag.checkpoints.file_type import EXECUTABLE_KINDS, FileInfo, detect_file_type
+from gandiag.checkpoints.key_names import first_line
 from gandiag.checkpoints.safe_pickle.modules import parse_module, to_json_value
 from gandiag.checkpoints.safe_pickle.nodes import (
     ITEMSIZE,
@@ -25,16 +28,16 @@ from gandiag.errors import LoadError
 
 KIND_NAMES = {
     "torch-zip": "torch.save, zip format",
-    "torch-legacy": "torch.save, the format before torch 1.6",
+    "torch-legacy": "torch.save, legacy format (before torch 1.6)",
     "pickle": "plain pickle",
     "safetensors": "safetensors",
     "onnx": "ONNX graph",
     **EXECUTABLE_KINDS,
 }
-_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000  # nodes visited to add up sizes
+_MAX_DEPTH = 3
 _CONTAINERS = (LazyTensor, dict, list, tuple, ObjectNode)
-_DEPTH = 3
-_SAFE_TYPES = {
+_SAFETENSORS_DTYPES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -50,7 +53,7 @@ _SAFE_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class SummaryRow:
-    """One place of the file. `what`: in words; `tensors` in it, with the `numbers` and `nbytes` that they have."""
+    """One entry of a file: what it is, and how many tensors, values and bytes it holds."""
 
     path: str
     description: str
@@ -61,7 +64,10 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """A file at a glance. `code`: what running it would do, one a line; `problem`: why the contents cannot be told."""
+    """A file's type and contents.
+
+    `code_actions`: what running it would do, one a line; `error`: why it cannot be read.
+    """
 
     file_info: FileInfo
     kind_name: str
@@ -72,152 +78,149 @@ class FileSummary:
 
 
 def summarize_file(path: str) -> FileSummary:
-    """Look at a file. LoadError only where there is none; whatever is wrong inside is the survey's `problem`."""
-    container = detect_file_type(path)
-    kind = KIND_NAMES.get(container.kind, container.kind)
+    """Summarize a file. LoadError only if there is no file; a problem inside becomes the summary's `error`."""
+    info = detect_file_type(path)
+    name = KIND_NAMES.get(info.kind, info.kind)
     try:
-        if container.kind in ("torch-zip", "torch-legacy", "pickle"):
-            found = parse_pickle(container)
-            return FileSummary(container, kind, tuple(_rows(found.tree, "", 0, [_STEPS])), _code(found), found.protocol)
-        if container.kind == "safetensors":
-            return FileSummary(container, kind, _of_safetensors(container))
-        if container.kind == "onnx":
-            return FileSummary(container, kind, _of_onnx(container))
-    except LoadError as problem:
-        return FileSummary(container, kind, error=problem)
-    return FileSummary(container, kind, code_actions=_program(container) if container.kind in EXECUTABLE_KINDS else ())
+        if info.kind in ("torch-zip", "torch-legacy", "pickle"):
+            contents = parse_pickle(info)
+            rows = tuple(_list_rows(contents.tree, "", 0, [_MAX_STEPS]))
+            return FileSummary(info, name, rows, _list_code_actions(contents), contents.protocol)
+        if info.kind == "safetensors":
+            return FileSummary(info, name, _summarize_safetensors(info))
+        if info.kind == "onnx":
+            return FileSummary(info, name, _summarize_onnx(info))
+    except LoadError as error:
+        return FileSummary(info, name, error=error)
+    return FileSummary(info, name, code_actions=_list_programs(info) if info.kind in EXECUTABLE_KINDS else ())
 
 
-def _code(found: PickleContents) -> tuple[str, ...]:
-    called = {call.partition("(")[0] for call in found.calls}
-    named = [f"would import {name}" for name in found.unsafe_globals if name not in called]
-    return (*(f"would call {call}" for call in found.calls), *found.notes, *named)
+def format_row_size(row: SummaryRow) -> str:
+    """ "28 tensors, 3.6 M values, 13.7 MiB", or "" without tensors."""
+    if not row.n_tensors:
+        return ""
+    count = f"{row.numel / 1e6:.1f} M" if row.numel >= 1e6 else f"{row.numel:,}"
+    return f"{row.n_tensors} tensor{'s' if row.n_tensors > 1 else ''}, {count} values, {format_bytes(row.nbytes)}"
 
 
-def _program(container: FileInfo) -> tuple[str, ...]:
+def _list_code_actions(contents: PickleContents) -> tuple[str, ...]:
+    called = {call.partition("(")[0] for call in contents.calls}
+    imported = [f"would import {name}" for name in contents.unsafe_globals if name not in called]
+    return (*(f"would call {call}" for call in contents.calls), *contents.notes, *imported)
+
+
+def _list_programs(info: FileInfo) -> tuple[str, ...]:
     """The programs inside an archive: their sources, if it holds any."""
-    with zipfile.ZipFile(container.path) as archive:
+    with zipfile.ZipFile(info.path) as archive:
         sources = [entry for entry in archive.namelist() if entry.endswith((".py", ".so")) or "/models/" in entry]
-    shown = ", ".join(entry[:80] for entry in sources[:5]) + (
-        f" and {len(sources) - 5} more" if len(sources) > 5 else ""
-    )
-    return (f"is {EXECUTABLE_KINDS[container.kind]}: loading it runs {shown or 'what it holds'}",)
+    more = f" and {len(sources) - 5} more" if len(sources) > 5 else ""
+    listed = ", ".join(entry[:80] for entry in sources[:5]) + more
+    return (f"is {EXECUTABLE_KINDS[info.kind]}: loading it runs {listed or 'what it holds'}",)
 
 
-def _of_safetensors(container: FileInfo) -> tuple[SummaryRow, ...]:
+def _summarize_safetensors(info: FileInfo) -> tuple[SummaryRow, ...]:
     from safetensors import safe_open
 
-    total, rows = [0, 0, 0], []
+    n_tensors, n_values, nbytes = 0, 0, 0
     try:
-        with safe_open(container.path, framework="np") as file:
+        with safe_open(info.path, framework="np") as file:
             for name in list(file.keys()):
-                part = file.get_slice(name)
-                shape, dtype = tuple(part.get_shape()), _SAFE_TYPES.get(part.get_dtype(), part.get_dtype().lower())
-                numbers = _product(shape)
-                total = [total[0] + 1, total[1] + numbers, total[2] + numbers * ITEMSIZE.get(dtype, 1)]
-                rows.append(SummaryRow(name, f"{dtype} {shape}", 1, numbers, numbers * ITEMSIZE.get(dtype, 1)))
-            about = file.metadata() or {}
-    except (
-        Exception
-    ) as broken:  # SafetensorError, and ValueError or KeyError for a header that is JSON but no table of tensors
-        what = f"{container.name} is a damaged safetensors file: {str(broken).splitlines()[0][:120]}"
-        raise LoadError(what, "copy it again and compare the sizes") from None
-    told = [SummaryRow(f"metadata.{key[:40]}", str(value)[:80]) for key, value in list(about.items())[:20]]
-    return (SummaryRow("", "tensors by name", total[0], total[1], total[2]), *told)
+                tensor = file.get_slice(name)
+                dtype = _SAFETENSORS_DTYPES.get(tensor.get_dtype(), tensor.get_dtype().lower())
+                count = math.prod(tensor.get_shape())
+                n_tensors, n_values, nbytes = n_tensors + 1, n_values + count, nbytes + count * ITEMSIZE.get(dtype, 1)
+            metadata = file.metadata() or {}
+    except Exception as error:
+        # SafetensorError, and ValueError or KeyError for a header that is JSON but not a table of tensors.
+        raise LoadError(
+            f"{info.name} is a damaged safetensors file: {first_line(error, 120)}",
+            "copy it again and compare the sizes",
+        ) from None
+    return (SummaryRow("", "tensors by name", n_tensors, n_values, nbytes), *_metadata_rows(metadata))
 
 
-def _of_onnx(container: FileInfo) -> tuple[SummaryRow, ...]:
-    from gandiag.checkpoints.onnx.graph import read_onnx_graph
+def _summarize_onnx(info: FileInfo) -> tuple[SummaryRow, ...]:
+    from gandiag.checkpoints.onnx.parser import read_onnx_graph
 
-    graph = read_onnx_graph(container.path)
-    common = ", ".join(f"{count} {name}" for name, count in graph.operator_counts.most_common(8))
-    values = [
-        (f"{way} {value.name}", value)
-        for way, group in (("input", graph.inputs), ("output", graph.outputs))
-        for value in group
-    ]
+    graph = read_onnx_graph(info.path)
+    counts = graph.operator_counts
+    producer = f", written by {graph.producer}" if graph.producer else ""
+    description = f"graph of {sum(counts.values())} operators, opset {graph.opset}{producer}"
+    operators = ", ".join(f"{count} {name}" for name, count in counts.most_common(8))
+    values = [*(("input", value) for value in graph.inputs), *(("output", value) for value in graph.outputs)]
     return (
-        SummaryRow(
-            "",
-            f"graph of {sum(graph.operator_counts.values())} operators, opset {graph.opset}"
-            + (f", written by {graph.producer}" if graph.producer else ""),
-            graph.n_tensors,
-            graph.numel,
-            graph.nbytes,
-        ),
-        SummaryRow("operators", common + (", …" if len(graph.operator_counts) > 8 else "")),
+        SummaryRow("", description, graph.n_tensors, graph.numel, graph.nbytes),
+        SummaryRow("operators", operators + (", …" if len(counts) > 8 else "")),
         *(
-            SummaryRow(name, f"{value.dtype} ({', '.join(str(size) or '?' for size in value.dims)})")
-            for name, value in values
+            SummaryRow(f"{role} {value.name}", f"{value.dtype} ({', '.join(str(size) or '?' for size in value.dims)})")
+            for role, value in values
         ),
-        *(SummaryRow(f"metadata.{key[:40]}", entry) for key, entry in list(graph.metadata.items())[:20]),
-        *(SummaryRow(f"beside: {name}", "numbers of this graph") for name in sorted(graph.external_files)),
+        *_metadata_rows(graph.metadata),
+        *(SummaryRow(f"external file {name}", "weights of this graph") for name in sorted(graph.external_files)),
     )
 
 
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _metadata_rows(metadata: Mapping[str, str]) -> list[SummaryRow]:
+    return [SummaryRow(f"metadata.{key[:40]}", str(value)[:80]) for key, value in list(metadata.items())[:20]]
 
 
 # pickles
 
 
-def _rows(node: Any, path: str, depth: int, budget: list[int]) -> list[SummaryRow]:
-    """The tree below a node, as deep as it says something: a network is one row, whatever it holds."""
+def _list_rows(node: Any, path: str, depth: int, budget: list[int]) -> list[SummaryRow]:
+    """Rows for the tree below a node. A network is one row, whatever it holds."""
     module = parse_module(node)
     if module is not None:
-        return [_summed(node, path, f"module {module.cls}{_settings(module.settings)}", budget)]
+        return [_sum_tensors(node, path, f"module {module.cls}{_format_settings(module.settings)}", budget)]
     if isinstance(node, LazyTensor):
         return [SummaryRow(path, f"tensor {node.dtype} {node.shape}", 1, node.numel(), node.nbytes)]
-    kind = _kind(node)
-    below = (
-        list_children(node)
-        if isinstance(node, dict)
-        else list(node.attributes().items())
-        if isinstance(node, ObjectNode)
-        else []
-    )
-    if kind or depth >= _DEPTH or not below:
-        return [_summed(node, path, kind or _value(node), budget)]
-    inside = [row for key, entry in below[:200] for row in _rows(entry, f"{path}.{key}".strip("."), depth + 1, budget)]
-    return [SummaryRow(path, _value(node)), *inside] if path or isinstance(node, ObjectNode) else inside
+    unit = _describe_unit(node)
+    children: list[tuple[str, Any]] = []
+    if isinstance(node, dict):
+        children = list_children(node)
+    elif isinstance(node, ObjectNode):
+        children = list(node.attributes().items())
+    if unit or depth >= _MAX_DEPTH or not children:
+        return [_sum_tensors(node, path, unit or _describe_value(node), budget)]
+    rows = [
+        row for key, entry in children[:200] for row in _list_rows(entry, f"{path}.{key}".strip("."), depth + 1, budget)
+    ]
+    return [SummaryRow(path, _describe_value(node)), *rows] if path or isinstance(node, ObjectNode) else rows
 
 
-def _kind(node: Any) -> str:
-    """Containers that are one thing: a state dict, an optimizer's state, a list of tensors, arguments."""
+def _describe_unit(node: Any) -> str:
+    """Containers shown as one row: a state dict, an optimizer's state, a list of tensors, arguments; else ""."""
     if isinstance(node, dict) and node:
         if "param_groups" in node:
             return "optimizer state"
-        if any(isinstance(entry, LazyTensor) for entry in node.values()) and all(
-            isinstance(entry, (LazyTensor, int, float)) for entry in node.values()
+        values = node.values()
+        if any(isinstance(value, LazyTensor) for value in values) and all(
+            isinstance(value, (LazyTensor, int, float)) for value in values
         ):
             return "state dict"
         if isinstance(node, DictNode) and node.name == "argparse.Namespace":
-            return f"arguments{_settings(node)}"
+            return f"arguments{_format_settings(node)}"
     if isinstance(node, (list, tuple)) and node and all(isinstance(entry, LazyTensor) for entry in node):
-        return f"list of {len(node)} tensors without names"
+        return f"list of {len(node)} unnamed tensors"
     return ""
 
 
-def _summed(node: Any, path: str, what: str, budget: list[int]) -> SummaryRow:
-    """The tensors in a part of the file; its places are visited as long as the budget lasts."""
-    waiting, count, numbers, nbytes = [node], 0, 0, 0
-    while waiting and budget[0] > 0:
-        entry = waiting.pop()
+def _sum_tensors(node: Any, path: str, description: str, budget: list[int]) -> SummaryRow:
+    """One row with the tensors anywhere below a node, as far as the step budget lasts."""
+    pending, n_tensors, n_values, nbytes = [node], 0, 0, 0
+    while pending and budget[0] > 0:
+        entry = pending.pop()
         if isinstance(entry, LazyTensor):
-            count, numbers, nbytes = count + 1, numbers + entry.numel(), nbytes + entry.nbytes
+            n_tensors, n_values, nbytes = n_tensors + 1, n_values + entry.numel(), nbytes + entry.nbytes
             continue
-        below = [child for _, child in list_children(entry)]
-        budget[0] -= 1 + len(below)
-        waiting += [child for child in below if isinstance(child, _CONTAINERS)]
-    return SummaryRow(path, what, count, numbers, nbytes)
+        children = [child for _, child in list_children(entry)]
+        budget[0] -= 1 + len(children)
+        pending += [child for child in children if isinstance(child, _CONTAINERS)]
+    return SummaryRow(path, description, n_tensors, n_values, nbytes)
 
 
-def _settings(settings: Any) -> str:
-    """The plain attributes of an object, a few of them."""
+def _format_settings(settings: Mapping[Any, Any]) -> str:
+    """The first few plain attributes of an object, in parentheses."""
     shown = [
         f"{key}={to_json_value(value)!r}"
         for key, value in settings.items()
@@ -226,7 +229,7 @@ def _settings(settings: Any) -> str:
     return f" ({', '.join(entry[:60] for entry in shown[:8])}{', …' if len(shown) > 8 else ''})" if shown else ""
 
 
-def _value(node: Any) -> str:
+def _describe_value(node: Any) -> str:
     if isinstance(node, (dict, list, tuple, set, frozenset)):
         return f"{'dict' if isinstance(node, dict) else type(node).__name__} of {len(node)}"
     if isinstance(node, ObjectNode):
@@ -235,12 +238,4 @@ def _value(node: Any) -> str:
         return f"array {node.dtype} {node.shape}"
     if isinstance(node, (bool, float, str)) or node is None or (isinstance(node, int) and abs(node) < 10**18):
         return repr(node)[:80]
-    return f"{type(node).__name__}"
-
-
-def format_row_size(row: SummaryRow) -> str:
-    """ "28 tensors, 3.6 M numbers, 13.7 MiB", or nothing."""
-    if not row.n_tensors:
-        return ""
-    count = f"{row.numel / 1e6:.1f} M" if row.numel >= 1e6 else f"{row.numel:,}"
-    return f"{row.n_tensors} tensor{'s' if row.n_tensors > 1 else ''}, {count} numbers, {format_bytes(row.nbytes)}"
+    return type(node).__name__

@@ -1,4 +1,4 @@
-"""Is every tensor what it claims to be? A kilobyte of file can declare terabytes; nothing is computed before this."""
+"""Rejects tensors larger than their storage before anything is computed: a kilobyte of file can declare terabytes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from gandiag.checkpoints.safe_pickle.nodes import format_bytes
 from gandiag.errors import LoadError
 
-_DEPTH = 12
+_MAX_DEPTH = 12
 
 
 def check_tensors(tree: Any, file_size: int) -> None:
     """LoadError for a tensor that is not dense, not on the CPU, or larger than what the file stores for it.
 
-    Stride-0 tensors, meta tensors and sparse layouts all load "fine" and fail, or exhaust memory, at first use.
+    Stride-0 tensors, meta tensors and sparse layouts load without error, then fail or exhaust memory at first use.
     """
     for name, tensor in iter_tensors(tree):
-        problem = _problem(tensor, file_size)
+        problem = _find_problem(tensor, file_size)
         if problem:
             raise LoadError(
                 f'tensor "{name}" {problem}: malformed or hostile', "do not use this file; save the model again"
@@ -32,20 +32,15 @@ def iter_tensors(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[st
     if isinstance(tree, Tensor):
         yield path, tree
     elif isinstance(tree, nn.Module):
-        yield from (
-            (f"{path}.{name}".strip("."), tensor)
-            for name, tensor in tree.state_dict().items()
-            if isinstance(tensor, Tensor)
-        )
-    elif depth < _DEPTH and isinstance(tree, Mapping):
-        for key, entry in tree.items():
+        for name, tensor in tree.state_dict().items():
+            if isinstance(tensor, Tensor):
+                yield f"{path}.{name}".strip("."), tensor
+    elif depth < _MAX_DEPTH and isinstance(tree, (Mapping, list, tuple)):
+        for key, entry in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
             yield from iter_tensors(entry, f"{path}.{key}".strip("."), depth + 1)
-    elif depth < _DEPTH and isinstance(tree, (list, tuple)):
-        for index, entry in enumerate(tree):
-            yield from iter_tensors(entry, f"{path}.{index}".strip("."), depth + 1)
 
 
-def _problem(tensor: Tensor, file_size: int) -> str:
+def _find_problem(tensor: Tensor, file_size: int) -> str:
     if tensor.layout != torch.strided:
         return f"is {tensor.layout}, not dense"
     claimed = tensor.numel() * tensor.element_size()

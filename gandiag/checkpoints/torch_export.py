@@ -1,4 +1,4 @@
-"""A torch.export program (.pt2) as a module that can be audited: it has no modes to switch, and may take one size of batch only."""
+"""Wraps a torch.export program (.pt2) as a module: it cannot change mode, and its batch size may be fixed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 
 class ExportedModule(nn.Module):
-    """forward(z[, labels]) as the program's, in batches of the size that it was exported with, if that is fixed.
+    """forward(z[, labels]) of the program, called in batches of the exported size if that is fixed.
 
-    `latent_dim`: numbers in its first floating-point input, None where that is open. The program's own flags say that it is not training.
+    `latent_dim`: values per latent in its first floating-point input, None if that size is dynamic. All submodules are
+    marked as not training, which is how the program was exported.
     """
 
     def __init__(self, program: Any) -> None:
@@ -19,37 +20,38 @@ class ExportedModule(nn.Module):
         self.inner: nn.Module = program.module()
         for part in self.modules():
             part.training = False
-        shapes = [entry for entry in _inputs(program) if entry is not None]
-        floating = [entry for entry in shapes if entry.dtype.is_floating_point and entry.ndim > 1]
-        sizes = [entry.shape[0] for entry in shapes if entry.ndim]
-        self.batch_size = next((size for size in sizes if isinstance(size, int)), None)
-        latent = list(floating[0].shape)[1:] if floating else []
-        plain = bool(latent) and all(isinstance(size, int) for size in latent) and all(size == 1 for size in latent[1:])
-        self.latent_dim = int(latent[0]) if plain else None
+        inputs = [entry for entry in _input_metadata(program) if entry is not None]
+        latents = [entry for entry in inputs if entry.dtype.is_floating_point and entry.ndim > 1]
+        batch_sizes = [entry.shape[0] for entry in inputs if entry.ndim]
+        self.batch_size = next((size for size in batch_sizes if isinstance(size, int)), None)
+        shape = list(latents[0].shape)[1:] if latents else []
+        is_vector = bool(shape) and all(isinstance(size, int) for size in shape) and all(s == 1 for s in shape[1:])
+        self.latent_dim = int(shape[0]) if is_vector else None
 
     def train(self, mode: bool = True) -> Self:
-        return self  # an exported program keeps the mode that it was exported in
+        return self  # an exported program keeps the mode it was exported in
 
-    def forward(self, *given: Tensor) -> Any:
-        if self.batch_size is None or not given:
-            return self.inner(*given)
-        count, parts = len(given[0]), []
+    def forward(self, *inputs: Tensor) -> Any:
+        if self.batch_size is None or not inputs:
+            return self.inner(*inputs)
+        count, parts = len(inputs[0]), []
         for start in range(0, count, self.batch_size):
-            rows = (
-                torch.arange(start, start + self.batch_size, device=given[0].device) % count
-            )  # a short batch is filled up
-            parts.append(_first(self.inner(*(entry[rows] for entry in given)))[: count - start])
+            # A short last batch is filled up from the front.
+            rows = torch.arange(start, start + self.batch_size, device=inputs[0].device) % count
+            output = _extract_samples(self.inner(*(entry[rows] for entry in inputs)))
+            parts.append(output[: count - start])
         return torch.cat(parts)
 
 
-def _first(made: Any) -> Tensor:
+def _extract_samples(output: Any) -> Tensor:
     from gandiag.checkpoints.module_adapter import extract_samples
 
-    return extract_samples(made)
+    return extract_samples(output)
 
 
-def _inputs(program: Any) -> list[Tensor | None]:
-    """The user's inputs in order, as tensors without numbers."""
-    named = set(program.graph_signature.user_inputs)
-    places = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in named]
-    return [found if isinstance(found := node.meta.get("val"), Tensor) else None for node in places]
+def _input_metadata(program: Any) -> list[Tensor | None]:
+    """The program's inputs in order, as tensors without data."""
+    names = set(program.graph_signature.user_inputs)
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    values = [node.meta.get("val") for node in nodes]
+    return [value if isinstance(value, Tensor) else None for value in values]

@@ -1,4 +1,4 @@
-"""What to look at: samples, the same latents at every scale, the most similar pairs, clusters and what is missing from them."""
+"""Exhibits of samples: sample grids, latents at every scale, most similar pairs, clusters and missed modes."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from gandiag.stats.subset import SampleSubset, SubsetSpec
 ValueRange = tuple[float, float] | None
 
 N_COLUMNS = 8
-MAX_CLUSTERS = 8  # rows of the cluster sheet, the largest clusters first
-N_EXAMPLES = 4  # a side: real on the left, generated on the right
+MAX_CLUSTERS = 8  # rows of the cluster grid, the largest clusters first
+N_EXAMPLES = 4  # per cluster: real ones on the left, as many generated ones on the right
 MAX_MISSING_MODES = 8
+MAX_SCALES = 10  # rows of the scale grid
 
 
 @dataclass(frozen=True, slots=True)
 class SamplesWithFeatures:
-    """Some samples as they are, and the features of the same ones: `samples` (k, *shape), `features` (k, D), row by row."""
+    """Some samples and their features: `samples` (k, *shape), `features` (k, D), row by row."""
 
     samples: Tensor
     features: Tensor
 
     @classmethod
     def from_subsets(cls, samples: SampleSubset, features: SampleSubset) -> SamplesWithFeatures:
-        """The samples that both keep. Kept subsets are nested, so this is the smaller one."""
-        at = torch.searchsorted(features.indices, samples.indices).clamp(max=max(0, len(features.indices) - 1))
-        both = (
-            features.indices[at] == samples.indices
-            if len(features.indices)
-            else torch.zeros(len(samples.indices), dtype=torch.bool)
-        )
-        return cls(samples.values[both], features.values[at[both]])
+        """The samples that both subsets contain. Subsets are nested, so this is the smaller one."""
+        if not len(features.indices):
+            return cls(samples.values[:0], features.values[:0])
+        position = torch.searchsorted(features.indices, samples.indices).clamp(max=len(features.indices) - 1)
+        in_both = features.indices[position] == samples.indices
+        return cls(samples.values[in_both], features.values[position[in_both]])
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterExamples:
-    """Real and generated samples to take exemplars from. `span`: the declared range of images, or None."""
+    """Real and generated samples to show clusters with. `value_range`: the declared range of images, or None."""
 
     real: SamplesWithFeatures
     fake: SamplesWithFeatures
@@ -54,130 +53,129 @@ class ClusterExamples:
     def from_results(
         cls, results: Any, view: str, n: int, n_samples: int, value_range: ValueRange = None
     ) -> ClusterExamples | None:
-        """From kept samples of the engine's passes, or None where they are neither images nor 2-D points."""
-        real = SamplesWithFeatures.from_subsets(
-            results["real"][SubsetSpec("samples", n_samples)], results["real"][SubsetSpec(view, 2 * n)]
-        )
-        fake = SamplesWithFeatures.from_subsets(
-            results["fake"][SubsetSpec("samples", n_samples)], results["fake"][SubsetSpec(view, n)]
-        )
-        drawable = real.samples.ndim == 4 or (real.samples.ndim == 2 and real.samples.shape[1] == 2)
-        return cls(real, fake, value_range) if drawable and len(real.samples) and len(fake.samples) else None
+        """From subsets kept in the engine's passes, or None unless the samples are images or 2-D points."""
+        samples = SubsetSpec("samples", n_samples)
+        real_subsets, fake_subsets = results["real"], results["fake"]
+        real = SamplesWithFeatures.from_subsets(real_subsets[samples], real_subsets[SubsetSpec(view, 2 * n)])
+        fake = SamplesWithFeatures.from_subsets(fake_subsets[samples], fake_subsets[SubsetSpec(view, n)])
+        is_drawable = real.samples.ndim == 4 or (real.samples.ndim == 2 and real.samples.shape[1] == 2)
+        return cls(real, fake, value_range) if is_drawable and len(real.samples) and len(fake.samples) else None
 
 
 def sample_grid(samples: Tensor, value_range: ValueRange = None) -> Exhibit:
     """The first 64 samples, (N, C, H, W), in the order of their indices."""
-    count = min(64, len(samples))
-    return image_grid("samples", f"{count} generated samples, latents 0 to {count - 1}", samples[:64], value_range)
+    count = min(MAX_IMAGES, len(samples))
+    caption = f"{count} generated samples, latents 0 to {count - 1}"
+    return image_grid("samples", caption, samples[:MAX_IMAGES], value_range)
 
 
 def scale_grid(
     samples_by_scale: Mapping[float, Tensor], value_range: ValueRange = None, axis: str = "scale"
 ) -> Exhibit:
-    """The same latents at every scale (or psi, as `axis` says): scale -> (N, C, H, W); one row a scale, from the smallest, at most eight latents each.
+    """The same latents at every scale (or truncation psi, see `axis`): scale -> (N, C, H, W).
 
-    More than ten scales: ten of them, evenly chosen, the first, the last and 1 among them.
+    One row per scale, from the smallest, at most eight latents each. Of more than ten scales, ten are shown, evenly
+    chosen, the first, the last and 1 among them.
     """
-    scales = _chosen(sorted(samples_by_scale))
+    scales = _choose_scales(sorted(samples_by_scale))
     columns = min([N_COLUMNS, max(1, MAX_IMAGES // len(scales)), *(len(samples_by_scale[scale]) for scale in scales)])
-    tiles = torch.cat([samples_by_scale[scale][:columns] for scale in scales])  # (S * 8, C, H, W)
-    named = ", ".join(f"{scale:g}" for scale in scales)
-    return image_grid(
-        "scales", f"The same {columns} latents at every {axis}; rows: {named}", tiles, value_range, columns
-    )
+    tiles = torch.cat([samples_by_scale[scale][:columns] for scale in scales])  # (S * columns, C, H, W)
+    rows = ", ".join(f"{scale:g}" for scale in scales)
+    caption = f"The same {columns} latents at every {axis}; rows: {rows}"
+    return image_grid("scales", caption, tiles, value_range, columns)
 
 
-def _chosen(scales: list[float], most: int = 10) -> list[float]:
-    if len(scales) <= most:
+def _choose_scales(scales: list[float]) -> list[float]:
+    """At most MAX_SCALES of the scales, evenly spaced, always including the first, the last and 1."""
+    last = len(scales) - 1
+    if last < MAX_SCALES:
         return scales
-    chosen = {round(at * (len(scales) - 1) / (most - 1)) for at in range(most)}
-    one = next((at for at, scale in enumerate(scales) if scale == 1.0), None)
-    if one is not None and one not in chosen:
-        chosen.remove(min(chosen - {0, len(scales) - 1}, key=lambda at: abs(at - one)))
-        chosen.add(one)
-    return [scales[at] for at in sorted(chosen)]
+    chosen = {round(i * last / (MAX_SCALES - 1)) for i in range(MAX_SCALES)}
+    if 1.0 in scales and scales.index(1.0) not in chosen:
+        unit_index = scales.index(1.0)
+        chosen.remove(min(chosen - {0, last}, key=lambda i: abs(i - unit_index)))
+        chosen.add(unit_index)
+    return [scales[i] for i in sorted(chosen)]
 
 
 def similar_pairs_grid(samples: Tensor, features: Tensor, value_range: ValueRange = None, count: int = 16) -> Exhibit:
-    """The `count` most similar pairs from different latents, side by side. `samples` (N, C, H, W), `features` (N, D) of the same rows.
+    """The `count` most similar pairs of samples, side by side.
 
-    No sample is shown in two pairs, so that one repeated output does not fill the sheet.
+    `samples` (N, C, H, W), `features` (N, D) of the same rows. No sample appears in two pairs, so one repeated output
+    cannot fill the grid.
     """
-    distance, other = nearest_rows(features, features, skip_self=True)
-    taken: set[int] = set()
+    distances, neighbors = nearest_rows(features, features, skip_self=True)
+    used: set[int] = set()
     pairs: list[tuple[int, int]] = []
-    for at in torch.argsort(distance, stable=True).tolist():
-        pair = (at, int(other[at]))
-        if len(pairs) < count and not taken & set(pair):
+    for i in torch.argsort(distances, stable=True).tolist():
+        pair = (i, int(neighbors[i]))
+        if len(pairs) < count and not used & set(pair):
             pairs.append(pair)
-            taken |= set(pair)
-    chosen = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
-    return image_grid(
-        "pairs",
-        f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side",
-        chosen,
-        value_range,
-        group_size=2,
-    )
+            used |= set(pair)
+    tiles = samples[torch.tensor(pairs, dtype=torch.int64).reshape(-1)]
+    caption = f"The {len(pairs)} most similar pairs of {len(samples)} generated samples, side by side"
+    return image_grid("pairs", caption, tiles, value_range, group_size=2)
 
 
 def cluster_exhibits(
     examples: ClusterExamples, clustering: Clustering, missing_modes: Sequence[int]
 ) -> tuple[Exhibit, ...]:
-    """Clusters with exemplars (real on the left, generated on the right), and real samples of the `missed` modes; points for 2-D data."""
+    """Examples of each cluster, and real samples of the missing modes; 2-D data as a scatter plot."""
     if examples.real.samples.ndim != 4:
-        return (
-            scatter_plot(
-                "scatter", "Real and generated points", {"real": examples.real.samples, "fake": examples.fake.samples}
-            ),
-        )
-    span = examples.value_range or _span(examples.real.samples)
-    sides = [(side, clustering.assign(side.features)) for side in (examples.real, examples.fake)]
-    members = [
-        [
-            _nearest_to_middle(side, (where.label == mode) & where.nearest_is_close)
-            for mode in range(clustering.n_clusters)
-        ]
-        for side, where in sides
-    ]
-    exhibits = [_cluster_sheet(members[0], members[1], clustering, span)] if clustering.n_clusters > 1 else []
-    found = [(mode, members[0][mode]) for mode in missing_modes if len(members[0][mode])][:MAX_MISSING_MODES]
-    return (*exhibits, *([_missed_sheet(found, span)] if found else []))
+        points = {"real": examples.real.samples, "fake": examples.fake.samples}
+        return (scatter_plot("scatter", "Real and generated points", points),)
+    value_range = examples.value_range or _finite_range(examples.real.samples)
+    real_examples, fake_examples = (_examples_per_cluster(part, clustering) for part in (examples.real, examples.fake))
+    exhibits = []
+    if clustering.n_clusters > 1:
+        exhibits.append(_cluster_grid(real_examples, fake_examples, clustering, value_range))
+    missed = {mode: real_examples[mode] for mode in missing_modes if len(real_examples[mode])}
+    if missed:
+        exhibits.append(_missed_grid(dict(list(missed.items())[:MAX_MISSING_MODES]), value_range))
+    return tuple(exhibits)
 
 
-def _span(samples: Tensor) -> tuple[float, float]:
+def _finite_range(samples: Tensor) -> tuple[float, float]:
     finite = samples[torch.isfinite(samples)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def _nearest_to_middle(side: SamplesWithFeatures, chosen: Tensor) -> Tensor:
-    """The samples of one mode, nearest to their mean first: (k, C, H, W)."""
-    features, samples = side.features[chosen], side.samples[chosen]
-    if not len(features):
-        return samples
-    return samples[(features - features.mean(0)).norm(dim=1).argsort(stable=True)[:N_COLUMNS]]
+def _examples_per_cluster(part: SamplesWithFeatures, clustering: Clustering) -> list[Tensor]:
+    """For each cluster, samples near the reference, those nearest to their mean first: (k, C, H, W)."""
+    assignment = clustering.assign(part.features)
+    examples = []
+    for cluster in range(clustering.n_clusters):
+        members = (assignment.label == cluster) & assignment.nearest_is_close
+        features, samples = part.features[members], part.samples[members]
+        if len(features):
+            samples = samples[(features - features.mean(0)).norm(dim=1).argsort(stable=True)[:N_COLUMNS]]
+        examples.append(samples)
+    return examples
 
 
-def _row(images: Tensor, count: int) -> Tensor:
-    """`count` tiles; NaN, which is drawn as paper, where there are too few."""
+def _pad_row(images: Tensor, count: int) -> Tensor:
+    """`count` tiles; NaN, drawn as background, where there are too few."""
     padded = torch.full((count, *images.shape[1:]), float("nan"))
     padded[: min(count, len(images))] = images[:count]
     return padded
 
 
-def _cluster_sheet(real: list[Tensor], fake: list[Tensor], clusters: Clustering, span: ValueRange) -> Exhibit:
-    rows = min(MAX_CLUSTERS, clusters.n_clusters)
-    shares = torch.bincount(clusters.labels, minlength=clusters.n_clusters).double() / max(1, len(clusters.labels))
-    tiles = torch.cat([torch.cat([_row(real[mode], N_EXAMPLES), _row(fake[mode], N_EXAMPLES)]) for mode in range(rows)])
-    named = ", ".join(f"{float(shares[mode]):.0%}" for mode in range(rows))
-    more = "" if rows == clusters.n_clusters else f" (the largest {rows} of {clusters.n_clusters})"
+def _cluster_grid(real: list[Tensor], fake: list[Tensor], clustering: Clustering, value_range: ValueRange) -> Exhibit:
+    n_clusters = clustering.n_clusters
+    rows = min(MAX_CLUSTERS, n_clusters)
+    sizes = torch.bincount(clustering.labels, minlength=n_clusters).double()
+    shares = sizes / max(1, len(clustering.labels))
+    tiles = torch.cat([_pad_row(part[row], N_EXAMPLES) for row in range(rows) for part in (real, fake)])
+    listed = ", ".join(f"{float(shares[row]):.0%}" for row in range(rows))
+    omitted = "" if rows == n_clusters else f" (the largest {rows} of {n_clusters})"
     caption = (
-        f"Clusters by share of the real data: {named}{more}; one row each, real on the left, generated on the right"
+        f"Clusters by share of the real data: {listed}{omitted}; one row each, real on the left, generated on the right"
     )
-    return image_grid("clusters", caption, tiles, span, group_size=N_EXAMPLES)
+    return image_grid("clusters", caption, tiles, value_range, group_size=N_EXAMPLES)
 
 
-def _missed_sheet(found: list[tuple[int, Tensor]], span: ValueRange) -> Exhibit:
-    tiles = torch.cat([_row(images, N_COLUMNS) for _, images in found])
-    named = ", ".join(str(mode) for mode, _ in found)
-    return image_grid("missed", f"Real samples of modes that the generator misses; one row each: {named}", tiles, span)
+def _missed_grid(examples: Mapping[int, Tensor], value_range: ValueRange) -> Exhibit:
+    tiles = torch.cat([_pad_row(images, N_COLUMNS) for images in examples.values()])
+    modes = ", ".join(str(mode) for mode in examples)
+    caption = f"Real samples of modes that the generator misses; one row each: {modes}"
+    return image_grid("missed", caption, tiles, value_range)

@@ -1,1 +1,1 @@
-"""From samples to feature vectors."""
+"""Feature extractors: from samples to feature vectors."""

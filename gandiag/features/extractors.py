@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from gandiag.errors import FeatureError, PluginError
-from gandiag.features.extractor_request import ExtractorRequest
 from gandiag.features.view_names import ViewName
 from gandiag.interfaces import OutputSpec
 from gandiag.registry import Registry
 
 
+@dataclass(frozen=True, slots=True)
+class ExtractorRequest:
+    """What an extractor's factory receives.
+
+    `view`: the parsed name. `output`: the format of the samples. `download`: whether the network may be used.
+    """
+
+    view: ViewName
+    output: OutputSpec
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    download: bool = False
+    inception_weights: str | None = None
+
+    def require_images(self) -> None:
+        """FeatureError unless the samples are images."""
+        if self.output.kind != "image":
+            raise FeatureError(
+                f"the features {self.view} need images, and these samples are {self.output.kind}s",
+                "use identity for vectors, series for series",
+            )
+
+
 @runtime_checkable
 class Extractor(Protocol):
-    """Samples in the range that `output` declares -> (B, dim) float32 on the CPU, the same whatever the batch (1e-4).
+    """Samples in the range that `output` declares -> (B, dim) float32 on the CPU, independent of the batch to 1e-4.
 
-    `name`: the registry's. `fingerprint`: changes whenever the features do (weights, resolution, version of the code).
+    `name`: that in the registry. `fingerprint`: changes whenever the features do (weights, resolution, code version).
     """
 
     @property
@@ -29,6 +52,7 @@ class Extractor(Protocol):
     def __call__(self, samples: Tensor, output: OutputSpec) -> Tensor: ...
 
 
+IMAGE_STATISTICS_NAMES = ("color", "texture", "layout")  # the keys of `image_statistics.ASPECTS`
 TORCH_FIDELITY_NAMES = (
     "inception-v3-compat",
     "inception-v3-compat/logits",
@@ -48,6 +72,7 @@ TORCH_FIDELITY_NAMES = (
     "dinov2-vit-g-14",
 )
 
+# name -> factory(ExtractorRequest) -> Extractor
 EXTRACTORS = Registry(
     "features",
     {
@@ -55,10 +80,10 @@ EXTRACTORS = Registry(
         "pixels": "gandiag.features.raw:create_pixels",
         "series": "gandiag.features.time_series:create_series",
         "imagenet": "gandiag.features.imagenet:create_imagenet",
-        **{name: "gandiag.features.image_functions:create_aspect" for name in ("color", "texture", "layout")},
+        **{name: "gandiag.features.image_statistics:create_aspect" for name in IMAGE_STATISTICS_NAMES},
         **{name: "gandiag.features.torch_fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
     },
-)  # name -> factory(Request) -> Extractor
+)
 
 
 def default_features(output: OutputSpec) -> str:
@@ -67,26 +92,16 @@ def default_features(output: OutputSpec) -> str:
 
 
 def create_extractor(request: ExtractorRequest) -> Extractor:
-    """The extractor that a request names. FeatureError where it is unknown, not installed, offline, or of another kind."""
+    """The requested extractor. FeatureError if it is unknown, not installed, offline, or for another kind of sample."""
     try:
         factory = EXTRACTORS.get(request.view.base)
-    except PluginError as unknown:
-        raise FeatureError(unknown.message, unknown.hint) from None
+    except PluginError as error:
+        raise FeatureError(error.message, error.hint) from None
     extractor = factory(request)
     if not isinstance(extractor, Extractor):
         raise PluginError(
-            f"the features plug-in {request.view.base!r} made a {type(extractor).__name__} without name, dim, fingerprint or call",
+            f"the features plug-in {request.view.base!r} returned a {type(extractor).__name__} "
+            "without name, dim, fingerprint or __call__",
             "see gandiag.features.extractors.Extractor",
         )
     return extractor
-
-
-__all__ = [
-    "EXTRACTORS",
-    "TORCH_FIDELITY_NAMES",
-    "Extractor",
-    "ExtractorRequest",
-    "ViewName",
-    "create_extractor",
-    "default_features",
-]

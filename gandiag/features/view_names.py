@@ -1,4 +1,4 @@
-"""Names of views: an extractor, a side in pixels, a degradation level. "imagenet", "imagenet@224", "imagenet+2", "pixels@16+1"."""
+"""View names: extractor, resolution and degradation level. "imagenet", "imagenet@224", "imagenet+2", "pixels@16+1"."""
 
 from __future__ import annotations
 
@@ -9,48 +9,60 @@ from gandiag.errors import FeatureError
 
 DEFAULT_RESOLUTIONS = {"imagenet": 128, "pixels": 8}
 DEGRADATION_LEVELS = (0, 1, 2)
-_SIDES = {"imagenet": (32, 1024), "pixels": (1, 64)}
-_FORM = re.compile(r"(?P<base>[^@+]+)(@(?P<side>\d+))?(\+(?P<level>\d+))?")
+_RESOLUTION_RANGES = {"imagenet": (32, 1024), "pixels": (1, 64)}
+_PATTERN = re.compile(r"(?P<base>[^@+]+)(@(?P<resolution>\d+))?(\+(?P<level>\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ViewName:
-    """`base`: name in the extractor registry. `side`: pixels, None where the extractor has no choice. `level`: see `glass`."""
+    """`base`: name in the extractor registry. `resolution`: pixels, None where the extractor has a fixed one.
+
+    `level`: see `gandiag.features.degradation`.
+    """
 
     base: str
     resolution: int | None = None
     level: int = 0
 
     def __str__(self) -> str:
-        side = "" if self.resolution in (None, DEFAULT_RESOLUTIONS.get(self.base)) else f"@{self.resolution}"
-        return f"{self.base}{side}" + (f"+{self.level}" if self.level else "")
+        is_default = self.resolution in (None, DEFAULT_RESOLUTIONS.get(self.base))
+        return self.base + ("" if is_default else f"@{self.resolution}") + self._level_suffix
 
     @property
     def full_name(self) -> str:
-        """With the side, always: what goes into a record and a hash."""
-        return self.base + (f"@{self.resolution}" if self.resolution else "") + (f"+{self.level}" if self.level else "")
+        """Always with the resolution: the name used in records and hashes."""
+        return self.base + (f"@{self.resolution}" if self.resolution else "") + self._level_suffix
+
+    @property
+    def _level_suffix(self) -> str:
+        return f"+{self.level}" if self.level else ""
 
     def with_level(self, level: int) -> ViewName:
-        """The same view behind `level` panes of frosted glass."""
+        """The same view at a degradation level."""
         return replace(self, level=level)
 
 
 def parse_view_name(name: str) -> ViewName:
-    """Read a view name; the default side is filled in, so that "imagenet" equals "imagenet@128". FeatureError with the form."""
-    form = _FORM.fullmatch(name.strip())
-    if form is None:
+    """Parse a view name, filling in the default resolution: "imagenet" is "imagenet@128". FeatureError if invalid."""
+    match = _PATTERN.fullmatch(name.strip())
+    if match is None:
         raise FeatureError(
-            f"{name!r} is no name of features",
-            "write name, name@side or name+level, such as imagenet@224 or imagenet+1",
+            f"{name!r} is not a valid feature name",
+            "write name, name@resolution or name+level, such as imagenet@224 or imagenet+1",
         )
-    base, level = form["base"], int(form["level"] or 0)
-    side = int(form["side"]) if form["side"] else DEFAULT_RESOLUTIONS.get(base)
-    if form["side"] and base not in DEFAULT_RESOLUTIONS:
-        raise FeatureError(f"{base} has no choice of resolution, so {name!r} is no name of features", f"write {base}")
-    if side is not None and not _SIDES[base][0] <= side <= _SIDES[base][1]:
-        raise FeatureError(f"{base} at {side} pixels", f"choose a side from {_SIDES[base][0]} to {_SIDES[base][1]}")
+    base, level = match["base"], int(match["level"] or 0)
+    resolution = int(match["resolution"]) if match["resolution"] else DEFAULT_RESOLUTIONS.get(base)
+    if match["resolution"] and base not in DEFAULT_RESOLUTIONS:
+        raise FeatureError(f"{name!r} names a resolution, but that of {base} cannot be chosen", f"write {base}")
+    if resolution is not None:
+        low, high = _RESOLUTION_RANGES[base]
+        if not low <= resolution <= high:
+            raise FeatureError(
+                f"{base} does not support a resolution of {resolution} pixels", f"choose from {low} to {high}"
+            )
     if level not in DEGRADATION_LEVELS:
         raise FeatureError(
-            f"{name!r} asks for degradation level {level}", f"choose from {', '.join(map(str, DEGRADATION_LEVELS))}"
+            f"{name!r} names degradation level {level}, which does not exist",
+            f"choose from {', '.join(map(str, DEGRADATION_LEVELS))}",
         )
-    return ViewName(base, side, level)
+    return ViewName(base, resolution, level)

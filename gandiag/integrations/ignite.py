@@ -20,11 +20,11 @@ except ImportError:
 
 
 def attach(trainer: Engine, monitor: Monitor, generator: nn.Module) -> None:
-    """Call the monitor after every iteration of `trainer`; `monitor.stopped` ends the run."""
+    """Call the monitor after every iteration of `trainer`; the run ends when `monitor.stopped` is True."""
 
-    def look(engine: Any) -> None:
+    def evaluate(engine: Any) -> None:
         monitor(engine.state.iteration, generator)
         if monitor.stopped:
             engine.terminate()
 
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, look)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, evaluate)

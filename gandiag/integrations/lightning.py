@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 
 class GandiagCallback(Callback):  # type: ignore[misc]
-    """Calls the monitor after every training batch; `monitor.stopped` ends the fit, and its looks are kept in checkpoints.
+    """Calls the monitor after every training batch. The fit ends when `monitor.stopped` is True.
 
-    `generator`: the attribute of the LightningModule that holds the generator ("netG", "model.generator"). Steps are those of
-    `trainer.global_step`, which counts every optimizer's; numbers go to the trainer's loggers, and to the monitor's own sink.
+    `generator`: the attribute of the LightningModule that holds the generator ("netG", "model.generator"). Steps are
+    those of `trainer.global_step`, which counts the steps of every optimizer. Numbers go to the trainer's loggers and
+    to the monitor's own sink; the evaluations are saved in checkpoints.
     """
 
     def __init__(self, monitor: Monitor, generator: str = "generator") -> None:
@@ -38,25 +39,29 @@ class GandiagCallback(Callback):  # type: ignore[misc]
         self.generator = generator
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        look = self.monitor(trainer.global_step, self._found(pl_module))
-        if look is not None:
+        """Call the monitor, log its numbers and stop the trainer if it says so."""
+        evaluation = self.monitor(trainer.global_step, self._get_generator(pl_module))
+        if evaluation is not None:
             for logger in trainer.loggers:
-                logger.log_metrics(look.scalars(), step=look.step)
+                logger.log_metrics(evaluation.scalars(), step=evaluation.step)
         if self.monitor.stopped:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of the monitor, for the checkpoint."""
         return self.monitor.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
         self.monitor.load_state_dict(state_dict)
 
-    def _found(self, module: Any) -> nn.Module:
+    def _get_generator(self, module: Any) -> nn.Module:
         try:
-            found: nn.Module = attrgetter(self.generator)(module)
+            generator: nn.Module = attrgetter(self.generator)(module)
         except AttributeError:
             children = ", ".join(name for name, _ in module.named_children()) or "none"
             raise ConfigError(
-                f"{type(module).__name__} has no {self.generator!r}", f"name the generator; its children: {children}"
+                f"{type(module).__name__} has no {self.generator!r}",
+                f"name the generator; the children of the module are: {children}",
             ) from None
-        return found
+        return generator

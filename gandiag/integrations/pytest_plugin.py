@@ -1,14 +1,16 @@
-"""pytest: a test that fails when a generator has collapsed, with the report attached.
+"""pytest plug-in: a test that fails if a generator has collapsed, with the report attached.
 
     def test_generator(assert_not_collapsed):
         assert_not_collapsed(generator, real="photos/", max_score=0.2, latent_dim=128)
 
-The fixture adds the report to the failure, the score to JUnit's properties, and with `--gandiag-reports DIR` a page for each
-failure. The function of the same name does the same without a fixture. Nothing heavy is imported before a test asks for it.
+The fixture attaches the report to the failure and adds the score to the JUnit properties; with `--gandiag-reports DIR`
+it writes an HTML report for each failure. The function of the same name works without the fixture. Nothing heavy is
+imported until a test uses it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +22,11 @@ import pytest
 if TYPE_CHECKING:
     from gandiag.record import Record
     from gandiag.verdict.gate import GateResult
+    from gandiag.verdict.gate_policy import GatePolicy
 
 
 class CollapsedError(AssertionError):
-    """The generator does not pass. `record`: the evidence; `gated`: what it was held against."""
+    """The generator does not pass the gate. `result`: the checks; `record`: the evidence."""
 
     def __init__(self, result: GateResult) -> None:
         from gandiag.report.gate_text import render_gate_text
@@ -41,34 +44,38 @@ def assert_not_collapsed(
     policy: Mapping[str, Any] | str | None = None,
     **settings: Any,
 ) -> Record:
-    """Audit, and raise an AssertionError unless the result passes. Returns the Record.
+    """Audit a generator and return the Record; raise an AssertionError unless it passes.
 
-    generator, real: as `gandiag.audit` takes them; a Record, or the path of one (.json), is judged as it is. `max_score`: the collapse
-    score must be below it. `policy`: TOML file or table (see `gandiag.gate`). Without `real` only repeats are looked for. Thin
-    evidence fails. `settings`: fields of AuditConfig. Cost: that of an audit; budget="quick" takes 1,000 samples.
+    generator, real: as for `gandiag.audit`; a Record, or the path of one (.json), is judged without an audit. Without
+    `real` only repeated outputs are detected. `max_score`: the collapse score must be below it. `policy`: a TOML file
+    or a table (see `gandiag.gate`). `settings`: fields of AuditConfig. Insufficient evidence fails.
+    Cost: that of an audit; budget="quick" takes 1,000 samples.
     """
     from gandiag.verdict.gate import gate
 
-    book = _book(policy, max_score, blind=real is None)
-    gated = gate(_record(generator, real, settings), book)
-    if not gated.passed or gated.record is None:
-        raise CollapsedError(gated)
-    return gated.record
+    gate_policy = _make_policy(policy, max_score, allow_degeneracy=real is None)
+    result = gate(_get_record(generator, real, settings), gate_policy)
+    if not result.passed or result.record is None:
+        raise CollapsedError(result)
+    return result.record
 
 
-def _book(policy: Any, max_score: float | None, *, blind: bool) -> Any:
-    import dataclasses
-
+def _make_policy(
+    policy: Mapping[str, Any] | str | None, max_score: float | None, *, allow_degeneracy: bool
+) -> GatePolicy:
     from gandiag.verdict.gate_policy import GatePolicy, parse_policy, read_policy
 
-    book = (
-        GatePolicy() if policy is None else parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
-    )
-    allow = book.allow | ({"degeneracy"} if blind else set())
-    return dataclasses.replace(book, allow=allow, max_score=book.max_score if max_score is None else max_score)
+    if policy is None:
+        gate_policy = GatePolicy()
+    else:
+        gate_policy = parse_policy(policy) if isinstance(policy, Mapping) else read_policy(policy)
+    allow = gate_policy.allow | ({"degeneracy"} if allow_degeneracy else set())
+    max_score = gate_policy.max_score if max_score is None else max_score
+    return dataclasses.replace(gate_policy, allow=allow, max_score=max_score)
 
 
-def _record(generator: Any, real: Any, settings: dict[str, Any]) -> Record:
+def _get_record(generator: Any, real: Any, settings: dict[str, Any]) -> Record:
+    """The given or stored Record, else that of an audit."""
     from gandiag.record import Record
 
     if isinstance(generator, Record):
@@ -81,9 +88,9 @@ def _record(generator: Any, real: Any, settings: dict[str, Any]) -> Record:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--gandiag-reports DIR."""
+    """Add --gandiag-reports DIR."""
     parser.getgroup("gandiag").addoption(
-        "--gandiag-reports", metavar="DIR", help="write a page for each generator that fails its test"
+        "--gandiag-reports", metavar="DIR", help="write an HTML report for each generator that fails its test"
     )
 
 
@@ -91,15 +98,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _fixture(
     request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> Iterator[Callable[..., Record]]:
-    """`assert_not_collapsed(generator, real=…, max_score=…)`, its report attached to the test."""
+    """`assert_not_collapsed(generator, real=…, max_score=…)`, with its report attached to the test."""
 
     def check(*arguments: Any, **settings: Any) -> Record:
         try:
             record = assert_not_collapsed(*arguments, **settings)
-        except CollapsedError as failed:
-            if failed.record is not None:
-                _attach(request, failed.record)
-                record_property("gandiag_score", failed.record.score.value)
+        except CollapsedError as error:
+            if error.record is not None:
+                _attach_report(request, error.record)
+                record_property("gandiag_score", error.record.score.value)
             raise
         record_property("gandiag_score", record.score.value)
         return record
@@ -107,7 +114,8 @@ def _fixture(
     yield check
 
 
-def _attach(request: pytest.FixtureRequest, record: Record) -> None:
+def _attach_report(request: pytest.FixtureRequest, record: Record) -> None:
+    """Add the text report to the test's output, and write the HTML report if a folder was given."""
     request.node.add_report_section("call", "gandiag", str(record))
     folder = request.config.getoption("--gandiag-reports")
     if folder:

@@ -1,8 +1,8 @@
-"""One file per idea; each a frozen dataclass with needs() and measure(), and plain functions on arrays.
+"""Metrics: one module each, with a frozen dataclass that has needs() and measure(), and plain functions on arrays.
 
     gandiag.metrics.coverage(real, fake)        # (N, D) and (M, D), tensors or arrays
 
-The plain functions are resolved on first use.
+The plain functions, listed in `gandiag.metrics.registry`, are resolved on first use.
 """
 
 from __future__ import annotations
@@ -10,60 +10,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "precision_recall": ("prdc", "precision", "recall", "density", "coverage"),
-    "frechet": ("frechet_distance",),
-    "kernel_distance": ("kid", "kid_subsets"),
-    "inception": ("fid", "inception_score"),
-    "vendi": ("vendi_score",),
-    "ndb_bins": ("ndb",),
-    "pairwise": ("pairwise_distance", "pairwise_distances", "pairwise_ratio"),
-    "duplicates": ("duplicate_threshold", "near_duplicates", "support_size"),
-    "memorization": ("authenticity", "copies", "memorised"),
-}
-_FUNCTIONS = {name: home for home, names in _HOMES.items() for name in names}
+from gandiag.metrics.registry import FUNCTION_MODULES
 
-__all__ = [
-    "authenticity",
-    "copies",
-    "coverage",
-    "density",
-    "duplicate_threshold",
-    "fid",
-    "frechet_distance",
-    "inception_score",
-    "kid",
-    "kid_subsets",
-    "memorised",
-    "ndb",
-    "near_duplicates",
-    "pairwise_distance",
-    "pairwise_distances",
-    "pairwise_ratio",
-    "prdc",
-    "precision",
-    "recall",
-    "support_size",
-    "vendi_score",
-]
+if TYPE_CHECKING:  # for type checkers, which cannot follow __getattr__
+    from gandiag.metrics.duplicates import duplicate_threshold as duplicate_threshold
+    from gandiag.metrics.duplicates import near_duplicates as near_duplicates
+    from gandiag.metrics.duplicates import support_size as support_size
+    from gandiag.metrics.frechet import frechet_distance as frechet_distance
+    from gandiag.metrics.inception import fid as fid
+    from gandiag.metrics.inception import inception_score as inception_score
+    from gandiag.metrics.kernel_distance import kid as kid
+    from gandiag.metrics.kernel_distance import kid_subsets as kid_subsets
+    from gandiag.metrics.memorization import authenticity as authenticity
+    from gandiag.metrics.memorization import copies as copies
+    from gandiag.metrics.memorization import memorised as memorised
+    from gandiag.metrics.ndb_bins import ndb as ndb
+    from gandiag.metrics.pairwise import pairwise_distance as pairwise_distance
+    from gandiag.metrics.pairwise import pairwise_distances as pairwise_distances
+    from gandiag.metrics.pairwise import pairwise_ratio as pairwise_ratio
+    from gandiag.metrics.precision_recall import coverage as coverage
+    from gandiag.metrics.precision_recall import density as density
+    from gandiag.metrics.precision_recall import prdc as prdc
+    from gandiag.metrics.precision_recall import precision as precision
+    from gandiag.metrics.precision_recall import recall as recall
+    from gandiag.metrics.vendi import vendi_score as vendi_score
 
-if TYPE_CHECKING:
-    from gandiag.metrics.duplicates import duplicate_threshold, near_duplicates, support_size
-    from gandiag.metrics.frechet import frechet_distance
-    from gandiag.metrics.inception import fid, inception_score
-    from gandiag.metrics.kernel_distance import kid, kid_subsets
-    from gandiag.metrics.memorization import authenticity, copies, memorised
-    from gandiag.metrics.ndb_bins import ndb
-    from gandiag.metrics.pairwise import pairwise_distance, pairwise_distances, pairwise_ratio
-    from gandiag.metrics.precision_recall import coverage, density, prdc, precision, recall
-    from gandiag.metrics.vendi import vendi_score
+__all__ = sorted(FUNCTION_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
+    if name in FUNCTION_MODULES:
+        return getattr(import_module(f"{__name__}.{FUNCTION_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -1,35 +1,41 @@
-"""The collapse score as the engine runs it: features kept in the shared passes, judged by `variety` and `views`.
+"""The collapse score as a metric of the engine, computed by `score.estimator` and `score.multi_view`.
 
-Without real data the score is that of *degeneracy*: repeats among the samples, a lower bound on collapse, since no function
-of the generator alone can see that modes of the data are missing.
+Without real data the score is that of *degeneracy*: repeats among the samples. It is a lower bound on collapse, since
+no function of the generator alone can show that modes of the data are missing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.view_names import DEGRADATION_LEVELS
-from gandiag.interfaces import Estimate, MetricResult, Needs
+from gandiag.interfaces import Estimate, Metric, MetricResult, Needs
 from gandiag.metrics.duplicates import birthday_estimate
+from gandiag.metrics.registry import MetricContext
 from gandiag.metrics.score.estimator import MIN_SAMPLES, DiversityEstimate, estimate_diversity_loss
 from gandiag.metrics.score.multi_view import estimate_multi_view_loss, has_low_fidelity
 from gandiag.record import Measurement, Score
 from gandiag.stats.distances import count_within_radius, distance_matrix
-from gandiag.stats.resampling import subsample_indices
+from gandiag.stats.resampling import draw_halves, subsample_indices
 from gandiag.stats.subset import SampleSubset, SubsetSpec
 
 
 @dataclass(frozen=True, slots=True)
 class CollapseScore:
-    """Score and profile against real data; for images also the aspects, one view each, and the headline by the worst of them.
+    """Score and profile against real data.
 
-    `aspects`: cheap views beside the main one; none for vectors and series. Views of the main one behind frosted glass
-    ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other, a measurement.
+    For images also the aspects, one view each; the worst of them is the headline.
+
+    `aspects`: cheap views beside the main one; none for vectors and series. Degraded versions of the main view
+    ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other role, a
+    measurement.
     """
 
     view: str
@@ -50,97 +56,100 @@ class CollapseScore:
         }
 
     def measure(self, results: Any) -> MetricResult:
-        real, fake = (
-            results["real"][SubsetSpec(self.view, 2 * self.n)],
-            results[self.role][SubsetSpec(self.view, self.n)],
-        )
+        real, fake = self._subsets(results, self.view)
         if min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES:
-            return _too_few(self.key, real, fake)
+            return _too_few_samples(self.key, real, fake)
         aspects: dict[str, Estimate] = {}
         if self.aspects:
-            names = self._seen(results)
-            reals = {name: results["real"][SubsetSpec(name, 2 * self.n)].values for name in names}
-            fakes = {name: results[self.role][SubsetSpec(name, self.n)].values for name in names}
-            found, aspects = estimate_multi_view_loss(reals, fakes, seed=self.seed)
+            subsets = {name: self._subsets(results, name) for name in self._available_views(results)}
+            real_views = {name: subset.values for name, (subset, _) in subsets.items()}
+            fake_views = {name: subset.values for name, (_, subset) in subsets.items()}
+            estimate, aspects = estimate_multi_view_loss(real_views, fake_views, seed=self.seed)
         else:
-            found = estimate_diversity_loss(real.values, fake.values, seed=self.seed)
-        number = Measurement(
-            found.score.value, found.score.low, found.score.high, floor=0.0, unit="share", better="lower", n=found.n
+            estimate = estimate_diversity_loss(real.values, fake.values, seed=self.seed)
+        score = estimate.score
+        measurement = Measurement(
+            score.value, score.low, score.high, floor=0.0, unit="share", better="lower", n=estimate.n
         )
         if self.role != "fake":
-            return MetricResult({self.key: number})
-        return MetricResult(
-            {self.key: number},
-            _sections(found, real, fake) | {"aspects": {name: asdict(share) for name, share in aspects.items()}},
-        )
+            return MetricResult({self.key: measurement})
+        sections = _record_sections(estimate, real, fake)
+        sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
+        return MetricResult({self.key: measurement}, sections)
 
     def next_view(self, results: Any) -> str | None:
-        """The next level of frosted glass that this score wants to look through, or None: the view is clear enough, or there is none."""
+        """The next degradation level that this score needs.
+
+        None where fidelity is high enough or there is no further level.
+        """
         if not self.aspects:
             return None
-        level = max(
-            (
-                level
-                for level in DEGRADATION_LEVELS
-                if SubsetSpec(degraded_view_name(self.view, level), self.n) in results[self.role]
-            ),
-            default=0,
-        )
-        name = degraded_view_name(self.view, level)
-        real, fake = results["real"][SubsetSpec(name, 2 * self.n)], results[self.role][SubsetSpec(name, self.n)]
-        if (
-            level == DEGRADATION_LEVELS[-1]
-            or min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES
-            or not has_low_fidelity(real.values, fake.values, seed=self.seed)
-        ):
+        levels = [level for level in DEGRADATION_LEVELS if self._fake_spec(level) in results[self.role]]
+        level = max(levels, default=0)
+        real, fake = self._subsets(results, degraded_view_name(self.view, level))
+        is_too_small = min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES
+        if level == DEGRADATION_LEVELS[-1] or is_too_small:
+            return None
+        if not has_low_fidelity(real.values, fake.values, seed=self.seed):
             return None
         return degraded_view_name(self.view, level + 1)
 
-    def _seen(self, results: Any) -> list[str]:
-        levels = [degraded_view_name(self.view, level) for level in DEGRADATION_LEVELS]
-        there = [
+    def _fake_spec(self, level: int) -> SubsetSpec:
+        return SubsetSpec(degraded_view_name(self.view, level), self.n)
+
+    def _subsets(self, results: Any, view: str) -> tuple[SampleSubset, SampleSubset]:
+        """Real and generated samples in a view."""
+        return results["real"][SubsetSpec(view, 2 * self.n)], results[self.role][SubsetSpec(view, self.n)]
+
+    def _available_views(self, results: Any) -> list[str]:
+        """The main view at every degradation level that the results hold, and the aspects."""
+        names = [degraded_view_name(self.view, level) for level in DEGRADATION_LEVELS]
+        available = [
             name
-            for name in levels
+            for name in names
             if SubsetSpec(name, self.n) in results[self.role] and SubsetSpec(name, 2 * self.n) in results["real"]
         ]
-        return [*there, *self.aspects]
+        return [*available, *self.aspects]
 
 
 def degraded_view_name(view: str, level: int) -> str:
-    """The name of a view behind `level` panes."""
+    """The name of a view at a degradation level."""
     return f"{view}+{level}" if level else view
 
 
-def _sections(found: DiversityEstimate, real: SampleSubset, fake: SampleSubset) -> dict[str, Any]:
+def _record_sections(estimate: DiversityEstimate, real: SampleSubset, fake: SampleSubset) -> dict[str, Any]:
+    n_real, n_fake = len(real.indices), len(fake.indices)
     score = Score(
-        **asdict(found.score),
-        power=found.power,
-        n_fake=len(fake.indices),
-        n_real=len(real.indices),
-        replicates=found.replicates,
+        **asdict(estimate.score), power=estimate.power, n_fake=n_fake, n_real=n_real, replicates=estimate.replicates
     )
-    profile = {name: asdict(share) for name, share in found.profile.items()}
-    doubts = list(found.inconclusive_reasons)
-    cut = []
-    if len(real.indices) < 2 * len(fake.indices):
-        cut = [
-            f"{len(real.indices):,} real samples are fewer than twice {len(fake.indices):,} generated ones: {found.n:,} a side were compared"
-        ]
-    return {"score": score, "profile": profile, "doubts": doubts, "remarks": cut}
+    notes = []
+    if n_real < 2 * n_fake:
+        notes.append(
+            f"{n_real:,} real samples are fewer than twice the {n_fake:,} generated ones, "
+            f"so only {estimate.n:,} of each were compared"
+        )
+    return {
+        "score": score,
+        "profile": {name: asdict(loss) for name, loss in estimate.profile.items()},
+        "doubts": list(estimate.inconclusive_reasons),
+        "remarks": notes,
+    }
 
 
-def _too_few(key: str, real: SampleSubset, fake: SampleSubset) -> MetricResult:
-    counts = f"{len(fake.indices):,} generated and {len(real.indices):,} real samples"
-    reason = f"{counts} are too few for a score: it needs {MIN_SAMPLES} and {2 * MIN_SAMPLES}"
-    score = Score(None, None, None, n_fake=len(fake.indices), n_real=len(real.indices))
-    return MetricResult(
-        {key: Measurement.missing(reason)}, {"score": score, "doubts": [reason]} if key == "score" else {}
+def _too_few_samples(key: str, real: SampleSubset, fake: SampleSubset) -> MetricResult:
+    n_real, n_fake = len(real.indices), len(fake.indices)
+    reason = (
+        f"{n_fake:,} generated and {n_real:,} real samples are too few for a score: "
+        f"it needs {MIN_SAMPLES} and {2 * MIN_SAMPLES}"
     )
+    score = Score(None, None, None, n_fake=n_fake, n_real=n_real)
+    sections = {"score": score, "doubts": [reason]} if key == "score" else {}
+    return MetricResult({key: Measurement.missing(reason)}, sections)
 
 
-# Two images whose RMS difference is below this share of the declared range look the same: 5 of 256 grey levels.
+# Two images whose RMS difference is below this fraction of the declared range look the same: 5 of 256 gray levels.
 DUPLICATE_IMAGE_RMS = 0.02
-# Two vectors closer than this share of the largest value are the same number in float32, give or take some hundred roundings.
+# Two vectors closer than this fraction of the largest value are equal in float32, up to a few hundred roundings.
 DUPLICATE_VECTOR_RATIO = 1e-5
 
 
@@ -148,50 +157,48 @@ DUPLICATE_VECTOR_RATIO = 1e-5
 class Degeneracy:
     """Repeats among generated samples, in output space: the score where there is no real data.
 
-    With c near-duplicate pairs among n samples, N = n (n - 1) / 2c is the order-2 Hill number of the outputs (the birthday
-    estimate of the support); the score is 1 - min(1, N / n), the share of the sample that repeats. The interval is that of
-    N (`gandiag.metrics.duplicates.birthday`). Reads low whenever collapse leaves more than n outputs: a lower bound.
+    With c near-duplicate pairs among n samples, N = n (n - 1) / 2c is the order-2 Hill number of the outputs (the
+    birthday estimate of the support); the score is 1 - min(1, N / n), the fraction of the sample that repeats. The
+    interval is that of N (`gandiag.metrics.duplicates.birthday_estimate`). Reads low whenever collapse leaves more than
+    n outputs: a lower bound.
     """
 
     n: int
     seed: int = 0
     image_range: tuple[float, float] | None = None
-    key: str = "score"  # with real data, where the score is another, "degeneracy": then a measurement alone
+    key: str = "score"  # "degeneracy" with real data, which give the score: then a measurement alone
 
     def needs(self) -> Needs:
         return {"fake": frozenset({SubsetSpec("samples", self.n)})}
 
     def measure(self, results: Any) -> MetricResult:
-        kept = results["fake"][SubsetSpec("samples", self.n)]
-        rows = kept.values.flatten(1)
+        rows = results["fake"][SubsetSpec("samples", self.n)].values.flatten(1)
         n = len(rows)
         if n < MIN_SAMPLES:
-            reason = f"{n:,} samples are too few to judge repeats: {MIN_SAMPLES} are needed"
-            if self.key != "score":
-                return MetricResult({self.key: Measurement.missing(reason)})
-            return MetricResult(
-                {self.key: Measurement.missing(reason)},
-                {"score": Score(None, None, None, basis="degeneracy", n_fake=n), "doubts": [reason]},
-            )
-        share, replicates = estimate_degeneracy(rows, radius=self._radius(rows), seed=self.seed)
-        number = Measurement(
-            share.value,
-            share.low,
-            share.high,
+            reason = f"{n:,} samples are too few to measure repeats: {MIN_SAMPLES} are needed"
+            score = Score(None, None, None, basis="degeneracy", n_fake=n)
+            return self._make_result(Measurement.missing(reason), {"score": score, "doubts": [reason]})
+        loss, replicates = estimate_degeneracy(rows, radius=self._radius(rows), seed=self.seed)
+        measurement = Measurement(
+            loss.value,
+            loss.low,
+            loss.high,
             floor=None,
             unit="share",
             better="lower",
             n=n,
             reason="from the samples alone: a lower bound",
         )
-        if self.key != "score":
-            return MetricResult({self.key: number})
-        score = Score(**asdict(share), basis="degeneracy", n_fake=n, replicates=replicates)
-        return MetricResult({self.key: number}, {"score": score})
+        score = Score(**asdict(loss), basis="degeneracy", n_fake=n, replicates=replicates)
+        return self._make_result(measurement, {"score": score})
+
+    def _make_result(self, measurement: Measurement, sections: dict[str, Any]) -> MetricResult:
+        return MetricResult({self.key: measurement}, sections if self.key == "score" else {})
 
     def _radius(self, rows: Tensor) -> float:
         if self.image_range is not None:
-            return DUPLICATE_IMAGE_RMS * (self.image_range[1] - self.image_range[0]) * math.sqrt(rows.shape[1])
+            low, high = self.image_range
+            return DUPLICATE_IMAGE_RMS * (high - low) * math.sqrt(rows.shape[1])
         return DUPLICATE_VECTOR_RATIO * float(rows.abs().max())
 
 
@@ -200,18 +207,30 @@ def estimate_degeneracy(
 ) -> tuple[Estimate, tuple[float, ...]]:
     """1 - min(1, N / n) of `rows` (n, D), N the birthday estimate with its interval; and the same on half-samples.
 
-    `radius`: what counts as the same output. Each replicate is 1 - min(1, N_half / n). Cost O(n² D).
+    `radius`: distance below which two outputs are the same. Each replicate is 1 - min(1, N_half / n). Cost O(n² D).
     """
     n = len(rows)
-    found = birthday_estimate(count_within_radius(rows, radius))
-    near = (distance_matrix(rows[subsample_indices(n, seed=seed)]) < radius).fill_diagonal_(False)  # (p, p)
-    draw = torch.Generator().manual_seed(seed)
-    shares = []
+    support = birthday_estimate(count_within_radius(rows, radius))
+    is_near = (distance_matrix(rows[subsample_indices(n, seed=seed)]) < radius).fill_diagonal_(False)  # (p, p)
+    generator = torch.Generator().manual_seed(seed)
+    losses = []
     for _ in range(replicates):
-        half = torch.randperm(len(near), generator=draw)[: len(near) // 2]
-        shares.append(_lost(birthday_estimate(near[half[:, None], half].sum(1)).value, n))
-    return Estimate(_lost(found.value, n), _lost(found.high, n), _lost(found.low, n)), tuple(shares)
+        (half,) = draw_halves((len(is_near),), generator)
+        losses.append(_repeated_fraction(birthday_estimate(is_near[half[:, None], half].sum(1)).value, n))
+    low, high = _repeated_fraction(support.high, n), _repeated_fraction(support.low, n)
+    return Estimate(_repeated_fraction(support.value, n), low, high), tuple(losses)
 
 
-def _lost(support: float, n: int) -> float:
+def _repeated_fraction(support: float, n: int) -> float:
     return 1.0 - min(1.0, support / n)
+
+
+def create_score_metrics(context: MetricContext) -> Sequence[Metric]:
+    """The factory of "score": one score per role and the degeneracy; without real data the degeneracy is the score."""
+    is_image = context.output.kind == "image"
+    image_range = context.output.range if is_image else None
+    if not context.referenced:
+        return [Degeneracy(context.n, context.seed, image_range=image_range)]
+    aspects = tuple(ASPECTS) if is_image else ()
+    scores = [CollapseScore(context.view, context.n, context.seed, role, aspects) for role in context.roles]
+    return [*scores, Degeneracy(context.n, context.seed, image_range=image_range, key="degeneracy")]

@@ -1,27 +1,28 @@
-"""The Fréchet distance between two Gaussians, from a factor of the reference: no matrix square root."""
+"""Fréchet distance between two Gaussians, from a factor of the reference covariance instead of a matrix square root."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gandiag.interfaces import MetricResult, Needs
-from gandiag.metrics.base import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.interfaces import MetricResult
+from gandiag.metrics.base import PairedMetric, make_measurement
+from gandiag.record import Measurement
 from gandiag.stats.moments import Gaussian, fit_gaussian
 from gandiag.stats.resampling import interval_half_widths, subsample_indices
-from gandiag.stats.splits import RealFakeSplit, split_from_results, split_needs
+from gandiag.stats.splits import RealFakeSplit
 from gandiag.stats.validation import as_feature_pair
 
-MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each costs a singular value decomposition
+MAX_SUBSAMPLE_ROWS = 1_000  # rows that replicates draw from: each replicate takes a singular value decomposition
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceStatistics:
-    """A Gaussian with covariance `factor` @ `factor`.T: mean (D,), factor (D, r), both float64; `trace` of the covariance."""
+    """A Gaussian with covariance F Fᵀ: `mean` (D,), `cov_factor` F (D, r), both float64, and `cov_trace`."""
 
     mean: Tensor
     cov_factor: Tensor
@@ -29,109 +30,99 @@ class ReferenceStatistics:
 
 
 def reference_statistics(real: Gaussian | Tensor) -> ReferenceStatistics:
-    """The side that stays, factored once. With n <= D rows the centred rows themselves are the factor, and nothing is decomposed."""
+    """Factor the reference once. With n <= D rows the centered rows themselves are the factor: no decomposition."""
     if isinstance(real, Tensor) and len(real) <= real.shape[1]:
-        mean, factor = _centred(real)
-        return ReferenceStatistics(mean, factor.T, float(factor.square().sum()))
+        mean, centered = _center_and_scale(real)
+        return ReferenceStatistics(mean, centered.T, float(centered.square().sum()))
     moments = fit_gaussian(real) if isinstance(real, Tensor) else real
-    return ReferenceStatistics(moments.mean, _root(moments.cov), float(moments.cov.trace()))
+    return ReferenceStatistics(moments.mean, _factor_covariance(moments.cov), float(moments.cov.trace()))
 
 
 def frechet_to_reference(reference: ReferenceStatistics, fake: Gaussian | Tensor) -> float:
     """|m - m'|² + tr(S + S' - 2 (S S')^½), in squared feature units, in [0, inf).
 
-    With S = F Fᵀ the last trace is the sum of the roots of the eigenvalues of Fᵀ S' F, which is symmetric: no complex
-    numbers, no added epsilon, and what rounding makes negative is 0. With n <= D rows it is the sum of the singular
-    values of the centred rows times F, over √(n - 1).
+    With S = F Fᵀ the last trace is the sum of the square roots of the eigenvalues of Fᵀ S' F. That matrix is symmetric:
+    no complex numbers and no added epsilon, and eigenvalues that rounding makes negative are set to 0. With n <= D rows
+    it is the sum of the singular values of the centered rows times F, over √(n - 1).
     """
+    factor = reference.cov_factor
     if isinstance(fake, Tensor) and len(fake) <= fake.shape[1]:
-        mean, scaled = _centred(fake)  # (D,), (n, D)
-        trace, cross = float(scaled.square().sum()), float(torch.linalg.svdvals(scaled @ reference.cov_factor).sum())
+        mean, centered = _center_and_scale(fake)  # (D,), (n, D)
+        trace = float(centered.square().sum())
+        cross_trace = float(torch.linalg.svdvals(centered @ factor).sum())
     else:
         moments = fit_gaussian(fake) if isinstance(fake, Tensor) else fake
         mean, trace = moments.mean, float(moments.cov.trace())
-        cross = float(
-            torch.linalg.eigvalsh(reference.cov_factor.T @ moments.cov @ reference.cov_factor)
-            .clamp_(min=0)
-            .sqrt_()
-            .sum()
-        )
-    return max(0.0, float((reference.mean - mean).square().sum()) + reference.cov_trace + trace - 2 * cross)
+        eigenvalues = torch.linalg.eigvalsh(factor.T @ moments.cov @ factor)
+        cross_trace = float(eigenvalues.clamp_(min=0).sqrt_().sum())
+    return max(0.0, float((reference.mean - mean).square().sum()) + reference.cov_trace + trace - 2 * cross_trace)
 
 
 def frechet_distance(real: Any, fake: Any) -> float:
-    """The Fréchet distance of (N, D) real and (M, D) generated rows, or of two `Gaussian`s. 0: equal means and covariances; lower is better.
+    """The Fréchet distance of (N, D) real and (M, D) generated rows, or of two `Gaussian`s; lower is better.
 
-    On Inception features this is FID; on any other it is no FID. It reads high at small n (a bias of about D/n times the
-    variance, which differs between models), and sees two moments only: missing modes and thin modes that leave these
-    alone go unseen. Cost D³ + n·D², or n²·D where n <= D.
+    0 for equal means and covariances. On Inception features this is FID; on any other features it is not. It reads high
+    at small n (a bias of about D/n times the variance, which differs between models). It sees two moments only: missing
+    or narrowed modes that leave these unchanged are invisible. Cost D³ + n·D², or n²·D where n <= D.
 
     Sources: Dowson and Landau 1982; Heusel et al. 2017, eq. 6.
     """
     if isinstance(real, Gaussian) and isinstance(fake, Gaussian):
         return frechet_to_reference(reference_statistics(real), fake)
-    left, right = as_feature_pair(real, fake)
-    return frechet_to_reference(reference_statistics(left), right)
+    real_rows, fake_rows = as_feature_pair(real, fake)
+    return frechet_to_reference(reference_statistics(real_rows), fake_rows)
 
 
-def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _center_and_scale(rows: Tensor) -> tuple[Tensor, Tensor]:
     """The mean (D,) and (rows - mean)/√(n - 1), (n, D), float64."""
-    wide = rows.double()
-    mean = wide.mean(0)
-    return mean, (wide - mean) / math.sqrt(max(1, len(rows) - 1))
+    double = rows.double()
+    mean = double.mean(0)
+    return mean, (double - mean) / math.sqrt(max(1, len(rows) - 1))
 
 
-def _root(cov: Tensor) -> Tensor:
+def _factor_covariance(cov: Tensor) -> Tensor:
     """F with F Fᵀ = cov: Cholesky where the matrix has full rank, else from its eigenvectors."""
-    found, info = torch.linalg.cholesky_ex(cov)
-    root: Tensor = found
+    cholesky, info = torch.linalg.cholesky_ex(cov)
+    factor: Tensor = cholesky
     if int(info):
         values, vectors = torch.linalg.eigh(cov)
         keep = values > 0
-        root = vectors[:, keep] * values[keep].sqrt()
-    return root
+        factor = vectors[:, keep] * values[keep].sqrt()
+    return factor
+
+
+def frechet_measurement(split: RealFakeSplit, seed: int) -> Measurement:
+    """Fréchet distance of generated from reference rows; the floor is that of held-out rows."""
+    reference_rows, heldout, fake = split.flat_rows()  # (n, D) each
+    reference = reference_statistics(reference_rows)
+    keep = subsample_indices(split.n, MAX_SUBSAMPLE_ROWS, seed)
+    real_pool, fake_pool = reference_rows[keep], fake[keep]
+    half_width = interval_half_widths(
+        lambda i, j: torch.tensor([frechet_distance(real_pool[i], fake_pool[j])]),
+        (len(keep), len(keep)),
+        split.n,
+        seed=seed,
+    )
+    return make_measurement(
+        frechet_to_reference(reference, fake),
+        float(half_width),
+        n=split.n,
+        floor=frechet_to_reference(reference, heldout),
+        better="lower",
+        unit="squared feature units",
+        bounds=(0, math.inf),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class FrechetDistance:
+class FrechetDistance(PairedMetric):
     """The Fréchet distance in one view, with that of real against real as the floor."""
 
-    view: str
-    n: int
-    seed: int = 0
-    referenced: bool = True
+    purpose: ClassVar[str] = "a covariance"
 
     @property
     def key(self) -> str:
         return f"frechet[{self.view}]"
 
-    def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {}
-
-    def measure(self, results: Any) -> MetricResult:
-        sets = split_from_results(results, self.view, self.n) if self.referenced else None
-        if sets is None:
-            return MetricResult(missing_measurements((self.key,), NO_REAL_DATA))
-        if sets.n < 2:
-            return MetricResult(missing_measurements((self.key,), f"{sets.n} samples a side have no covariance"))
-        return MetricResult({self.key: frechet_measurement(sets, self.seed)})
-
-
-def frechet_measurement(split: RealFakeSplit, seed: int) -> Any:
-    """A against F, with A against B as the floor and an interval from half-samples."""
-    a, b, f = (part.flatten(1) for part in (split.reference, split.heldout, split.fake))  # (n, D) each
-    anchor = reference_statistics(a)
-    keep = subsample_indices(split.n, MAX_SUBSAMPLE_ROWS, seed)
-    left, right = a[keep], f[keep]
-    width = interval_half_widths(
-        lambda i, j: torch.tensor([frechet_distance(left[i], right[j])]), (len(keep), len(keep)), split.n, seed=seed
-    )
-    return make_measurement(
-        frechet_to_reference(anchor, f),
-        float(width),
-        n=split.n,
-        floor=frechet_to_reference(anchor, b),
-        better="lower",
-        unit="squared feature units",
-        bounds=(0, math.inf),
-    )
+    def compute(self, split: RealFakeSplit) -> MetricResult:
+        return MetricResult({self.key: frechet_measurement(split, self.seed)})

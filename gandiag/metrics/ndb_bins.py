@@ -1,9 +1,9 @@
-"""NDB: in how many bins of the real data does the share of generated samples differ?"""
+"""NDB: the number of statistically different bins between real and generated samples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,56 +13,57 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from gandiag.errors import ConfigError
-from gandiag.interfaces import MetricResult, Needs
-from gandiag.metrics.base import NO_REAL_DATA, make_measurement, missing_measurements
+from gandiag.interfaces import MetricResult
+from gandiag.metrics.base import PairedMetric, make_measurement
 from gandiag.stats.resampling import interval_half_widths
-from gandiag.stats.splits import split_from_results, split_needs
+from gandiag.stats.splits import RealFakeSplit
 from gandiag.stats.validation import as_feature_pair
 
 KEY = "ndb"
 MAX_BINS = 100  # as in the paper,
-ROWS_PER_BIN = 20  # but so many real rows a bin at least: the test is a normal approximation
+ROWS_PER_BIN = 20  # but with at least this many real rows per bin: the test is a normal approximation
 DEFAULT_ALPHA = 0.05
-MIN_SAMPLES = 8  # rows a side: below, two bins never differ at that level
+MIN_SAMPLES = 8  # with fewer rows per set, two bins never differ at that level
 
 
 def ndb(real: Any, fake: Any, bins: int | None = None, level: float = DEFAULT_ALPHA, seed: int = 0) -> float:
-    """Share of bins whose share of generated rows differs from the real one, NDB/K in [0, 1]; lower is better. (N, D) and (M, D) rows.
+    """NDB/K: the fraction of bins whose share of generated rows differs from the real one, in [0, 1]; lower is better.
 
-    Bins are the k-means cells of `real`, 100 of them or N // 20 where that is less; the test is that of two proportions, two-sided,
-    uncorrected as in the paper, so equal laws score about `level`. It grows with n for the same defect (a measure of power,
-    not of size), sees nothing inside a bin, and in many dimensions rejects held-out real rows as well, since k-means has
-    been fitted to the others: compare with the floor. Cost 50·N·D·bins.
+    `real` (N, D), `fake` (M, D). Bins are the k-means cells of `real`, 100 of them or N // 20 where that is less. The
+    test is that of two proportions, two-sided and uncorrected as in the paper, so equal distributions score about
+    `level`. It grows with n for the same defect (it measures power, not effect size) and is blind inside a bin. In high
+    dimensions it rejects held-out real rows as well, since k-means was fitted to the others: compare with the floor.
+    Cost 50·N·D·bins.
 
     ConfigError unless 1 <= bins <= N. Source: Richardson and Weiss 2018, On GANs and GMMs, section 3.
     """
-    left, right = as_feature_pair(real, fake)
-    centres = fit_bins(left, bins, seed=seed)
-    return fraction_different(assign_bins(left, centres), assign_bins(right, centres), len(centres), level)
+    real_rows, fake_rows = as_feature_pair(real, fake)
+    centers = fit_bins(real_rows, bins, seed=seed)
+    return fraction_different(assign_bins(real_rows, centers), assign_bins(fake_rows, centers), len(centers), level)
 
 
 def fit_bins(real: Tensor, n_bins: int | None = None, *, seed: int = 0) -> Tensor:
-    """The middles of the bins, (K, D): k-means of the real rows, deterministic by seed; fewer where fewer rows are distinct."""
-    wanted = max(2, min(MAX_BINS, len(real) // ROWS_PER_BIN)) if n_bins is None else n_bins
-    if not 1 <= wanted <= len(real):
+    """Bin centers (K, D) by k-means on the real rows; deterministic by seed. K <= the number of distinct rows."""
+    n_bins = max(2, min(MAX_BINS, len(real) // ROWS_PER_BIN)) if n_bins is None else n_bins
+    if not 1 <= n_bins <= len(real):
         raise ConfigError(
-            f"{wanted} bins for {len(real)} real samples",
+            f"{n_bins} bins are not possible with {len(real)} real samples",
             f"choose from 1 to {len(real)}, best at most {max(2, len(real) // ROWS_PER_BIN)}",
         )
-    scaled = _unit(real)
-    distinct = min(wanted, len(torch.unique(scaled, dim=0)))
+    scaled = _normalize(real)
+    n_distinct = min(n_bins, len(torch.unique(scaled, dim=0)))
     with threadpool_limits(limits=1):
-        found = KMeans(distinct, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(scaled.numpy())
-    label = torch.from_numpy(found.labels_.astype(np.int64))  # (N,)
-    sums = torch.zeros(distinct, real.shape[1], dtype=real.dtype).index_add_(0, label, real)
-    counts = label.bincount(minlength=distinct)
+        kmeans = KMeans(n_distinct, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(scaled.numpy())
+    label = torch.from_numpy(kmeans.labels_.astype(np.int64))  # (N,)
+    sums = torch.zeros(n_distinct, real.shape[1], dtype=real.dtype).index_add_(0, label, real)
+    counts = label.bincount(minlength=n_distinct)
     return sums[counts > 0] / counts[counts > 0][:, None]  # (K, D)
 
 
-def _unit(rows: Tensor) -> Tensor:
-    """Rows about their mean in units of their size: k-means stops by an absolute tolerance."""
-    moved = rows - rows.mean(0)
-    scaled: Tensor = moved / moved.abs().max().clamp(min=1e-30)
+def _normalize(rows: Tensor) -> Tensor:
+    """Rows about their mean, scaled to at most 1, because k-means stops at an absolute tolerance."""
+    centered = rows - rows.mean(0)
+    scaled: Tensor = centered / centered.abs().max().clamp(min=1e-30)
     return scaled
 
 
@@ -72,57 +73,48 @@ def assign_bins(rows: Tensor, centers: Tensor) -> Tensor:
 
 
 def fraction_different(real_bins: Tensor, fake_bins: Tensor, n_bins: int, level: float = DEFAULT_ALPHA) -> float:
-    """Share of `bins` in which two samples of bin numbers, (N,) and (M,), differ by the test of two proportions at `level`."""
+    """Fraction of bins with different shares (test of two proportions at `level`), from bin numbers (N,) and (M,)."""
     n, m = len(real_bins), len(fake_bins)
-    here, there = real_bins.bincount(minlength=n_bins).double(), fake_bins.bincount(minlength=n_bins).double()  # (K,)
-    pooled = (here + there) / (n + m)
-    error = (pooled * (1 - pooled) * (1 / n + 1 / m)).sqrt()
-    apart = (here / n - there / m).abs()
-    return float((apart > float(norm.isf(level / 2)) * error).double().mean())
+    real_counts = real_bins.bincount(minlength=n_bins).double()  # (K,)
+    fake_counts = fake_bins.bincount(minlength=n_bins).double()
+    pooled = (real_counts + fake_counts) / (n + m)
+    standard_error = (pooled * (1 - pooled) * (1 / n + 1 / m)).sqrt()
+    difference = (real_counts / n - fake_counts / m).abs()
+    return float((difference > float(norm.isf(level / 2)) * standard_error).double().mean())
 
 
 @dataclass(frozen=True, slots=True)
-class Ndb:
+class Ndb(PairedMetric):
     """NDB/K in one view; the floor is that of the held-out real half, on the same bins."""
 
-    view: str
-    n: int
-    seed: int = 0
-    referenced: bool = True
+    purpose: ClassVar[str] = "a difference between two bins"
 
     @property
     def key(self) -> str:
         return KEY
 
-    def needs(self) -> Needs:
-        return split_needs(self.view, self.n) if self.referenced else {}
+    @property
+    def min_samples(self) -> int:
+        return MIN_SAMPLES
 
-    def measure(self, results: Any) -> MetricResult:
-        sets = split_from_results(results, self.view, self.n) if self.referenced else None
-        if sets is None:
-            return MetricResult(missing_measurements((KEY,), NO_REAL_DATA))
-        if sets.n < MIN_SAMPLES:
-            return MetricResult(
-                missing_measurements((KEY,), f"{sets.n} samples a side are too few to differ in two bins")
-            )
-        a, b, f = (part.flatten(1) for part in (sets.reference, sets.heldout, sets.fake))  # (n, D) each
-        centres = fit_bins(a, seed=self.seed)
-        in_a, in_b, in_f = (assign_bins(part, centres) for part in (a, b, f))  # (n,) each
-        bins = len(centres)
-        width = interval_half_widths(
-            lambda i, j: torch.tensor([fraction_different(in_a[i], in_f[j], bins)]),
-            (sets.n, sets.n),
-            sets.n,
+    def compute(self, split: RealFakeSplit) -> MetricResult:
+        reference, heldout, fake = split.flat_rows()  # (n, D) each
+        centers = fit_bins(reference, seed=self.seed)
+        reference_bins, heldout_bins, fake_bins = (assign_bins(rows, centers) for rows in (reference, heldout, fake))
+        n_bins = len(centers)
+        half_width = interval_half_widths(
+            lambda i, j: torch.tensor([fraction_different(reference_bins[i], fake_bins[j], n_bins)]),
+            (split.n, split.n),
+            split.n,
             seed=self.seed,
         )
-        floor = fraction_different(in_a, in_b, bins)
-        found = make_measurement(
-            fraction_different(in_a, in_f, bins),
-            float(width),
-            n=sets.n,
-            floor=floor,
+        measurement = make_measurement(
+            fraction_different(reference_bins, fake_bins, n_bins),
+            float(half_width),
+            n=split.n,
+            floor=fraction_different(reference_bins, heldout_bins, n_bins),
             better="lower",
             unit="share of bins",
             bounds=(0, 1),
         )
-        return MetricResult({KEY: found})
+        return MetricResult({KEY: measurement})

@@ -1,11 +1,13 @@
-"""Facts of the output: extremes, saturation, channels that never change. They have no floor: no statistic of the data."""
+"""Output statistics: extremes, saturation and constant channels. They have no floor: the data play no part in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gandiag.interfaces import MetricResult, Needs
+from gandiag.interfaces import Metric, MetricResult, Needs
+from gandiag.metrics.registry import MetricContext
 from gandiag.sampling.output_checks import OutputCheck, output_measurements
 
 
@@ -21,3 +23,8 @@ class OutputStatistics:
 
     def measure(self, results: Any) -> MetricResult:
         return MetricResult(output_measurements(results["fake"][OutputCheck(self.value_range)]))
+
+
+def create_output_metrics(context: MetricContext) -> Sequence[Metric]:
+    """The factory of "outputs"."""
+    return [OutputStatistics(context.output.range)]

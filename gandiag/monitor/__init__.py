@@ -1,1 +1,1 @@
-"""Watches a generator during training."""
+"""Monitors a generator during training."""

@@ -1,4 +1,4 @@
-"""Several processes that train one model: the first one looks and decides, and all hear of it."""
+"""Distributed training: rank 0 evaluates and broadcasts its decision."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ def is_distributed() -> bool:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that looks."""
+    """Whether this is the process that evaluates."""
     return not is_distributed() or dist.get_rank() == 0
 
 
 def broadcast_decision(decision: bool, module: nn.Module) -> bool:
-    """The first process's decision, in every process. All must call it at the same steps."""
+    """Rank 0's decision, in every process. All processes must call this at the same steps."""
     if not is_distributed():
         return decision
-    on = (
-        next((entry.device for entry in module.parameters()), torch.device("cpu"))
-        if dist.get_backend() == "nccl"
-        else torch.device("cpu")
-    )
-    told = torch.tensor([int(decision)], device=on)
-    dist.broadcast(told, src=0)
-    return bool(told.item())
+    device = torch.device("cpu")
+    if dist.get_backend() == "nccl":
+        device = next((parameter.device for parameter in module.parameters()), device)
+    flag = torch.tensor([int(decision)], device=device)
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())

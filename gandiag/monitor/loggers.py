@@ -1,4 +1,4 @@
-"""Where a monitor's numbers go: any f(dict, step=int), and what the usual trackers look like.
+"""Makes a function f(dict, step=int) of whatever logs a monitor's numbers.
 
 wandb.log · accelerator.log · mlflow.log_metrics · trackio.log          called as they are
 a TensorBoard SummaryWriter                                              add_scalar, one number at a time
@@ -17,33 +17,37 @@ LogFunction = Callable[..., Any]
 
 
 def make_log_function(target: Any) -> LogFunction:
-    """A function f(dict, step=int) from a function, a writer, a logger, a tracker, or several of them. ConfigError for anything else."""
+    """f(dict, step=int) for a function, writer, logger or tracker, or a list of them; ConfigError for anything else."""
     if target is None:
         return lambda values, step: None
     if isinstance(target, (list, tuple)):
-        return _every([make_log_function(entry) for entry in target])
+        return _make_fan_out([make_log_function(entry) for entry in target])
     if hasattr(target, "add_scalar"):
-        return lambda values, step: _scalars(target, values, step)
+        return lambda values, step: _write_scalars(target, values, step)
     for name in ("log_metrics", "log"):
-        if callable(getattr(target, name, None)):
-            method = getattr(target, name)
-            return lambda values, step: method(values, step=step)
+        method = getattr(target, name, None)
+        if callable(method):
+            return _pass_step_by_name(method)
     if callable(target):
-        return lambda values, step: target(values, step=step)
+        return _pass_step_by_name(target)
     raise ConfigError(
         f"the sink is a {type(target).__name__}",
         "give a function f(dict, step=int), a SummaryWriter, a logger or a tracker",
     )
 
 
-def _every(sinks: Iterable[LogFunction]) -> LogFunction:
+def _pass_step_by_name(function: Callable[..., Any]) -> LogFunction:
+    return lambda values, step: function(values, step=step)
+
+
+def _make_fan_out(functions: Iterable[LogFunction]) -> LogFunction:
     def log(values: Mapping[str, float], step: int) -> None:
-        for sink in sinks:
-            sink(values, step=step)
+        for function in functions:
+            function(values, step=step)
 
     return log
 
 
-def _scalars(writer: Any, values: Mapping[str, float], step: int) -> None:
+def _write_scalars(writer: Any, values: Mapping[str, float], step: int) -> None:
     for name, value in values.items():
         writer.add_scalar(name, value, step)

@@ -1,7 +1,7 @@
-"""How much a monitor may look: never more than its share of the training time.
+"""Keeps monitoring overhead within a fraction of training time.
 
-Costs are learned from what looks took. Fewer samples are assumed to save no more than their share, more samples to cost
-their square, so that a guess is never too low by much.
+Costs are learned from past evaluations. Fewer samples are assumed to cost proportionally less, more samples
+quadratically more, so an estimate is never much too low.
 """
 
 from __future__ import annotations
@@ -11,31 +11,40 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
-MIN_SAMPLES = 256  # samples of the first look, and the least that later ones shrink to
-QUICK_CHECK_FRACTION = 0.5  # of the budget for glances at most, so that there are full looks, and for full looks at most, so that it never goes blind
+EvaluationKind = Literal["quick", "full"]
+
+MIN_SAMPLES = 256  # samples of the first evaluation, and the fewest that later ones shrink to
+# Largest share of the budget for quick checks, so that full scores remain affordable; the rest is the largest share for
+# full scores, so that quick checks do.
+QUICK_CHECK_FRACTION = 0.5
 
 
 @dataclass(slots=True)
 class TimeBudget:
-    """`budget`: share of the training time that may be spent, or infinity. `most`: samples of a look that time does not limit."""
+    """Decides how many samples an evaluation may use now.
+
+    `fraction`: seconds of monitoring per second of training, or infinity. `max_samples`: samples of an evaluation that
+    time does not limit.
+    """
 
     fraction: float
     max_samples: int
     clock: Callable[[], float] = time.perf_counter
     monitor_seconds: float = 0.0
-    _began: float | None = None
-    _costs: dict[str, tuple[int, float]] = field(default_factory=dict)
-    _shares: dict[str, float] = field(default_factory=lambda: {"glance": 0.0, "full": 0.0})
+    _start: float | None = None
+    _costs: dict[EvaluationKind, tuple[int, float]] = field(default_factory=dict)
+    _spent: dict[EvaluationKind, float] = field(default_factory=lambda: {"quick": 0.0, "full": 0.0})
 
     def start(self) -> None:
-        """Training starts to be timed with the first call."""
-        if self._began is None:
-            self._began = self.clock()
+        """Start timing the training, at the first call."""
+        if self._start is None:
+            self._start = self.clock()
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Time inside is the monitor's, not the training's."""
+        """Count the time inside as the monitor's."""
         start = self.clock()
         try:
             yield
@@ -43,55 +52,60 @@ class TimeBudget:
             self.monitor_seconds += self.clock() - start
 
     def exclude(self, seconds: float) -> None:
-        """Time that was neither training nor the monitor's: an evaluation, a checkpoint written."""
-        if self._began is not None:
-            self._began += seconds
+        """Exclude time that was neither training nor monitoring: an evaluation, a checkpoint being written."""
+        if self._start is not None:
+            self._start += seconds
 
-    def record_cost(self, kind: str, n: int, seconds: float) -> None:
-        """What one look of a kind took with n samples. The first of each is not charged to its share: it is always taken."""
-        self._shares[kind] += seconds if kind in self._costs else 0.0
+    def record_cost(self, kind: EvaluationKind, n: int, seconds: float) -> None:
+        """Record what an evaluation with n samples cost.
+
+        The first of each kind is not charged to its share, because it always runs.
+        """
+        self._spent[kind] += seconds if kind in self._costs else 0.0
         self._costs[kind] = (n, seconds)
 
     @property
     def training_seconds(self) -> float:
-        """Seconds of training so far, the monitor's own left out."""
-        return 0.0 if self._began is None else max(0.0, self.clock() - self._began - self.monitor_seconds)
+        """Seconds of training so far, without the monitor's own."""
+        return 0.0 if self._start is None else max(0.0, self.clock() - self._start - self.monitor_seconds)
 
     @property
     def overhead(self) -> float:
-        """Seconds of the monitor per second of training, so far."""
+        """Seconds of monitoring per second of training so far."""
         return self.monitor_seconds / self.training_seconds if self.training_seconds else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """Seconds that may be spent now; negative where the first look, which is always taken, is not yet paid off."""
+        """Seconds that may be spent now; negative until the first evaluation is paid off."""
         return math.inf if self.fraction == math.inf else self.fraction * self.training_seconds - self.monitor_seconds
 
-    def estimate_cost(self, kind: str, n: int) -> float:
-        """The guess for n samples; nothing where no look of the kind was taken yet."""
+    def estimate_cost(self, kind: EvaluationKind, n: int) -> float:
+        """Estimated seconds for n samples; 0 if no evaluation of this kind has run yet."""
         if kind not in self._costs:
             return 0.0
-        known, seconds = self._costs[kind]
-        ratio = n / known
+        known_n, seconds = self._costs[kind]
+        ratio = n / known_n
         return seconds * (ratio if ratio <= 1 else ratio * ratio)
 
-    def allowed_samples(self, kind: str, max_samples: int) -> int:
-        """Samples that a look of the kind, "glance" or "full", may have now: at most `most`, halved until they fit; 0 for none."""
+    def allowed_samples(self, kind: EvaluationKind, max_samples: int) -> int:
+        """Samples that an evaluation may use now: `max_samples`, halved until they fit; 0 if none do."""
         fewest = min(MIN_SAMPLES, max_samples)
         if kind not in self._costs:
             return fewest
-        left = self._left(kind)
+        seconds = self._seconds_left_for(kind)
         n = max_samples
-        while n > fewest and self.estimate_cost(kind, n) > left:
+        while n > fewest and self.estimate_cost(kind, n) > seconds:
             n = max(n // 2, fewest)
-        return n if self.estimate_cost(kind, n) <= left else 0
+        return n if self.estimate_cost(kind, n) <= seconds else 0
 
-    def _left(self, kind: str) -> float:
-        """Seconds for a kind of look. What the first look cost is paid off by full looks alone: until then the monitor is not blind."""
+    def _seconds_left_for(self, kind: EvaluationKind) -> float:
+        """Seconds for this kind of evaluation.
+
+        The cost of the first evaluation is paid off by full scores alone, so that quick checks continue meanwhile.
+        """
         if self.fraction == math.inf:
             return math.inf
-        if kind == "glance":
-            return QUICK_CHECK_FRACTION * self.fraction * self.training_seconds - self._shares[kind]
-        return min(
-            self.seconds_left, (1 - QUICK_CHECK_FRACTION) * self.fraction * self.training_seconds - self._shares[kind]
-        )
+        budget = self.fraction * self.training_seconds
+        if kind == "quick":
+            return QUICK_CHECK_FRACTION * budget - self._spent[kind]
+        return min(self.seconds_left, (1 - QUICK_CHECK_FRACTION) * budget - self._spent[kind])

@@ -1,1 +1,1 @@
-"""One audit, from an opened subject to an unjudged record."""
+"""The stages of one audit, from opening the subject to building the record."""

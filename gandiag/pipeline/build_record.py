@@ -1,4 +1,4 @@
-"""From what was measured to an (unjudged) Record: subject, provenance, exhibits within their budget."""
+"""Builds the unjudged Record of an audit: subject, provenance, measurements, and exhibits within their size budget."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from gandiag.checkpoints.batchnorm.latent_scale import TrainedScale
 from gandiag.config import ResolvedConfig
 from gandiag.exhibits.images import limit_total_size
 from gandiag.interfaces import Assumption, Estimate, LatentSpec, MetricResult, OutputSpec
-from gandiag.record import Measurement, Record, Score
+from gandiag.record import FACT_REASON, Measurement, Record, Score
+from gandiag.report.assumptions import assumption_document
 
 REPORTED_PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
 RECORD_SECTIONS = ("profile", "aspects", "modes", "response", "game")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LatentScale:
-    """The latent scale that the file says it was trained at, and where it says so."""
-
-    value: float
-    low: float
-    high: float
-    source: str
 
 
 def build_subject_section(
@@ -33,16 +25,16 @@ def build_subject_section(
     *,
     latent: LatentSpec | None = None,
     scale: float = 1.0,
-    trained_scale: LatentScale | None = None,
+    trained_scale: TrainedScale | None = None,
     assumptions: Sequence[Assumption] = (),
     classes: int | None = None,
-    notes: Sequence[Any] = (),
+    notes: Sequence[object] = (),
     sampling_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record's `subject`: facts of the file, latent (with `knobs`: psi and noise), output, and everything that had to be assumed."""
-    shown = None
+    """The record's `subject`: facts about the file, the latent and how it is sampled, the output, all assumptions."""
+    latent_section = None
     if latent is not None:
-        shown = {
+        latent_section = {
             "dim": latent.dim,
             "prior": latent.prior,
             "scale": scale,
@@ -57,14 +49,14 @@ def build_subject_section(
         "parameters": None,
         "weights": None,
         **facts,
-        "latent": shown,
+        "latent": latent_section,
         "output": {
             "kind": output.kind,
             "shape": list(output.shape),
             "range": None if output.range is None else list(output.range),
         },
         "classes": classes,
-        "assumptions": [dataclasses.asdict(entry) for entry in assumptions],
+        "assumptions": [assumption_document(entry) for entry in assumptions],
         "notes": [str(note) for note in notes],
     }
 
@@ -78,7 +70,10 @@ def build_provenance(
     inconclusive_reasons: Sequence[str],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Versions, device, seed, settings with their sources, features with their fingerprints, seconds per stage. No host or user names."""
+    """Versions, device, seed, settings with their sources, feature fingerprints, seconds per stage.
+
+    No host or user names.
+    """
     settings = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
     config = {
         name: {"value": value, "source": resolved.sources.get(name, "default")} for name, value in settings.items()
@@ -101,7 +96,7 @@ def build_provenance(
 def build_record(
     result: MetricResult, subject: Mapping[str, Any], provenance: Mapping[str, Any], *, limit: float, exhibits: bool
 ) -> Record:
-    """A Record that still has to be judged."""
+    """A Record without a judgment: verdict "inconclusive", no kinds and no findings."""
     sections = dict(result.sections)
     score = dataclasses.replace(sections.get("score") or Score(None, None, None, basis="degeneracy"), limit=limit)
     return Record(
@@ -118,15 +113,16 @@ def build_record(
 
 
 def measurement_without_floor(
-    value: float | Estimate, *, n: int = 0, unit: str = "", reason: str = "a fact of the file"
+    value: float | Estimate, *, n: int = 0, unit: str = "", reason: str = FACT_REASON
 ) -> Measurement:
-    """A measurement that has no floor, because it is no statistic of the samples."""
+    """A measurement that has no floor because it is not a statistic of the samples."""
     if isinstance(value, Estimate):
         return Measurement(value.value, value.low, value.high, unit=unit, n=n, reason=reason)
     return Measurement(value, unit=unit, n=n, reason=reason)
 
 
 def package_version(package: str) -> str:
+    """The installed version, or "source" for a checkout that is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

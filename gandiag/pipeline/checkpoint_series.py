@@ -1,7 +1,7 @@
-"""A whole training run: every checkpoint audited, lined up with the log (schema gandiag.run/1).
+"""Audits every checkpoint of a training run and relates the scores to the training log (schema gandiag.run/1).
 
-Records are kept in the folder's `gandiag-audits/`, one a checkpoint: what is there with the same file hash, settings and
-version is not audited again, so that an interrupted pass goes on where it stopped.
+Records are kept in the folder's `gandiag-audits/`, one per checkpoint. A record with the same file hash, settings and
+version is reused, so an interrupted pass continues where it stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gandiag import __version__
 from gandiag.checkpoints.file_type import WEIGHT_SUFFIXES
 from gandiag.checkpoints.key_names import parse_role
 from gandiag.config import ResolvedConfig
-from gandiag.errors import GandiagError, RecordError, SourceError
+from gandiag.errors import ExitCode, GandiagError, RecordError, SourceError
 from gandiag.pipeline.engine import ProgressCallback, no_progress
 from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
 from gandiag.record import Record, to_json_value, write_atomically
@@ -30,20 +30,25 @@ from gandiag.verdict.policy import verdict_exit_code
 SCHEMA = "gandiag.run/1"
 RECORD_FOLDER = "gandiag-audits"
 EVENT_TEXT = {
-    "oscillating": "the losses began to oscillate",
-    "diverging": "the losses began to diverge",
-    "mode_hopping": "the bursts of the losses began",
-    "discriminator_wins": "D began to win",
-    "generator_wins": "G began to win",
-    "failed": "the losses failed",
+    "oscillating": "the losses started to oscillate",
+    "diverging": "the losses started to diverge",
+    "mode_hopping": "bursts appeared in the losses",
+    "discriminator_wins": "D started to dominate",
+    "generator_wins": "G started to dominate",
+    "failed": "the losses became NaN or infinite",
 }
 DIGITS_PATTERN = re.compile(r"\d+")
 STEP_PATTERN = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
+# Settings that do not change what a record of one checkpoint says.
+_IRRELEVANT_SETTINGS = ("log", "exhibits", "device", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSeries:
-    """A run as audited. points: [(step, record)] in order; `log`: losses document or None; brackets: where variety fell, and after what."""
+    """An audited run. `points`: (step, record) in order; `log`: losses document or None; `failed`: (file name, reason).
+
+    `score_jumps`: pairs of checkpoints between which the score rose, each with the last log event before.
+    """
 
     points: tuple[tuple[float, Record], ...]
     log: Mapping[str, Any] | None
@@ -51,20 +56,20 @@ class CheckpointSeries:
     failed: tuple[tuple[str, str], ...] = ()
 
     @property
-    def exit_codes(self) -> list[Any]:
+    def exit_codes(self) -> list[ExitCode]:
         return [verdict_exit_code(record) for _, record in self.points]
 
     def to_json(self) -> str:
-        """The document: schema gandiag.run/1."""
+        """The document as JSON text (schema gandiag.run/1)."""
         points = [{"step": step, "record": to_json_value(record)} for step, record in self.points]
-        whole = {
+        document = {
             "schema": SCHEMA,
             "log": self.log,
             "points": points,
             "brackets": self.score_jumps,
             "failed": [list(entry) for entry in self.failed],
         }
-        return json.dumps(to_json_value(whole), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
 
 def audit_series(
@@ -74,130 +79,155 @@ def audit_series(
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
 ) -> CheckpointSeries:
-    """Audit every checkpoint of a run that has not been audited yet. Raises SourceError where there are none; one that cannot be read is listed."""
-    place = Path(folder)
-    found = find_checkpoints(place)
-    log = _log(place, resolved)
-    kept = place / RECORD_FOLDER
+    """Audit every checkpoint of a run that has no current record yet.
+
+    A checkpoint that cannot be audited is listed in `failed`. SourceError where there are no checkpoints, or none can
+    be audited.
+    """
+    root = Path(folder)
+    checkpoints = find_checkpoints(root)
+    log = _read_log(root, resolved)
+    record_folder = root / RECORD_FOLDER
     try:
-        kept.mkdir(exist_ok=True)
+        record_folder.mkdir(exist_ok=True)
     except OSError as problem:
         raise RecordError(
-            f"{kept} cannot be made: {problem.strerror}",
-            "make the folder of the run writable: the records are kept there",
+            f"{record_folder} cannot be created: {problem.strerror}",
+            "make the run's folder writable: records are kept there",
         ) from None
     points, failed = [], []
-    for at, (step, path) in enumerate(found):
-        progress("checkpoints", at, len(found))
+    for n_done, (step, path) in enumerate(checkpoints):
+        progress("checkpoints", n_done, len(checkpoints))
         try:
-            points.append((step, _audited(path, _place_of(place, path), resolved, on_message)))
+            points.append((step, _audit_checkpoint(path, _record_path(root, path), resolved, on_message)))
         except GandiagError as problem:
             failed.append((path.name, problem.message))
     if not points:
         raise SourceError(
-            f"none of the {len(found)} checkpoints in {place} could be audited: {failed[0][1]}",
+            f"none of the {len(checkpoints)} checkpoints in {root} could be audited: {failed[0][1]}",
             "audit one of them alone to see what it needs",
         )
     return CheckpointSeries(tuple(points), log, find_score_jumps(points, log), tuple(failed))
 
 
 def describe_series(folder: str | Path, resolved: ResolvedConfig) -> str:
-    """What `audit_run` would do, as text: the log, every checkpoint with what is to be done, and the time. Opens the first one, draws a few samples."""
-    place = Path(folder)
-    found = find_checkpoints(place)
-    rows, todo = [], []
-    for step, path in found:
-        known = _known(path, _place_of(place, path), resolved) is not None
-        rows.append(f"  {step:>12,.0f}  {path.relative_to(place)}: {'audited already' if known else 'to audit'}")
-        todo += [] if known else [path]
-    log = _log(place, resolved)
-    told = "none was found; give --log FILE" if log is None else ", ".join(log["read"]["files"])
-    head = f"{len(found)} checkpoints in {folder}, {len(todo)} of them to audit; log: {told}"
-    return "\n".join([head, *rows, _time(todo, resolved)])
+    """What `audit_series` would do, as text: the log, every checkpoint and its state, and the time.
+
+    Opens the first checkpoint and draws a few samples.
+    """
+    root = Path(folder)
+    checkpoints = find_checkpoints(root)
+    rows, pending = [], []
+    for step, path in checkpoints:
+        is_known = _read_current_record(path, _record_path(root, path), resolved) is not None
+        rows.append(f"  {step:>12,.0f}  {path.relative_to(root)}: {'already audited' if is_known else 'to audit'}")
+        pending += [] if is_known else [path]
+    log = _read_log(root, resolved)
+    log_files = "not found (pass --log FILE)" if log is None else ", ".join(log["read"]["files"])
+    header = f"{len(checkpoints)} checkpoints in {folder}, {len(pending)} to audit; log: {log_files}"
+    return "\n".join([header, *rows, _estimate_time(pending, resolved)])
 
 
-def _time(todo: Sequence[Path], resolved: ResolvedConfig) -> str:
-    """One checkpoint is opened; the others of a run are like it."""
+def _estimate_time(pending: Sequence[Path], resolved: ResolvedConfig) -> str:
+    """An estimate from the first checkpoint: the others of a run are like it."""
     from gandiag.pipeline.engine import StageTimer
     from gandiag.pipeline.session import open_session
 
-    if not todo:
-        return "nothing is to be audited: the records are read from where they are kept"
+    if not pending:
+        return "nothing to audit: all records are up to date"
     try:
-        study = open_session(str(todo[0]), _alone(resolved).config, real=None, timer=StageTimer())
+        session = open_session(str(pending[0]), _single_config(resolved).config, real=None, timer=StageTimer())
     except GandiagError as problem:
-        return f"the time is not known: {todo[0].name} could not be opened: {problem.message}"
-    return f"each: {study.summary()}; all of them about {study.estimated_seconds() * len(todo):,.0f} s"
+        return f"time unknown: {pending[0].name} could not be opened: {problem.message}"
+    return f"each: {session.summary()}; all: about {session.estimated_seconds() * len(pending):,.0f} s"
 
 
-def _alone(resolved: ResolvedConfig) -> ResolvedConfig:
-    """The settings for one checkpoint: the log belongs to the run, and pictures would be kept once for each."""
+def _single_config(resolved: ResolvedConfig) -> ResolvedConfig:
+    """The settings for one checkpoint: the log belongs to the run, and exhibits would be stored once per checkpoint."""
     return dataclasses.replace(resolved, config=dataclasses.replace(resolved.config, log=None, exhibits=False))
 
 
-def _place_of(folder: Path, checkpoint: Path) -> Path:
-    return folder / RECORD_FOLDER / f"{checkpoint.stem}.json"
+def _record_path(root: Path, checkpoint: Path) -> Path:
+    return root / RECORD_FOLDER / f"{checkpoint.stem}.json"
 
 
 def find_checkpoints(folder: Path) -> list[tuple[float, Path]]:
-    """(step, file) of the generator's snapshots: files whose names differ by a number, in order; discriminators and optimisers left out."""
+    """(step, file) of the generator's snapshots in order of the step.
+
+    Files whose names differ only in numbers form a series; generators are preferred, then the longest series.
+    Discriminators and files without a number are left out. SourceError where nothing remains.
+    """
     if not folder.is_dir():
-        raise SourceError(f"{folder} is no folder", "pass the folder of a training run: --run DIR")
-    families: dict[str, list[tuple[float, Path]]] = {}
+        raise SourceError(f"{folder} is not a folder", "pass the folder of a training run: --run DIR")
+    series: dict[str, list[tuple[float, Path]]] = {}
     for path in sorted(folder.rglob("*")):
-        number = [found for found in STEP_PATTERN.finditer(path.stem)]
-        if (
-            path.suffix.lower() not in WEIGHT_SUFFIXES
-            or not number
-            or not path.is_file()
-            or parse_role(path.stem)[0] == "discriminator"
-        ):
+        step = _parse_step(path.stem)
+        if step is None or path.suffix.lower() not in WEIGHT_SUFFIXES or not path.is_file():
             continue
-        said = next((hit[1] or hit[2] for hit in number if hit[1]), number[-1][1] or number[-1][2])
-        families.setdefault(f"{path.parent}/{DIGITS_PATTERN.sub('#', path.stem)}", []).append((float(said), path))
-    if not families:
+        if parse_role(path.stem)[0] != "discriminator":
+            pattern = f"{path.parent}/{DIGITS_PATTERN.sub('#', path.stem)}"
+            series.setdefault(pattern, []).append((step, path))
+    if not series:
         raise SourceError(
-            f"{folder} holds no checkpoints with a step in their names",
+            f"{folder} contains no checkpoints with a step in their names",
             "pass a folder with files such as step-1000.pt or netG_epoch_5.pth",
         )
-    best = max(
-        families, key=lambda name: (parse_role(Path(name).name)[0] in ("generator", "average"), len(families[name]))
-    )
-    return sorted(families[best])
+
+    def priority(pattern: str) -> tuple[bool, int]:
+        return parse_role(Path(pattern).name)[0] in ("generator", "average"), len(series[pattern])
+
+    return sorted(series[max(series, key=priority)])
+
+
+def _parse_step(stem: str) -> float | None:
+    """The number after a word such as step or epoch, else the last number of a file name, else None."""
+    matches = list(STEP_PATTERN.finditer(stem))
+    if not matches:
+        return None
+    named = next((match[1] for match in matches if match[1]), None)
+    return float(named or matches[-1][1] or matches[-1][2])
 
 
 def find_score_jumps(
     points: Sequence[tuple[float, Record]], log: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], ...]:
-    """Between which checkpoints the score rose by more than both intervals allow, and the last event of the log before the end of that time."""
-    found = []
+    """Neighboring checkpoints between which the score rose beyond both intervals.
+
+    Each with the last log event before the second of them.
+    """
+    jumps = []
     for (start, before), (end, after) in pairwise(points):
         low, high = after.score.low, before.score.high
         if low is None or high is None or not low > high:
             continue
-        entry: dict[str, Any] = {
-            "from": start,
-            "to": end,
-            "before": before.score.value,
-            "after": after.score.value,
-            "event": None,
-        }
-        text = f"variety fell between {start:,.0f} and {end:,.0f} (score {before.score.value:.2f} to {after.score.value:.2f})"
-        events = [
-            event for event in (log or {}).get("events", ()) if event["kind"] != "settled" and event["step"] <= end
-        ]
-        if events:
-            last = max(events, key=lambda event: event["step"])
-            entry["event"] = last
-            lag = start - last["step"]
+        event = _last_event(log, end)
+        change = f"score {before.score.value:.2f} to {after.score.value:.2f}"
+        text = f"diversity dropped between {start:,.0f} and {end:,.0f} ({change})"
+        if event is not None:
+            lag = start - event["step"]
             when = f"{lag:,.0f} {(log or {}).get('unit')} after" if lag > 0 else "while"
-            text += f", {when} {EVENT_TEXT.get(last['kind'], last['kind'])} (at {last['step']:,.0f})"
-        found.append({**entry, "text": text})
-    return tuple(found)
+            text += f", {when} {EVENT_TEXT.get(event['kind'], event['kind'])} (at {event['step']:,.0f})"
+        jumps.append(
+            {
+                "from": start,
+                "to": end,
+                "before": before.score.value,
+                "after": after.score.value,
+                "event": event,
+                "text": text,
+            }
+        )
+    return tuple(jumps)
 
 
-def _log(folder: Path, resolved: ResolvedConfig) -> Mapping[str, Any] | None:
-    """The log that was named, else the one in the folder, else none."""
+def _last_event(log: Mapping[str, Any] | None, end: float) -> Mapping[str, Any] | None:
+    """The last event of the log up to step `end`, other than "settled"."""
+    events = [event for event in (log or {}).get("events", ()) if event["kind"] != "settled" and event["step"] <= end]
+    return max(events, key=lambda event: event["step"]) if events else None
+
+
+def _read_log(folder: Path, resolved: ResolvedConfig) -> Mapping[str, Any] | None:
+    """The losses document of the configured log, else of the log in the folder, else None."""
     if resolved.config.log is not None:
         return losses(resolved.config.log, seed=resolved.config.seed).document
     try:
@@ -206,48 +236,42 @@ def _log(folder: Path, resolved: ResolvedConfig) -> Mapping[str, Any] | None:
         return None
 
 
-def _known(path: Path, kept: Path, resolved: ResolvedConfig) -> Record | None:
-    """The record of a checkpoint where it was audited before: the same file, settings and version."""
-    if not kept.is_file():
+def _read_current_record(path: Path, record_path: Path, resolved: ResolvedConfig) -> Record | None:
+    """The kept record of a checkpoint if it was made from the same file with the same settings and version."""
+    if not record_path.is_file():
         return None
     try:
-        record = Record.read(kept)
+        record = Record.read(record_path)
     except RecordError:
         return None
-    same = record.subject.get("sha256") == hashlib.sha256(path.read_bytes()).hexdigest() and _settings(
-        record
-    ) == _wanted(resolved)
-    return record if same else None
+    if record.subject.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
+        return None
+    return record if _recorded_settings(record) == _current_settings(resolved) else None
 
 
-def _audited(path: Path, kept: Path, resolved: ResolvedConfig, say: MessageCallback | None) -> Record:
-    """The record of a checkpoint: read where it was audited before, else made and kept."""
-    known = _known(path, kept, resolved)
-    if known is not None:
-        return known
-    if say is not None:
-        say(f"auditing {path.name}")
-    record = audit_with_config(str(path), _alone(resolved))
-    write_atomically(kept, record.to_json() + "\n")
+def _audit_checkpoint(
+    path: Path, record_path: Path, resolved: ResolvedConfig, on_message: MessageCallback | None
+) -> Record:
+    """The current record of a checkpoint, or a new one, which is then kept."""
+    current = _read_current_record(path, record_path, resolved)
+    if current is not None:
+        return current
+    if on_message is not None:
+        on_message(f"auditing {path.name}")
+    record = audit_with_config(str(path), _single_config(resolved))
+    write_atomically(record_path, record.to_json() + "\n")
     return record
 
 
-def _settings(record: Record) -> Any:
+def _recorded_settings(record: Record) -> tuple[dict[str, Any], str | None]:
     config = record.provenance.get("config") or {}
-    values = {
-        name: entry.get("value")
-        for name, entry in config.items()
-        if name not in ("log", "exhibits", "device", "batch_size")
-    }
+    values = {name: entry.get("value") for name, entry in config.items() if name not in _IRRELEVANT_SETTINGS}
     return values, (record.provenance.get("versions") or {}).get("gandiag")
 
 
-def _wanted(resolved: ResolvedConfig) -> Any:
+def _current_settings(resolved: ResolvedConfig) -> tuple[dict[str, Any], str | None]:
     from gandiag.pipeline.build_record import package_version
 
-    values = to_json_value(
-        {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
-    )
-    return {
-        name: value for name, value in values.items() if name not in ("log", "exhibits", "device", "batch_size")
-    }, package_version("gandiag") or __version__
+    settings = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
+    values = {name: value for name, value in to_json_value(settings).items() if name not in _IRRELEVANT_SETTINGS}
+    return values, package_version("gandiag") or __version__

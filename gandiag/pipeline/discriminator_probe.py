@@ -1,4 +1,4 @@
-"""The discriminator of an audit: whether the probe of the game is worth its cost, and what it found, for the Record."""
+"""Finds the discriminator of an audited generator, plans the duality-gap probe within the budget, and runs it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,10 @@ from gandiag.checkpoints.discriminator import DiscriminatorCandidate, build_disc
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Estimate, MetricResult
-from gandiag.probes.duality_gap import (
-    CHANCE_PAYOFF,
-    DualityGapResult,
-    GamePlayers,
-    HeldOutOutputs,
-    SearchBudget,
-    duality_gap,
-)
-from gandiag.record import Exhibit, Measurement
+from gandiag.probes.duality_gap import CHANCE_PAYOFF, DualityGapResult, duality_gap
+from gandiag.probes.game import HELD_OUT_START, MIN_REAL_SAMPLES, GamePlayers, HeldOutOutputs, SearchBudget
+from gandiag.record import BetterDirection, Exhibit, Measurement
+from gandiag.report.assumptions import assumption_document
 from gandiag.sampling.latents import make_labels, sample_latents
 from gandiag.sampling.sampler import Sampler
 from gandiag.sampling.sources import SampleSet
@@ -37,21 +32,21 @@ MEASUREMENT_KEYS = (
     "maximin_spread",
     "maximin_outputs",
 )
-MAX_REAL_SAMPLES = 1_500  # real samples that the probe learns from, chooses by and judges by
-BATCHNORM_CHECK_SAMPLES = 96  # samples of each side that a discriminator's batch norm is tried on
-LATENT_POOL_SIZE = 8_192  # latents to learn from, drawn once
+MAX_REAL_SAMPLES = 1_500  # real samples for learning, selection and evaluation together
+BATCHNORM_CHECK_SAMPLES = 96  # real and generated samples each that check a discriminator's BatchNorm statistics
+LATENT_POOL_SIZE = 8_192  # latents for learning, drawn once
 MIN_STEPS = 25
-# By budget: the most steps of a search, and multiplications in all on a CPU (some seconds, some minutes); a GPU has 30 times as many.
+# By budget: the most steps of one search, and multiplications in total on a CPU (seconds, minutes).
 SEARCH_BUDGETS = {"standard": (200, 1e11), "thorough": (500, 4e12)}
-CPU_MACS_PER_SECOND, STEP_OVERHEAD_SECONDS = (
-    1.2e10,
-    3e-3,
-)  # multiplications in a second on one core; seconds of a step beside them
+SEARCH_PASSES = 1.75  # steps that a search runs for each step asked: pilots of a quarter from four starts
+CPU_MACS_PER_SECOND = 1.2e10  # multiplications per second on one core
+STEP_OVERHEAD_SECONDS = 3e-3  # time of a step beside them
+GPU_SPEEDUP_BUDGET, GPU_SPEEDUP_SECONDS = 30.0, 10
 
 
 @dataclass(frozen=True, slots=True)
 class DualityGapPlan:
-    """What a study knows of the generator's opponent. `effort`: how long is searched; `reason`: why not at all. `seconds`: about."""
+    """The discriminator found, and either a search budget or the reason for skipping the probe."""
 
     candidate: DiscriminatorCandidate
     search_budget: SearchBudget | None = None
@@ -60,83 +55,81 @@ class DualityGapPlan:
 
 
 def plan_duality_gap(sampler: Sampler | None, config: AuditConfig, *, has_real_data: bool) -> DualityGapPlan | None:
-    """The discriminator that goes with a sampler's file, and whether there is cause to play; None where there is no file, or no discriminator."""
+    """Find the discriminator of a sampler's file and plan the probe; None without a file or a discriminator."""
     path = None if sampler is None else sampler.subject.get("path")
     if sampler is None or path is None:
         return None
-    found = find_discriminator(path, sampler.output)
-    if found is None:
+    candidate = find_discriminator(path, sampler.output)
+    if candidate is None:
         return None
-    reason = _why_not(found, config, has_real_data)
-    if reason:
-        return DualityGapPlan(found, skip_reason=reason)
+    skip_reason = _find_skip_reason(candidate, config, has_real_data)
+    if skip_reason:
+        return DualityGapPlan(candidate, skip_reason=skip_reason)
     try:
-        return _affordable(found, sampler, config)
-    except Exception as odd:  # what fails here says so among what was not measured; the audit goes on
-        return DualityGapPlan(found, skip_reason=f"the discriminator ({found.location}) cannot be called: {odd}"[:160])
+        return _plan_search(candidate, sampler, config)
+    except Exception as problem:  # the audit continues without the probe, and its record gives the reason
+        reason = f"the discriminator ({candidate.location}) cannot be called: {problem}"
+        return DualityGapPlan(candidate, skip_reason=reason[:160])
 
 
-def _why_not(found: DiscriminatorCandidate, config: AuditConfig, referenced: bool) -> str:
-    if found.spec is None:
-        return f"the discriminator ({found.location}) is not rebuilt: {found.reason}"
+def _find_skip_reason(candidate: DiscriminatorCandidate, config: AuditConfig, has_real_data: bool) -> str:
+    name = f"the discriminator ({candidate.location})"
+    if candidate.spec is None:
+        return f"{name} cannot be rebuilt: {candidate.reason}"
     if config.budget not in SEARCH_BUDGETS:
-        return f"the discriminator ({found.location}) is left out by --budget {config.budget}"
-    if not referenced:
-        return f"the discriminator ({found.location}) is there; the game needs --real"
-    if config.strict and any(entry.source == "default" for entry in found.assumptions):
-        return f"the discriminator ({found.location}) needs assumptions, and --strict takes none"
+        return f"{name} is skipped with --budget {config.budget}"
+    if not has_real_data:
+        return f"{name} was found, but the duality gap needs --real"
+    if config.strict and any(entry.source == "default" for entry in candidate.assumptions):
+        return f"{name} needs assumptions, which --strict forbids"
     return ""
 
 
-def _affordable(found: DiscriminatorCandidate, sampler: Sampler, config: AuditConfig) -> DualityGapPlan:
+def _plan_search(candidate: DiscriminatorCandidate, sampler: Sampler, config: AuditConfig) -> DualityGapPlan:
     """As many steps as the budget's multiplications allow."""
-    assert found.spec is not None
-    steps, most = SEARCH_BUDGETS[config.budget]
-    batch = 128 if sampler.output.kind == "vector" else 64
-    slim = torch.zeros(2 * found.spec.pack_size, *sampler.output.shape)
-    judging = count_macs(
-        build_sequential_discriminator(found.spec, found.spec.activation_candidates[0], found.spec.eps_candidates[0]),
-        slim,
-    )
-    making = count_macs(
-        sampler.generator.module,
-        torch.zeros(2, *sampler.latent.shape),
-        lambda z: sampler.generate(z, _labels(sampler, torch.arange(len(z)), config)),
-    )
-    a_step = 3 * batch * (making * 4 / 3 + 5 * judging)  # forward and backward of the searches, and G's forward in D's
-    most *= 1.0 if sampler.device.type == "cpu" else 30.0
-    afford = min(steps, int(most / (1.75 * a_step)))
-    if afford < MIN_STEPS:
-        return DualityGapPlan(
-            found,
-            skip_reason=f"{MIN_STEPS} inner steps of networks of this size are too much for --budget {config.budget} on {sampler.device}",
-        )
-    seconds = 1.75 * afford * (a_step / CPU_MACS_PER_SECOND + 3 * STEP_OVERHEAD_SECONDS)
+    spec = candidate.spec
+    assert spec is not None
+    max_steps, max_macs = SEARCH_BUDGETS[config.budget]
+    batch_size, max_held_out = (128, 400) if sampler.output.kind == "vector" else (64, 256)
+    on_cpu = sampler.device.type == "cpu"
+
+    def generate(z: Tensor) -> Tensor:
+        return sampler.generate(z, _make_labels(sampler, torch.arange(len(z)), config))
+
+    discriminator = build_sequential_discriminator(spec, spec.activation_candidates[0], spec.eps_candidates[0])
+    discriminator_macs = count_macs(discriminator, torch.zeros(2 * spec.pack_size, *sampler.output.shape))
+    generator_macs = count_macs(sampler.generator.module, torch.zeros(2, *sampler.latent.shape), generate)
+    # Forward and backward of the three searches, and G's forward pass in D's.
+    step_macs = 3 * batch_size * (generator_macs * 4 / 3 + 5 * discriminator_macs)
+    max_macs *= 1.0 if on_cpu else GPU_SPEEDUP_BUDGET
+    steps = min(max_steps, int(max_macs / (SEARCH_PASSES * step_macs)))
+    if steps < MIN_STEPS:
+        reason = f"networks of this size are too slow for {MIN_STEPS} search steps"
+        return DualityGapPlan(candidate, skip_reason=f"{reason} with --budget {config.budget} on {sampler.device}")
+    seconds = SEARCH_PASSES * steps * (step_macs / CPU_MACS_PER_SECOND + 3 * STEP_OVERHEAD_SECONDS)
     return DualityGapPlan(
-        found,
-        SearchBudget(afford, batch, max_held_out=400 if batch == 128 else 256),
-        estimated_seconds=seconds if sampler.device.type == "cpu" else seconds / 10,
+        candidate,
+        SearchBudget(steps, batch_size, max_held_out=max_held_out),
+        estimated_seconds=seconds if on_cpu else seconds / GPU_SPEEDUP_SECONDS,
     )
 
 
 def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> float:
-    """Multiplications for one sample of x (B, …) in linear maps and convolutions."""
+    """Multiply-accumulate operations for one sample of x (B, …) in linear layers and convolutions."""
     total = 0.0
 
-    def count(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
-        places = given[0] if isinstance(layer, nn.ConvTranspose2d) else made
         weight = getattr(layer, "weight", None)
-        if isinstance(weight, Tensor):
-            total += weight.numel() * (
-                places[0, 0].numel() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) else 1
-            )
+        if not isinstance(weight, Tensor):
+            return
+        n_positions = 1
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            n_positions = (inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output)[0, 0].numel()
+        total += weight.numel() * n_positions
 
-    hooks = [
-        part.register_forward_hook(count)
-        for part in module.modules()
-        if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
-    ]
+    counted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    hooks = [part.register_forward_hook(count) for part in module.modules() if isinstance(part, counted)]
     try:
         with torch.no_grad():
             (forward or module)(x)
@@ -149,117 +142,125 @@ def count_macs(module: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]
 def run_duality_gap(
     plan: DualityGapPlan, sampler: Sampler, real: SampleSet | None, config: AuditConfig, *, scale: float
 ) -> MetricResult:
-    """The probe, or why it is not run, as measurements and the record's `game`."""
-    about = {"discriminator": {"where": plan.candidate.location, **_described(plan.candidate)}}
+    """Run the probe, or record why it is skipped: measurements and the record's `game` section."""
+    candidate, output = plan.candidate, sampler.output
+    discriminator = {"where": candidate.location, **_describe_candidate(candidate)}
     if plan.search_budget is None or real is None:
-        return _missing(plan.skip_reason, about)
-    batches = real.iter_batches(256, output=sampler.output, limit=min(MAX_REAL_SAMPLES, real.n))
+        return _skipped_result(plan.skip_reason, discriminator)
+    batches = real.iter_batches(256, output=output, limit=min(MAX_REAL_SAMPLES, real.n))
     samples = torch.cat([batch.samples for batch in batches]).to(sampler.device)
-    if len(samples) < 96:
-        return _missing(f"{len(samples)} real samples are too few for the game: 96 are needed", about)
-    make = _maker(sampler, config, scale)
+    if len(samples) < MIN_REAL_SAMPLES:
+        reason = f"{len(samples)} real samples are too few for the duality gap: {MIN_REAL_SAMPLES} are needed"
+        return _skipped_result(reason, discriminator)
+    sample = _make_sample_function(sampler, config, scale)
     try:
         with torch.no_grad():
-            ready = build_discriminator(
-                plan.candidate,
-                samples[:BATCHNORM_CHECK_SAMPLES].cpu(),
-                make(sampler.generator.module, torch.arange(BATCHNORM_CHECK_SAMPLES)).cpu(),
-            )
-    except ArchitectureMismatch as wrong:
-        return _missing(f"the discriminator ({plan.candidate.location}) is not used: {wrong}", about)
-    span = sampler.output.range
-    players = GamePlayers(sampler.generator.module, make, ready.module.to(sampler.device), plan.candidate.loss, span)
-    found = duality_gap(players, samples, budget=plan.search_budget, seed=config.seed)
-    about["discriminator"]["assumptions"] = [dataclasses.asdict(entry) for entry in ready.assumptions]
-    return _told(found, plan.search_budget, about)
+            fake = sample(sampler.generator.module, torch.arange(BATCHNORM_CHECK_SAMPLES))
+            rebuilt = build_discriminator(candidate, samples[:BATCHNORM_CHECK_SAMPLES].cpu(), fake.cpu())
+    except ArchitectureMismatch as problem:
+        return _skipped_result(f"the discriminator ({candidate.location}) is not used: {problem}", discriminator)
+    players = GamePlayers(
+        sampler.generator.module, sample, rebuilt.module.to(sampler.device), candidate.loss, output.range
+    )
+    result = duality_gap(players, samples, budget=plan.search_budget, seed=config.seed)
+    discriminator["assumptions"] = [assumption_document(entry) for entry in rebuilt.assumptions]
+    section = _game_section(result, plan.search_budget, discriminator)
+    return MetricResult(_gap_measurements(result), {"game": section}, (_plot_maximin(result),))
 
 
-def _described(found: DiscriminatorCandidate) -> dict[str, Any]:
-    judge = found.spec
-    if judge is None:
-        return {"reason": found.reason}
-    return {"family": judge.family, "parameters": judge.n_parameters, "loss": found.loss}
+def _describe_candidate(candidate: DiscriminatorCandidate) -> dict[str, Any]:
+    spec = candidate.spec
+    if spec is None:
+        return {"reason": candidate.reason}
+    return {"family": spec.family, "parameters": spec.n_parameters, "loss": candidate.loss}
 
 
-def _maker(sampler: Sampler, config: AuditConfig, scale: float) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Samples of a copy of the generator by the number of the latent; those to learn from come from a pool, in turn."""
+def _make_sample_function(sampler: Sampler, config: AuditConfig, scale: float) -> Callable[[nn.Module, Tensor], Tensor]:
+    """(copy of the generator, latent numbers) -> samples. Latents for learning come from a pool, in turn."""
     pool = sample_latents(sampler.latent, torch.arange(LATENT_POOL_SIZE), seed=config.seed, scale=scale)
-    network: Any = sampler.generator
+    generator: Any = sampler.generator
 
-    def make(module: nn.Module, indices: Tensor) -> Tensor:
-        learning = bool(indices[-1] < 1 << 30)
-        z = (
-            pool[indices % LATENT_POOL_SIZE]
-            if learning
-            else sample_latents(sampler.latent, indices, seed=config.seed, scale=scale)
-        )
-        given = _labels(sampler, indices, config)
-        made: Tensor = dataclasses.replace(network, module=module).forward(
-            z.to(sampler.device), None if given is None else given.to(sampler.device)
-        )
-        return made
+    def sample(module: nn.Module, indices: Tensor) -> Tensor:
+        if int(indices[-1]) < HELD_OUT_START:
+            z = pool[indices % LATENT_POOL_SIZE]
+        else:
+            z = sample_latents(sampler.latent, indices, seed=config.seed, scale=scale)
+        labels = _make_labels(sampler, indices, config)
+        copy = dataclasses.replace(generator, module=module)
+        samples: Tensor = copy.forward(z.to(sampler.device), None if labels is None else labels.to(sampler.device))
+        return samples
 
-    return make
+    return sample
 
 
-def _labels(sampler: Sampler, indices: Tensor, config: AuditConfig) -> Tensor | None:
+def _make_labels(sampler: Sampler, indices: Tensor, config: AuditConfig) -> Tensor | None:
     return None if sampler.classes is None else make_labels(indices, sampler.classes, config.class_)
 
 
-def _missing(reason: str, about: dict[str, Any]) -> MetricResult:
-    """One line among what was not measured."""
-    return MetricResult({"duality_gap": Measurement.missing(reason)}, {"game": about})
+def _skipped_result(reason: str, discriminator: dict[str, Any]) -> MetricResult:
+    return MetricResult({"duality_gap": Measurement.missing(reason)}, {"game": {"discriminator": discriminator}})
 
 
-def _told(found: DualityGapResult, effort: SearchBudget, about: dict[str, Any]) -> MetricResult:
-    nats, n = found.value is not None, found.n_held_out
-    unbounded = "the critic's values have no bound without its penalty: there is no gap to measure"
-    values = {
-        "game_value": (found.value, "neither"),
-        "game_upper": (found.upper, "lower"),
-        "game_lower": (found.lower, "higher"),
+def _gap_measurements(result: DualityGapResult) -> dict[str, Measurement]:
+    """The seven measurements of the probe; the bounds and the gap are missing for a loss without bounds."""
+    n, in_nats = result.n_held_out, result.value is not None
+
+    def bounded(estimate: Estimate | None, better: BetterDirection, floor: float | None = None) -> Measurement:
+        if estimate is None:
+            return Measurement.missing("a critic's values are unbounded without its penalty, so the gap is not defined")
+        return _measurement(estimate, "nats", better, n, floor)
+
+    start = result.before.mean_distance.value
+    after = dataclasses.astuple(result.after.mean_distance)
+    spread = Estimate(*(part / start if start > 0 else 0.0 for part in after))
+    return {
+        "game_value": bounded(result.value, "neither"),
+        "game_upper": bounded(result.upper, "lower"),
+        "game_lower": bounded(result.lower, "higher"),
+        "duality_gap": bounded(result.gap, "lower", result.floor),
+        "maximin_gain": _measurement(result.gain, "nats" if in_nats else "critic units", "lower", n),
+        "maximin_spread": _measurement(spread, "ratio", "higher", n),
+        "maximin_outputs": _measurement(result.after.effective_outputs, "outputs", "higher", n),
     }
-    measured = {
-        key: _number(entry, "nats", better, n) if entry else Measurement.missing(unbounded)
-        for key, (entry, better) in values.items()
+
+
+def _measurement(
+    estimate: Estimate, unit: str, better: BetterDirection, n: int, floor: float | None = None
+) -> Measurement:
+    reason = None if floor is not None else "no floor: against a flat discriminator G does not move"
+    return Measurement(estimate.value, estimate.low, estimate.high, floor, unit, better, n, reason=reason)
+
+
+def _game_section(result: DualityGapResult, budget: SearchBudget, discriminator: dict[str, Any]) -> dict[str, Any]:
+    """The record's `game`."""
+    return {
+        "discriminator": discriminator,
+        "chance": CHANCE_PAYOFF if result.value is not None else None,
+        "steps": budget.steps,
+        "batch": budget.batch_size,
+        "rates": dict(result.learning_rates),
+        "held_out": result.n_held_out,
+        "before": _describe_outputs(result.before),
+        "after": _describe_outputs(result.after),
+        "path": [
+            {"step": step, "value": -outputs.value, **_describe_outputs(outputs)} for step, outputs in result.history
+        ],
     }
-    measured["duality_gap"] = (
-        _number(found.gap, "nats", "lower", n, found.floor) if found.gap else Measurement.missing(unbounded)
-    )
-    measured["maximin_gain"] = _number(found.gain, "nats" if nats else "critic units", "lower", n)
-    start = found.before.mean_distance.value
-    ratio = Estimate(*(part / start if start > 0 else 0.0 for part in dataclasses.astuple(found.after.mean_distance)))
-    measured["maximin_spread"] = _number(ratio, "ratio", "higher", n)
-    measured["maximin_outputs"] = _number(found.after.effective_outputs, "outputs", "higher", n)
-    section = {
-        **about,
-        "chance": CHANCE_PAYOFF if nats else None,
-        "steps": effort.steps,
-        "batch": effort.batch_size,
-        "rates": dict(found.learning_rates),
-        "held_out": n,
-        "before": _look(found.before),
-        "after": _look(found.after),
-        "path": [{"step": step, "value": -seen.value, **_look(seen)} for step, seen in found.history],
+
+
+def _describe_outputs(outputs: HeldOutOutputs) -> dict[str, Any]:
+    return {
+        "spread": dataclasses.asdict(outputs.mean_distance),
+        "outputs": dataclasses.asdict(outputs.effective_outputs),
     }
-    return MetricResult(measured, {"game": section}, (_curve(found),))
 
 
-def _look(seen: HeldOutOutputs) -> dict[str, Any]:
-    return {"spread": dataclasses.asdict(seen.mean_distance), "outputs": dataclasses.asdict(seen.effective_outputs)}
-
-
-def _curve(found: DualityGapResult) -> Exhibit:
-    start = found.before.mean_distance.value or 1.0
-    lines = {"spread, relative to the start": [seen.mean_distance.value / start for _, seen in found.history]}
+def _plot_maximin(result: DualityGapResult) -> Exhibit:
+    start = result.before.mean_distance.value or 1.0
+    spreads = [outputs.mean_distance.value / start for _, outputs in result.history]
     return Exhibit(
         "maximin",
         "series",
         "Spread of held-out outputs while G descends against the frozen discriminator, by inner step.",
-        {"x": [step for step, _ in found.history], "lines": lines},
+        {"x": [step for step, _ in result.history], "lines": {"spread, relative to the start": spreads}},
     )
-
-
-def _number(entry: Estimate, unit: str, better: Any, n: int, floor: float | None = None) -> Measurement:
-    reason = None if floor is not None else "no floor: a discriminator that is flat leaves G where it is"
-    return Measurement(entry.value, entry.low, entry.high, floor, unit, better, n, reason=reason)

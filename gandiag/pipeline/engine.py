@@ -1,8 +1,8 @@
-"""One pass per source, real first: the union of what the metrics need, then every metric on what the passes left.
+"""Makes one pass over each source, real data first, then computes every metric from the accumulated results.
 
-needs = union over metrics                  what to accumulate, per role; equal specs share one state
-collect(batches, specs)                     walk one source once
-measure(metrics, results)                   pure; a metric that raises becomes a measurement with status "error"
+collect_needs(metrics)                   the union of what the metrics need, by role; equal specs share one accumulator
+run_sources(needs, streams)              one pass over each source: role -> spec -> result
+run_metrics(metrics, results)            every metric; one that raises becomes a measurement with status "error"
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from gandiag.errors import GandiagError
@@ -22,12 +23,12 @@ BatchFactory = Callable[[], Iterable[Batch]]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """The progress callback that says nothing."""
+    """Default progress callback: does nothing."""
 
 
 @dataclass(slots=True)
 class StageTimer:
-    """Seconds per stage, in the order in which the stages began."""
+    """Seconds per stage, in the order in which the stages started."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -41,38 +42,38 @@ class StageTimer:
 
 
 def collect_needs(metrics: Sequence[Metric]) -> dict[str, frozenset[Any]]:
-    """Role -> every spec that some metric needs of it. The real role comes first."""
-    found: dict[str, set[Any]] = {"real": set()}
+    """Role -> all specs that any metric needs. The real role comes first."""
+    needs: dict[str, set[Any]] = {"real": set()}
     for metric in metrics:
         for role, specs in metric.needs().items():
-            found.setdefault(role, set()).update(specs)
-    return {role: frozenset(specs) for role, specs in found.items() if specs}
+            needs.setdefault(role, set()).update(specs)
+    return {role: frozenset(specs) for role, specs in needs.items() if specs}
 
 
 def required_views(specs: Iterable[Any]) -> tuple[str, ...]:
-    """The feature views that these specs read, without the raw samples."""
+    """The feature views that these specs read, other than the raw samples."""
     return tuple(sorted({spec.view for spec in specs} - {"samples"}))
 
 
 def accumulate_batches(
     batches: Iterable[Batch], specs: Iterable[Any], on_batch: Callable[[int], None]
 ) -> dict[Any, Any]:
-    """Walk one source once. Returns spec -> result; memory is that of the states."""
-    states: dict[Any, Accumulator] = {spec: spec.start() for spec in specs}
+    """One pass over one source: spec -> result. Memory is that of the accumulators."""
+    accumulators: dict[Any, Accumulator] = {spec: spec.start() for spec in specs}
     for batch in batches:
-        for state in states.values():
-            state.update(batch)
+        for accumulator in accumulators.values():
+            accumulator.update(batch)
         on_batch(len(batch.indices))
-    return {spec: state.result() for spec, state in states.items()}
+    return {spec: accumulator.result() for spec, accumulator in accumulators.items()}
 
 
 def merge_accumulators(shards: Sequence[Mapping[Any, Accumulator]]) -> dict[Any, Any]:
-    """States of the same specs from several ranks, merged in rank order; the result is that of one pass over everything."""
+    """Merge the accumulators of several ranks, in rank order. The result equals that of one pass over all samples."""
     first, *others = shards
     for shard in others:
-        for spec, state in first.items():
-            state.merge(shard[spec])
-    return {spec: state.result() for spec, state in first.items()}
+        for spec, accumulator in first.items():
+            accumulator.merge(shard[spec])
+    return {spec: accumulator.result() for spec, accumulator in first.items()}
 
 
 def run_sources(
@@ -82,24 +83,24 @@ def run_sources(
     timer: StageTimer,
     progress: ProgressCallback = no_progress,
 ) -> dict[str, dict[Any, Any]]:
-    """Every source that is needed and exists, once, real first: role -> spec -> result.
+    """One pass over every source that is needed and exists, real first: role -> spec -> result.
 
-    `streams`: role -> (a function that starts the stream, number of samples); roles without a stream are left out.
+    `streams`: role -> (a function that starts the stream, number of samples); roles without a stream are skipped.
     """
     results: dict[str, dict[Any, Any]] = {}
     for role in sorted(needs, key=lambda name: (name != "real", name)):
         if role not in streams:
             continue
         start, total = streams[role]
-        done = 0
+        n_done = 0
 
-        def tick(count: int, role: str = role, total: int = total) -> None:
-            nonlocal done
-            done += count
-            progress(role, done, total)
+        def report_batch(count: int, role: str = role, total: int = total) -> None:
+            nonlocal n_done
+            n_done += count
+            progress(role, n_done, total)
 
         with timer.stage(f"pass: {role}"):
-            results[role] = accumulate_batches(start(), needs[role], tick)
+            results[role] = accumulate_batches(start(), needs[role], report_batch)
     return results
 
 
@@ -110,18 +111,21 @@ def run_metrics(
     timer: StageTimer,
     progress: ProgressCallback = no_progress,
 ) -> MetricResult:
-    """Every metric on what the passes left. A metric that raises is recorded as an error and the others go on."""
+    """Compute every metric from the results of the passes.
+
+    One that raises is recorded as an error; the others continue.
+    """
     outcomes = []
-    for done, metric in enumerate(metrics):
-        progress("measuring", done, len(metrics))
+    for n_done, metric in enumerate(metrics):
+        progress("measuring", n_done, len(metrics))
         with timer.stage(f"measure: {metric.key}"):
-            outcomes.append(run_safely(metric.key, lambda metric=metric: metric.measure(results)))  # type: ignore[misc]
+            outcomes.append(run_safely(metric.key, partial(metric.measure, results)))
     progress("measuring", len(metrics), len(metrics))
     return merge_results(outcomes)
 
 
 def run_safely(key: str, run: Callable[[], MetricResult]) -> MetricResult:
-    """`run()`, or an outcome that says why it failed."""
+    """The result of `run()`, or a measurement `key` with status "error" and the reason."""
     try:
         return run()
     except GandiagError as problem:
@@ -133,16 +137,16 @@ def run_safely(key: str, run: Callable[[], MetricResult]) -> MetricResult:
 
 
 def merge_results(results: Iterable[MetricResult]) -> MetricResult:
-    """Several outcomes as one; later sections of the same name extend earlier ones."""
+    """Combine several results; a later section extends an earlier one of the same name."""
     measurements: dict[str, Measurement] = {}
     sections: dict[str, Any] = {}
     exhibits: list[Exhibit] = []
-    for outcome in results:
-        measurements.update(outcome.measurements)
-        for name, section in outcome.sections.items():
-            old = sections.get(name)
-            sections[name] = (
-                {**old, **section} if isinstance(old, Mapping) and isinstance(section, Mapping) else section
-            )
-        exhibits.extend(outcome.exhibits)
+    for result in results:
+        measurements.update(result.measurements)
+        for name, section in result.sections.items():
+            earlier = sections.get(name)
+            if isinstance(earlier, Mapping) and isinstance(section, Mapping):
+                section = {**earlier, **section}
+            sections[name] = section
+        exhibits.extend(result.exhibits)
     return MetricResult(measurements, sections, tuple(exhibits))

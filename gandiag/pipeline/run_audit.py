@@ -1,4 +1,4 @@
-"""Runs one audit: open the session, embed every source, measure, probe, and apply the policy."""
+"""Runs one audit: opens the session, embeds every source, measures, probes, and applies the verdict policy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gandiag.pipeline.engine import (
 )
 from gandiag.pipeline.plan import collect_degradation_needs
 from gandiag.pipeline.run_probes import run_probes
-from gandiag.pipeline.session import open_session
+from gandiag.pipeline.session import AuditSession, open_session
 from gandiag.record import Record, to_json_value
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.judge import apply_policy
@@ -35,44 +35,44 @@ def audit_with_config(
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
 ) -> Record:
-    """`audit` with resolved settings: cheap failures first, then the passes, the probes and the judgement."""
-    clock = StageTimer()
-    training = (
-        None
-        if resolved.config.log is None
-        else to_json_value(losses(resolved.config.log, seed=resolved.config.seed).document)
-    )
-    study = open_session(x, resolved.config, real=real, timer=clock)
+    """`audit` with resolved settings: cheap failures first, then passes, metrics, probes and the verdict."""
+    config, timer = resolved.config, StageTimer()
+    training = None if config.log is None else to_json_value(losses(config.log, seed=config.seed).document)
+    session = open_session(x, config, real=real, timer=timer)
     if on_message is not None:
-        on_message(study.summary())
-    needs = collect_needs(study.plan.metrics)
-    results: dict[str, dict[Any, Any]] = {}
-    while needs:  # a second and third round only where low fidelity asks for a look through frosted glass
-        streams = {role: (study.batch_factory(role, needs), study.n_samples(role)) for role in needs}
-        for role, found in run_sources(needs, streams, timer=clock, progress=progress).items():
-            results.setdefault(role, {}).update(found)
-        needs = collect_degradation_needs(study.plan, results)
+        on_message(session.summary())
+    results = _run_passes(session, timer, progress)
     outcome = merge_results(
         [
-            run_metrics(study.plan.metrics, results, timer=clock, progress=progress),
-            *run_probes(study, results, timer=clock, progress=progress),
+            run_metrics(session.plan.metrics, results, timer=timer, progress=progress),
+            *run_probes(session, results, timer=timer, progress=progress),
         ]
     )
     sections = outcome.sections
     provenance = build_provenance(
         resolved,
-        device=study.device,
-        feature_fingerprints=study.feature_fingerprints(),
-        seconds=clock.seconds,
+        device=session.device,
+        feature_fingerprints=session.feature_fingerprints(),
+        seconds=timer.seconds,
         inconclusive_reasons=sections.get("doubts", ()),
-        notes=[*sections.get("remarks", ()), *study.cache.notes],
+        notes=[*sections.get("remarks", ()), *session.cache.notes],
     )
-    record = build_record(
-        outcome, study.subject_section(), provenance, limit=resolved.config.limit, exhibits=resolved.config.exhibits
-    )
+    record = build_record(outcome, session.subject_section(), provenance, limit=config.limit, exhibits=config.exhibits)
     return apply_policy(dataclasses.replace(record, training=training))
 
 
+def _run_passes(session: AuditSession, timer: StageTimer, progress: ProgressCallback) -> dict[str, dict[Any, Any]]:
+    """Role -> spec -> result. A second and third pass are made only where low fidelity calls for degraded views."""
+    needs = collect_needs(session.plan.metrics)
+    results: dict[str, dict[Any, Any]] = {}
+    while needs:
+        streams = {role: (session.batch_factory(role, needs), session.n_samples(role)) for role in needs}
+        for role, by_spec in run_sources(needs, streams, timer=timer, progress=progress).items():
+            results.setdefault(role, {}).update(by_spec)
+        needs = collect_degradation_needs(session.plan, results)
+    return results
+
+
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:
-    """What an audit would do, as text: subject, assumptions, sources, metrics, features and the estimated time. Draws two samples."""
+    """What an audit would do, as text: subject, assumptions, sources, metrics, features, time. Draws a few samples."""
     return open_session(x, resolved.config, real=None, timer=StageTimer()).describe()

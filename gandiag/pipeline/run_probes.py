@@ -1,4 +1,4 @@
-"""What is asked of the generator itself, and what is put on show: the scale sweep, sensitivity, conditioning, sample sheets."""
+"""Runs the probes that call the generator, and makes the sample sheets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from gandiag.checkpoints.architectures.layers.noise_input import find_noise_inputs
 from gandiag.checkpoints.architectures.layers.truncation import find_truncation_layers
 from gandiag.checkpoints.architectures.sampling_controls import fixed_noise_mode, override_sampling
+from gandiag.checkpoints.generator import LoadedGenerator
 from gandiag.exhibits.samples import SamplesWithFeatures, sample_grid, scale_grid, similar_pairs_grid
 from gandiag.interfaces import MetricResult
 from gandiag.metrics.modes import N_RAW_SAMPLES
@@ -28,39 +29,27 @@ from gandiag.sampling.latents import make_noise_sampler, sample_latents
 from gandiag.sampling.sampler import Sampler
 from gandiag.stats.subset import SubsetSpec
 
-SWEEP_LATENTS = 256  # latents of the scale sweep: the same at every scale
-MAX_SHOWN_LATENTS = 8  # of them are shown at most
+SWEEP_LATENTS = 256  # latents of the scale sweep, the same at every scale
+MAX_SHOWN_LATENTS = 8  # of which so many are shown
+
+Results = Mapping[str, Mapping[Any, Any]]
 
 
 def run_probes(
-    session: AuditSession, results: Mapping[str, Mapping[Any, Any]], *, timer: StageTimer, progress: ProgressCallback
+    session: AuditSession, results: Results, *, timer: StageTimer, progress: ProgressCallback
 ) -> list[MetricResult]:
-    """Every probe that this subject allows, each failing alone, then the sheets."""
+    """Every probe that applies to this subject, then the sample sheets.
+
+    A probe that raises does not stop the others.
+    """
     jobs: dict[str, Callable[[], MetricResult]] = {}
     sampler = session.subject.sampler
-    if sampler is not None:
-        jobs |= {
-            "trained_scale": lambda: _trained(session, sampler),
-            "sensitivity": lambda: _sensitivity(session, sampler),
-            "scale sweep": lambda: _sweep(session, sampler, progress),
-        }
-        if any(find_noise_inputs(sampler.module)):
-            jobs["noise_share"] = lambda: _noise(session, sampler)
-        if sampler.classes:
-            jobs["conditioning"] = lambda: _conditioning(session, sampler)
-        if (match := session.duality_gap_plan) is not None:
-            jobs["duality gap"] = lambda: run_duality_gap(
-                match, sampler, session.real, session.config, scale=session.plan.sources["fake"].scale
-            )
+    if sampler is None:
+        jobs["scale sweep"] = _describe_missing_sweep
     else:
-        still: dict[str, Any] = {
-            "axis": None,
-            "reason": "samples, not a generator: nothing can be asked of it",
-            "points": [],
-        }
-        jobs["scale sweep"] = lambda: MetricResult(sections={"response": still})
+        jobs |= _generator_jobs(session, sampler, progress)
     if session.config.exhibits:
-        jobs["sheets"] = lambda: _sheets(session, results)
+        jobs["sheets"] = lambda: _make_sheets(session, results)
     outcomes = []
     for name, job in jobs.items():
         with timer.stage(name):
@@ -68,138 +57,158 @@ def run_probes(
     return [*outcomes, MetricResult(session.not_measured)]
 
 
-def _trained(study: AuditSession, sampler: Sampler) -> MetricResult:
-    """The trained scale and the batch-norm mismatch: what the checkpoint's own statistics say."""
-    measured: dict[str, Measurement] = {}
-    if study.trained_scale is None:
-        measured["trained_scale"] = Measurement.missing("no batch norm directly behind the first layer")
+def _generator_jobs(
+    session: AuditSession, sampler: Sampler, progress: ProgressCallback
+) -> dict[str, Callable[[], MetricResult]]:
+    """The probes of a generator by stage name, in the order in which they run."""
+    jobs: dict[str, Callable[[], MetricResult]] = {
+        "trained_scale": lambda: _check_batchnorm(session, sampler),
+        "sensitivity": lambda: _measure_sensitivity(session, sampler),
+        "scale sweep": lambda: _ScaleSweep(session, sampler, progress).run(),
+    }
+    if any(find_noise_inputs(sampler.module)):
+        jobs["noise_share"] = lambda: _measure_noise_variance(session, sampler)
+    if sampler.classes:
+        jobs["conditioning"] = lambda: _measure_conditioning(session, sampler)
+    plan = session.duality_gap_plan
+    if plan is not None:
+        scale = session.plan.sources["fake"].scale
+        jobs["duality gap"] = lambda: run_duality_gap(plan, sampler, session.real, session.config, scale=scale)
+    return jobs
+
+
+def _describe_missing_sweep() -> MetricResult:
+    reason = "the subject is a set of samples, not a generator"
+    return MetricResult(sections={"response": {"axis": None, "reason": reason, "points": []}})
+
+
+def _check_batchnorm(session: AuditSession, sampler: Sampler) -> MetricResult:
+    """The trained scale and the BatchNorm mismatch: what the checkpoint's own statistics say."""
+    scale = session.subject.trained_scale
+    if scale is None:
+        scale_measurement = Measurement.missing("no BatchNorm directly after the first layer")
     else:
-        known = study.trained_scale
-        measured["trained_scale"] = Measurement(
-            known.value, known.low, known.high, unit="prior deviations", reason=known.source
+        scale_measurement = Measurement(
+            scale.value, scale.low, scale.high, unit="prior deviations", reason=scale.source
         )
-    mismatch = statistics_mismatch(sampler.generator, seed=study.config.seed)  # type: ignore[arg-type]
-    measured["bn_mismatch"] = (
-        Measurement.missing("no batch norm with stored statistics")
-        if mismatch is None
-        else measurement_without_floor(mismatch)
-    )
-    return MetricResult(measured)
+    mismatch = None
+    if isinstance(sampler.generator, LoadedGenerator):
+        trained_at = 1.0 if scale is None else scale.value
+        mismatch = statistics_mismatch(sampler.generator, seed=session.config.seed, scale=trained_at)
+    if mismatch is None:
+        mismatch_measurement = Measurement.missing("no BatchNorm with stored statistics")
+    else:
+        mismatch_measurement = measurement_without_floor(mismatch)
+    return MetricResult({"trained_scale": scale_measurement, "bn_mismatch": mismatch_measurement})
 
 
-def _sensitivity(study: AuditSession, sampler: Sampler) -> MetricResult:
-    base = _base(study, sampler, 8)
-    labels = None if sampler.classes is None else torch.arange(8) % sampler.classes
+def _measure_sensitivity(session: AuditSession, sampler: Sampler) -> MetricResult:
+    probe = Sensitivity()
+    labels = None if sampler.classes is None else torch.arange(probe.n_latents) % sampler.classes
 
     def forward(z: Tensor) -> Tensor:
-        return sampler.generate(z, labels, bn=_eval_mode(study.config.bn)).cpu()
+        return sampler.generate(z, labels, bn=_single_latent_mode(session.config.bn)).cpu()
 
-    return Sensitivity().measure(forward, base, sampler.latent, seed=study.config.seed)
+    latents = _audit_latents(session, sampler, probe.n_latents)
+    return probe.measure(forward, latents, sampler.latent, seed=session.config.seed)
 
 
-def _conditioning(study: AuditSession, sampler: Sampler) -> MetricResult:
+def _measure_conditioning(session: AuditSession, sampler: Sampler) -> MetricResult:
+    probe = Conditioning()
+
     def forward(z: Tensor, labels: Tensor) -> Tensor:
-        return sampler.generate(z, labels, bn=_eval_mode(study.config.bn)).cpu()
+        return sampler.generate(z, labels, bn=_single_latent_mode(session.config.bn)).cpu()
 
     assert sampler.classes is not None
-    return Conditioning().measure(forward, _base(study, sampler, 32), sampler.classes)
+    return probe.measure(forward, _audit_latents(session, sampler, probe.n_latents), sampler.classes)
 
 
-def _noise(study: AuditSession, sampler: Sampler) -> MetricResult:
-    """Each latent alone, under noise that nothing else varies with."""
-    seed, latent, probe = study.config.seed, sampler.latent, NoiseVariance()
-    base = _base(study, sampler, probe.n_latents)
+def _measure_noise_variance(session: AuditSession, sampler: Sampler) -> MetricResult:
+    """Each latent on its own under several draws of the noise inputs, so that nothing else varies."""
+    seed, probe = session.config.seed, NoiseVariance()
+    latents = _audit_latents(session, sampler, probe.n_latents)
     labels = None if sampler.classes is None else torch.arange(probe.n_latents) % sampler.classes
 
     def forward(point: int, indices: Tensor) -> Tensor:
-        z = base[point].expand(len(indices), *latent.shape)
+        z = latents[point].expand(len(indices), *sampler.latent.shape)
+        point_labels = None if labels is None else labels[point].expand(len(indices))
         with override_sampling(sampler.module, noise_mode="random", noise_sampler=make_noise_sampler(seed, indices)):
-            return sampler.generate(
-                z, None if labels is None else labels[point].expand(len(indices)), bn=_eval_mode(study.config.bn)
-            ).cpu()
+            return sampler.generate(z, point_labels, bn=_single_latent_mode(session.config.bn)).cpu()
 
     return probe.measure(forward)
 
 
-def _sweep(study: AuditSession, sampler: Sampler, progress: ProgressCallback) -> MetricResult:
-    """The same latents at every scale, in units of the scale that the verdict is about; at every psi, where scale does nothing.
+class _ScaleSweep:
+    """The same latents at every scale, in units of that of "fake"; at every truncation psi where scale has no effect.
 
-    Noise inputs are held: the question is how the output follows the latent.
+    Noise inputs are held fixed: the sweep is about how the output follows the latent.
     """
-    unit = study.plan.sources["fake"].scale
-    scales = tuple(sorted({*study.config.scales, 1.0}))
-    labels = None if study.config.class_ is None else torch.full((SWEEP_LATENTS,), study.config.class_)
-    done = 0
 
-    def sample_at(scale: float) -> Tensor:
-        nonlocal done
-        done += 1
-        progress("scale sweep", min(done, len(scales)), len(scales))
-        with override_sampling(sampler.module, noise_mode=fixed_noise_mode(sampler.module)):
-            return sampler.sample_indices(
-                torch.arange(SWEEP_LATENTS),
-                seed=study.config.seed,
-                scale=scale * unit,
-                labels=labels,
-                bn=study.config.bn,
-            )
+    def __init__(self, session: AuditSession, sampler: Sampler, progress: ProgressCallback) -> None:
+        config = session.config
+        self.session, self.sampler, self.progress = session, sampler, progress
+        self.unit = session.plan.sources["fake"].scale
+        self.scales = tuple(sorted({*config.scales, 1.0}))
+        has_truncation = any(find_truncation_layers(sampler.module))
+        self.psis = tuple(sorted({*TRUNCATION_PSIS, config.psi})) if has_truncation else ()
+        self.n_sampled = 0
+        self.shown: dict[float, Tensor] = {}
 
-    kept: dict[float, Tensor] = {}
-
-    def remembered(scale: float) -> Tensor:
-        made = sample_at(scale)
-        kept[scale] = made[:MAX_SHOWN_LATENTS]
-        return made
-
-    def truncated(psi: float) -> Tensor:
-        with override_sampling(sampler.module, psi=psi, noise_mode=fixed_noise_mode(sampler.module)):
-            made = sampler.sample_indices(
-                torch.arange(SWEEP_LATENTS), seed=study.config.seed, scale=unit, labels=labels, bn=study.config.bn
-            )
-        kept[psi] = made[:MAX_SHOWN_LATENTS]
-        return made
-
-    psis = tuple(sorted({*TRUNCATION_PSIS, study.config.psi})) if any(find_truncation_layers(sampler.module)) else ()
-    found = sweep_latent_scale(
-        remembered,
-        scales,
-        output=study.subject.output,
-        seed=study.config.seed,
-        truncation=(truncated, psis) if psis else None,
-    )
-    over = found.sections["response"]["axis"]
-    rows = {place: kept[place] for place in (psis if over == "psi" else scales) if place in kept}
-    if study.subject.output.kind == "image" and study.config.exhibits and rows:
-        found = MetricResult(
-            found.measurements,
-            found.sections,
-            (*found.exhibits, scale_grid(rows, study.subject.output.range, over or "scale")),
+    def run(self) -> MetricResult:
+        config, output = self.session.config, self.session.subject.output
+        result = sweep_latent_scale(
+            self._sample_at_scale,
+            self.scales,
+            output=output,
+            seed=config.seed,
+            truncation=(self._sample_at_psi, self.psis) if self.psis else None,
         )
-    return found
+        axis = result.sections["response"]["axis"]
+        rows = {at: self.shown[at] for at in (self.psis if axis == "psi" else self.scales) if at in self.shown}
+        if output.kind != "image" or not config.exhibits or not rows:
+            return result
+        grid = scale_grid(rows, output.range, axis or "scale")
+        return MetricResult(result.measurements, result.sections, (*result.exhibits, grid))
+
+    def _sample_at_scale(self, scale: float) -> Tensor:
+        self.n_sampled += 1
+        self.progress("scale sweep", min(self.n_sampled, len(self.scales)), len(self.scales))
+        return self._sample(at=scale, scale=scale * self.unit, psi=None)
+
+    def _sample_at_psi(self, psi: float) -> Tensor:
+        return self._sample(at=psi, scale=self.unit, psi=psi)
+
+    def _sample(self, *, at: float, scale: float, psi: float | None) -> Tensor:
+        config, module = self.session.config, self.sampler.module
+        labels = None if config.class_ is None else torch.full((SWEEP_LATENTS,), config.class_)
+        with override_sampling(module, psi=psi, noise_mode=fixed_noise_mode(module)):
+            samples = self.sampler.sample_indices(
+                torch.arange(SWEEP_LATENTS), seed=config.seed, scale=scale, labels=labels, bn=config.bn
+            )
+        self.shown[at] = samples[:MAX_SHOWN_LATENTS]
+        return samples
 
 
-def _sheets(study: AuditSession, results: Mapping[str, Mapping[Any, Any]]) -> MetricResult:
-    if study.subject.output.kind != "image":
+def _make_sheets(session: AuditSession, results: Results) -> MetricResult:
+    """For images: a grid of samples and the most similar pairs."""
+    output, context = session.subject.output, session.plan.context
+    if output.kind != "image":
         return MetricResult()
-    ask, span = study.plan.context, study.subject.output.range
-    samples, features = (
-        results["fake"][SubsetSpec("samples", N_RAW_SAMPLES)],
-        results["fake"].get(SubsetSpec(ask.view, ask.n)),
-    )
-    exhibits = [sample_grid(samples.values, span)]
+    samples = results["fake"][SubsetSpec("samples", N_RAW_SAMPLES)]
+    features = results["fake"].get(SubsetSpec(context.view, context.n))
+    exhibits = [sample_grid(samples.values, output.range)]
     if features is not None and len(samples.indices) > 1:
-        shown = SamplesWithFeatures.from_subsets(samples, features)
-        exhibits.append(similar_pairs_grid(shown.samples, shown.features, span))
+        both = SamplesWithFeatures.from_subsets(samples, features)
+        exhibits.append(similar_pairs_grid(both.samples, both.features, output.range))
     return MetricResult(exhibits=tuple(exhibits))
 
 
-def _base(study: AuditSession, sampler: Sampler, n: int) -> Tensor:
-    """The first n latents of the audit, at the scale that the verdict is about."""
-    return sample_latents(
-        sampler.latent, torch.arange(n), seed=study.config.seed, scale=study.plan.sources["fake"].scale
-    )
+def _audit_latents(session: AuditSession, sampler: Sampler, n: int) -> Tensor:
+    """The first n latents of the audit, at the scale of "fake"."""
+    scale = session.plan.sources["fake"].scale
+    return sample_latents(sampler.latent, torch.arange(n), seed=session.config.seed, scale=scale)
 
 
-def _eval_mode(bn: str) -> str:
-    """Single latents cannot be judged with the batch's own statistics: eval then."""
+def _single_latent_mode(bn: str) -> str:
+    """The BatchNorm mode for single latents: eval in place of batch statistics, which one latent does not have."""
     return "eval" if bn == "batch" else bn

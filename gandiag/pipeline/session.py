@@ -1,4 +1,4 @@
-"""One audit, prepared: subject, real data, features and plan. How its streams start, and what its probes ask the generator."""
+"""An audit with its inputs opened and its plan made: subject, real data, feature views, smoke test, time estimate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gandiag.checkpoints.architectures.sampling_controls import get_sampling_settings
-from gandiag.checkpoints.batchnorm.latent_scale import estimate_trained_scale
 from gandiag.config import AuditConfig
 from gandiag.errors import ConfigError, SourceError
 from gandiag.features.cache import CachedRealFeatures, FeatureCache
@@ -18,28 +17,29 @@ from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.torch_fidelity import has_local_weights
 from gandiag.features.views import FeatureView, embed_batch, make_views, noise_seed_for
 from gandiag.interfaces import Assumption, Batch, SampleSource
-from gandiag.pipeline.build_record import LatentScale, build_subject_section
+from gandiag.metrics.registry import INCEPTION_METRICS, MetricContext
+from gandiag.pipeline.build_record import build_subject_section
 from gandiag.pipeline.discriminator_probe import DualityGapPlan, plan_duality_gap
 from gandiag.pipeline.engine import BatchFactory, StageTimer, required_views
-from gandiag.pipeline.plan import INCEPTION_METRICS, AuditPlan, MetricContext, make_audit_plan
+from gandiag.pipeline.plan import AuditPlan, make_audit_plan
 from gandiag.pipeline.subject import AuditSubject, open_real_data, open_subject
 from gandiag.record import Measurement
+from gandiag.report.assumptions import assumption_label, assumption_source, assumption_value
 from gandiag.sampling.sources import SampleSet
 
-SMOKE_TEST_SAMPLES = 16  # samples that are drawn and embedded before the run, to fail early and to tell the time
+SMOKE_TEST_SAMPLES = 16  # samples drawn and embedded before the run, to fail early and to estimate the time
 READ_BATCH_SIZE = 128  # samples of a set that are read and embedded at a time
 
 
 @dataclass(slots=True)
 class AuditSession:
-    """Everything that an audit needs once its inputs are open. `seconds_per_sample`: (drawing, embedding), from the smoke test."""
+    """The open inputs and the plan of one audit. `seconds_per_sample`: (drawing, embedding), from the smoke test."""
 
     config: AuditConfig
     subject: AuditSubject
     real: SampleSet | None
     views: dict[str, FeatureView]
     plan: AuditPlan
-    trained_scale: LatentScale | None
     assumptions: tuple[Assumption, ...]
     seconds_per_sample: tuple[float, float] = (0.0, 0.0)
     not_measured: dict[str, Measurement] = field(default_factory=dict)
@@ -51,52 +51,49 @@ class AuditSession:
         return "cpu" if self.subject.sampler is None else str(self.subject.sampler.device)
 
     def n_samples(self, role: str) -> int:
-        """Samples in the stream of a role."""
+        """Number of samples in the stream of a role."""
         if role != "real":
             return self.plan.sources[role].n
         return 0 if self.real is None else min(2 * self.plan.context.n, self.real.n)
 
     def batch_factory(self, role: str, needs: Mapping[str, frozenset[Any]]) -> BatchFactory:
-        """A function that starts the stream of a role, each batch embedded once per view that somebody needs."""
+        """A function that starts the stream of a role, each batch embedded once per required view."""
         views = self.get_views(required_views(needs[role]))
         if role == "real":
             assert self.real is not None
-            known = CachedRealFeatures(self.real, views, self.subject.output, self.n_samples(role), self.cache)
-            return lambda: known.batches(
-                READ_BATCH_SIZE, with_samples=any(spec.view == "samples" for spec in needs[role])
-            )
-        size = READ_BATCH_SIZE if self.subject.sampler is None else self.subject.sampler.batch_size
+            cached = CachedRealFeatures(self.real, views, self.subject.output, self.n_samples(role), self.cache)
+            with_samples = any(spec.view == "samples" for spec in needs[role])
+            return lambda: cached.batches(READ_BATCH_SIZE, with_samples=with_samples)
+        source, config = self.plan.sources[role], self.config
+        batch_size = READ_BATCH_SIZE if self.subject.sampler is None else self.subject.sampler.batch_size
 
         def start() -> Iterator[Batch]:
-            for batch in self.subject.batches(
-                self.plan.sources[role], size, seed=self.config.seed, only_class=self.config.class_
-            ):
+            for batch in self.subject.batches(source, batch_size, seed=config.seed, only_class=config.class_):
                 yield embed_batch(batch, views, self.subject.output, noise_seed=noise_seed_for(role))
 
         return start
 
     def get_views(self, names: Sequence[str]) -> list[FeatureView]:
-        """The views of these names; a level of glass shares the extractor of its clear view."""
+        """The views of these names; a degraded view shares the extractor of its undegraded one."""
         for name in names:
-            clear, _, level = name.partition("+")
+            base_name, _, level = name.partition("+")
             if name not in self.views:
-                self.views[name] = FeatureView(name, self.views[clear].extractor, int(level))
+                self.views[name] = FeatureView(name, self.views[base_name].extractor, int(level))
         return [self.views[name] for name in names]
 
     def feature_fingerprints(self) -> dict[str, str]:
-        """View -> what exactly was computed: weights, resolution, version."""
+        """View -> what exactly computed it: weights, resolution, version."""
         return {name: view.fingerprint for name, view in self.views.items()}
 
     def subject_section(self) -> dict[str, Any]:
         """The record's `subject`."""
         sampler = self.subject.sampler
-        latent = None if sampler is None else sampler.latent
         return build_subject_section(
             self.subject.facts,
             self.subject.output,
-            latent=latent,
+            latent=None if sampler is None else sampler.latent,
             scale=self.config.scale,
-            trained_scale=self.trained_scale,
+            trained_scale=self.subject.trained_scale,
             assumptions=self.assumptions,
             classes=self.subject.classes,
             notes=self.subject.notes,
@@ -104,162 +101,169 @@ class AuditSession:
         )
 
     def estimated_seconds(self) -> float:
-        """How long the run will take, about."""
-        draw, look = self.seconds_per_sample
-        fake, real = sum(source.n for source in self.plan.sources.values()), self.n_samples("real")
-        return (
-            (fake * (draw + look) + real * look) * 1.2
-            + 3
-            + (self.duality_gap_plan.estimated_seconds if self.duality_gap_plan else 0.0)
-        )
+        """Approximate duration of the run."""
+        draw, embed = self.seconds_per_sample
+        n_fake, n_real = self._total_generated(), self.n_samples("real")
+        passes = n_fake * (draw + embed) + n_real * embed
+        duality_gap = self.duality_gap_plan.estimated_seconds if self.duality_gap_plan else 0.0
+        return passes * 1.2 + 3 + duality_gap
 
     def summary(self) -> str:
-        """What is about to run and how long it will take, as one line."""
-        fake, real = sum(source.n for source in self.plan.sources.values()), self.n_samples("real")
-        against = f" against {real:,} real ones" if real else ""
-        return f"{fake:,} samples{against}, features {self.plan.context.view}, on {self.device}: about {self.estimated_seconds():.0f} s"
+        """One line on what will run and how long it will take."""
+        n_real = self.n_samples("real")
+        against = f" against {n_real:,} real ones" if n_real else ""
+        samples = f"{self._total_generated():,} samples{against}"
+        estimate = f"about {self.estimated_seconds():.0f} s"
+        return f"{samples}, features {self.plan.context.view}, on {self.device}: {estimate}"
 
     def describe(self) -> str:
         """The plan as text, for --dry-run."""
         facts, output = self.subject.facts, self.subject.output
+        path = facts.get("path") or "a live object"
+        real = "none"
+        if self.real is not None:
+            real = f"{self.n_samples('real'):,} of {self.real.n:,} samples from {self.real.name}"
         rows = [
-            ("subject", f"{facts.get('path') or 'a live object'}: {facts.get('family')}, {output.kind} {output.shape}")
+            ("subject", f"{path}: {facts.get('family')}, {output.kind} {output.shape}"),
+            *(("assumed", _describe_assumption(entry)) for entry in self.assumptions),
+            *(("source", _describe_source(role, source)) for role, source in self.plan.sources.items()),
+            ("real", real),
+            *(("features", f"{name} ({fingerprint})") for name, fingerprint in self.feature_fingerprints().items()),
+            ("metrics", ", ".join(metric.key for metric in self.plan.metrics)),
+            ("estimate", self.summary()),
         ]
-        rows += [("assumed", f"{entry.what}: {entry.value} ({entry.source})") for entry in self.assumptions]
-        rows += [
-            ("source", f"{role}: {source.n:,} samples, scale {source.scale:g}, batch norm {source.bn}")
-            for role, source in self.plan.sources.items()
-        ]
-        rows += [
-            (
-                "real",
-                "none"
-                if self.real is None
-                else f"{self.n_samples('real'):,} of {self.real.n:,} samples of {self.real.name}",
-            )
-        ]
-        rows += [("features", f"{name} ({mark})") for name, mark in self.feature_fingerprints().items()]
-        rows += [("metrics", ", ".join(metric.key for metric in self.plan.metrics)), ("estimate", self.summary())]
         return "\n".join(f"{name:<10}{text}" for name, text in rows)
+
+    def _total_generated(self) -> int:
+        return sum(source.n for source in self.plan.sources.values())
 
 
 def open_session(x: Any, config: AuditConfig, *, real: Any = None, timer: StageTimer | None = None) -> AuditSession:
-    """Open the inputs, decide the plan, and try a few samples: whatever can fail cheaply fails here."""
+    """Open the inputs, make the plan and draw a few samples, so that cheap failures come first."""
     timer = timer or StageTimer()
     with timer.stage("load"):
         subject = open_subject(x, config)
-        _demand_class(subject, config)
+        _check_class(subject, config)
     with timer.stage("real data"):
-        given = config.real if real is None else real
-        data = None if given is None else open_real_data(given, config, subject.output)
+        real_source = config.real if real is None else real
+        real_set = None if real_source is None else open_real_data(real_source, config, subject.output)
     with timer.stage("features"):
-        name = config.features or default_features(subject.output)
-        names, unmeasured = _wanted(name, config, subject)
-        names += [
-            aspect for aspect in ASPECTS if subject.output.kind == "image" and data is not None and aspect != name
-        ]
-        views = make_views(
-            names,
-            subject.output,
-            device="cpu" if subject.sampler is None else subject.sampler.device,
-            download=config.download,
-            inception_weights=config.inception_weights,
-        )
-    trained = None
-    if subject.sampler is not None:
-        found = estimate_trained_scale(subject.sampler.generator)  # type: ignore[arg-type]
-        trained = None if found is None else LatentScale(found.value, found.low, found.high, found.source)
-    study = AuditSession(
+        main_view = config.features or default_features(subject.output)
+        views, not_measured = _open_views(main_view, config, subject, has_real_data=real_set is not None)
+    session = AuditSession(
         config,
         subject,
-        data,
-        {view.name: view for view in views},
-        _plan(name, config, subject, data, trained),
-        trained,
-        (*subject.assumptions, *(() if data is None else data.assumptions(subject.output))),
-        not_measured=unmeasured,
+        real_set,
+        views,
+        _make_plan(main_view, config, subject, real_set),
+        (*subject.assumptions, *(() if real_set is None else real_set.assumptions(subject.output))),
+        not_measured=not_measured,
     )
     with timer.stage("smoke test"):
-        study.seconds_per_sample = _smoke(study)
+        session.seconds_per_sample = _run_smoke_test(session)
     with timer.stage("discriminator"):
-        study.duality_gap_plan = plan_duality_gap(subject.sampler, config, has_real_data=data is not None)
-    return study
+        session.duality_gap_plan = plan_duality_gap(subject.sampler, config, has_real_data=real_set is not None)
+    return session
 
 
-def _demand_class(subject: AuditSubject, config: AuditConfig) -> None:
+def _check_class(subject: AuditSubject, config: AuditConfig) -> None:
+    """ConfigError for a --class that the generator does not have."""
     if config.class_ is None or subject.sampler is None:
         return
     if subject.classes is None:
         raise ConfigError(
-            f"--class is {config.class_}, and this generator has no classes",
+            f"--class is {config.class_}, but this generator has no classes",
             "leave --class out, or pass --classes and --condition",
         )
     if config.class_ >= subject.classes:
         raise ConfigError(
-            f"--class is {config.class_}, and there are {subject.classes} classes",
+            f"--class is {config.class_}, but there are only {subject.classes} classes",
             f"choose from 0 to {subject.classes - 1}",
         )
 
 
-def _wanted(name: str, config: AuditConfig, subject: AuditSubject) -> tuple[list[str], dict[str, Measurement]]:
-    """The views to build, and the Inception metrics that are not measured, each with its reason."""
-    names, unmeasured = [name], {}
+def _open_views(
+    main_view: str, config: AuditConfig, subject: AuditSubject, *, has_real_data: bool
+) -> tuple[dict[str, FeatureView], dict[str, Measurement]]:
+    """The feature views by name, and the Inception metrics that will not be measured, each with its reason."""
+    inception_views, not_measured = _choose_inception_views(config, subject)
+    names = [main_view, *inception_views]
+    if subject.output.kind == "image" and has_real_data:
+        names += [aspect for aspect in ASPECTS if aspect != main_view]
+    views = make_views(
+        names,
+        subject.output,
+        device="cpu" if subject.sampler is None else subject.sampler.device,
+        download=config.download,
+        inception_weights=config.inception_weights,
+    )
+    return {view.name: view for view in views}, not_measured
+
+
+def _choose_inception_views(config: AuditConfig, subject: AuditSubject) -> tuple[list[str], dict[str, Measurement]]:
+    """Inception views: those asked for, and on a GPU those of images whose weights are on this disk."""
+    views: list[str] = []
+    not_measured: dict[str, Measurement] = {}
+    is_image = subject.output.kind == "image"
     on_gpu = subject.sampler is not None and subject.sampler.device.type != "cpu"
     for metric, (view, key) in INCEPTION_METRICS.items():
-        if metric in config.metrics or (
-            subject.output.kind == "image"
-            and on_gpu
-            and has_local_weights("inception-v3-compat", config.inception_weights)
-        ):
-            names.append(view)
-        elif subject.output.kind == "image":
-            unmeasured[key] = Measurement.missing(
-                f"needs Inception's weights: --metrics {metric} (with --download or --inception-weights FILE)"
+        is_cheap = is_image and on_gpu and has_local_weights("inception-v3-compat", config.inception_weights)
+        if metric in config.metrics or is_cheap:
+            views.append(view)
+        elif is_image:
+            not_measured[key] = Measurement.missing(
+                f"needs Inception weights: --metrics {metric} (with --download or --inception-weights FILE)"
             )
-    return names, unmeasured
+    return views, not_measured
 
 
-def _plan(
-    view: str, config: AuditConfig, subject: AuditSubject, data: SampleSet | None, trained: LatentScale | None
-) -> AuditPlan:
+def _make_plan(view: str, config: AuditConfig, subject: AuditSubject, real: SampleSet | None) -> AuditPlan:
+    """Sample count, sources and metrics.
+
+    Where --scale is not the trained scale, both are sampled; "fake" is the trained one.
+    """
     device = "cpu" if subject.sampler is None else subject.sampler.device.type
     n = subject.available_samples(config.n_samples(device))
-    if data is not None and config.n is None:
-        n = min(n, max(2, data.n // 2))  # more generated samples than half the real ones would be drawn for nothing
+    if real is not None and config.n is None:
+        n = min(n, max(2, real.n // 2))  # scores compare with half of the real samples, so more would not be used
     if n < 2:
-        raise SourceError(f"{n} sample cannot be judged", "give at least 100")
-    sampled = SampleSource("fake", scale=config.scale, bn=config.bn, n=n)
-    sources = {"fake": sampled}
+        raise SourceError(f"{n} sample is too few for a verdict", "pass at least 100")
+    fake = SampleSource("fake", scale=config.scale, bn=config.bn, n=n)
+    sources = {"fake": fake}
+    trained = subject.trained_scale
     if trained is not None and not trained.low <= config.scale <= trained.high:
-        other = f"fake@{config.scale:g}"
+        as_configured = f"fake@{config.scale:g}"
         sources = {
-            "fake": dataclasses.replace(sampled, scale=trained.value),
-            other: dataclasses.replace(sampled, name=other),
+            "fake": dataclasses.replace(fake, scale=trained.value),
+            as_configured: dataclasses.replace(fake, name=as_configured),
         }
-    conditional = subject.classes is not None and config.class_ is None
-    names = () if data is None else data.class_names or ()
-    question = MetricContext(view, n, config.seed, subject.output, data is not None, conditional, names, tuple(sources))
-    return make_audit_plan(question, sources, config.metrics)
-
-
-def _smoke(study: AuditSession) -> tuple[float, float]:
-    """Draw and embed a few samples. Returns seconds per sample for each; raises what the run would have raised."""
-    fake = study.plan.sources["fake"]
-    start = time.perf_counter()
-    batch = next(
-        iter(
-            study.subject.batches(
-                dataclasses.replace(fake, n=min(SMOKE_TEST_SAMPLES, fake.n)),
-                SMOKE_TEST_SAMPLES,
-                seed=study.config.seed,
-                only_class=study.config.class_,
-            )
-        )
+    is_conditional = subject.classes is not None and config.class_ is None
+    class_names = () if real is None else real.class_names or ()
+    context = MetricContext(
+        view, n, config.seed, subject.output, real is not None, is_conditional, class_names, tuple(sources)
     )
+    return make_audit_plan(context, sources, config.metrics)
+
+
+def _run_smoke_test(session: AuditSession) -> tuple[float, float]:
+    """Draw and embed a few samples. Returns seconds per sample for each; raises what the run would raise."""
+    subject, config = session.subject, session.config
+    fake = session.plan.sources["fake"]
+    source = dataclasses.replace(fake, n=min(SMOKE_TEST_SAMPLES, fake.n))
+    start = time.perf_counter()
+    batch = next(iter(subject.batches(source, SMOKE_TEST_SAMPLES, seed=config.seed, only_class=config.class_)))
     drawn = time.perf_counter()
-    embed_batch(batch, list(study.views.values()), study.subject.output)
-    done = time.perf_counter()
-    if study.real is not None:
-        next(iter(study.real.iter_batches(2, output=study.subject.output, limit=study.n_samples("real"))))
+    embed_batch(batch, list(session.views.values()), subject.output)
+    embedded = time.perf_counter()
+    if session.real is not None:
+        next(iter(session.real.iter_batches(2, output=subject.output, limit=session.n_samples("real"))))
     count = max(1, len(batch.indices))
-    return (drawn - start) / count, (done - drawn) / count
+    return (drawn - start) / count, (embedded - drawn) / count
+
+
+def _describe_assumption(entry: Assumption) -> str:
+    return f"{assumption_label(entry)}: {assumption_value(entry)} ({assumption_source(entry)})"
+
+
+def _describe_source(role: str, source: SampleSource) -> str:
+    return f"{role}: {source.n:,} samples, scale {source.scale:g}, BatchNorm {source.bn}"

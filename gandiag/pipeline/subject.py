@@ -1,4 +1,4 @@
-"""What is audited: a generator that can be asked for samples, or samples that somebody drew."""
+"""Opens what is audited: a generator, or a set of samples."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from gandiag.checkpoints.batchnorm.latent_scale import estimate_trained_scale
+from gandiag.checkpoints.batchnorm.latent_scale import TrainedScale, estimate_trained_scale
 from gandiag.checkpoints.batchnorm.moments import prior_std
 from gandiag.checkpoints.folders import is_checkpoint_folder
-from gandiag.checkpoints.loader import LoadedGenerator, load_generator, wrap_module
+from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.loader import load_generator, wrap_module
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleSource
 from gandiag.sampling.sampler import Sampler
@@ -22,7 +23,11 @@ from gandiag.sampling.sources import SampleSet, contains_samples, generate_batch
 
 @dataclass(frozen=True, slots=True)
 class AuditSubject:
-    """One of the two, and what the record says of it."""
+    """A generator or a set of samples, and what the record states about it.
+
+    `trained_scale`: the latent scale that the generator was trained at, in units of its prior; None where it is
+    unknown.
+    """
 
     output: OutputSpec
     sampler: Sampler | None = None
@@ -30,21 +35,23 @@ class AuditSubject:
     facts: dict[str, Any] = field(default_factory=dict)
     assumptions: tuple[Assumption, ...] = ()
     notes: tuple[Any, ...] = ()
+    trained_scale: TrainedScale | None = None
 
     @property
     def classes(self) -> int | None:
+        """Number of classes; None for unconditional generators and unlabeled samples."""
         if self.sampler is not None:
             return self.sampler.classes
         return len(self.samples.class_names or ()) or None if self.samples is not None else None
 
     def available_samples(self, requested: int) -> int:
-        """How many samples there can be: as many as asked of a generator, at most all of a set."""
+        """`requested` for a generator, at most the size of the set for samples."""
         return requested if self.samples is None else min(requested, self.samples.n)
 
     def batches(
         self, source: SampleSource, batch_size: int, *, seed: int = 0, only_class: int | None = None
     ) -> Iterator[Batch]:
-        """The stream of one source: indices 0 … n-1, samples in the output's range."""
+        """The batches of one source: indices 0 … n-1, samples in the output's range."""
         if self.sampler is not None:
             return generate_batches(self.sampler, source, source.n, batch_size, seed=seed, only_class=only_class)
         assert self.samples is not None
@@ -52,70 +59,92 @@ class AuditSubject:
 
 
 def open_subject(x: Any, config: AuditConfig) -> AuditSubject:
-    """A path, Sampler, Network, nn.Module, array, tensor or Dataset as a Subject. LoadError or SourceError where it is none."""
+    """Open a path, Sampler, LoadedGenerator, nn.Module, array, tensor or Dataset.
+
+    LoadError or SourceError where that fails.
+    """
     if isinstance(x, AuditSubject):
         return x
     if isinstance(x, (str, os.PathLike)) and not is_sample_path(Path(x)):
-        return _of_sampler(make_sampler(load_generator(x, config), config))
+        return _open_generator(load_generator(x, config), config)
     if isinstance(x, Sampler):
-        return _of_sampler(x)
+        known = x.generator
+        return _describe_sampler(x, estimate_trained_scale(known) if isinstance(known, LoadedGenerator) else None)
     if isinstance(x, LoadedGenerator):
-        return _of_sampler(make_sampler(x, config))
+        return _open_generator(x, config)
     if isinstance(x, nn.Module):
-        return _of_sampler(make_sampler(wrap_module(x, config), config))
-    return _samples(x, config)
+        return _open_generator(wrap_module(x, config), config)
+    return _open_sample_set(x, config)
 
 
 def is_sample_path(path: Path) -> bool:
-    """Whether a path holds samples rather than weights: a folder, or a file of images or arrays by its bytes."""
+    """Whether a path contains samples, not weights: a folder, or a file of images or arrays by its first bytes."""
     return (path.is_dir() and not is_checkpoint_folder(path)) or (path.is_file() and contains_samples(path))
 
 
 def open_real_data(x: Any, config: AuditConfig, target: OutputSpec | None = None) -> SampleSet:
-    """Samples from a path, array, tensor or Dataset, that can be brought to the output `fit`. SourceError where they cannot."""
+    """Open samples from a path, array, tensor or Dataset. SourceError where they cannot be converted to `target`."""
     return x if isinstance(x, SampleSet) else open_samples(x, npz_key=config.npz_key, output=target)
 
 
-def make_sampler(network: LoadedGenerator, config: AuditConfig) -> Sampler:
-    """The network ready to be sampled: on its device, with the prior that the flags or its statistics say."""
-    return Sampler(
-        network if config.prior is not None else with_inferred_prior(network),
-        device=config.device,
-        batch_size=config.batch_size,
-    )
+def make_sampler(generator: LoadedGenerator, config: AuditConfig) -> Sampler:
+    """A sampler on the configured device, with the prior of the configuration or that of the BatchNorm statistics."""
+    if config.prior is None:
+        generator = with_inferred_prior(generator)
+    return Sampler(generator, device=config.device, batch_size=config.batch_size)
 
 
-def with_inferred_prior(network: LoadedGenerator) -> LoadedGenerator:
-    """The network with a uniform prior, where its batch-norm statistics show the deviation of one and nobody said otherwise.
+def with_inferred_prior(generator: LoadedGenerator) -> LoadedGenerator:
+    """The generator with a uniform prior where its BatchNorm statistics show one and no setting states another."""
+    if generator.latent.prior != "normal" or generator.trained_scale is not None:
+        return generator
+    return _apply_inferred_prior(generator, estimate_trained_scale(generator))
 
-    Latents of deviation 3^-1/2 are those of U[-1, 1], which many training scripts draw; a normal of just that scale is not.
+
+def _apply_inferred_prior(generator: LoadedGenerator, scale: TrainedScale | None) -> LoadedGenerator:
+    """With a normal prior whose trained scale is that of U[-1, 1], std 3^-1/2: the generator with a uniform prior.
+
+    Many training scripts draw uniform latents; none draws normal latents of just that scale.
     """
-    found = (
-        estimate_trained_scale(network) if network.latent.prior == "normal" and network.trained_scale is None else None
+    if generator.latent.prior != "normal" or generator.trained_scale is not None:
+        return generator
+    if scale is None or scale.low <= 1.0 <= scale.high or not scale.low <= prior_std("uniform") <= scale.high:
+        return generator
+    inferred = Assumption(
+        "prior", "uniform", "batch-norm", note=f"on [-1, 1]: latents had std {scale.value:.3f} in training"
     )
-    if found is None or found.low <= 1.0 <= found.high or not found.low <= prior_std("uniform") <= found.high:
-        return network
-    said = Assumption(
-        "latent prior (--prior)",
-        f"uniform on [-1, 1]: the latents of the training had deviation {found.value:.3f}",
-        "batch-norm",
-    )
-    kept = tuple(entry for entry in network.assumptions if "--prior" not in entry.what)
-    return replace(network, latent=replace(network.latent, prior="uniform"), assumptions=(*kept, said))
+    others = tuple(entry for entry in generator.assumptions if entry.setting != "prior")
+    return replace(generator, latent=replace(generator.latent, prior="uniform"), assumptions=(*others, inferred))
 
 
-def _of_sampler(sampler: Sampler) -> AuditSubject:
+def _open_generator(generator: LoadedGenerator, config: AuditConfig) -> AuditSubject:
+    scale = estimate_trained_scale(generator)
+    if config.prior is None:
+        loaded, generator = generator, _apply_inferred_prior(generator, scale)
+        if generator is not loaded:
+            scale = estimate_trained_scale(generator)  # in units of the other prior
+    return _describe_sampler(Sampler(generator, device=config.device, batch_size=config.batch_size), scale)
+
+
+def _describe_sampler(sampler: Sampler, trained_scale: TrainedScale | None) -> AuditSubject:
     return AuditSubject(
         sampler.output,
         sampler=sampler,
         facts=dict(sampler.subject),
         assumptions=tuple(sampler.assumptions),
         notes=tuple(sampler.notes),
+        trained_scale=trained_scale,
     )
 
 
-def _samples(x: Any, config: AuditConfig) -> AuditSubject:
-    found = open_real_data(x, config)
+def _open_sample_set(x: Any, config: AuditConfig) -> AuditSubject:
+    samples = open_real_data(x, config)
     path = str(x) if isinstance(x, (str, os.PathLike)) else None
-    facts = {"path": path, "loader": "samples", "family": found.name, "sha256": found.fingerprint(), "weights": None}
-    return AuditSubject(found.output, samples=found, facts=facts)
+    facts = {
+        "path": path,
+        "loader": "samples",
+        "family": samples.name,
+        "sha256": samples.fingerprint(),
+        "weights": None,
+    }
+    return AuditSubject(samples.output, samples=samples, facts=facts)

@@ -1,1 +1,1 @@
-"""Measurements that call the generator itself."""
+"""Probes: measurements that call the generator itself."""

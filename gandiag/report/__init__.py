@@ -1,1 +1,1 @@
-"""From a record to text, HTML and Markdown."""
+"""Reports: records, gate results, training logs and runs as text, HTML, Markdown, JSON and JUnit XML."""

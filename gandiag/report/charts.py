@@ -1,7 +1,7 @@
-"""Exhibits of kind series and histogram as SVG, drawn by matplotlib (loaded when the first chart is asked for).
+"""Draws exhibits of kind series and histogram as SVG, with matplotlib (loaded with the first chart).
 
-The pictures are transparent, and every color in them is a CSS variable of the page, so that the same SVG serves light,
-dark and print. No text of the Record enters the SVG: names stand in the legend, which is HTML and escaped there.
+Charts are transparent and every color in them is a CSS variable of the page, so the same SVG suits light, dark and
+print. No text of the Record enters the SVG: names are in the legend, which is HTML and escaped there.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_SIZE = (5.2, 3.0)  # inches at 72 dpi; the page enlarges the text on a phone
+SQUARE_FIGURE_SIZE = (4.6, 4.4)  # for points in the plane
 TEXT_COLOR, GRID_COLOR = "#010203", "#010204"
-# Stand-ins that matplotlib accepts -> what the page paints. Order of the last ones: the order of the lines.
+# Placeholder colors that matplotlib accepts -> the CSS color of the page.
 CSS_COLORS = {
     TEXT_COLOR: "var(--muted)",
     GRID_COLOR: "var(--rule)",
@@ -33,17 +35,20 @@ CSS_COLORS = {
     "#01020a": "var(--line-4)",
 }
 ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
-LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")
-SQUARE_FIGURE_SIZE = (4.6, 4.4)  # for points in the plane
+LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")  # in the order of the lines
+TRAINED_RANGE_COLOR = "color-mix(in srgb, var(--muted) 30%, transparent)"
 X_LABELS = {
     "response": "latent scale",
     "distances": "distance between two samples",
     "pairwise": "distance between two samples",
 }
+MAX_MARKED_POINTS = 30  # lines with more points have no markers
+
+Legend = list[tuple[str, str]]  # (name, CSS color)
 
 
 class ChartError(ValueError):
-    """The data of an exhibit is not what its kind promises."""
+    """The data of an exhibit does not match its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,92 +61,102 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class ScaleMarkers:
-    """What is drawn into a response curve: the scale sampled at, and the interval of the trained one."""
+    """Markers of a response curve: the scale sampled at, and the interval of the trained one."""
 
     sampled_scale: float | None = None
     trained_range: tuple[float, float] | None = None
 
 
 def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
-    """Draw one exhibit. Raises Undrawable where the data does not fit the kind. About 50 ms, after 0.5 s for matplotlib."""
-    import matplotlib
+    """Draw one exhibit: about 50 ms, after 0.5 s for matplotlib. ChartError if the data does not match the kind."""
     from matplotlib.figure import Figure
 
-    draw = {"series": _series, "histogram": _histogram}.get(exhibit.kind)
+    draw = {"series": _draw_series, "histogram": _draw_histogram}.get(exhibit.kind)
     if draw is None:
         raise ChartError(f"kind {exhibit.kind}")
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": exhibit.id,
-        "text.parse_math": False,
-        "font.size": 10,
-        "axes.unicode_minus": True,
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(
-            figsize=SQUARE_FIGURE_SIZE if exhibit.data.get("marks") == "points" else FIGURE_SIZE,
-            dpi=72,
-            layout="constrained",
-        )
+    is_scatter = exhibit.data.get("marks") == "points"
+    with svg_settings(exhibit.id):
+        figure = Figure(figsize=SQUARE_FIGURE_SIZE if is_scatter else FIGURE_SIZE, dpi=72, layout="constrained")
         try:
             legend = draw(figure, exhibit)
             if markers is not None:
-                legend += _marks(figure.axes[0], markers)
+                legend += _draw_markers(figure.axes[0], markers)
             return Chart(figure_to_svg(figure), tuple(legend))
-        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
-            raise ChartError(str(wrong)) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ChartError(str(error)) from None
 
 
-def _axes(figure: Figure, exhibit: Exhibit) -> Axes:
-    axes: Axes = figure.add_subplot()
+def svg_settings(salt: str) -> AbstractContextManager[None]:
+    """matplotlib's settings for an SVG; `salt` makes its ids reproducible and unique on the page."""
+    import matplotlib
+
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.parse_math": False,
+        "font.size": 10,
+        "hatch.linewidth": 0.7,
+        "axes.unicode_minus": True,
+    }
+    return matplotlib.rc_context(settings)
+
+
+def style_axes(axes: Axes) -> None:
+    """A transparent ground, horizontal grid lines and no frame but the x axis."""
     axes.patch.set_visible(False)
-    figure.patch.set_visible(False)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
+    for edge, spine in axes.spines.items():
+        spine.set_visible(edge == "bottom")
         spine.set_color(GRID_COLOR)
     axes.grid(axis="y", color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=TEXT_COLOR, length=0, pad=5, which="both")
-    across = (
-        "truncation psi"
-        if exhibit.id == "response" and "truncation psi" in exhibit.caption
-        else X_LABELS.get(exhibit.id, "")
-    )
-    axes.set_xlabel(across, color=TEXT_COLOR, labelpad=7)
+    axes.tick_params(colors=TEXT_COLOR, length=0, which="both")
+
+
+def _make_axes(figure: Figure, exhibit: Exhibit) -> Axes:
+    figure.patch.set_visible(False)
+    axes: Axes = figure.add_subplot()
+    style_axes(axes)
+    axes.tick_params(pad=5, which="both")
+    is_psi = exhibit.id == "response" and "truncation psi" in exhibit.caption
+    x_label = "truncation psi" if is_psi else X_LABELS.get(exhibit.id, "")
+    axes.set_xlabel(x_label, color=TEXT_COLOR, labelpad=7)
     return axes
 
 
-def _paint(name: str, place: int) -> str:
-    return ROLE_COLORS.get(name) or LINE_COLORS[place % len(LINE_COLORS)]
+def _line_color(name: str, index: int) -> str:
+    return ROLE_COLORS.get(name) or LINE_COLORS[index % len(LINE_COLORS)]
 
 
-def _ordered(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Real first, so that the generated lies over it, then the spread; the others by name, as JSON has them."""
+def _sort_lines(lines: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Real first, so that generated lies on top, then the spread; the others by name, as in the JSON."""
     return [(name, lines[name]) for name in formatting.sort_known_first(lines, ("real", "fake", "generated", "spread"))]
 
 
-def _legend(name: str, paint: str) -> tuple[str, str]:
-    return ("generated" if name == "fake" else formatting.key_to_text(name), CSS_COLORS[paint])
+def _legend_entry(name: str, color: str) -> tuple[str, str]:
+    return ("generated" if name == "fake" else formatting.key_to_text(name), CSS_COLORS[color])
 
 
-def _column(values: Sequence[Any]) -> list[float]:
+def _to_floats(values: Sequence[Any]) -> list[float]:
+    """Values with NaN for None, which matplotlib draws as a gap."""
     return [float("nan") if value is None else float(value) for value in values]
 
 
-def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
-    axes, lines, legend = _axes(figure, exhibit), exhibit.data["lines"], []
-    points, places = exhibit.data.get("marks") == "points", []
-    for place, (name, line) in enumerate(_ordered(lines)):
+def _draw_series(figure: Figure, exhibit: Exhibit) -> Legend:
+    axes = _make_axes(figure, exhibit)
+    legend: Legend = []
+    is_scatter = exhibit.data.get("marks") == "points"
+    all_x: list[float] = []
+    for index, (name, line) in enumerate(_sort_lines(exhibit.data["lines"])):
         x, y = (line["x"], line["y"]) if isinstance(line, Mapping) else (exhibit.data["x"], line)
-        paint = _paint(name, place)
-        _draw(axes, _column(x), _column(y), paint, points)
-        places += _column(x)
-        legend.append(_legend(name, paint))
-    if points:
+        color = _line_color(name, index)
+        _draw_line(axes, _to_floats(x), _to_floats(y), color, is_scatter)
+        all_x += _to_floats(x)
+        legend.append(_legend_entry(name, color))
+    if is_scatter:
         axes.set_aspect("equal", adjustable="datalim")
         axes.grid(axis="x", color=GRID_COLOR, linewidth=0.8)
     else:
-        _spread_axis(axes, places, exhibit.id)
+        _scale_axes(axes, all_x, exhibit.id)
     if exhibit.data.get("scale") == "log":
         axes.set(xscale="log", yscale="log", ylim=exhibit.data["within"])
         axes.minorticks_off()
@@ -150,70 +165,64 @@ def _series(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
     return legend
 
 
-def _draw(axes: Axes, x: list[float], y: list[float], paint: str, points: bool) -> None:
+def _draw_line(axes: Axes, x: list[float], y: list[float], color: str, is_scatter: bool) -> None:
     if len(x) != len(y):
-        raise ChartError(f"{len(x)} places for {len(y)} values")
-    if points:
-        axes.plot(x, y, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=paint, alpha=0.55)
-    else:
-        few = len(x) <= 30
-        axes.plot(
-            x,
-            y,
-            color=paint,
-            linewidth=2,
-            marker="o" if few else "",
-            markersize=4.5,
-            solid_capstyle="round",
-            solid_joinstyle="round",
-        )
+        raise ChartError(f"{len(x)} x values for {len(y)} y values")
+    if is_scatter:
+        axes.plot(x, y, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=color, alpha=0.55)
+        return
+    marker = "o" if len(x) <= MAX_MARKED_POINTS else ""
+    (line,) = axes.plot(x, y, color=color, linewidth=2, marker=marker, markersize=4.5)
+    line.set_solid_capstyle("round")
+    line.set_solid_joinstyle("round")
 
 
-def _spread_axis(axes: Axes, x: list[float], kind: str) -> None:
-    """A response curve is read on a logarithmic scale, with its own points as ticks; the value axis starts at 0."""
+def _scale_axes(axes: Axes, x: list[float], kind: str) -> None:
+    """The y axis starts at 0; a response curve has a logarithmic x axis with its own points as ticks."""
     low, high = axes.get_ylim()
     if low > 0 and low < 0.5 * high:
         axes.set_ylim(bottom=0)
-    known = sorted({at for at in x if at == at})
+    known = sorted({value for value in x if value == value})
     if kind != "response" or not known or not known[0] > 0:
         return
     axes.set_xscale("log")
     ticks = known[:1]
-    for at in known[1:]:
-        ticks += [at] if at / ticks[-1] > 1.9 else []
-    axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+    for value in known[1:]:
+        ticks += [value] if value / ticks[-1] > 1.9 else []
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
     axes.minorticks_off()
 
 
-def _histogram(figure: Figure, exhibit: Exhibit) -> list[tuple[str, str]]:
-    """Shares, not counts, so that sides of different size compare."""
-    axes, edges, legend = _axes(figure, exhibit), _column(exhibit.data["edges"]), []
-    for place, (name, counts) in enumerate(_ordered(exhibit.data["counts"])):
-        paint = _paint(name, place)
-        heights = _column(counts)
+def _draw_histogram(figure: Figure, exhibit: Exhibit) -> Legend:
+    """Shares, not counts, so that real and generated compare at different sample sizes."""
+    axes, edges = _make_axes(figure, exhibit), _to_floats(exhibit.data["edges"])
+    legend: Legend = []
+    for index, (name, counts) in enumerate(_sort_lines(exhibit.data["counts"])):
+        color = _line_color(name, index)
+        heights = _to_floats(counts)
         shares = [height / (sum(heights) or 1.0) for height in heights]
-        axes.stairs(shares, edges, color=paint, fill=True, alpha=0.18)
-        axes.stairs(shares, edges, color=paint, linewidth=1.8)
-        legend.append(_legend(name, paint))
+        axes.stairs(shares, edges, color=color, fill=True, alpha=0.18)
+        axes.stairs(shares, edges, color=color, linewidth=1.8)
+        legend.append(_legend_entry(name, color))
     axes.set_ylim(bottom=0)
     axes.margins(x=0)
-    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     return legend
 
 
-def _marks(axes: Axes, marks: ScaleMarkers) -> list[tuple[str, str]]:
-    legend = []
-    if marks.trained_range is not None:
-        axes.axvspan(*marks.trained_range, color=TEXT_COLOR, alpha=0.2, linewidth=0)
-        legend.append(("trained scale", "color-mix(in srgb, var(--muted) 30%, transparent)"))
-    if marks.sampled_scale is not None and marks.sampled_scale > 0:
-        axes.axvline(marks.sampled_scale, color=TEXT_COLOR, linewidth=1.2, linestyle=(0, (3, 3)))
-        legend.append(("scale sampled", CSS_COLORS[TEXT_COLOR]))
+def _draw_markers(axes: Axes, markers: ScaleMarkers) -> Legend:
+    legend: Legend = []
+    if markers.trained_range is not None:
+        axes.axvspan(*markers.trained_range, color=TEXT_COLOR, alpha=0.2, linewidth=0)
+        legend.append(("trained scale", TRAINED_RANGE_COLOR))
+    if markers.sampled_scale is not None and markers.sampled_scale > 0:
+        axes.axvline(markers.sampled_scale, color=TEXT_COLOR, linewidth=1.2, linestyle=(0, (3, 3)))
+        legend.append(("sampling scale", CSS_COLORS[TEXT_COLOR]))
     return legend
 
 
 def figure_to_svg(figure: Figure) -> str:
-    """The figure as inline SVG without prolog, metadata, namespaces, fonts or fixed size; paints put in."""
+    """The figure as inline SVG without prolog, metadata, namespaces, fonts or fixed size, in the page's colors."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -221,10 +230,9 @@ def figure_to_svg(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
-    )
+    for attribute in ("height", "width"):
+        text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    for stand_in, paint in CSS_COLORS.items():
-        text = text.replace(stand_in, paint)
+    for placeholder, css_color in CSS_COLORS.items():
+        text = text.replace(placeholder, css_color)
     return text

@@ -1,4 +1,4 @@
-"""A comparison of two records, as text, Markdown or JSON: what got worse first, then what got better, then what only moved."""
+"""Renders a comparison of two records as text, Markdown or JSON: what got worse, what got better, what only changed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from gandiag.verdict.limits import Check, RecordValue
 SCHEMA = "gandiag.compare/1"
 RESULT_LABELS = {"violated": "REGRESSED", "passed": "NO REGRESSION", "inconclusive": "UNCLEAR", "unmeasured": "UNCLEAR"}
 DIRECTION_ORDER = ("worse", "better", "moved", "same")
+WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonReport:
-    """What there is to show: the two names, the comparison, and the score held against the most that it may regress."""
+    """The two names, the comparison, and the check of the score against the largest allowed regression."""
 
     old: str
     new: str
@@ -31,20 +32,27 @@ class ComparisonReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """1 where the score got worse by more than it may, 3 where that cannot be told, else 0."""
+        """1 if the score regressed by more than allowed, 3 if that is undecided, else 0."""
         if self.check.ok:
             return ExitCode.OK
         return ExitCode.COLLAPSED if self.check.state == "violated" else ExitCode.INSUFFICIENT
 
     def sorted_changes(self) -> list[Change]:
-        """The score, then by direction; the order of the record within one."""
+        """The score first, then by direction; within one direction, in the order of the record."""
         return sorted(
             self.comparison.changes, key=lambda change: (change.key != "score", DIRECTION_ORDER.index(change.direction))
         )
 
+    def visible_changes(self, verbose: bool) -> tuple[list[Change], int]:
+        """The changes to show, and how many others stayed the same; verbose shows all."""
+        visible = [
+            change for change in self.sorted_changes() if verbose or change.key == "score" or change.direction != "same"
+        ]
+        return visible, len(self.comparison.changes) - len(visible)
+
 
 def render_comparison(report: ComparisonReport, format_name: str, *, verbose: bool = False) -> str:
-    """The comparison in a format by name."""
+    """Render in "text", "markdown" or "json"; ConfigError for other names."""
     if format_name not in COMPARISON_FORMATS:
         raise ConfigError(
             f"there is no format called {format_name!r}", close_match_hint(format_name, list(COMPARISON_FORMATS))
@@ -52,115 +60,100 @@ def render_comparison(report: ComparisonReport, format_name: str, *, verbose: bo
     return COMPARISON_FORMATS[format_name](report, verbose)
 
 
-def _text(compared: ComparisonReport, verbose: bool) -> str:
-    shown, hidden = _shown(compared, verbose)
-    lines = [
-        f"{RESULT_LABELS[compared.check.state]}  {formatting.escape_unprintable(compared.old)} → {formatting.escape_unprintable(compared.new)}",
-        *textwrap.wrap(_sentence(compared), 100),
-        "",
-    ]
-    rows = [("", "old", "new", "change", ""), *(_cells(change) for change in shown)]
+def _render_text(report: ComparisonReport, verbose: bool) -> str:
+    visible, n_hidden = report.visible_changes(verbose)
+    old, new = (formatting.escape_unprintable(name) for name in (report.old, report.new))
+    rows = [("", "old", "new", "change", ""), *(_build_cells(change) for change in visible)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines += [
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    lines = [
+        f"{RESULT_LABELS[report.check.state]}  {old} → {new}",
+        *textwrap.wrap(_summarize(report), WIDTH),
+        "",
+        *(
+            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ),
     ]
-    lines += ["", f"{hidden} more are the same within their intervals (-v shows them)"] if hidden else []
-    for remark in compared.comparison.remarks:
-        lines += textwrap.wrap(
-            formatting.escape_unprintable(remark), 100, initial_indent="note: ", subsequent_indent="      "
-        )
+    lines += ["", f"{n_hidden} more stayed the same within their intervals (-v shows them)"] if n_hidden else []
+    for remark in report.comparison.remarks:
+        text = formatting.escape_unprintable(remark)
+        lines += textwrap.wrap(text, WIDTH, initial_indent="note: ", subsequent_indent="      ")
     return "\n".join(lines) + "\n"
 
 
-def _markdown(compared: ComparisonReport, verbose: bool) -> str:
-    shown, hidden = _shown(compared, verbose)
+def _render_markdown(report: ComparisonReport, verbose: bool) -> str:
+    visible, n_hidden = report.visible_changes(verbose)
+    rows = [tuple(code_span(cell) if cell else "" for cell in _build_cells(change)) for change in visible]
     lines = [
-        f"## {RESULT_LABELS[compared.check.state]}: {code_span(compared.old)} → {code_span(compared.new)}",
+        f"## {RESULT_LABELS[report.check.state]}: {code_span(report.old)} → {code_span(report.new)}",
         "",
-        escape_markdown(_sentence(compared)),
+        escape_markdown(_summarize(report)),
         "",
+        *format_table(("number", "old", "new", "change", ""), rows),
     ]
-    lines += format_table(
-        ("number", "old", "new", "change", ""),
-        [tuple(code_span(cell) if cell else "" for cell in _cells(change)) for change in shown],
-    )
-    lines += [f"{hidden} more are the same within their intervals.", ""] if hidden else []
-    return (
-        "\n".join([*lines, *(f"- {escape_markdown(remark)}" for remark in compared.comparison.remarks)]).rstrip() + "\n"
-    )
+    lines += [f"{n_hidden} more stayed the same within their intervals.", ""] if n_hidden else []
+    lines += [f"- {escape_markdown(remark)}" for remark in report.comparison.remarks]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _json(compared: ComparisonReport, verbose: bool) -> str:
-    changes = {change.key: _document(change) for change in compared.comparison.changes}
+def _render_json(report: ComparisonReport, verbose: bool) -> str:
     document = {
         "schema": SCHEMA,
-        "code": int(compared.exit_code),
-        "old": compared.old,
-        "new": compared.new,
-        "regress": compared.check,
-        "remarks": compared.comparison.remarks,
-        "changes": changes,
+        "code": int(report.exit_code),
+        "old": report.old,
+        "new": report.new,
+        "regress": report.check,
+        "remarks": report.comparison.remarks,
+        "changes": {change.key: _build_document(change) for change in report.comparison.changes},
     }
     return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _document(change: Change) -> Mapping[str, Any]:
-    rows = {
-        name: {"value": found.value, "low": found.low, "high": found.high}
-        for name, found in (("old", change.old), ("new", change.new))
+def _build_document(change: Change) -> Mapping[str, Any]:
+    values = {
+        name: {"value": entry.value, "low": entry.low, "high": entry.high}
+        for name, entry in (("old", change.old), ("new", change.new))
     }
     difference = {name: getattr(change, name) for name in ("delta", "low", "high", "better", "direction", "paired")}
-    return {**rows, **difference}
+    return {**values, **difference}
 
 
-def _sentence(compared: ComparisonReport) -> str:
-    change, check = compared.comparison.change("score"), compared.check
+def _summarize(report: ComparisonReport) -> str:
+    change = report.comparison.change("score")
     if change is None:
-        return "There is no score in both records: nothing can be said of a regression."
-    told = f"The collapse score went from {_number(change.old)} to {_number(change.new)}: {_signed(change)}, and may get worse by {check.must.split(',')[0]}."
-    return told + (
-        " The interval of the difference uses the replicates that both records hold." if change.paired else ""
+        return "At least one record has no score, so a regression cannot be checked."
+    allowed = report.check.must.split(",")[0]
+    text = (
+        f"The collapse score went from {_format_value(change.old)} to {_format_value(change.new)}:"
+        f" {_format_change(change)}. It may get worse by {allowed}."
     )
+    return text + (" The interval of the difference uses the paired replicates of both records." * change.paired)
 
 
-def _shown(compared: ComparisonReport, verbose: bool) -> tuple[list[Change], int]:
-    shown = [
-        change for change in compared.sorted_changes() if verbose or change.key == "score" or change.direction != "same"
-    ]
-    return shown, len(compared.comparison.changes) - len(shown)
+def _build_cells(change: Change) -> tuple[str, ...]:
+    key = formatting.escape_unprintable(change.key)
+    return key, _format_value(change.old), _format_value(change.new), _format_change(change), change.direction
 
 
-def _cells(change: Change) -> tuple[str, ...]:
-    return (
-        formatting.escape_unprintable(change.key),
-        _number(change.old),
-        _number(change.new),
-        _signed(change),
-        change.direction,
-    )
+def _format_value(entry: RecordValue) -> str:
+    estimate = {"value": entry.value, "low": entry.low, "high": entry.high}
+    return formatting.format_estimate(estimate, formatting.format_number)
 
 
-def _number(found: RecordValue) -> str:
-    return formatting.format_estimate(
-        {"value": found.value, "low": found.low, "high": found.high}, formatting.format_number
-    )
+def _format_change(change: Change) -> str:
+    """The difference with its sign, and with its interval unless both numbers are exact."""
+    delta = _format_signed(change.delta)
+    if change.low == change.high:
+        return delta
+    return f"{delta} {formatting.format_interval(change.low, change.high, _format_signed)}"
 
 
-def _signed(change: Change) -> str:
-    fact = change.low == change.high
-    return (
-        _plus(change.delta)
-        if fact
-        else f"{_plus(change.delta)} {formatting.format_interval(change.low, change.high, _plus)}"
-    )
-
-
-def _plus(value: float) -> str:
+def _format_signed(value: float) -> str:
     return ("+" if value > 0 else "") + formatting.format_number(value).replace("-", "−")
 
 
 COMPARISON_FORMATS: Mapping[str, Callable[[ComparisonReport, bool], str]] = {
-    "text": _text,
-    "json": _json,
-    "markdown": _markdown,
+    "text": _render_text,
+    "json": _render_json,
+    "markdown": _render_markdown,
 }

@@ -1,4 +1,4 @@
-"""The game between G and D in words: its value between the bounds, what a frozen D does to G, and which D that was."""
+"""Words the duality gap: the game value and its bounds, G's response to a frozen D, and which D was used."""
 
 from __future__ import annotations
 
@@ -8,63 +8,54 @@ from typing import Any
 from gandiag.record import Measurement, Record
 from gandiag.report import formatting
 
+Rows = list[tuple[str, str]]
 
-def build_duality_gap_rows(record: Record) -> list[tuple[str, str]]:
-    """(label, text) in reading order; nothing where no game was played."""
+
+def build_duality_gap_rows(record: Record) -> Rows:
+    """(label, text) in reading order; empty if the duality gap was not estimated."""
     if not record.game.get("steps"):
         return []
-    found = {key: entry for key, entry in record.measurements.items() if entry.status == "ok"}
-    told = [*_values(found, record.game.get("chance")), *_maximin(record, found)]
+    measured = {key: entry for key, entry in record.measurements.items() if entry.status == "ok"}
+    rows = [*_build_value_rows(measured, record.game.get("chance")), *_build_maximin_rows(record, measured)]
     about = record.game.get("discriminator") or {}
-    parts = [
-        formatting.format_value(about.get("where")),
-        formatting.format_value(about.get("family")),
-        f"{formatting.format_value(about.get('parameters'))} parameters",
-    ]
-    told.append(("discriminator", ", ".join(parts)))
-    told += [("assumed", _assumption(entry)) for entry in about.get("assumptions") or ()]
-    return told
+    location, family = (formatting.format_value(about.get(key)) for key in ("where", "family"))
+    n_parameters = formatting.format_value(about.get("parameters"))
+    rows.append(("discriminator", f"{location}, {family}, {n_parameters} parameters"))
+    return rows + [("assumption", _format_assumption(entry)) for entry in about.get("assumptions") or ()]
 
 
-def _values(found: Mapping[str, Measurement], chance: Any) -> list[tuple[str, str]]:
-    if "duality_gap" not in found or not {"game_value", "game_upper", "game_lower"} <= found.keys():
+def _build_value_rows(measured: Mapping[str, Measurement], chance: Any) -> Rows:
+    if not {"duality_gap", "game_value", "game_upper", "game_lower"} <= measured.keys():
         return []
-    value, lower, upper = (found[key].value or 0.0 for key in ("game_value", "game_lower", "game_upper"))
-    floor = (
-        f", floor {formatting.format_number(found['duality_gap'].floor)}"
-        if found["duality_gap"].floor is not None
-        else ""
-    )
-    known = f" (a D that knows nothing: {chance:.2f})" if isinstance(chance, float) else ""
+    value, lower, upper = (measured[key].value or 0.0 for key in ("game_value", "game_lower", "game_upper"))
+    gap = measured["duality_gap"]
+    floor = f", floor {formatting.format_number(gap.floor)}" if gap.floor is not None else ""
+    uninformed = f" (uninformed D: {chance:.2f})" if isinstance(chance, float) else ""
     return [
-        ("value", f"{value:.2f} nats{known}, between {lower:.2f} and {upper:.2f}"),
-        ("duality gap", f"{_estimate(found['duality_gap'])} nats{floor}; 0 at an equilibrium"),
-        ("still to gain", f"D {upper - value:.2f} against this G, G {value - lower:.2f} against this D"),
+        ("value", f"{value:.2f} nats{uninformed}, between {lower:.2f} and {upper:.2f}"),
+        ("duality gap", f"{_format_estimate(gap)} nats{floor}; 0 at an equilibrium"),
+        ("possible gain", f"D {upper - value:.2f} against this G, G {value - lower:.2f} against this D"),
     ]
 
 
-def _maximin(record: Record, found: Mapping[str, Measurement]) -> list[tuple[str, str]]:
-    spread, outputs, gain = (found.get(key) for key in ("maximin_spread", "maximin_outputs", "maximin_gain"))
+def _build_maximin_rows(record: Record, measured: Mapping[str, Measurement]) -> Rows:
+    spread, outputs, gain = (measured.get(key) for key in ("maximin_spread", "maximin_outputs", "maximin_gain"))
     if spread is None or outputs is None or gain is None:
         return []
-    before = ((record.game.get("before") or {}).get("outputs") or {}).get("value")
-    share = f"{100 * (spread.value or 0.0):.0f} % of the distance"
-    steps = f"{formatting.format_value(record.game.get('steps'))} steps of G at most"
+    steps = f"up to {formatting.format_value(record.game.get('steps'))} steps of G"
     if not (record.game.get("rates") or {}).get("generator"):
-        return [("D frozen", f"{steps}: nothing to gain, so that G stays where it is")]
-    return [
-        (
-            "D frozen",
-            f"{steps}: {formatting.format_number(before)} effective outputs become {_estimate(outputs)}, at {share}, for {_estimate(gain)} {gain.unit}",
-        )
-    ]
+        return [("frozen D", f"{steps}: no gain found, so G is unchanged")]
+    before = formatting.format_number(((record.game.get("before") or {}).get("outputs") or {}).get("value"))
+    distance = f"{100 * (spread.value or 0.0):.0f} % of the distance"
+    change = f"{before} effective outputs become {_format_estimate(outputs)}, at {distance}"
+    return [("frozen D", f"{steps}: {change}, for {_format_estimate(gain)} {gain.unit}")]
 
 
-def _estimate(entry: Measurement) -> str:
-    return formatting.format_estimate(
-        {"value": entry.value, "low": entry.low, "high": entry.high}, formatting.format_number
-    )
+def _format_estimate(entry: Measurement) -> str:
+    estimate = {"value": entry.value, "low": entry.low, "high": entry.high}
+    return formatting.format_estimate(estimate, formatting.format_number)
 
 
-def _assumption(entry: Mapping[str, Any]) -> str:
-    return f"{formatting.format_value(entry.get('what'))}: {formatting.format_value(entry.get('value'))} ({formatting.format_value(entry.get('source'))})"
+def _format_assumption(entry: Mapping[str, Any]) -> str:
+    setting, value, source = (formatting.format_value(entry.get(key)) for key in ("what", "value", "source"))
+    return f"{setting}: {value} ({source})"

@@ -1,6 +1,6 @@
-"""The formats a Record can be shown in, by name; plug-ins add theirs under the entry-point group `gandiag.formats`.
+"""Output formats by name: of records (`gandiag report`) and of gate results (`gandiag gate`).
 
-A format is a function `render(record) -> str`.
+Plug-ins add theirs under the entry-point groups `gandiag.formats` and `gandiag.gates`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import PurePath
 from gandiag.record import Record
 from gandiag.registry import Registry
 
+# A format is a function `render(record) -> str`.
 FORMATS = Registry(
     "formats",
     {
@@ -20,14 +21,26 @@ FORMATS = Registry(
     },
 )
 
+# A gate format is a function `render(results) -> str` of GateResults, in the order of the command line.
+GATE_FORMATS = Registry(
+    "gates",
+    {
+        "text": "gandiag.report.gate_text:render_gate_text",
+        "json": "gandiag.report.gate_text:render_gate_json",
+        "junit": "gandiag.report.gate_junit:render_junit",
+        "github": "gandiag.report.gate_github:render_github",
+        "markdown": "gandiag.report.markdown:render_gate_markdown",
+    },
+)
+
 FORMAT_BY_SUFFIX = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "text", ".log": "text"}
 
 
 def render_json(record: Record) -> str:
-    """The record itself, one JSON document."""
+    """The record as one JSON document."""
     return record.to_json() + "\n"
 
 
 def guess_format(path: str | PurePath | None) -> str:
-    """The format that a file name asks for; text where it asks for nothing."""
+    """The record format that a file name implies; "text" for None and unknown suffixes."""
     return FORMAT_BY_SUFFIX.get(PurePath(path).suffix.lower(), "text") if path is not None else "text"

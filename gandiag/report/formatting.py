@@ -1,21 +1,20 @@
-"""How a Record is put into words: numbers, intervals, the sentence a person can read aloud, and safe strings.
+"""Formats numbers, intervals and JSON values as text, words the score, and makes strings safe to print.
 
-Everything that shows a Record (terminal, page, markdown) speaks through here, so that it says the same everywhere.
+Every report (terminal, HTML, Markdown, gates) uses these functions, so all of them say the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gandiag.record import Finding, Record
+from gandiag.record import Record
 
-NO_REAL_DATA = "missing modes cannot be seen without --real"
+NO_REAL_DATA = "missing modes cannot be detected without --real"
 NOT_AVAILABLE = "–"
-LEVEL_LABELS = {"error": "FAIL", "warning": "WARN", "note": "note"}
 
 FAMILY_TEXT = {
-    "transposed": "transposed convolutions (a DCGAN or its kin)",
+    "transposed": "transposed convolutions (DCGAN-like)",
     "projected": "a linear layer, then convolutions",
     "mlp": "linear layers (MLP)",
     "pickled": "standard layers, in the order of the pickled modules",
@@ -28,20 +27,20 @@ VERDICT_LABELS = {
 }
 
 KIND_TEXT = {
-    "complete": "complete collapse: nearly every sample is the same",
-    "partial": "partial collapse: part of the variety is left",
-    "mode_dropping": "mode dropping: whole kinds of sample are never made",
-    "thin_modes": "thin modes: less variety inside the kinds that are made",
-    "recycled": "recycled: the same samples come again and again",
-    "skewed": "skewed: some kinds are made far too often",
+    "complete": "complete collapse: nearly all samples are the same",
+    "partial": "partial collapse: some of the variety is left",
+    "mode_dropping": "mode dropping: some modes of the data are never generated",
+    "thin_modes": "thin modes: too little variety within modes",
+    "recycled": "recycled: the same samples are generated repeatedly",
+    "skewed": "skewed: some modes are generated far too often",
     "conditional": "conditional: some classes have collapsed, others have not",
-    "wrong_scale": "wrong scale: sampled at another latent scale than it was trained with",
+    "wrong_scale": "wrong scale: sampled at a different latent scale than in training",
     "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
 }
 
-# Short enough to stand behind a bar at 80 columns.
+# Short enough to fit behind a bar at 80 columns.
 PROFILE_TEXT = {
-    "missing": "regions never visited",
+    "missing": "regions not generated",
     "skewed": "wrong proportions",
     "narrowed": "too little spread",
     "duplicated": "repeated samples",
@@ -50,9 +49,9 @@ PROFILE_TEXT = {
 
 ASPECT_TEXT = {
     "color": "color and brightness",
-    "texture": "fine structure",
-    "layout": "where things are",
-    "semantics": "what is shown",
+    "texture": "local texture",
+    "layout": "spatial layout",
+    "semantics": "image content",
 }
 
 DIRECTION_SYMBOLS = {"higher": "↑ higher", "lower": "↓ lower", "neither": NOT_AVAILABLE}
@@ -74,28 +73,36 @@ _FRACTIONS = (
     (0.9, "nine tenths"),
     (1.0, "all"),
 )
+NEGLIGIBLE_FRACTION = 0.025
+
+Formatter = Callable[[Any], str]
 
 
 def escape_unprintable(text: Any) -> str:
-    """Text that is safe on a terminal: whatever is not printable is shown as its escape. Checkpoint strings are attacker text."""
+    """Make text safe for a terminal: unprintable characters become escapes. Checkpoint strings are untrusted."""
     return "".join(
-        mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode("ascii")
-        for mark in str(text)
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for char in str(text)
     )
 
 
+def escape_lines(text: str) -> str:
+    """The same for text of several lines, whose line ends stay."""
+    return "\n".join(escape_unprintable(line) for line in text.split("\n"))
+
+
 def truncate_start(text: str, width: int) -> str:
-    """At most `room` characters; the tail, which tells files apart, is kept."""
+    """Shorten to `width` characters by dropping the start; the end of a path tells files apart."""
     return text if len(text) <= width else "…" + text[len(text) - max(width, 2) + 1 :]
 
 
 def format_score(value: float | None) -> str:
-    """A share with two decimals; never "-0.00"."""
+    """A number with two decimals; never "-0.00"."""
     return NOT_AVAILABLE if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def format_number(value: Any) -> str:
-    """A number with the digits that matter: 1,234 · 12.3 · 0.48 · 0.0012 · 1.2e-07."""
+    """A number with its significant digits: 1,234 · 12.3 · 0.48 · 0.0012 · 1.2e-07."""
     if value is None:
         return NOT_AVAILABLE
     if isinstance(value, bool):
@@ -107,20 +114,27 @@ def format_number(value: Any) -> str:
         return f"{value:.2g}"
     if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
+def format_percent(value: Any) -> str:
+    """0.12 -> "12.0 %"."""
+    return f"{100 * value:.1f} %" if isinstance(value, (int, float)) else NOT_AVAILABLE
 
 
 def format_scale(value: Any) -> str:
-    """A latent scale as it is typed: 0.02 · 1 · 2.5."""
+    """A latent scale as one would type it: 0.02 · 1 · 2.5."""
     return f"{value:.3g}" if isinstance(value, (int, float)) else format_value(value)
 
 
-def format_interval(low: float | None, high: float | None, formatter: Any = format_number) -> str:
-    """ "[0.44, 0.52]", or nothing where it is not known."""
+def format_interval(low: float | None, high: float | None, formatter: Formatter = format_number) -> str:
+    """The interval as "[0.44, 0.52]"; empty if unknown."""
     return "" if low is None or high is None else f"[{formatter(low)}, {formatter(high)}]"
 
 
-def format_estimate(entry: Any, formatter: Any = format_score) -> str:
+def format_estimate(entry: Any, formatter: Formatter = format_score) -> str:
     """{value, low, high} as "0.48 [0.44, 0.52]"."""
     if not isinstance(entry, Mapping):
         return format_value(entry)
@@ -128,7 +142,7 @@ def format_estimate(entry: Any, formatter: Any = format_score) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Any JSON value on one line, in words and safe."""
+    """Any JSON value on one line, safe to print."""
     if value is None or isinstance(value, (bool, int, float)):
         return format_number(value)
     if isinstance(value, Mapping):
@@ -141,13 +155,23 @@ def format_value(value: Any) -> str:
     return escape_unprintable(value)
 
 
+def format_duration(seconds: float) -> str:
+    """0.4 s · 41 s · 3 min 20 s · 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def sort_entries(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Entries by key, as the JSON has them, so that a record read back is shown as it was; gandiag's own version first."""
+    """Entries by key, as in the JSON, so a record looks the same when read back; "gandiag" (its version) first."""
     return sorted(entries.items(), key=lambda entry: (entry[0] != "gandiag", entry[0]))
 
 
 def sort_known_first(entries: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Keys in the order of `known`, then the others by name."""
+    """Keys in the order of `known`, then the others alphabetically."""
     order = list(known)
     return sorted(entries, key=lambda key: (order.index(key) if key in order else len(order), key))
 
@@ -158,143 +182,95 @@ def key_to_text(key: Any) -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """The first letter in upper case, the rest as it is."""
+    """The first letter in upper case, the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def format_verdict(record: Record) -> str:
-    """The verdict as a word, in capitals."""
+    """The verdict in capitals."""
     return VERDICT_LABELS.get(record.verdict, escape_unprintable(record.verdict).upper())
 
 
 def describe_family(name: Any) -> str:
-    """A generator's family as people call it; those that are told by shapes alone have no name of their own."""
+    """The generator's architecture family; families that are recognized by weight shapes alone are described."""
     return FAMILY_TEXT.get(str(name), escape_unprintable(name))
 
 
 def format_subject(record: Record) -> str:
-    """The path or name of what was audited, safe to show."""
+    """The path or name of what was audited, safe to print."""
     return escape_unprintable(record.subject.get("path") or record.subject.get("family") or "generator")
 
 
 def describe_caveat(record: Record) -> str:
-    """What stands beside the verdict on the first line, where something must."""
+    """The caveat to show beside the verdict; empty if there is none."""
     if record.score.basis == "degeneracy":
         return NO_REAL_DATA
     return "wrong scale, not collapse" if "wrong_scale" in record.kinds and record.verdict != "collapsed" else ""
 
 
 def describe_fraction(value: float) -> str:
-    """A share as people say it: .48 -> "about half"."""
-    if value < 0.025:
-        return "next to none"
-    near = min(_FRACTIONS, key=lambda entry: abs(entry[0] - value))[1]
-    return "nearly all" if near == "all" and value < 0.99 else near if near == "all" else f"about {near}"
+    """A fraction in words: .48 -> "about half"."""
+    if value < NEGLIGIBLE_FRACTION:
+        return "almost none"
+    nearest = min(_FRACTIONS, key=lambda entry: abs(entry[0] - value))[1]
+    if nearest == "all":
+        return "all" if value >= 0.99 else "nearly all"
+    return f"about {nearest}"
 
 
 def summarize_record(record: Record) -> str:
-    """The result as a person would read it aloud, number first."""
+    """The result in one sentence, led by the score."""
     score = record.score
-    number_first = (
-        ""
-        if score.value is None
-        else f"{format_estimate({'value': score.value, 'low': score.low, 'high': score.high})}: "
-    )
-    return number_first + describe_score(record)
+    if score.value is None:
+        return describe_score(record)
+    estimate = format_estimate({"value": score.value, "low": score.low, "high": score.high})
+    return f"Collapse score {estimate}: {describe_score(record)}"
 
 
 def describe_score(record: Record) -> str:
-    """The same without the number."""
+    """What the score means, without the number."""
     score = record.score
     if score.value is None:
-        return "There is no score: the evidence is not sufficient."
+        return "There is no score: the evidence is insufficient."
     if score.basis == "degeneracy":
-        return _degeneracy(score.value)
+        return _describe_degeneracy(score.value)
     text = f"{describe_fraction(score.value)} of the real variety is missing"
-    return text + (_doubt(record) if record.verdict == "inconclusive" else ".")
+    return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 
-def _degeneracy(value: float) -> str:
-    if value < 0.025:
-        return "samples do not repeat and follow the latent. Whether kinds of sample are missing is unknown."
-    return f"at least {describe_fraction(value).removeprefix('about ')} of the variety is lost to repeats, measured on the generator alone."
+def _describe_degeneracy(value: float) -> str:
+    if value < NEGLIGIBLE_FRACTION:
+        return "samples do not repeat and depend on the latent. Whether modes are missing is unknown."
+    fraction = describe_fraction(value).removeprefix("about ")
+    return f"at least {fraction} of the variety is lost to repeats, measured on the generator alone."
 
 
-def _doubt(record: Record) -> str:
+def _describe_doubt(record: Record) -> str:
     score = record.score
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
-        needed = (
-            f"About {score.required_samples():,} samples would decide"
-            if score.required_samples()
-            else "More samples may decide"
-        )
-        return f", give or take: the interval straddles the limit of {format_score(score.limit)}. {needed}."
-    return ", but the evidence is not sufficient for a verdict."
+        n_required = score.required_samples()
+        advice = f"About {n_required:,} samples would decide" if n_required else "More samples may decide"
+        return f", but the interval contains the limit of {format_score(score.limit)}. {advice}."
+    return ", but the evidence is insufficient for a verdict."
 
 
 def describe_sample_size(record: Record) -> str:
-    """How much was looked at, and what it could have shown."""
+    """How many samples were used, and which loss they would have detected."""
     score = record.score
     if not score.n_fake:
         return ""
-    told = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+    counts = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
     if score.power is None:
-        return told
+        return f"{counts} samples"
+    n_required = score.required_samples()
     more = (
-        f", one of {format_score(score.limit)} with {score.required_samples():,} samples"
-        if score.power > score.limit and score.required_samples()
+        f", one of {format_score(score.limit)} with {n_required:,} samples"
+        if score.power > score.limit and n_required
         else ""
     )
-    return told + f"; a loss of {format_score(score.power)} would have been seen with probability 0.95{more}"
+    return f"{counts} samples; a loss of {format_score(score.power)} is detected with probability 0.95{more}"
 
 
 def describe_kinds(record: Record) -> list[str]:
-    """Each kind with what it means."""
+    """Each kind with its meaning."""
     return [KIND_TEXT.get(kind, key_to_text(kind)) for kind in record.kinds]
-
-
-def sort_findings(record: Record) -> list[Finding]:
-    """Failing before passing, otherwise in the judge's order."""
-    order = list(LEVEL_LABELS)
-    return sorted(record.findings, key=lambda found: order.index(found.level) if found.level in order else len(order))
-
-
-def first_rule_per_remedy(findings: Iterable[Finding], max_remedies: int | None = None) -> dict[str, str]:
-    """Remedy -> the rule that lists it first, among the first `most` of each: there it is told in full, elsewhere in short."""
-    first: dict[str, str] = {}
-    for finding in findings:
-        for remedy in finding.remedies[:max_remedies]:
-            first.setdefault(escape_unprintable(remedy.get("key")), finding.rule)
-    return first
-
-
-def format_evidence(entries: Mapping[str, Any]) -> str:
-    """Evidence on one line."""
-    return " · ".join(
-        f"{key_to_text(key)} {format_value(value)}" for key, value in sort_entries(entries) if value is not None
-    )
-
-
-def group_missing_measurements(record: Record) -> list[tuple[str, str]]:
-    """What was not measured, and why; errors first. Reasons that several share stand once."""
-    reasons: dict[str, list[str]] = {}
-    entries = sorted(record.measurements.items(), key=lambda entry: (entry[1].status != "error", entry[0]))
-    for key, entry in entries:
-        if entry.status != "ok":
-            reason = escape_unprintable(entry.reason or "no reason given")
-            reasons.setdefault(f"error: {reason}" if entry.status == "error" else reason, []).append(
-                escape_unprintable(key)
-            )
-    if record.response and not record.response.get("points") and record.response.get("reason"):
-        reasons.setdefault(escape_unprintable(record.response["reason"]), []).append("latent response")
-    return [(", ".join(keys), reason) for reason, keys in reasons.items()]
-
-
-def format_duration(seconds: float) -> str:
-    """0.4 s · 41 s · 3 min 20 s · 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

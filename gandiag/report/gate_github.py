@@ -1,10 +1,10 @@
-"""A gate's result as GitHub workflow commands: one annotation a failure, at the line of the policy that failed.
+"""Renders a gate's result as GitHub workflow commands: one annotation per failure, at the line of the policy.
 
     ::error file=gandiag.toml,line=7,title=recall::runs/042.json: recall is 0.31 [0.28, 0.34] and must be at least 0.6
 
-A log line that starts with `::` is a command, so nothing that a checkpoint says may start one: text is escaped as GitHub's
-own toolkit does it (% and line ends; in properties also `:` and `,`), and the older `##[command]`, which counts anywhere in a
-line, is broken up.
+A log line that starts with `::` is a command, so no string of a checkpoint may start one: text is escaped as in
+GitHub's own toolkit (% and line ends; in properties also `:` and `,`), and the older `##[command]`, which works
+anywhere in a line, is broken up.
 """
 
 from __future__ import annotations
@@ -17,53 +17,53 @@ from gandiag.report.gate_text import RESULT_LABELS, describe_check, worst_exit_c
 from gandiag.verdict.gate import GateResult
 from gandiag.verdict.limits import Check
 
+MAX_FINDINGS = 3  # per annotation
+
 
 def render_github(results: Sequence[GateResult]) -> str:
-    """Annotations, then one plain line for the log."""
-    lines = [line for one in results for line in _annotations(one)]
-    failed = sum(not one.passed for one in results)
-    lines += [f"{RESULT_LABELS[one.code]} {_message(one.subject)}" for one in results]
-    return (
-        "\n".join([*lines, f"gate: {failed} of {len(results)} failed, exit code {int(worst_exit_code(results))}"])
-        + "\n"
-    )
-
-
-def _annotations(one: GateResult) -> list[str]:
-    if one.error is not None:
-        return [_command("error", "could not be judged", f"{one.subject}: {one.error.message}. {one.error.hint}")]
-    found = [
-        _command("error", f"{one.subject}: {check.key}", _told(one, check), check.where) for check in one.failures()
+    """Render annotations, then a plain line per subject and one with the exit code."""
+    n_failed = sum(not result.passed for result in results)
+    lines = [
+        *(line for result in results for line in _annotate(result)),
+        *(f"{RESULT_LABELS[result.code]} {_escape_message(result.subject)}" for result in results),
+        f"gate: {n_failed} of {len(results)} failed, exit code {int(worst_exit_code(results))}",
     ]
-    found += [
-        _command("warning", f"{one.subject}: {check.key}", _told(one, check), check.where)
-        for check in one.checks
-        if check.allowed
-    ]
-    found += [_command("notice", one.subject, remark) for remark in one.remarks]
-    if one.code == ExitCode.OK:
-        found += [_command("warning", f"{one.subject}: {finding.rule}", finding.text) for finding in one.findings()]
-    return found
+    return "\n".join(lines) + "\n"
 
 
-def _told(one: GateResult, check: Check) -> str:
-    why = " ".join(f"{finding.rule}: {finding.text}" for finding in one.findings()[:3])
-    return f"{describe_check(check)}." + (f" {why}" if not check.ok and why else "")
+def _annotate(result: GateResult) -> list[str]:
+    subject, error = result.subject, result.error
+    if error is not None:
+        return [_format_command("error", "cannot be evaluated", f"{subject}: {error.message}. {error.hint}")]
+    lines = [_annotate_check("error", result, check) for check in result.failures()]
+    lines += [_annotate_check("warning", result, check) for check in result.checks if check.allowed]
+    lines += [_format_command("notice", subject, remark) for remark in result.remarks]
+    if result.code == ExitCode.OK:
+        lines += [
+            _format_command("warning", f"{subject}: {finding.rule}", finding.text) for finding in result.findings()
+        ]
+    return lines
 
 
-def _command(level: str, title: str, text: str, where: str = "") -> str:
+def _annotate_check(level: str, result: GateResult, check: Check) -> str:
+    causes = " ".join(f"{finding.rule}: {finding.text}" for finding in result.findings()[:MAX_FINDINGS])
+    text = f"{describe_check(check)}." + (f" {causes}" if not check.ok and causes else "")
+    return _format_command(level, f"{result.subject}: {check.key}", text, check.where)
+
+
+def _format_command(level: str, title: str, text: str, where: str = "") -> str:
     properties = {"title": title}
     file, _, line = where.rpartition(":")
     if file and line.isdigit():
         properties = {"file": file, "line": line, **properties}
-    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::{level} {told}::{_message(text)}"
+    joined = ",".join(f"{name}={_escape_property(value)}" for name, value in properties.items())
+    return f"::{level} {joined}::{_escape_message(text)}"
 
 
-def _message(text: str) -> str:
-    # Line ends are gone after `clean`, which shows them as \\n.
+def _escape_message(text: str) -> str:
+    # escape_unprintable has turned line ends into \\n already.
     return formatting.escape_unprintable(text).replace("%", "%25").replace("##[", "# #[")
 
 
-def _property(text: str) -> str:
-    return _message(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    return _escape_message(text).replace(":", "%3A").replace(",", "%2C")

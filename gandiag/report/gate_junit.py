@@ -1,13 +1,16 @@
-"""A gate's result as JUnit XML, the dialect of Jenkins' xUnit plug-in (junit-10.xsd) that GitLab and GitHub actions read too.
+"""Renders a gate's result as JUnit XML, in the dialect of Jenkins' xUnit plug-in (junit-10.xsd).
 
-One testsuite a subject, one testcase a check: violations are failures, what could not be told is an error (a skipped test
-passes in most dashboards), what the policy allows is skipped. Values stand in system-out, where every viewer shows them.
+GitLab and GitHub actions read it too.
+
+One testsuite per subject, one testcase per check. Violations are failures; undecided checks are errors, because skipped
+tests count as passed in most dashboards; what the policy allows is skipped. Values are in system-out, which all viewers
+show.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from gandiag.report import formatting
@@ -15,81 +18,93 @@ from gandiag.report.gate_text import describe_check, format_check_value
 from gandiag.verdict.gate import GateResult
 from gandiag.verdict.limits import Check
 
-_ILLEGAL = re.compile(r"[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ILLEGAL_CHARACTERS = re.compile(r"[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TOTALS = ("tests", "failures", "errors")
 
 
 def render_junit(results: Sequence[GateResult]) -> str:
-    """The XML document."""
-    suites = [_suite(one) for one in results]
-    counts = {name: sum(_counts(one)[name] for one in results) for name in ("tests", "failures", "errors")}
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="gandiag" {_attributes(counts)}>\n'
-        + "".join(suites)
-        + "</testsuites>\n"
-    )
+    """Render the XML document."""
+    suites = [_format_suite(result) for result in results]
+    totals = {name: sum(_count_outcomes(result)[name] for result in results) for name in _TOTALS}
+    head = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="gandiag" {_format_counts(totals)}>\n'
+    return head + "".join(suites) + "</testsuites>\n"
 
 
-def _suite(one: GateResult) -> str:
-    verdict = "error" if one.record is None else one.record.verdict
-    rows = [_property("subject", one.subject), _property("verdict", verdict)] + [
-        _property("remark", remark) for remark in one.remarks
+def _format_suite(result: GateResult) -> str:
+    verdict = "error" if result.record is None else result.record.verdict
+    properties = [("subject", result.subject), ("verdict", verdict)]
+    properties += [("remark", remark) for remark in result.remarks]
+    name, counts = _quote(result.subject), _format_counts(_count_outcomes(result))
+    parts = [
+        f'  <testsuite name={name} {counts} time="0">\n    <properties>\n',
+        *(f"      <property name={_quote(key)} value={_quote(value)}/>\n" for key, value in properties),
+        "    </properties>\n",
+        _format_error(result),
+        *(_format_case(result, check) for check in result.checks),
+        "  </testsuite>\n",
     ]
-    head = f'  <testsuite name={_quoted(one.subject)} {_attributes(_counts(one))} time="0">\n    <properties>\n{"".join(rows)}    </properties>\n'
-    return head + _refusal(one) + "".join(_case(one, check) for check in one.checks) + "  </testsuite>\n"
+    return "".join(parts)
 
 
-def _counts(one: GateResult) -> dict[str, int]:
-    failures = sum(check.state == "violated" for check in one.checks)
-    errors = sum(not check.ok and check.state != "violated" for check in one.checks) + (one.error is not None)
+def _count_outcomes(result: GateResult) -> dict[str, int]:
+    has_error = result.error is not None
     return {
-        "tests": len(one.checks) + (one.error is not None),
-        "failures": failures,
-        "errors": errors,
-        "skipped": sum(check.allowed for check in one.checks),
+        "tests": len(result.checks) + has_error,
+        "failures": sum(check.state == "violated" for check in result.checks),
+        "errors": sum(not check.ok and check.state != "violated" for check in result.checks) + has_error,
+        "skipped": sum(check.allowed for check in result.checks),
     }
 
 
-def _attributes(counts: dict[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return " ".join(f'{name}="{count}"' for name, count in counts.items())
 
 
-def _refusal(one: GateResult) -> str:
-    if one.error is None:
+def _format_error(result: GateResult) -> str:
+    """The testcase of a subject that could not be evaluated; empty if it could."""
+    if result.error is None:
         return ""
-    told = f"<error type={_quoted(type(one.error).__name__)} message={_quoted(one.error.message)}>{_text(str(one.error))}</error>"
-    return f'    <testcase classname="gandiag" name="could be judged" time="0">\n      {told}\n    </testcase>\n'
+    kind, message = _quote(type(result.error).__name__), _quote(result.error.message)
+    error = f"<error type={kind} message={message}>{_escape_text(str(result.error))}</error>"
+    return f'    <testcase classname="gandiag" name="evaluation" time="0">\n      {error}\n    </testcase>\n'
 
 
-def _case(one: GateResult, check: Check) -> str:
+def _format_case(result: GateResult, check: Check) -> str:
+    class_name, name = _quote(_class_name(check)), _quote(f"{check.key} {check.must}")
     where = f"\npolicy: {check.where}" if check.where else ""
-    inside = ""
+    output = _escape_text(f"{check.key} {format_check_value(check)} must be {check.must}{where}")
+    return (
+        f'    <testcase classname={class_name} name={name} time="0">\n'
+        f"{_format_outcome(result, check, where)}      <system-out>{output}</system-out>\n    </testcase>\n"
+    )
+
+
+def _format_outcome(result: GateResult, check: Check, where: str) -> str:
+    """The skipped, failure or error element; empty for a passed check."""
+    message = _quote(describe_check(check))
     if check.allowed:
-        inside = f"      <skipped message={_quoted(describe_check(check))}/>\n"
-    elif not check.ok:
-        kind = "failure" if check.state == "violated" else "error"
-        why = "\n".join(f"{finding.rule} {finding.text}" for finding in one.findings())
-        inside = f"      <{kind} type={_quoted(check.state)} message={_quoted(describe_check(check))}>{_text(describe_check(check) + where)}\n{_text(why)}</{kind}>\n"
-    out = f"      <system-out>{_text(f'{check.key} {format_check_value(check)} must be {check.must}{where}')}</system-out>\n"
-    return f'    <testcase classname={_quoted(_class(check))} name={_quoted(f"{check.key} {check.must}")} time="0">\n{inside}{out}    </testcase>\n'
+        return f"      <skipped message={message}/>\n"
+    if check.ok:
+        return ""
+    tag = "failure" if check.state == "violated" else "error"
+    causes = "\n".join(f"{finding.rule} {finding.text}" for finding in result.findings())
+    text = f"{_escape_text(describe_check(check) + where)}\n{_escape_text(causes)}"
+    return f"      <{tag} type={_quote(check.state)} message={message}>{text}</{tag}>\n"
 
 
-def _class(check: Check) -> str:
+def _class_name(check: Check) -> str:
     """The group that viewers fold by: gandiag.profile, gandiag.score …"""
     return "gandiag." + re.split(r"[.\[@]", check.key)[0]
 
 
-def _property(name: str, value: str) -> str:
-    return f"      <property name={_quoted(name)} value={_quoted(value)}/>\n"
+def _quote(text: str) -> str:
+    return quoteattr(_replace_illegal(formatting.escape_unprintable(text)))
 
 
-def _quoted(text: str) -> str:
-    return quoteattr(_legal(formatting.escape_unprintable(text)))
+def _escape_text(text: str) -> str:
+    return escape(_replace_illegal(formatting.escape_lines(text)))
 
 
-def _text(text: str) -> str:
-    return escape("\n".join(_legal(formatting.escape_unprintable(line)) for line in text.split("\n")))
-
-
-def _legal(text: str) -> str:
-    """Without what XML 1.0 cannot hold."""
-    return _ILLEGAL.sub("�", text)
+def _replace_illegal(text: str) -> str:
+    """Replace what XML 1.0 cannot hold."""
+    return "\n".join(_ILLEGAL_CHARACTERS.sub("�", line) for line in text.split("\n"))

@@ -1,4 +1,7 @@
-"""What a gate decided, as text and as JSON: one block a subject, what failed first. Needs the standard library alone, so that it starts at once."""
+"""Renders a gate's result as text and as JSON: one block per subject, failures first.
+
+Needs the standard library alone, so it starts fast.
+"""
 
 from __future__ import annotations
 
@@ -31,76 +34,78 @@ WIDTH = 100
 
 
 def worst_exit_code(results: Sequence[GateResult]) -> ExitCode:
-    """The worst code of several: 2 over 1 over 3 over 0."""
-    return ExitCode.worst([one.code for one in results])
+    """The worst exit code of all subjects: 2 over 1 over 3 over 0."""
+    return ExitCode.worst([result.code for result in results])
 
 
 def format_check_value(check: Check) -> str:
     """The number with its interval: "0.48 [0.44, 0.52]"."""
-    form = formatting.format_score if check.value is None or 0 <= check.value <= 1 else formatting.format_number
-    return f"{form(check.value)} {formatting.format_interval(check.low, check.high, form)}".rstrip()
+    formatter = formatting.format_number
+    if check.value is None or 0 <= check.value <= 1:
+        formatter = formatting.format_score
+    return f"{formatter(check.value)} {formatting.format_interval(check.low, check.high, formatter)}".rstrip()
 
 
 def format_check_state(check: Check) -> str:
-    """The state in one or two words; "allowed" where the policy lets it pass."""
+    """The state in one or two words, with "allowed" if the policy accepts it."""
     return f"{STATE_LABELS[check.state]}, allowed" if check.allowed else STATE_LABELS[check.state]
 
 
 def describe_check(check: Check) -> str:
-    """One check as a sentence: "score is 0.48 [0.44, 0.52] and must be below 0.15"."""
-    told = (
-        formatting.escape_unprintable(check.key)
-        + (f" is {format_check_value(check)} and" if check.value is not None else "")
-        + f" must be {check.must}"
-    )
-    return told + (f": {formatting.escape_unprintable(check.reason)}" if check.reason else "")
+    """The check as a sentence: "score is 0.48 [0.44, 0.52] and must be below 0.15"."""
+    key = formatting.escape_unprintable(check.key)
+    value = f" is {format_check_value(check)} and" if check.value is not None else ""
+    reason = f": {formatting.escape_unprintable(check.reason)}" if check.reason else ""
+    return f"{key}{value} must be {check.must}{reason}"
 
 
 def render_gate_text(results: Sequence[GateResult]) -> str:
-    """For a terminal or a log; ends with one line that says what the exit code means."""
-    blocks = [_block(one) for one in sorted(results, key=lambda one: one.code == ExitCode.OK)]
-    failed = sum(not one.passed for one in results)
-    total = f"{failed} of {len(results)} failed" if failed else f"{len(results)} passed"
+    """Render for a terminal or a log; the last line states the exit code."""
+    blocks = [_format_block(result) for result in sorted(results, key=lambda result: result.code == ExitCode.OK)]
+    n_failed = sum(not result.passed for result in results)
+    total = f"{n_failed} of {len(results)} failed" if n_failed else f"{len(results)} passed"
     return "\n\n".join([*blocks, f"gate: {total}, exit code {int(worst_exit_code(results))}"]) + "\n"
 
 
-def _block(one: GateResult) -> str:
-    lines = [
-        f"{RESULT_LABELS[one.code]}  {formatting.escape_unprintable(one.subject)}"
-        + ("" if one.record is None else f"  {formatting.format_verdict(one.record)}")
-    ]
-    if one.error is not None:
-        lines += _wrapped("  error: ", one.error.message) + (
-            _wrapped("  hint:  ", one.error.hint) if one.error.hint else []
-        )
-    order = {check: at for at, check in enumerate(one.failures())}
-    checks = sorted(one.checks, key=lambda check: order.get(check, len(order)))
-    widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, checks), strict=True)]
-    for check in checks:
-        lines.append(
-            "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(_cells(check), widths, strict=True)).rstrip()
-        )
-        lines += _wrapped("      ", check.reason) if check.reason and check.state != "passed" else []
-    if not one.passed:
-        for finding in one.findings():
-            lines += _wrapped(f"  {finding.rule}  ", finding.text)
-    for remark in one.remarks:
-        lines += _wrapped("  note: ", remark)
+def _format_block(result: GateResult) -> str:
+    verdict = "" if result.record is None else f"  {formatting.format_verdict(result.record)}"
+    lines = [f"{RESULT_LABELS[result.code]}  {formatting.escape_unprintable(result.subject)}{verdict}"]
+    if result.error is not None:
+        lines += _wrap("  error: ", result.error.message)
+        lines += _wrap("  hint:  ", result.error.hint) if result.error.hint else []
+    lines += _format_checks(result)
+    if not result.passed:
+        for finding in result.findings():
+            lines += _wrap(f"  {finding.rule}  ", finding.text)
+    for remark in result.remarks:
+        lines += _wrap("  note: ", remark)
     return "\n".join(lines)
 
 
-def _cells(check: Check) -> tuple[str, ...]:
-    must = check.must if check.must == "absent" else f"must be {check.must}"
+def _format_checks(result: GateResult) -> list[str]:
+    """A line per check in aligned columns, failures first, each followed by its reason."""
+    order = {check: index for index, check in enumerate(result.failures())}
+    checks = sorted(result.checks, key=lambda check: order.get(check, len(order)))
+    rows = [_build_cells(check) for check in checks]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for check, row in zip(checks, rows, strict=True):
+        lines.append("  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines += _wrap("      ", check.reason) if check.reason and check.state != "passed" else []
+    return lines
+
+
+def _build_cells(check: Check) -> tuple[str, ...]:
     return (
         format_check_state(check),
         formatting.escape_unprintable(check.key),
         format_check_value(check),
-        must,
+        check.must if check.must == "absent" else f"must be {check.must}",
         formatting.escape_unprintable(check.where),
     )
 
 
-def _wrapped(head: str, text: str) -> list[str]:
+def _wrap(head: str, text: str) -> list[str]:
     return textwrap.wrap(
         formatting.escape_unprintable(text),
         WIDTH,
@@ -111,27 +116,27 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 
 def render_gate_json(results: Sequence[GateResult]) -> str:
-    """One document, schema gandiag.gate/1: the code, and each subject with its checks."""
+    """Render one JSON document, schema gandiag.gate/1: the exit code, and each subject with its checks."""
     document = {
         "schema": SCHEMA,
         "code": int(worst_exit_code(results)),
-        "subjects": [_document(one) for one in results],
+        "subjects": [_build_document(result) for result in results],
     }
     return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _document(one: GateResult) -> dict[str, Any]:
-    record = one.record
+def _build_document(result: GateResult) -> dict[str, Any]:
+    record = result.record
     return {
-        "subject": one.subject,
-        "code": int(one.code),
-        "checks": one.checks,
-        "remarks": one.remarks,
+        "subject": result.subject,
+        "code": int(result.code),
+        "checks": result.checks,
+        "remarks": result.remarks,
         "verdict": None if record is None else record.verdict,
         "score": None if record is None else record.score,
         "findings": [
             {"rule": finding.rule, "level": finding.level, "text": finding.text}
             for finding in (record.findings if record else ())
         ],
-        "error": None if one.error is None else {"what": one.error.message, "hint": one.error.hint},
+        "error": None if result.error is None else {"what": result.error.message, "hint": result.error.hint},
     }

@@ -1,31 +1,38 @@
-"""A losses document for a terminal: verdict, sparklines, the spectrum, events, advice, and what could not be seen."""
+"""Renders a losses document for a terminal: verdict, curves, findings, spectrum, spectrogram, and what is unknown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Finding
 from gandiag.report import formatting
+from gandiag.report.finding_view import build_findings
+from gandiag.report.sparkline import BLOCK_CHARACTERS, draw_minmax_sparkline
 from gandiag.report.spectrogram import INTENSITY_CHARACTERS, INTENSITY_THRESHOLDS, draw_text_spectrogram
-from gandiag.report.terminal import MAX_REMEDIES, make_console, print_finding, print_padded, print_section
-from gandiag.report.terminal_sections import BLOCK_CHARACTERS
+from gandiag.report.terminal import MAX_REMEDIES
+from gandiag.report.text_page import TextPage
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
 VERDICT_COLORS = {"settled": "green", "inconclusive": "yellow"}
 VERDICT_TEXT = {
-    "settled": "No line above the background, no runaway, no bursts: the losses have settled. That alone does not mean variety.",
-    "oscillating": "The losses turn in a limit cycle. That is no proof of collapse, and its absence is none of health.",
-    "diverging": "The losses run away.",
+    "settled": "The losses have settled: no oscillation, no divergence, no bursts. This alone does not imply variety.",
+    "oscillating": (
+        "The losses oscillate in a limit cycle. That does not prove collapse, and its absence does not rule it out."
+    ),
+    "diverging": "The losses diverge.",
     "mode_hopping": "The losses move in bursts, as when G leaves a mode and D follows.",
-    "discriminator_wins": "The discriminator has won: from there on G learns next to nothing.",
-    "generator_wins": "The generator has won over its discriminator.",
-    "failed": "The losses are no numbers any more.",
-    "inconclusive": "This log does not say enough for a verdict.",
+    "discriminator_wins": "The discriminator has won: G has almost no gradient left to learn from.",
+    "generator_wins": "The generator has won: D no longer tells its samples from real ones.",
+    "failed": "The losses became NaN or infinite.",
+    "inconclusive": "This log does not contain enough for a verdict.",
 }
 CURVE_LABELS = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
+MAX_CURVE_WIDTH = 60
+NO_POWER = -9.0  # log of power over the 5 % line, in columns without a period
 
 
 def render_losses(
@@ -37,149 +44,121 @@ def render_losses(
     paths: Sequence[str] = (),
     verbose: bool = False,
 ) -> str:
-    """The whole view as text that ends with a newline; at least 40 columns. `paths`: what was written, for the last line."""
-    page = make_console(max(width, 40), color)
-    _head(page, document)
-    print_section(page, "Losses", _curves(document, page.width - 4))
-    told = formatting.first_rule_per_remedy(findings, None if verbose else MAX_REMEDIES)
-    if findings:
-        page.print()
-        page.print("Findings", style="bold")
-    for finding in findings:
-        print_finding(page, finding, None if verbose else MAX_REMEDIES, told)
+    """Render the whole report; it ends with a newline.
+
+    `width`: columns, at least 40. `paths`: written files, for the last line. `verbose`: all remedies.
+    """
+    page = TextPage(width, color)
+    _add_head(page, document)
+    page.add_section("Losses", _build_curves(document, page.width - 4))
+    page.add_findings(build_findings(findings, None if verbose else MAX_REMEDIES))
     if document.get("spectrum"):
-        print_section(page, "Spectrum", _spectrum(document, page.width - 4))
-        print_section(page, "When it oscillates", _spectrogram(document, page.width - 4))
-    rows = [
-        formatting.capitalize_first(formatting.escape_unprintable(note))
-        for note in (*document["doubts"], *document["notes"])
-    ]
-    if rows:
-        print_section(page, "Good to know", rows)
-    if paths:
-        page.print()
-        page.print("   ".join(formatting.escape_unprintable(path) for path in paths), soft_wrap=True)
-    written = page.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in written.strip("\n").split("\n")) + "\n"
+        page.add_section("Spectrum", _build_spectrum(document, page.width - 4))
+        page.add_section("Oscillation over time", _build_spectrogram(document, page.width - 4))
+    notes = [formatting.escape_unprintable(note) for note in (*document["doubts"], *document["notes"])]
+    if notes:
+        page.add_section("Notes", [formatting.capitalize_first(note) for note in notes])
+    page.add_paths(paths)
+    return page.render()
 
 
-def _head(page: Console, document: Mapping[str, Any]) -> None:
+def _add_head(page: TextPage, document: Mapping[str, Any]) -> None:
     from rich.text import Text
 
-    verdict, read = document["verdict"], document["read"]
-    page.print(Text(verdict.replace("_", " ").upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
-    page.print(VERDICT_TEXT.get(verdict, ""))
-    page.print()
-    files = ", ".join(formatting.escape_unprintable(path) for path in read.get("files") or ())
-    print_padded(
-        page,
-        f"{files or 'series'}: {formatting.escape_unprintable(read['format'])}, {read['rows']:,} rows read, {read['skipped']:,} lines without losses",
-    )
-    print_padded(page, describe_columns(document))
+    verdict = document["verdict"]
+    page.add(Text(verdict.replace("_", " ").upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
+    page.add(VERDICT_TEXT.get(verdict, ""))
+    page.add()
+    files = ", ".join(formatting.escape_unprintable(path) for path in document["read"].get("files") or ())
+    page.add_indented(f"{files or 'series'}: {describe_source(document)}")
+    page.add_indented(describe_columns(document))
+
+
+def describe_source(document: Mapping[str, Any]) -> str:
+    """The format of the log and how many lines were read."""
+    read = document["read"]
+    skipped = f", {read['skipped']:,} lines without losses skipped" if read["skipped"] else ""
+    return f"{formatting.escape_unprintable(read['format'])}, {read['rows']:,} rows read{skipped}"
 
 
 def describe_columns(document: Mapping[str, Any]) -> str:
-    """Which column is what, in words."""
-    found = document["columns"]
+    """Which column was read as which loss."""
+    columns = document["columns"]
     parts = [
-        f"{CURVE_LABELS[role]} = {formatting.escape_unprintable(name)}"
-        for role in CURVE_LABELS
-        if (name := found.get(role))
+        f"{label} = {formatting.escape_unprintable(columns[role])}"
+        for role, label in CURVE_LABELS.items()
+        if columns.get(role)
     ]
-    parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not found.get(role)]
-    return f"{', '.join(parts)}; steps: {formatting.escape_unprintable(found.get('step') or document['unit'])}"
+    parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not columns.get(role)]
+    return f"{', '.join(parts)}; steps: {formatting.escape_unprintable(columns.get('step') or document['unit'])}"
 
 
-def _curves(document: Mapping[str, Any], room: int) -> list[Any]:
-    rows = []
-    for role, curve in document["curves"].items():
+def _build_curves(document: Mapping[str, Any], width: int) -> list[RenderableType]:
+    rows: list[RenderableType] = []
+    curves = document["curves"]
+    for role, curve in curves.items():
         known = [value for value in curve["value"] if value is not None]
-        ends = (
-            f"{formatting.format_number(min(known))} to {formatting.format_number(max(known))}"
-            if known
-            else "no numbers"
-        )
-        rows.append(
-            f"{CURVE_LABELS.get(role, role):<8}{draw_minmax_sparkline(curve['value'], min(room - 30, 60))}  {ends}"
-        )
-    steps = [step for curve in document["curves"].values() for step in (curve["step"][0], curve["step"][-1])]
-    return (
-        [
-            *rows,
-            f"{'':<8}{document['unit']} {formatting.format_number(min(steps))} to {formatting.format_number(max(steps))}",
-        ]
-        if steps
-        else rows
-    )
+        value_range = "no numbers"
+        if known:
+            value_range = f"{formatting.format_number(min(known))} to {formatting.format_number(max(known))}"
+        sparkline = draw_minmax_sparkline(curve["value"], min(width - 30, MAX_CURVE_WIDTH))
+        rows.append(f"{CURVE_LABELS.get(role, role):<8}{sparkline}  {value_range}")
+    steps = [step for curve in curves.values() for step in (curve["step"][0], curve["step"][-1])]
+    return [*rows, f"{'':<8}{document['unit']} {min(steps):,.6g} to {max(steps):,.6g}"] if steps else rows
 
 
-def draw_minmax_sparkline(values: Sequence[float | None], width: int) -> str:
-    """Values as `size` blocks from the smallest to the largest; where many fall on one block, the one farthest from the middle shows."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return ""
-    low, high, middle = known[0], known[-1], known[len(known) // 2]
-    span, cells = (high - low) or 1.0, []
-    width = max(1, min(width, len(values)))
-    for at in range(width):
-        part = [
-            value for value in values[at * len(values) // width : (at + 1) * len(values) // width] if value is not None
-        ]
-        far = max(part, key=lambda value: abs(value - middle)) if part else None
-        cells.append(
-            " "
-            if far is None
-            else BLOCK_CHARACTERS[min(int((far - low) / span * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)]
-        )
-    return "".join(cells)
-
-
-def _spectrum(document: Mapping[str, Any], room: int) -> list[Any]:
-    """Power above what a line must reach, over the period, and what is known of the strongest line."""
-    import math
-
-    found, line = document["spectrum"], document["oscillation"]
-    size = min(room - 12, 60)
-    periods = [math.log(period) for period in found["period"]]
-    low, high = min(periods), max(periods)
-    power = [-9.0] * size
-    for place, value, critical in zip(periods, found["power"], found["critical"], strict=True):
-        at = min(int((high - place) / ((high - low) or 1.0) * size), size - 1)
-        power[at] = max(power[at], math.log(max(value, 1e-300) / max(critical, 1e-300)))
-    shown = "".join(
-        " " if cell <= -9 else "█" if cell >= 0 else BLOCK_CHARACTERS[max(0, min(6, int((cell + 4) / 4 * 7)))]
-        for cell in power
-    )
+def _build_spectrum(document: Mapping[str, Any], width: int) -> list[RenderableType]:
+    """Power relative to the 5 % line over the period, amplitude over time, and the strongest oscillation in words."""
+    spectrum, n_columns = document["spectrum"], min(width - 12, MAX_CURVE_WIDTH)
+    log_periods = [math.log(period) for period in spectrum["period"]]
+    low, high = min(log_periods), max(log_periods)
+    log_power = [NO_POWER] * n_columns
+    for log_period, power, critical in zip(log_periods, spectrum["power"], spectrum["critical"], strict=True):
+        column = min(int((high - log_period) / ((high - low) or 1.0) * n_columns), n_columns - 1)
+        log_power[column] = max(log_power[column], math.log(max(power, 1e-300) / max(critical, 1e-300)))
+    rows: list[RenderableType] = [f"power     {''.join(map(_power_block, log_power))}"]
+    if len(spectrum["course"]["amplitude"]) > 3:
+        rows.append(f"amplitude {draw_minmax_sparkline(spectrum['course']['amplitude'], n_columns)}  over time")
     ends = f"{formatting.format_number(math.exp(high))} … {formatting.format_number(math.exp(low))} {document['unit']}"
-    rows = [f"power     {shown}", f"{'':<10}period {ends}; █ above the 5 % line of noise"]
-    rows[1:1] = (
-        [f"amplitude {draw_minmax_sparkline(found['course']['amplitude'], size)}  over time"]
-        if len(found["course"]["amplitude"]) > 3
-        else []
+    rows.append(f"{'':<10}period {ends}; █ above the 5 % line of noise")
+    has_oscillation = document["oscillation"].get("p_value") is not None
+    return [*rows, describe_oscillation(document)] if has_oscillation else rows
+
+
+def _power_block(log_ratio: float) -> str:
+    """The block for the log of power over the 5 % line: full above the line, seven levels down to e⁻⁴ of it."""
+    if log_ratio <= NO_POWER:
+        return " "
+    return "█" if log_ratio >= 0 else BLOCK_CHARACTERS[max(0, min(6, int((log_ratio + 4) / 4 * 7)))]
+
+
+def _build_spectrogram(document: Mapping[str, Any], width: int) -> list[RenderableType]:
+    """The spectrum over time, in characters."""
+    spectrogram, unit = document["spectrum"]["spectrogram"], formatting.escape_unprintable(document["unit"])
+    first, last = (formatting.format_number(spectrogram["step"][index]) for index in (0, -1))
+    shades = ", ".join(
+        f"{char} {threshold:g}" for char, threshold in zip(INTENSITY_CHARACTERS[1:], INTENSITY_THRESHOLDS, strict=True)
     )
-    return [*rows, describe_oscillation(document)] if line.get("p_value") is not None else rows
-
-
-def _spectrogram(document: Mapping[str, Any], room: int) -> list[Any]:
-    """The spectrum over time, in cells."""
-    found, unit = document["spectrum"]["spectrogram"], formatting.escape_unprintable(document["unit"])
-    ends = f"{formatting.format_number(found['step'][0])} … {formatting.format_number(found['step'][-1])} {unit}"
-    told = f"{'':<10}{ends}; shade: {', '.join(f'{shade} {step:g}' for shade, step in zip(INTENSITY_CHARACTERS[1:], INTENSITY_THRESHOLDS, strict=True))} times the noise"
+    legend = f"shade: {shades} times the noise; · unknown; ▸ strongest period"
     return [
         f"{'period':>8}",
-        *draw_text_spectrogram(found, document["oscillation"].get("period"), min(room, 70)),
-        f"{told}; · not known; ▸ the strongest line",
+        *draw_text_spectrogram(spectrogram, document["oscillation"].get("period"), min(width, 70)),
+        f"{'':<10}{first} … {last} {unit}",
+        legend,
     ]
 
 
 def describe_oscillation(document: Mapping[str, Any]) -> str:
-    """The strongest line in words."""
+    """The strongest oscillation in words."""
     line = document["oscillation"]
-    told = f"strongest line of {formatting.escape_unprintable(line['curve'])}: period {formatting.format_number(line['period'])} {document['unit']}"
-    told += f", amplitude {formatting.format_number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance, p = {formatting.format_number(line['p_value'])}"
-    told += f" (noise alone does as much in {100 * line['p_value']:.2g} % of simulated logs)"
+    text = (
+        f"strongest oscillation, in {formatting.escape_unprintable(line['curve'])}:"
+        f" period {formatting.format_number(line['period'])} {document['unit']},"
+        f" amplitude {formatting.format_number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance,"
+        f" p = {formatting.format_number(line['p_value'])}"
+        f" (matched by {100 * line['p_value']:.2g} % of simulated noise logs)"
+    )
     if line.get("coherence") is not None:
-        told += (
-            f"; G and D: coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (a limit cycle turns near ±90°)"
-        )
-    return told
+        relation = f"coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (near ±90° in a limit cycle)"
+        text += f"; G and D: {relation}"
+    return text

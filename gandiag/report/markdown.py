@@ -1,25 +1,25 @@
-"""Markdown for pull requests, job summaries and wikis: a record, or a gate's result.
+"""Renders a record or a gate's result as Markdown, for pull requests, job summaries and wikis.
 
-Every string of a checkpoint is either inside a code span, whose fence is longer than any run of backticks in it, or has each
-of its marks escaped; pipes are escaped for tables. GitHub, GitLab and CommonMark show them as text.
+Strings of a checkpoint are either inside a code span, whose fence is longer than any run of backticks in it, or have
+all Markdown characters escaped; pipes are escaped for tables. GitHub, GitLab and CommonMark then show them as text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from gandiag.record import Finding, Record
-from gandiag.report import formatting, measurement_table
+from gandiag.report import formatting, measurement_view
+from gandiag.report.finding_view import FindingView, build_findings, sort_findings
 from gandiag.report.gate_text import RESULT_LABELS, format_check_state, format_check_value, worst_exit_code
 from gandiag.verdict.gate import GateResult
+from gandiag.verdict.limits import Check
 
-_MARKS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
-_LINKS = (
-    ("://", "&#58;//"),
-    ("www.", "www&#46;"),
-    ("@", "@\u200b"),
-)  # what GitHub turns into links and mentions by itself
+_SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
+# What GitHub turns into links and mentions on its own.
+_AUTOLINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))
+MAX_REMEDIES = 2
 
 
 def code_span(text: object) -> str:
@@ -30,122 +30,108 @@ def code_span(text: object) -> str:
 
 
 def escape_markdown(text: object) -> str:
-    """Text whose marks mean nothing, and that mentions nobody."""
-    safe = _MARKS.sub(r"\\\1", formatting.escape_unprintable(text))
-    for plain, inert in _LINKS:
-        safe = safe.replace(plain, inert)
+    """Text without Markdown meaning, links or mentions."""
+    safe = _SPECIAL_CHARACTERS.sub(r"\\\1", formatting.escape_unprintable(text))
+    for link, inert in _AUTOLINKS:
+        safe = safe.replace(link, inert)
     return safe
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table; nothing where there are no rows."""
+    """The lines of a table; none without rows."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}", *lines, ""] if lines else []
 
 
 def render_markdown(record: Record) -> str:
-    """A record: verdict, sentence, findings with what to try, profile, aspects, measurements."""
-    caveat = formatting.describe_caveat(record)
+    """Render a record: verdict, score, findings with remedies, profile, aspects, measurements, and what is missing."""
+    caveat, label = formatting.describe_caveat(record), formatting.format_verdict(record)
+    is_known = record.verdict in formatting.VERDICT_LABELS
     lines = [
-        f"## {formatting.format_verdict(record)} {code_span(formatting.format_subject(record))}"
-        if record.verdict in formatting.VERDICT_LABELS
-        else f"## {code_span(formatting.format_verdict(record))}",
+        f"## {label} {code_span(formatting.format_subject(record))}" if is_known else f"## {code_span(label)}",
         "",
-    ]
-    lines += [
         escape_markdown(formatting.summarize_record(record)) + (f" ({escape_markdown(caveat)})" if caveat else ""),
         "",
+        *_format_findings(sort_findings(record)),
     ]
-    lines += [line for finding in formatting.sort_findings(record) for line in _finding(finding)]
-    for title, section in (("Where the variety went", record.profile), ("Which aspect", record.aspects)):
-        lines += format_table(
-            (title, "share lost"),
-            [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in section.items()],
-        )
-    telling, _ = measurement_table.split_measurements(record)
-    rows = [
-        (
-            code_span(key),
-            code_span(
-                formatting.format_estimate(
-                    {"value": row.value, "low": row.low, "high": row.high}, formatting.format_number
-                )
-            ),
-            code_span(formatting.format_number(row.floor)),
-            formatting.DIRECTION_SYMBOLS.get(row.better, formatting.NOT_AVAILABLE),
-        )
-        for key, row in telling
-    ]
-    lines += format_table(("measurement", "value", "real against real", "better"), rows)
+    for title, entries in (("Where variety is lost", record.profile), ("Image aspect", record.aspects)):
+        rows = [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in entries.items()]
+        lines += format_table((title, "share lost"), rows)
+    lines += _format_measurements(record)
     missing = [
         f"- {code_span(keys)}: {escape_markdown(reason)}"
-        for keys, reason in formatting.group_missing_measurements(record)
+        for keys, reason in measurement_view.group_missing_measurements(record)
     ]
-    return "\n".join([*lines, *(["Not measured:", "", *missing, ""] if missing else [])]).rstrip() + "\n"
-
-
-def _finding(finding: Finding, remedies: int = 2) -> list[str]:
-    lines = [
-        f"- **{formatting.LEVEL_LABELS.get(finding.level, 'note')}** {code_span(finding.rule)} {escape_markdown(finding.text)}"
-    ]
-    lines += [
-        f"  - try {rank}: {escape_markdown(_remedy(remedy))}"
-        for rank, remedy in enumerate(finding.remedies[:remedies], 1)
-    ]
-    return [*lines, ""]
-
-
-def _remedy(remedy: Mapping[str, object]) -> str:
-    told = formatting.format_value(remedy.get("title") or remedy.get("key"))
-    return (
-        f"{told}. {formatting.capitalize_first(formatting.format_value(remedy['why']))}" if remedy.get("why") else told
-    )
-
-
-def render_gate_markdown(results: Sequence[GateResult]) -> str:
-    """A gate's result: one table, then for each failure what was found and what to try."""
-    failed = [one for one in results if not one.passed]
-    title = f"{len(failed)} of {len(results)} failed" if failed else f"{len(results)} passed"
-    lines = [f"## gandiag gate: {title} (exit code {int(worst_exit_code(results))})", ""]
-    rows = [row for one in sorted(results, key=lambda one: one.passed) for row in _rows(one)]
-    lines += format_table(("", "subject", "verdict", "check", "measured", "must be", "policy"), rows)
-    for one in results:
-        lines += _details(one)
+    lines += ["Not measured:", "", *missing, ""] if missing else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(one: GateResult) -> list[tuple[str, ...]]:
-    verdict = "" if one.record is None else formatting.VERDICT_LABELS.get(one.record.verdict, "")
-    if one.error is not None:
-        return [(RESULT_LABELS[one.code], code_span(one.subject), "", "", "", "", "")]
-    checks = [*one.failures(), *(check for check in one.checks if check.ok)]
+def _format_measurements(record: Record) -> list[str]:
+    main_rows, _ = measurement_view.split_measurements(record)
+    rows = [
+        (code_span(row.key), code_span(f"{row.value} {row.interval}".rstrip()), code_span(row.floor), row.direction)
+        for row in main_rows
+    ]
+    return format_table(("measurement", "value", "real against real", "better"), rows)
+
+
+def _format_findings(findings: Sequence[Finding]) -> list[str]:
+    return [line for finding in build_findings(findings, MAX_REMEDIES) for line in _format_finding(finding)]
+
+
+def _format_finding(finding: FindingView) -> list[str]:
     return [
-        (
-            escape_markdown(format_check_state(check))
-            if check.ok
-            else f"**{escape_markdown(format_check_state(check))}**",
-            code_span(one.subject),
-            verdict,
-            code_span(check.key),
-            code_span(format_check_value(check)),
-            escape_markdown(check.must),
-            code_span(check.where) if check.where else "",
-        )
-        for check in checks
+        f"- **{finding.short_label}** {code_span(finding.rule)} {escape_markdown(finding.text)}",
+        *(f"  - try {rank}: {escape_markdown(remedy.summary)}" for rank, remedy in enumerate(finding.remedies, 1)),
+        "",
     ]
 
 
-def _details(one: GateResult) -> list[str]:
-    lines = (
-        []
-        if one.error is None
-        else [f"- {code_span(one.subject)} {escape_markdown(one.error.message)}. {escape_markdown(one.error.hint)}", ""]
+def render_gate_markdown(results: Sequence[GateResult]) -> str:
+    """Render a gate's result: one table of all checks, then the findings and remedies of each failure."""
+    n_failed = sum(not result.passed for result in results)
+    title = f"{n_failed} of {len(results)} failed" if n_failed else f"{len(results)} passed"
+    lines = [f"## gandiag gate: {title} (exit code {int(worst_exit_code(results))})", ""]
+    rows = [row for result in sorted(results, key=lambda result: result.passed) for row in _build_check_rows(result)]
+    lines += format_table(("", "subject", "verdict", "check", "measured", "must be", "policy"), rows)
+    for result in results:
+        lines += _format_details(result)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _build_check_rows(result: GateResult) -> list[tuple[str, ...]]:
+    subject = code_span(result.subject)
+    if result.error is not None:
+        return [(RESULT_LABELS[result.code], subject, "", "", "", "", "")]
+    verdict = "" if result.record is None else formatting.VERDICT_LABELS.get(result.record.verdict, "")
+    checks = [*result.failures(), *(check for check in result.checks if check.ok)]
+    return [_build_check_row(check, subject, verdict) for check in checks]
+
+
+def _build_check_row(check: Check, subject: str, verdict: str) -> tuple[str, ...]:
+    state = escape_markdown(format_check_state(check))
+    return (
+        state if check.ok else f"**{state}**",
+        subject,
+        verdict,
+        code_span(check.key),
+        code_span(format_check_value(check)),
+        escape_markdown(check.must),
+        code_span(check.where) if check.where else "",
     )
+
+
+def _format_details(result: GateResult) -> list[str]:
+    subject = code_span(result.subject)
+    lines = []
+    if result.error is not None:
+        lines += [f"- {subject} {escape_markdown(result.error.message)}. {escape_markdown(result.error.hint)}", ""]
     lines += [
-        f"- {code_span(one.subject)} {code_span(check.key)}: {escape_markdown(check.reason)}"
-        for check in one.failures()
+        f"- {subject} {code_span(check.key)}: {escape_markdown(check.reason)}"
+        for check in result.failures()
         if check.reason
     ]
-    lines += [f"- {escape_markdown(remark)}" for remark in one.remarks]
-    found = [line for finding in one.findings() for line in _finding(finding)] if not one.passed else []
-    return [*lines, *([""] if lines else []), *([f"### {code_span(one.subject)}", "", *found] if found else [])]
+    lines += [f"- {escape_markdown(remark)}" for remark in result.remarks]
+    lines += [""] if lines else []
+    findings = [] if result.passed else _format_findings(result.findings())
+    return [*lines, f"### {subject}", "", *findings] if findings else lines

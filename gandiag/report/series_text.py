@@ -1,4 +1,4 @@
-"""A run for a terminal: a row for each checkpoint, where variety fell, and what the losses say."""
+"""Renders a run for a terminal: a row per checkpoint, where variety dropped, and the verdict on the losses."""
 
 from __future__ import annotations
 
@@ -13,41 +13,53 @@ from gandiag.report.terminal_sections import draw_bar
 def render_run(
     points: Sequence[tuple[float, Record]],
     log: Mapping[str, Any] | None,
-    brackets: Sequence[Mapping[str, Any]],
+    score_jumps: Sequence[Mapping[str, Any]],
     failed: Sequence[tuple[str, str]] = (),
     paths: Sequence[str] = (),
 ) -> str:
-    """The whole view as plain text that ends with a newline; 80 columns."""
-    worst = [formatting.format_verdict(record) for _, record in points]
-    rows = [f"{worst[-1]}  at the last of {len(points)} checkpoints", ""]
-    rows += [formatting.capitalize_first(formatting.escape_unprintable(entry["text"])) + "." for entry in brackets] or [
-        "Variety fell between no two checkpoints by more than their intervals."
+    """Plain text in 80 columns that ends with a newline. `points`: (step, record); `failed`: (checkpoint, reason)."""
+    lines = [
+        f"{formatting.format_verdict(points[-1][1])}  at the last of {len(points)} checkpoints",
+        "",
+        *(formatting.escape_unprintable(line) for line in describe_score_jumps(score_jumps)),
+        "",
+        f"  {'step':>10}  {'score':<20}  {'':<20}  verdict",
+        *(_format_point(step, record) for step, record in points),
+        "",
+        "Losses",
+        *_format_losses(log),
     ]
-    rows += ["", f"  {'step':>10}  {'score':<20}  {'':<20}  verdict"]
-    for step, record in points:
-        score = record.score
-        told = formatting.format_estimate({"value": score.value, "low": score.low, "high": score.high})
-        rows.append(
-            f"  {step:>10,.0f}  {told:<20}  {draw_bar(score.value, score.low, score.high):<20}  {formatting.format_verdict(record).lower()}"
-        )
-    rows += ["", "Losses"]
+    if failed:
+        escaped = (tuple(map(formatting.escape_unprintable, entry)) for entry in failed)
+        lines += ["", "Not audited", *(f"  {name}: {reason}" for name, reason in escaped)]
+    if paths:
+        lines += ["", "   ".join(map(formatting.escape_unprintable, paths))]
+    return "\n".join(lines) + "\n"
+
+
+def describe_score_jumps(score_jumps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each pair of checkpoints between which variety dropped."""
+    if not score_jumps:
+        return ["Variety did not drop between any two checkpoints by more than their intervals."]
+    return [f"{formatting.capitalize_first(str(jump['text']))}." for jump in score_jumps]
+
+
+def _format_point(step: float, record: Record) -> str:
+    score = record.score
+    estimate = formatting.format_estimate({"value": score.value, "low": score.low, "high": score.high})
+    bar = draw_bar(score.value, score.low, score.high)
+    return f"  {step:>10,.0f}  {estimate:<20}  {bar:<20}  {formatting.format_verdict(record).lower()}"
+
+
+def _format_losses(log: Mapping[str, Any] | None) -> list[str]:
     if log is None:
-        rows.append("  no log was found: give --log FILE")
-    else:
-        rows.append(f"  {formatting.key_to_text(log['verdict'])}")
-        unit = formatting.escape_unprintable(log["unit"])
-        rows += [
-            f"  {formatting.format_number(event['step'])} {unit}: {formatting.key_to_text(event['kind'])}, {formatting.escape_unprintable(event['evidence'])}"
-            for event in log["events"]
-        ]
-    rows += (
-        [
-            "",
-            "Not audited",
-            *(f"  {formatting.escape_unprintable(name)}: {formatting.escape_unprintable(why)}" for name, why in failed),
-        ]
-        if failed
-        else []
-    )
-    rows += ["", "   ".join(map(formatting.escape_unprintable, paths))] if paths else []
-    return "\n".join(rows) + "\n"
+        return ["  no log found: give --log FILE"]
+    unit = formatting.escape_unprintable(log["unit"])
+    return [
+        f"  {formatting.key_to_text(log['verdict'])}",
+        *(f"  {formatting.format_number(event['step'])} {unit}: {_describe_event(event)}" for event in log["events"]),
+    ]
+
+
+def _describe_event(event: Mapping[str, Any]) -> str:
+    return f"{formatting.key_to_text(event['kind'])}, {formatting.escape_unprintable(event['evidence'])}"

@@ -1,4 +1,4 @@
-"""The spectrogram of a losses document, as a picture for the page and as cells for a terminal."""
+"""Draws the spectrogram of a losses document: as SVG for the page, and in characters for a terminal."""
 
 from __future__ import annotations
 
@@ -11,138 +11,150 @@ from gandiag.report import formatting
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
-MIN_RATIO, MAX_RATIO = 0.5, 16.0  # times the noise: the ends of the scale
-COLORMAP = "cividis"  # reads the same for every kind of color vision, and in grey
+MIN_RATIO, MAX_RATIO = 0.5, 16.0  # ends of the color scale, in multiples of the noise
+RATIO_TICKS = ((0.5, "½"), (1, "1"), (2, "2"), (4, "4"), (8, "8"), (16, "16"))
+COLORMAP = "cividis"  # looks the same with every kind of color vision, and in gray
 INTENSITY_CHARACTERS = " ░▒▓█"
-INTENSITY_THRESHOLDS = (1.5, 3.0, 6.0, 12.0)  # times the noise at which the next shade begins
-MAX_TEXT_ROWS = 9  # rows of the terminal's picture
+INTENSITY_THRESHOLDS = (1.5, 3.0, 6.0, 12.0)  # multiples of the noise at which the next shade starts
+MAX_TEXT_ROWS = 9
+UNKNOWN_CHARACTER = "·"
 
 
 def draw_spectrogram(spectrogram: Mapping[str, Any], period: float | None, unit: str) -> str:
-    """Spectrogram (R × W) → SVG: time across, period upwards, color for power over noise; the line found is dashed, and the cone hatched.
+    """Draw a spectrogram of R periods × W windows as SVG: time along x, period along y, color for power over noise.
 
-    Loads matplotlib. The text in it is numbers and `unit`, of which the log says nothing but its kind.
+    The strongest period is dashed, and cells whose windows reach beyond the log are hatched. Loads matplotlib. The only
+    text in it is numbers and `unit`, which comes from gandiag, not from the log.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
-    from gandiag.report.charts import figure_to_svg
+    from gandiag.report.charts import figure_to_svg, svg_settings
 
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "spectrogram",
-        "text.parse_math": False,
-        "font.size": 10,
-        "hatch.linewidth": 0.7,
-    }
-    with matplotlib.rc_context(style):
+    with svg_settings("spectrogram"):
         figure = Figure(figsize=(9.6, 3.6), dpi=72, layout="constrained")
         _draw(figure, spectrogram, period, unit)
         return figure_to_svg(figure)
 
 
-def _draw(figure: Figure, found: Mapping[str, Any], period: float | None, unit: str) -> None:
+def _draw(figure: Figure, spectrogram: Mapping[str, Any], period: float | None, unit: str) -> None:
     import numpy as np
     from matplotlib.colors import LogNorm
 
-    from gandiag.report.charts import GRID_COLOR, TEXT_COLOR
+    from gandiag.report.charts import TEXT_COLOR
 
     figure.patch.set_visible(False)
-    axes = figure.add_subplot()
-    ratio = np.array(
-        [[math.nan if cell is None else cell for cell in row] for row in found["ratio"]], dtype=np.float64
-    )  # (R, W)
-    step, periods = np.array(found["step"]), np.array(found["period"])
+    axes: Axes = figure.add_subplot()
     axes.patch.set_visible(False)
-    scale = LogNorm(MIN_RATIO, MAX_RATIO)
-    cells = axes.pcolormesh(
-        _edges(step),
-        np.exp(_edges(np.log(periods))),
-        np.maximum(ratio, 1e-6),
-        norm=scale,
+    ratios = [[math.nan if ratio is None else ratio for ratio in row] for row in spectrogram["ratio"]]
+    steps, periods = np.array(spectrogram["step"]), np.array(spectrogram["period"])
+    mesh = axes.pcolormesh(
+        _cell_edges(steps),
+        np.exp(_cell_edges(np.log(periods))),
+        np.maximum(np.array(ratios, dtype=np.float64), 1e-6),  # (R, W)
+        norm=LogNorm(MIN_RATIO, MAX_RATIO),
         cmap=COLORMAP,
         rasterized=True,
     )
     axes.set_yscale("log")
-    _hatched(axes, step, periods, np.array(found["cone"]))
+    _hatch_edges(axes, steps, np.array(spectrogram["cone"]))
     if period is not None:
         axes.axhline(period, color="white", linewidth=3.2, alpha=0.85)
         axes.axhline(period, color="black", linewidth=1.4, linestyle=(0, (5, 3)))
     axes.set_xlabel(unit, color=TEXT_COLOR)
     axes.set_ylabel(f"period, {unit}", color=TEXT_COLOR)
-    _ticks(axes, periods)
-    bar = figure.colorbar(cells, ax=axes, extend="max", pad=0.015, aspect=18)
-    bar.ax.set_yticks([0.5, 1, 2, 4, 8, 16], ["½", "1", "2", "4", "8", "16"])
-    bar.set_label("times the noise", color=TEXT_COLOR)
-    bar.outline.set_visible(False)
-    for part in (axes, bar.ax):
-        part.tick_params(colors=TEXT_COLOR, length=0, which="both")
-        part.minorticks_off()
-        for spine in part.spines.values():
-            spine.set_color(GRID_COLOR)
+    _set_period_ticks(axes, periods)
+    colorbar = figure.colorbar(mesh, ax=axes, extend="max", pad=0.015, aspect=18)
+    colorbar.ax.set_yticks([tick for tick, _ in RATIO_TICKS], [label for _, label in RATIO_TICKS])
+    colorbar.set_label("times the noise", color=TEXT_COLOR)
+    colorbar.outline.set_visible(False)
+    for part in (axes, colorbar.ax):
+        _style_frame(part)
 
 
-def _edges(middle: Any) -> Any:
-    """Edges of evenly spaced cells (n + 1,) from their middles (n,)."""
-    half = (middle[1] - middle[0]) / 2
-    return [*(middle - half), middle[-1] + half]
+def _style_frame(axes: Axes) -> None:
+    from gandiag.report.charts import GRID_COLOR, TEXT_COLOR
+
+    axes.tick_params(colors=TEXT_COLOR, length=0, which="both")
+    axes.minorticks_off()
+    for spine in axes.spines.values():
+        spine.set_color(GRID_COLOR)
 
 
-def _hatched(axes: Axes, step: Any, periods: Any, cone: Any) -> None:
-    """Where the windows reach beyond the log."""
+def _cell_edges(centers: NDArray[Any]) -> list[float]:
+    """Edges of evenly spaced cells (n + 1,) from their centers (n,)."""
+    half = (centers[1] - centers[0]) / 2
+    return [*(centers - half), centers[-1] + half]
+
+
+def _hatch_edges(axes: Axes, steps: NDArray[Any], cone: NDArray[Any]) -> None:
+    """Hatch the periods above the cone of influence, whose windows reach beyond the log."""
     import numpy as np
 
     from gandiag.report.charts import TEXT_COLOR
 
     low, high = axes.get_ylim()
-    edges = np.array(_edges(step))
-    across, border = np.array([edges[0], *step, edges[-1]]), np.clip(np.array([0.0, *cone, 0.0]), low, high)
-    axes.fill_between(across, border, high, facecolor="none", edgecolor="white", hatch="////", linewidth=0, alpha=0.75)
-    axes.plot(across, border, color=TEXT_COLOR, linewidth=1)
+    edges = _cell_edges(steps)
+    x = np.array([edges[0], *steps, edges[-1]])
+    border = np.clip(np.array([0.0, *cone, 0.0]), low, high)
+    axes.fill_between(x, border, high, facecolor="none", edgecolor="white", hatch="////", linewidth=0, alpha=0.75)
+    axes.plot(x, border, color=TEXT_COLOR, linewidth=1)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(low, high)
 
 
-def _ticks(axes: Axes, periods: Any) -> None:
-    """1, 2 and 5 times powers of ten, as many as there is room for."""
+def _set_period_ticks(axes: Axes, periods: NDArray[Any]) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten; fewer on a wide range."""
     low, high = float(min(periods)), float(max(periods))
-    tens = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    mantissas = (1, 2, 5) if high < 300 * low else (1, 3) if high < 3000 * low else (1,)
-    places = [mantissa * 10.0**ten for ten in tens for mantissa in mantissas if low <= mantissa * 10.0**ten <= high]
-    axes.set_yticks(places, [f"{place:,.10g}" for place in places])
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    mantissas: tuple[int, ...] = (1,)
+    if high < 300 * low:
+        mantissas = (1, 2, 5)
+    elif high < 3000 * low:
+        mantissas = (1, 3)
+    candidates = [mantissa * 10.0**exponent for exponent in exponents for mantissa in mantissas]
+    ticks = [tick for tick in candidates if low <= tick <= high]
+    axes.set_yticks(ticks, [f"{tick:,.10g}" for tick in ticks])
 
 
 def draw_text_spectrogram(spectrogram: Mapping[str, Any], period: float | None, width: int) -> list[str]:
-    """The same in text of `room` columns: a row for each band of periods, the longest on top, shaded by power over noise."""
-    size = max(min(width - 12, len(spectrogram["step"])), 4)
-    tall = max(1, -(-len(spectrogram["period"]) // MAX_TEXT_ROWS))
-    shown = []
-    for start in range(0, len(spectrogram["period"]), tall):
-        periods, rows = spectrogram["period"][start : start + tall], spectrogram["ratio"][start : start + tall]
-        marked = period is not None and _nearest(spectrogram["period"], period) in range(start, start + len(periods))
-        text = "".join(_cell(spectrogram, rows, periods, at, size) for at in range(size))
-        shown.append(
-            f"{formatting.format_number(math.sqrt(periods[0] * periods[-1])):>8}{'▸' if marked else ' '} {text.rstrip()}"
-        )
-    return shown
+    """The spectrogram in `width` columns: a row per band of periods, longest first, shaded by power over noise."""
+    n_columns = max(min(width - 12, len(spectrogram["step"])), 4)
+    all_periods, all_rows = spectrogram["period"], spectrogram["ratio"]
+    rows_per_band = max(1, -(-len(all_periods) // MAX_TEXT_ROWS))
+    strongest = None if period is None else _find_nearest(all_periods, period)
+    lines = []
+    for start in range(0, len(all_periods), rows_per_band):
+        band = slice(start, start + rows_per_band)
+        periods = all_periods[band]
+        is_strongest = strongest is not None and start <= strongest < start + len(periods)
+        cells = [_draw_cell(spectrogram, all_rows[band], periods, index, n_columns) for index in range(n_columns)]
+        center = formatting.format_number(math.sqrt(periods[0] * periods[-1]))
+        lines.append(f"{center:>8}{'▸' if is_strongest else ' '} {''.join(cells).rstrip()}")
+    return lines
 
 
-def _nearest(periods: Sequence[float], period: float) -> int:
-    return min(range(len(periods)), key=lambda at: abs(math.log(periods[at] / period)))
+def _find_nearest(periods: Sequence[float], period: float) -> int:
+    return min(range(len(periods)), key=lambda index: abs(math.log(periods[index] / period)))
 
 
-def _cell(
-    found: Mapping[str, Any], rows: Sequence[Sequence[float | None]], periods: Sequence[float], at: int, size: int
+def _draw_cell(
+    spectrogram: Mapping[str, Any],
+    rows: Sequence[Sequence[float | None]],
+    periods: Sequence[float],
+    index: int,
+    n_columns: int,
 ) -> str:
-    """The strongest of what falls on one cell; a dot where its windows reach beyond the log."""
-    columns = range(
-        at * len(found["step"]) // size, max((at + 1) * len(found["step"]) // size, at * len(found["step"]) // size + 1)
-    )
+    """The shade of the strongest ratio in one cell; a dot if all its windows reach beyond the log."""
+    n_windows = len(spectrogram["step"])
+    first, end = index * n_windows // n_columns, (index + 1) * n_windows // n_columns
     known = [
-        value
+        ratio
         for period, row in zip(periods, rows, strict=True)
-        for place in columns
-        if (value := row[place]) is not None and period <= found["cone"][place]
+        for window in range(first, max(end, first + 1))
+        if (ratio := row[window]) is not None and period <= spectrogram["cone"][window]
     ]
-    return INTENSITY_CHARACTERS[sum(max(known) >= step for step in INTENSITY_THRESHOLDS)] if known else "·"
+    if not known:
+        return UNKNOWN_CHARACTER
+    return INTENSITY_CHARACTERS[sum(max(known) >= threshold for threshold in INTENSITY_THRESHOLDS)]

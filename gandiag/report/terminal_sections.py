@@ -1,6 +1,6 @@
-"""The tables and bars of the terminal report: profile, aspects, modes, classes, response, measurements, provenance.
+"""The sections of the terminal report: profile, aspects, modes, classes, latent sweep, measurements, provenance.
 
-Each function gives the renderables of one section, or an empty list where the Record has nothing for it.
+Each builder returns the renderables of one section, or an empty list if the Record has nothing for it.
 """
 
 from __future__ import annotations
@@ -8,299 +8,230 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gandiag.record import Measurement, Record, Score
-from gandiag.report import duality_gap, formatting, measurement_table, provenance
+from gandiag.record import Record, Score
+from gandiag.report import duality_gap, formatting, measurement_view, provenance, record_view
+from gandiag.report.measurement_view import MeasurementRow
+from gandiag.report.record_view import EstimateView, ShareRow
+from gandiag.report.sparkline import draw_sparkline
+from gandiag.report.text_page import make_pairs_table, make_table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 BAR_WIDTH = 20
 SCORE_BAR_WIDTH = 40
-MAX_ROWS = 10
-BLOCK_CHARACTERS = "▁▂▃▄▅▆▇█"
+MAX_ROWS = 10  # of tables that could be long
 MAX_RESPONSE_COLUMNS = 4
-MAX_UNIT_LENGTH = 6  # of a unit
+MAX_UNIT_LENGTH = 6  # longer units are shown on the page only
+MEASUREMENT_HEADER = ("", "value", "interval", "floor", "n", "better")
+
+SectionBuilder = Callable[[Record], "list[RenderableType]"]
 
 
-def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[Any]]]:
+def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, list[RenderableType]]]:
     """(title, renderables) of every section that this Record has something for, in reading order."""
-    entries: tuple[tuple[str, Callable[[Record], list[Any]]], ...] = (
-        ("Where the variety went", _profile),
-        ("Which aspect", _aspects),
-        ("Modes", _modes),
-        ("Classes, worst first", _classes),
-        ("Reaction to the latent scale", _response),
-        ("Training", _training),
-        ("The game between G and D", _game),
-        ("Measurements", _measurements),
-        ("The generator", _generator),
-        ("Assumed", _assumed),
-        ("Good to know", provenance.collect_notes),
-        ("How it was measured", _provenance),
+    builders: tuple[tuple[str, SectionBuilder], ...] = (
+        ("Where variety is lost", _build_profile),
+        ("Loss by image aspect", _build_aspects),
+        ("Modes", _build_modes),
+        ("Classes, worst first", _build_classes),
+        ("Response to the latent scale", _build_response),
+        ("Training", _build_training),
+        ("Duality gap between G and D", _build_duality_gap),
+        ("Measurements", _build_measurements),
+        ("Generator", _build_generator),
+        ("Assumptions", _build_assumptions),
+        ("Notes", _build_notes),
+        ("Run", _build_provenance),
     )
-    for title, build in entries:
+    for title, build in builders:
         body = build(record)
         if body:
             yield title, body
-    if verbose and measurement_table.split_measurements(record)[1]:
-        yield "More measurements", [make_measurement_table(measurement_table.split_measurements(record)[1])]
+    if verbose:
+        yield from _iter_verbose_sections(record)
+
+
+def _iter_verbose_sections(record: Record) -> Iterator[tuple[str, list[RenderableType]]]:
+    _, other_rows = measurement_view.split_measurements(record)
+    if other_rows:
+        yield "More measurements", [_make_measurement_table(other_rows)]
     seconds = record.provenance.get("seconds")
-    if verbose and isinstance(seconds, Mapping):
-        yield (
-            "Seconds per stage",
-            _pairs(
-                [(formatting.key_to_text(stage), formatting.format_number(took)) for stage, took in seconds.items()]
-            ),
-        )
+    if isinstance(seconds, Mapping):
+        rows = [
+            (formatting.key_to_text(stage), formatting.format_number(duration)) for stage, duration in seconds.items()
+        ]
+        yield "Seconds per stage", make_pairs_table(rows)
 
 
 def draw_bar(
     value: float | None, low: float | None, high: float | None, width: int = BAR_WIDTH, limit: float | None = None
 ) -> str:
-    """A share in [0, 1] as text: █ up to the lower end, ▒ the interval, · the rest, | the limit."""
+    """Draw a number in [0, 1]: █ up to the lower end of its interval, ▒ the interval, · the rest, | the limit."""
     if value is None:
         return ""
     low, high = value if low is None else low, value if high is None else high
-    solid, soft = (round(min(max(end, 0.0), 1.0) * width) for end in (low, high))
-    soft = max(soft, round(min(max(value, 0.0), 1.0) * width))
-    cells = list("█" * solid + "▒" * (soft - solid) + "·" * (width - soft))
-    if limit is None:
-        return "".join(cells)
-    cells.insert(round(min(max(limit, 0.0), 1.0) * width), "|")
+    solid, shaded = (round(min(max(end, 0.0), 1.0) * width) for end in (low, high))
+    shaded = max(shaded, round(min(max(value, 0.0), 1.0) * width))
+    cells = list("█" * solid + "▒" * (shaded - solid) + "·" * (width - shaded))
+    if limit is not None:
+        cells.insert(round(min(max(limit, 0.0), 1.0) * width), "|")
     return "".join(cells)
 
 
 def draw_score_bar(score: Score) -> str:
-    """The score on its scale, with interval and limit."""
+    """The score with its interval and the limit, on a scale from 0 to 1."""
     if score.value is None:
         return ""
-    return f"all variety {draw_bar(score.value, score.low, score.high, SCORE_BAR_WIDTH, score.limit)} none   limit {formatting.format_score(score.limit)}"
+    bar = draw_bar(score.value, score.low, score.high, SCORE_BAR_WIDTH, score.limit)
+    return f"full variety {bar} none   limit {formatting.format_score(score.limit)}"
 
 
-def make_table(*columns: str, header: Sequence[str] = ()) -> Table:
-    """A table without lines; columns are "left" or "right"."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=bool(header), padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for place, side in enumerate(columns):
-        table.add_column(
-            header[place] if header else "", justify="right" if side == "right" else "left", overflow="fold"
-        )
-    return table
+def _draw_estimate_bar(estimate: EstimateView | None) -> str:
+    return "" if estimate is None else draw_bar(estimate.value, estimate.low, estimate.high)
 
 
-def _shares(entries: Mapping[str, Any], meaning: Mapping[str, str]) -> list[Any]:
-    if not entries:
-        return []
+def _format_estimate(estimate: EstimateView | None) -> str:
+    return formatting.NOT_AVAILABLE if estimate is None else str(estimate)
+
+
+def _make_share_table(rows: Sequence[ShareRow]) -> list[RenderableType]:
     table = make_table("left", "left", "left", "left")
-    for key in formatting.sort_known_first(entries, meaning):
-        entry = entries[key] or {}
-        strip = draw_bar(entry.get("value"), entry.get("low"), entry.get("high"))
-        table.add_row(formatting.key_to_text(key), formatting.format_estimate(entry), strip, meaning.get(key, ""))
-    return [table]
-
-
-def _profile(record: Record) -> list[Any]:
-    return _shares(record.profile, formatting.PROFILE_TEXT)
-
-
-def _aspects(record: Record) -> list[Any]:
-    return _shares(record.aspects, formatting.ASPECT_TEXT)
-
-
-def _counted(modes: Mapping[str, Any]) -> str:
-    found = formatting.format_value(modes["found"])
-    if modes["covered"] is None:
-        return f"modes found: {found}; how many of the data's are covered is not known"
-    return f"{formatting.format_value(modes['covered'])} of {found} modes of the real data are covered"
-
-
-def _modes(record: Record) -> list[Any]:
-    modes = record.modes
-    if not modes:
-        return []
-    counts = {"covered", "found"} <= modes.keys()
-    facts = [_counted(modes)] if counts else []
-    facts += [
-        f"{key} {formatting.format_value(modes[key])}"
-        for key in ("effective", "stability")
-        if modes.get(key) is not None
-    ]
-    missed = list(modes.get("missed") or ())
-    if not missed:
-        return [" · ".join(facts)]
-    table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
-    for entry in missed[:MAX_ROWS]:
-        table.add_row(
-            formatting.format_value(entry.get("mode")),
-            _percent(entry.get("share_real")),
-            _percent(entry.get("share_fake")),
-        )
-    return [" · ".join(facts), table, *_rest(missed, "missed modes")]
-
-
-def _percent(share: float | None) -> str:
-    return formatting.NOT_AVAILABLE if share is None else f"{100 * share:.1f} %"
-
-
-def _rest(rows: Sequence[Any], what: str) -> list[str]:
-    return [f"and {len(rows) - MAX_ROWS} more {what}, in the record"] if len(rows) > MAX_ROWS else []
-
-
-def _classes(record: Record) -> list[Any]:
-    if not record.classes:
-        return []
-    table = make_table("left", "left", "left", "left")
-    for entry in record.classes[:MAX_ROWS]:
-        score, inside = measurement_table.read_class_score(entry)
-        table.add_row(
-            formatting.format_value(entry.get("label")),
-            formatting.format_estimate(score),
-            draw_bar(score.get("value"), score.get("low"), score.get("high")),
-            inside,
-        )
-    return [table, *_rest(record.classes, "classes")]
-
-
-def _response(record: Record) -> list[Any]:
-    axis, keys, points = measurement_table.read_response(record)
-    keys = keys[:MAX_RESPONSE_COLUMNS]
-    if not points:
-        return [formatting.escape_unprintable(record.response["reason"])] if record.response.get("reason") else []
-    table = make_table(
-        "right",
-        *("right" for _ in keys),
-        "left",
-        header=(formatting.key_to_text(axis), *(formatting.key_to_text(key) for key in keys), ""),
-    )
-    for point in points:
-        table.add_row(
-            formatting.format_scale(point.get(axis)),
-            *(formatting.format_number(point.get(key)) for key in keys),
-            _mark(record, axis, point.get(axis)),
-        )
-    spark = draw_sparkline([point.get("spread") for point in points])
-    caption = (
-        f"spread {spark}  (5 % quantile of the distance between samples; 1 = as at {formatting.key_to_text(axis)} 1)"
-        if spark
-        else ""
-    )
-    why = (
-        formatting.escape_unprintable(record.response["reason"])
-        if axis == "psi" and record.response.get("reason")
-        else ""
-    )
-    return [table, *(line for line in (caption, why, describe_noise_share(record)) if line)]
-
-
-def describe_noise_share(record: Record) -> str:
-    """How much of the output is noise, in words; nothing for a network without noise inputs."""
-    found = record.measurements.get("noise_share")
-    if found is None or found.value is None:
-        return ""
-    share = formatting.format_estimate({"value": found.value, "low": found.low, "high": found.high})
-    return f"noise inputs alone, at a fixed latent: {share} of the output's variance"
-
-
-def _mark(record: Record, axis: str, at: Any) -> str:
-    latent = record.subject.get("latent") or {}
-    if axis == "psi":
-        return "◂ sampled here" if at is not None and latent.get("psi", 1.0) == at else ""
-    scale, found = latent.get("scale"), latent.get("trained_scale") or {}
-    marks = ["sampled here"] if scale is not None and scale == at else []
-    low, high = found.get("low"), found.get("high")
-    marks += ["trained here"] if at is not None and low is not None and high is not None and low <= at <= high else []
-    return "◂ " + ", ".join(marks) if marks else ""
-
-
-def draw_sparkline(values: Sequence[float | None]) -> str:
-    """Values as one line of blocks, from 0 to the largest; nothing for fewer than three."""
-    known = [value for value in values if value is not None]
-    if len(known) < 3 or not max(known) > 0:
-        return ""
-    top = max(known)
-    return "".join(
-        " "
-        if value is None
-        else BLOCK_CHARACTERS[min(int(max(value, 0.0) / top * len(BLOCK_CHARACTERS)), len(BLOCK_CHARACTERS) - 1)]
-        for value in values
-    )
-
-
-def _training(record: Record) -> list[Any]:
-    losses = record.training
-    if not losses:
-        return []
-    rows = [f"losses: {formatting.key_to_text(losses.get('verdict') or 'not judged')}"]
-    rows += [f"oscillation: {formatting.format_evidence(losses['oscillation'])}"] if losses.get("oscillation") else []
-    events = list(losses.get("events") or ())
-    rows += [
-        f"step {formatting.format_value(event.get('step'))}: {formatting.key_to_text(event.get('kind'))} ({formatting.format_value(event.get('evidence'))})"
-        for event in events[:MAX_ROWS]
-    ]
-    return [*rows, *_rest(events, "events")]
-
-
-def _game(record: Record) -> list[Any]:
-    return _pairs(duality_gap.build_duality_gap_rows(record))
-
-
-def _measurements(record: Record) -> list[Any]:
-    telling, rest = measurement_table.split_measurements(record)
-    if not telling:
-        return []
-    floors = (
-        ["floor: the same number between two parts of the real data"]
-        if any(entry.floor is not None for _, entry in telling)
-        else []
-    )
-    return [make_measurement_table(telling), *floors, *([f"and {len(rest)} more with -v"] if rest else [])]
-
-
-def make_measurement_table(rows: Sequence[tuple[str, Measurement]]) -> Table:
-    """A table of measurements: value, interval, floor, n and direction."""
-    table = make_table(
-        "left", "right", "left", "right", "right", "left", header=("", "value", "interval", "floor", "n", "better")
-    )
-    for key, entry in rows:
-        table.add_row(formatting.escape_unprintable(key), *format_measurement(entry))
-    return table
-
-
-def format_measurement(entry: Measurement) -> tuple[str, str, str, str, str]:
-    """value, interval, floor, n, direction as text. Long units are left to the page."""
-    unit = formatting.escape_unprintable(measurement_table.display_unit(entry))
-    return (
-        f"{formatting.format_number(entry.value)} {unit if len(unit) <= MAX_UNIT_LENGTH else ''}".rstrip(),
-        formatting.format_interval(entry.low, entry.high),
-        formatting.format_number(entry.floor),
-        f"{entry.n:,}" if entry.n else formatting.NOT_AVAILABLE,
-        formatting.DIRECTION_SYMBOLS[entry.better],
-    )
-
-
-def _pairs(rows: Sequence[tuple[str, str]]) -> list[Any]:
-    table = make_table("left", "left")
-    for left, right in rows:
-        table.add_row(left, right)
+    for row in rows:
+        table.add_row(row.name, _format_estimate(row.estimate), _draw_estimate_bar(row.estimate), row.meaning)
     return [table] if rows else []
 
 
-def _generator(record: Record) -> list[Any]:
-    about, line = record.subject, provenance.describe_model(record)
-    rows = [("file", formatting.format_subject(record))]
-    rows += [("model", line)] if line else []
-    rows += [(key, formatting.format_value(about[key])) for key in ("loader", "sha256") if about.get(key)]
-    return _pairs(rows)
+def _build_profile(record: Record) -> list[RenderableType]:
+    return _make_share_table(record_view.build_share_rows(record.profile, formatting.PROFILE_TEXT))
 
 
-def _assumed(record: Record) -> list[Any]:
-    entries = record.subject.get("assumptions") or ()
-    return [
-        f"{formatting.format_value(entry.get('what'))}: {formatting.format_value(entry.get('value'))} ({formatting.format_value(entry.get('source'))})"
-        for entry in entries
-    ]
+def _build_aspects(record: Record) -> list[RenderableType]:
+    return _make_share_table(record_view.build_share_rows(record.aspects, formatting.ASPECT_TEXT))
 
 
-def _provenance(record: Record) -> list[Any]:
-    return _pairs(provenance.build_provenance_rows(record))
+def _build_modes(record: Record) -> list[RenderableType]:
+    modes = record.modes
+    if not modes:
+        return []
+    facts = [_describe_mode_count(modes)] if {"covered", "found"} <= modes.keys() else []
+    labels = (("effective", "effective number"), ("stability", "cluster stability"))
+    facts += [f"{label} {formatting.format_value(modes[key])}" for key, label in labels if modes.get(key) is not None]
+    rows = record_view.build_missed_modes(record)
+    if not rows:
+        return [" · ".join(facts)]
+    table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
+    for row in rows[:MAX_ROWS]:
+        table.add_row(*row)
+    return [" · ".join(facts), table, *_note_hidden_rows(len(rows), "missed modes")]
+
+
+def _describe_mode_count(modes: Mapping[str, Any]) -> str:
+    found = formatting.format_value(modes["found"])
+    if modes["covered"] is None:
+        return f"{found} modes found; unknown how many of the real modes they cover"
+    return f"{formatting.format_value(modes['covered'])} of {found} modes of the real data are covered"
+
+
+def _note_hidden_rows(n_rows: int, name: str) -> list[RenderableType]:
+    return [f"{n_rows - MAX_ROWS} more {name} in the record"] if n_rows > MAX_ROWS else []
+
+
+def _build_classes(record: Record) -> list[RenderableType]:
+    rows = record_view.build_class_rows(record)
+    table = make_table("left", "left", "left", "left")
+    for row in rows[:MAX_ROWS]:
+        table.add_row(row.label, _format_estimate(row.estimate), _draw_estimate_bar(row.estimate), row.spread)
+    return [table, *_note_hidden_rows(len(rows), "classes")] if rows else []
+
+
+def _build_response(record: Record) -> list[RenderableType]:
+    response = measurement_view.build_response(record)
+    if not response.points:
+        return [response.reason] if response.reason else []
+    columns = response.columns[:MAX_RESPONSE_COLUMNS]
+    table = make_table("right", *("right" for _ in columns), "left", header=(response.axis_title, *columns, ""))
+    for point, row in zip(response.points, response.rows, strict=True):
+        table.add_row(*row[: 1 + len(columns)], _mark_scale(record, response.axis, point.get(response.axis)))
+    sparkline = draw_sparkline([point.get("spread") for point in response.points])
+    caption = f"spread {sparkline}  5 % quantile of pairwise distances, relative to {response.axis_title} 1"
+    lines = (
+        caption if sparkline else "",
+        response.reason if response.axis == "psi" else "",
+        _describe_noise_share(record),
+    )
+    return [table, *(line for line in lines if line)]
+
+
+def _describe_noise_share(record: Record) -> str:
+    """The share of the output's variance due to noise inputs; empty for a network without them."""
+    noise_share = record.measurements.get("noise_share")
+    if noise_share is None or noise_share.value is None:
+        return ""
+    estimate = formatting.format_estimate(
+        {"value": noise_share.value, "low": noise_share.low, "high": noise_share.high}
+    )
+    return f"noise inputs alone, at a fixed latent: {estimate} of the output's variance"
+
+
+def _mark_scale(record: Record, axis: str, value: Any) -> str:
+    """Marks the row of the scale sampled at and those of the trained scale."""
+    latent = record.subject.get("latent") or {}
+    if axis == "psi":
+        return "◂ sampled here" if value is not None and latent.get("psi", 1.0) == value else ""
+    scale, trained = latent.get("scale"), latent.get("trained_scale") or {}
+    marks = ["sampled here"] if scale is not None and scale == value else []
+    low, high = trained.get("low"), trained.get("high")
+    if value is not None and low is not None and high is not None and low <= value <= high:
+        marks.append("trained here")
+    return f"◂ {', '.join(marks)}" if marks else ""
+
+
+def _build_training(record: Record) -> list[RenderableType]:
+    training = record_view.build_training(record)
+    if training is None:
+        return []
+    rows: list[RenderableType] = [f"losses: {training.verdict}"]
+    if training.facts:
+        rows.append("oscillation: " + " · ".join(f"{name} {value}" for name, value in training.facts))
+    rows += [f"step {step}: {kind} ({evidence})" for step, kind, evidence in training.events[:MAX_ROWS]]
+    return [*rows, *_note_hidden_rows(len(training.events), "events")]
+
+
+def _build_duality_gap(record: Record) -> list[RenderableType]:
+    return make_pairs_table(duality_gap.build_duality_gap_rows(record))
+
+
+def _build_measurements(record: Record) -> list[RenderableType]:
+    main_rows, other_rows = measurement_view.split_measurements(record)
+    if not main_rows:
+        return []
+    body: list[RenderableType] = [_make_measurement_table(main_rows)]
+    if any(row.floor != formatting.NOT_AVAILABLE for row in main_rows):
+        body.append("floor: the same metric between two disjoint subsets of the real data")
+    return [*body, f"{len(other_rows)} more with -v"] if other_rows else body
+
+
+def _make_measurement_table(rows: Sequence[MeasurementRow]) -> Table:
+    table = make_table("left", "right", "left", "right", "right", "left", header=MEASUREMENT_HEADER)
+    for row in rows:
+        unit = row.unit if len(row.unit) <= MAX_UNIT_LENGTH else ""
+        table.add_row(row.key, f"{row.value} {unit}".rstrip(), row.interval, row.floor, row.n, row.direction)
+    return table
+
+
+def _build_generator(record: Record) -> list[RenderableType]:
+    return make_pairs_table(record_view.build_generator_rows(record))
+
+
+def _build_assumptions(record: Record) -> list[RenderableType]:
+    return [f"{setting}: {value} ({source})" for setting, value, source in record_view.build_assumption_rows(record)]
+
+
+def _build_notes(record: Record) -> list[RenderableType]:
+    return list(provenance.collect_notes(record))
+
+
+def _build_provenance(record: Record) -> list[RenderableType]:
+    return make_pairs_table(provenance.build_provenance_rows(record))

@@ -1,1 +1,1 @@
-"""From a generator, a folder or an array to batches of samples."""
+"""Turns generators, image folders, arrays and datasets into batches of samples."""

@@ -1,4 +1,4 @@
-"""Where to run, how much at once, and what running out of memory looks like."""
+"""Selects the device and the batch size, and recognizes out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from gandiag.interfaces import OutputSpec
 
 
 def select_device(name: str | torch.device) -> torch.device:
-    """ "auto": CUDA, then MPS, then CPU. ConfigError for a device that is not there."""
+    """The device called `name`; "auto" prefers CUDA, then MPS, then the CPU.
+
+    ConfigError where the device does not exist.
+    """
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if str(name) == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        best = next((kind for kind, available in (("cuda", has_cuda), ("mps", has_mps)) if available), "cpu")
+        return torch.device(best)
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
-    if not there:
+    if not {"cuda": has_cuda, "mps": has_mps}.get(device.type, True):
         raise ConfigError(f"there is no {device.type} device on this machine", "use --device cpu")
     return device
 
 
 def default_batch_size(output: OutputSpec, device: torch.device) -> int:
-    """A first batch size: a power of two with about 4 M output values, 16 M on a GPU, and at most 128 images on a CPU."""
-    budget, most = (1 << 22, 128) if device.type == "cpu" else (1 << 24, 512)
-    most = most if output.kind == "image" else 4096
-    fits = max(1, budget // max(1, math.prod(output.shape)))
-    return int(min(most, 1 << (fits.bit_length() - 1)))
+    """A power of two with about 4 M output values, 16 M on a GPU.
+
+    At most 128 images on a CPU, 512 on a GPU, and 4,096 vectors or series.
+    """
+    max_values, max_images = (1 << 22, 128) if device.type == "cpu" else (1 << 24, 512)
+    max_samples = max_images if output.kind == "image" else 4096
+    affordable = max(1, max_values // max(1, math.prod(output.shape)))
+    return int(min(max_samples, 1 << (affordable.bit_length() - 1)))
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Running out of memory, as CUDA, MPS, the CPU allocator and Python each tell it."""
+    """Whether an exception means out of memory, as CUDA, MPS, the CPU allocator or Python reports it."""
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(problem).lower()
+    message = str(problem).lower()
     return isinstance(problem, RuntimeError) and any(
-        word in said for word in ("out of memory", "not enough memory", "can't allocate memory")
+        phrase in message for phrase in ("out of memory", "not enough memory", "can't allocate memory")
     )
 
 

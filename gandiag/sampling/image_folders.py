@@ -1,4 +1,4 @@
-"""Image folders and .zip files of images; class sub-folders become labels."""
+"""Reads image folders and .zip files of images; class subfolders become labels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -19,14 +20,15 @@ from torch import Tensor
 
 from gandiag.checkpoints.file_type import IMAGE_SUFFIXES
 from gandiag.errors import SourceError
-from gandiag.interfaces import SampleKind
+from gandiag.interfaces import OutputSpec, SampleKind
 
-_SURVEYED = 5000  # headers looked at before the run; the rest is checked as it is read
-_LARGEST = 1 << 28  # bytes of one zip member
+_MAX_HEADERS = 5000  # headers checked before the run; the other files are checked as they are read
+_MAX_MEMBER_BYTES = 1 << 28  # unpacked size of one zip member
+_GRAYSCALE_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
 class ImageFiles(Protocol):
-    """Named bytes: a folder or a zip."""
+    """Named files in a folder or a zip."""
 
     names: tuple[str, ...]
 
@@ -35,7 +37,10 @@ class ImageFiles(Protocol):
 
 
 class FolderFiles:
-    """The images under a folder, names relative and sorted. Hidden files are skipped; linked folders are followed once."""
+    """The images under a folder, by sorted relative name.
+
+    Hidden files are skipped; linked folders are followed once.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -48,29 +53,31 @@ class FolderFiles:
         return (self.root / name).stat().st_size
 
     def _walk(self) -> Iterator[str]:
-        seen: set[str] = set()
-        for folder, below, names in os.walk(self.root, followlinks=True):
-            real = os.path.realpath(folder)
-            below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
-            if real not in seen:
-                yield from (
-                    (Path(folder) / name).relative_to(self.root).as_posix() for name in names if is_image_name(name)
-                )
-            seen.add(real)
+        visited: set[str] = set()
+        for folder, subfolders, names in os.walk(self.root, followlinks=True):
+            real_path = os.path.realpath(folder)
+            if real_path in visited:
+                subfolders.clear()
+                continue
+            visited.add(real_path)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            yield from (
+                (Path(folder) / name).relative_to(self.root).as_posix() for name in names if is_image_name(name)
+            )
 
 
 class ZipFiles:
-    """The images inside a zip file, read in place."""
+    """The images inside a zip file, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as broken:
-            raise SourceError(f"{path} cannot be read as a zip file: {broken}", "write it again") from None
+            raise SourceError(f"{path} cannot be read as a zip file: {broken}", "create it again") from None
         self.names = tuple(sorted(name for name in self._zip.namelist() if is_image_name(name)))
 
     def open(self, name: str) -> IO[bytes]:
-        if self.file_size(name) > _LARGEST:
+        if self.file_size(name) > _MAX_MEMBER_BYTES:
             raise ValueError(f"it unpacks to {self.file_size(name):,} bytes")
         return self._zip.open(name)
 
@@ -79,14 +86,17 @@ class ZipFiles:
 
 
 def is_image_name(name: str) -> bool:
-    """An image by its suffix, and no hidden or system file."""
+    """Whether a file is an image by its suffix, and neither hidden nor a system file."""
     path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 
 @dataclass(slots=True)
 class ImageReader:
-    """Images by index: `take` gives (C, h, w) uint8 each (float in [0, 1] for 16-bit files). Mixed sizes: `shape` is None."""
+    """Images by index: `read` returns (C, h, w) uint8 each, float in [0, 1] for 16-bit files.
+
+    `shape` is None for mixed sizes.
+    """
 
     files: ImageFiles
     name: str
@@ -105,7 +115,7 @@ class ImageReader:
     def shape(self) -> tuple[int, ...] | None:
         return (self.channels, *next(iter(self.size_counts))) if len(self.size_counts) == 1 else None
 
-    def match_output(self, output: Any) -> ImageReader:
+    def match_output(self, output: OutputSpec) -> ImageReader:
         return self
 
     def read(self, indices: Tensor) -> tuple[list[Tensor], Tensor | None]:
@@ -113,59 +123,62 @@ class ImageReader:
         return images, None if self.labels is None else self.labels[indices]
 
     def fingerprint(self, indices: Tensor) -> str:
-        """Names and sizes of all files, contents of `indices`."""
+        """A hash of the names and sizes of all files and the contents of `indices`."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.files.names:
             digest.update(f"{name}|{self.files.file_size(name)}\n".encode())
         for index in indices.tolist():
-            with _told(self.files.names[index]), self.files.open(self.files.names[index]) as file:
+            with _report_unreadable(self.files.names[index]), self.files.open(self.files.names[index]) as file:
                 digest.update(hashlib.blake2b(file.read()).digest())
         return digest.hexdigest()
 
 
 def open_image_files(files: ImageFiles, name: str) -> ImageReader:
-    """Survey the headers: sizes, channels, unreadable files, classes."""
+    """Read up to 5,000 headers for sizes, channels and unreadable files, and the folder names for classes."""
     if not files.names:
         raise SourceError(
-            f"{name} holds no images", f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint"
+            f"{name} contains no images",
+            f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint",
         )
     labels, class_names = labels_from_folders(files.names)
-    rows = ImageReader(files, name, labels, class_names)
-    step = max(1, -(-len(files.names) // _SURVEYED))
-    colours = set()
-    for each in files.names[::step]:
-        width, height, mode = read_image_header(files, each)
-        rows.size_counts[height, width] += 1
-        rows.examples.setdefault((height, width), each)
-        colours.add(mode not in ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"))
-    rows.channels = 3 if True in colours else 1
-    return rows
+    reader = ImageReader(files, name, labels, class_names)
+    step = max(1, -(-len(files.names) // _MAX_HEADERS))
+    has_color = False
+    for file_name in files.names[::step]:
+        width, height, mode = read_image_header(files, file_name)
+        reader.size_counts[height, width] += 1
+        reader.examples.setdefault((height, width), file_name)
+        has_color |= mode not in _GRAYSCALE_MODES
+    reader.channels = 3 if has_color else 1
+    return reader
 
 
 def labels_from_folders(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...] | None]:
-    """Labels from the first folder below the common one, where every image has one and there are at least two."""
-    parts = [PurePosixPath(name).parent.parts for name in names]
-    depth = next(
-        (depth for depth, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1), min(map(len, parts))
-    )
-    if any(len(each) <= depth for each in parts):
+    """Labels and class names from the first folder level that differs.
+
+    (None, None) where some image has no such folder, or there are fewer than two.
+    """
+    folders = [PurePosixPath(name).parent.parts for name in names]
+    differing = (depth for depth, level in enumerate(zip(*folders, strict=False)) if len(set(level)) > 1)
+    depth = next(differing, min(map(len, folders)))
+    if any(len(folder) <= depth for folder in folders):
         return None, None
-    found = sorted({each[depth] for each in parts})
-    if len(found) < 2:
+    class_names = sorted({folder[depth] for folder in folders})
+    if len(class_names) < 2:
         return None, None
-    number = {name: index for index, name in enumerate(found)}
-    return torch.tensor([number[each[depth]] for each in parts]), tuple(found)
+    number = {name: index for index, name in enumerate(class_names)}
+    return torch.tensor([number[folder[depth]] for folder in folders]), tuple(class_names)
 
 
 def read_image_header(files: ImageFiles, name: str) -> tuple[int, int, str]:
     """Width, height and mode of an image, without decoding it."""
-    with _told(name), files.open(name) as file, Image.open(file) as image:
+    with _report_unreadable(name), files.open(name) as file, Image.open(file) as image:
         return image.width, image.height, image.mode
 
 
 def decode_image(files: ImageFiles, name: str, channels: int) -> Tensor:
     """One image file as (channels, h, w): uint8, or float in [0, 1] where the file has more than 8 bits."""
-    with _told(name), files.open(name) as file, Image.open(file) as image:
+    with _report_unreadable(name), files.open(name) as file, Image.open(file) as image:
         return pil_to_tensor(image, channels)
 
 
@@ -179,21 +192,13 @@ def pil_to_tensor(image: Image.Image, channels: int) -> Tensor:
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)  # (C, h, w)
 
 
-class _told:
-    """Turn whatever an image reader raises into a SourceError that names the file."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._quiet = warnings.catch_warnings()
-        self._quiet.__enter__()
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-    def __exit__(self, kind: Any, problem: BaseException | None, trace: Any) -> None:
-        self._quiet.__exit__(kind, problem, trace)
-        if isinstance(problem, Exception):
-            raise SourceError(
-                f"{self._name} cannot be read as an image: {problem}", "remove it or write it again"
-            ) from problem
+@contextmanager
+def _report_unreadable(name: str) -> Iterator[None]:
+    """Turn any exception of an image decoder into a SourceError that names the file; silence its warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except Exception as problem:
+        raise SourceError(f"{name} cannot be read as an image: {problem}", "remove it or save it again") from problem

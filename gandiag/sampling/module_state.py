@@ -1,4 +1,4 @@
-"""Run somebody's network and leave it exactly as it was: flags, buffers and random numbers, even when interrupted."""
+"""Restores modules and random state exactly after use: flags, BatchNorm settings, buffers, even after an exception."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,17 @@ from gandiag.errors import ConfigError
 
 
 def hash_module_state(module: nn.Module) -> str:
-    """A hash of all that an audit must not change: parameters, buffers, train flags, requires_grad, devices, batch-norm knobs."""
+    """A hash of everything that an audit must not change.
+
+    Parameters, buffers, train flags, requires_grad, devices and BatchNorm settings.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name, child in module.named_modules():
-        knobs = (
-            (getattr(child, "momentum", None), getattr(child, "track_running_stats", None))
-            if isinstance(child, _BatchNorm)
-            else ()
+        is_batchnorm = isinstance(child, _BatchNorm)
+        settings = (
+            (getattr(child, "momentum", None), getattr(child, "track_running_stats", None)) if is_batchnorm else ()
         )
-        digest.update(f"{name}|{_training(child)}|{knobs}".encode())
+        digest.update(f"{name}|{_is_training(child)}|{settings}".encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|{tensor.device}|{tensor.requires_grad}".encode())
         digest.update(tensor_to_bytes(tensor))
@@ -40,9 +41,9 @@ def tensor_to_bytes(tensor: Tensor) -> bytes:
 
 @contextmanager
 def preserve_module_state(module: nn.Module) -> Iterator[nn.Module]:
-    """The module in eval mode inside; on the way out every train flag, batch-norm knob and buffer is what it was before."""
+    """Put the module in eval mode inside the block; restore every train flag, BatchNorm setting and buffer on exit."""
     children = list(module.modules())
-    flags = [_training(child) for child in children]
+    flags = [_is_training(child) for child in children]
     norms = [(norm, norm.track_running_stats, norm.momentum) for norm in find_batchnorm_layers(module)]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     try:
@@ -53,7 +54,7 @@ def preserve_module_state(module: nn.Module) -> Iterator[nn.Module]:
         for norm, track, momentum in norms:
             norm.track_running_stats, norm.momentum = track, momentum
         for child, flag in zip(children, flags, strict=True):
-            if _training(child) != flag:
+            if _is_training(child) != flag:
                 child.training = flag
         with torch.no_grad():
             for buffer, saved in buffers:
@@ -63,8 +64,8 @@ def preserve_module_state(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Global random numbers (torch on every device in use, NumPy, Python) start from `seed` inside and go on undisturbed after."""
-    legacy, python = np.random.get_state(), random.getstate()
+    """Seed the global generators (torch on devices in use, NumPy, Python) inside the block; restore them on exit."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=cuda):
         try:
@@ -73,41 +74,40 @@ def isolated_rng(seed: int) -> Iterator[None]:
             random.seed(seed)
             yield
         finally:
-            np.random.set_state(legacy)
-            random.setstate(python)
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
 def find_batchnorm_layers(module: nn.Module) -> list[_BatchNorm]:
-    """The batch-norm layers that keep running statistics."""
+    """The BatchNorm layers that keep running statistics."""
     return [child for child in module.modules() if isinstance(child, _BatchNorm) and child.running_mean is not None]
 
 
 def require_standard_batchnorm(module: nn.Module) -> None:
-    """ConfigError where batch norm is there and cannot be told to use other statistics (TorchScript, hand-written layers)."""
-    known = len(find_batchnorm_layers(module))
-    stored = sum(name.endswith("running_mean") for name, _ in module.named_buffers())
-    if stored > known:
+    """ConfigError where a BatchNorm layer cannot be switched to other statistics (TorchScript, hand-written layers)."""
+    n_standard = len(find_batchnorm_layers(module))
+    n_stored = sum(name.endswith("running_mean") for name, _ in module.named_buffers())
+    if n_stored > n_standard:
         raise ConfigError(
-            f"{stored - known} batch-norm layers of this network cannot be switched to other statistics",
+            f"{n_stored - n_standard} BatchNorm layers of this network cannot be switched to other statistics",
             "use --bn eval",
         )
 
 
-def _training(module: nn.Module) -> bool:
-    return bool(getattr(module, "training", False))  # frozen TorchScript has no such flag
-
-
 def use_batch_statistics(module: nn.Module) -> None:
-    """Let batch norm use each batch's own statistics, without updating the stored ones. Call inside `untouched`."""
+    """Let BatchNorm use each batch's own statistics without updating the stored ones.
+
+    Call inside `preserve_module_state`.
+    """
     for norm in find_batchnorm_layers(module):
         norm.training, norm.track_running_stats = True, False
 
 
-def estimate_standing_statistics(module: nn.Module, forward: Callable[[], Any]) -> list[Tensor]:
+def estimate_standing_statistics(module: nn.Module, forward: Callable[[], None]) -> list[Tensor]:
     """Re-estimate the running statistics as the plain mean over what `forward` runs; the new values, in buffer order.
 
-    The standing statistics of Brock, Donahue and Simonyan (2019, "Large scale GAN training", appendix B.1). Inside
-    `untouched`; the caller decides what to do with the values.
+    The standing statistics of Brock, Donahue and Simonyan (2019, "Large scale GAN training", appendix B.1). Call inside
+    `preserve_module_state`; the caller decides what to do with the values.
     """
     norms = find_batchnorm_layers(module)
     for norm in norms:
@@ -120,9 +120,12 @@ def estimate_standing_statistics(module: nn.Module, forward: Callable[[], Any]) 
 
 
 def set_standing_statistics(module: nn.Module, values: list[Tensor]) -> None:
-    """Write what `estimate_standing` found. Inside `untouched`, which takes it back."""
+    """Write the values of `estimate_standing_statistics`. Call inside `preserve_module_state`, which undoes it."""
+    buffers = [buffer for norm in find_batchnorm_layers(module) for buffer in norm.buffers()]
     with torch.no_grad():
-        for buffer, value in zip(
-            (buffer for norm in find_batchnorm_layers(module) for buffer in norm.buffers()), values, strict=True
-        ):
+        for buffer, value in zip(buffers, values, strict=True):
             buffer.copy_(value)
+
+
+def _is_training(module: nn.Module) -> bool:
+    return bool(getattr(module, "training", False))  # frozen TorchScript has no such flag

@@ -1,8 +1,8 @@
-"""Real data, plain samples and generators as streams of batches.
+"""Streams real data, sets of samples and generators as batches.
 
 real = open_samples("photos/")                        # folder, .zip, .npy, .npz, Dataset, array, tensor -> SampleSet
-for batch in real.batches(64, fit=generator.output, limit=4000): ...
-for batch in fake_batches(sampler, Source("fake"), 2000, 64): ...
+for batch in real.iter_batches(64, output=generator.output, limit=4000): ...
+for batch in generate_batches(sampler, SampleSource("fake"), 2000, 64): ...
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
 from gandiag.sampling.image_folders import FolderFiles, ZipFiles, is_image_name, open_image_files
-from gandiag.sampling.index_order import hash_indices
-from gandiag.sampling.latents import chunk_slices, make_labels
+from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
 from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, Sampler
 from gandiag.sampling.torch_datasets import open_dataset
@@ -34,7 +33,7 @@ SUPPORTED_SOURCES = "an image folder, a .zip of images, .npy, .npz, a Dataset, a
 
 
 class SampleReader(Protocol):
-    """Samples by index, as they are stored. Images: uint8 or [0, 1], (C, h, w) each."""
+    """Samples by index, as stored. Images are (C, h, w) each, uint8 or in [0, 1]."""
 
     @property
     def name(self) -> str: ...
@@ -55,7 +54,7 @@ class SampleReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SampleSet:
-    """Samples that are at hand: real data, or the output of somebody's generator."""
+    """A finite set of samples: real data, or the saved output of a generator."""
 
     reader: SampleReader
 
@@ -73,7 +72,7 @@ class SampleSet:
 
     @property
     def labels(self) -> Tensor | None:
-        """(n,) int64, where they are known without reading every sample."""
+        """(n,) int64, or None where they are not known without reading every sample."""
         return self.reader.labels
 
     @property
@@ -82,72 +81,67 @@ class SampleSet:
 
     @property
     def output(self) -> OutputSpec:
-        """What one sample looks like when nothing else decides: images in [-1, 1] at their own size. SourceError for mixed sizes."""
+        """The samples' own spec: images in [-1, 1] at their own size. SourceError for mixed sizes."""
         if self.reader.shape is None:
             raise SourceError(
-                f"{self.name} holds images of several sizes: {_two_sizes(self.reader)}",
-                "resize them to one size, or audit a generator against them, whose size then counts",
+                f"{self.name} contains images of several sizes: {_example_sizes(self.reader)}",
+                "resize them to one size, or audit a generator against them, which sets the size",
             )
         return OutputSpec(self.kind, self.reader.shape, DEFAULT_RANGE if self.kind == "image" else None)
 
     def assumptions(self, output: OutputSpec | None = None) -> tuple[Assumption, ...]:
-        """What reading these samples for a generator of output `fit` takes for granted."""
-        rows = self.reader if output is None else self.reader.match_output(output)
-        notes: tuple[Assumption, ...] = tuple(getattr(rows, "notes", ()))
-        return (
-            notes + describe_image_conversion(rows.shape, output)
-            if output is not None and output.kind == rows.kind == "image"
-            else notes
-        )
+        """What is assumed when these samples are read for a generator with this output."""
+        reader = self.reader if output is None else self.reader.match_output(output)
+        notes: tuple[Assumption, ...] = tuple(getattr(reader, "notes", ()))
+        if output is None or not output.kind == reader.kind == "image":
+            return notes
+        return notes + describe_image_conversion(reader.shape, output)
 
     def fingerprint(self, limit: int | None = None) -> str:
-        """A content hash: of everything, or of the names and sizes of everything and the contents of the `limit` samples used."""
+        """A content hash of everything, or of all names and sizes and the contents of the `limit` samples used."""
         return self.reader.fingerprint(select_indices(self.n, limit))
 
     def iter_batches(
         self, batch_size: int, output: OutputSpec | None = None, limit: int | None = None
     ) -> Iterator[Batch]:
-        """Batches in index order. `fit`: images and values are brought to this output's size, channels and range.
+        """Batches in index order, converted to the size, channels and range of `output` (default: the samples' own).
 
-        `limit`: where there are more samples, those with the smallest index hashes (always the same, and nested). Indices
-        are positions among all samples. SourceError where a sample cannot be read or does not match.
+        `limit`: where there are more samples, those with the smallest index hashes (always the same, and nested).
+        Indices are positions among all samples. SourceError where a sample cannot be read or does not match.
         """
         target = output or self.output
-        rows = self.reader.match_output(target)
-        require_compatible(rows, target)
+        reader = self.reader.match_output(target)
+        require_compatible(reader, target)
         chosen = select_indices(self.n, limit)
         for part in chunk_slices(len(chosen), batch_size):
             indices = chosen[part]
-            values, found = rows.read(indices)
-            yield Batch(_fit(rows, values, target), indices, found)
+            values, labels = reader.read(indices)
+            yield Batch(_convert_samples(reader, values, target), indices, labels)
 
 
 def open_samples(
     source: Any, *, npz_key: str | None = None, kind: SampleKind | None = None, output: OutputSpec | None = None
 ) -> SampleSet:
-    """Samples from a path or an object: image folder, .zip of images, .npy, .npz, torch Dataset, ndarray, Tensor.
+    """Open samples from a path or an object: image folder, .zip of images, .npy, .npz, torch Dataset, ndarray, Tensor.
 
-    `kind`: "series" for (N, T) or (N, T, C) arrays; otherwise 2-D arrays are vectors and larger ones images. `fit`: fail now,
-    with a sentence, where the samples cannot be brought to this output. SourceError for anything unreadable, empty, or of
-    fewer than 2 samples. Paths are told apart by their bytes, never by their suffix.
+    `kind`: "series" for (N, T) or (N, T, C) arrays; otherwise 2-D arrays are vectors and larger ones images. `output`:
+    raise now if the samples cannot be converted to it. SourceError for anything unreadable, empty, or of fewer than 2
+    samples. File types are detected by content, never by suffix.
     """
-    rows = (
-        _open_path(Path(source), npz_key, kind)
-        if isinstance(source, (str, os.PathLike))
-        else _open_object(source, kind)
-    )
-    if rows.n < 2:
+    is_path = isinstance(source, (str, os.PathLike))
+    reader = _open_path(Path(source), npz_key, kind) if is_path else _open_object(source, kind)
+    if reader.n < 2:
         raise SourceError(
-            f"{rows.name} holds {rows.n} sample{'s' * (rows.n != 1)}",
-            "give at least 2; a judgement of variety needs 100 or more",
+            f"{reader.name} contains {reader.n} sample{'s' * (reader.n != 1)}",
+            "pass at least 2; a verdict on diversity needs 100 or more",
         )
     if output is not None:
-        require_compatible(rows.match_output(output), output)
-    return SampleSet(rows)
+        require_compatible(reader.match_output(output), output)
+    return SampleSet(reader)
 
 
 def select_indices(n: int, limit: int | None) -> Tensor:
-    """All indices, or the `limit` with the smallest hashes, in order: (k,) int64."""
+    """All indices, or the `limit` indices with the smallest hashes, in ascending order: (k,) int64."""
     indices = torch.arange(n)
     if limit is None or limit >= n:
         return indices
@@ -155,43 +149,39 @@ def select_indices(n: int, limit: int | None) -> Tensor:
 
 
 def require_compatible(reader: SampleReader, output: OutputSpec) -> None:
-    """SourceError unless these rows can be compared with samples of output `fit`."""
+    """SourceError unless these samples can be compared with samples of this output."""
     if output.kind == "image" and reader.kind == "image":
         return
-    if (
-        reader.shape is not None
-        and math.prod(reader.shape) == math.prod(output.shape)
-        and (reader.kind == output.kind or output.kind == "vector")
-    ):
+    equal_size = reader.shape is not None and math.prod(reader.shape) == math.prod(output.shape)
+    if equal_size and (reader.kind == output.kind or output.kind == "vector"):
         return
-    what = f"{reader.kind} samples of shape {reader.shape or 'mixed'}"
     raise SourceError(
-        f"{reader.name} holds {what}, and the generator makes {output.kind} samples of shape {output.shape}",
-        "pass data of the kind that it was trained on",
+        f"{reader.name} contains {reader.kind} samples of shape {reader.shape or 'mixed'}, "
+        f"but the generator makes {output.kind} samples of shape {output.shape}",
+        "pass the kind of data it was trained on",
     )
 
 
 def generate_batches(
     sampler: Sampler, source: SampleSource, n: int, batch_size: int, *, seed: int = 0, only_class: int | None = None
 ) -> Iterator[Batch]:
-    """The generator's samples 0 … n-1 under the conditions of `source`; `only_class` draws one class."""
+    """The generator's samples 0 … n-1 at the scale and BatchNorm mode of `source`; `only_class` draws one class."""
     step = -(-batch_size // BATCHNORM_GROUP_SIZE) * BATCHNORM_GROUP_SIZE if source.bn == "batch" else batch_size
     for part in chunk_slices(n, step):
         indices = torch.arange(part.start, part.stop)
-        chosen = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)
-        yield Batch(
-            sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=chosen, bn=source.bn), indices, chosen
-        )
+        labels = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)
+        samples = sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=labels, bn=source.bn)
+        yield Batch(samples, indices, labels)
 
 
-def _fit(rows: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) -> Tensor:
-    if rows.kind != "image":
+def _convert_samples(reader: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) -> Tensor:
+    """Values as read, converted to the target: (B, *target.shape) float32."""
+    if reader.kind != "image":
         return values.reshape(len(values), *target.shape) if isinstance(values, Tensor) else torch.stack(values)
     if target.kind == "image":
         return match_image_format(values, target)
-    images = (
-        values if isinstance(values, Tensor) else torch.stack(values)
-    )  # an image-making network declared as a vector
+    # Images against a generator that is declared to make vectors.
+    images = values if isinstance(values, Tensor) else torch.stack(values)
     return match_image_format(images, OutputSpec("image", tuple(images.shape[1:]), target.range)).flatten(1)
 
 
@@ -209,18 +199,18 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
     if start.startswith(b"PK") and zipfile.is_zipfile(path):
         return _open_zip(path, npz_key, kind)
     if is_image_name(name):
-        raise SourceError(f"{name} is one image", "pass the folder that holds the images")
-    raise SourceError(f"{name} holds no samples that can be read", f"pass {SUPPORTED_SOURCES}")
+        raise SourceError(f"{name} is a single image", "pass the folder that contains the images")
+    raise SourceError(f"{name} contains no readable samples", f"pass {SUPPORTED_SOURCES}")
 
 
 def _open_zip(path: Path, npz_key: str | None, kind: SampleKind | None) -> SampleReader:
     try:
         names = [entry.filename for entry in list_zip_entries(path)]
     except zipfile.BadZipFile as broken:
-        raise SourceError(f"{path} cannot be read as a zip file: {broken}", "write it again") from None
+        raise SourceError(f"{path} cannot be read as a zip file: {broken}", "create it again") from None
     if names and all(name.endswith(".npy") for name in names):
-        array, found = read_npz(path, npz_key)
-        return open_array(array, str(path), labels=found, kind=kind)
+        array, labels = read_npz(path, npz_key)
+        return open_array(array, str(path), labels=labels, kind=kind)
     if any(name.endswith("/data.pkl") for name in names):
         raise SourceError(f"{path} is a PyTorch file, not a set of samples", f"pass {SUPPORTED_SOURCES}")
     return open_image_files(ZipFiles(path), str(path))
@@ -236,16 +226,15 @@ def _open_object(source: Any, kind: SampleKind | None) -> SampleReader:
     raise SourceError(f"samples cannot be read from a {type(source).__name__}", f"pass {SUPPORTED_SOURCES}")
 
 
-def _two_sizes(rows: SampleReader) -> str:
-    examples: dict[tuple[int, int], str] = getattr(rows, "examples", {})
-    return (
-        ", ".join(f"{file} is {width}x{height}" for (height, width), file in list(examples.items())[:2])
-        or "its items differ"
-    )
+def _example_sizes(reader: SampleReader) -> str:
+    """Two files of different sizes: "a.png is 16x16, b.png is 24x20"."""
+    examples: dict[tuple[int, int], str] = getattr(reader, "examples", {})
+    sizes = [f"{file} is {width}x{height}" for (height, width), file in list(examples.items())[:2]]
+    return ", ".join(sizes) or "its items differ"
 
 
 def contains_samples(path: str | os.PathLike[str]) -> bool:
-    """A folder with an image somewhere in it, .npy, .npz, or a zip of images; decided by bytes and names, nothing is decoded."""
+    """Whether a path is a folder or zip with images, .npy or .npz, by first bytes and names; nothing is decoded."""
     path = Path(path)
     if path.is_dir():
         return any(is_image_name(name) for _, _, names in os.walk(path) for name in names)

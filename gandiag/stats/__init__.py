@@ -1,1 +1,1 @@
-"""Statistics on feature matrices."""
+"""Statistics on feature matrices: distances, neighbors, clusters, moments, splits and intervals."""

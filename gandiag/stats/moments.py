@@ -1,7 +1,7 @@
 """Mean and covariance in one pass, merged batch by batch in float64.
 
-Chan, Golub and LeVeque (1979): raw second moments lose the variance exactly when a generator has collapsed, because
-it is then the small difference of two large numbers.
+Merging follows Chan, Golub and LeVeque (1979). Raw second moments would lose the variance exactly when a generator has
+collapsed, because it is then a small difference of two large numbers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Gaussian:
 
 
 def fit_gaussian(rows: Tensor) -> Gaussian:
-    """The moments of (N, D) rows that are all at hand."""
-    state = MomentsAccumulator(MomentsSpec(""))
-    state.add_rows(rows)
-    return state.result()
+    """The moments of (N, D) rows that are all in memory."""
+    accumulator = MomentsAccumulator(MomentsSpec(""))
+    accumulator.add_rows(rows)
+    return accumulator.result()
 
 
 @dataclass(frozen=True, slots=True)
 class MomentsSpec:
-    """Mean and covariance of one view: the spec. Result: Gaussian. Memory: D² float64, whatever n."""
+    """Accumulate the mean and covariance of one view. The result is a Gaussian. Memory: D² float64, whatever n."""
 
     view: str
 
@@ -41,7 +41,10 @@ class MomentsSpec:
 
 
 class MomentsAccumulator:
-    """Chan merging: the same to 1e-6 relative under any batching, order and sharding."""
+    """Mean and scatter matrix, merged by Chan's formula.
+
+    The same to 1e-6 relative under any batching, order and sharding.
+    """
 
     def __init__(self, spec: MomentsSpec) -> None:
         self.spec = spec
@@ -54,13 +57,13 @@ class MomentsAccumulator:
         self.add_rows(values.flatten(1))
 
     def add_rows(self, rows: Tensor) -> None:
-        """Take in (B, D) rows of any float type."""
+        """Add (B, D) rows of any float type."""
         if len(rows) == 0:
             return
         block = rows.detach().cpu().double()  # (B, D)
         mean = block.mean(0)  # (D,)
         block = block - mean
-        mean = mean + block.mean(0)  # a second pass takes out the rounding of the first
+        mean = mean + block.mean(0)  # a second pass removes the rounding error of the first
         self._combine(len(block), mean, block.T @ block)
 
     def merge(self, other: MomentsAccumulator) -> None:

@@ -1,28 +1,25 @@
-"""A, B and F: the reference half of the real data, the null half, and the generated samples, equal in number.
+"""Equal-sized splits: a reference half and a held-out half of the real data, and as many generated samples.
 
-Every comparison is made on A against F, and its floor is the same comparison on A against B.
+Every comparison is made between the reference half and the generated samples. Its floor is the same comparison between
+the reference half and the held-out half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import t
 from torch import Tensor
 
-from gandiag.interfaces import Estimate
-from gandiag.sampling.index_order import hash_indices
+from gandiag.sampling.latents import hash_indices
 from gandiag.stats.subset import SampleSubset, SubsetSpec
-
-DEFAULT_REPLICATES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class RealFakeSplit:
-    """`a`, `b`, `f`: (n, D) float32 each, in one view. `n_real`, `n_fake`: rows there were before the cut."""
+    """`reference`, `heldout`, `fake`: (n, D) float32 each, in one view. `n_real`, `n_fake`: rows before the cut."""
 
     reference: Tensor
     heldout: Tensor
@@ -34,63 +31,34 @@ class RealFakeSplit:
     def n(self) -> int:
         return len(self.fake)
 
+    def flat_rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Reference, held-out and generated rows with all feature axes flattened, (n, D) each."""
+        return self.reference.flatten(1), self.heldout.flatten(1), self.fake.flatten(1)
+
 
 def split_indices(n_real: int, n: int, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Two disjoint sets of `n` real rows each, (n,) and (n,), fixed by the samples' indices alone."""
+    """Two disjoint sets of `n` positions of real rows, (n,) each, determined by the samples' indices alone."""
     order = torch.argsort(hash_indices(torch.arange(n_real) if indices is None else indices), stable=True)
     return order[0 : 2 * n : 2].sort().values, order[1 : 2 * n : 2].sort().values
 
 
 def make_split(real: SampleSubset, fake: SampleSubset) -> RealFakeSplit:
-    """Cut both sides to n = min(n_fake, n_real // 2): the smaller half sets n."""
+    """Cut real halves and generated samples to n = min(n_fake, n_real // 2) rows each."""
     n = min(len(fake.indices), len(real.indices) // 2)
-    a, b = split_indices(len(real.indices), n, real.indices)
-    first = torch.argsort(hash_indices(fake.indices), stable=True)[:n].sort().values
-    return RealFakeSplit(real.values[a], real.values[b], fake.values[first], len(real.indices), len(fake.indices))
+    reference, heldout = split_indices(len(real.indices), n, real.indices)
+    chosen = torch.argsort(hash_indices(fake.indices), stable=True)[:n].sort().values
+    return RealFakeSplit(
+        real.values[reference], real.values[heldout], fake.values[chosen], len(real.indices), len(fake.indices)
+    )
 
 
 def split_needs(view: str, n: int) -> Mapping[str, frozenset[SubsetSpec]]:
-    """What a trio asks of the engine: n generated and 2n real samples of one view."""
+    """What a split needs from the engine: n generated and 2n real samples of one view."""
     return {"real": frozenset({SubsetSpec(view, 2 * n)}), "fake": frozenset({SubsetSpec(view, n)})}
 
 
-def split_from_results(results: Any, view: str, n: int) -> RealFakeSplit | None:
-    """The trio of one view, or None without real data."""
+def split_from_results(results: Mapping[str, Mapping[Any, Any]], view: str, n: int) -> RealFakeSplit | None:
+    """The split in one view, or None without real data."""
     if "real" not in results:
         return None
     return make_split(results["real"][SubsetSpec(view, 2 * n)], results["fake"][SubsetSpec(view, n)])
-
-
-def half_sample_estimate(
-    statistic: Callable[..., float],
-    *sets: Tensor,
-    seed: int = 0,
-    replicates: int = DEFAULT_REPLICATES,
-    bounds: tuple[float, float] = (float("-inf"), float("inf")),
-    max_rows: int = 2_000,
-) -> Estimate:
-    """`statistic(*sets)` with a 95 % interval from half-samples, drawn without replacement.
-
-    With b = n/2 the variance among half-samples, sigma² (1/b - 1/n), is that of the statistic at n itself; resampling with
-    replacement would manufacture duplicates. Above `cap` rows b = cap/2, and the spread is scaled by sqrt(b/(n - b)).
-    Student's t allows for the few replicates. Each set is halved independently. Cost: `replicates` evaluations at half the size.
-    """
-    value = float(statistic(*sets))
-    draw = torch.Generator().manual_seed(seed)
-    values = []
-    for _ in range(replicates):
-        values.append(float(statistic(*(part[_half(len(part), max_rows, draw)] for part in sets))))
-    found = torch.tensor(values, dtype=torch.float64)
-    found = found[torch.isfinite(found)]
-    n = min(len(part) for part in sets)
-    half = max(2, min(n, max_rows) // 2)
-    sure = len(found) > 2 and n > half
-    spread = (
-        float(t.ppf(0.975, len(found) - 1)) * float(found.std()) * (half / (n - half)) ** 0.5 if sure else float("nan")
-    )
-    return Estimate(value, max(bounds[0], value - spread), min(bounds[1], value + spread))
-
-
-def _half(n: int, cap: int, draw: torch.Generator) -> Tensor:
-    pool = torch.randperm(n, generator=draw)[: min(n, cap)]
-    return pool[: max(2, len(pool) // 2)]

@@ -1,8 +1,8 @@
-"""What else people measure, on the same rows as the score and by the same call: the columns of `gandiag selftest`.
+"""Published metrics on the same rows as the score, through one interface: the columns of `gandiag selftest`.
 
-    compare(real, fake, ("recall", "ndb"))        # {"recall": .43, "ndb": .92}
+    compute_metrics(real, fake, ("recall", "ndb"))        # {"recall": .43, "ndb": .92}
 
-Each as its authors define it, on equal numbers of real and generated rows, and oriented as it is documented to be.
+Each is computed as its authors define it, on equal numbers of real and generated rows, with its documented direction.
 """
 
 from __future__ import annotations
@@ -26,54 +26,55 @@ SIMILARITY_KEY = "pairwise_similarity"
 
 
 def pairwise_similarity(real: Tensor, fake: Tensor) -> float:
-    """Mean over all pairs of generated rows of 2⟨x, y⟩ / (|x|² + |y|²), x and y about the real mean; in [-1, 1], lower is more diverse.
+    """Mean over all pairs of generated rows of 2⟨x, y⟩ / (|x|² + |y|²), x and y about the real mean; in [-1, 1].
 
-    MS-SSIM's like for vectors, which have neither pixels nor scales: SSIM's contrast and structure term with one window that
-    spans all coordinates. 1 where all rows are the same, about 0 for independent directions. Source: Wang et al. 2004, eq. 13.
+    Lower is more diverse. The counterpart of MS-SSIM for vectors, which have neither pixels nor scales: SSIM's contrast
+    and structure term with one window that spans all coordinates. 1 where all rows are equal, about 0 for independent
+    directions. Source: Wang et al. 2004, eq. 13.
     """
     x = (fake - real.mean(0)).double()  # (M, D)
-    square = x.square().sum(1)  # (M,)
-    share = 2 * (x @ x.T) / (square[:, None] + square).clamp(min=1e-300)  # (M, M)
-    return float((share.sum() - share.diagonal().sum()) / (len(x) * (len(x) - 1)))
+    squared_norms = x.square().sum(1)  # (M,)
+    similarity = 2 * (x @ x.T) / (squared_norms[:, None] + squared_norms).clamp(min=1e-300)  # (M, M)
+    return float((similarity.sum() - similarity.diagonal().sum()) / (len(x) * (len(x) - 1)))
 
 
-def _vendi(real: Tensor, fake: Tensor) -> dict[str, float]:
+def _vendi_scores(real: Tensor, fake: Tensor) -> dict[str, float]:
     shares = similarity_eigenvalues(fake, real.mean(0, dtype=torch.float64))
     return {key: hill_number(shares, order) for key, order in ORDERS.items()}
 
 
-def _distances(real: Tensor, fake: Tensor) -> dict[str, float]:
-    pairs = pairwise_distances(fake).double()
+def _distance_statistics(real: Tensor, fake: Tensor) -> dict[str, float]:
+    distances = pairwise_distances(fake).double()
     return {
-        "pairwise_distance": float(pairs.mean()),
-        "pairwise_distance_q05": float(pairs.kthvalue(max(1, len(pairs) // 20)).values),
+        "pairwise_distance": float(distances.mean()),
+        "pairwise_distance_q05": float(distances.kthvalue(max(1, len(distances) // 20)).values),
     }
 
 
-# What is found together: one pass for several numbers.
-_SOURCES: dict[tuple[str, ...], Callable[[Tensor, Tensor], dict[str, float]]] = {
+# Metrics computed together in one pass.
+_GROUPS: dict[tuple[str, ...], Callable[[Tensor, Tensor], dict[str, float]]] = {
     ("precision", "recall", "density", "coverage"): lambda real, fake: asdict(prdc(real, fake)),
     ("frechet",): lambda real, fake: {"frechet": frechet_distance(real, fake)},
     ("kid",): lambda real, fake: {"kid": kid(real, fake)},
     ("ndb",): lambda real, fake: {"ndb": ndb(real, fake)},
-    tuple(ORDERS): _vendi,
-    ("pairwise_distance", "pairwise_distance_q05"): _distances,
+    tuple(ORDERS): _vendi_scores,
+    ("pairwise_distance", "pairwise_distance_q05"): _distance_statistics,
     (SIMILARITY_KEY,): lambda real, fake: {SIMILARITY_KEY: pairwise_similarity(real, fake)},
     ("near_duplicates",): lambda real, fake: {"near_duplicates": near_duplicates(real, fake)},
 }
 
-OTHER_METRICS = tuple(key for keys in _SOURCES for key in keys)
+OTHER_METRICS = tuple(key for keys in _GROUPS for key in keys)
 TABLE_METRICS = ("frechet", "recall", "coverage", "ndb", "vendi_1", "pairwise_distance", SIMILARITY_KEY)
 
 
 def compute_metrics(real: Tensor, fake: Tensor, keys: Iterable[str] = OTHER_METRICS) -> dict[str, float]:
-    """The metrics called `keys` of (N, D) real and (M, D) generated rows, N = M for fairness."""
-    wanted = tuple(keys)
-    found: dict[str, float] = {}
-    for together, measure in _SOURCES.items():
-        if set(together) & set(wanted):
-            found |= measure(real, fake)
-    return {key: found[key] for key in wanted}
+    """The metrics `keys` of (N, D) real and (M, D) generated rows; use N = M for a fair comparison."""
+    keys = tuple(keys)
+    values: dict[str, float] = {}
+    for group, compute in _GROUPS.items():
+        if set(group) & set(keys):
+            values |= compute(real, fake)
+    return {key: values[key] for key in keys}
 
 
 def metric_direction(key: str) -> str:

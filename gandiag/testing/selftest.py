@@ -1,58 +1,50 @@
-"""Does the score hold on this machine? Generators with a known loss, judged by the score and by what else people measure.
+"""Self-test: scores generators with a known loss, and compares the score with published metrics on this machine.
 
-    document = selftest(Plan(dims=(2, 64), seeds=(0,)))
+    document = run_selftest(SelfTestConfig(dims=(2, 64), seeds=(0,)))
     document["ok"], document["rows"][0]["score"]
 
-Every row draws its own real and generated samples from its seed; a *null* row compares real samples with real ones. Another
-metric *tells* a row from clean where it lies further to its documented bad side than real against real does by chance.
+Every row draws its own real and generated samples from its seed; a *null* comparison is between real samples and other
+real samples.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
-from scipy.stats import t
 
-from gandiag.interfaces import Estimate
 from gandiag.metrics.score.estimator import estimate_diversity_loss
 from gandiag.record import Score
-from gandiag.testing.competing_metrics import TABLE_METRICS, compute_metrics, metric_direction
+from gandiag.testing.competing_metrics import TABLE_METRICS, compute_metrics
+from gandiag.testing.selftest_rows import MIN_LOSS, CaseResult, make_case_row, make_null_row, summarize_rows
 from gandiag.testing.toy_mixtures import ValidityCase, standard_mixture, validity_cases
 from gandiag.verdict.policy import Policy, compute_score_verdict
 
 SCHEMA = "gandiag.selftest/1"
-TOLERANCE = 0.10  # of the mean over seeds in a row with a loss,
-NULL_TOLERANCE = 0.05  # and in one without; but never less than
-MAX_STANDARD_ERRORS = 3.0  # standard errors of that mean, by its own interval: few seeds prove little
-N_NULL_SPLITS = 8  # splits of real samples in each world
-DETECTION_LEVEL = 0.995  # one-sided level at which a metric tells a row from real against real
-MIN_LOSS = 0.25  # the loss that a metric is asked to tell from none
+N_NULL_SPLITS = 8  # splits of real samples in each mixture
 
 ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTestConfig:
-    """What to run. `n` generated samples against 2n real ones; every seed is another world with other samples."""
+    """What to run. `n` generated samples against 2n real ones; every seed gives another mixture and other samples."""
 
     dims: tuple[int, ...] = (2, 8, 64, 512)
     seeds: tuple[int, ...] = (0,)
     n: int = 1000
     replicates: int = 20
     cases: tuple[ValidityCase, ...] = validity_cases()
-    n_threads: int = 0  # 0: as many as torch has
+    n_threads: int = 0  # 0: as many as torch uses
 
     @property
     def n_runs(self) -> int:
-        """Comparisons in all."""
+        """Total number of comparisons."""
         return len(self.dims) * len(self.seeds) * (len(self.cases) + N_NULL_SPLITS)
 
 
@@ -74,44 +66,31 @@ QUICK_CASES = (
 
 
 def quick_config() -> SelfTestConfig:
-    """A dozen rows in 2 and 64 dimensions at n = 600: some seconds."""
-    return SelfTestConfig(
-        dims=(2, 64), n=600, replicates=12, cases=tuple(case for case in validity_cases() if case.name in QUICK_CASES)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """One comparison: the score, its verdict at the default limit, and the other metrics by key."""
-
-    target: float
-    score: Estimate
-    verdict: str
-    off_manifold: float
-    metrics: Mapping[str, float]
+    """A dozen rows in 2 and 64 dimensions at n = 600: a few seconds."""
+    cases = tuple(case for case in validity_cases() if case.name in QUICK_CASES)
+    return SelfTestConfig(dims=(2, 64), n=600, replicates=12, cases=cases)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """`case` None: real against real, split number `split`."""
+    """One comparison. `case` None: real against real, split number `split`."""
 
     dim: int
     seed: int
     case: ValidityCase | None
     split: int = 0
 
-    def run(self, plan: SelfTestConfig) -> CaseResult:
-        world, n = standard_mixture(self.dim, self.seed), plan.n
-        base = 1_000_000 * (self.seed + 1)
+    def run(self, config: SelfTestConfig) -> CaseResult:
+        mixture, n = standard_mixture(self.dim, self.seed), config.n
+        first_seed = 1_000_000 * (self.seed + 1)
         if self.case is None:
-            pool = world.sample(3 * n, base + 10 + self.split)
-            return evaluate_pair(
-                pool[: 2 * n], pool[2 * n :], 0.0, seed=self.seed + self.split, replicates=plan.replicates
-            )
-        real, fake = world.sample(2 * n, base + 1), self.case.corruption.sample(world, n, base + 2)
-        return evaluate_pair(
-            real, fake, self.case.corruption.true_loss(world), seed=self.seed, replicates=plan.replicates
-        )
+            pool = mixture.sample(3 * n, first_seed + 10 + self.split)
+            real, fake, loss = pool[: 2 * n], pool[2 * n :], 0.0
+        else:
+            corruption = self.case.corruption
+            real, fake = mixture.sample(2 * n, first_seed + 1), corruption.sample(mixture, n, first_seed + 2)
+            loss = corruption.true_loss(mixture)
+        return evaluate_pair(real, fake, loss, seed=self.seed + self.split, replicates=config.replicates)
 
 
 def evaluate_pair(
@@ -123,20 +102,16 @@ def evaluate_pair(
     replicates: int,
     metric_keys: Iterable[str] = TABLE_METRICS,
 ) -> CaseResult:
-    """Judge `fake` (n, D) against `real` (2n, D): the score uses all real rows, the other metrics as many as there are generated ones."""
-    found = estimate_diversity_loss(real, fake, seed=seed, replicates=replicates)
-    verdict = (
-        "inconclusive"
-        if found.inconclusive_reasons
-        else compute_score_verdict(Score(**asdict(found.score)), Policy().limit)
-    )
-    return CaseResult(
-        target,
-        found.score,
-        verdict,
-        found.profile["off_manifold"].value,
-        compute_metrics(real[: len(fake)], fake, metric_keys),
-    )
+    """Score `fake` (n, D), whose true loss is `target`, against `real` (2n, D).
+
+    The score uses all real rows, the other metrics as many as there are generated ones.
+    """
+    estimate = estimate_diversity_loss(real, fake, seed=seed, replicates=replicates)
+    verdict: str = "inconclusive"
+    if not estimate.inconclusive_reasons:
+        verdict = compute_score_verdict(Score(**asdict(estimate.score)), Policy().limit)
+    metrics = compute_metrics(real[: len(fake)], fake, metric_keys)
+    return CaseResult(target, estimate.score, verdict, estimate.profile["off_manifold"].value, metrics)
 
 
 def run_selftest(
@@ -144,29 +119,20 @@ def run_selftest(
     progress: ProgressCallback = lambda stage, done, total: None,
     log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Run the plan and return one JSON-ready document. A pure function of the plan, but for its seconds.
+    """Run all comparisons and return one JSON-ready document, which depends on `config` alone except for its duration.
 
-    `ok`: every row is within its tolerance. Cost: about 0.6 s a comparison at n = 1,000 on one core, half of it for the interval.
+    `ok`: every row is within its tolerance. Cost: about 0.6 s per comparison at n = 1,000 on one core, half of it for
+    the interval.
     """
     start = time.monotonic()
-    done = _run(config, progress, log)
-    nulls = {
-        (dim, seed): [done[_Job(dim, seed, None, i)] for i in range(N_NULL_SPLITS)]
-        for dim in config.dims
-        for seed in config.seeds
-    }
+    results = _run_jobs(config, progress, log)
     rows = []
     for dim in config.dims:
-        rows.append(_null_row(dim, [seen for seed in config.seeds for seen in nulls[dim, seed]], config))
-        rows += [
-            _row(
-                dim,
-                case,
-                [done[_Job(dim, seed, case)] for seed in config.seeds],
-                [nulls[dim, seed] for seed in config.seeds],
-            )
-            for case in config.cases
-        ]
+        null_sets = [[results[_Job(dim, seed, None, i)] for i in range(N_NULL_SPLITS)] for seed in config.seeds]
+        rows.append(make_null_row(dim, [result for null_set in null_sets for result in null_set]))
+        for case in config.cases:
+            case_results = [results[_Job(dim, seed, case)] for seed in config.seeds]
+            rows.append(make_case_row(dim, case, case_results, null_sets))
     off = [f"{row['name']} in {row['dim']}-D" for row in rows if not row["ok"]]
     return {
         "schema": SCHEMA,
@@ -186,135 +152,38 @@ def run_selftest(
     }
 
 
-def _run(plan: SelfTestConfig, progress: ProgressCallback, say: Callable[[str], None]) -> dict[_Job, CaseResult]:
-    jobs = [_Job(dim, seed, None, i) for dim in plan.dims for seed in plan.seeds for i in range(N_NULL_SPLITS)]
-    jobs += [_Job(dim, seed, case) for dim in plan.dims for seed in plan.seeds for case in plan.cases]
-    threads = plan.n_threads or torch.get_num_threads()
-    evaluate_pair(
-        torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(200, 2), 1.0, seed=0, replicates=2
-    )  # imports, not to be timed
-    first = [next(job for job in jobs if job.dim == dim) for dim in plan.dims]  # they tell how long the rest will take
-    done, seconds = {}, 0.0
-    for job in first:
-        began = time.monotonic()
-        done[job] = job.run(plan)
-        seconds += (time.monotonic() - began) * (plan.n_runs / len(plan.dims) - 1)
-    say(f"{plan.n_runs} comparisons, about {_duration(seconds / threads)} on {threads} thread{'s' * (threads > 1)}")
-    rest = [job for job in jobs if job not in done]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = {pool.submit(job.run, plan): job for job in rest}
+def _run_jobs(
+    config: SelfTestConfig, progress: ProgressCallback, log: Callable[[str], None]
+) -> Mapping[_Job, CaseResult]:
+    jobs = [_Job(dim, seed, None, i) for dim in config.dims for seed in config.seeds for i in range(N_NULL_SPLITS)]
+    jobs += [_Job(dim, seed, case) for dim in config.dims for seed in config.seeds for case in config.cases]
+    n_threads = config.n_threads or torch.get_num_threads()
+    _warm_up()
+    timed_jobs = [next(job for job in jobs if job.dim == dim) for dim in config.dims]  # to estimate the duration
+    results, seconds = {}, 0.0
+    for job in timed_jobs:
+        start = time.monotonic()
+        results[job] = job.run(config)
+        seconds += (time.monotonic() - start) * (config.n_runs / len(config.dims) - 1)
+    plural = "s" * (n_threads > 1)
+    log(f"{config.n_runs} comparisons, about {_format_duration(seconds / n_threads)} on {n_threads} thread{plural}")
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = {pool.submit(job.run, config): job for job in jobs if job not in results}
         try:
-            for count, future in enumerate(as_completed(futures), len(first) + 1):
-                done[futures[future]] = future.result()
-                progress("selftest", count, plan.n_runs)
+            for count, future in enumerate(as_completed(futures), len(timed_jobs) + 1):
+                results[futures[future]] = future.result()
+                progress("selftest", count, config.n_runs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return done
+    return results
 
 
-def _duration(seconds: float) -> str:
+def _warm_up() -> None:
+    """Run one small comparison, so that imports are not timed."""
+    real = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    evaluate_pair(real, torch.zeros(200, 2), 1.0, seed=0, replicates=2)
+
+
+def _format_duration(seconds: float) -> str:
     return f"{max(5, 5 * round(seconds / 5))} s" if seconds < 120 else f"{round(seconds / 60)} min"
-
-
-def _row(
-    dim: int, case: ValidityCase, seen: Sequence[CaseResult], nulls: Sequence[Sequence[CaseResult]]
-) -> dict[str, Any]:
-    """The mean over seeds; a metric tells the row where it does so in most of them."""
-    metrics = {}
-    for key in seen[0].metrics:
-        marks = [
-            is_detected(one.metrics[key], [null.metrics[key] for null in null_set], metric_direction(key))
-            for one, null_set in zip(seen, nulls, strict=True)
-        ]
-        metrics[key] = {"value": fmean(one.metrics[key] for one in seen), "told": fmean(marks) > 0.5}
-    return {**_common(dim, case.name, case.group, seen), "metrics": metrics}
-
-
-def _null_row(dim: int, seen: Sequence[CaseResult], plan: SelfTestConfig) -> dict[str, Any]:
-    metrics = {key: {"value": fmean(one.metrics[key] for one in seen), "told": False} for key in seen[0].metrics}
-    row = {**_common(dim, "real against real", "null", seen), "metrics": metrics}
-    return {**row, "ok": row["ok"] and "collapsed" not in row["verdicts"]}
-
-
-def _common(dim: int, name: str, group: str, seen: Sequence[CaseResult]) -> dict[str, Any]:
-    target, value, low, high = (
-        fmean(column)
-        for column in zip(*((s.target, s.score.value, s.score.low, s.score.high) for s in seen), strict=True)
-    )
-    chance = (
-        MAX_STANDARD_ERRORS * max(high - value, value - low) / 1.96 / math.sqrt(len(seen))
-    )  # the wider side: the other may be cut at 0 or 1
-    limit = max(TOLERANCE if target > 0 else NULL_TOLERANCE, chance)
-    return {
-        "dim": dim,
-        "name": name,
-        "group": group,
-        "target": target,
-        "score": {"value": value, "low": low, "high": high},
-        "error": value - target,
-        "tolerance": limit,
-        "ok": abs(value - target) <= limit,
-        "covered": fmean(s.score.low <= s.target <= s.score.high for s in seen),
-        "off_manifold": fmean(s.off_manifold for s in seen),
-        "verdicts": dict(Counter(s.verdict for s in seen)),
-        "repeats": len(seen),
-    }
-
-
-def is_detected(value: float, null_values: Sequence[float], direction: str) -> bool:
-    """Is `value` on the bad side of `nulls` by more than one more null would be, at level SURE? A t prediction bound."""
-    reach = (
-        float(t.ppf(DETECTION_LEVEL, len(null_values) - 1)) * stdev(null_values) * math.sqrt(1 + 1 / len(null_values))
-    )
-    off = value - fmean(null_values)
-    return abs(off) > reach if direction == "neither" else (off if direction == "lower" else -off) > reach
-
-
-def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For the score and each metric: rows that lost LOST or more and were told from clean, rows that lost nothing and were, and the area under the curve.
-
-    The score tells a row by its verdict, collapsed. `auc`: the chance that a row with such a loss looks worse than one with none, mean over dimensions.
-    """
-    lost, none = [row for row in rows if row["target"] >= MIN_LOSS], [row for row in rows if row["target"] == 0]
-    out = {}
-    for key in ("score", *rows[0]["metrics"]):
-        found, alarms = (sum(_told(row, key) for row in side) for side in (lost, none))
-        out[key] = {
-            "found": found,
-            "of": len(lost),
-            "alarms": alarms,
-            "of_none": len(none),
-            "auc": _mean_auc(rows, key),
-        }
-    return out
-
-
-def _told(row: Mapping[str, Any], key: str) -> bool:
-    if key != "score":
-        return bool(row["metrics"][key]["told"])
-    return bool(row["verdicts"].get("collapsed", 0) > row["repeats"] / 2)
-
-
-def _mean_auc(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    sides: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for row in rows:
-        if row["target"] >= MIN_LOSS or row["target"] == 0:
-            value = row["score"]["value"] if key == "score" else row["metrics"][key]["value"]
-            sides[row["dim"]][row["target"] == 0].append(value)
-    areas = [
-        roc_auc(lost, none, "lower" if key == "score" else metric_direction(key))
-        for lost, none in sides.values()
-        if lost and none
-    ]
-    return fmean(areas) if areas else None
-
-
-def roc_auc(loss_values: Sequence[float], null_values: Sequence[float], direction: str) -> float:
-    """The probability that a loss reads worse than none, ties for half: the area under the ROC curve, in [0, 1].
-
-    `direction`: which way is better; "neither": whichever separates more, in the metric's favour.
-    """
-    a, b = torch.tensor(loss_values, dtype=torch.float64), torch.tensor(null_values, dtype=torch.float64)
-    above = float((a[:, None] > b).double().mean() + (a[:, None] == b).double().mean() / 2)
-    return max(above, 1 - above) if direction == "neither" else above if direction == "lower" else 1 - above

@@ -1,1 +1,1 @@
-"""The reference GAN trainer and its benchmark."""
+"""Reference GAN trainer: published recipes, remedies against mode collapse, and a benchmark of both."""

@@ -1,4 +1,4 @@
-"""Which digit is it? A small classifier for 8 x 8 digits, trained by `fixtures/digits_reader.py` and shipped with its accuracy."""
+"""Small classifier for 8 x 8 digits, trained by `fixtures/digits_reader.py` and shipped with its accuracy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from gandiag.trainer.toy_data import ModeAssignment
 
 WEIGHTS_FILE = "digits_reader.safetensors"
+BATCH_SIZE = 2_000
 
 
 def make_digit_classifier() -> nn.Sequential:
-    """Images (B, 1, 8, 8) in [-1, 1] to logits (B, 10)."""
+    """Return an untrained classifier of images (B, 1, 8, 8) in [-1, 1], with logits (B, 10)."""
     return nn.Sequential(
         nn.Conv2d(1, 24, 3, padding=1),
         nn.ReLU(),
@@ -31,7 +32,7 @@ def make_digit_classifier() -> nn.Sequential:
 
 
 @cache
-def _shipped() -> nn.Sequential:
+def _load_classifier() -> nn.Sequential:
     from safetensors.torch import load_file
 
     with torch.random.fork_rng(devices=[]):
@@ -43,7 +44,7 @@ def _shipped() -> nn.Sequential:
 
 @cache
 def validation_accuracy() -> float:
-    """Share of held-out real digits that are read right, mean of five folds; the shipped weights saw all five."""
+    """Return the accuracy on held-out digits, mean of five folds. The shipped weights were trained on all five."""
     from safetensors import safe_open
 
     with as_file(files("gandiag.data").joinpath(WEIGHTS_FILE)) as path, safe_open(path, "pt") as file:
@@ -51,18 +52,18 @@ def validation_accuracy() -> float:
 
 
 def predict_digits(images: Tensor) -> Tensor:
-    """Digits (B,) of images (B, 1, 8, 8)."""
-    return torch.cat([_shipped()(part).argmax(1) for part in torch.split(images, 2_000)])
+    """Return the digits (B,) of images (B, 1, 8, 8)."""
+    return torch.cat([_load_classifier()(part).argmax(1) for part in torch.split(images, BATCH_SIZE)])
 
 
 def assign_digit_modes(samples: Tensor) -> ModeAssignment:
-    """The digit is the mode; every sample counts, as in the papers."""
+    """Assign each image to its digit; every sample counts as high quality, as in the papers."""
     mode = predict_digits(samples)
     return ModeAssignment(mode, torch.ones_like(mode, dtype=torch.bool))
 
 
 def assign_stacked_modes(samples: Tensor) -> ModeAssignment:
-    """Three digits, read one by one, are a mode from 0 to 999; every sample counts."""
+    """Assign images (N, 3, 8, 8) to modes 0 to 999, one digit per channel; every sample counts as high quality."""
     digits = predict_digits(samples.reshape(-1, 1, *samples.shape[2:])).reshape(-1, 3)
     mode = digits @ torch.tensor([100, 10, 1])
     return ModeAssignment(mode, torch.ones_like(mode, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""How many modes, how evenly, how well: the counts that papers print, from a reader that knows the modes."""
+"""Measures how many modes are covered, how evenly and how well: the counts that papers print."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from gandiag.trainer.toy_data import Dataset
 
 @dataclass(frozen=True, slots=True)
 class ModeCoverage:
-    """Counts of N generated samples against K equal modes.
+    """Counts of N generated samples over K equally likely modes. The names are the columns of coverage.csv.
 
-    modes      with at least one sample of high quality: 0 … K, higher is better; N lucky samples fill it easily
-    good       share of high quality: 0 … `ceiling`, which is what real data reach; above it a mode has shrunk
-    variation  total variation between the shares of nearest modes and uniform: 0 even … 1 − 1/K all in one
-    kl         KL(shares of good samples, uniform), nats: 0 … log K, null without a good sample; biased up by (modes − 1)/2N
-    dominant   the mode that most samples are nearest to, and `share`, its share
+    modes      modes with at least one high-quality sample: 0 … K, higher is better; many samples can fill it by luck
+    of         K
+    good       share of high-quality samples: 0 … `ceiling`; above the ceiling, modes have shrunk
+    ceiling    the share that real data reach
+    variation  total variation distance of the shares of nearest modes from uniform: 0 even … 1 − 1/K all in one mode
+    kl         KL(shares of high-quality samples, uniform) in nats: 0 … log K, None without a high-quality sample;
+               biased upward by (modes − 1)/2N
+    dominant   the mode that is nearest to most samples
+    share      the share of the dominant mode
+    n          N
     """
 
     modes: int
@@ -34,28 +39,27 @@ class ModeCoverage:
 
 
 def measure_coverage(dataset: Dataset, samples: Tensor) -> ModeCoverage | None:
-    """The counts for samples (N, *shape); None where nobody can read modes."""
-    if dataset.read is None:
+    """Count samples (N, *shape) by mode; None if the dataset's modes are unknown."""
+    if dataset.assign_modes is None:
         return None
-    reading = dataset.read(samples)
-    shares = torch.bincount(reading.mode, minlength=dataset.modes).double() / len(samples)  # (K,)
-    good = torch.bincount(reading.mode[reading.good], minlength=dataset.modes).double()  # (K,)
-    variation = 1 - float(shares.clamp(max=1 / dataset.modes).sum())
-    top = int(shares.argmax())
+    assignment = dataset.assign_modes(samples)
+    shares = torch.bincount(assignment.mode, minlength=dataset.n_modes).double() / len(samples)  # (K,)
+    good = torch.bincount(assignment.mode[assignment.good], minlength=dataset.n_modes).double()  # (K,)
+    dominant = int(shares.argmax())
     return ModeCoverage(
-        int((good > 0).sum()),
-        dataset.modes,
-        float(good.sum()) / len(samples),
-        dataset.ceiling,
-        variation,
-        _kl(good),
-        top,
-        float(shares[top]),
-        len(samples),
+        modes=int((good > 0).sum()),
+        of=dataset.n_modes,
+        good=float(good.sum()) / len(samples),
+        ceiling=dataset.real_good,
+        variation=1 - float(shares.clamp(max=1 / dataset.n_modes).sum()),
+        kl=_kl_from_uniform(good),
+        dominant=dominant,
+        share=float(shares[dominant]),
+        n=len(samples),
     )
 
 
-def _kl(counts: Tensor) -> float | None:
+def _kl_from_uniform(counts: Tensor) -> float | None:
     if not counts.sum():
         return None
     shares = counts[counts > 0] / counts.sum()

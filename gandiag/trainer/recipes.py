@@ -1,4 +1,4 @@
-"""Recipes: the settings of published experiments, read from gandiag/data/recipes.toml."""
+"""Settings of published experiments, read from gandiag/data/recipes.toml."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from importlib.resources import files
 from typing import Any
 
 from gandiag.errors import ConfigError, close_match_hint
+from gandiag.interfaces import Prior
 from gandiag.trainer.unrolling.adam import AdamSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSettings:
-    """A network as data. kind "mlp": `hidden` widths; "conv": `hidden` channels, G doubling from 4 x 4, D halving.
+    """A network as data.
 
-    `activation`: relu, tanh, leaky:0.2, maxout:5 …; `norm`: batch norm after every hidden map; `scale` multiplies D's input.
-    `init`: orthogonal or default (torch's own) with `gain`, or normal with deviation `gain`.
+    kind         "mlp": `hidden` are widths; "conv": `hidden` are channels, and G doubles the resolution from 4 x 4 at
+                 each layer while D halves it
+    activation   relu, tanh, leaky:0.2, maxout:5, …
+    norm         BatchNorm after every hidden layer
+    init         "orthogonal" or "default" (PyTorch's own), scaled by `gain`; or "normal" with standard deviation `gain`
+    scale        multiplies D's input
+    final        output activation of G
     """
 
     kind: str = "mlp"
@@ -34,7 +40,10 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that a run needs but its remedy, seed and length. `recalled`: what of it could not be read at the source."""
+    """Everything a run needs except remedy, seed and length.
+
+    `recalled` lists the settings that could not be checked at the source.
+    """
 
     name: str
     title: str
@@ -44,7 +53,7 @@ class Recipe:
     steps: int
     batch: int
     latent: int
-    prior: str = "normal"
+    prior: Prior = "normal"
     loss: str
     generator: NetworkSettings
     discriminator: NetworkSettings
@@ -54,35 +63,35 @@ class Recipe:
 
 @cache
 def load_recipes() -> Mapping[str, Recipe]:
-    """All recipes by name, in the order of the file."""
+    """Return all recipes by name, in file order."""
     table = tomllib.loads(files("gandiag.data").joinpath("recipes.toml").read_text(encoding="utf-8"))
-    return {name: _recipe(name, entry) for name, entry in table.items()}
+    return {name: _parse_recipe(name, entry) for name, entry in table.items()}
 
 
 def get_recipe(name: str) -> Recipe:
-    """One recipe. ConfigError lists near matches."""
+    """Return a recipe. Raises ConfigError with close matches if the name is unknown."""
     if name not in load_recipes():
         raise ConfigError(f"there is no recipe called {name!r}", close_match_hint(name, list(load_recipes())))
     return load_recipes()[name]
 
 
 def get_default_recipe(dataset: str) -> Recipe:
-    """The first recipe made for a data set, with which `gandiag train` starts; ConfigError where there is none."""
-    for entry in load_recipes().values():
-        if entry.dataset == dataset:
-            return entry
-    raise ConfigError(f"no recipe is made for {dataset!r}", f"give one: --recipe {', '.join(load_recipes())}")
+    """Return the first recipe for a dataset, the default of `gandiag train`. Raises ConfigError if there is none."""
+    for recipe in load_recipes().values():
+        if recipe.dataset == dataset:
+            return recipe
+    raise ConfigError(f"there is no recipe for the dataset {dataset!r}", f"give --recipe: {', '.join(load_recipes())}")
 
 
-def _recipe(name: str, entry: Mapping[str, Any]) -> Recipe:
-    nets = {
-        side: NetworkSettings(**{**entry[side], "hidden": tuple(entry[side]["hidden"])})
-        for side in ("generator", "discriminator")
+def _parse_recipe(name: str, entry: Mapping[str, Any]) -> Recipe:
+    networks = {
+        key: NetworkSettings(**{**entry[key], "hidden": tuple(entry[key]["hidden"])})
+        for key in ("generator", "discriminator")
     }
-    adams = {side: AdamSettings(**entry[side]) for side in ("adam_generator", "adam_discriminator") if side in entry}
-    return Recipe(**{**entry, **nets, **adams, "name": name})
+    adam = {key: AdamSettings(**entry[key]) for key in ("adam_generator", "adam_discriminator") if key in entry}
+    return Recipe(**{**entry, **networks, **adam, "name": name})
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain data, for config.json."""
+    """Return a recipe as plain data, for config.json."""
     return dataclasses.asdict(recipe)

@@ -1,9 +1,13 @@
-"""The folder of a run: every file whole or absent, whenever the run is stopped.
+"""Reads and writes the folder of a run. Every file is complete or absent, whenever the run is stopped.
 
-config.json             the plan                          log.csv         step, loss_d, loss_g
-state.pt                where to go on                    coverage.csv    modes covered and the like, where the data tell
-snapshots/step-N.safetensors                              generator.safetensors   the last step's raw weights
-audits.json             the audit of every snapshot       samples.html    how the samples moved
+config.json                   configuration of the run
+state.pt                      complete training state, to resume from
+log.csv                       step, loss_d, loss_g
+coverage.csv                  mode coverage over the run, if the dataset's modes are known
+snapshots/step-N.safetensors  the generator at step N
+generator.safetensors         the raw weights of the last step
+audits.json                   audit of every snapshot
+samples.html, samples.png     samples of every snapshot
 """
 
 from __future__ import annotations
@@ -22,37 +26,42 @@ import torch
 
 from gandiag.errors import ConfigError, RecordError
 
+CONFIG_FILE, SNAPSHOT_FOLDER = "config.json", "snapshots"
+
 
 class RunFolder:
-    """Reads and writes one run's files. RecordError where the disk does not take them."""
+    """The files of one run. Raises RecordError if a file cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.generator_file = path / "generator.safetensors"
-        self._state = path / "state.pt"
+        self._state_file = path / "state.pt"
 
     def open(self, config: Mapping[str, Any]) -> bool:
-        """Make the folder, or take up the run in it; whether there is one. ConfigError where that was another run."""
-        known = self.read_config()
-        if known is not None:
-            _same(known, config, self.path)
+        """Create the folder, or resume the run in it. Returns whether there was one.
+
+        Raises ConfigError if the folder holds a run with another configuration.
+        """
+        existing = self.read_config()
+        if existing is not None:
+            _check_same_run(existing, config, self.path)
         try:
-            (self.path / "snapshots").mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise RecordError(f"{self.path} cannot be made: {problem.strerror}", "choose another --out") from None
-        self.write("config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-        return known is not None
+            (self.path / SNAPSHOT_FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(f"{self.path} cannot be created: {error.strerror}", "choose another --out") from None
+        self.write(CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return existing is not None
 
     def read_config(self) -> dict[str, Any] | None:
-        """The plan of the run in this folder, or None."""
-        file = self.path / "config.json"
+        """Return the configuration of the run in this folder, or None if there is none."""
+        file = self.path / CONFIG_FILE
         try:
             return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
         except (OSError, ValueError):
             raise ConfigError(f"{file} cannot be read", "choose another --out, or remove the folder") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """A file, whole or not at all; the old one stays until the new one is on the disk."""
+        """Write a file atomically: the old one stays until the new one is on disk."""
         target = self.path / name
         scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
@@ -61,59 +70,53 @@ class RunFolder:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, target)
-        except OSError as problem:
-            raise RecordError(
-                f"{target} cannot be written: {problem.strerror}",
-                "free some space and run the same command again: it goes on",
-            ) from None
+        except OSError as error:
+            raise _write_error(target, error) from None
         finally:
             with contextlib.suppress(OSError):
                 scratch.unlink(missing_ok=True)
         return target
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Where to go on."""
+        """Write the training state."""
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        self.write(self._state.name, buffer.getvalue())
+        self.write(self._state_file.name, buffer.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """Where the run stopped, or None."""
-        if not self._state.exists():
+        """Return the saved training state, or None if there is none."""
+        if not self._state_file.exists():
             return None
         try:
-            return dict(torch.load(self._state, weights_only=True))
+            return dict(torch.load(self._state_file, weights_only=True))
         except Exception:
             raise RecordError(
-                f"{self._state} is damaged", "remove it to start again, or choose another --out"
+                f"{self._state_file} is damaged", "remove it to start over, or choose another --out"
             ) from None
 
     def save_snapshot(self, step: int, content: bytes) -> Path:
-        """The generator at a step."""
-        return self.write(f"snapshots/step-{step:07d}.safetensors", content)
+        """Write the generator at a step."""
+        return self.write(f"{SNAPSHOT_FOLDER}/step-{step:07d}.safetensors", content)
 
     def list_snapshots(self) -> dict[int, Path]:
-        """Finished snapshots by step."""
-        found = sorted((self.path / "snapshots").glob("step-*.safetensors"))
-        return {int(entry.stem.removeprefix("step-")): entry for entry in found}
+        """Return the complete snapshots by step, in order."""
+        paths = sorted((self.path / SNAPSHOT_FOLDER).glob("step-*.safetensors"))
+        return {int(path.stem.removeprefix("step-")): path for path in paths}
 
     def append_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows to a table, which starts with its header."""
+        """Append rows to a CSV table, which starts with its header."""
         file = self.path / name
         try:
-            new = not file.exists()
+            is_new = not file.exists()
             with file.open("a", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
-                writer.writerows([header] if new else [])
+                writer.writerows([header] if is_new else [])
                 writer.writerows(rows)
-        except OSError as problem:
-            raise RecordError(
-                f"{file} cannot be written: {problem.strerror}",
-                "free some space and run the same command again: it goes on",
-            ) from None
+        except OSError as error:
+            raise _write_error(file, error) from None
 
     def truncate_table(self, name: str, step: int) -> None:
-        """Forget the rows of a table after a step: they will come again."""
+        """Drop the rows of a table after a step, which the resumed run will write again."""
         file = self.path / name
         if not file.exists():
             return
@@ -122,7 +125,7 @@ class RunFolder:
         self.write(name, "".join([header, *kept]))
 
     def read_table(self, name: str) -> list[dict[str, str]]:
-        """The rows of a table; none where there is no such file."""
+        """Return the rows of a table; empty if there is no such file."""
         file = self.path / name
         if not file.exists():
             return []
@@ -130,14 +133,23 @@ class RunFolder:
             return list(csv.DictReader(stream))
 
 
-def _same(known: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
-    """Only the length of a run may change."""
-    asked = json.loads(json.dumps(config))
-    differing = [name for name in asked if name not in ("steps", "snapshots") and asked[name] != known.get(name)]
+def _write_error(path: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"{path} cannot be written: {error.strerror}",
+        "free some disk space and run the same command again, which resumes the run",
+    )
+
+
+def _check_same_run(existing: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """Raise ConfigError if anything but the length of the run differs."""
+    requested = json.loads(json.dumps(config))
+    differing = [
+        name for name in requested if name not in ("steps", "snapshots") and requested[name] != existing.get(name)
+    ]
     if differing:
-        told = ", ".join(f"{name} {_short(known.get(name))}" for name in differing)
-        raise ConfigError(f"{path} holds another run ({told})", "choose another --out, or remove the folder")
+        settings = ", ".join(f"{name} {_shorten(existing.get(name))}" for name in differing)
+        raise ConfigError(f"{path} holds another run ({settings})", "choose another --out, or remove the folder")
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     return str(value.get("name", "…")) if isinstance(value, Mapping) else str(value)

@@ -1,10 +1,9 @@
-"""The audit of every snapshot of a run: when did the modes go, and did they come back?"""
+"""Audits every snapshot of a run, to see when modes were lost and whether they came back."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from gandiag.record import Record, to_json_value
 from gandiag.trainer.run_folder import RunFolder
 from gandiag.trainer.toy_data import Dataset
 
-NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = (
-    1_000,
-    250,
-)  # generated, against twice as many real ones; images cost a thousand times more
+# Generated samples per audit, against twice as many real ones; images cost a thousand times more.
+NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = 1_000, 250
 REAL_SEED = 104_729
 AUDITS_FILE = "audits.json"
 
@@ -29,9 +26,11 @@ def audit_snapshots(
     last_only: bool = False,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """One row per snapshot, kept in audits.json: {step, verdict, kinds, score: {value, low, high}, profile}. Rows that are there are not made again.
+    """Return one row per snapshot: {step, verdict, kinds, score: {value, low, high}, profile}.
 
-    `last`: the last one alone. `how`: settings of the audit that the snapshots do not state, as `model` for somebody's own networks.
+    Rows are kept in audits.json, and snapshots that have one are not audited again. `last_only` audits the last
+    snapshot alone. `settings` are audit settings that the snapshots do not carry, such as `model` for a user's own
+    networks.
     """
     file = folder.path / AUDITS_FILE
     rows = {row["step"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
@@ -41,20 +40,17 @@ def audit_snapshots(
     for done, (step, path) in enumerate(snapshots.items()):
         progress(done, len(snapshots))
         if step not in rows:
-            rows[step] = make_audit_row(step, _audited(path, real, {"n": count, **settings}))
+            record = audit(path, real, exhibits=False, **{"n": count, **settings})
+            rows[step] = make_audit_row(step, record)
             folder.write(AUDITS_FILE, json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
     return [rows[step] for step in sorted(rows)]
 
 
 def make_audit_row(step: int, record: Record) -> dict[str, Any]:
-    """What a table of audits shows of a record."""
+    """Return the parts of a record that are kept in audits.json."""
     score = {"value": record.score.value, "low": record.score.low, "high": record.score.high}
     profile = {name: entry.get("value") for name, entry in record.profile.items()}
     row: dict[str, Any] = to_json_value(
         {"step": step, "verdict": record.verdict, "kinds": record.kinds, "score": score, "profile": profile}
     )
     return row
-
-
-def _audited(path: Path, real: torch.Tensor, how: dict[str, Any]) -> Record:
-    return audit(path, real, exhibits=False, **how)

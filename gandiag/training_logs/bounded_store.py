@@ -1,7 +1,7 @@
-"""Columns as they are read, in bounded memory: beyond MOST rows, neighbours are averaged, again and again.
+"""Stores columns as they are read in bounded memory: beyond MAX_ROWS rows, neighboring rows are averaged, repeatedly.
 
-Every test bins a long log anyway (`trim`). Where a row stands is taken from the first of each group, so that steps that go back
-(a resume, another run, a new epoch) still go back; a loss that is no number makes its group none.
+Long logs are binned for every test anyway (warmup.py). Step columns keep the first value of each group, so that steps
+that go back (a resume, another run, a new epoch) still go back. A NaN or infinite loss makes its group infinite.
 """
 
 from __future__ import annotations
@@ -17,58 +17,66 @@ MAX_ROWS = 1 << 21  # rows kept of a file: 16 MB for each column
 
 
 class ColumnStore:
-    """`rows` read so far; `factor`: how many of them make one that is kept."""
+    """Collects blocks of rows. `rows`: rows read so far; `group_size`: rows averaged into each stored one."""
 
     def __init__(self, is_step_column: Callable[[str], bool], max_rows: int = MAX_ROWS) -> None:
         self.is_step_column = is_step_column
         self.max_rows = max_rows
         self.rows = 0
         self.group_size = 1
-        self._kept = 0
+        self._stored_rows = 0
         self._parts: dict[str, list[Array]] = {}
-        self._rest: dict[str, Array] = {}
-        self._waiting = 0
+        self._pending: dict[str, Array] = {}  # rows of the last, incomplete group
+        self._pending_rows = 0
 
     def add(self, block: RowBlock) -> None:
-        """Rows in order; columns that appear late were gaps before, and those that do not appear are gaps now."""
+        """Append rows. A column is NaN in the rows before it first appears and in blocks without it."""
         for name in block.columns:
             if name not in self._parts:
-                self._parts[name] = [np.full(self._kept, np.nan)] if self._kept else []
-                self._rest[name] = np.full(self._waiting, np.nan)
+                self._parts[name] = [np.full(self._stored_rows, np.nan)] if self._stored_rows else []
+                self._pending[name] = np.full(self._pending_rows, np.nan)
         self.rows += block.rows
-        whole = self._waiting + block.rows
-        cut = whole - whole % self.group_size
+        available = self._pending_rows + block.rows
+        complete = available - available % self.group_size
         for name, parts in self._parts.items():
             column = block.columns.get(name)
             column = np.full(block.rows, np.nan) if column is None else column
-            column = np.concatenate([self._rest[name], column]) if self._waiting else column
-            self._rest[name] = column[cut:].copy()
-            parts.append(self._grouped(name, column[:cut], self.group_size))
-        self._kept += cut // self.group_size
-        self._waiting = whole - cut
-        while self._kept > self.max_rows:
+            column = np.concatenate([self._pending[name], column]) if self._pending_rows else column
+            self._pending[name] = column[complete:].copy()
+            parts.append(self._average_groups(name, column[:complete], self.group_size))
+        self._stored_rows += complete // self.group_size
+        self._pending_rows = available - complete
+        while self._stored_rows > self.max_rows:
             self._halve()
 
     def pop_columns(self) -> dict[str, Array]:
-        """Name → values kept; the last group may be of fewer rows. The store is empty afterwards: memory is not held twice."""
-        found = {}
+        """Name -> stored values; the last group may hold fewer rows.
+
+        Empties the store, so that memory is not held twice.
+        """
+        columns = {}
         for name in list(self._parts):
-            last = self._grouped(name, self._rest[name], self._waiting) if self._waiting else np.zeros(0)
-            found[name] = np.concatenate([*self._parts.pop(name), last])
-        return found
+            last = np.zeros(0)
+            if self._pending_rows:
+                last = self._average_groups(name, self._pending[name], self._pending_rows)
+            columns[name] = np.concatenate([*self._parts.pop(name), last])
+        return columns
 
     def _halve(self) -> None:
-        odd = self._kept % 2  # a group without a neighbour waits for one, as so many equal rows
+        """Average pairs of stored rows; an unpaired last row becomes pending, as that many equal rows."""
+        odd = self._stored_rows % 2
         for name, parts in self._parts.items():
             column = np.concatenate(parts)
             if odd:
-                self._rest[name] = np.concatenate([np.repeat(column[-1:], self.group_size), self._rest[name]])
-            self._parts[name] = [self._grouped(name, column[: len(column) - odd], 2)]
-        self._waiting += odd * self.group_size
-        self._kept //= 2
+                repeated = np.repeat(column[-1:], self.group_size)
+                self._pending[name] = np.concatenate([repeated, self._pending[name]])
+            self._parts[name] = [self._average_groups(name, column[: len(column) - odd], 2)]
+        self._pending_rows += odd * self.group_size
+        self._stored_rows //= 2
         self.group_size *= 2
 
-    def _grouped(self, name: str, column: Array, size: int) -> Array:
+    def _average_groups(self, name: str, column: Array, size: int) -> Array:
+        """The means of groups of rows, NaN left out; of a step column, the first known value of each."""
         if size == 1 or len(column) == 0:
             return column
         table = column.reshape(-1, size)

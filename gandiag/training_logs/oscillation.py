@@ -1,4 +1,4 @@
-"""The oscillation of a run: both losses tested, the stronger line described, the players compared at it."""
+"""Finds the oscillation of a run: tests both losses, describes the strongest cycle and compares the players at it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 
 from gandiag.training_logs.series import LOSS_ROLES, Curve, Log
-from gandiag.training_logs.sinusoid import CycleFit, compute_coherence, fit_cycle
+from gandiag.training_logs.sinusoid import UNKNOWN_COHERENCE, CycleFit, compute_coherence, fit_cycle
 from gandiag.training_logs.spectrum import MIN_ROWS, Spectrum, estimate_spectrum
 from gandiag.training_logs.warmup import TrimmedCurve, trim_curve
 
-CONSTANT_TOLERANCE = 1e-3  # of the range of the whole log: what moves less after the warm-up has settled
+CONSTANT_TOLERANCE = 1e-3  # std after the warm-up, relative to the range of the whole log, of a loss that has settled
 SIGNIFICANCE_LEVEL = 0.05
-MIN_VARIANCE_FRACTION = 0.05  # share of the variance that a line must carry to be called an oscillation of the training
+MIN_VARIANCE_FRACTION = (
+    0.05  # share of the variance that a cycle must carry to be called an oscillation of the training
+)
+ZERO_SUM_CORRELATION = 0.9999  # between two losses that are the same up to sign
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Oscillation:
-    """`p_value` is corrected for the number of tests. `sharp`: a line, else a band of periods. `per_epoch`: the line is the order of the data, not the game.
+    """The strongest cycle of a run.
 
-    `lasting`: it is there to the end of the log.
+    `p_value` is corrected for the number of tests. `is_line`: a line, else a band of periods. `is_per_epoch`: the cycle
+    comes from the order of the data, not from the game. `is_persistent`: it lasts to the end of the log.
     """
 
     role: str
@@ -38,6 +42,7 @@ class Oscillation:
 
     @property
     def is_significant(self) -> bool:
+        """Whether the cycle is significant, carries enough variance and is not the order of the data."""
         return (
             self.p_value <= SIGNIFICANCE_LEVEL
             and self.cycle.variance_fraction >= MIN_VARIANCE_FRACTION
@@ -46,105 +51,104 @@ class Oscillation:
 
 
 def is_constant(curve: Curve, trimmed: TrimmedCurve) -> bool:
-    """Whether a loss has come to rest after its warm-up."""
+    """Whether a loss no longer moves after its warm-up."""
     finite = curve.value[np.isfinite(curve.value)]
     return len(trimmed.value) > 0 and float(trimmed.value.std()) <= CONSTANT_TOLERANCE * float(np.ptp(finite))
 
 
 def is_zero_sum(log: Log) -> bool:
-    """Whether one loss is the other, up to sign: a game logged by its value."""
-    one, other = (log.curves[role] for role in LOSS_ROLES)
-    if (
-        len(one) != len(other)
-        or not (np.isfinite(one.value).all() and np.isfinite(other.value).all())
-        or np.ptp(one.value) * np.ptp(other.value) == 0
-    ):
+    """Whether the two losses are the same up to sign: a zero-sum game, logged twice."""
+    first, second = (log.curves[role].value for role in LOSS_ROLES)
+    if len(first) != len(second) or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return False
-    return float(abs(np.corrcoef(one.value, other.value)[0, 1])) > 0.9999
+    if np.ptp(first) * np.ptp(second) == 0:
+        return False
+    return float(abs(np.corrcoef(first, second)[0, 1])) > ZERO_SUM_CORRELATION
 
 
 def trim_losses(log: Log) -> dict[str, TrimmedCurve]:
-    """Each loss without its warm-up; where there are no rows of use, it is left out."""
-    parts = {role: trim_curve(log.curves[role]) for role in LOSS_ROLES if role in log.curves}
-    return {role: part for role, part in parts.items() if len(part.step)}
+    """Role -> loss without its warm-up; losses without usable rows are left out."""
+    trimmed = {role: trim_curve(log.curves[role]) for role in LOSS_ROLES if role in log.curves}
+    return {role: curve for role, curve in trimmed.items() if len(curve.step)}
 
 
 def find_oscillation(log: Log, trimmed: Mapping[str, TrimmedCurve], *, seed: int = 0) -> Oscillation | None:
-    """The strongest line of the losses that can be tested; None where none can: too few rows, or at rest."""
+    """The strongest cycle of the losses that can be tested; None if none can: too few rows, or constant."""
     tested = {
-        role: part
-        for role, part in trimmed.items()
-        if len(part.step) >= MIN_ROWS and not is_constant(log.curves[role], part)
+        role: curve
+        for role, curve in trimmed.items()
+        if len(curve.step) >= MIN_ROWS and not is_constant(log.curves[role], curve)
     }
     if not tested:
         return None
     if len(tested) == 2 and is_zero_sum(log):
         tested.pop("discriminator")  # the same numbers twice are one test
-    found = {role: estimate_spectrum(part.step, part.value, seed=seed) for role, part in tested.items()}
-    role = min(found, key=lambda key: (found[key].combined_p_value, -found[key].line_ratio))
-    part, line = tested[role], found[role]
-    sharp = line.line_p_value <= line.band_p_value
-    turn = fit_cycle(part.step, part.value, line.line_frequency if sharp else line.band_frequency)
-    p_value = min(1.0, line.combined_p_value * len(tested))
-    pair: Mapping[str, float | None] = {"coherence": None, "phase": None, "chance": None}
+    spectra = {role: estimate_spectrum(curve.step, curve.value, seed=seed) for role, curve in tested.items()}
+    role = min(spectra, key=lambda key: (spectra[key].combined_p_value, -spectra[key].line_ratio))
+    curve, spectrum = tested[role], spectra[role]
+    is_line = spectrum.line_p_value <= spectrum.band_p_value
+    cycle = fit_cycle(curve.step, curve.value, spectrum.line_frequency if is_line else spectrum.band_frequency)
+    p_value = min(1.0, spectrum.combined_p_value * len(tested))
+    cross_spectrum: Mapping[str, float | None] = UNKNOWN_COHERENCE
     if len(trimmed) == 2 and not is_zero_sum(log):
-        one, other = ((trimmed[name].step, trimmed[name].value) for name in LOSS_ROLES)
-        pair = compute_coherence(one, other, 1 / turn.period)
-    lasting = turn.is_persistent or (p_value <= SIGNIFICANCE_LEVEL and _later(part, seed))
+        first, second = ((trimmed[name].step, trimmed[name].value) for name in LOSS_ROLES)
+        cross_spectrum = compute_coherence(first, second, 1 / cycle.period)
     return Oscillation(
-        role,
-        log.curves[role],
-        part,
-        line,
-        turn,
-        p_value,
-        sharp,
-        pair,
-        _per_epoch(turn.period, part, log.steps_per_epoch),
-        lasting,
+        role=role,
+        curve=log.curves[role],
+        trimmed=curve,
+        spectrum=spectrum,
+        cycle=cycle,
+        p_value=p_value,
+        is_line=is_line,
+        cross_spectrum=cross_spectrum,
+        is_per_epoch=_is_per_epoch(cycle.period, curve, log.steps_per_epoch),
+        is_persistent=cycle.is_persistent
+        or (p_value <= SIGNIFICANCE_LEVEL and _oscillates_in_second_half(curve, seed)),
     )
 
 
-def _later(part: TrimmedCurve, seed: int) -> bool:
-    """Whether the second half of the log oscillates for itself: a cycle whose period wanders is no longer at the line of the whole, and yet there.
+def _oscillates_in_second_half(curve: TrimmedCurve, seed: int) -> bool:
+    """Whether the second half of the log oscillates on its own.
 
-    Asked only where the whole log does, so that noise is not called oscillating more often for it.
+    A cycle whose period wanders leaves the line of the whole log although it still exists. Tested only if the whole log
+    oscillates, so that noise does not get a second chance.
     """
-    half = len(part.step) // 2
-    return (
-        half >= MIN_ROWS
-        and estimate_spectrum(part.step[half:], part.value[half:], seed=seed).combined_p_value <= SIGNIFICANCE_LEVEL
-    )
-
-
-def _per_epoch(period: float, part: TrimmedCurve, epoch: float | None) -> bool:
-    """Whether the period is an epoch, or a simple part of it, to within the resolution of the log."""
-    if not epoch or epoch <= 2 * float(np.median(np.diff(part.step))):
+    half = len(curve.step) // 2
+    if half < MIN_ROWS:
         return False
-    span = float(part.step[-1] - part.step[0])
-    return any(abs(1 / period - turns / epoch) < 0.75 / span for turns in (1, 2, 3)) and span > 4 * epoch
+    spectrum = estimate_spectrum(curve.step[half:], curve.value[half:], seed=seed)
+    return spectrum.combined_p_value <= SIGNIFICANCE_LEVEL
+
+
+def _is_per_epoch(period: float, curve: TrimmedCurve, steps_per_epoch: float | None) -> bool:
+    """Whether the period is an epoch, a half or a third of one, to within the resolution of the log."""
+    if not steps_per_epoch or steps_per_epoch <= 2 * float(np.median(np.diff(curve.step))):
+        return False
+    span = float(curve.step[-1] - curve.step[0])
+    matches = any(abs(1 / period - cycles / steps_per_epoch) < 0.75 / span for cycles in (1, 2, 3))
+    return matches and span > 4 * steps_per_epoch
 
 
 def make_oscillation_document(oscillation: Oscillation | None) -> dict[str, Any]:
-    """The `oscillation` part of the losses document; numbers are null where nothing could be tested."""
-    keys = ("p_value", "period", "amplitude", "coherence", "phase", "start")
+    """The `oscillation` part of the losses document; its numbers are null if nothing could be tested."""
     if oscillation is None:
-        return dict.fromkeys(keys)
-    turn, line = oscillation.cycle, oscillation.spectrum
+        return dict.fromkeys(("p_value", "period", "amplitude", "coherence", "phase", "start"))
+    cycle, spectrum = oscillation.cycle, oscillation.spectrum
     return {
         "p_value": oscillation.p_value,
-        "period": turn.period,
-        "amplitude": turn.amplitude,
+        "period": cycle.period,
+        "amplitude": cycle.amplitude,
         "coherence": oscillation.cross_spectrum["coherence"],
         "phase": oscillation.cross_spectrum["phase"],
-        "start": turn.start,
+        "start": cycle.start,
         "curve": oscillation.curve.name,
-        "share": turn.variance_fraction,
-        "growth": turn.growth,
+        "share": cycle.variance_fraction,
+        "growth": cycle.growth,
         "coherence_by_chance": oscillation.cross_spectrum["chance"],
-        "band": list(line.period_range),
-        "background": {"phi": line.phi, "share": line.ar1_fraction},
-        "method": line.method,
+        "band": list(spectrum.period_range),
+        "background": {"phi": spectrum.phi, "share": spectrum.ar1_fraction},
+        "method": spectrum.method,
         "per_epoch": oscillation.is_per_epoch,
         "sharp": oscillation.is_line,
         "lasting": oscillation.is_persistent,

@@ -1,4 +1,4 @@
-"""What levels say: who has won, since when; what is no number; what has run away."""
+"""Events in the level of a loss: a player that has won, a loss that is NaN, infinite or exploding, and since when."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gandiag.training_logs.loss_type import get_discriminator_probabilities, infer_loss_type
 from gandiag.training_logs.series import Array, Curve
 
-SCORE_TOLERANCE = 0.05  # D's scores within this of 1 and 0: it is right nearly always
-NEAR_ZERO_LOSS = 0.02  # a cross-entropy at which the right answer has a probability of 98 %; least squares: within 0.14 of its target
-MIN_ROW_FRACTION = 0.9  # of the rows since the start that must be beyond a level
-MIN_DURATION_FRACTION = 0.1  # of the log that must be there at the end, at least
+BoolArray = NDArray[np.bool_]
+
+SCORE_TOLERANCE = 0.05  # D's probabilities within this of 1 and 0: D is almost always right
+# A cross-entropy at which the right answer has a probability of 98 %; for least squares, within 0.14 of the target.
+NEAR_ZERO_LOSS = 0.02
+MIN_ROW_FRACTION = 0.9  # of the rows since the start of an event that must be beyond its level
+MIN_DURATION_FRACTION = 0.1  # of the log, at its end, that an event must last
+MIN_EVENT_ROWS = 10  # a shorter curve has no events
 FAILURE_FACTOR = 1e3  # times the usual size
-MEDIAN_WINDOW_FRACTION = 0.02  # of the log: width of the running median
-MAX_MEDIAN_BLOCKS = 2048  # a longer curve is smoothed over the medians of so many blocks
+MEDIAN_WINDOW_FRACTION = 0.02  # width of the running median, relative to the log
+MAX_MEDIAN_BLOCKS = 2048  # a longer curve is smoothed over the medians of that many blocks
 
 
 @dataclass(frozen=True, slots=True)
 class LossEvent:
-    """Something that began at `step`; `kind` is a verdict word, `evidence` a sentence with its numbers."""
+    """Something that began at `step`. `kind`: a verdict word; `evidence`: a phrase with its numbers."""
 
     step: float
     kind: str
@@ -29,86 +34,95 @@ class LossEvent:
 
 
 def find_failure(curve: Curve) -> LossEvent | None:
-    """A loss that stops being a number, or grows past a thousand times its usual size, and stays so to the end."""
-    bad = ~np.isfinite(curve.value)
-    since = _to_the_end(bad)
-    if since is not None:
-        return LossEvent(float(curve.step[since]), "failed", f"{curve.name} is not a number from here on")
-    value = np.where(bad, 0.0, curve.value)
-    half = np.abs(value[: max(len(value) // 2, 1)])
-    usual = float(np.median(half)) + float(
-        half.std() if half.max() < FAILURE_FACTOR * (np.median(half) + 1e-9) else 0.0
-    )
-    since = _to_the_end(np.abs(value) > FAILURE_FACTOR * max(usual, 1e-3))
-    if since is None or len(value) < 10:
+    """A loss that becomes NaN or infinite, or exceeds a thousand times its usual size, and stays there to the end."""
+    non_finite = ~np.isfinite(curve.value)
+    start = _find_final_stretch(non_finite)
+    if start is not None:
+        return LossEvent(float(curve.step[start]), "failed", f"{curve.name} is NaN or infinite to the end of the log")
+    value = np.where(non_finite, 0.0, curve.value)
+    first_half = np.abs(value[: max(len(value) // 2, 1)])
+    median = np.median(first_half)
+    usual = float(median) + float(first_half.std() if first_half.max() < FAILURE_FACTOR * (median + 1e-9) else 0.0)
+    start = _find_final_stretch(np.abs(value) > FAILURE_FACTOR * max(usual, 1e-3))
+    if start is None or len(value) < MIN_EVENT_ROWS:
         return None
-    return LossEvent(
-        float(curve.step[since]), "failed", f"{curve.name} blows up: {value[-1]:.3g} at the end, {usual:.3g} usually"
-    )
+    evidence = f"{curve.name} explodes to {value[-1]:.3g} at the end, from a usual {usual:.3g}"
+    return LossEvent(float(curve.step[start]), "failed", evidence)
 
 
 def describe_non_finite_rows(curve: Curve) -> str | None:
-    """Rows without a number that the run survived, as a note."""
-    bad = ~np.isfinite(curve.value)
-    count = int(bad.sum())
-    return (
-        f"{count:,} of {len(bad):,} rows of {curve.name} are not finite, the first at step {curve.step[bad.argmax()]:,.0f}"
-        if count
-        else None
-    )
+    """A note on NaN and infinite rows; None without any."""
+    non_finite = ~np.isfinite(curve.value)
+    count = int(non_finite.sum())
+    if not count:
+        return None
+    first = curve.step[non_finite.argmax()]
+    return f"{count:,} of {len(non_finite):,} rows of {curve.name} are not finite, the first at step {first:,.0f}"
 
 
 def find_discriminator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
-    """D tells real from generated without error, to the end: from its scores, else from its loss where 0 is its lowest value."""
+    """D separates real from generated samples without error, to the end of the log.
+
+    Judged by its probabilities, else by its loss if that is bounded by 0.
+    """
     pair = get_discriminator_probabilities(curves)
     if pair is not None and len(pair[0]) == len(pair[1]):
         real, fake = running_median(pair[0].value), running_median(pair[1].value)
-        since = _stays((real > 1 - SCORE_TOLERANCE) & (fake < SCORE_TOLERANCE))
-        if since is None:
+        start = _find_lasting_start((real > 1 - SCORE_TOLERANCE) & (fake < SCORE_TOLERANCE))
+        if start is None:
             return None
-        told = f"D(x) {np.median(real[since:]):.3f}, D(G(z)) {np.median(fake[since:]):.2g}: D is right nearly always"
-        return LossEvent(float(pair[0].step[since]), "discriminator_wins", told + _vanishing(curves))
+        evidence = (
+            f"D is almost always right, with D(x) at {np.median(real[start:]):.3f} "
+            f"and D(G(z)) at {np.median(fake[start:]):.2g}"
+        )
+        return LossEvent(float(pair[0].step[start]), "discriminator_wins", evidence + _describe_generator_loss(curves))
     loss = curves.get("discriminator")
     if loss is None or infer_loss_type(curves) != "bounded":
         return None
     value = running_median(loss.value)
-    since = _stays(value < NEAR_ZERO_LOSS)
-    if since is None:
+    start = _find_lasting_start(value < NEAR_ZERO_LOSS)
+    if start is None:
         return None
-    before = f", {np.median(value[:since]):.2g} before" if since else ""
-    told = f"{loss.name} is pinned near 0: {np.median(value[since:]):.2g} since then{before}"
-    return LossEvent(float(loss.step[since]), "discriminator_wins", told + _vanishing(curves))
+    before = f", from {np.median(value[:start]):.2g} before" if start else ""
+    evidence = f"{loss.name} stays near 0, at {np.median(value[start:]):.2g}{before}"
+    return LossEvent(float(loss.step[start]), "discriminator_wins", evidence + _describe_generator_loss(curves))
 
 
 def find_generator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
-    """D takes generated samples for real, to the end: D(G(z)) near 1; or, without scores, G's loss pinned near 0 while D's is at its worst."""
+    """D takes generated samples for real ones, to the end of the log.
+
+    D(G(z)) is near 1; without probabilities, G's loss is near 0 while D's has not fallen.
+    """
     pair = get_discriminator_probabilities(curves)
     if pair is not None:
         fake = running_median(pair[1].value)
-        since = _stays(fake > 1 - SCORE_TOLERANCE)
-        if since is None:
+        start = _find_lasting_start(fake > 1 - SCORE_TOLERANCE)
+        if start is None:
             return None
-        return LossEvent(
-            float(pair[1].step[since]),
-            "generator_wins",
-            f"D(G(z)) {np.median(fake[since:]):.3f}: D takes every sample for real",
-        )
-    loss, other = curves.get("generator"), curves.get("discriminator")
-    if loss is None or other is None or infer_loss_type(curves) != "bounded" or float(np.nanmin(loss.value)) < 0:
+        evidence = f"D takes generated samples for real ones, with D(G(z)) at {np.median(fake[start:]):.3f}"
+        return LossEvent(float(pair[1].step[start]), "generator_wins", evidence)
+    loss, opposing = curves.get("generator"), curves.get("discriminator")
+    if loss is None or opposing is None or infer_loss_type(curves) != "bounded" or float(np.nanmin(loss.value)) < 0:
         return None
-    value, against = running_median(loss.value), running_median(other.value)
-    since = _stays(value < NEAR_ZERO_LOSS)
-    if since is None:
+    value, opposing_value = running_median(loss.value), running_median(opposing.value)
+    start = _find_lasting_start(value < NEAR_ZERO_LOSS)
+    if start is None:
         return None
-    later = against[other.step >= loss.step[since]]
-    if len(later) == 0 or float(np.median(later)) < float(np.median(against[: max(len(against) // 10, 1)])):
+    later = opposing_value[opposing.step >= loss.step[start]]
+    initial = opposing_value[: max(len(opposing_value) // 10, 1)]
+    if len(later) == 0 or float(np.median(later)) < float(np.median(initial)):
         return None
-    told = f"{loss.name} is pinned near 0 ({np.median(value[since:]):.2g}) while {other.name} is {np.median(later):.2g}"
-    return LossEvent(float(loss.step[since]), "generator_wins", told)
+    evidence = (
+        f"{loss.name} stays near 0, at {np.median(value[start:]):.2g}, while {opposing.name} is {np.median(later):.2g}"
+    )
+    return LossEvent(float(loss.step[start]), "generator_wins", evidence)
 
 
 def running_median(value: Array) -> Array:
-    """Running median over WINDOW of the log, at least 5 rows; what is not finite counts as large. Long curves: over block medians."""
+    """Running median over MEDIAN_WINDOW_FRACTION of the log, at least 5 rows. Non-finite values count as large.
+
+    Long curves are smoothed over block medians.
+    """
     value = np.where(np.isfinite(value), value, np.inf)
     if len(value) > 2 * MAX_MEDIAN_BLOCKS:
         size = len(value) // MAX_MEDIAN_BLOCKS
@@ -118,36 +132,42 @@ def running_median(value: Array) -> Array:
     if len(value) < width:
         return np.full(len(value), np.median(value)) if len(value) else value
     windows = np.lib.stride_tricks.sliding_window_view(value, width)
-    middle = np.median(windows, axis=1)
+    medians = np.median(windows, axis=1)
     edge = width // 2
-    return np.concatenate([np.full(edge, middle[0]), middle, np.full(len(value) - len(middle) - edge, middle[-1])])
+    tail = np.full(len(value) - len(medians) - edge, medians[-1])
+    return np.concatenate([np.full(edge, medians[0]), medians, tail])
 
 
-def _vanishing(curves: Mapping[str, Curve]) -> str:
-    """Whether G still moves where D has won."""
+def _describe_generator_loss(curves: Mapping[str, Curve]) -> str:
+    """How G's loss ends after D has won, as the rest of a phrase; "" if it is unknown."""
     loss = curves.get("generator")
-    if loss is None or len(loss) < 10:
+    if loss is None or len(loss) < MIN_EVENT_ROWS:
         return ""
     last = loss.value[-max(len(loss) // 10, 5) :]
     last = last[np.isfinite(last)]
-    if len(last) and float(np.median(np.abs(last))) < NEAR_ZERO_LOSS:
-        return "; G's loss is flat at 0 too: its gradient has vanished"
-    return f"; {loss.name} is {np.median(last):.3g} at the end" if len(last) else ""
+    if len(last) == 0:
+        return ""
+    if float(np.median(np.abs(last))) < NEAR_ZERO_LOSS:
+        return "; G's loss stays at 0 too: its gradient has vanished"
+    return f"; {loss.name} is {np.median(last):.3g} at the end"
 
 
-def _to_the_end(bad: np.ndarray) -> int | None:
-    """Where the last unbroken stretch of `bad` begins, if it reaches the end."""
-    if len(bad) == 0 or not bad[-1]:
+def _find_final_stretch(condition: BoolArray) -> int | None:
+    """The first row of the unbroken stretch of True that reaches the end; None without one."""
+    if len(condition) == 0 or not condition[-1]:
         return None
-    good = np.flatnonzero(~bad)
-    return 0 if len(good) == 0 else int(good[-1]) + 1
+    breaks = np.flatnonzero(~condition)
+    return 0 if len(breaks) == 0 else int(breaks[-1]) + 1
 
 
-def _stays(beyond: np.ndarray) -> int | None:
-    """The first row from which on SHARE of the rows are beyond, if that lasts for LAST of the log and to its end."""
-    n = len(beyond)
-    if n < 10 or beyond[-max(int(MIN_DURATION_FRACTION * n), 5) :].mean() < MIN_ROW_FRACTION:
+def _find_lasting_start(condition: BoolArray) -> int | None:
+    """The first True row from which MIN_ROW_FRACTION of the rows to the end are True.
+
+    None if there is none, or if the stretch is shorter than MIN_DURATION_FRACTION of the log.
+    """
+    n = len(condition)
+    if n < MIN_EVENT_ROWS or condition[-max(int(MIN_DURATION_FRACTION * n), 5) :].mean() < MIN_ROW_FRACTION:
         return None
-    share = np.cumsum(beyond[::-1])[::-1] / np.arange(n, 0, -1)
-    starts = np.flatnonzero((share >= MIN_ROW_FRACTION) & beyond)
+    fraction = np.cumsum(condition[::-1])[::-1] / np.arange(n, 0, -1)
+    starts = np.flatnonzero((fraction >= MIN_ROW_FRACTION) & condition)
     return int(starts[0]) if len(starts) and n - starts[0] >= MIN_DURATION_FRACTION * n else None

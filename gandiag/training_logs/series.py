@@ -1,4 +1,4 @@
-"""What a log becomes: one curve for each role, each with its own steps."""
+"""A training log as curves: one for each role, each with its own steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# generator, discriminator: losses. score_real, score_fake: D(x) and D(G(z)). step, epoch, batch, batches: where a row stands.
+# generator, discriminator: losses. score_real, score_fake: D(x) and D(G(z)).
+# step, epoch, batch, batches (per epoch): the position of a row.
 LOSS_ROLES = ("generator", "discriminator")
 SCORE_ROLES = ("score_real", "score_fake")
 STEP_ROLES = ("step", "epoch", "batch", "batches")
@@ -19,7 +20,7 @@ STEP_ROLES = ("step", "epoch", "batch", "batches")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over steps that grow: step (n,), value (n,) float64; values may be NaN or infinite."""
+    """Values over increasing steps: step (n,), value (n,) float64. Values may be NaN or infinite."""
 
     name: str
     step: Array
@@ -31,7 +32,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One run as read. `unit`: what a step is. `epoch`: steps per epoch, where known. `doubts`: why no verdict can stand on it."""
+    """One training run as read.
+
+    `columns`: role -> column name, for the document. `steps_per_epoch`: None if unknown. `problems`: why no verdict can
+    rest on this log.
+    """
 
     curves: Mapping[str, Curve]
     step_unit: str

@@ -1,11 +1,11 @@
-"""Is there a line in the spectrum that the background does not explain? The strongest, with a p-value by Monte Carlo.
+"""Tests whether the spectrum holds a line that the background does not explain, by Monte Carlo.
 
-    statistic   max over frequencies of power / max(fitted background, level of the neighbours)
-    p-value     share of series drawn from the fitted background whose own maximum, after the same trend removal and a fit of
-                their own background, is as large. A white-noise test is wrong on 70 to 100 % of such series.
+    statistic   max over frequencies of power / max(fitted background, level of the neighbors)
+    p-value     share of series drawn from the fitted background whose own maximum is as large, after the same trend
+                removal and a fit of their own background. A white-noise test is wrong on 70 to 100 % of such series.
 
-The level of the neighbours is the geometric mean of those below and those above: exact for any power law, so that
-a spectrum steeper than AR(1) (a smoothed loss) does not pass for a line.
+The level of the neighbors is the geometric mean of those below and those above. It is exact for any power law, so a
+spectrum steeper than AR(1) (a smoothed loss) does not pass for a line.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from gandiag.training_logs.series import Array
 
 MIN_ROWS = 32  # rows below which nothing is tested
 N_DRAWS = 999
-BAND_FACTOR = 1.3  # half a band, as a factor of frequency: a cycle that keeps step for two or three turns
-DRAW_BATCH_SIZE = 128  # draws at a time: memory
-INNER_FACTOR, OUTER_FACTOR = 1.25, 3.0  # the neighbours of f: [f/3, f/1.25] and [1.25 f, 3 f]
+BAND_FACTOR = 1.3  # half a band, as a factor of frequency: a cycle that stays in phase for two or three periods
+DRAW_BATCH_SIZE = 128  # draws at a time, to bound memory
+INNER_FACTOR, OUTER_FACTOR = 1.25, 3.0  # the neighbors of f: [f/3, f/1.25] and [1.25 f, 3 f]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """frequency, power, background, critical (F,): the last is what a line must reach to be significant at 5 %.
+    """frequency, power, background, critical_power (F,): the last is the power at which a line is significant at 5 %.
 
-    `p_value` of the strongest line, at `peak`; `p_broad` of the strongest band, at `hump`: a cycle whose period wanders is a band.
-    `p_either`: of the smaller of both, from the same draws.
-    `phi` and `share` of the fitted background; `band`: (shortest, longest) period tested.
+    `line_p_value`, `line_frequency`, `line_ratio` (power over background): the strongest line. `band_p_value`,
+    `band_frequency`: the strongest band, such as a cycle whose period wanders. `combined_p_value`: of the smaller of
+    the two p-values, from the same draws. `phi`, `ar1_fraction`: the fitted background. `period_range`: (shortest,
+    longest) period tested.
     """
 
     frequency: Array
@@ -54,134 +55,152 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _View:
-    """One estimate of the spectrum with the backgrounds that belong to it; it depends on the steps alone."""
+class _EstimatorWithBackground:
+    """A spectrum estimator with its grid of backgrounds. It depends on the steps alone."""
 
-    meter: SpectrumEstimator
+    estimator: SpectrumEstimator
     grid: RedNoiseGrid
-    sides: tuple[Array, ...]
-    bands: tuple[NDArray[np.intp], NDArray[np.intp]]
+    neighbor_ranges: tuple[Array, ...]
+    band_ranges: tuple[NDArray[np.intp], NDArray[np.intp]]
 
-    def look(self, series: Array) -> tuple[Array, Array, NDArray[np.intp]]:
-        """Series (B, n) → power (B, F), background (B, F), chosen shape (B,)."""
-        power = self.meter.compute_power(series)
-        shape, level = self.grid.fit(power)
-        ground = np.maximum(self.grid.spectra[shape] * level[:, None], self._neighbours(power))
-        return power, np.maximum(ground, 1e-300), shape
+    def analyze(self, series: Array) -> tuple[Array, Array, NDArray[np.intp]]:
+        """Series (B, n) -> power (B, F), background (B, F), index of the fitted background in the grid (B,)."""
+        power = self.estimator.compute_power(series)
+        index, level = self.grid.fit(power)
+        background = np.maximum(self.grid.spectra[index] * level[:, None], self._compute_neighbor_level(power))
+        return power, np.maximum(background, 1e-300), index
 
-    def broad(self, power: Array, ground: Array) -> Array:
+    def compute_band_ratio(self, power: Array, background: Array) -> Array:
         """Mean power of the band around each frequency, over the background: (B, F)."""
         total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
-        low, high = self.bands
-        return np.asarray((total[:, high] - total[:, low]) / (high - low) / ground)
+        low, high = self.band_ranges
+        return np.asarray((total[:, high] - total[:, low]) / (high - low) / background)
 
-    def _neighbours(self, power: Array) -> Array:
-        below_from, below_to, above_from, above_to, both = self.sides
+    def _compute_neighbor_level(self, power: Array) -> Array:
+        below_from, below_to, above_from, above_to, has_both = self.neighbor_ranges
         total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1)], axis=1)
         low = (total[:, below_to.astype(int)] - total[:, below_from.astype(int)]) / np.maximum(below_to - below_from, 1)
         high = (total[:, above_to.astype(int)] - total[:, above_from.astype(int)]) / np.maximum(
             above_to - above_from, 1
         )
-        return np.asarray(np.where(both > 0, np.sqrt(np.maximum(low * high, 0)), 0.0))
+        return np.asarray(np.where(has_both > 0, np.sqrt(np.maximum(low * high, 0)), 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bench:
-    """Everything that depends on the steps alone: where lines are sought, and where bands are; on irregular steps both are the same."""
+class _SpectralStatistics:
+    """What the test computes for a batch of series.
+
+    power, background (B, F) and background_index (B,) of the line estimate; line_ratio (B, F): power over background;
+    band_ratio (B, F'): mean power of a band over the background.
+    """
+
+    power: Array
+    background: Array
+    background_index: NDArray[np.intp]
+    line_ratio: Array
+    band_ratio: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SpectralTest:
+    """Everything that depends on the steps alone: the line and the band estimate, the same on irregular steps."""
 
     step: Array
-    lines: _View
-    bands: _View
+    lines: _EstimatorWithBackground
+    bands: _EstimatorWithBackground
 
-    def ratio(self, series: Array) -> tuple[Array, Array, NDArray[np.intp], Array, Array]:
-        """Series (B, n) → power, background, chosen shape, ratio of both, and ratio of the band's mean power: (B, F), (B, F), (B,), (B, F), (B, F')."""
-        power, ground, shape = self.lines.look(series)
-        wide = (power, ground) if self.bands is self.lines else self.bands.look(series)[:2]
-        return power, ground, shape, power / ground, self.bands.broad(*wide)
+    def compute_statistics(self, series: Array) -> _SpectralStatistics:
+        """The statistics of series (B, n)."""
+        power, background, index = self.lines.analyze(series)
+        band = (power, background) if self.bands is self.lines else self.bands.analyze(series)[:2]
+        band_ratio = self.bands.compute_band_ratio(*band)
+        return _SpectralStatistics(power, background, index, power / background, band_ratio)
 
 
 def estimate_spectrum(step: Array, value: Array, *, n_draws: int = N_DRAWS, seed: int = 0) -> Spectrum:
-    """The spectrum of values (n,) at steps (n,) that grow, n >= 32, warm-up already dropped. p-values down to 1 / (draws + 1).
+    """The spectrum of values (n,) at increasing steps (n,), n >= 32, with the warm-up already dropped.
 
-    Cost: O(draws n log n) on regular steps, O(draws n²) on irregular ones.
+    p-values down to 1 / (n_draws + 1). Cost: O(draws n log n) on regular steps, O(draws n²) on irregular ones.
     """
     regular = is_regular(step)
     gap = float(np.median(np.diff(step)))
-    bench = _regular_bench(len(step)) if regular else _bench(step / gap)
+    test = _make_regular_test(len(step)) if regular else _make_test(step / gap)
     scaled = (value - value.mean()) / (float(value.std()) or 1.0)
-    powers, grounds, shapes, ratios, broads = bench.ratio(scaled[None])
-    power, ground, ratio = powers[0], grounds[0], ratios[0]
-    phi, share = float(bench.lines.grid.phi[shapes[0]]), float(bench.lines.grid.ar1_fraction[shapes[0]])
-    null, null_broad = _null(bench, phi, share, n_draws, seed)
-    peak, hump = int(ratio.argmax()), int(broads[0].argmax())
-    center = float(bench.bands.meter.frequency[hump]) / gap
-    p_value = (1 + int((null >= ratio[peak]).sum())) / (1 + n_draws)
-    p_broad = (1 + int((null_broad >= broads[0, hump]).sum())) / (1 + n_draws)
-    frequency = bench.lines.meter.frequency / gap
-    limit = ground * float(np.quantile(null, 0.95))
+    observed = test.compute_statistics(scaled[None])
+    line_ratio, band_ratio = observed.line_ratio[0], observed.band_ratio[0]
+    index, grid = observed.background_index[0], test.lines.grid
+    phi, ar1_fraction = float(grid.phi[index]), float(grid.ar1_fraction[index])
+    null_lines, null_bands = _sample_null_maxima(test, phi, ar1_fraction, n_draws, seed)
+    line, band = int(line_ratio.argmax()), int(band_ratio.argmax())
+    line_p_value = (1 + int((null_lines >= line_ratio[line]).sum())) / (1 + n_draws)
+    band_p_value = (1 + int((null_bands >= band_ratio[band]).sum())) / (1 + n_draws)
+    frequency = test.lines.estimator.frequency / gap
+    power, background = observed.power[0], observed.background[0]
+    critical_power = background * float(np.quantile(null_lines, 0.95))
     variance = float(value.std()) ** 2
-    band = (1 / float(frequency[-1]), 1 / float(frequency[0]))
-    method = "tapered periodogram for lines, multitaper for bands" if regular else "Lomb–Scargle with floating trend"
     return Spectrum(
-        frequency,
-        power * variance,
-        ground * variance,
-        limit * variance,
-        p_value,
-        float(frequency[peak]),
-        float(ratio[peak]),
-        phi,
-        share,
-        band,
-        regular,
-        method,
-        p_broad,
-        center,
-        _either(null, null_broad, min(p_value, p_broad)),
+        frequency=frequency,
+        power=power * variance,
+        background=background * variance,
+        critical_power=critical_power * variance,
+        line_p_value=line_p_value,
+        line_frequency=float(frequency[line]),
+        line_ratio=float(line_ratio[line]),
+        phi=phi,
+        ar1_fraction=ar1_fraction,
+        period_range=(1 / float(frequency[-1]), 1 / float(frequency[0])),
+        is_regular=regular,
+        method="tapered periodogram for lines, multitaper for bands" if regular else "Lomb–Scargle with floating trend",
+        band_p_value=band_p_value,
+        band_frequency=float(test.bands.estimator.frequency[band]) / gap,
+        combined_p_value=_combine_p_values(null_lines, null_bands, min(line_p_value, band_p_value)),
     )
 
 
-def _null(bench: _Bench, phi: float, share: float, draws: int, seed: int) -> tuple[Array, Array]:
-    """The maximum ratio of each of `draws` series of the background process: (draws,) of lines, (draws,) of bands."""
+def _sample_null_maxima(
+    test: _SpectralTest, phi: float, ar1_fraction: float, draws: int, seed: int
+) -> tuple[Array, Array]:
+    """The largest line ratio (draws,) and band ratio (draws,) of each draw of the background process."""
     rng = np.random.default_rng(seed + 1)
-    found, broad = [], []
+    lines, bands = [], []
     for start in range(0, draws, DRAW_BATCH_SIZE):
-        series = sample_background(bench.step, phi, share, min(DRAW_BATCH_SIZE, draws - start), rng, 1.0)
-        ratios = bench.ratio(series)
-        found.append(ratios[3].max(1))
-        broad.append(ratios[4].max(1))
-    return np.concatenate(found), np.concatenate(broad)
+        series = sample_background(test.step, phi, ar1_fraction, min(DRAW_BATCH_SIZE, draws - start), rng, 1.0)
+        statistics = test.compute_statistics(series)
+        lines.append(statistics.line_ratio.max(1))
+        bands.append(statistics.band_ratio.max(1))
+    return np.concatenate(lines), np.concatenate(bands)
 
 
-def _either(line: Array, band: Array, smaller: float) -> float:
-    """How often the smaller p-value of a draw is as small: both tests as one, without the price of a Bonferroni correction."""
-    own = [(len(null) - np.searchsorted(np.sort(null), null)) / len(null) for null in (line, band)]
-    return float(1 + (np.minimum(*own) <= smaller).sum()) / (1 + len(line))
+def _combine_p_values(null_lines: Array, null_bands: Array, smaller: float) -> float:
+    """How often the smaller p-value of a draw is as small: both tests as one, without a Bonferroni correction."""
+    p_values = [(len(null) - np.searchsorted(np.sort(null), null)) / len(null) for null in (null_lines, null_bands)]
+    return float(1 + (np.minimum(*p_values) <= smaller).sum()) / (1 + len(null_lines))
 
 
-def _bench(step: Array) -> _Bench:
-    lines = _view(step, make_line_estimator(step))
-    return _Bench(step, lines, _view(step, make_band_estimator(step)) if lines.meter.is_regular else lines)
-
-
-def _view(step: Array, meter: SpectrumEstimator) -> _View:
-    f = meter.frequency
-    bands = np.searchsorted(f, f / BAND_FACTOR), np.searchsorted(f, f * BAND_FACTOR, side="right")
-    return _View(meter, build_red_noise_grid(step, meter), _sides(f), bands)
+def _make_test(step: Array) -> _SpectralTest:
+    lines = _add_background(step, make_line_estimator(step))
+    bands = _add_background(step, make_band_estimator(step)) if lines.estimator.is_regular else lines
+    return _SpectralTest(step, lines, bands)
 
 
 @lru_cache(maxsize=8)
-def _regular_bench(n: int) -> _Bench:
-    return _bench(np.arange(n, dtype=np.float64))
+def _make_regular_test(n: int) -> _SpectralTest:
+    return _make_test(np.arange(n, dtype=np.float64))
 
 
-def _sides(frequency: Array) -> tuple[Array, ...]:
-    """Where the neighbours of each frequency begin and end; `both`: whether there are some on either side."""
+def _add_background(step: Array, estimator: SpectrumEstimator) -> _EstimatorWithBackground:
+    f = estimator.frequency
+    bands = np.searchsorted(f, f / BAND_FACTOR), np.searchsorted(f, f * BAND_FACTOR, side="right")
+    return _EstimatorWithBackground(estimator, build_red_noise_grid(step, estimator), _find_neighbors(f), bands)
+
+
+def _find_neighbors(frequency: Array) -> tuple[Array, ...]:
+    """Where the neighbors below and above each frequency begin and end, and whether both exist: 5 × (F,)."""
     ends = [
         np.searchsorted(frequency, frequency / OUTER_FACTOR),
         np.searchsorted(frequency, frequency / INNER_FACTOR, side="right"),
         np.searchsorted(frequency, frequency * INNER_FACTOR),
         np.searchsorted(frequency, frequency * OUTER_FACTOR, side="right"),
     ]
-    both = (ends[1] > ends[0]) & (ends[3] > ends[2])
-    return (*(end.astype(np.float64) for end in ends), both.astype(np.float64))
+    has_both = (ends[1] > ends[0]) & (ends[3] > ends[2])
+    return (*(end.astype(np.float64) for end in ends), has_both.astype(np.float64))

@@ -1,7 +1,8 @@
-"""From rows to curves: where a row stands, files joined, resumed runs healed, several runs told apart.
+"""Assigns steps to rows, resolves resumed runs and detects logs that hold several runs.
 
-A resumed run repeats the steps after its checkpoint: the later rows stand, the earlier ones are dropped. A run that starts
-again from its first step is another run: short false starts are dropped, otherwise the log is mixed and no verdict can stand on it.
+A resumed run repeats the steps after its checkpoint: the later rows are kept, the earlier ones dropped. A run that
+starts again from its first step is another run. Short false starts before the last run are dropped; otherwise the log
+is mixed, and no verdict can rest on it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from gandiag.training_logs.series import Array
 
-FALSE_START_FRACTION = 0.2  # of the longest run: a shorter one before it was given up
-MAX_BACKWARD_STEPS = 8  # returns to an earlier step, from which on the rows of two runs lie interleaved
+FALSE_START_FRACTION = 0.2  # of the last run's rows; an earlier run that is at most this long was abandoned
+MAX_BACKWARD_STEPS = 8  # returns to an earlier step, beyond which the rows of several runs count as interleaved
+MAX_BACKWARD_FRACTION = 0.02  # of the rows, in addition
 
 
 @dataclass(frozen=True, slots=True)
 class StepColumn:
-    """step (n,) of every row, what a step is, steps per epoch where known."""
+    """step (n,) of every row, its unit, and the steps per epoch (None if unknown)."""
 
     step: Array
     unit: str
@@ -29,7 +31,7 @@ class StepColumn:
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """Which rows stand, in order, and what was done to find them."""
+    """The rows to keep, in order. `notes`: what was dropped; `problems`: why no verdict can rest on them."""
 
     rows: NDArray[np.intp]
     notes: tuple[str, ...] = ()
@@ -37,89 +39,98 @@ class RowSelection:
 
 
 def infer_steps(columns: Mapping[str, Array], rows: int) -> StepColumn:
-    """Steps of the rows: the step column, else epoch × batches + batch, else the epoch with its rows spread over it, else the row."""
+    """The step of every row.
+
+    In this order: the step column; epoch × batches + batch; the epoch, with its rows spread over it; the batch; the row
+    number.
+    """
     step, epoch, batch = (columns.get(name) for name in ("step", "epoch", "batch"))
-    if step is not None and epoch is not None and _within_epochs(step, epoch):
-        step, batch = None, step  # CycleGAN's "iters" begin anew in every epoch
+    if step is not None and epoch is not None and _restarts_every_epoch(step, epoch):
+        step, batch = None, step  # CycleGAN's "iters" start again in every epoch
     if step is not None and _varies(step):
-        return StepColumn(_filled(step), "steps", _per_epoch(step, epoch))
-    if epoch is not None and _known(epoch):
-        epoch = _filled(epoch)
+        return StepColumn(_fill_forward(step), "steps", _estimate_steps_per_epoch(step, epoch))
+    if epoch is not None and _has_values(epoch):
+        epoch = _fill_forward(epoch)
+        if batch is None or not _varies(batch):
+            return StepColumn(_spread_over_epochs(epoch), "epochs", 1.0)
         first = 1.0 if np.nanmin(epoch) >= 1 else 0.0
-        if batch is not None and _varies(batch):
-            totals = columns.get("batches")
-            batches = (
-                float(np.nanmax(totals))
-                if totals is not None and _known(totals)
-                else float(np.nanmax(batch)) + _gap(_filled(batch))
-            )
-            return StepColumn((epoch - first) * batches + _filled(batch), "iterations", batches)
-        return StepColumn(_spread(epoch), "epochs", 1.0)
+        batch = _fill_forward(batch)
+        batches = _count_batches(batch, columns.get("batches"))
+        return StepColumn((epoch - first) * batches + batch, "iterations", batches)
     if batch is not None and _varies(batch):
-        return StepColumn(_filled(batch), "iterations", None)
+        return StepColumn(_fill_forward(batch), "iterations", None)
     return StepColumn(np.arange(rows, dtype=np.float64), "lines", None)
 
 
 def select_final_rows(step: Array) -> RowSelection:
-    """The rows that stand: strictly what the last pass over each step wrote."""
+    """The rows written by the last pass over each step; rows without a step are dropped."""
     known = np.flatnonzero(np.isfinite(step))
-    back = np.flatnonzero(np.diff(step[known]) < 0) + 1
-    if len(back) == 0:
+    returns = np.flatnonzero(np.diff(step[known]) < 0) + 1
+    if len(returns) == 0:
         return RowSelection(known)
-    if len(back) > MAX_BACKWARD_STEPS and len(back) > 0.02 * len(known):
-        told = f"steps go back {len(back):,} times: rows of several runs lie mixed in this log; write each run to a file of its own"
-        return RowSelection(known[np.argsort(step[known], kind="stable")], problems=(told,))
-    pieces = np.split(known, back)
-    return _runs(step, pieces)
+    if len(returns) > MAX_BACKWARD_STEPS and len(returns) > MAX_BACKWARD_FRACTION * len(known):
+        problem = (
+            f"the steps go back {len(returns):,} times: rows of several runs are mixed in this log; "
+            "write each run to its own file"
+        )
+        return RowSelection(known[np.argsort(step[known], kind="stable")], problems=(problem,))
+    return _select_last_run(step, np.split(known, returns))
 
 
-def _runs(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelection:
-    """Pieces joined to runs: a piece that starts behind the first step of the run resumes it, else it is a new run."""
-    runs: list[list[NDArray[np.intp]]] = [[pieces[0]]]
+def _select_last_run(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelection:
+    """The last run of the log, with its resumed pieces joined."""
+    runs = _group_into_runs(step, pieces)
+    rows = [np.concatenate(run) for run in runs]
+    resumes = len(runs[-1]) - 1
+    notes: tuple[str, ...] = ()
+    if resumes:
+        notes = (f"{resumes} resume{'s' * (resumes > 1)} resolved: of steps written twice, the later row is kept",)
+    if len(rows) == 1:
+        return RowSelection(rows[0], notes)
+    if max(len(run) for run in rows[:-1]) <= FALSE_START_FRACTION * len(rows[-1]):
+        dropped = f"{len(rows) - 1} short false start{'s' * (len(rows) > 2)} before this run dropped"
+        return RowSelection(rows[-1], (*notes, dropped))
+    starts = ", ".join(f"row {run[0] + 1:,}" for run in rows[:4])
+    problem = (
+        f"this log holds {len(rows)} runs (they begin at {starts}), of which the last is shown; "
+        "split the file there and pass one run"
+    )
+    return RowSelection(rows[-1], notes, (problem,))
+
+
+def _group_into_runs(step: Array, pieces: list[NDArray[np.intp]]) -> list[list[NDArray[np.intp]]]:
+    """Pieces grouped into runs: a piece that starts after the first step of a run resumes it, others are new runs."""
+    runs = [[pieces[0]]]
     for piece in pieces[1:]:
-        start = step[runs[-1][0][0]]
-        gap = _gap(step[runs[-1][0]])
-        if step[piece[0]] > start + 2 * gap:
-            runs[-1] = [kept for part in runs[-1] if len(kept := part[step[part] < step[piece[0]]])] + [piece]
+        first_step, gap = step[runs[-1][0][0]], _median_gap(step[runs[-1][0]])
+        if step[piece[0]] > first_step + 2 * gap:
+            earlier = (part[step[part] < step[piece[0]]] for part in runs[-1])
+            runs[-1] = [part for part in earlier if len(part)] + [piece]
         else:
             runs.append([piece])
-    whole = [np.concatenate(run) for run in runs]
-    resumed = sum(len(run) - 1 for run in runs[-1:])
-    notes = (
-        [f"{resumed} resume{'s' * (resumed > 1)} healed: of steps written twice the later row stands"]
-        if resumed
-        else []
-    )
-    sizes = [len(run) for run in whole]
-    if len(whole) == 1:
-        return RowSelection(whole[0], tuple(notes))
-    if max(sizes[:-1]) <= FALSE_START_FRACTION * sizes[-1]:
-        return RowSelection(
-            whole[-1], (*notes, f"{len(whole) - 1} short false start{'s' * (len(whole) > 2)} before this run dropped")
-        )
-    starts = ", ".join(f"row {run[0] + 1:,}" for run in whole[:4])
-    told = f"{len(whole)} runs stand in this log (they begin at {starts}); the last one is shown; cut the file there, and pass one run"
-    return RowSelection(whole[-1], tuple(notes), (told,))
+    return runs
 
 
 def average_duplicate_steps(step: Array, value: Array) -> tuple[Array, Array]:
-    """One value for each step, in order: the mean of the rows that share it."""
+    """Sorted steps with one value each: the mean of the rows that share the step."""
     order = np.argsort(step, kind="stable")
     step, value = step[order], value[order]
     if len(step) and not (np.diff(step) <= 0).any():
         return step, value
-    places, inverse, counts = np.unique(step, return_inverse=True, return_counts=True)
-    return places, np.bincount(inverse, weights=value, minlength=len(places)) / counts
+    unique, inverse, counts = np.unique(step, return_inverse=True, return_counts=True)
+    return unique, np.bincount(inverse, weights=value, minlength=len(unique)) / counts
 
 
-def _within_epochs(step: Array, epoch: Array) -> bool:
-    """Whether the step goes back exactly where the epoch goes on."""
+def _restarts_every_epoch(step: Array, epoch: Array) -> bool:
+    """Whether the step goes back where the epoch advances, and only there."""
     both = np.isfinite(step) & np.isfinite(epoch)
-    back, on = np.diff(step[both]) < 0, np.diff(epoch[both]) > 0
-    return bool(on.any() and back.any()) and float((back == on)[back | on].mean()) > 0.8
+    goes_back, advances = np.diff(step[both]) < 0, np.diff(epoch[both]) > 0
+    if not (advances.any() and goes_back.any()):
+        return False
+    return float((goes_back == advances)[goes_back | advances].mean()) > 0.8
 
 
-def _known(column: Array) -> bool:
+def _has_values(column: Array) -> bool:
     return bool(np.isfinite(column).any())
 
 
@@ -128,8 +139,8 @@ def _varies(column: Array) -> bool:
     return len(known) > 1 and bool(known.min() < known.max())
 
 
-def _filled(column: Array) -> Array:
-    """Rows without a place stand where the row before them stands."""
+def _fill_forward(column: Array) -> Array:
+    """The column with each gap filled by the value before it; gaps at the start stay NaN."""
     known = np.isfinite(column)
     if known.all():
         return column
@@ -137,13 +148,21 @@ def _filled(column: Array) -> Array:
     return np.where(last >= 0, column[np.maximum(last, 0)], np.nan)
 
 
-def _gap(step: Array) -> float:
+def _median_gap(step: Array) -> float:
+    """Median of the positive differences; 0 if there are none."""
     gaps = np.diff(step)
     return float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0.0
 
 
-def _per_epoch(step: Array, epoch: Array | None) -> float | None:
-    """Steps per epoch, from the slope of one over the other."""
+def _count_batches(batch: Array, totals: Array | None) -> float:
+    """Batches per epoch: as the log says, else one more step than the largest batch number."""
+    if totals is not None and _has_values(totals):
+        return float(np.nanmax(totals))
+    return float(np.nanmax(batch)) + _median_gap(batch)
+
+
+def _estimate_steps_per_epoch(step: Array, epoch: Array | None) -> float | None:
+    """Steps per epoch: the slope of the step over the epoch."""
     if epoch is None or not _varies(epoch):
         return None
     both = np.isfinite(step) & np.isfinite(epoch)
@@ -153,9 +172,9 @@ def _per_epoch(step: Array, epoch: Array | None) -> float | None:
     return float(slope) if slope > 0 else None
 
 
-def _spread(epoch: Array) -> Array:
-    """Rows of one epoch spread evenly over it: epoch 3 with four rows → 3, 3.25, 3.5, 3.75. A lone row stands at its epoch."""
+def _spread_over_epochs(epoch: Array) -> Array:
+    """Rows of one epoch spread evenly over it: epoch 3 with four rows -> 3, 3.25, 3.5, 3.75."""
     starts = np.flatnonzero(np.r_[True, np.diff(epoch) != 0])
     sizes = np.diff(np.r_[starts, len(epoch)])
-    within = np.arange(len(epoch)) - np.repeat(starts, sizes)
-    return np.asarray(epoch + within / np.repeat(sizes, sizes), dtype=np.float64)
+    index = np.arange(len(epoch)) - np.repeat(starts, sizes)
+    return np.asarray(epoch + index / np.repeat(sizes, sizes), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A curve made ready for testing: numbers only, warm-up dropped, long ones binned; what was done is said."""
+"""Prepares a curve for testing: finite values only, warm-up dropped, long curves binned."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from gandiag.training_logs.multitaper import is_regular
 from gandiag.training_logs.series import Array, Curve
 
 MAX_POINTS = {True: 4096, False: 1024}  # points tested, on regular and on irregular steps
-MAX_WARMUP_GROUPS = 256  # places at which the warm-up may end
-MAX_WARMUP_FRACTION = 0.5  # of the log at most
+MAX_WARMUP_GROUPS = 256  # candidate ends of the warm-up
+MAX_WARMUP_FRACTION = 0.5  # of the log
+MIN_WARMUP_ROWS = 16  # a shorter curve has no warm-up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrimmedCurve:
-    """step, value (n,): what is tested. `start`: first step after the warm-up. `bin`: rows averaged into one point."""
+    """step, value (n,): the points to test.
+
+    `start`: first step after the warm-up. `rows_per_bin`: rows averaged into each point.
+    """
 
     step: Array
     value: Array
@@ -26,39 +30,40 @@ class TrimmedCurve:
 
 
 def trim_curve(curve: Curve) -> TrimmedCurve:
-    """The finite part of a curve without its warm-up, in at most MOST points."""
+    """The finite part of a curve without its warm-up, in at most MAX_POINTS points."""
     finite = np.isfinite(curve.value)
     step, value = curve.step[finite], curve.value[finite]
     dropped = count_warmup_rows(value)
     step, value = step[dropped:], value[dropped:]
     start = float(step[0]) if len(step) else 0.0
-    most = MAX_POINTS[len(step) > 2 and is_regular(step)]
-    size = -(-len(step) // most) if len(step) > most else 1
-    if size > 1:
-        step, value = average_bins(step, value, len(step) // size)
-    return TrimmedCurve(step, value, start, dropped, size)
+    max_points = MAX_POINTS[len(step) > 2 and is_regular(step)]
+    rows_per_bin = -(-len(step) // max_points) if len(step) > max_points else 1
+    if rows_per_bin > 1:
+        step, value = average_bins(step, value, len(step) // rows_per_bin)
+    return TrimmedCurve(step, value, start, dropped, rows_per_bin)
 
 
 def average_bins(step: Array, value: Array, n_bins: int) -> tuple[Array, Array]:
-    """Means over `bins` runs of equally many rows."""
+    """Means over `n_bins` bins of equally many rows; the remaining rows at the end are dropped."""
     size = len(step) // n_bins
-    one, other = (part[: n_bins * size].reshape(n_bins, size).mean(1) for part in (step, value))
-    return one, other
+    mean_step, mean_value = (part[: n_bins * size].reshape(n_bins, size).mean(1) for part in (step, value))
+    return mean_step, mean_value
 
 
 def count_warmup_rows(value: Array) -> int:
-    """Rows to drop: those whose loss shortens the standard error of the mean of the rest most (MSER, White 1997, Simulation 69).
+    """Rows to drop: those without which the mean of the rest has the smallest standard error.
 
-    A transient is dropped, noise and oscillations are not; at most half of the log goes. MSER stops where the transient is no larger
-    than the noise, and what is left of it reads as a slow oscillation: as many rows again go with it.
+    This is MSER (White 1997, Simulation 69). It drops a transient but neither noise nor oscillations, and at most half
+    of the log. MSER stops where the transient is no larger than the noise, and what is left of it reads as a slow
+    oscillation: as many rows again are dropped with it.
     """
-    if len(value) < 16:
+    if len(value) < MIN_WARMUP_ROWS:
         return 0
     size = max(1, len(value) // MAX_WARMUP_GROUPS)
     means = value[: len(value) // size * size].reshape(-1, size).mean(1)
-    left = np.arange(len(means), 0, -1)  # groups that remain
-    mean = np.cumsum(means[::-1])[::-1] / left
-    spread = np.maximum(np.cumsum(np.square(means)[::-1])[::-1] / left - mean**2, 0.0)
-    score = spread / left
-    most = int(len(means) * MAX_WARMUP_FRACTION)
-    return min(2 * int(score[: most + 1].argmin()), most) * size
+    remaining = np.arange(len(means), 0, -1)  # groups
+    mean = np.cumsum(means[::-1])[::-1] / remaining
+    variance = np.maximum(np.cumsum(np.square(means)[::-1])[::-1] / remaining - mean**2, 0.0)
+    squared_error = variance / remaining
+    max_groups = int(len(means) * MAX_WARMUP_FRACTION)
+    return min(2 * int(squared_error[: max_groups + 1].argmin()), max_groups) * size

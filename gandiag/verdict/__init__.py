@@ -1,1 +1,1 @@
-"""From a record to a verdict, findings and a gate result."""
+"""Verdict, findings, comparison and CI gate: everything that is concluded from a record. Torch-free."""

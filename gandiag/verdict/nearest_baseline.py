@@ -1,4 +1,4 @@
-"""Which run of the bank a record looks like: the nearest one by score and profile. Torch-free."""
+"""Finds the bundled baseline run that a record resembles most, by score and profile. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,64 +10,73 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from gandiag.record import Finding, Record
+from gandiag.record import Record
 from gandiag.verdict.policy import Policy
+from gandiag.verdict.rule_base import Diagnosis, rule
 
 PROFILE_FACTORS = ("missing", "skewed", "narrowed", "duplicated", "off_manifold")
-MAX_DISTANCE = 0.25  # beyond this distance no baseline is like the record
+MAX_DISTANCE = 0.25  # beyond this distance no baseline resembles the record
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineMatch:
-    """A snapshot of the bank, and how far it is: Euclidean over score and factors, 0 for the same numbers."""
+    """A snapshot of a baseline run and its distance: Euclidean over score and profile factors, 0 for equal numbers."""
 
     snapshot: Mapping[str, Any]
     run: Mapping[str, Any]
     distance: float
 
     def __str__(self) -> str:
-        remedy, _, ahead = self.run["arm"].partition("/")
-        arm = "vanilla" if remedy == "none" else f"{remedy} (K = {ahead})" if ahead else remedy
-        return f"{arm}, {self.run['dataset']}, {self.run['recipe']}, seed {self.run['seed']}, step {self.snapshot['step']:,}"
+        remedy, _, unroll_steps = self.run["arm"].partition("/")
+        arm = f"{remedy} (K = {unroll_steps})" if unroll_steps else remedy
+        arm = "vanilla" if remedy == "none" else arm
+        run = self.run
+        return f"{arm}, {run['dataset']}, {run['recipe']}, seed {run['seed']}, step {self.snapshot['step']:,}"
 
 
 @cache
 def load_baselines() -> Mapping[str, Any]:
-    """The bank in gandiag/data, as `gandiag bank` wrote it; without runs where none is shipped."""
+    """The baselines in gandiag/data, as `gandiag bank` wrote them; no runs where none are shipped."""
     file = files("gandiag.data").joinpath("bank.json")
-    found: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": []}
-    return found
+    baselines: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": []}
+    return baselines
 
 
 def match_baseline(record: Record, baselines: Mapping[str, Any] | None = None) -> BaselineMatch | None:
-    """The closest trained snapshot; None without real data, or where the bank is empty. The untrained start of a run is no baseline."""
-    here = _point(record.score.value, {name: (record.profile.get(name) or {}).get("value") for name in PROFILE_FACTORS})
-    if record.score.basis != "referenced" or here is None:
+    """The closest snapshot of a trained baseline; None without real data or without baselines.
+
+    The untrained start of a run (step 0) does not count.
+    """
+    factors = {name: (record.profile.get(name) or {}).get("value") for name in PROFILE_FACTORS}
+    origin = _make_point(record.score.value, factors)
+    if record.score.basis != "referenced" or origin is None:
         return None
-    runs = (load_baselines() if baselines is None else baselines)["runs"]
-    places = [
-        (snapshot, run, _point(snapshot["score"]["value"], snapshot["profile"]))
-        for run in runs
-        for snapshot in run["snapshots"]
-        if snapshot["step"]
-    ]
-    found = [
-        BaselineMatch(snapshot, run, math.dist(here, there)) for snapshot, run, there in places if there is not None
-    ]
-    return min(found, key=lambda entry: entry.distance, default=None)
+    matches = []
+    for run in (load_baselines() if baselines is None else baselines)["runs"]:
+        for snapshot in run["snapshots"]:
+            point = _make_point(snapshot["score"]["value"], snapshot["profile"]) if snapshot["step"] else None
+            if point is not None:
+                matches.append(BaselineMatch(snapshot, run, math.dist(origin, point)))
+    return min(matches, key=lambda match: match.distance, default=None)
 
 
-def find_closest_baseline(record: Record, policy: Policy) -> Finding | None:
-    """GD601: where the record stands among the bundled baselines."""
-    found = match_baseline(record)
-    if found is None or found.distance > MAX_DISTANCE:
+@rule("GD601")
+def find_closest_baseline(record: Record, policy: Policy) -> Diagnosis | None:
+    """Which of the bundled baselines the record resembles."""
+    match = match_baseline(record)
+    if match is None or match.distance > MAX_DISTANCE:
         return None
-    score = found.snapshot["score"]["value"]
-    text = f"Closest baseline: {found} (score {score:.2f}, {found.snapshot['verdict']}; distance {found.distance:.2f} over score and profile)."
-    evidence = {"distance": found.distance, "score": score, "step": found.snapshot["step"], "seed": found.run["seed"]}
-    return Finding("GD601", "note", text, evidence)
+    score = match.snapshot["score"]["value"]
+    text = (
+        f"Closest baseline: {match} (score {score:.2f}, {match.snapshot['verdict']}; "
+        f"distance {match.distance:.2f} in score and profile)."
+    )
+    evidence = {"distance": match.distance, "score": score, "step": match.snapshot["step"], "seed": match.run["seed"]}
+    return Diagnosis("note", text, evidence)
 
 
-def _point(score: float | None, profile: Mapping[str, Any]) -> tuple[float, ...] | None:
-    values = [score, *(profile.get(name) for name in PROFILE_FACTORS)]
-    return None if any(value is None for value in values) else tuple(map(float, values))  # type: ignore[arg-type]
+def _make_point(score: float | None, factors: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Score and factors as coordinates; None where one is missing."""
+    values = [score, *(factors.get(name) for name in PROFILE_FACTORS)]
+    known = [float(value) for value in values if value is not None]
+    return tuple(known) if len(known) == len(values) else None

@@ -1,39 +1,47 @@
-"""Short questions that the rules ask of a record."""
+"""Lookups and formatting shared by the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gandiag.record import Measurement, Record
 
 
+def is_collapsed(record: Record) -> bool:
+    """Whether the verdict is collapse."""
+    return record.verdict == "collapsed"
+
+
 def get_estimate(section: Mapping[str, Any], name: str) -> tuple[float, float, float]:
     """(value, low, high) of a profile or aspect entry; zeros where it was not measured."""
-    found = section.get(name) or {}
-    return tuple(float(found.get(part) or 0.0) for part in ("value", "low", "high"))  # type: ignore[return-value]
+    entry = section.get(name) or {}
+    value, low, high = (float(entry.get(part) or 0.0) for part in ("value", "low", "high"))
+    return value, low, high
 
 
 def get_measurement(record: Record, key: str) -> Measurement | None:
-    """A measurement that has a value, or None."""
-    found = record.measurements.get(key)
-    return found if found is not None and found.status == "ok" and found.value is not None else None
+    """The measurement if it has a value, else None."""
+    measurement = record.measurements.get(key)
+    if measurement is None or measurement.status != "ok" or measurement.value is None:
+        return None
+    return measurement
 
 
 def get_value(record: Record, key: str) -> float | None:
     """The value of a measurement, or None."""
-    found = get_measurement(record, key)
-    return None if found is None else found.value
+    measurement = get_measurement(record, key)
+    return None if measurement is None else measurement.value
 
 
 def get_trained_scale(record: Record) -> Mapping[str, Any] | None:
-    """What the checkpoint says of the latent scale of its training, or None."""
+    """The latent scale of the training as inferred from the checkpoint, {value, low, high, source}; None if unknown."""
     latent = record.subject.get("latent") or {}
     return latent.get("trained_scale")
 
 
 def has_wrong_scale(record: Record) -> bool:
-    """Whether the scale sampled differs from the trained one by more than the error of the latter."""
+    """Whether the sampled latent scale lies outside the interval of the trained one."""
     trained = get_trained_scale(record)
     if trained is None:
         return False
@@ -42,10 +50,15 @@ def has_wrong_scale(record: Record) -> bool:
 
 
 def format_percent(fraction: float) -> str:
-    """0.483 -> "48 %"; small shares keep a digit."""
+    """0.483 -> "48 %"; fractions below 10 % keep one decimal."""
     return f"{100 * fraction:.0f} %" if fraction >= 0.1 or fraction == 0 else f"{100 * fraction:.1f} %"
 
 
 def format_interval(low: float | None, high: float | None) -> str:
-    """An interval as text."""
+    """An interval as text: "[0.44, 0.52]"; "[?]" where a bound is missing."""
     return "[?]" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+
+
+def format_list(words: Sequence[str]) -> str:
+    """ "color", "color and layout", "color, layout and semantics"."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)

@@ -1,4 +1,4 @@
-"""Which remedy helps against which finding: a table (gandiag/data/remedies.toml) that the tests check."""
+"""Which remedies help against which finding: the table gandiag/data/remedies.toml."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from typing import Any
 
 @cache
 def load_remedies() -> Mapping[str, Any]:
-    """`remedies`: key -> {title, how, source, price}; `advice`: rule -> [{remedy, why}], best first."""
+    """The table.
+
+    `remedies`: key -> {title, how, price, source}, with `commands` that try the remedy on a toy problem if the bundled
+    trainer implements it. `advice`: rule code -> [{remedy, why}], best first.
+    """
     return tomllib.loads(files("gandiag.data").joinpath("remedies.toml").read_text(encoding="utf-8"))
 
 
 def get_remedies(rule: str) -> tuple[Mapping[str, Any], ...]:
-    """Ranked remedies for a finding: {key, title, why, how, price, source}."""
-    known = load_remedies()["remedies"]
-    return tuple(
-        {"key": row["remedy"], "why": row["why"], **known[row["remedy"]]}
-        for row in load_remedies()["advice"].get(rule, ())
-    )
+    """The remedies for a rule code, best first: {key, title, why, how, price, source} each; () for none.
+
+    `how` ends with the commands.
+    """
+    remedies = []
+    for row in load_remedies()["advice"].get(rule, ()):
+        fields = dict(load_remedies()["remedies"][row["remedy"]])
+        commands = fields.pop("commands", ())
+        if commands:
+            fields["how"] += f" Try it: {', or '.join(commands)}"
+        remedies.append({"key": row["remedy"], "why": row["why"], **fields})
+    return tuple(remedies)

@@ -1,55 +1,56 @@
-"""What the losses mean for a reader: findings GD701 … with remedies, from a losses document. Dynamics only: never part of the collapse verdict."""
+"""GD701 to GD706: events in the training losses. Evidence on the dynamics, never part of the collapse verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gandiag.record import Finding, Record
 from gandiag.verdict.policy import Policy
 from gandiag.verdict.remedies import get_remedies
+from gandiag.verdict.rule_base import Diagnosis, FindingLevel, Rule
 
+# Kind of event -> code and what it means, worst first.
 EVENT_RULES = {
-    "failed": ("GD701", "The losses are no numbers any more"),
-    "discriminator_wins": ("GD702", "The discriminator has won: G gets no useful gradient"),
-    "generator_wins": ("GD703", "The generator has won over a discriminator that no longer tells"),
+    "failed": ("GD701", "The losses are NaN, infinite or exploding"),
+    "discriminator_wins": ("GD702", "The discriminator has won and gives G no useful gradient"),
+    "generator_wins": ("GD703", "The generator has won: D no longer separates real from generated samples"),
     "diverging": ("GD704", "The losses diverge"),
-    "mode_hopping": ("GD705", "The losses move in bursts, as when G hops from mode to mode"),
-    "oscillating": ("GD706", "The losses oscillate: a limit cycle, not convergence"),
+    "mode_hopping": ("GD705", "The losses burst repeatedly, as when G hops from mode to mode"),
+    "oscillating": ("GD706", "The losses oscillate in a limit cycle instead of converging"),
 }
-FindingLevel = Literal["error", "warning", "note"]
 
 
 def make_loss_findings(document: Mapping[str, Any], level: FindingLevel = "error") -> tuple[Finding, ...]:
-    """A finding for each kind of event, in the order of CODES, with where it began."""
-    found = []
-    for kind, (code, claim) in EVENT_RULES.items():
-        events = [event for event in document.get("events") or () if event.get("kind") == kind]
-        if events:
-            found.append(_finding(code, claim, events, document, level))
-    return tuple(found)
+    """A finding with remedies for each kind of event in a losses document, in the order of EVENT_RULES."""
+    findings = []
+    for kind, (code, _) in EVENT_RULES.items():
+        diagnosis = _diagnose_event(kind, document, level)
+        if diagnosis is not None:
+            findings.append(Finding(code, level, diagnosis.text, diagnosis.evidence, get_remedies(code)))
+    return tuple(findings)
 
 
-def _finding(
-    code: str, claim: str, events: list[Mapping[str, Any]], training: Mapping[str, Any], level: FindingLevel
-) -> Finding:
-    first = events[0]
-    since = f"{(training.get('unit') or 'steps').removesuffix('s')} {first['step']:,.0f}"
-    text = f"{claim}, since {since}: " + "; ".join(str(event["evidence"]) for event in events) + "."
-    evidence: dict[str, Any] = {"start": first["step"]}
-    if code == "GD706":
-        line = training.get("oscillation") or {}
-        evidence |= {key: line.get(key) for key in ("p_value", "period", "amplitude", "coherence", "phase")}
-    return Finding(code, level, text, evidence, get_remedies(code))
+def _diagnose_event(kind: str, document: Mapping[str, Any], level: FindingLevel) -> Diagnosis | None:
+    """All events of one kind as one diagnosis, with the step at which the first began."""
+    events: Sequence[Mapping[str, Any]] = [event for event in document.get("events") or () if event.get("kind") == kind]
+    if not events:
+        return None
+    start = events[0]["step"]
+    unit = (document.get("unit") or "steps").removesuffix("s")
+    evidence: dict[str, Any] = {"start": start}
+    if kind == "oscillating":
+        oscillation = document.get("oscillation") or {}
+        evidence |= {key: oscillation.get(key) for key in ("p_value", "period", "amplitude", "coherence", "phase")}
+    details = "; ".join(str(event["evidence"]) for event in events)
+    return Diagnosis(level, f"{EVENT_RULES[kind][1]}, from {unit} {start:,.0f} on: {details}.", evidence)
 
 
-def _rule(kind: str) -> Callable[[Record, Policy], Finding | None]:
-    def rule(record: Record, policy: Policy) -> Finding | None:
-        found = make_loss_findings(record.training or {}, "warning")
-        return next((finding for finding in found if finding.rule == EVENT_RULES[kind][0]), None)
+def _make_rule(kind: str) -> Rule:
+    def diagnose(record: Record, policy: Policy) -> Diagnosis | None:
+        return _diagnose_event(kind, record.training or {}, "warning")
 
-    rule.__doc__ = f"{EVENT_RULES[kind][0]}: {kind.replace('_', ' ')}, from the training log."
-    return rule
+    return Rule(EVENT_RULES[kind][0], diagnose)
 
 
-TRAINING_RULES = tuple(_rule(kind) for kind in EVENT_RULES)
+TRAINING_RULES = tuple(_make_rule(kind) for kind in EVENT_RULES)

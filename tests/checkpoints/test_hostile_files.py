@@ -1,4 +1,4 @@
-"""The hostile corpus: no code, no process, no network, under a gigabyte, under five seconds, and a sentence that says why."""
+"""The hostile corpus: no code, process or network access, under a gigabyte and five seconds, and one clear message."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ sys.path.insert(0, str(ROOT / "fixtures"))
 
 import hostile  # noqa: E402
 
-# One process looks at every file, as `audit` and `inspect` would; Python's own audit events tell what was touched.
-# Seconds are of the processor: how busy the machine is says nothing about a file.
-WATCH = """
+# One process inspects and loads every file; Python's audit events show what was accessed. Times are CPU seconds.
+WATCH_SCRIPT = """
 import json, re, sys, time, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
@@ -26,30 +25,31 @@ from gandiag.errors import LoadError
 from gandiag.checkpoints.loader import load_generator
 from gandiag.checkpoints.summary import summarize_file
 import gandiag.checkpoints.readers, gandiag.checkpoints.architectures.registry, safetensors.torch
-FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "pickle.find_class", "ctypes.dlopen",
-             "shutil.", "os.remove", "os.rename", "os.symlink", "os.mkdir")
+FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.", "socket.",
+             "pickle.find_class", "ctypes.dlopen", "shutil.", "os.remove", "os.rename", "os.symlink", "os.mkdir")
 events = []
 def watch(event, args):
     if event.startswith(FORBIDDEN) or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")):
         events.append(f"{event} {str(args)[:80]}")
 sys.addaudithook(watch)
-found = {}
+results = {}
 for name, path in json.load(sys.stdin).items():
     events.clear()
-    start, problem, notes, looked = time.process_time(), None, [], None
+    start, problem, notes, summary_error = time.process_time(), None, [], None
     try:
-        looked = summarize_file(path).error
-        if looked is not None: looked = looked.message
-    except LoadError as wrong:
-        looked = wrong.message
+        summary_error = summarize_file(path).error
+        if summary_error is not None: summary_error = summary_error.message
+    except LoadError as error:
+        summary_error = error.message
     try:
         notes = list(load_generator(path, AuditConfig()).notes)
-    except LoadError as wrong:
-        problem = [wrong.message, wrong.hint]
-    found[name] = {"seconds": time.process_time() - start, "problem": problem, "notes": notes, "events": list(events), "looked": looked}
-status = Path("/proc/self/status")  # ru_maxrss would be that of the parent before exec, where it was the greater
-found["memory"] = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024 if status.exists() else 0
-print(json.dumps(found))
+    except LoadError as error:
+        problem = [error.message, error.hint]
+    results[name] = {"seconds": time.process_time() - start, "problem": problem, "notes": notes, "events": list(events),
+                     "summary_error": summary_error}
+status = Path("/proc/self/status")  # ru_maxrss may be that of the parent before exec
+results["memory"] = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) * 1024 if status.exists() else 0
+print(json.dumps(results))
 """
 
 
@@ -60,10 +60,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], P
 
 
 @pytest.fixture(scope="module")
-def seen(corpus: tuple[dict[str, Path], Path]) -> dict[str, Any]:
+def results(corpus: tuple[dict[str, Path], Path]) -> dict[str, Any]:
     paths = {name: str(path) for name, path in corpus[0].items()}
     done = subprocess.run(
-        [sys.executable, "-c", WATCH],
+        [sys.executable, "-c", WATCH_SCRIPT],
         input=json.dumps(paths),
         capture_output=True,
         text=True,
@@ -72,31 +72,31 @@ def seen(corpus: tuple[dict[str, Path], Path]) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    by_name: dict[str, Any] = json.loads(done.stdout)
+    return by_name
 
 
 @pytest.mark.parametrize("name", sorted(hostile.CORPUS))
-def test_nothing_in_it_happens(name: str, seen: dict[str, Any], corpus: tuple[dict[str, Path], Path]) -> None:
-    found = seen[name]
-    assert found["events"] == [] and not corpus[1].exists()
-    assert found["seconds"] < 5
+def test_nothing_in_a_file_is_run(name: str, results: dict[str, Any], corpus: tuple[dict[str, Path], Path]) -> None:
+    result = results[name]
+    assert result["events"] == [] and not corpus[1].exists()
+    assert result["seconds"] < 5
     if name in hostile.BESIDE:
-        assert found["problem"] is None and "code that was not run" in " ".join(found["notes"]), found
+        assert result["problem"] is None and "code that was not run" in " ".join(result["notes"]), result
     else:
-        assert found["problem"] is not None, found
-        what, hint = found["problem"]
-        assert what and hint and "\n" not in what and "Traceback" not in what
+        assert result["problem"] is not None, result
+        message, hint = result["problem"]
+        assert message and hint and "\n" not in message and "Traceback" not in message
 
 
-def test_all_of_them_fit_into_a_gigabyte(seen: dict[str, Any]) -> None:
-    if not seen["memory"]:
-        pytest.skip("this system does not tell the peak of a process")
-    assert 2**27 < seen["memory"] < 2**30
+def test_memory_stays_below_a_gigabyte(results: dict[str, Any]) -> None:
+    if not results["memory"]:
+        pytest.skip("this system does not report the peak memory of a process")
+    assert 2**27 < results["memory"] < 2**30
 
 
 def test_the_attacks_are_real(corpus: tuple[dict[str, Path], Path], tmp_path: Path) -> None:
-    """Python's own unpickler, given one of them, does what it says: the corpus proves something."""
+    """Python's own unpickler runs the code of one of them, so the corpus proves something."""
     marker = tmp_path / "ran"
     path = hostile.system_plain(tmp_path, marker)
     subprocess.run(
@@ -109,7 +109,7 @@ def test_the_attacks_are_real(corpus: tuple[dict[str, Path], Path], tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["system_beside", "embedded_source", "laughter"])
-def test_the_command_line_ends_with_2_or_audits(
+def test_inspect_exits_with_2_or_0(
     name: str, corpus: tuple[dict[str, Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gandiag.cli.main import run_command_line
@@ -117,7 +117,7 @@ def test_the_command_line_ends_with_2_or_audits(
     from gandiag.errors import ExitCode
 
     code = run_command_line(["inspect", str(corpus[0][name])])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == (ExitCode.OK if name in hostile.BESIDE else ExitCode.CANNOT_RUN)
-    assert "Traceback" not in said.err and "bug" not in said.err
-    assert ("note: the file contains code that was not run" in said.out) == (name in hostile.BESIDE)
+    assert "Traceback" not in output.err and "bug" not in output.err
+    assert ("note: the file contains code that was not run" in output.out) == (name in hostile.BESIDE)

@@ -1,4 +1,4 @@
-"""hf:owner/name through the real client, against a server on this machine that stands in for the Hub."""
+"""hf:owner/name through the real client, against a local server in place of the Hub."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Repositories by name, their files by name; what was asked for is kept."""
+    """Repositories by name, their files by name, and the requests made so far."""
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     url: str = ""
     status: int = 0  # answer everything with this
     slow: float = 0.0
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def do_GET(self) -> None:
-        self.hub.asked.append(f"{self.command} {self.path}")
+        self.hub.requests.append(f"{self.command} {self.path}")
         if self.hub.slow:
             threading.Event().wait(self.hub.slow)
         if self.hub.status:
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(404, X_Error_Code="RepoNotFound")
         if revision not in ("main", COMMIT):
             return self.answer(404, X_Error_Code="RevisionNotFound")
-        told = {
+        description = {
             "id": repo,
             "modelId": repo,
             "sha": COMMIT,
@@ -84,64 +84,67 @@ class Handler(BaseHTTPRequestHandler):
             "downloads": 0,
             "siblings": [{"rfilename": name} for name in self.hub.files[repo]],
         }
-        self.answer(200, json.dumps(told).encode(), Content_Type="application/json")
+        self.answer(200, json.dumps(description).encode(), Content_Type="application/json")
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    made = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": made}))
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
+@pytest.fixture(name="hub")
+def fake_hub() -> Iterator[Hub]:
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield made
+    yield hub
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-ASK = """
+DOWNLOAD_SCRIPT = """
 import json, sys
 import gandiag.checkpoints.hub as hub
 from gandiag.errors import LoadError
 if len(sys.argv) > 2: hub._TIMEOUT = float(sys.argv[2])
-try: found = hub.download_checkpoint(sys.argv[1]).path
-except LoadError as problem: found = {"what": problem.message, "hint": problem.hint}
-print(json.dumps([found]))
+try: result = hub.download_checkpoint(sys.argv[1]).path
+except LoadError as problem: result = {"what": problem.message, "hint": problem.hint}
+print(json.dumps([result]))
 assert "torch" not in sys.modules
 """
-CALL = """
+LOAD_SCRIPT = """
 import json, sys
 from gandiag.errors import GandiagError
 from gandiag.checkpoints.loader import load_generator
 from gandiag.config import AuditConfig
-found = []
+results = []
 for reference in sys.argv[1].split():
     try:
         network = load_generator(reference)
-        said = [[entry.what, entry.value, entry.source] for entry in network.assumptions]
-        found.append({"subject": dict(network.subject), "latent": network.latent.dim, "notes": list(network.notes), "said": said})
+        assumptions = [[entry.setting, entry.value, entry.source] for entry in network.assumptions]
+        results.append({"subject": dict(network.subject), "latent": network.latent.dim, "notes": list(network.notes),
+                        "assumptions": assumptions})
     except GandiagError as problem:
-        found.append({"what": problem.message, "hint": problem.hint})
-print(json.dumps(found))
+        results.append({"what": problem.message, "hint": problem.hint})
+print(json.dumps(results))
 """
 
 
-def asked(url: str, home: Path, reference: str, *more: str, **env: str) -> list[dict[str, Any]]:
-    return called(url, home, reference, *more, code=ASK, **env)
+def download(url: str, home: Path, reference: str, *more: str, **env: str) -> list[dict[str, Any]]:
+    return run_client(url, home, reference, *more, code=DOWNLOAD_SCRIPT, **env)
 
 
-def called(url: str, home: Path, references: str, *more: str, code: str = CALL, **env: str) -> list[dict[str, Any]]:
-    """The client reads its endpoint when it is imported: so, in another process."""
-    kept = {
+def run_client(
+    url: str, home: Path, references: str, *more: str, code: str = LOAD_SCRIPT, **env: str
+) -> list[dict[str, Any]]:
+    """Results of a script in another process, since the client reads its endpoint when it is imported."""
+    inherited = {
         name: entry
         for name, entry in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith("HF_")
     }
-    place = {**kept, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **env}
+    variables = {**inherited, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **env}
     done = subprocess.run(
         [sys.executable, "-c", code, references, *more],
-        env=place,
+        env=variables,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -149,15 +152,15 @@ def called(url: str, home: Path, references: str, *more: str, code: str = CALL, 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
 
 
 def weights() -> bytes:
     return save({name: entry.contiguous() for name, entry in mlp().state_dict().items()})
 
 
-def test_weights_and_settings_come_and_code_does_not(hub: Hub, tmp_path: Path) -> None:
+def test_weights_and_settings_are_downloaded_and_code_is_not(hub: Hub, tmp_path: Path) -> None:
     model = weights()
     config = json.dumps({"latent_dim": 2, "auto_map": {"AutoModel": "net.Net"}}).encode()
     hub.files["me/gan"] = {
@@ -170,43 +173,44 @@ def test_weights_and_settings_come_and_code_does_not(hub: Hub, tmp_path: Path) -
     }
     hub.files["me/files"] = {"netG_ema.safetensors": model, "netG.safetensors": model, "netD.safetensors": model}
     hub.files["me/two"] = {"a.pt": b"x", "b.pt": b"x"}
-    one, pinned, ema, exact, two, none, gone, branch, odd = called(
+    one, pinned, ema, exact, two, none, missing, branch, malformed = run_client(
         hub.url,
         tmp_path,
-        f"hf:me/gan hf:me/gan@{COMMIT} hf:me/files hf:me/files/netG.safetensors hf:me/two hf:me/none hf:me/gan/x.pt hf:me/gan@v2 hf:gan",
+        f"hf:me/gan hf:me/gan@{COMMIT} hf:me/files hf:me/files/netG.safetensors hf:me/two hf:me/none hf:me/gan/x.pt "
+        "hf:me/gan@v2 hf:gan",
     )
     assert one["latent"] == 2 and one["subject"]["path"] == "hf:me/gan" and len(one["subject"]["sha256"]) == 64
-    assert ["revision (hf:owner/name@REVISION)", COMMIT, "hub"] in one["said"] and pinned["said"][0][2] == "flag"
-    assert any("config.json names code elsewhere (auto_map)" in note for note in one["notes"])
-    assert any("holds code (net.py), which was neither fetched nor run" in note for note in one["notes"])
+    assert ["revision", COMMIT, "hub"] in one["assumptions"] and pinned["assumptions"][0][2] == "flag"
+    assert any("config.json refers to code (auto_map)" in note for note in one["notes"])
+    assert any("contains code (net.py), which was neither downloaded nor run" in note for note in one["notes"])
     assert ema["latent"] == exact["latent"] == 2
     assert (
         "holds 2 files that could be the generator: a.pt, b.pt" in two["what"]
         and two["hint"] == "choose one: hf:me/two/a.pt"
     )
-    for found, said in (
+    for result, message in (
         (none, "no such repository"),
-        (gone, "no such file"),
+        (missing, "x.pt is not in the repository"),
         (branch, "no such revision"),
-        (odd, "names no repository"),
+        (malformed, "does not name a repository"),
     ):
-        assert said in found["what"]
-    fetched = {entry.split("/")[-1] for entry in hub.asked if "/resolve/" in entry}
-    assert fetched == {"model.safetensors", "config.json", "netG_ema.safetensors", "netG.safetensors"}
+        assert message in result["what"]
+    downloaded = {entry.split("/")[-1] for entry in hub.requests if "/resolve/" in entry}
+    assert downloaded == {"model.safetensors", "config.json", "netG_ema.safetensors", "netG.safetensors"}
 
 
 def test_no_network_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        (nobody,) = asked(f"http://127.0.0.1:{free.getsockname()[1]}", tmp_path, "hf:me/gan")
-    assert "cannot be reached" in nobody["what"] and "\\n" not in nobody["what"]
-    (offline,) = asked(hub.url, tmp_path, "hf:me/gan", HF_HUB_OFFLINE="1")
+        (unreachable,) = download(f"http://127.0.0.1:{free.getsockname()[1]}", tmp_path, "hf:me/gan")
+    assert "cannot be reached" in unreachable["what"] and "\\n" not in unreachable["what"]
+    (offline,) = download(hub.url, tmp_path, "hf:me/gan", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in offline["what"]
     hub.status = 500
-    (broken,) = asked(hub.url, tmp_path, "hf:me/gan")
-    assert "cannot be fetched" in broken["what"]
+    (broken,) = download(hub.url, tmp_path, "hf:me/gan")
+    assert "cannot be downloaded" in broken["what"]
     hub.status, hub.slow = 0, 3.0
-    (slow,) = asked(hub.url, tmp_path, "hf:me/gan", "0.5")
+    (slow,) = download(hub.url, tmp_path, "hf:me/gan", "0.5")
     assert "did not answer within 0.5 s" in slow["what"]
 
 
@@ -214,7 +218,7 @@ def test_the_command_line_ends_with_2(capsys: pytest.CaptureFixture[str]) -> Non
     from gandiag.cli.main import run_command_line
 
     assert run_command_line(["inspect", "hf:no-owner"]) == 2
-    assert "names no repository of the Hub" in capsys.readouterr().err
+    assert "does not name a repository of the Hub" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -242,16 +246,20 @@ def test_the_command_line_ends_with_2(capsys: pytest.CaptureFixture[str]) -> Non
         (["generator.onnx", "notes.txt"], ["generator.onnx"], False),
     ],
 )
-def test_which_files_are_wanted(names: list[str], wanted: list[str], whole: bool) -> None:
+def test_chosen_files(names: list[str], wanted: list[str], whole: bool) -> None:
     assert choose_files(names, None, "hf:a/b", "ema") == (wanted, whole)
 
 
 @pytest.mark.parametrize(
-    "names, said",
-    [([], "holds no weights"), (["model.safetensors.index.json"], "several pieces"), (["x.h5"], "holds no weights")],
+    "names, message",
+    [
+        ([], "has no weights at its top level"),
+        (["model.safetensors.index.json"], "splits its model"),
+        (["x.h5"], "has no weights"),
+    ],
 )
-def test_what_cannot_be_chosen(names: list[str], said: str) -> None:
-    with pytest.raises(LoadError, match=said):
+def test_repositories_without_a_clear_choice(names: list[str], message: str) -> None:
+    with pytest.raises(LoadError, match=message):
         choose_files(names, None, "hf:a/b", "ema")
-    with pytest.raises(LoadError, match="names no repository"):
+    with pytest.raises(LoadError, match="does not name a repository"):
         download_checkpoint("hf:a/b/c@d e")

@@ -1,4 +1,4 @@
-"""--spec writes a reading and replays it; folders that stand for one checkpoint; what holds no generator is named."""
+"""--spec writes how a file was loaded and replays it; folders that hold one checkpoint; files without a generator."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Any
 
 import pytest
 import torch
+from assumption_lookup import find_assumption
 from safetensors.torch import save_file
 from torch import nn
 from toy_generators import DCGAN, calibrated, critic, mlp, normal, save, shuffled
 
-from gandiag.checkpoints.loader import LoadedGenerator, load_generator
+from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.loader import load_generator
 from gandiag.config import AuditConfig
 from gandiag.errors import ConfigError, GandiagError, LoadError
 from gandiag.pipeline.subject import is_sample_path
 
 
-def same(network: LoadedGenerator, original: nn.Module) -> None:
+def assert_same_outputs(network: LoadedGenerator, original: nn.Module) -> None:
     z = torch.randn(4, *network.latent.shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         assert torch.equal(network.forward(z), original.eval()(z).reshape(4, *network.output.shape))
 
 
-def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
+def test_a_spec_is_written_and_replayed(tmp_path: Path) -> None:
     net = calibrated(DCGAN(act=lambda: nn.LeakyReLU(0.2)), normal(12))
-    file, spec = save({"g": net.state_dict()}, tmp_path), str(tmp_path / "reading.json")
+    file, spec = save({"g": net.state_dict()}, tmp_path), str(tmp_path / "spec.json")
     first = load_generator(file, AuditConfig(spec=spec))
     written = json.loads(Path(spec).read_text())
     assert written["sha256"] == first.subject["sha256"] and written["settings"] == {
@@ -40,36 +42,32 @@ def test_a_reading_is_written_and_replayed(tmp_path: Path) -> None:
         "bn_eps": 1e-5,
         "strides": ["2/1", "2/1", "2/1"],
     }
-    again = load_generator(file, AuditConfig(spec=spec, strict=True))  # nothing is left to assume
-    same(again, net)
+    again = load_generator(file, AuditConfig(spec=spec, strict=True))  # without assumptions
+    assert_same_outputs(again, net)
     assert {entry.source for entry in again.assumptions} <= {"spec", "shapes"}
     other = load_generator(save(shuffled(DCGAN()).state_dict(), tmp_path, "other.pth"), AuditConfig(spec=spec))
     assert other.notes[-1].endswith("which was written for another file")
-    assert any(entry.value.startswith("leaky:0.2") and entry.source == "spec" for entry in other.assumptions)
-    assert (
-        load_generator(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions
-    )  # a flag wins
-    assert load_generator(file, AuditConfig(spec=spec, image_size=34)).output.shape == (
-        3,
-        34,
-        34,
-    )  # over the strides that lead elsewhere too
+    entry = find_assumption(other, "activation")
+    assert (entry.value, entry.source) == ("leaky:0.2", "spec")
+    # A flag overrides the spec, also where its strides imply another size.
+    assert load_generator(file, AuditConfig(spec=spec, activation="relu")).assumptions != again.assumptions
+    assert load_generator(file, AuditConfig(spec=spec, image_size=34)).output.shape == (3, 34, 34)
     assert load_generator(file, AuditConfig(spec=spec, strides=("2/1", "2/1", "1/1"))).output.shape == (3, 17, 17)
 
 
 @pytest.mark.parametrize(
-    "text, error, said",
+    "text, error, message",
     [
         ("{", LoadError, "cannot be read"),
-        ("[]", LoadError, "is no reading"),
+        ("[]", LoadError, "is not a loading spec"),
         ('{"schema": "gandiag.spec/1", "settings": {"trust": true}}', ConfigError, "'trust'"),
         ('{"schema": "gandiag.spec/1", "settings": {"prior": "cauchy"}}', GandiagError, "--prior is 'cauchy'"),
         ('{"schema": "gandiag.spec/1", "settings": {"latent_dim": "many"}}', GandiagError, "wrong type"),
     ],
 )
-def test_specs_that_are_none(tmp_path: Path, text: str, error: type[GandiagError], said: str) -> None:
+def test_invalid_specs(tmp_path: Path, text: str, error: type[GandiagError], message: str) -> None:
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         load_generator(save(mlp().state_dict(), tmp_path), AuditConfig(spec=str(tmp_path / "s.json")))
 
 
@@ -87,10 +85,9 @@ def test_numbered_files_of_accelerate(tmp_path: Path, order: tuple[str, str]) ->
     assert not is_sample_path(tmp_path)
     network = load_generator(tmp_path)
     assert network.subject["path"].endswith(order[0]) and network.subject["sha256"]
-    assert (
-        network.notes[-1] == f"model.safetensors, model_1.safetensors are unnamed; {order[0]} looks like the generator"
-    )
-    same(network, net)
+    note = f"of model.safetensors, model_1.safetensors, only {order[0]} has the shapes of a generator"
+    assert network.notes[-1] == note
+    assert_same_outputs(network, net)
     save_file(tensors(net), tmp_path / order[1])
     with pytest.raises(LoadError, match="several networks that could be the generator"):
         load_generator(tmp_path)
@@ -103,53 +100,53 @@ def test_folders_of_the_hub_and_of_biggan(tmp_path: Path) -> None:
     save_file(tensors(net), hub / "model.safetensors")
     (hub / "config.json").write_text(json.dumps({"latent_dim": 12, "auto_map": {"AutoModel": "owner/repo--net.Net"}}))
     network = load_generator(hub)
-    assert network.notes == ("config.json names code elsewhere (auto_map), which was neither fetched nor run",)
-    same(network, net)
+    assert network.notes == ("config.json refers to code (auto_map), which was neither downloaded nor run",)
+    assert_same_outputs(network, net)
     training = tmp_path / "biggan"
     training.mkdir()
     save(net.state_dict(), training, "G_ema.pth")
     save(shuffled(DCGAN()).state_dict(), training, "G.pth")
-    same(load_generator(training), net)
+    assert_same_outputs(load_generator(training), net)
 
 
 @pytest.mark.parametrize(
-    "names, said",
+    "names, message",
     [
         (["model_index.json"], "is a diffusers pipeline without unet"),
         ([".metadata", "__0_0.distcp"], "is a distributed checkpoint"),
-        (["model.safetensors.index.json", "pytorch_model.bin"], "in several pieces"),
+        (["model.safetensors.index.json", "pytorch_model.bin"], "split into several files"),
     ],
 )
-def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], said: str) -> None:
+def test_folders_that_cannot_be_read(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(LoadError, match=said) as caught:
+    with pytest.raises(LoadError, match=message) as caught:
         load_generator(tmp_path)
     assert caught.value.hint
 
 
-def test_a_folder_that_holds_one_generator_stands_for_it(tmp_path: Path) -> None:
+def test_a_folder_with_one_generator_is_loaded(tmp_path: Path) -> None:
     net = calibrated(DCGAN(), normal(12))
     save(net.state_dict(), tmp_path, "weights.pt")
     (tmp_path / "options.json").write_text("{}")
     assert not is_sample_path(tmp_path)
     network = load_generator(tmp_path)
-    same(network, net)
-    assert network.notes == ("weights.pt was taken out of the folder, which holds no other weights",)
+    assert_same_outputs(network, net)
+    assert network.notes == ("loaded weights.pt from the folder, its only weight file",)
     (tmp_path / "weights.pt").rename(tmp_path / "netG.pt")
     save(critic().state_dict(), tmp_path, "netD.pt")
-    assert "of 2 files of weights the one that is called a generator" in load_generator(tmp_path).notes[-1]
+    assert "the only one of 2 weight files that is named as a generator" in load_generator(tmp_path).notes[-1]
     save(shuffled(DCGAN()).state_dict(), tmp_path, "netG_7.pt")
     with pytest.raises(LoadError, match="is a folder of 3 checkpoints") as caught:
         load_generator(tmp_path)
     assert (
-        f"{tmp_path}/netG.pt, {tmp_path}/netG_7.pt; or all" in caught.value.hint
+        f"{tmp_path}/netG.pt, {tmp_path}/netG_7.pt; or, if they" in caught.value.hint
         and f"--run {tmp_path}" in caught.value.hint
     )
 
 
-def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:
-    pipeline = tmp_path / "ddpm {0}"  # braces are a name like any other
+def test_files_that_only_describe_weights_name_their_folder(tmp_path: Path) -> None:
+    pipeline = tmp_path / "ddpm {0}"  # braces must survive str.format
     (pipeline / "unet").mkdir(parents=True)
     for name in ("model_index.json", "unet/diffusion_pytorch_model.safetensors", "unet/config.json"):
         (pipeline / name).write_text("{}")
@@ -157,7 +154,7 @@ def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:
         with pytest.raises(LoadError, match="holds the UNet of a diffusers pipeline") as caught:
             load_generator(path)
         assert caught.value.hint == f"pass the pipeline's folder: {pipeline}"
-    with pytest.raises(LoadError, match="describes a network, and holds no weights") as caught:
+    with pytest.raises(LoadError, match="describes a network and holds no weights") as caught:
         load_generator(pipeline / "model_index.json")
     assert caught.value.hint == f"pass its folder: {pipeline}"
 
@@ -165,5 +162,5 @@ def test_what_only_describes_weights_names_their_folder(tmp_path: Path) -> None:
 def test_folders_of_samples_stay_samples(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     assert is_sample_path(tmp_path)
-    save(shuffled(DCGAN()).state_dict(), tmp_path, "netG.pt")  # which a training leaves beside its pictures
+    save(shuffled(DCGAN()).state_dict(), tmp_path, "netG.pt")  # as a training run leaves it beside its images
     assert is_sample_path(tmp_path)

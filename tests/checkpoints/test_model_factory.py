@@ -1,4 +1,4 @@
-"""--model, live modules, and what networks return: lists, dicts, flat images, labels as index or one-hot."""
+"""--model, live modules, and the outputs of networks: lists, dicts, flat images, labels as index or one-hot."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 class Gated(nn.Module):
-    """Nothing that gandiag could rebuild: layer norm and a gate."""
+    """Not an architecture that gandiag rebuilds: layer norm and a gate."""
 
     def __init__(self, nz=8, width=16, act="relu"):
         super().__init__()
-        self.fc, self.norm, self.gate, self.out = nn.Linear(nz, width), nn.LayerNorm(width), nn.Linear(nz, width), nn.Linear(width, 2)
+        self.fc, self.norm = nn.Linear(nz, width), nn.LayerNorm(width)
+        self.gate, self.out = nn.Linear(nz, width), nn.Linear(width, 2)
         self.act = getattr(torch, act)
 
     def forward(self, z):
@@ -38,29 +39,29 @@ def number():
 def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     name = f"gated_{abs(hash(request.node.name)) % 10**8}"
     (tmp_path / f"{name}.py").write_text(FACTORY)
-    monkeypatch.chdir(tmp_path)  # the folder that gandiag runs in counts
+    monkeypatch.chdir(tmp_path)  # the current folder is searched too
     return name
 
 
 def build(folder: Path, name: str, **init: Any) -> nn.Module:
     scope: dict[str, Any] = {}
     exec((folder / f"{name}.py").read_text(), scope)
-    made: nn.Module = scope["Gated"](**init)
-    return shuffled(made).eval()
+    module: nn.Module = scope["Gated"](**init)
+    return shuffled(module).eval()
 
 
-def test_a_factory_builds_and_the_file_fills(tmp_path: Path, gated: str) -> None:
+def test_weights_are_loaded_into_the_model(tmp_path: Path, gated: str) -> None:
     net = build(tmp_path, gated, nz=6, act="tanh")
     file = save({"gen": {f"module.{key}": entry for key, entry in net.state_dict().items()}, "epoch": 1}, tmp_path)
-    for place in (gated, str(tmp_path / f"{gated}.py")):
-        network = load_generator(file, AuditConfig(model=f"{place}:Gated", init=("nz=6", "act=tanh")))
+    for location in (gated, str(tmp_path / f"{gated}.py")):
+        network = load_generator(file, AuditConfig(model=f"{location}:Gated", init=("nz=6", "act=tanh")))
         z = torch.randn(5, 6)
         with torch.no_grad():
             assert torch.equal(network.forward(z), net(z))
         assert network.subject["weights"] == "gen" and network.latent.dim == 6
 
 
-def test_faults_are_listed_five_at_a_time(tmp_path: Path, gated: str) -> None:
+def test_mismatches_are_listed_five_at_a_time(tmp_path: Path, gated: str) -> None:
     file = save(build(tmp_path, gated).state_dict(), tmp_path)
     with pytest.raises(LoadError) as caught:
         load_generator(file, AuditConfig(model=f"{gated}:Gated", init=("width=32",)))
@@ -74,7 +75,7 @@ def test_faults_are_listed_five_at_a_time(tmp_path: Path, gated: str) -> None:
 
 def test_factories_that_do_not_work(tmp_path: Path, gated: str) -> None:
     file = save(mlp().state_dict(), tmp_path)
-    for model, init, error, said in (
+    for model, init, error, message in (
         ("nowhere:Gated", (), LoadError, "cannot be imported"),
         (f"{gated}:Missing", (), LoadError, "cannot be imported"),
         (f"{gated}:number", (), LoadError, "returned int, not a torch.nn.Module"),
@@ -82,14 +83,14 @@ def test_factories_that_do_not_work(tmp_path: Path, gated: str) -> None:
         (f"{gated}:Gated", ("depth",), ConfigError, "--init is 'depth'"),
         (gated, (), ConfigError, "--model is"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             load_generator(file, AuditConfig(model=model, init=init))
 
 
 # live modules
 
 
-def test_a_live_module_is_left_as_it_was() -> None:
+def test_a_live_module_is_not_changed() -> None:
     net = calibrated(DCGAN(), normal(12), batches=5).train()
     before = {key: entry.clone() for key, entry in net.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -111,7 +112,7 @@ def test_weights_computed_on_the_fly_can_be_copied() -> None:
     assert wrap_module(nn.Sequential(first)).output.shape == (4,)
 
 
-def test_noise_drawn_inside_a_network_leaves_the_global_state_alone() -> None:
+def test_noise_inside_a_network_does_not_change_the_global_random_state() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -128,7 +129,7 @@ def test_noise_drawn_inside_a_network_leaves_the_global_state_alone() -> None:
 
 
 class Returns(nn.Module):
-    """A DCGAN that wraps its pictures in something."""
+    """A DCGAN that wraps its images in a container."""
 
     def __init__(self, wrap: Any) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class Returns(nn.Module):
         lambda image: {"deep": [(image,)]},
     ],
 )
-def test_the_largest_tensor_is_the_picture(wrap: Any) -> None:
+def test_the_largest_tensor_is_the_image(wrap: Any) -> None:
     net = shuffled(Returns(wrap)).eval()
     network = wrap_module(net)
     z = torch.randn(3, *network.latent.shape)
@@ -156,7 +157,7 @@ def test_the_largest_tensor_is_the_picture(wrap: Any) -> None:
     assert network.output.shape == (3, 16, 16)
 
 
-def test_flat_images_get_their_shape_and_series_stay() -> None:
+def test_flat_images_are_reshaped_and_series_are_not() -> None:
     network = wrap_module(shuffled(mlp((5, 16, 784), final=nn.Tanh())))
     assert network.output.shape == (1, 28, 28) and network.output.range == (-1.0, 1.0)
     assert network.forward(torch.randn(2, 5)).shape == (2, 1, 28, 28)
@@ -165,39 +166,40 @@ def test_flat_images_get_their_shape_and_series_stay() -> None:
 
 
 class Labelled(nn.Module):
-    def __init__(self, how: str) -> None:
+    def __init__(self, condition: str) -> None:
         super().__init__()
-        self.how, self.embed, self.fc = how, nn.Embedding(4, 3), nn.Linear(5 + (3 if how == "index" else 4), 2)
+        self.condition, self.embed = condition, nn.Embedding(4, 3)
+        self.fc = nn.Linear(5 + (3 if condition == "index" else 4), 2)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        out: Tensor = self.fc(torch.cat([z, self.embed(y) if self.how == "index" else y], 1))
+        out: Tensor = self.fc(torch.cat([z, self.embed(y) if self.condition == "index" else y], 1))
         return out
 
 
-@pytest.mark.parametrize("how", ["index", "onehot"])
-def test_labels_as_index_or_onehot(how: str) -> None:
-    net = shuffled(Labelled(how)).eval()
+@pytest.mark.parametrize("condition", ["index", "onehot"])
+def test_labels_as_index_or_onehot(condition: str) -> None:
+    net = shuffled(Labelled(condition)).eval()
     network = wrap_module(net, AuditConfig(latent_dim=5, classes=4))
-    assert (network.condition, network.classes) == (how, 4)
+    assert (network.condition, network.classes) == (condition, 4)
     z, labels = torch.randn(6, 5), torch.arange(6) % 4
-    expected = net(z, labels if how == "index" else nn.functional.one_hot(labels, 4).float())
+    expected = net(z, labels if condition == "index" else nn.functional.one_hot(labels, 4).float())
     with torch.no_grad():
         assert torch.equal(network.forward(z, labels), expected)
 
 
-def test_missing_labels_and_latents_are_asked_for() -> None:
-    with pytest.raises(LoadError, match=r"needs a class label \(4 of them") as caught:
+def test_missing_label_and_latent_settings_are_requested() -> None:
+    with pytest.raises(LoadError, match=r"needs class labels \(4 classes, by its embedding") as caught:
         wrap_module(Labelled("index"), AuditConfig(latent_dim=5))
     assert "--classes 4 --condition index" in caught.value.hint
     with pytest.raises(LoadError, match="cannot be called with latents"):
         wrap_module(mlp(), AuditConfig(latent_dim=7))
-    with pytest.raises(LoadError, match="cannot be told") as caught:
+    with pytest.raises(LoadError, match="cannot be inferred") as caught:
         wrap_module(nn.Identity())
     assert caught.value.hint == "give it: --latent-dim N"
 
 
 def test_strict_applies_to_models_too() -> None:
-    with pytest.raises(LoadError, match="--strict takes no assumptions") as caught:
+    with pytest.raises(LoadError, match="--strict allows no assumptions") as caught:
         wrap_module(shuffled(mlp()), AuditConfig(strict=True))
     assert caught.value.hint == "give --prior"
     assert wrap_module(shuffled(mlp()), AuditConfig(strict=True, prior="normal")).latent.dim == 2

@@ -1,4 +1,4 @@
-"""Bad files, each made for real: a precise sentence, an action, and nothing in the file run."""
+"""Bad files, each actually created: a precise message, a hint, and nothing in the file is run."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ from gandiag.errors import LoadError
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 117073189\n"
 
 
-def refused(path: str | Path, config: AuditConfig | None = None) -> LoadError:
+def load_error(path: str | Path, config: AuditConfig | None = None) -> LoadError:
     with pytest.raises(LoadError) as caught:
         load_generator(path, config)
     assert caught.value.hint and "\n" not in caught.value.message
     return caught.value
 
 
-def written(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
+def write_file(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
     (folder / name).write_bytes(content)
     return folder / name
 
 
 @pytest.mark.parametrize(
-    "content, what, hint",
+    "content, message, hint",
     [
         (
             LFS,
-            f"ckpt.pt is a Git LFS pointer ({len(LFS)} bytes), not weights: the real file of 117073189 bytes was never downloaded",
+            f"ckpt.pt is a Git LFS pointer ({len(LFS)} bytes), not weights: the real file of 117073189 bytes was never "
+            "downloaded",
             "git lfs pull",
         ),
         (
             b"<!DOCTYPE html><html><body>Sign in</body></html>",
             "ckpt.pt is a web page, not weights",
-            "fetch the file again",
+            "download the file again",
         ),
-        (b"\n\n  <html>", "ckpt.pt is a web page", "fetch"),
+        (b"\n\n  <html>", "ckpt.pt is a web page", "download"),
         (
             b'{"error": "Not Found"}',
-            'ckpt.pt is a JSON text, not weights (it begins with "{?error?: ?Not Found?}")',
-            "fetch",
+            'ckpt.pt is JSON text, not weights (it begins with "{?error?: ?Not Found?}")',
+            "download",
         ),
         (b"", "ckpt.pt is empty (0 bytes)", "again"),
         (b"hello there\n", "ckpt.pt is a text file", "checkpoint"),
@@ -68,23 +69,23 @@ def written(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
         (b"\x1f\x8b\x08" + bytes(64), "ckpt.pt is gzip-compressed", "gunzip -k ckpt.pt"),
         (
             b"\xff\xfe\x00\x01" + bytes(64),
-            "ckpt.pt is no checkpoint format that gandiag knows (it starts with the bytes ff fe 00 01)",
+            "ckpt.pt is not a checkpoint format that gandiag knows (it starts with the bytes ff fe 00 01)",
             "safetensors",
         ),
         ((900).to_bytes(8, "little") + b'{"a":', "ckpt.pt ends early at 13 bytes", "copy"),
     ],
 )
-def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, what: str, hint: str) -> None:
-    problem = refused(written(tmp_path, content))
-    assert problem.message.startswith(what) and hint in problem.hint
+def test_files_that_are_not_checkpoints(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
+    error = load_error(write_file(tmp_path, content))
+    assert error.message.startswith(message) and hint in error.hint
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    assert "does not exist" in refused(tmp_path / "none.pt").message
+    assert "does not exist" in load_error(tmp_path / "none.pt").message
     (tmp_path / "a").mkdir()
-    assert "a is an empty folder" in refused(tmp_path / "a").message
+    assert "a is an empty folder" in load_error(tmp_path / "a").message
     (tmp_path / "a" / "read.me").write_text("")
-    assert "is a folder without a checkpoint" in refused(tmp_path / "a").message
+    assert "is a folder without a checkpoint" in load_error(tmp_path / "a").message
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
@@ -92,16 +93,16 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_truncated_files(tmp_path: Path, share: float, zipped: bool) -> None:
     torch.save(DCGAN().state_dict(), tmp_path / "g.pt", _use_new_zipfile_serialization=zipped)
     whole = (tmp_path / "g.pt").read_bytes()
-    problem = refused(written(tmp_path, whole[: int(share * len(whole))]))
-    assert re.search("ends early|cut short|cannot be read|damaged", problem.message) and "copy it again" in problem.hint
+    error = load_error(write_file(tmp_path, whole[: int(share * len(whole))]))
+    assert re.search("ends early|cut short|cannot be read|damaged", error.message) and "copy it again" in error.hint
 
 
 def test_truncated_safetensors(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(mlp().state_dict(), tmp_path / "whole.pt")
-    problem = refused(written(tmp_path, (tmp_path / "whole.pt").read_bytes()[:-40]))
-    assert "damaged safetensors" in problem.message
+    error = load_error(write_file(tmp_path, (tmp_path / "whole.pt").read_bytes()[:-40]))
+    assert "damaged safetensors" in error.message
 
 
 # code
@@ -133,19 +134,19 @@ def test_pickled_code_beside_weights_does_not_run(tmp_path: Path, zipped: bool) 
         assert torch.equal(network.forward(z), net(z))
 
 
-def test_code_without_weights_is_refused(tmp_path: Path) -> None:
+def test_code_without_weights_is_load_error(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    problem = refused(save({"config": Marker(str(marker)), "epoch": 3}, tmp_path))
+    error = load_error(save({"config": Marker(str(marker)), "epoch": 3}, tmp_path))
     assert not marker.exists()
-    assert "system" in problem.message and "would run code; refused" in problem.message
-    assert all(way in problem.hint for way in ("--model", "--trust", "export"))
+    assert "system" in error.message and "would run code; refused" in error.message
+    assert all(option in error.hint for option in ("--model", "--trust", "export"))
 
 
 def test_plain_pickles_do_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     for protocol in range(2, 6):
-        problem = refused(written(tmp_path, pickle.dumps({"G": Marker(str(marker))}, protocol=protocol)))
-        assert not marker.exists() and "system" in problem.message
+        error = load_error(write_file(tmp_path, pickle.dumps({"G": Marker(str(marker))}, protocol=protocol)))
+        assert not marker.exists() and "system" in error.message
 
 
 def test_a_pickled_module_runs_its_own_code_only_under_trust(tmp_path: Path) -> None:
@@ -157,8 +158,8 @@ def test_a_pickled_module_runs_its_own_code_only_under_trust(tmp_path: Path) -> 
         assert torch.equal(network.forward(z), net(z))
     assert type(network.module).__name__ == "DCGAN" and any("by --trust" in note for note in network.notes)
     network = load_generator(file)
-    assert type(network.module).__name__ == "Chain" and network.notes == (
-        "the file contains code that was not run: loading.DCGAN",
+    assert type(network.module).__name__ == "SequentialGenerator" and network.notes == (
+        "the file contains code that was not run: toy_generators.DCGAN",
     )
     both = save({"netG": shuffled(DCGAN(), 3), "netG_ema": net, "netD": critic()}, tmp_path)
     with torch.no_grad():
@@ -168,11 +169,11 @@ def test_a_pickled_module_runs_its_own_code_only_under_trust(tmp_path: Path) -> 
 
 def test_trust_is_not_a_fallback_for_damage(tmp_path: Path) -> None:
     whole = Path(save(DCGAN().state_dict(), tmp_path)).read_bytes()
-    assert "ends early" in refused(written(tmp_path, whole[:-200]), AuditConfig(trust=True)).message
+    assert "ends early" in load_error(write_file(tmp_path, whole[:-200]), AuditConfig(trust=True)).message
 
 
 def test_torchscript_needs_trust_and_writes_no_marker(tmp_path: Path) -> None:
-    # In a process of its own: torch.jit announces its deprecation, and the marker must not depend on this one.
+    # In another process: torch.jit announces its deprecation, and the marker must not depend on this process.
     marker, file = tmp_path / "marker.pt", tmp_path / "g.pt"
     script = f"""
 import torch, warnings
@@ -194,16 +195,16 @@ class Sneaky(nn.Module):
         torch.save(state[0], {str(marker)!r})
 torch.jit.script(Sneaky()).save({str(file)!r})
 """
-    (tmp_path / "sneaky.py").write_text(script)  # scripting reads the source
+    (tmp_path / "sneaky.py").write_text(script)  # torch.jit reads the source
     subprocess.run([sys.executable, tmp_path / "sneaky.py"], check=True, capture_output=True, timeout=120)
-    problem = refused(file)
-    assert problem.message == "g.pt is a TorchScript program: loading it runs code from the file"
-    assert "--trust" in problem.hint and "sha256" in problem.hint and not marker.exists()
+    error = load_error(file)
+    assert error.message == "g.pt is a TorchScript program: loading it runs code from the file"
+    assert "--trust" in error.hint and "sha256" in error.hint and not marker.exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert (
-            "--latent-dim N" in refused(file, AuditConfig(trust=True)).hint
-        )  # its weight is no parameter: nothing to probe
+            "--latent-dim N" in load_error(file, AuditConfig(trust=True)).hint
+        )  # its weight is not a parameter: nothing to infer it from
         network = load_generator(file, AuditConfig(trust=True, latent_dim=6))
     assert network.forward(torch.ones(3, 6)).tolist() == [[6.0, 6.0]] * 3
     assert marker.exists()  # the attack is real
@@ -213,7 +214,7 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "g.pt2", "w") as archive:
         archive.writestr("g/archive_format", "pt2")
         archive.writestr("g/models/model.json", "{}")
-    assert "is a torch.export program (.pt2): loading it runs code" in refused(tmp_path / "g.pt2").message
+    assert "is a torch.export program (.pt2): loading it runs code" in load_error(tmp_path / "g.pt2").message
 
 
 # bombs
@@ -221,29 +222,29 @@ def test_exported_programs_need_trust(tmp_path: Path) -> None:
 
 def test_a_stride_0_tensor_is_a_bomb(tmp_path: Path) -> None:
     bomb = {"main.0.weight": torch.zeros(1).expand(10**6, 10**6)}
-    problem = refused(save(bomb, tmp_path))
-    assert problem.message == 'tensor "main.0.weight" claims 3.6 TiB but stores 4 bytes: malformed or hostile'
+    error = load_error(save(bomb, tmp_path))
+    assert error.message == 'tensor "main.0.weight" claims 3.6 TiB but stores 4 bytes: malformed or hostile'
 
 
-def test_meta_and_sparse_tensors_are_refused(tmp_path: Path) -> None:
+def test_meta_and_sparse_tensors_are_load_error(tmp_path: Path) -> None:
     assert (
         "claims 3.6 TiB but stores none"
-        in refused(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).message
+        in load_error(save({"a.weight": torch.empty(10**6, 10**6, device="meta")}, tmp_path)).message
     )
-    problem = refused(save({"a.weight": torch.eye(8).to_sparse()}, tmp_path))
-    assert "not dense" in problem.message
+    error = load_error(save({"a.weight": torch.eye(8).to_sparse()}, tmp_path))
+    assert "not dense" in error.message
 
 
-def test_compressed_entries_are_refused(tmp_path: Path) -> None:
+def test_compressed_entries_are_load_error(tmp_path: Path) -> None:
     source = save({"main.0.weight": torch.zeros(1000, 1000)}, tmp_path)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
-    assert "holds compressed entries" in refused(tmp_path / "b.pt").message
+    assert "holds compressed entries" in load_error(tmp_path / "b.pt").message
 
 
 @pytest.mark.parametrize(
-    "hostile, what",
+    "content, message",
     [
         (b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R.", "reserves memory"),
         (b"\x80\x02]r\xff\xff\xff\x7f.", "memo index 2147483647"),
@@ -251,23 +252,23 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
         (b"\x80\x02X\xff\xff\xff\x7fabc", "cut short or damaged"),
     ],
 )
-def test_hostile_pickles_are_not_begun(tmp_path: Path, hostile: bytes, what: str) -> None:
-    assert what in refused(written(tmp_path, hostile)).message
+def test_hostile_pickles_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    assert message in load_error(write_file(tmp_path, content)).message
 
 
-# readable, but no generator
+# readable, but not a generator
 
 
 def test_a_discriminator(tmp_path: Path) -> None:
     save(DCGAN().state_dict(), tmp_path, "netG_epoch_24.pth")
-    problem = refused(save(critic().state_dict(), tmp_path, "netD_epoch_24.pth"))
+    error = load_error(save(critic().state_dict(), tmp_path, "netD_epoch_24.pth"))
     assert (
-        problem.message
+        error.message
         == "netD_epoch_24.pth looks like a discriminator: its first layer takes 3 channels and its last emits 1 value"
     )
-    assert problem.hint == "generators in the same folder: netG_epoch_24.pth"
-    assert "discriminator" in refused(save(mlp((2, 64, 64, 1)).state_dict(), tmp_path)).message
-    assert "netD, which is no generator" in refused(save({"netD": critic().state_dict()}, tmp_path)).message
+    assert error.hint == "generators in the same folder: netG_epoch_24.pth"
+    assert "discriminator" in load_error(save(mlp((2, 64, 64, 1)).state_dict(), tmp_path)).message
+    assert "netD, which is not a generator" in load_error(save({"netD": critic().state_dict()}, tmp_path)).message
 
 
 def test_optimizer_and_bookkeeping_files(tmp_path: Path) -> None:
@@ -275,57 +276,57 @@ def test_optimizer_and_bookkeeping_files(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 12)).sum().backward()
     optimizer.step()
-    assert "holds optimizer state" in refused(save(optimizer.state_dict(), tmp_path)).message
+    assert "holds optimizer state" in load_error(save(optimizer.state_dict(), tmp_path)).message
     assert (
-        "holds optimizer state" in refused(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).message
+        "holds optimizer state"
+        in load_error(save({"optimizerG": optimizer.state_dict(), "epoch": 3}, tmp_path)).message
     )
-    problem = refused(
+    error = load_error(
         save({"itr": 3, "epoch": 1, "best_FID": np.float64(12.5), "args": argparse.Namespace(a=1)}, tmp_path)
     )
-    assert "training bookkeeping (itr, epoch, best_FID, args)" in problem.message
-    assert "one tensor of shape (3, 4)" in refused(save(torch.zeros(3, 4), tmp_path)).message
+    assert "training bookkeeping (itr, epoch, best_FID, args)" in error.message
+    assert "one tensor of shape (3, 4)" in load_error(save(torch.zeros(3, 4), tmp_path)).message
 
 
-def test_an_image_translator(tmp_path: Path) -> None:
+def test_an_image_to_image_network(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 16, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 2, 1), nn.Tanh())
-    problem = refused(save(net.state_dict(), tmp_path))
-    assert "looks like an image-to-image network: it takes an image of 3 channels" in problem.message
+    error = load_error(save(net.state_dict(), tmp_path))
+    assert "looks like an image-to-image network: it takes an image of 3 channels" in error.message
 
 
 def test_several_generators_are_listed(tmp_path: Path) -> None:
     file = save({"netG_A": DCGAN().state_dict(), "netG_B": DCGAN().state_dict()}, tmp_path)
-    problem = refused(file)
+    error = load_error(file)
     assert (
-        "2 networks that could be the generator: netG_A (" in problem.message
-        and problem.hint == "choose one: --key netG_A"
+        "2 networks that could be the generator: netG_A (" in error.message and error.hint == "choose one: --key netG_A"
     )
     assert load_generator(file, AuditConfig(key="netG_B")).subject["weights"] == "netG_B (by --key)"
-    problem = refused(file, AuditConfig(key="netG_C"))
-    assert "no weights at 'netG_C'" in problem.message and "did you mean netG_" in problem.hint
+    error = load_error(file, AuditConfig(key="netG_C"))
+    assert "no weights at 'netG_C'" in error.message and "did you mean netG_" in error.hint
     unnamed = save({"first": DCGAN().state_dict(), "second": DCGAN().state_dict()}, tmp_path)
-    assert "first (" in refused(unnamed).message
+    assert "first (" in load_error(unnamed).message
 
 
 def test_the_weights_contradict_the_latent_size(tmp_path: Path) -> None:
     file = save(DCGAN(nz=100, ngf=2).state_dict(), tmp_path)
-    problem = refused(file, AuditConfig(latent_dim=128))
-    assert problem.message == "--latent-dim 128 contradicts the weights: main.0.weight is (100, 8, 4, 4), so it is 100"
-    assert problem.hint == "Remove --latent-dim."
-    assert "--classes 8 --condition concat" in refused(file, AuditConfig(latent_dim=92)).hint
-    assert "--channels 1 contradicts the weights, which emit 3" in refused(file, AuditConfig(channels=1)).message
+    error = load_error(file, AuditConfig(latent_dim=128))
+    assert error.message == "--latent-dim 128 contradicts the weights: main.0.weight is (100, 8, 4, 4), so it is 100"
+    assert error.hint == "Remove --latent-dim."
+    assert "--classes 8 --condition concat" in load_error(file, AuditConfig(latent_dim=92)).hint
+    assert "--channels 1 contradicts the weights, which output 3" in load_error(file, AuditConfig(channels=1)).message
 
 
-def test_unknown_architectures_name_the_way(tmp_path: Path) -> None:
+def test_unknown_architectures_name_the_option(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 4))
-    problem = refused(save(net.state_dict(), tmp_path))
+    error = load_error(save(net.state_dict(), tmp_path))
     assert (
-        "6 tensors but no architecture that gandiag can rebuild" in problem.message
-        and "--model pkg.mod:factory" in problem.hint
+        "6 tensors but no architecture that gandiag can rebuild" in error.message
+        and "--model pkg.mod:factory" in error.hint
     )
 
 
 def test_weights_that_are_not_finite_still_load(tmp_path: Path) -> None:
-    # What comes out is for the measuring to judge.
+    # The metrics report non-finite samples.
     for net in (DCGAN(), mlp((4, 16, 16, 2), norm=True)):
         state = {
             key: torch.full_like(entry, float("nan")) if entry.is_floating_point() else entry
@@ -334,7 +335,7 @@ def test_weights_that_are_not_finite_still_load(tmp_path: Path) -> None:
         assert load_generator(save(state, tmp_path)).subject["loader"] == "torch-zip"
 
 
-def test_mutilated_state_dicts_never_crash(tmp_path: Path) -> None:
+def test_damaged_state_dicts_never_crash(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     base = {**mlp((4, 16, 16, 2), norm=True).state_dict()}
     shapes: list[tuple[int, ...]] = [
@@ -377,15 +378,15 @@ def test_flipped_bytes_never_crash(tmp_path: Path, kind: str) -> None:
     whole = (tmp_path / "g").read_bytes()
     rng = torch.Generator().manual_seed(1)
     for _ in range(80):
-        mutilated = bytearray(whole)
+        damaged = bytearray(whole)
         for place in torch.randint(len(whole), (3,), generator=rng).tolist():
-            mutilated[place] = int(torch.randint(256, (1,), generator=rng))
+            damaged[place] = int(torch.randint(256, (1,), generator=rng))
         with contextlib.suppress(LoadError):
-            load_generator(written(tmp_path, bytes(mutilated)))
+            load_generator(write_file(tmp_path, bytes(damaged)))
 
 
-def test_terminal_codes_in_a_file_are_not_passed_on(tmp_path: Path) -> None:
-    problem = refused(written(tmp_path, pickle.dumps({}, 2)[:2] + b"cevil\x1b[31m\nclass\n)R."))
-    assert "\x1b" not in str(problem)
+def test_terminal_codes_in_a_file_are_not_printed(tmp_path: Path) -> None:
+    error = load_error(write_file(tmp_path, pickle.dumps({}, 2)[:2] + b"cevil\x1b[31m\nclass\n)R."))
+    assert "\x1b" not in str(error)
     keys = {"\x1b[2Jfirst": DCGAN().state_dict(), "second": DCGAN().state_dict()}
-    assert "\x1b" not in str(refused(save(keys, tmp_path)))
+    assert "\x1b" not in str(load_error(save(keys, tmp_path)))

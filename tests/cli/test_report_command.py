@@ -1,4 +1,4 @@
-"""`gandiag report` and the console, in real processes: streams, colors, terminals, quietness, and what is not imported."""
+"""`gandiag report` and the console, in real processes: streams, colors, terminals, verbosity, imports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from gandiag.cli.progress import ProgressReporter, format_log_line
 from gandiag.errors import GandiagError
 
 ROOT = Path(__file__).resolve().parents[2]
-# The command alone, inside the boundary that main draws around it.
+# The command alone, with the error handling that main adds.
 COMMAND = """
 import sys
 from gandiag.cli import console
@@ -53,25 +54,25 @@ def run(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def on_terminal(*arguments: str, **extra: str) -> str:
-    """What a terminal would show; both streams go there."""
-    ours, theirs = pty.openpty()
+def run_on_terminal(*arguments: str, **extra: str) -> str:
+    """What a terminal would show of both streams."""
+    parent, child = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments], stdout=theirs, stderr=theirs, stdin=theirs, env=environ(**extra)
+        [sys.executable, "-c", COMMAND, *arguments], stdout=child, stderr=child, stdin=child, env=environ(**extra)
     )
-    os.close(theirs)
-    shown = b""
+    os.close(child)
+    output = b""
     while True:
         try:
-            part = os.read(ours, 65536)
-        except OSError:  # how Linux says that the other side has closed
+            chunk = os.read(parent, 65536)
+        except OSError:  # how Linux reports that the other end has closed
             break
-        if not part:
+        if not chunk:
             break
-        shown += part
-    os.close(ours)
+        output += chunk
+    os.close(parent)
     assert process.wait() == 0
-    return shown.decode()
+    return output.decode()
 
 
 @pytest.fixture
@@ -82,11 +83,11 @@ def audit(tmp_path: Path) -> str:
 
 
 def test_text_goes_to_stdout_and_loads_nothing_heavy(audit: str) -> None:
-    done = run(audit)
-    assert done.returncode == 0
-    assert done.stdout.startswith("COLLAPSED  runs/042/generator.pt\n0.48 [0.44, 0.52]: about half")
-    assert done.stdout.endswith(f"record {audit}\n")
-    assert done.stderr == "loaded:\n"
+    process = run(audit)
+    assert process.returncode == 0
+    assert process.stdout.startswith("COLLAPSED  runs/042/generator.pt\nCollapse score 0.48 [0.44, 0.52]: about half")
+    assert process.stdout.endswith(f"record {audit}\n")
+    assert process.stderr == "loaded:\n"
 
 
 @pytest.mark.parametrize(
@@ -103,21 +104,21 @@ def test_a_pipe_gets_colors_only_when_forced(audit: str, extra: dict[str, str], 
 
 
 @pytest.mark.parametrize(("extra", "colored"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
-def test_a_terminal_gets_colors_unless_it_may_not(audit: str, extra: dict[str, str], colored: bool) -> None:
-    shown = on_terminal(audit, **extra)
-    assert "COLLAPSED" in shown
-    assert ("\x1b[" in shown) is colored
+def test_a_terminal_gets_colors_unless_they_are_off(audit: str, extra: dict[str, str], colored: bool) -> None:
+    output = run_on_terminal(audit, **extra)
+    assert "COLLAPSED" in output
+    assert ("\x1b[" in output) is colored
 
 
-def test_json_is_one_document_and_comes_back(audit: str) -> None:
+def test_json_is_one_document_and_reads_back(audit: str) -> None:
     assert json.loads(run(audit, "-f", "json").stdout) == json.loads(records.collapsed().to_json())
 
 
 def test_the_suffix_chooses_the_format_and_only_the_page_draws(audit: str, tmp_path: Path) -> None:
     page, text = tmp_path / "report.html", tmp_path / "report.txt"
-    done = run(audit, "-o", str(page))
-    assert done.stdout == "" and f"wrote {page}" in done.stderr
-    assert "matplotlib" in done.stderr and "torch" not in done.stderr
+    process = run(audit, "-o", str(page))
+    assert process.stdout == "" and f"wrote {page}" in process.stderr
+    assert "matplotlib" in process.stderr and "torch" not in process.stderr
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     run(audit, "-o", str(text))
     assert text.read_text(encoding="utf-8").startswith("COLLAPSED")
@@ -126,110 +127,116 @@ def test_the_suffix_chooses_the_format_and_only_the_page_draws(audit: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "what", "hint"),
+    ("arguments", "message", "hint"),
     [
         (["absent.json"], "absent.json cannot be read", "gandiag audit -o"),
         (["{audit}", "-f", "htlm"], "no formats called 'htlm'", "did you mean html"),
         (["{audit}", "-o", "/nowhere/report.html"], "cannot be written", "another path"),
     ],
 )
-def test_errors_are_a_sentence_and_an_action(audit: str, arguments: list[str], what: str, hint: str) -> None:
-    done = run(*(part.format(audit=audit) for part in arguments))
-    assert done.returncode == 2 and done.stdout == ""
+def test_errors_are_a_sentence_and_an_action(audit: str, arguments: list[str], message: str, hint: str) -> None:
+    process = run(*(part.format(audit=audit) for part in arguments))
+    assert process.returncode == 2 and process.stdout == ""
     assert (
-        done.stderr.startswith("error: ") and what in done.stderr and "\nhint: " in done.stderr and hint in done.stderr
+        process.stderr.startswith("error: ")
+        and message in process.stderr
+        and "\nhint: " in process.stderr
+        and hint in process.stderr
     )
 
 
-def test_damaged_content_is_no_bug_of_ours(tmp_path: Path) -> None:
+def test_damaged_content_is_not_reported_as_a_bug(tmp_path: Path) -> None:
     path = tmp_path / "damaged.json"
-    whole = json.loads(records.collapsed().to_json())
-    for wrong in (whole | {"provenance": None}, whole | {"modes": {"missed": [None]}}, whole | {"subject": None}):
-        path.write_text(json.dumps(wrong), encoding="utf-8")
-        done = run(str(path))
+    document = json.loads(records.collapsed().to_json())
+    for change in ({"provenance": None}, {"modes": {"missed": [None]}}, {"subject": None}):
+        path.write_text(json.dumps(document | change), encoding="utf-8")
+        process = run(str(path))
         assert (
-            done.returncode == 2
-            and done.stderr.startswith("error: ")
-            and "damaged" in done.stderr
-            and "Traceback" not in done.stderr
+            process.returncode == 2
+            and process.stderr.startswith("error: ")
+            and "damaged" in process.stderr
+            and "Traceback" not in process.stderr
         )
 
 
-def test_a_reader_that_leaves_is_no_error(audit: str) -> None:
+def test_a_closed_pipe_is_no_error(audit: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, audit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ()
     )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    problems = process.stderr.read()
+    errors = process.stderr.read()
     process.stderr.close()
     assert process.wait() == 0
-    assert b"Broken" not in problems and b"Traceback" not in problems
+    assert b"Broken" not in errors and b"Traceback" not in errors
 
 
-def test_a_stream_that_lacks_characters_gets_replacements(audit: str) -> None:
-    done = run(audit, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0
-    assert done.stdout.startswith("COLLAPSED") and "?" in done.stdout and done.stdout.isascii()
+def test_characters_outside_the_encoding_are_replaced(audit: str) -> None:
+    process = run(audit, PYTHONIOENCODING="ascii")
+    assert process.returncode == 0
+    assert process.stdout.startswith("COLLAPSED") and "?" in process.stdout and process.stdout.isascii()
 
 
 @pytest.fixture
-def quiet() -> object:
-    yield console.configure_output
+def reset_console() -> Iterator[None]:
+    yield
     console.configure_output()
 
 
 @pytest.mark.parametrize(
     ("level", "out", "err"),
     [
-        (0, "result", "note warning: careful error: what hint:  do"),
-        (1, "result", "warning: careful error: what hint:  do"),
+        (0, "result", "note warning: careful error: message hint:  action"),
+        (1, "result", "warning: careful error: message hint:  action"),
         (2, "", ""),
     ],
 )
-def test_quietness(quiet: object, capsys: pytest.CaptureFixture[str], level: int, out: str, err: str) -> None:
+def test_verbosity(reset_console: None, capsys: pytest.CaptureFixture[str], level: int, out: str, err: str) -> None:
     console.configure_output(quiet=level)
     console.print_result("result")
     console.print_info("note")
     console.print_verbose("detail")
     console.print_warning("careful")
-    console.print_error(GandiagError("what", "do"))
-    got = capsys.readouterr()
-    assert (" ".join(got.out.split("\n")).strip(), " ".join(got.err.split("\n")).strip()) == (out, err)
+    console.print_error(GandiagError("message", "action"))
+    captured = capsys.readouterr()
+    joined = tuple(" ".join(text.split("\n")).strip() for text in (captured.out, captured.err))
+    assert joined == (out, err)
 
 
-def test_a_bug_is_one_line_and_a_traceback_only_with_debug(quiet: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_one_line_and_a_traceback_only_with_debug(
+    reset_console: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
         raise ValueError("bad \x1b[31m thing")
-    except ValueError as bug:
-        console.print_bug_report(bug)
+    except ValueError as error:
+        console.print_bug_report(error)
         short = capsys.readouterr().err
         console.configure_output(debug=True)
-        console.print_bug_report(bug)
+        console.print_bug_report(error)
         long = capsys.readouterr().err
     assert short.splitlines()[0] == "error: this is a bug in gandiag: ValueError: bad \\x1b[31m thing"
     assert "Traceback" not in short and "--debug" in short
     assert "Traceback" in long and "\x1b" not in long
 
 
-def test_a_heartbeat_says_how_far_and_how_long() -> None:
+def test_a_heartbeat_has_progress_and_time() -> None:
     assert format_log_line("sample", 4096, 10_000, 26.0) == "sample 4,096 / 10,000, 37 s left"
     assert format_log_line("sample", 0, 10_000, 3.0) == "sample 0 / 10,000, 3.0 s so far"
     assert format_log_line("real_pass", 7, 0, 61.0) == "real pass 7, 1 min 1 s so far"
 
 
-def test_a_log_hears_a_heartbeat_even_while_nothing_is_reported() -> None:
+def test_a_log_gets_heartbeats_even_without_news() -> None:
     log = io.StringIO()
     with ProgressReporter(stream=log, interval=0.02) as on_progress:
         on_progress("sample", 1, 4)
-        until = time.monotonic() + 10
-        while log.getvalue().count("\n") < 3 and time.monotonic() < until:
+        deadline = time.monotonic() + 10
+        while log.getvalue().count("\n") < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert log.getvalue().count("sample 1 / 4, ") >= 3
     assert "\x1b" not in log.getvalue() and "\r" not in log.getvalue()
 
 
-def test_a_short_run_leaves_nothing_in_a_log_and_a_quiet_one_never_does() -> None:
+def test_a_short_or_quiet_run_writes_nothing_to_a_log() -> None:
     log = io.StringIO()
     with ProgressReporter(stream=log) as on_progress:
         on_progress("sample", 1, 4)
@@ -239,7 +246,7 @@ def test_a_short_run_leaves_nothing_in_a_log_and_a_quiet_one_never_does() -> Non
     assert log.getvalue() == ""
 
 
-def test_a_terminal_sees_a_bar_with_the_time_left() -> None:
+def test_a_terminal_gets_a_bar_with_the_time_left() -> None:
     script = """
 import time
 from gandiag.cli.progress import ProgressReporter
@@ -248,17 +255,15 @@ with ProgressReporter() as on_progress:
         on_progress("sample", done, 5)
         time.sleep(0.1)
 """
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=theirs, stderr=theirs, stdin=theirs, env=environ()
-    )
-    os.close(theirs)
-    shown = b""
+    parent, child = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=child, stderr=child, stdin=child, env=environ())
+    os.close(child)
+    output = b""
     while True:
         try:
-            shown += os.read(ours, 65536)
+            output += os.read(parent, 65536)
         except OSError:
             break
-    os.close(ours)
+    os.close(parent)
     assert process.wait() == 0
-    assert b"sample" in shown and b"5/5" in shown and b"0:00:0" in shown
+    assert b"sample" in output and b"5/5" in output and b"0:00:0" in output

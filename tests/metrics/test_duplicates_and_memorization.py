@@ -1,4 +1,4 @@
-"""Duplicates, support size and training copies: known supports are recovered, and chance is not mistaken for repetition."""
+"""Duplicates, support size and memorization: known supports are recovered, chance is not mistaken for repetition."""
 
 from __future__ import annotations
 
@@ -17,40 +17,38 @@ from gandiag.stats.resampling import poisson_interval
 from gandiag.testing.toy_mixtures import Corruption, make_mixture
 
 
-def recycled(support: int, n: int, dim: int = 16, seed: int = 0, noise: float = 0.0) -> Tensor:
+def draw_repeated(support: int, n: int, dim: int = 16, seed: int = 0, noise: float = 0.0) -> Tensor:
     """n draws from `support` equally likely prototypes."""
     chosen = torch.randint(support, (n,), generator=torch.Generator().manual_seed(seed))
     return draw(support, dim, seed=seed)[chosen] + noise * draw(n, dim, seed=seed + 1)
 
 
-@pytest.mark.parametrize("far", [0.0, 1e3])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
 @pytest.mark.parametrize("dim", [2, 64])
-def test_fresh_samples_are_no_duplicates(dim: int, far: float) -> None:
+def test_fresh_samples_are_no_duplicates(dim: int, offset: float) -> None:
     """In two dimensions, chance puts 1 - 2^(-0.01) = 0.7 % within a tenth of the median; in 64 none."""
-    real, fake = draw(500, dim) + far, draw(500, dim, seed=1) + far
+    real, fake = draw(500, dim) + offset, draw(500, dim, seed=1) + offset
     assert near_duplicates(real, fake) < (0.03 if dim == 2 else 1e-9)
     assert near_duplicates(None, fake) < (0.03 if dim == 2 else 1e-9)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-4])
 @pytest.mark.parametrize("support", [1, 5, 300])
-def test_recycled_outputs_are_found_and_counted(support: int, noise: float) -> None:
-    real, fake = draw(600, 16, seed=9), recycled(support, 600, noise=noise)
-    expected = float((count_within_radius(recycled(support, 600), 1e-9) > 0).double().mean())
+def test_repeated_outputs_are_found_and_counted(support: int, noise: float) -> None:
+    real, fake = draw(600, 16, seed=9), draw_repeated(support, 600, noise=noise)
+    expected = float((count_within_radius(draw_repeated(support, 600), 1e-9) > 0).double().mean())
     assert near_duplicates(real, fake) == pytest.approx(expected)
-    found = support_size(real, fake)
-    assert found.low <= support <= found.high
-    assert found.value == pytest.approx(support, rel=0.3)
+    result = support_size(real, fake)
+    assert result.low <= support <= result.high
+    assert result.value == pytest.approx(support, rel=0.3)
 
 
 def test_exact_copies_are_found_without_real_data() -> None:
-    assert near_duplicates(None, recycled(50, 600)) > 0.99
-    assert near_duplicates(None, recycled(50, 600) + 1e3) > 0.99
+    assert near_duplicates(None, draw_repeated(50, 600)) > 0.99
+    assert near_duplicates(None, draw_repeated(50, 600) + 1e3) > 0.99
     assert near_duplicates(None, torch.zeros(10, 4)) == 1
-    mostly = torch.cat([draw(400, 16), draw(50, 16, seed=1).repeat(2, 1) + 1e-3 * draw(100, 16, seed=2)])
-    assert near_duplicates(None, mostly) == pytest.approx(
-        0.2
-    )  # a minority of inexact ones stands out against the others
+    few_copies = torch.cat([draw(400, 16), draw(50, 16, seed=1).repeat(2, 1) + 1e-3 * draw(100, 16, seed=2)])
+    assert near_duplicates(None, few_copies) == pytest.approx(0.2)  # a minority of inexact copies is detected
 
 
 def test_the_threshold_is_a_tenth_of_the_real_spacing() -> None:
@@ -60,8 +58,8 @@ def test_the_threshold_is_a_tenth_of_the_real_spacing() -> None:
     assert duplicate_threshold(torch.zeros(9, 1), torch.zeros(9, 1)) > 0
 
 
-def test_points_apart_are_not_called_equal() -> None:
-    """1e-4 apart at norm 1e3, in a cloud of spacing 5e-4: the differences decide, not the float32 products."""
+def test_near_points_are_not_duplicates() -> None:
+    """1e-4 apart at norm 1e3, with a spacing of 5e-4: decided by the differences, not by float32 products."""
     base = torch.zeros(40, 40)
     base[:, 0] = 1000.0
     base[:, 1] = torch.arange(40) * 5e-4
@@ -73,64 +71,66 @@ def test_points_apart_are_not_called_equal() -> None:
 @pytest.mark.parametrize(
     ("count", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.390), (100, 81.36, 121.63)]
 )
-def test_poisson_intervals_are_the_tabulated_ones(count: int, low: float, high: float) -> None:
+def test_poisson_intervals_equal_the_tables(count: int, low: float, high: float) -> None:
     """Garwood 1936."""
     assert poisson_interval(count) == pytest.approx((low, high), rel=1e-3)
     assert poisson_interval(3 * count, 3.0) == pytest.approx((3 * low, 3 * high), rel=1e-3)
 
 
 @pytest.mark.parametrize("weights", ["equal", "unequal"])
-def test_support_intervals_hold_the_inverse_simpson_index(weights: str) -> None:
+def test_support_intervals_cover_the_inverse_simpson_index(weights: str) -> None:
     """At least 85 of 100: 95 expected, 85 is 4.6 standard deviations below."""
     shares = torch.ones(400) / 400 if weights == "equal" else torch.arange(1, 401).double().pow(-0.7)
     shares = shares / shares.sum()
     truth = 1 / float(shares.square().sum())
-    held = 0
+    n_covered = 0
     for seed in range(100):
         chosen = torch.multinomial(shares.float(), 300, replacement=True, generator=torch.Generator().manual_seed(seed))
-        found = birthday_estimate((chosen[:, None] == chosen).sum(1) - 1)
-        held += found.low <= truth <= found.high
-    assert held >= 85
+        result = birthday_estimate((chosen[:, None] == chosen).sum(1) - 1)
+        n_covered += result.low <= truth <= result.high
+    assert n_covered >= 85
 
 
 def test_no_pair_gives_a_lower_bound() -> None:
-    found = support_size(draw(100, 32), draw(100, 32, seed=1))
-    assert found.value == math.inf and found.high == math.inf
-    assert found.low == pytest.approx(100 * 99 / 2 / 3.689, rel=1e-3)
+    result = support_size(draw(100, 32), draw(100, 32, seed=1))
+    assert result.value == math.inf and result.high == math.inf
+    assert result.low == pytest.approx(100 * 99 / 2 / 3.689, rel=1e-3)
 
 
-def test_fewer_distinct_outputs_more_duplicates() -> None:
-    world = make_mixture(16, 8)
-    real = world.sample(800, seed=1)
-    out = [
+def test_duplicates_grow_as_outputs_repeat() -> None:
+    mixture = make_mixture(16, 8)
+    real = mixture.sample(800, seed=1)
+    measured = [
         Duplicates("v", 400)
-        .measure(results(real, Corruption(unique_fraction=u).sample(world, 400, seed=2), 400))
+        .measure(results(real, Corruption(unique_fraction=u).sample(mixture, 400, seed=2), 400))
         .measurements
         for u in (1.0, 0.9, 0.5, 0.1)
     ]
-    values = [step["near_duplicates"].value for step in out]
+    values = [step["near_duplicates"].value for step in measured]
     assert values == sorted(values) and values[0] == 0 and values[-1] > 0.99
-    assert out[0]["near_duplicates"].floor == 0 and 0 < out[0]["near_duplicates"].high < 0.02
-    assert out[0]["support_size"].status == "not_measured" and "more than" in str(out[0]["support_size"].reason)
-    assert out[-1]["support_size"].low <= 40 <= out[-1]["support_size"].high
+    assert measured[0]["near_duplicates"].floor == 0 and 0 < measured[0]["near_duplicates"].high < 0.02
+    assert measured[0]["support_size"].status == "not_measured" and "more than" in str(
+        measured[0]["support_size"].reason
+    )
+    assert measured[-1]["support_size"].low <= 40 <= measured[-1]["support_size"].high
 
 
 @pytest.mark.parametrize("fake", [torch.zeros(40, 8), torch.full((40, 8), 1e6), draw(1, 8).repeat(2, 1)])
 @pytest.mark.parametrize("referenced", [True, False])
 def test_one_output(fake: Tensor, referenced: bool) -> None:
     n = len(fake)
-    out = (
+    measured = (
         Duplicates("v", n, referenced=referenced)
         .measure(results(draw(2 * n, 8) if referenced else None, fake, n))
         .measurements
     )
-    assert out["near_duplicates"].value == 1 and out["support_size"].value == 1
-    assert (out["near_duplicates"].floor is None) == (not referenced)
+    assert measured["near_duplicates"].value == 1 and measured["support_size"].value == 1
+    assert (measured["near_duplicates"].floor is None) == (not referenced)
 
 
 @pytest.mark.parametrize(("dim", "mutual"), [(1, 2 / 3), (2, 0.6215), (3, 0.5926)])
-def test_fresh_data_are_authentic_unless_neighbours_are_mutual(dim: int, mutual: float) -> None:
-    """A fresh row is nearer to its real neighbour than that one's own with the chance that neighbours are mutual (Cox 1981); 4 standard errors."""
+def test_fresh_data_are_authentic_unless_neighbors_are_mutual(dim: int, mutual: float) -> None:
+    """The probability that a row is not authentic is that of mutual neighbors (Cox 1981); within 4 standard errors."""
     real, fake = (torch.rand(1000, dim, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert authenticity(real, fake) == pytest.approx(1 - mutual, abs=4 * 0.5 / math.sqrt(1000))
 
@@ -142,37 +142,37 @@ def test_copies_are_never_authentic() -> None:
 
 
 @pytest.mark.parametrize(("share", "seed"), [(0.0, 3), (0.3, 4), (1.0, 5)])
-def test_the_share_of_copies_is_recovered(share: float, seed: int) -> None:
+def test_fraction_of_copies_is_recovered(share: float, seed: int) -> None:
     real, fresh = draw(500, 24), draw(400, 24, seed=seed)
     count = int(400 * share)
     fake = torch.cat([real[:count] + 1e-3 * draw(count, 24, seed=6), fresh[count:]])
     assert memorised(real, fake) == pytest.approx(share)
 
 
-def test_repeated_copies_are_told_from_repeated_novelties() -> None:
-    """Halves A and B are not known to the caller: 60 real rows repeated are copies as far as A holds them."""
+def test_repeated_copies_are_distinguished_from_repeated_novelties() -> None:
+    """Of 60 repeated real rows, those in the reference half are copies; the caller does not know the halves."""
     real = draw(400, 16)
     old, new = real[torch.arange(200) % 60], draw(60, 16, seed=7)[torch.arange(200) % 60]
     for fake, key, other in (
         (old, "repeated_copies", "repeated_novelties"),
         (new, "repeated_novelties", "repeated_copies"),
     ):
-        out = Memorization("v", 200).measure(results(real, fake, 200)).measurements
-        assert tuple(out) == KEYS
-        assert out[key].value > 0.3 and out[other].value < 0.7 and out[key].value > out[key].floor
-        assert out[key].low <= out[key].value <= out[key].high
+        measured = Memorization("v", 200).measure(results(real, fake, 200)).measurements
+        assert tuple(measured) == KEYS
+        assert measured[key].value > 0.3 and measured[other].value < 0.7 and measured[key].value > measured[key].floor
+        assert measured[key].low <= measured[key].value <= measured[key].high
     assert float((copies(real, old).copied & copies(real, old).repeated).double().mean()) == 1
 
 
-def test_what_cannot_be_measured_says_why() -> None:
-    assert "no pairs" in str(
+def test_missing_measurements_state_a_reason() -> None:
+    assert "too few samples for a pair: got 1" in str(
         Duplicates("v", 1, referenced=False)
         .measure(results(None, draw(1, 3), 1))
         .measurements["near_duplicates"]
         .reason
     )
     assert Memorization("v", 5, referenced=False).measure({}).measurements["memorised"].reason == "no real data"
-    assert "no spacing" in str(
+    assert "too few samples" in str(
         Memorization("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["memorised"].reason
     )
     for call in (memorised, authenticity, near_duplicates):

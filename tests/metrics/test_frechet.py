@@ -1,4 +1,4 @@
-"""The Fréchet distance: closed forms, SciPy's square root and torch-fidelity as oracles, every route."""
+"""The Fréchet distance: closed forms, and SciPy's square root and torch-fidelity as references, on every code path."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ def by_sqrtm(real: Tensor, fake: Tensor) -> float:
 def test_equal_to_scipy_and_torch_fidelity(n: int, m: int) -> None:
     real, fake = correlated(n, 48, 1), correlated(m, 48, 2)
     statistics = [fid_features_to_statistics(side) for side in (fake, real)]
-    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
-    assert fid(real, fake) == pytest.approx(theirs, rel=1e-6)
+    expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    assert fid(real, fake) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(real, fake) == pytest.approx(by_sqrtm(real, fake), rel=1e-6)
 
 
 @pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 100), (100, 20), (48, 48), (2, 2)])
 def test_fewer_rows_than_features(n: int, m: int) -> None:
-    """The routes for n <= D agree with the one through covariances. That one carries √eps of the trace, sqrtm on singular products more."""
+    """The code paths for n <= D agree with that through covariances.
+
+    The latter has an error of √eps of the trace; sqrtm of singular products has a larger one.
+    """
     real, fake = correlated(n, 48, 1), correlated(m, 48, 2)
     full = frechet_to_reference(reference_statistics(fit_gaussian(real)), fit_gaussian(fake))
     assert frechet_distance(real, fake) == pytest.approx(full, rel=1e-5)
@@ -77,27 +80,29 @@ def test_a_constant_generator(fake: Tensor) -> None:
 
 
 def test_measured_with_floor_and_interval() -> None:
-    world = make_mixture(24, 8)
-    fake = Corruption(mode_fraction=0.5).sample(world, 400, seed=2)
-    found = FrechetDistance("v", 400).measure(results(world.sample(800, seed=1), fake, 400)).measurements["frechet[v]"]
-    assert found.floor is not None and found.low is not None and found.high is not None
-    assert 0 <= found.floor < found.low <= found.value <= found.high
-    assert Fid("v", 400).measure(results(world.sample(800, seed=1), fake, 400)).measurements["fid"] == found
+    mixture = make_mixture(24, 8)
+    fake = Corruption(mode_fraction=0.5).sample(mixture, 400, seed=2)
+    result = (
+        FrechetDistance("v", 400).measure(results(mixture.sample(800, seed=1), fake, 400)).measurements["frechet[v]"]
+    )
+    assert result.floor is not None and result.low is not None and result.high is not None
+    assert 0 <= result.floor < result.low <= result.value <= result.high
+    assert Fid("v", 400).measure(results(mixture.sample(800, seed=1), fake, 400)).measurements["fid"] == result
 
 
-def test_more_dropped_modes_are_farther() -> None:
-    world = make_mixture(24, 8)
-    real = world.sample(600, seed=1)
-    ladder = [
-        frechet_distance(real, Corruption(mode_fraction=keep).sample(world, 600, seed=2))
+def test_distance_grows_with_missing_modes() -> None:
+    mixture = make_mixture(24, 8)
+    real = mixture.sample(600, seed=1)
+    levels = [
+        frechet_distance(real, Corruption(mode_fraction=keep).sample(mixture, 600, seed=2))
         for keep in (1.0, 0.75, 0.5, 0.25, 0.125)
     ]
-    assert ladder == sorted(ladder)
+    assert levels == sorted(levels)
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_missing_measurements_state_a_reason() -> None:
     assert FrechetDistance("v", 9, referenced=False).measure({}).measurements["frechet[v]"].reason == "no real data"
-    assert "no covariance" in str(
+    assert "too few samples for a covariance: got 1" in str(
         FrechetDistance("v", 1).measure(results(draw(2, 3), draw(1, 3), 1)).measurements["frechet[v]"].reason
     )
     assert Fid(referenced=False).measure({}).measurements["fid"].status == "not_measured"

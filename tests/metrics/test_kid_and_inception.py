@@ -1,4 +1,4 @@
-"""KID and IS: torch-fidelity's numbers on the same features, and their laws."""
+"""KID and IS: equal to torch-fidelity on the same features, and their statistical properties."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def test_all_pairs_equal_torch_fidelity_on_one_subset(dim: int) -> None:
 
 def test_subsets_equal_torch_fidelity() -> None:
     real, fake = draw(500, 64).double(), 0.9 * draw(400, 64, seed=1).double() + 0.1
-    theirs = kid_features_to_metric(
+    expected = kid_features_to_metric(
         fake, real, kid_subsets=20, kid_subset_size=100, rng_seed=7, verbose=False, **KERNEL
     )
-    mean, deviation = kid_subsets(real, fake, subsets=20, size=100, seed=7)
-    assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
-    assert deviation == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
+    mean, std = kid_subsets(real, fake, subsets=20, size=100, seed=7)
+    assert mean == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-6)
+    assert std == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-6)
 
 
 def test_many_rows_take_tiles_and_float32_products() -> None:
-    """5,000 rows, beyond both limits; float32 products are right to 1e-6 of a kernel of order 1, and their mean far better."""
+    """5,000 rows exceed both limits. Float32 products err by 1e-6 of a kernel of order 1, their mean by less."""
     real, fake = draw(5000, 8), 1.1 * draw(2500, 8, seed=1)
     exact = kid(real[:4000].double(), fake.double())
     assert kid(real, fake) == pytest.approx(kid(real.double(), fake.double()), abs=1e-7)
@@ -49,10 +49,10 @@ def test_many_rows_take_tiles_and_float32_products() -> None:
 
 
 def test_unbiased_at_any_n() -> None:
-    """Real against real has mean 0 at every n: within 3 standard errors of 200 draws; the biased estimate stands 20 above."""
+    """Real against real has mean 0 at every n, to 3 standard errors of 200 draws; a biased estimate is off by 20."""
     for n in (5, 40):
-        found = torch.tensor([kid(draw(n, 4, seed=2 * i), draw(n, 4, seed=2 * i + 1)) for i in range(200)])
-        assert abs(float(found.mean())) < 3 * float(found.std()) / math.sqrt(200)
+        result = torch.tensor([kid(draw(n, 4, seed=2 * i), draw(n, 4, seed=2 * i + 1)) for i in range(200)])
+        assert abs(float(result.mean())) < 3 * float(result.std()) / math.sqrt(200)
 
 
 def test_symmetry_and_collapse() -> None:
@@ -63,32 +63,32 @@ def test_symmetry_and_collapse() -> None:
 
 
 def test_kid_measured_with_floor_and_interval() -> None:
-    world = make_mixture(24, 8)
-    found = [
+    mixture = make_mixture(24, 8)
+    result = [
         Kid("v", 300, seed=i)
-        .measure(results(world.sample(600, seed=i), Corruption(mode_fraction=0.5).sample(world, 300, seed=50 + i), 300))
+        .measure(
+            results(mixture.sample(600, seed=i), Corruption(mode_fraction=0.5).sample(mixture, 300, seed=50 + i), 300)
+        )
         .measurements["kid[v]"]
         for i in range(30)
     ]
-    assert all(entry.low < entry.value < entry.high and abs(entry.floor) < entry.low for entry in found)
-    scatter = float(np.std([entry.value for entry in found], ddof=1))
-    width = float(np.mean([entry.high - entry.low for entry in found])) / 2 / 1.96
-    assert (
-        0.6 < width / scatter < 1.8
-    )  # 30 draws know their deviation to 13 %, and t with 11 degrees of freedom widens by 12 %
+    assert all(entry.low < entry.value < entry.high and abs(entry.floor) < entry.low for entry in result)
+    scatter = float(np.std([entry.value for entry in result], ddof=1))
+    width = float(np.mean([entry.high - entry.low for entry in result])) / 2 / 1.96
+    assert 0.6 < width / scatter < 1.8  # 30 draws give the std to 13 %; t with 11 degrees of freedom widens by 12 %
 
 
 @pytest.mark.parametrize(("splits", "n"), [(10, 500), (10, 503), (1, 64)])
 def test_inception_score_equals_torch_fidelity(splits: int, n: int) -> None:
     logits = 4 * draw(n, 20)
-    theirs = isc_features_to_metric(logits, splits=splits, shuffle=True, rng_seed=2020)
-    mean, deviation = inception_score(logits, splits)
-    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
-    assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6, abs=1e-9)
+    expected = isc_features_to_metric(logits, splits=splits, shuffle=True, rng_seed=2020)
+    mean, std = inception_score(logits, splits)
+    assert mean == pytest.approx(expected["inception_score_mean"], rel=1e-6)
+    assert std == pytest.approx(expected["inception_score_std"], rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7])
-def test_one_sure_sample_per_class_scores_the_number_of_classes(classes: int) -> None:
+def test_one_certain_sample_per_class_scores_the_number_of_classes(classes: int) -> None:
     """Also where the softmax is exactly 0 and 1: 0·log 0 is 0."""
     logits = 1e4 * torch.eye(classes).repeat(10, 1)
     assert inception_score(logits, splits=1)[0] == pytest.approx(classes, rel=1e-9)

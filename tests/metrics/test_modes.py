@@ -1,4 +1,4 @@
-"""Modes: exact where modes are plain, one where there are none, and blind to faults of fidelity."""
+"""Mode coverage: exact for separated modes, one for a single cloud, and unaffected by low fidelity."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from gandiag.testing.toy_mixtures import Corruption, GaussianMixture, make_mixtu
 
 N = 600
 RING, SPACE = make_mixture(2, 8), make_mixture(64, 20)
-_made: dict[Any, Any] = {}
+_cache: dict[Any, Any] = {}
 
 
 @pytest.fixture(autouse=True)
-def _found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clusters of the same rows are searched once in this file: the search is a pure function, and most of the time."""
+def _cache_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search clusters of the same rows once in this file: the search is a pure function and takes most of the time."""
 
-    def remembered(rows: Tensor, *, seed: int) -> Clustering:
+    def find_cached(rows: Tensor, *, seed: int) -> Clustering:
         key = (rows.numpy().tobytes(), seed)
-        if key not in _made:
-            _made[key] = find_clusters(rows, seed=seed)
-        return _made[key]  # type: ignore[no-any-return]
+        if key not in _cache:
+            _cache[key] = find_clusters(rows, seed=seed)
+        return _cache[key]  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("gandiag.metrics.modes.find_clusters", remembered)
+    monkeypatch.setattr("gandiag.metrics.modes.find_clusters", find_cached)
 
 
 def normal(n: int, dim: int, seed: int) -> Tensor:
@@ -45,50 +45,50 @@ def cube(n: int, dim: int, seed: int) -> Tensor:
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(seed))  # (n, dim)
 
 
-def kept(rows: Tensor, k: int) -> SampleSubset:
+def make_subset(rows: Tensor, k: int) -> SampleSubset:
     return SampleSubset(rows[:k], torch.arange(min(k, len(rows))), None)
 
 
 def results(real: Tensor, fake: Tensor, n: int = N) -> dict[str, dict[SubsetSpec, SampleSubset]]:
-    """What the engine's passes would leave."""
+    """What the engine passes to measure()."""
     return {
-        "real": {SubsetSpec("v", 2 * n): kept(real, 2 * n), SubsetSpec("samples", 512): kept(real, 512)},
-        "fake": {SubsetSpec("v", n): kept(fake, n), SubsetSpec("samples", 512): kept(fake, 512)},
+        "real": {SubsetSpec("v", 2 * n): make_subset(real, 2 * n), SubsetSpec("samples", 512): make_subset(real, 512)},
+        "fake": {SubsetSpec("v", n): make_subset(fake, n), SubsetSpec("samples", 512): make_subset(fake, 512)},
     }
 
 
-def audit(world: GaussianMixture, fault: Corruption, n: int = N) -> Any:
-    """The outcome for a world and a fault."""
-    key = (id(world), fault, n)
-    if key not in _made:
-        _made[key] = ModeCoverage("v", n).measure(results(world.sample(2 * n, 1), fault.sample(world, n, 2), n))
-    return _made[key]
+def audit(mixture: GaussianMixture, fault: Corruption, n: int = N) -> Any:
+    """The result for a mixture and a corruption."""
+    key = (id(mixture), fault, n)
+    if key not in _cache:
+        _cache[key] = ModeCoverage("v", n).measure(results(mixture.sample(2 * n, 1), fault.sample(mixture, n, 2), n))
+    return _cache[key]
 
 
 @pytest.mark.parametrize("n", [200, 500, 2000])
-def test_ring_is_eight(n: int) -> None:
-    found = find_clusters(RING.sample(n, 3), seed=0)
-    assert found.n_clusters == 8 and found.stability == pytest.approx(1.0)
+def test_ring_has_eight_clusters(n: int) -> None:
+    result = find_clusters(RING.sample(n, 3), seed=0)
+    assert result.n_clusters == 8 and result.stability == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("n", [500, 1500])
-def test_twenty_in_64_dimensions(n: int) -> None:
+def test_twenty_clusters_in_64_dimensions(n: int) -> None:
     rows = SPACE.sample(n, 3)
-    found = find_clusters(rows, seed=0)
+    result = find_clusters(rows, seed=0)
     truth = torch.cdist(rows, SPACE.centers).argmin(1)  # (n,)
-    assert found.n_clusters == 20
+    assert result.n_clusters == 20
     assert (
-        len({(int(a), int(b)) for a, b in zip(truth, found.labels, strict=True)}) == 20
-    )  # the same partition, whatever the names
+        len({(int(a), int(b)) for a, b in zip(truth, result.labels, strict=True)}) == 20
+    )  # the same partition up to numbering
 
 
 def test_unequal_weights() -> None:
     """The rarest of ten modes holds 30 of 2,000 rows in expectation."""
     shares = torch.tensor([2.0 ** (-i / 2) for i in range(10)])
-    world = make_mixture(64, 10)
-    found = find_clusters(GaussianMixture(world.centers, 1.0, shares / shares.sum()).sample(2000, 3), seed=0)
-    assert found.n_clusters == 10
-    sizes = torch.bincount(found.labels)
+    mixture = make_mixture(64, 10)
+    result = find_clusters(GaussianMixture(mixture.centers, 1.0, shares / shares.sum()).sample(2000, 3), seed=0)
+    assert result.n_clusters == 10
+    sizes = torch.bincount(result.labels)
     assert (sizes[:-1] >= sizes[1:]).all()  # numbered by falling size
 
 
@@ -109,32 +109,32 @@ def test_degenerate_rows() -> None:
     """One point, one row, and a few points repeated: finite answers, never an error."""
     assert find_clusters(torch.ones(300, 5), seed=0).n_clusters == 1
     assert find_clusters(torch.ones(1, 5), seed=0).n_clusters == 1
-    found = find_clusters(normal(4, 6, 0)[torch.arange(400) % 4], seed=0)
-    assert found.n_clusters == 4 and math.isfinite(found.max_distance)
+    result = find_clusters(normal(4, 6, 0)[torch.arange(400) % 4], seed=0)
+    assert result.n_clusters == 4 and math.isfinite(result.max_distance)
 
 
-def test_clusters_do_not_move_with_position_scale_or_rotation() -> None:
+def test_clusters_are_invariant_to_shift_scale_and_rotation() -> None:
     rows = make_mixture(16, 6).sample(400, 9)
-    turn = torch.linalg.qr(normal(16, 16, 1))[0]
-    assert find_clusters(3.0 * rows @ turn + 5.0, seed=0).labels.equal(find_clusters(rows, seed=0).labels)
+    rotation = torch.linalg.qr(normal(16, 16, 1))[0]
+    assert find_clusters(3.0 * rows @ rotation + 5.0, seed=0).labels.equal(find_clusters(rows, seed=0).labels)
 
 
 def test_principal_components_keep_distances() -> None:
-    """With as many components as dimensions nothing is lost; with fewer rows than dimensions n - 1 hold everything."""
+    """As many components as dimensions keep everything; with fewer rows than dimensions, n - 1 components do."""
     for rows in (normal(40, 7, 0), normal(12, 300, 1)):
         assert torch.cdist(principal_components(rows), principal_components(rows)).allclose(
             torch.cdist(rows.double(), rows.double()), atol=1e-5
         )
 
 
-def test_nearest_rows_is_the_brute_force_answer() -> None:
+def test_nearest_rows_equal_brute_force() -> None:
     rows = normal(90, 5, 2)
     distance = torch.cdist(rows, rows).fill_diagonal_(math.inf)
-    found = nearest_rows(rows, rows, skip_self=True, chunk_size=17)
-    assert found[1].equal(distance.argmin(1)) and found[0].allclose(distance.amin(1), atol=1e-4)
+    result = nearest_rows(rows, rows, skip_self=True, chunk_size=17)
+    assert result[1].equal(distance.argmin(1)) and result[0].allclose(distance.amin(1), atol=1e-4)
 
 
-def test_hill_of_equal_shares_is_their_number() -> None:
+def test_effective_count_of_equal_shares_is_their_number() -> None:
     labels = torch.arange(60) % 6
     assert effective_count(labels) == pytest.approx(6.0) and effective_count(labels, 2.0) == pytest.approx(6.0)
     skewed = torch.tensor([0] * 30 + [1] * 10)
@@ -147,15 +147,15 @@ def test_holm_is_between_none_and_bonferroni() -> None:
     assert (holm_correction(p) >= torch.from_numpy(false_discovery_control(p.numpy()))).all()
 
 
-def test_test_is_fishers() -> None:
+def test_p_values_are_fishers() -> None:
     real, fake = ModeCounts(torch.tensor([30, 70]), 100, 100), ModeCounts(torch.tensor([5, 95]), 100, 120)
     assert fisher_p_values(real, fake)[0].item() == pytest.approx(2 * fisher_exact([[30, 70], [5, 95]])[1])
 
 
-@pytest.mark.parametrize("world", [RING, SPACE], ids=["ring", "64-D"])
+@pytest.mark.parametrize("mixture", [RING, SPACE], ids=["ring", "64-D"])
 @pytest.mark.parametrize("keep", [1.0, 0.75, 0.5, 0.25])
-def test_covered_counts_what_is_kept(world: GaussianMixture, keep: float) -> None:
-    outcome, count = audit(world, Corruption(mode_fraction=keep)), len(world.weights)
+def test_covered_counts_the_kept_modes(mixture: GaussianMixture, keep: float) -> None:
+    outcome, count = audit(mixture, Corruption(mode_fraction=keep)), len(mixture.weights)
     section, covered = outcome.sections["modes"], outcome.measurements["modes_covered"]
     assert section["found"] == count
     assert section["covered"] == covered.value == round(keep * count) and covered.floor == count
@@ -177,7 +177,7 @@ def test_covered_counts_what_is_kept(world: GaussianMixture, keep: float) -> Non
     ],
     ids=str,
 )
-def test_faults_of_fidelity_miss_no_mode(fault: Corruption) -> None:
+def test_low_fidelity_misses_no_mode(fault: Corruption) -> None:
     outcome = audit(SPACE, fault)
     assert outcome.sections["modes"]["missed"] == [] and outcome.measurements["modes_covered"].value == 20
 
@@ -185,7 +185,7 @@ def test_faults_of_fidelity_miss_no_mode(fault: Corruption) -> None:
 @pytest.mark.parametrize(
     "fault", [Corruption(mode_fraction=0.5, outlier_fraction=0.5), Corruption(mode_fraction=0.5, noise=3.0)], ids=str
 )
-def test_faults_of_fidelity_hide_no_missing_mode(fault: Corruption) -> None:
+def test_low_fidelity_hides_no_missing_mode(fault: Corruption) -> None:
     assert audit(SPACE, fault).measurements["modes_covered"].value == 10
 
 
@@ -196,7 +196,7 @@ def test_over_served() -> None:
     )
 
 
-def test_off_the_data_is_not_counted() -> None:
+def test_samples_off_the_data_are_not_counted() -> None:
     outcome = audit(SPACE, Corruption(point="off"))
     assert outcome.measurements["modes_covered"].status == "not_measured" and "lie near" in (
         outcome.measurements["modes_covered"].reason or ""
@@ -204,7 +204,7 @@ def test_off_the_data_is_not_counted() -> None:
     assert outcome.sections["modes"]["covered"] is None and outcome.sections["modes"]["missed"] == []
 
 
-def test_one_cloud_says_so() -> None:
+def test_one_cloud_has_a_reason() -> None:
     outcome = ModeCoverage("v", 400).measure(results(normal(800, 8, 1), normal(400, 8, 2), 400))
     section = outcome.sections["modes"]
     assert (section["found"], section["covered"], section["effective"]) == (1, 1, 1.0) and "no gaps" in section[
@@ -222,7 +222,7 @@ def test_without_real_data() -> None:
     assert section["found"] == 10 and section["covered"] is None and outcome.measurements["modes_covered"].value is None
 
 
-def test_every_measurement_is_whole_and_json() -> None:
+def test_every_measurement_is_complete_and_json() -> None:
     for fault in (Corruption(), Corruption(mode_fraction=0.5), Corruption(point="on"), Corruption(point="off")):
         outcome = audit(SPACE, fault)
         assert set(outcome.measurements) == set(KEYS)
@@ -232,7 +232,7 @@ def test_every_measurement_is_whole_and_json() -> None:
         json.dumps(to_json_value(outcome), allow_nan=False)
 
 
-def test_same_seed_same_answer_and_no_global_state() -> None:
+def test_same_seed_gives_the_same_result_without_global_state() -> None:
     data, rows = results(RING.sample(2 * N, 1), RING.sample(N, 2)), RING.sample(300, 1)
     torch.manual_seed(1)
     np.random.seed(1)
@@ -244,15 +244,15 @@ def test_same_seed_same_answer_and_no_global_state() -> None:
     assert torch.get_rng_state().equal(state) and (np.random.get_state()[1] == numpy_state).all()
 
 
-def test_missed_modes_show_real_exemplars() -> None:
-    """Images in two colours, red real ones never made: the sheet shows red only."""
-    colour = torch.arange(2 * N) % 2
+def test_missed_modes_show_real_examples() -> None:
+    """Images in two colors, of which red is never generated: the grid shows red only."""
+    color = torch.arange(2 * N) % 2
     real = torch.zeros(2 * N, 3, 8, 8)
-    real[torch.arange(2 * N), colour] = 1.0
-    features = torch.nn.functional.one_hot(colour, 2).float() * 10 + normal(2 * N, 2, 0)
+    real[torch.arange(2 * N), color] = 1.0
+    features = torch.nn.functional.one_hot(color, 2).float() * 10 + normal(2 * N, 2, 0)
     data = results(features, features[1::2])
-    data["real"][SubsetSpec("samples", 512)] = kept(real, 512)
-    data["fake"][SubsetSpec("samples", 512)] = kept(real[1::2], 512)
+    data["real"][SubsetSpec("samples", 512)] = make_subset(real, 512)
+    data["fake"][SubsetSpec("samples", 512)] = make_subset(real[1::2], 512)
     outcome = ModeCoverage("v", N).measure(data)
     assert [entry["exhibit"] for entry in outcome.sections["modes"]["missed"]] == ["missed"]
     assert [exhibit.id for exhibit in outcome.exhibits] == ["clusters", "missed"]

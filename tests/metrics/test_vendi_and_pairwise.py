@@ -1,4 +1,4 @@
-"""Vendi scores and pairwise distances: closed forms, bounds, and what they do and do not see."""
+"""Vendi scores and pairwise distances: closed forms, bounds, and which losses they detect."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ def test_orders_are_ordered_and_bounded() -> None:
     "fake", [torch.zeros(20, 6), torch.ones(20, 6), torch.full((20, 6), 1e6), draw(1, 6).repeat(20, 1)]
 )
 def test_one_output_scores_one(fake: Tensor) -> None:
-    """Also when it lies on the centre itself."""
+    """Also where it equals the center."""
     for real in (None, draw(50, 6), fake):
         assert vendi_score(real, fake) == pytest.approx(1, abs=1e-9)
 
 
 def test_vendi_falls_with_modes_and_is_measured_with_floor() -> None:
-    world = make_mixture(32, 16)
-    real = world.sample(600, seed=1)
-    ladder = [
+    mixture = make_mixture(32, 16)
+    real = mixture.sample(600, seed=1)
+    levels = [
         Vendi("v", 300)
-        .measure(results(real, Corruption(mode_fraction=keep).sample(world, 300, seed=2), 300))
+        .measure(results(real, Corruption(mode_fraction=keep).sample(mixture, 300, seed=2), 300))
         .measurements
         for keep in (1.0, 0.5, 0.125)
     ]
     for key in ORDERS:
-        values = [step[key].value for step in ladder]
+        values = [step[key].value for step in levels]
         assert values == sorted(values, reverse=True)
-        assert all(step[key].low <= step[key].value <= step[key].high for step in ladder)
-        assert ladder[-1][key].high < ladder[-1][key].floor
-    # The common directions of 300 samples of 16 modes are steady; the one most common direction (order infinity) is not.
-    assert ladder[0]["vendi_1"].value == pytest.approx(ladder[0]["vendi_1"].floor, rel=0.1)
+        assert all(step[key].low <= step[key].value <= step[key].high for step in levels)
+        assert levels[-1][key].high < levels[-1][key].floor
+    # The common directions of 300 samples of 16 modes are stable; the most common one (order infinity) is not.
+    assert levels[0]["vendi_1"].value == pytest.approx(levels[0]["vendi_1"].floor, rel=0.1)
 
 
 def test_hill_number_of_equal_shares_is_their_count() -> None:
@@ -85,15 +85,18 @@ def test_hill_number_of_equal_shares_is_their_count() -> None:
 
 @pytest.mark.parametrize("dim", [1, 8, 64])
 def test_mean_distance_of_normals_has_its_closed_form(dim: int) -> None:
-    """E|x - y| for N(0, I) is 2 Γ((d+1)/2)/Γ(d/2). Standard error: below √(2/n) as the U-statistic's is at most twice the sd of E|x - Y| over √n."""
+    """E|x - y| for N(0, I) is 2 Γ((d+1)/2)/Γ(d/2).
+
+    The standard error of the U-statistic is at most twice the std of E|x - Y| over √n, below √(2/n).
+    """
     n = 2000
     expected = 2 * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
-    for found in pairwise_distance(draw(n, dim), draw(n, dim, seed=1)):
-        assert found == pytest.approx(expected, abs=4 * math.sqrt(2 / n))
+    for result in pairwise_distance(draw(n, dim), draw(n, dim, seed=1)):
+        assert result == pytest.approx(expected, abs=4 * math.sqrt(2 / n))
 
 
 def test_two_points() -> None:
-    """Half the samples at each of two points at distance 5: the share of pairs that are apart is n/(2(n - 1))."""
+    """Half of the samples at each of two points at distance 5: a fraction n/(2(n - 1)) of the pairs is apart."""
     fake = torch.tensor([[0.0, 0.0], [3.0, 4.0]]).repeat(10, 1)
     assert pairwise_distance(fake, fake)[1] == pytest.approx(5 * 20 / 38)
     assert sorted(set(pairwise_distances(fake).tolist())) == [0, 5]
@@ -108,9 +111,9 @@ def test_distances_scale_and_the_ratio_does_not() -> None:
 
 
 def test_pairwise_is_measured_with_a_histogram() -> None:
-    world = make_mixture(16, 8)
+    mixture = make_mixture(16, 8)
     out = PairwiseDistances("v", 200).measure(
-        results(world.sample(400, seed=1), Corruption(std_factor=0.5).sample(world, 200, seed=2), 200)
+        results(mixture.sample(400, seed=1), Corruption(std_factor=0.5).sample(mixture, 200, seed=2), 200)
     )
     assert tuple(out.measurements) == (*KEYS, RATIO_KEY)
     assert all(
@@ -118,10 +121,10 @@ def test_pairwise_is_measured_with_a_histogram() -> None:
     )
     assert out.measurements[RATIO_KEY].value == pytest.approx(
         0.5, abs=0.1
-    )  # the near pairs lie within a mode, at half its width
+    )  # near pairs lie within a mode of half the width
     assert (
         out.measurements["pairwise_distance"].value > 0.9 * out.measurements["pairwise_distance"].floor
-    )  # the mean hardly sees it
+    )  # the mean hardly changes
     data = out.exhibits[0].data
     assert len(data["edges"]) == len(data["counts"]["real"]) + 1
     assert sum(data["counts"]["real"]) == sum(data["counts"]["generated"]) == 200 * 199 // 2
@@ -129,11 +132,11 @@ def test_pairwise_is_measured_with_a_histogram() -> None:
 
 def test_quantiles_are_numpys_lower_ones() -> None:
     fake = draw(60, 5)
-    found = PairwiseDistances("v", 60, referenced=False).measure(results(None, fake, 60)).measurements
+    result = PairwiseDistances("v", 60, referenced=False).measure(results(None, fake, 60)).measurements
     pairs = pairwise_distances(fake).numpy()
     for key, level in zip(KEYS[1:], (0.05, 0.25, 0.5, 0.75, 0.95), strict=True):
-        assert found[key].value == pytest.approx(float(np.quantile(pairs, level, method="inverted_cdf")), rel=1e-6)
-        assert found[key].reason == "no real data"
+        assert result[key].value == pytest.approx(float(np.quantile(pairs, level, method="inverted_cdf")), rel=1e-6)
+        assert result[key].reason == "no real data"
 
 
 @pytest.mark.parametrize("fake", [torch.zeros(2, 4), torch.zeros(40, 4), torch.ones(3, 4)])
@@ -144,11 +147,11 @@ def test_collapsed_sets_give_numbers(fake: Tensor) -> None:
             assert entry.value is not None and math.isfinite(entry.value), key
 
 
-def test_what_cannot_be_measured_says_why() -> None:
+def test_missing_measurements_state_a_reason() -> None:
     one = results(None, draw(1, 4), 1)
-    assert "no pairs" in str(
+    assert "too few samples for a pair: got 1" in str(
         PairwiseDistances("v", 1, referenced=False).measure(one).measurements["pairwise_distance"].reason
     )
-    assert "cannot differ" in str(Vendi("v", 1, referenced=False).measure(one).measurements["vendi_1"].reason)
+    assert "too few samples" in str(Vendi("v", 1, referenced=False).measure(one).measurements["vendi_1"].reason)
     with pytest.raises(SourceError, match="pair"):
         pairwise_distance(draw(5, 2), draw(1, 2))

@@ -1,4 +1,4 @@
-"""Sinks and callbacks, each with the real library; those that are not installed are skipped, and say so."""
+"""Sinks and callbacks, each with the real library; tests of libraries that are not installed are skipped."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from torch import nn
 from gandiag.errors import ConfigError
 from gandiag.monitor.loggers import make_log_function
 
-pytestmark = pytest.mark.filterwarnings("default")  # other people's libraries warn
+pytestmark = pytest.mark.filterwarnings("default")  # third-party libraries warn
 
 
-def looked(sink: Any) -> None:
-    """A look at step 4 with this sink; what fails in it is an error here."""
+def evaluate(sink: Any) -> None:
+    """Evaluate at step 4 with this sink; a warning of gandiag is an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="gandiag")
         assert monitor(sink=sink)(4, Ring(2)) is not None
 
 
 def test_any_function_is_a_sink() -> None:
-    told: list[Any] = []
-    looked([lambda values, step: told.append(step), lambda values, *, step: told.append(values["gandiag/lost"] > 0.5)])
-    assert told == [4, True]
+    logged: list[Any] = []
+    evaluate(
+        [lambda values, step: logged.append(step), lambda values, *, step: logged.append(values["gandiag/lost"] > 0.5)]
+    )
+    assert logged == [4, True]
     make_log_function(None)({}, step=1)
     with pytest.raises(ConfigError, match="Ring"):
         make_log_function(object.__new__(type("Ring", (), {})))
@@ -37,7 +39,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     board = pytest.importorskip("torch.utils.tensorboard")
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with board.SummaryWriter(tmp_path) as writer:
-        looked(writer)
+        evaluate(writer)
     found = accumulator.EventAccumulator(str(tmp_path))
     found.Reload()
     (event,) = found.Scalars("gandiag/score")
@@ -51,17 +53,17 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow.set_tracking_uri(f"{tmp_path.as_uri()}/runs")
     mlflow.set_experiment("gandiag")
     with mlflow.start_run() as run:
-        looked(mlflow.log_metrics)
+        evaluate(mlflow.log_metrics)
     assert mlflow.get_run(run.info.run_id).data.metrics["gandiag/collapsed"] == 1.0
 
 
 def test_accelerate_and_its_trackers(tmp_path: Path) -> None:
     accelerate = pytest.importorskip("accelerate")
     tracking = pytest.importorskip("accelerate.tracking")
-    told: list[tuple[int, dict[str, float]]] = []
+    logged: list[tuple[int, dict[str, float]]] = []
 
-    class Told(tracking.GeneralTracker):
-        name, requires_logging_directory, tracker = "told", False, None
+    class RecordingTracker(tracking.GeneralTracker):
+        name, requires_logging_directory, tracker = "recording", False, None
 
         def __init__(self) -> None:
             super().__init__()
@@ -69,15 +71,15 @@ def test_accelerate_and_its_trackers(tmp_path: Path) -> None:
         def store_init_configuration(self, values: dict[str, Any]) -> None: ...
 
         def log(self, values: dict[str, float], step: int | None = None, **kwargs: Any) -> None:
-            told.append((step or 0, values))
+            logged.append((step or 0, values))
 
-    accelerator = accelerate.Accelerator(cpu=True, log_with=[Told()])
+    accelerator = accelerate.Accelerator(cpu=True, log_with=[RecordingTracker()])
     accelerator.init_trackers("gandiag")
     net = accelerator.prepare(Ring(2))
     for sink in (accelerator.log, accelerator, accelerator.trackers[0]):
         watch = monitor(sink=sink)
         assert watch(4, net) is not None
-    assert [step for step, _ in told] == [4, 4, 4] and all(values["gandiag/lost"] > 0.5 for _, values in told)
+    assert [step for step, _ in logged] == [4, 4, 4] and all(values["gandiag/lost"] > 0.5 for _, values in logged)
 
 
 def test_lightning(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_lightning(tmp_path: Path) -> None:
 
     watch = monitor(every=2, stop=True, patience=2)
     trainer = fit(watch)
-    assert watch.stopped and trainer.global_step == 4 and [look.step for look in watch.evaluations] == [2, 4]
+    assert watch.stopped and trainer.global_step == 4 and [entry.step for entry in watch.evaluations] == [2, 4]
     csv.save()
     assert "gandiag/score" in (Path(csv.log_dir) / "metrics.csv").read_text()
     with pytest.raises(ConfigError, match="netX") as caught:
@@ -127,4 +129,4 @@ def test_ignite() -> None:
     watch = monitor(every=2, stop=True, patience=2)
     attach(trainer, watch, net)
     trainer.run(range(50), max_epochs=1)
-    assert watch.stopped and trainer.state.iteration == 4 and [look.step for look in watch.evaluations] == [2, 4]
+    assert watch.stopped and trainer.state.iteration == 4 and [entry.step for entry in watch.evaluations] == [2, 4]

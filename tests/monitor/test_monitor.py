@@ -1,4 +1,4 @@
-"""The monitor: training stays bit-identical, the budget is kept, collapse is told, and nothing that fails stops the training."""
+"""The monitor: bit-identical training, the time budget, detection of collapse, and failures that stop nothing."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gandiag.monitor.status import Evaluation, infer_state
 from gandiag.monitor.time_budget import TimeBudget
 from gandiag.testing.toy_mixtures import make_mixture
 
-WORLD = make_mixture(dim=2, n_modes=8)
-REAL = WORLD.sample(1_200, seed=1)
+MIXTURE = make_mixture(dim=2, n_modes=8)
+REAL = MIXTURE.sample(1_200, seed=1)
 
 
 class Ring(nn.Module):
-    """A generator whose modes can be switched off: z (B, 4) -> the mode that z[0] says, z[1:3] inside it."""
+    """A generator whose modes can be switched off: z (B, 4) -> z[0] selects the mode, z[1:3] the point inside it."""
 
     latent_dim = 4
 
@@ -41,11 +41,11 @@ class Ring(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         share = 0.5 * (1 + torch.erf(z[:, 0] / 2**0.5))
         mode = (share * self.modes).long().clamp(max=self.modes - 1)
-        return WORLD.centers[mode] + WORLD.std * z[:, 1:3] + self.shift
+        return MIXTURE.centers[mode] + MIXTURE.std * z[:, 1:3] + self.shift
 
 
 class Noisy(nn.Module):
-    """Everything that a look could disturb: batch norm, dropout, noise of its own, spectral norm, half of it frozen."""
+    """Everything that an evaluation could disturb: BatchNorm, dropout, random noise, spectral norm, frozen weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ def monitor(**settings: Any) -> gandiag.Monitor:
     return gandiag.Monitor(**{"real": REAL, "every": 1, "budget": None, "n": 256, "status": False, **settings})
 
 
-def trained(
+def train_network(
     watch: Callable[[int, nn.Module], Any] | None,
     wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
     steps: int = 6,
 ) -> dict[str, Any]:
-    """Everything that a training leaves behind: weights, buffers, gradients, flags, and every random state."""
+    """The full state after training: weights, buffers, gradients, flags and every random state."""
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
@@ -93,42 +93,42 @@ def trained(
     }
 
 
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, (Tensor, np.ndarray)):
-        return bool((one == two).all())
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
-    return bool(one == two)
+def is_equal(first: Any, second: Any) -> bool:
+    if isinstance(first, (Tensor, np.ndarray)):
+        return bool((first == second).all())
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(is_equal(a, b) for a, b in zip(first, second, strict=True))
+    return bool(first == second)
 
 
 def test_training_is_identical_to_the_bit() -> None:
     watch = monitor()
-    with_it = trained(watch)
+    monitored = train_network(watch)
     assert len(watch.evaluations) == 5 and watch.evaluations[0].score is not None
-    assert same(trained(None), with_it)
+    assert is_equal(train_network(None), monitored)
 
 
-def test_compiled_modules_are_looked_into() -> None:
+def test_compiled_modules_are_unwrapped() -> None:
     def compiled(net: nn.Module) -> nn.Module:
         return torch.compile(net, backend="eager")  # type: ignore[return-value]
 
     watch = monitor()
-    assert same(trained(None, compiled), trained(watch, compiled)) and len(watch.evaluations) == 5
+    assert is_equal(train_network(None, compiled), train_network(watch, compiled)) and len(watch.evaluations) == 5
     inner = Noisy()
     assert unwrap_training_module(compiled(inner)) is inner
 
 
-def test_a_look_inside_autocast_disturbs_nothing() -> None:
+def test_evaluating_inside_autocast_changes_nothing() -> None:
     watch = monitor()
 
-    def train(with_it: bool) -> Tensor:
+    def train(monitored: bool) -> Tensor:
         torch.manual_seed(0)
         net = Noisy()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             first = net(torch.randn(16, 4)).float().square().mean()
-            if with_it:
+            if monitored:
                 watch(1, net)
             loss = first + net(torch.randn(16, 4)).float().square().mean()
         loss.backward()
@@ -137,7 +137,7 @@ def test_a_look_inside_autocast_disturbs_nothing() -> None:
     assert torch.equal(train(False), train(True)) and watch.evaluations
 
 
-def test_it_tells_a_healthy_ring_from_one_that_loses_modes_and_one_that_has() -> None:
+def test_states_of_a_ring_that_loses_its_modes() -> None:
     alarms: list[Evaluation] = []
     watch = monitor(on_alarm=alarms.append, stop=True, patience=2)
     net = Ring()
@@ -146,69 +146,71 @@ def test_it_tells_a_healthy_ring_from_one_that_loses_modes_and_one_that_has() ->
         watch(step, net)
         if watch.stopped:
             break
-    states = [look.state for look in watch.evaluations]
+    states = [evaluation.state for evaluation in watch.evaluations]
     assert states[0] in ("fine", "unclear") and states[:2] == [states[0]] * 2
     assert (
         states[2] == "losing" and states[3] == "collapsed" and watch.stopped and step == 5
-    )  # 5 of 8, then 1: two collapsed looks
-    assert [look.state for look in alarms] == ["losing", "collapsed"]
-    assert watch.evaluations[2].glance == QuickCheck(pytest.approx(1 / 8, abs=0.03), pytest.approx(1.0, abs=0.2), 8, 1)
+    )  # 5 of 8, then 1: two collapsed evaluations
+    assert [evaluation.state for evaluation in alarms] == ["losing", "collapsed"]
+    assert watch.evaluations[2].quick_check == QuickCheck(
+        pytest.approx(1 / 8, abs=0.03), pytest.approx(1.0, abs=0.2), 8, 1
+    )
 
 
-def test_the_looks_come_when_they_should() -> None:
+def test_evaluations_happen_every_n_steps() -> None:
     watch, net = monitor(every=100), Ring()
-    taken = [step for step in (0, 1, 99, 100, 101, 199, 250, 251, 300) if watch(step, net) is not None]
-    assert taken == [100, 250, 300]
-    watch(120, net)  # taken up again from a snapshot
+    steps = [step for step in (0, 1, 99, 100, 101, 199, 250, 251, 300) if watch(step, net) is not None]
+    assert steps == [100, 250, 300]
+    watch(120, net)  # resumed from a snapshot
     assert watch(200, net) is not None
-    again = monitor(every=100)
-    kept = io.BytesIO()
-    torch.save(watch.state_dict(), kept)
-    again.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
-    assert again.evaluations == watch.evaluations
-    assert again(250, net) is None and again(300, net) is not None and len(again.evaluations) == 5
+    resumed = monitor(every=100)
+    buffer = io.BytesIO()
+    torch.save(watch.state_dict(), buffer)
+    resumed.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert resumed.evaluations == watch.evaluations
+    assert resumed(250, net) is None and resumed(300, net) is not None and len(resumed.evaluations) == 5
 
 
-def test_what_it_tells(capsys: pytest.CaptureFixture[str]) -> None:
-    stream, told = io.StringIO(), []
-    watch = monitor(sink=lambda values, step: told.append((step, values)), status=stream)
+def test_status_line_and_sink_values(capsys: pytest.CaptureFixture[str]) -> None:
+    stream, logged = io.StringIO(), []
+    watch = monitor(sink=lambda values, step: logged.append((step, values)), status=stream)
     watch(7, Ring(2))
     (line,) = stream.getvalue().splitlines()
     assert (
         line.startswith("gandiag step 7  COLLAPSED  score 0.7") and "2 of 8 modes" in line and "% of the time" in line
     )
-    ((step, values),) = told
+    ((step, values),) = logged
     assert step == 7 and values["gandiag/collapsed"] == 1.0 and values["gandiag/score_low"] > 0.15
     assert all(isinstance(value, float) for value in values.values())
     assert capsys.readouterr().out == ""
 
 
-def test_what_fails_warns_once_and_training_goes_on() -> None:
+def test_failures_warn_once_and_training_continues() -> None:
     def broken(values: Any, step: int) -> None:
         raise OSError("no network")
 
     watch, net = monitor(sink=broken), Ring()
-    with pytest.warns(RuntimeWarning, match="the sink failed, and training goes on: OSError: no network"):
+    with pytest.warns(RuntimeWarning, match="the sink failed, and training continues: OSError: no network"):
         watch(1, net)
     watch(2, net)  # an error where warnings are errors
     net.shift.data.fill_(float("nan"))
-    with pytest.warns(RuntimeWarning, match="the look failed"):
+    with pytest.warns(RuntimeWarning, match="the evaluation failed"):
         assert watch(3, net) is None
     assert watch(4, net) is None
     net.shift.data.zero_()
     assert watch(5, net) is not None
 
 
-def test_what_an_alarm_raises_ends_the_training() -> None:
-    def enough(look: Evaluation) -> None:
-        raise StopIteration(str(look))
+def test_an_exception_in_on_alarm_ends_training() -> None:
+    def stop(evaluation: Evaluation) -> None:
+        raise StopIteration(str(evaluation))
 
     with pytest.raises(StopIteration, match="COLLAPSED"):
-        monitor(on_alarm=enough)(1, Ring(1))
+        monitor(on_alarm=stop)(1, Ring(1))
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"every": 0}, "every is 0"),
         ({"budget": 0}, "budget is 0"),
@@ -221,12 +223,12 @@ def test_what_an_alarm_raises_ends_the_training() -> None:
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_meant_are_said_at_once(settings: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_settings_raise_in_the_constructor(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         monitor(**settings)
 
 
-def test_what_cannot_work_is_said_at_the_first_call() -> None:
+def test_unusable_inputs_raise_at_the_first_call() -> None:
     with pytest.raises(gandiag.GandiagError, match="real samples"):
         monitor(real=REAL[:50], every=1_000)(0, Ring())
     with pytest.raises(LoadError, match="latent size"):
@@ -236,43 +238,47 @@ def test_what_cannot_work_is_said_at_the_first_call() -> None:
         monitor()(1, sharded)
 
 
-def test_the_budget_is_kept_by_looking_less_and_at_fewer_samples() -> None:
+def test_the_budget_is_kept_by_fewer_evaluations_and_samples() -> None:
     now = [0.0]
-    pace = TimeBudget(0.02, 1024, clock=lambda: now[0])
-    pace.start()
+    time_budget = TimeBudget(0.02, 1024, clock=lambda: now[0])
+    time_budget.start()
     sizes, scored = [], []
     for _ in range(3_000):
         now[0] += 0.5  # of training
-        n = pace.allowed_samples("glance", pace.max_samples)
+        n = time_budget.allowed_samples("quick", time_budget.max_samples)
         sizes.append(n)
         if n:
-            with pace.measure():
-                m = pace.allowed_samples("full", n)
+            with time_budget.measure():
+                m = time_budget.allowed_samples("full", n)
                 scored.append(m)
-                took = {"glance": 0.01 * n / 256, "full": 0.2 * (m / 256) ** 2}
-                now[0] += sum(took.values())
-            pace.record_cost("glance", n, took["glance"])
+                cost = {"quick": 0.01 * n / 256, "full": 0.2 * (m / 256) ** 2}
+                now[0] += sum(cost.values())
+            time_budget.record_cost("quick", n, cost["quick"])
             if m:
-                pace.record_cost("full", m, took["full"])
-    assert 0.01 < pace.overhead <= 0.02 + 0.21 / 1_500  # the first look, 0.21 s of 1,500, is nobody's share
-    # Not blind while the first look is paid off; never more than what is affordable, which here is every second glance or so.
+                time_budget.record_cost("full", m, cost["full"])
+    assert 0.01 < time_budget.overhead <= 0.02 + 0.21 / 1_500  # the first evaluation, 0.21 s of 1,500, is not charged
+    # Not blind while the first evaluation is paid off; never more than affordable: about every second quick check.
     assert sizes[0] == 256 and any(sizes[1:10]) and 1_000 < sizes.count(0) < 2_000
     assert 20 < sum(m > 0 for m in scored) < 100
 
 
-def glance(lost: float, spread: float = 1.0) -> QuickCheck:
+def quick_check(lost: float, spread: float = 1.0) -> QuickCheck:
     return QuickCheck(lost, spread, 8, round(8 * lost))
 
 
 def test_states() -> None:
-    good = Evaluation(1, 256, "fine", glance(0.0), Estimate(0.03, 0.0, 0.09))
-    assert infer_state(glance(0.0), Estimate(0.05, 0.0, 0.1), [], 0.15) == "fine"
-    assert infer_state(glance(0.0), Estimate(0.12, 0.08, 0.16), [], 0.15) == "unclear"
-    assert infer_state(glance(0.0), Estimate(0.13, 0.1, 0.16), [good], 0.15) == "losing"
-    assert infer_state(glance(0.13), None, [good], 0.15) == "losing"
-    assert infer_state(glance(0.13), None, [], 0.15) == "fine"  # it never had them
-    assert infer_state(glance(0.5), None, [], 0.15) == infer_state(glance(0.0, 0.001), None, [], 0.15) == "collapsed"
-    assert infer_state(glance(0.6), Estimate(0.1, 0.05, 0.14), [], 0.15) == "fine"  # the score knows better
+    good = Evaluation(1, 256, "fine", quick_check(0.0), Estimate(0.03, 0.0, 0.09))
+    assert infer_state(quick_check(0.0), Estimate(0.05, 0.0, 0.1), [], 0.15) == "fine"
+    assert infer_state(quick_check(0.0), Estimate(0.12, 0.08, 0.16), [], 0.15) == "unclear"
+    assert infer_state(quick_check(0.0), Estimate(0.13, 0.1, 0.16), [good], 0.15) == "losing"
+    assert infer_state(quick_check(0.13), None, [good], 0.15) == "losing"
+    assert infer_state(quick_check(0.13), None, [], 0.15) == "fine"  # they were missing from the start
+    assert (
+        infer_state(quick_check(0.5), None, [], 0.15)
+        == infer_state(quick_check(0.0, 0.001), None, [], 0.15)
+        == "collapsed"
+    )
+    assert infer_state(quick_check(0.6), Estimate(0.1, 0.05, 0.14), [], 0.15) == "fine"  # the score takes precedence
 
 
 def _rank(rank: int, port: int, queue: Any) -> None:
@@ -293,13 +299,13 @@ def _rank(rank: int, port: int, queue: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_the_first_of_two_processes_decides_for_both() -> None:
+def test_rank_zero_decides_for_both_processes() -> None:
     context = multiprocessing.get_context("spawn")
     queue, port = context.Queue(), 20_000 + os.getpid() % 20_000
     processes = [context.Process(target=_rank, args=(rank, port, queue)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = sorted(queue.get(timeout=120) for _ in processes)
+    results = sorted(queue.get(timeout=120) for _ in processes)
     for process in processes:
         process.join(timeout=60)
-    assert found == [(0, 6, 3), (1, 6, 0)]
+    assert results == [(0, 6, 3), (1, 6, 0)]

@@ -1,4 +1,4 @@
-"""The engine's laws: union of needs, one pass per source, real first, any batching, order and sharding."""
+"""The engine: union of needs, one pass per source, real data first, independence of batching, order and sharding."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from gandiag.pipeline.engine import (
     run_sources,
 )
 from gandiag.record import Measurement
-from gandiag.sampling.index_order import hash_indices
-from gandiag.stats.splits import half_sample_estimate, make_split, split_indices
+from gandiag.sampling.latents import hash_indices
+from gandiag.stats.resampling import half_sample_estimate
+from gandiag.stats.splits import make_split, split_indices
 from gandiag.stats.subset import SubsetSpec
 
 
@@ -59,29 +60,29 @@ class Broken:
 VALUES = torch.randn(200, 4, generator=torch.Generator().manual_seed(1))
 
 
-def test_equal_needs_are_one_state_and_the_union_is_per_role() -> None:
+def test_needs_are_a_union_by_role() -> None:
     needs = collect_needs([Mean(), Broken(), Mean("again")])
     assert needs == {"real": frozenset({SubsetSpec("identity", 80)}), "fake": frozenset({SubsetSpec("identity", 50)})}
     assert required_views({SubsetSpec("identity", 1), SubsetSpec("samples", 2)}) == ("identity",)
 
 
-def test_every_source_is_walked_once_and_real_first() -> None:
-    walked: list[str] = []
+def test_one_pass_per_source_and_real_data_first() -> None:
+    started: list[str] = []
 
     def stream(role: str) -> Iterator[Batch]:
-        walked.append(role)
+        started.append(role)
         yield from batches(VALUES, 64)
 
     streams = {role: (lambda role=role: stream(role), 200) for role in ("fake", "real")}
-    seen: list[tuple[str, int, int]] = []
-    clock = StageTimer()
-    results = run_sources(collect_needs([Mean()]), streams, timer=clock, progress=lambda *event: seen.append(event))
-    assert walked == ["real", "fake"] and list(results) == ["real", "fake"]
-    assert seen[-1] == ("fake", 200, 200) and list(clock.seconds) == ["pass: real", "pass: fake"]
+    events: list[tuple[str, int, int]] = []
+    timer = StageTimer()
+    results = run_sources(collect_needs([Mean()]), streams, timer=timer, progress=lambda *event: events.append(event))
+    assert started == ["real", "fake"] and list(results) == ["real", "fake"]
+    assert events[-1] == ("fake", 200, 200) and list(timer.seconds) == ["pass: real", "pass: fake"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 200])
-def test_a_kept_subset_does_not_depend_on_batching_or_order(size: int) -> None:
+def test_a_subset_does_not_depend_on_batching_or_order(size: int) -> None:
     spec = SubsetSpec("identity", 50)
     whole = accumulate_batches(batches(VALUES, 200), {spec}, lambda count: None)[spec]
     shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(size))
@@ -127,7 +128,7 @@ def test_a_smaller_subset_is_inside_a_larger_one() -> None:
         (MemoryError(), "memory ran out"),
     ],
 )
-def test_a_metric_that_raises_becomes_an_error_and_the_others_go_on(error: Exception, reason: str) -> None:
+def test_a_metric_that_raises_becomes_an_error_and_the_others_continue(error: Exception, reason: str) -> None:
     metrics: list[Metric] = [Broken(error=error), Mean()]
     results = run_sources(collect_needs(metrics), {"fake": (lambda: batches(VALUES, 64), 200)}, timer=StageTimer())
     found = run_metrics(metrics, results, timer=StageTimer()).measurements
@@ -152,7 +153,7 @@ def test_halves_are_disjoint_and_a_trio_is_cut_to_the_smaller_side() -> None:
 
 
 def test_half_sampling_estimates_the_spread_at_n() -> None:
-    """The standard error of the mean of n normals is 1 / sqrt(n); 400 half-samples know it to 3.5 %, three sigmas are 11 %."""
+    """The standard error of a mean is sigma / sqrt(n); 400 half-samples estimate it to 3.5 %, and 11 % are 3 sigma."""
     rows = torch.randn(900, generator=torch.Generator().manual_seed(0))
     found = half_sample_estimate(lambda part: float(part.mean()), rows, replicates=400)
     assert (found.high - found.low) / 2 / 1.96 == pytest.approx(float(rows.std()) / 30, rel=0.11)

@@ -1,4 +1,4 @@
-"""The game between G and D: bounds against closed forms, the maximin player against discriminators whose answer is known, D rebuilt exactly."""
+"""The duality gap: bounds against closed forms, the maximin player against known discriminators, D read from files."""
 
 from __future__ import annotations
 
@@ -24,15 +24,8 @@ from gandiag.checkpoints.state_dict import Weights, find_discriminator_weights
 from gandiag.interfaces import OutputSpec
 from gandiag.pipeline.discriminator_probe import MEASUREMENT_KEYS, count_macs
 from gandiag.probes.best_response import best_response
-from gandiag.probes.duality_gap import (
-    CHANCE_PAYOFF,
-    GamePlayers,
-    HeldOutOutputs,
-    SearchBudget,
-    compute_payoffs,
-    duality_gap,
-    output_diversity,
-)
+from gandiag.probes.duality_gap import CHANCE_PAYOFF, duality_gap
+from gandiag.probes.game import GamePlayers, HeldOutOutputs, SearchBudget, compute_payoffs, output_diversity
 from gandiag.record import Measurement, Record, Score
 from gandiag.sampling.module_state import hash_module_state
 from gandiag.verdict.judge import apply_policy
@@ -99,7 +92,7 @@ class Slope(nn.Module):
 
 
 def test_at_an_equilibrium_there_is_no_gap() -> None:
-    """G makes the data's own distribution and D knows nothing: nobody can gain, to the error of 200 held-out samples."""
+    """G has the data's distribution and D is constant: neither can gain, within the error of 200 held-out samples."""
     found = duality_gap(players(Identity(), Slope(0.0), dim=1), normals(2000, 1, 9), budget=SHORT)
     assert found.value is not None and found.gap is not None and found.floor is not None
     assert found.value.value == pytest.approx(CHANCE_PAYOFF, abs=1e-6)  # float32 of 2 log 2
@@ -123,13 +116,13 @@ def test_upper_bound_of_two_gaussians() -> None:
 
 
 def test_lower_bound_where_d_has_a_corner() -> None:
-    """D(x) = sigmoid(2x) on [-1, 1]: the maximin player puts every z on 1, and the bound is E log s(2x) + log s(-2), to float32."""
+    """D(x) = sigmoid(2x) on [-1, 1]: the maximin player maps every z to 1, so the bound is E log s(2x) + log s(-2)."""
     real = normals(900, 1, 4).clamp(-1, 1)
     generator = nn.Linear(1, 1)
     with torch.no_grad():
         generator.weight.fill_(0.1)
         generator.bias.zero_()
-    game = players(generator, Slope(2.0), dim=1, span=(-1.0, 1.0))
+    game = players(generator, Slope(2.0), dim=1, value_range=(-1.0, 1.0))
     found = duality_gap(game, real, budget=dataclasses.replace(SHORT, steps=200))
     assert found.lower is not None and found.upper is not None and found.value is not None
     order = torch.randperm(900, generator=torch.Generator().manual_seed(0))
@@ -156,7 +149,7 @@ def test_relativistic_values_are_nats_and_a_critic_has_no_bound() -> None:
 # the maximin player
 
 
-def test_a_peak_draws_every_latent_to_one_point() -> None:
+def test_a_peak_attracts_every_latent() -> None:
     generator = mlp(2, 2, 3)
     with torch.no_grad():
         generator[2].weight.mul_(5)
@@ -174,7 +167,7 @@ def test_a_flat_discriminator_leaves_g_where_it_is() -> None:
     assert found.after.mean_distance == found.before.mean_distance and len(found.history) == 1
 
 
-def test_copies_are_played_with() -> None:
+def test_the_networks_and_the_random_state_do_not_change() -> None:
     generator, discriminator = mlp(2, 2, 0), nn.Sequential(mlp(2, 1, 1), nn.Flatten(0))
     generator[0].weight.requires_grad_(False)
     game = players(generator, discriminator)
@@ -204,7 +197,7 @@ def test_outputs_count_modes(modes: int) -> None:
     assert output_diversity(1e3 * torch.arange(60.0)[:, None], 1.0)[1].value == pytest.approx(60.0)
 
 
-def test_a_search_finds_the_top_and_never_takes_luck_for_gain() -> None:
+def test_a_search_finds_the_optimum_and_does_not_take_chance_for_a_gain() -> None:
     class Point(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -234,7 +227,7 @@ def sample(shape: tuple[int, ...], n: int = 8) -> Tensor:
 
 
 def trained(net: nn.Module, x: Tensor, steps: int = 60) -> nn.Module:
-    """Batch norm that has seen x, and weights that batch norm matters to."""
+    """The network in eval mode, after its BatchNorm statistics were taken from x."""
     net.train()
     with torch.no_grad():
         for _ in range(steps):
@@ -243,7 +236,7 @@ def trained(net: nn.Module, x: Tensor, steps: int = 60) -> nn.Module:
 
 
 def conv_net(norm_first: bool) -> nn.Sequential:
-    """DCGAN's D (map, norm, slope), or PyTorch-GAN's (map, slope, dropout, norm with eps 0.8, then a linear map and a sigmoid)."""
+    """DCGAN's D (conv, norm, activation), or PyTorch-GAN's (conv, activation, dropout, norm with eps 0.8, linear)."""
     if norm_first:
         return nn.Sequential(
             nn.Conv2d(3, 8, 4, 2, 1, bias=False),
@@ -274,7 +267,7 @@ def conv_net(norm_first: bool) -> nn.Sequential:
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_convolutions_with_their_eps_and_slope(norm_first: bool) -> None:
-    """The slope and eps that its statistics show, dropout or not; the logit is what the module has before its sigmoid, to float32."""
+    """Slope and eps follow from the statistics, with or without dropout; logits are the module's before its sigmoid."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = conv_net(norm_first)
@@ -290,20 +283,19 @@ def test_convolutions_with_their_eps_and_slope(norm_first: bool) -> None:
     ready = build_discriminator(opponent, x, x)
     with torch.no_grad():
         assert torch.allclose(ready.module(x), net[:-1](x).flatten(), atol=1e-5)
-    said = {entry.what: (entry.value, entry.source) for entry in ready.assumptions}
-    assert said["D: hidden activation"][0] == "leaky:0.2"
-    assert said["D: batch-norm eps"] == (
-        ("1e-05", "default") if norm_first else ("0.8", "batch-norm")
-    )  # one norm alone never shows its own eps
+    assumed = {entry.setting: (entry.value, entry.source) for entry in ready.assumptions}
+    assert assumed["discriminator.activation"][0] == "leaky:0.2"
+    # A single BatchNorm layer never shows its own eps.
+    assert assumed["discriminator.bn_eps"] == ((1e-5, "default") if norm_first else (0.8, "batch-norm"))
     assert ready.mismatch is not None and ready.mismatch < 0.3
 
 
-def test_statistics_that_disagree_refuse_a_discriminator() -> None:
+def test_a_discriminator_with_other_statistics_is_rejected() -> None:
     net = trained(conv_net(True), sample((3, 16, 16), 64))
     opponent = DiscriminatorCandidate(
         "here", rebuild_discriminator(Weights(dict(net.state_dict())), OutputSpec("image", (3, 16, 16)))
     )
-    with pytest.raises(ArchitectureMismatch, match="disagrees with its own batch-norm statistics"):
+    with pytest.raises(ArchitectureMismatch, match="disagrees with its own BatchNorm statistics"):
         build_discriminator(opponent, 5 + 7 * sample((3, 16, 16), 64), 5 + 7 * sample((3, 16, 16), 64))
 
 
@@ -328,7 +320,11 @@ def test_spectral_norm_is_folded() -> None:
     ("net", "shape", "why"),
     [
         (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 10)), (4,), "ends with 10 values"),
-        (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), (5,), "takes 4 values, and the generator makes 5"),
+        (
+            nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)),
+            (5,),
+            "takes 4 values, but the generator's samples have 5",
+        ),
         (
             nn.Sequential(
                 nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 64, 1)
@@ -339,7 +335,7 @@ def test_spectral_norm_is_folded() -> None:
         (
             nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 25, 1)),
             (3, 16, 16),
-            "no customary strides",
+            "no common strides",
         ),
         (
             nn.Sequential(nn.Conv2d(1, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 1, 8)),
@@ -349,7 +345,7 @@ def test_spectral_norm_is_folded() -> None:
         (nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)), (4,), "weight has shape"),
     ],
 )
-def test_what_cannot_be_rebuilt_is_refused(net: nn.Module, shape: tuple[int, ...], why: str) -> None:
+def test_unsupported_discriminators_are_rejected(net: nn.Module, shape: tuple[int, ...], why: str) -> None:
     with pytest.raises(ArchitectureMismatch, match=why):
         rebuild_discriminator(
             Weights(dict(net.state_dict())), OutputSpec("image" if len(shape) == 3 else "vector", shape)
@@ -421,7 +417,7 @@ def test_the_state_of_our_own_trainer(recipe: str, remedy: str, tmp_path: Path) 
             atol=1e-5,
         )
     early = find_discriminator(next(iter(folder.list_snapshots().values())), output)
-    assert early is not None and "state.pt is that of step 3, and this generator is of step 0" in early.reason
+    assert early is not None and "state.pt is from step 3, and this generator is from step 0" in early.reason
 
 
 def test_the_state_of_a_minibatch_discriminator_is_refused(tmp_path: Path) -> None:
@@ -430,7 +426,7 @@ def test_the_state_of_a_minibatch_discriminator_is_refused(tmp_path: Path) -> No
 
     folder = train(make_run_config("ring8", {"remedy": "minibatch", "steps": 2, "snapshots": 1}), tmp_path)
     found = find_discriminator(folder.generator_file, OutputSpec("vector", (2,)))
-    assert found is not None and "look at a whole minibatch" in found.reason
+    assert found is not None and "act on a whole minibatch" in found.reason
 
 
 def test_work_counts_multiplications() -> None:
@@ -439,7 +435,7 @@ def test_work_counts_multiplications() -> None:
 
 
 def test_a_discriminator_that_cannot_be_used_never_stops_an_audit(tmp_path: Path) -> None:
-    """Not a number in its weights, and none of the wrong kind: the generator is audited all the same."""
+    """The generator is audited even if D's weights are NaN or its output has no sensible shape."""
     generator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     state = {
         "0.weight": torch.full((8, 2), math.nan),
@@ -498,7 +494,9 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any
     return folder.generator_file, DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(7)).numpy()
 
 
-def test_an_audit_plays_the_game_and_judges_without_it(ring: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path) -> None:
+def test_an_audit_measures_the_gap_and_does_not_judge_by_it(
+    ring: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
     path, real = ring
     with_d = gandiag.audit(path, real, n=200, exhibits=True)
     alone = tmp_path / "generator.safetensors"
@@ -513,15 +511,15 @@ def test_an_audit_plays_the_game_and_judges_without_it(ring: tuple[Path, np.ndar
     assert with_d.game["discriminator"]["where"] == "state.pt of the same run" and with_d.game["path"][0]["step"] == 0
     assert Record.from_json(with_d.to_json()).game == json.loads(with_d.to_json())["game"]
     shown = str(with_d)
-    assert "The game between G and D" in shown and "duality gap" in shown and "D frozen" in shown
+    assert "Duality gap between G and D" in shown and "duality gap" in shown and "frozen D" in shown
     assert any(exhibit.id == "maximin" for exhibit in with_d.exhibits) == (len(with_d.game["path"]) > 2)
 
 
 @pytest.mark.parametrize(
     ("settings", "real", "why"),
-    [({"budget": "quick"}, True, "left out by --budget quick"), ({}, False, "the game needs --real")],
+    [({"budget": "quick"}, True, "is skipped with --budget quick"), ({}, False, "the duality gap needs --real")],
 )
-def test_a_game_that_is_not_played_says_why(
+def test_a_skipped_probe_has_a_reason(
     ring: tuple[Path, np.ndarray[Any, Any]], settings: dict[str, Any], real: bool, why: str
 ) -> None:
     record = gandiag.audit(ring[0], ring[1] if real else None, n=200, exhibits=False, **settings)
@@ -556,7 +554,7 @@ def test_findings_are_notes_and_the_verdict_stays() -> None:
     found = {finding.rule: finding for finding in played(**pointed, **wide).findings}
     assert {code: found[code].level for code in ("GD707", "GD708")} == {"GD707": "note", "GD708": "note"}
     assert found["GD707"].remedies[0]["key"] == "unrolled" and "1.0 effective" in found["GD707"].text
-    assert "D could gain 1.28 against this G" in found["GD708"].text
+    assert "D could gain 1.28 nats against this G" in found["GD708"].text
     assert played(**pointed, **wide).verdict == "healthy"
 
 
@@ -564,7 +562,7 @@ def test_findings_are_notes_and_the_verdict_stays() -> None:
     "change",
     [{"maximin_outputs": (1.9, 1.7, 2.1)}, {"maximin_gain": (0.03, 0.01, 0.05)}, {"duality_gap": (0.3, 0.1, 0.5)}],
 )
-def test_doubt_is_no_finding(change: dict[str, tuple[float, float, float]]) -> None:
+def test_uncertain_values_give_no_finding(change: dict[str, tuple[float, float, float]]) -> None:
     base = {
         "maximin_outputs": (1.0, 1.0, 1.1),
         "maximin_spread": (0.01, 0.0, 0.02),
@@ -581,6 +579,6 @@ def test_doubt_is_no_finding(change: dict[str, tuple[float, float, float]]) -> N
 
 
 @pytest.mark.parametrize("key", [*MEASUREMENT_KEYS, "GD707", "GD708"])
-def test_every_number_is_explained(key: str) -> None:
+def test_every_key_is_documented(key: str) -> None:
     entry = get_entry(key)
     assert entry.title and entry.formula and (key.startswith("GD") or (entry.caveats and entry.source))

@@ -1,4 +1,4 @@
-"""How much of the variance is noise, where the answer is known."""
+"""The share of noise inputs in the variance, where it is known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def share(noise: float, latent: float, probe: NoiseVariance | None = None) -> Me
 
 @pytest.mark.parametrize("noise, latent", [(0.1, 1.0), (1.0, 1.0), (3.0, 1.0)])
 def test_the_share_is_that_of_the_variances(noise: float, latent: float) -> None:
-    """The variance over 32 latents of a sum of 8 squares has deviation sqrt(2 / (31 * 8)) = 9 %; four of them at most, on share(1 - share)."""
+    """Within four standard errors; that of the variance over 32 latents of 8 normal terms is sqrt(2 / (31 * 8)) = 9 %.
+
+    It acts on the share as 9 % of share (1 - share).
+    """
     truth = noise**2 / (noise**2 + latent**2)
     found = share(noise, latent)
     assert found.value == pytest.approx(truth, abs=4 * 0.09 * truth * (1 - truth) + 0.005)
@@ -41,7 +44,7 @@ def test_the_ends_are_exact() -> None:
     assert share(0.0, 1.0).value == 0.0
     assert share(1.0, 0.0).value == pytest.approx(1.0, abs=0.02)  # what is left between the latents' means is cut at 0
     dead = share(0.0, 0.0)
-    assert dead.value is None and "whatever latent and noise" in dead.reason
+    assert dead.value is None and "whatever latent and noise" in (dead.reason or "")
 
 
 def test_interval_covers() -> None:

@@ -1,4 +1,4 @@
-"""What CI systems read: JUnit against Jenkins' schema, GitHub's commands, Markdown; all of it against strings that attack."""
+"""Gate formats for CI: JUnit against Jenkins' schema, GitHub's commands, Markdown; all with hostile strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gandiag.cli.main import run_command_line
 
 from gandiag.errors import LoadError
 from gandiag.record import Measurement, Record
-from gandiag.report.gate_formats import GATE_FORMATS
+from gandiag.report.formats import GATE_FORMATS
 from gandiag.report.markdown import code_span, escape_markdown, render_markdown
 from gandiag.verdict.gate import GateResult, gate, make_error_result
 from gandiag.verdict.limits import Check
@@ -48,42 +48,45 @@ MARKUP = [
 
 
 @cache
-def made(name: str) -> Record:
-    """Drawing the exhibits takes longer than all else here."""
+def make_record(name: str) -> Record:
+    """Cached, because drawing the exhibits takes longer than all the rest."""
     return records.ALL[name]()
 
 
-def several() -> list[GateResult]:
-    """One subject of each code, with every state of a check."""
+def make_results() -> list[GateResult]:
+    """A subject with each exit code; together they have every state of a check."""
     limits = {"recall": {"min": 0.6}, "fid": {"max": 30}, "profile.missing": {"max": 0.1}}
-    four = [made(name) for name in ("healthy", "collapsed", "inconclusive", "degeneracy")]
-    allowed: tuple[list[str], ...] = ([], [], [], ["unmeasured", "degeneracy"])
-    found = [
-        gate(record, {"limits": limits, "max-score": 0.2, "allow": allow})
-        for record, allow in zip(four, allowed, strict=True)
-    ]
+    allowed_states: dict[str, list[str]] = {
+        "healthy": [],
+        "collapsed": [],
+        "inconclusive": [],
+        "degeneracy": ["unmeasured", "degeneracy"],
+    }
     return [
-        *found,
-        gate(made("collapsed"), baseline=made("healthy")),
+        *(
+            gate(make_record(name), {"limits": limits, "max-score": 0.2, "allow": allow})
+            for name, allow in allowed_states.items()
+        ),
+        gate(make_record("collapsed"), baseline=make_record("healthy")),
         make_error_result("x.pt", LoadError("x.pt is a text file", "give a checkpoint")),
     ]
 
 
-def hostile(attack: str) -> list[GateResult]:
-    """Every string is the attack."""
+def make_hostile_results(attack: str) -> list[GateResult]:
+    """Results in which every string is the attack."""
     record = replace(
-        made("hostile"),
+        make_record("hostile"),
         measurements={attack: Measurement(0.5, 0.4, 0.6, unit=attack), "x" + attack: Measurement.missing(attack)},
         verdict="inconclusive",
-        subject={**made("hostile").subject, "path": attack},
-        provenance={**made("hostile").provenance, "doubts": [attack]},
+        subject={**make_record("hostile").subject, "path": attack},
+        provenance={**make_record("hostile").provenance, "doubts": [attack]},
     )
-    found = gate(record, {"limits": {attack: {"max": 0.1}, "x" + attack: {"max": 1}}})
-    made_up = GateResult(attack, (Check(attack, attack, "violated", where=attack),))
+    result = gate(record, {"limits": {attack: {"max": 0.1}, "x" + attack: {"max": 1}}})
+    constructed = GateResult(attack, (Check(attack, attack, "violated", where=attack),))
     return [
-        replace(found, subject=attack, remarks=(attack,)),
+        replace(result, subject=attack, remarks=(attack,)),
         make_error_result(attack, LoadError(attack, attack)),
-        made_up,
+        constructed,
     ]
 
 
@@ -92,23 +95,23 @@ def schema() -> Any:
     return pytest.importorskip("xmlschema").XMLSchema(str(SCHEMA))
 
 
-def as_xml(gated: list[GateResult]) -> Any:
-    text = GATE_FORMATS.get("junit")(gated)
+def as_xml(results: list[GateResult]) -> Any:
+    text = GATE_FORMATS.get("junit")(results)
     schema().validate(text)
     return ET.fromstring(text.encode())
 
 
-def test_junit_keeps_jenkins_schema_and_counts_right() -> None:
-    root = as_xml(several())
+def test_junit_matches_jenkins_schema_and_counts() -> None:
+    root = as_xml(make_results())
     suites = root.findall("testsuite")
     assert len(suites) == 6
     for suite in suites:
         cases = suite.findall("testcase")
-        counted = {
+        counts = {
             "tests": len(cases),
             **{f"{name}s": len(suite.findall(f"testcase/{name}")) for name in ("failure", "error")},
         }
-        assert {name: int(suite.get(name)) for name in counted} == counted and int(suite.get("skipped")) == len(
+        assert {name: int(suite.get(name)) for name in counts} == counts and int(suite.get("skipped")) == len(
             suite.findall("testcase/skipped")
         )
         assert all(
@@ -131,7 +134,7 @@ def test_junit_keeps_jenkins_schema_and_counts_right() -> None:
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_junit_survives_attacks(attack: str) -> None:
-    root = as_xml(hostile(attack))
+    root = as_xml(make_hostile_results(attack))
     tags = {element.tag for element in root.iter()}
     assert tags <= {
         "testsuites",
@@ -147,13 +150,13 @@ def test_junit_survives_attacks(attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
-def test_github_gets_no_command_that_is_not_ours(attack: str) -> None:
-    text = GATE_FORMATS.get("github")(hostile(attack))
+def test_github_sees_only_our_commands(attack: str) -> None:
+    text = GATE_FORMATS.get("github")(make_hostile_results(attack))
     commands = [line for line in text.splitlines() if line.lstrip().startswith("::")]
     assert all(re.match(r"::(error|warning|notice) (file=[^,:]*,line=\d+,)?title=[^,:]*::", line) for line in commands)
     assert not [line for line in text.splitlines() if line.startswith("::error::") or "##[" in line]
     assert len([line for line in commands if line.startswith("::error ")]) == sum(
-        max(1, len(one.failures())) for one in hostile(attack)
+        max(1, len(result.failures())) for result in make_hostile_results(attack)
     )
 
 
@@ -161,7 +164,7 @@ def test_github_points_at_the_line_of_the_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made("collapsed").write("audit.json")
+    make_record("collapsed").write("audit.json")
     Path("gandiag.toml").write_text("[gate.limits]\nrecall = { min = 0.6 }\n")
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
@@ -169,7 +172,8 @@ def test_github_points_at_the_line_of_the_policy(
     assert run_command_line(["gate", "audit.json", "-f", "github"]) == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if "file=" in line)
     assert line.startswith(
-        "::error file=gandiag.toml,line=2,title=audit.json%3A recall::recall is 0.31 [0.28, 0.34] and must be at least 0.6."
+        "::error file=gandiag.toml,line=2,title=audit.json%3A recall::"
+        "recall is 0.31 [0.28, 0.34] and must be at least 0.6."
     )
     page = summary.read_text()
     assert page.startswith("before\n## gandiag gate: 1 of 1 failed") and "GD103" in page and "gandiag.toml:2" in page
@@ -179,8 +183,8 @@ def test_github_points_at_the_line_of_the_policy(
     )
 
 
-def rendered(text: str) -> Any:
-    """Tokens of the text as GitHub would parse it: tables, links and raw HTML."""
+def parse_markdown(text: str) -> Any:
+    """The tokens of the text as GitHub would parse it: tables, links and raw HTML."""
     markdown = (
         pytest.importorskip("markdown_it")
         .MarkdownIt("commonmark", {"html": True, "linkify": False})
@@ -193,11 +197,11 @@ def rendered(text: str) -> Any:
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_markdown_shows_attacks_as_text(attack: str) -> None:
     for text in (
-        GATE_FORMATS.get("markdown")(hostile(attack)),
-        render_markdown(replace(made("hostile"), verdict=attack)),
-        render_markdown(made("hostile")),
+        GATE_FORMATS.get("markdown")(make_hostile_results(attack)),
+        render_markdown(replace(make_record("hostile"), verdict=attack)),
+        render_markdown(make_record("hostile")),
     ):
-        kinds = {token.type for token in rendered(text)}
+        kinds = {token.type for token in parse_markdown(text)}
         assert not kinds & {"html_block", "html_inline", "image", "link_open", "fence", "code_block"}, kinds
         clean = text.replace("`", "")
         assert not re.search(r"(?<!`)(https?://|www\.)\S", re.sub(r"(`+).*?\1", "", text)), "a link by itself"
@@ -206,7 +210,9 @@ def test_markdown_shows_attacks_as_text(attack: str) -> None:
 
 @pytest.mark.parametrize("attack", MARKUP, ids=repr)
 def test_a_code_span_holds_exactly_what_it_is_given(attack: str) -> None:
-    (span,) = [token for token in rendered(f"| a |\n| --- |\n| {code_span(attack)} |\n") if token.type == "code_inline"]
+    (span,) = [
+        token for token in parse_markdown(f"| a |\n| --- |\n| {code_span(attack)} |\n") if token.type == "code_inline"
+    ]
     shown = "".join(
         mark if mark.isprintable() else mark.encode("unicode_escape", "backslashreplace").decode() for mark in attack
     )
@@ -215,17 +221,17 @@ def test_a_code_span_holds_exactly_what_it_is_given(attack: str) -> None:
     )  # a backslash before a pipe cannot be told from its escape
     words = [
         token
-        for token in rendered(f"x {escape_markdown(attack)}")
+        for token in parse_markdown(f"x {escape_markdown(attack)}")
         if token.type not in ("inline", "paragraph_open", "paragraph_close")
     ]
     assert {token.type for token in words} <= {"text", "text_special"}
 
 
-def test_every_format_tells_every_failure() -> None:
+def test_every_format_shows_every_failure() -> None:
     for form in GATE_FORMATS:
-        text = GATE_FORMATS.get(form)(several())
+        text = GATE_FORMATS.get(form)(make_results())
         assert "0.48" in text and "x.pt" in text, form
-    document = json.loads(GATE_FORMATS.get("json")(several()))
+    document = json.loads(GATE_FORMATS.get("json")(make_results()))
     assert (
         document["schema"] == "gandiag.gate/1"
         and document["code"] == 2
@@ -234,7 +240,7 @@ def test_every_format_tells_every_failure() -> None:
 
 
 def test_a_record_is_shown_as_markdown_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made("collapsed").write(tmp_path / "audit.json")
+    make_record("collapsed").write(tmp_path / "audit.json")
     assert run_command_line(["report", str(tmp_path / "audit.json"), "-f", "markdown"]) == 0
     text = capsys.readouterr().out
     assert (

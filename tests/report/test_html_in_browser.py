@@ -1,4 +1,4 @@
-"""The page in a real browser: opens without errors, runs nothing foreign, fits a phone, gives the record back."""
+"""The page in a real browser: no errors, no foreign script, fits a phone, returns the record, readable contrast."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_opens_without_errors_and_fits_a_phone(browser: Any, tmp_path: Path, nam
     assert browser.execute_script(wide) == []
 
 
-def test_no_attack_comes_alive(browser: Any, tmp_path: Path) -> None:
+def test_no_attack_is_executed(browser: Any, tmp_path: Path) -> None:
     open_page(browser, tmp_path, "hostile")
     assert browser.execute_script("return document.images.length") == 0
     assert browser.execute_script("return document.scripts.length") == 2
@@ -79,12 +79,15 @@ def test_the_download_is_the_record(browser: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["healthy", "collapsed", "inconclusive", "degeneracy"])
-def test_text_stands_out_from_its_ground(browser: Any, tmp_path: Path, name: str, scheme: str) -> None:
-    """WCAG AA: 4.5 to 1, for every element with text of its own. Grounds may be mixed colors, so they are painted and read back."""
+def test_text_has_enough_contrast(browser: Any, tmp_path: Path, name: str, scheme: str) -> None:
+    """WCAG AA: 4.5 to 1, for every element with text of its own.
+
+    Backgrounds may be mixed colors, so they are painted and read back.
+    """
     open_page(browser, tmp_path, name, scheme=scheme)
     script = """
     const context = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
-    const light = (...layers) => {
+    const luminance = (...layers) => {
       for (const color of layers) { context.fillStyle = color; context.fillRect(0, 0, 1, 1); }
       const bytes = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
       const [r, g, b] = bytes.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
@@ -92,11 +95,13 @@ def test_text_stands_out_from_its_ground(browser: Any, tmp_path: Path, name: str
     };
     const weak = [];
     for (const element of document.querySelectorAll('main *, footer *')) {
-      if (element.closest('svg, .unseen') || ![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
-      const grounds = [];
-      for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
-      const ground = light('white', ...grounds), ink = light('white', ...grounds, getComputedStyle(element).color);
-      const ratio = (Math.max(ground, ink) + .05) / (Math.min(ground, ink) + .05);
+      const hasText = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+      if (element.closest('svg, .unseen') || !hasText) continue;
+      const layers = [];
+      for (let e = element; e; e = e.parentElement) layers.unshift(getComputedStyle(e).backgroundColor);
+      const ground = luminance('white', ...layers);
+      const text = luminance('white', ...layers, getComputedStyle(element).color);
+      const ratio = (Math.max(ground, text) + .05) / (Math.min(ground, text) + .05);
       if (!(ratio >= 4.5)) weak.push([element.outerHTML.slice(0, 80), ratio]);
     }
     return weak;"""

@@ -1,4 +1,7 @@
-"""The page and the notebook fragment: self-contained, escaped, complete, and of a bounded size. What a browser does with it: test_page.py."""
+"""The page and the notebook fragment: self-contained, escaped, complete, bounded in size.
+
+test_html_in_browser.py opens it in a browser.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ import pytest
 import records
 
 from gandiag.record import Exhibit
-from gandiag.report import record_view
 from gandiag.report.charts import Chart, ChartError, draw_chart
+from gandiag.report.exhibit_view import build_image
 from gandiag.report.html_page import render_fragment, render_html
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect", "line"}
 
 
 class Page(HTMLParser):
-    """Tags with attributes, text of the body, contents of scripts, and whether every element is closed."""
+    """Tags with attributes, text of the body, contents of scripts, and the elements that are still open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ def html(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", records.ALL)
-def test_every_element_is_closed_and_nothing_is_left_open(name: str) -> None:
+def test_every_element_is_closed(name: str) -> None:
     assert Page(html(name)).open == [""]
     assert Page(render_fragment(records.ALL[name]())).open == [""]
 
@@ -104,12 +107,12 @@ def test_attacks_end_up_as_text() -> None:
         assert "<img src=x onerror=alert(1)>" in page.text
         assert "{{7*7}}" in page.text
     assert len(Page(html("hostile")).scripts) == 2
-    assert "This picture cannot be shown" in html("hostile")
+    assert "This image cannot be shown" in html("hostile")
 
 
 def test_the_page_holds_everything() -> None:
     page = Page(html("collapsed"))
-    wanted = [
+    expected = [
         "Collapsed",
         "About half of the real variety is missing.",
         "0.48",
@@ -118,18 +121,17 @@ def test_the_page_holds_everything() -> None:
         "Mode dropping",
         "GD101",
         "Minibatch standard deviation",
-        "Price:",
-        "Where the variety went",
+        "Cost:",
+        "Where variety is lost",
         "Color",
-        "What it makes",
         "× 0.25",
         "The most similar pairs",
         "generated",
-        "in the data",
+        "in the real data",
         "12.0 %",
         "Clusters and their shares",
-        "Real samples that it never makes",
-        "Reaction to the latent scale",
+        "Real samples without a generated counterpart",
+        "Response to the latent scale",
         "plus_dark",
         "Oscillating",
         "Real against real",
@@ -138,7 +140,7 @@ def test_the_page_holds_everything() -> None:
         "Latent prior",
         "imagenet@128",
     ]
-    assert [part for part in wanted if part not in page.text] == []
+    assert [part for part in expected if part not in page.text] == []
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 5 and all(attributes["alt"] for attributes in images)
     assert page.text.index("GD101") < page.text.index("GD201") < page.text.index("GD304")
@@ -150,8 +152,8 @@ def test_headings_do_not_skip_a_level() -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
-def test_without_real_data_the_banner_says_what_cannot_be_seen() -> None:
-    assert "Missing modes cannot be seen without --real" in Page(html("degeneracy")).text
+def test_without_real_data_the_banner_names_the_limitation() -> None:
+    assert "Missing modes cannot be detected without --real" in Page(html("degeneracy")).text
     assert "Missing modes" not in Page(html("healthy")).text
 
 
@@ -163,19 +165,19 @@ def test_the_sweep_is_drawn_from_its_points_where_no_exhibit_is_kept() -> None:
 def test_a_fragment_needs_no_matplotlib_and_keeps_its_style_to_itself() -> None:
     script = "import sys, records; records.healthy()._repr_html_(); print({'matplotlib', 'torch'} & set(sys.modules))"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
-    assert done.stdout.strip() == "set()"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
+    assert process.stdout.strip() == "set()"
     style = re.search(r"<style>(.*?)</style>", render_fragment(records.healthy()), re.DOTALL)
     assert style is not None
-    # Every rule at the top level is for .gandiag or a media query around it.
+    # Every top-level rule is for .gandiag, or a media query around one.
     depth, rules, start = 0, [], 0
-    for place, mark in enumerate(style.group(1)):
-        if mark == "{":
-            rules += [style.group(1)[start:place].strip()] if depth == 0 else []
+    for index, char in enumerate(style.group(1)):
+        if char == "{":
+            rules += [style.group(1)[start:index].strip()] if depth == 0 else []
             depth += 1
-        elif mark == "}":
+        elif char == "}":
             depth -= 1
-            start = place + 1
+            start = index + 1
     assert depth == 0 and {rule.split("(")[0].strip() for rule in rules} == {".gandiag", "@media", "@media print"}
 
 
@@ -185,11 +187,11 @@ def series(**data: object) -> Exhibit:
 
 def test_a_chart_is_painted_by_the_page_and_the_same_every_time() -> None:
     exhibit = series(x=[1, 2, 3], lines={"$x_": [1, 1, 1], "fake": [3, None, 1], "real": [1, 2, 3]})
-    drawn: Chart = draw_chart(exhibit)
-    assert draw_chart(exhibit) == drawn
-    assert drawn.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
-    assert "var(--real)" in drawn.svg and "#0102" not in drawn.svg
-    assert drawn.svg.startswith("<svg") and "xmlns" not in drawn.svg and "metadata" not in drawn.svg
+    chart: Chart = draw_chart(exhibit)
+    assert draw_chart(exhibit) == chart
+    assert chart.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
+    assert "var(--real)" in chart.svg and "#0102" not in chart.svg
+    assert chart.svg.startswith("<svg") and "xmlns" not in chart.svg and "metadata" not in chart.svg
 
 
 def test_charts_on_one_page_do_not_share_ids() -> None:
@@ -208,7 +210,7 @@ def test_charts_on_one_page_do_not_share_ids() -> None:
         {"lines": {"a": {"x": [1]}}},
     ],
 )
-def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
+def test_data_that_does_not_match_its_kind_is_reported(data: dict[str, object]) -> None:
     with pytest.raises(ChartError):
         draw_chart(series(**data))
     assert "This chart cannot be drawn" in render_html(replace(records.bare(), exhibits=(series(**data),)))
@@ -220,12 +222,13 @@ def test_data_that_does_not_fit_is_said(data: dict[str, object]) -> None:
         ("The same 8 latents at every scale; rows: 0.02, 0.1", ["0.02", "0.1"]),
         ("Real samples of modes that the generator misses; one row each: 3, 7", ["3", "7"]),
         (
-            "Clusters by share of the real data: 61%, 30% (the largest 2 of 10); one row each, real on the left, generated on the right",
+            "Clusters by share of the real data: 61%, 30% (the largest 2 of 10); one row each, "
+            "real on the left, generated on the right",
             ["61%", "30%"],
         ),
         ("64 generated samples, latents 0 to 63", []),
     ],
 )
-def test_rows_are_labelled_from_the_caption(caption: str, labels: list[str]) -> None:
-    picture = Exhibit("any", "image", caption, {"png": "", "columns": 2, "rows": 2, "tile": 8})
-    assert record_view.build_image(picture)["labels"] == labels
+def test_rows_are_labeled_from_the_caption(caption: str, labels: list[str]) -> None:
+    exhibit = Exhibit("any", "image", caption, {"png": "", "columns": 2, "rows": 2, "tile": 8})
+    assert list(build_image(exhibit).labels) == labels

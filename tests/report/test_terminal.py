@@ -1,4 +1,4 @@
-"""The terminal report: what it says, in which order, within which width, and what it lets through."""
+"""The terminal report: content, order, width, and escaping."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import records
 from gandiag.record import Record
 from gandiag.report import formatting
 from gandiag.report.formats import FORMATS, guess_format
+from gandiag.report.sparkline import draw_minmax_sparkline, draw_sparkline
 from gandiag.report.terminal import render_text
-from gandiag.report.terminal_sections import draw_bar, draw_sparkline
+from gandiag.report.terminal_sections import draw_bar
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
@@ -41,19 +42,19 @@ def test_color_adds_nothing_but_color(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", records.ALL)
-def test_the_first_line_is_the_verdict_and_the_last_section_what_was_not_measured(name: str) -> None:
+def test_the_verdict_comes_first_and_what_was_not_measured_last(name: str) -> None:
     record = records.ALL[name]()
-    shown = lines(record)
-    assert shown[0].startswith(formatting.VERDICT_LABELS[record.verdict])
-    titles = [line for line in shown if line in ("Findings", "Measurements", "Not measured")]
+    report = lines(record)
+    assert report[0].startswith(formatting.VERDICT_LABELS[record.verdict])
+    titles = [line for line in report if line in ("Findings", "Measurements", "Not measured")]
     assert titles[-1] == "Not measured"
 
 
 def test_the_collapsed_report_reads_as_designed() -> None:
     text = render_text(records.collapsed(), paths=("record audit.json", "report report.html"))
-    wanted = [
+    expected = [
         "COLLAPSED  runs/042/generator.pt",
-        "0.48 [0.44, 0.52]: about half of the real variety is missing.",
+        "Collapse score 0.48 [0.44, 0.52]: about half of the real variety is missing.",
         "limit 0.15",
         "partial collapse",
         "mode dropping",
@@ -61,10 +62,10 @@ def test_the_collapsed_report_reads_as_designed() -> None:
         "trained at latent scale 0.98 [0.91, 1.06] (from batch-norm statistics)",
         "FAIL GD101",
         "covered 6 · found 10",
-        "try 1: minibatch standard deviation",
-        "Price: under 1 % of the time",
+        "try 1: Minibatch standard deviation",
+        "Cost: under 1 % of the time",
         "Karras et al. 2018",
-        "and 2 more: gandiag explain GD101",
+        "2 more with gandiag explain GD101",
         "WARN GD201",
         "note GD304",
         "missing       0.41 [0.38, 0.44]",
@@ -85,9 +86,9 @@ def test_the_collapsed_report_reads_as_designed() -> None:
         "record audit.json   report report.html",
     ]
     flat = re.sub(r"\n +", " ", text)
-    places = [flat.find(part) for part in wanted]
-    assert -1 not in places, wanted[places.index(-1)]
-    assert places == sorted(places)
+    positions = [flat.find(part) for part in expected]
+    assert -1 not in positions, expected[positions.index(-1)]
+    assert positions == sorted(positions)
 
 
 def test_without_real_data_the_first_line_says_what_cannot_be_seen() -> None:
@@ -96,12 +97,12 @@ def test_without_real_data_the_first_line_says_what_cannot_be_seen() -> None:
     assert formatting.NO_REAL_DATA not in lines(records.healthy())[0]
 
 
-def test_wrong_scale_says_so_on_the_first_line() -> None:
+def test_wrong_scale_is_named_on_the_first_line() -> None:
     first = lines(records.wrong_scale())[0]
     assert first.startswith("HEALTHY") and "wrong scale, not collapse" in first
 
 
-def test_the_tail_of_a_long_path_survives_and_the_path_stands_whole_below() -> None:
+def test_the_end_of_a_long_path_is_kept_and_the_whole_path_shown_below() -> None:
     path = "/".join(["folder"] * 30) + "/netG_0042.pt"
     record = records.healthy()
     text = render_text(
@@ -116,25 +117,26 @@ def test_the_tail_of_a_long_path_survives_and_the_path_stands_whole_below() -> N
     assert path in text.replace("\n", "").replace(" ", "")
 
 
-def test_attacks_are_shown_and_not_obeyed() -> None:
+def test_attacks_are_shown_as_text() -> None:
     text = render_text(records.hostile(), width=200)
     assert "\\x1b[31m[bold red]red[/]\\u202e{{7*7}}\\nsecond line" in text
     assert "\u202e" not in text
 
 
-def test_every_verdict_can_be_read_aloud() -> None:
-    told = {name: formatting.summarize_record(made()) for name, made in records.ALL.items()}
-    assert told["healthy"] == "0.03 [0.00, 0.08]: about a twentieth of the real variety is missing."
-    assert told["complete"] == "1.00 [0.99, 1.00]: all of the real variety is missing."
-    assert "straddles the limit of 0.15" in told["inconclusive"]
-    assert "Whether kinds of sample are missing is unknown" in told["degeneracy"]
-    assert told["bare"] == "There is no score: the evidence is not sufficient."
+def test_the_summary_of_every_verdict() -> None:
+    summaries = {name: formatting.summarize_record(make()) for name, make in records.ALL.items()}
+    healthy = "Collapse score 0.03 [0.00, 0.08]: about a twentieth of the real variety is missing."
+    assert summaries["healthy"] == healthy
+    assert summaries["complete"] == "Collapse score 1.00 [0.99, 1.00]: all of the real variety is missing."
+    assert "the interval contains the limit of 0.15" in summaries["inconclusive"]
+    assert "Whether modes are missing is unknown" in summaries["degeneracy"]
+    assert summaries["bare"] == "There is no score: the evidence is insufficient."
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, "next to none"),
+        (0.0, "almost none"),
         (0.24, "about a quarter"),
         (0.48, "about half"),
         (0.89, "about nine tenths"),
@@ -179,6 +181,12 @@ def test_a_sparkline_starts_at_zero() -> None:
     assert draw_sparkline([1.0, None, 1.0, 1.0]) == "█ ██"
 
 
+def test_a_minmax_sparkline_keeps_peaks() -> None:
+    assert draw_minmax_sparkline([-1.0, 0.0, 1.0]) == "▁▅█"
+    assert draw_minmax_sparkline([]) == "" and draw_minmax_sparkline([2.0]) == "▁"
+    assert draw_minmax_sparkline([0.0, 0.0, 0.0, 9.0, 0.0, 0.0, None, None], 4) == "▁█▁ "
+
+
 def test_formats_are_guessed_from_the_suffix() -> None:
     assert [guess_format(path) for path in ("a.html", "b.JSON", "c.txt", "d", None)] == [
         "html",
@@ -210,7 +218,7 @@ print(sorted({{"torch", "matplotlib", "numpy", "jinja2", "scipy"}} & set(sys.mod
     assert done.stdout.strip() == "[]"
 
 
-def test_what_is_known_without_scores_is_shown() -> None:
+def test_what_is_known_without_a_score_is_shown() -> None:
     text = render_text(records.degeneracy())
     assert "spread 0.61 [0.55, 0.70]" in text
     assert "2,000 samples were kept of 2,048" in text
@@ -223,15 +231,15 @@ def test_verbose_adds_remedies_and_seconds() -> None:
     assert "R1 gradient penalty" in long and "Seconds per stage" in long and "gandiag explain" not in long
 
 
-def test_a_remedy_is_told_in_full_once() -> None:
+def test_a_remedy_is_described_in_full_once() -> None:
     text = re.sub(r"\n +", " ", render_text(records.collapsed()))
-    assert text.count("Price: under 1 % of the time") == 1
-    assert "It lets the discriminator see that samples repeat (price and source: GD101)." in text
+    assert text.count("Cost: under 1 % of the time") == 1
+    assert "It lets the discriminator see that samples repeat (cost and source: see GD101)." in text
 
 
 def test_measurements_with_a_floor_come_first_and_the_rest_on_request() -> None:
     short, long = (render_text(records.collapsed(), verbose=verbose) for verbose in (False, True))
-    assert "effective_rank" in short and "and 1 more with -v" in short
+    assert "effective_rank" in short and "1 more with -v" in short
     assert "  parameters " not in short and "  parameters " in long
 
 

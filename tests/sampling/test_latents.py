@@ -1,4 +1,4 @@
-"""Latents are a function of (seed, index) and have the distribution that they claim."""
+"""Latents are a function of (seed, index) and follow their prior."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_shape_dtype_and_the_global_generator():
 
 
 def test_known_values_do_not_drift():
-    """Written down once: another machine or version must draw the same latents (to 1e-4), or every record changes."""
+    """Another machine or version must draw the same latents (to 1e-4), or every record changes."""
     expected = torch.tensor([KNOWN_0, KNOWN_1])
     torch.testing.assert_close(sample_latents(LatentSpec(4), torch.tensor([0, 1]), seed=0), expected, atol=1e-4, rtol=0)
 

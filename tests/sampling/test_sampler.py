@@ -1,4 +1,4 @@
-"""The sampler: the same samples for any batch size, checked, and the network left as it was."""
+"""The sampler: samples independent of the batch size, output checks, and an unchanged network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gandiag.sampling.sources import generate_batches
 
 
 class DCGAN(nn.Module):
-    """A small DCGAN with batch norm whose stored statistics are not those of its batches."""
+    """A small DCGAN whose stored BatchNorm statistics differ from those of its batches."""
 
     def __init__(self, z: int = 8, classes: int = 0) -> None:
         super().__init__()
@@ -147,14 +147,14 @@ def test_the_network_is_left_as_it_was_when_interrupted(interrupt):
 
 
 def test_batch_statistics_normalise_each_group():
-    """With the batch's own statistics the input of the last tanh has mean 0 and variance 1 per channel; stored ones here do not."""
+    """With batch statistics the input of the last tanh has mean 0 and variance 1 per channel; with stored ones not."""
     made = sampler(batch_size=5).sample_indices(torch.arange(64), seed=0, bn="batch").atanh()
     torch.testing.assert_close(made.mean((0, 2, 3)), torch.zeros(3), atol=1e-3, rtol=0)
     torch.testing.assert_close(made.var((0, 2, 3)), torch.ones(3), atol=2e-2, rtol=0)
 
 
 def test_standing_statistics_are_those_of_its_own_samples():
-    """Re-estimated over 1,024 latents, the last batch norm's output has variance near 1: 64 positions a sample, error below 10 %."""
+    """Re-estimated over 1,024 latents, the last BatchNorm output has variance 1 to 10 % (64 positions per sample)."""
     one = sampler()
     made = one.sample_indices(torch.arange(2000), seed=0, bn="standing").clamp(-0.99999, 0.99999).atanh()
     torch.testing.assert_close(made.var((0, 2, 3)), torch.ones(3), atol=0.1, rtol=0)
@@ -182,7 +182,7 @@ def test_labels_reach_the_network_and_are_checked():
         sampler().sample(5, labels=0)
 
 
-class Spoils(nn.Module):
+class PartlyNaN(nn.Module):
     """Identity on vectors, NaN where the latent's first coordinate is above 1."""
 
     def forward(self, z: Tensor) -> Tensor:
@@ -195,8 +195,8 @@ def vectors(module: nn.Module, dim: int = 4) -> FakeNetwork:
 
 def test_nan_is_counted_and_named():
     bad = int((sample_latents(LatentSpec(4), torch.arange(256), seed=0)[:, 0] > 1).sum())
-    with pytest.raises(OutputError, match=f"{bad} of 256 samples hold NaN"):
-        sampler(vectors(Spoils()), batch_size=10).sample(256)
+    with pytest.raises(OutputError, match=f"{bad} of 256 samples contain NaN"):
+        sampler(vectors(PartlyNaN()), batch_size=10).sample(256)
 
 
 def test_huge_finite_values_are_no_nan():
@@ -208,7 +208,7 @@ def test_huge_finite_values_are_no_nan():
 
 
 def test_another_shape_and_a_failing_network_are_output_errors():
-    with pytest.raises(OutputError, match=r"\(6, 4\) where \(6, 5\)"):
+    with pytest.raises(OutputError, match=r"\(6, 4\), expected \(6, 5\)"):
         sampler(FakeNetwork(nn.Identity(), LatentSpec(4), OutputSpec("vector", (5,)))).sample(6)
     with pytest.raises(OutputError, match="failed on latents"):
         sampler(FakeNetwork(nn.Linear(3, 4), LatentSpec(4), OutputSpec("vector", (4,)))).sample(6)
@@ -232,7 +232,8 @@ class Hungry(nn.Module):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 9 bytes."
         ),
         MemoryError(),
     ],
@@ -265,7 +266,7 @@ def test_noise_of_the_network_itself_follows_the_seed():
 
 
 def test_weights_that_are_recomputed_on_every_call():
-    """Old-style weight norm keeps a computed tensor on the module, which cannot be copied; it must still run in place."""
+    """Old-style weight norm keeps a computed tensor on the module, which cannot be copied; it must run in place."""
     with pytest.warns(FutureWarning):
         module = nn.utils.weight_norm(nn.Linear(4, 4))
     before = hash_module_state(module)
@@ -284,7 +285,7 @@ def test_torchscript_runs_and_its_batch_norm_is_not_pretended_to_switch():
         one = sampler(FakeNetwork(module))
         torch.testing.assert_close(one.sample(5), sampler(FakeNetwork(plain)).sample(5), atol=1e-5, rtol=0)
         assert hash_module_state(module) == before
-    with pytest.raises(ConfigError, match="2 batch-norm layers"):
+    with pytest.raises(ConfigError, match="2 BatchNorm layers"):
         sampler(FakeNetwork(torch.jit.script(plain))).sample_indices(torch.arange(5), seed=0, bn="batch")
 
 
@@ -381,6 +382,6 @@ def test_what_cannot_be_copied_runs_where_it_is():
     assert to_device(network, torch.device("meta")) == (network, torch.device("cpu"))
 
 
-def test_the_sampler_says_what_it_is():
+def test_repr():
     assert repr(sampler(dcgan(3))) == "Generator(z (8, 1, 1) normal -> image (3, 8, 8), 3 classes, on cpu)"
     assert sampler().n_batchnorm_layers == 2

@@ -1,4 +1,4 @@
-"""Real data and plain samples: what is read, what is made of it, and what is refused."""
+"""Real data and sets of samples: what is read, how it is converted, and what is rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from gandiag.errors import SourceError
 from gandiag.interfaces import OutputSpec
 from gandiag.sampling.arrays import open_array
-from gandiag.sampling.index_order import hash_indices
+from gandiag.sampling.latents import hash_indices
 from gandiag.sampling.preprocessing import center_crop_resize, infer_value_range, match_channels, match_image_format
 from gandiag.sampling.sources import contains_samples, open_samples, select_indices
 
@@ -127,17 +127,17 @@ def test_a_link_loop_and_an_empty_folder(tmp_path, folder):
     (folder / "cats" / "loop").symlink_to(folder)
     assert open_samples(folder).n == 7
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="holds no images"):
+    with pytest.raises(SourceError, match="contains no images"):
         open_samples(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b"step,loss\n1,2\n", "holds no samples"),
-        (b"", "holds no samples"),
+        (b"step,loss\n1,2\n", "contains no readable samples"),
+        (b"", "contains no readable samples"),
         (b"\x93NUMPY broken", "cannot be read"),
-        (b"PK\x03\x04 broken", "holds no samples"),
+        (b"PK\x03\x04 broken", "contains no readable samples"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, said):
@@ -152,7 +152,7 @@ def test_missing_files_single_images_and_checkpoints(tmp_path):
     with pytest.raises(SourceError, match="cannot be read: No such file"):
         open_samples(tmp_path / "nowhere")
     pictures(1)[0].save(tmp_path / "one.png")
-    with pytest.raises(SourceError, match="is one image"):
+    with pytest.raises(SourceError, match="is a single image"):
         open_samples(tmp_path / "one.png")
     torch.save({"a": torch.zeros(2)}, tmp_path / "g.pt")
     with pytest.raises(SourceError, match="PyTorch file"):
@@ -161,7 +161,7 @@ def test_missing_files_single_images_and_checkpoints(tmp_path):
 
 
 def test_too_few_samples():
-    with pytest.raises(SourceError, match="holds 1 sample"):
+    with pytest.raises(SourceError, match="contains 1 sample"):
         open_samples(np.zeros((1, 4)))
     with pytest.raises(SourceError):
         open_samples(np.zeros((0, 4)))
@@ -234,7 +234,7 @@ def test_vectors_are_left_as_they_are():
     assert found.output == OutputSpec("vector", (5,))
     torch.testing.assert_close(joined(found, OutputSpec("vector", (5,)))[0], torch.from_numpy(x).float())
     with pytest.raises(
-        SourceError, match=r"vector samples of shape \(5,\), and the generator makes vector samples of shape \(6,\)"
+        SourceError, match=r"vector samples of shape \(5,\), but the generator makes vector samples of shape \(6,\)"
     ):
         open_samples(x, output=OutputSpec("vector", (6,)))
     with pytest.raises(SourceError, match="generator makes image"):
@@ -242,7 +242,7 @@ def test_vectors_are_left_as_they_are():
 
 
 def test_digits_three_ways():
-    """scikit-learn's digits run from 0 to 16, which is nobody's range: refused, not darkened sixteenfold."""
+    """scikit-learn's digits run from 0 to 16, which is no common range: rejected rather than darkened sixteenfold."""
     digits = load_digits()
     with pytest.raises(SourceError, match="run from 0 to 16"):
         open_samples(digits.images)
@@ -272,9 +272,9 @@ def test_series_only_where_said():
 @pytest.mark.parametrize(
     "array, said",
     [
-        (np.array(["a", "b"]), "holds <U1"),
+        (np.array(["a", "b"]), "contains <U1"),
         (np.zeros(5), r"shape \(5,\)"),
-        (np.zeros((4, 5, 6, 7)), "no set of images"),
+        (np.zeros((4, 5, 6, 7)), "not a set of images"),
         (np.zeros((4, 0)), "shape"),
         (np.full((4, 3, 8, 8), 7.5), "run from 7.5"),
         (np.zeros((3, 2), complex), "complex"),
@@ -288,7 +288,7 @@ def test_arrays_that_are_no_samples(array, said):
 def test_nan_in_real_data_is_found():
     x = np.zeros((10, 3))
     x[7, 1] = np.nan
-    with pytest.raises(SourceError, match="sample 7 holds NaN"):
+    with pytest.raises(SourceError, match="sample 7 contains NaN"):
         joined(open_samples(x))
 
 
@@ -381,12 +381,12 @@ def test_grey_and_rgb_are_made_equal(tmp_path):
     found = open_samples(root)
     assert found.output == GREY and found.class_names is None
     grey, colour = joined(found, GREY)[0], joined(found, RGB)[0]
-    assert torch.equal(colour, grey.expand(-1, 3, -1, -1)) and "grey" in found.assumptions(RGB)[0].value
+    assert torch.equal(colour, grey.expand(-1, 3, -1, -1)) and "grayscale" in found.assumptions(RGB)[0].value
     torch.testing.assert_close(match_channels((colour + 1) / 2, 1), (grey + 1) / 2)
 
 
 def test_modes_of_image_files(tmp_path):
-    """Palette, alpha, 1-bit and 16-bit files show the picture that they hold."""
+    """Palette, alpha, 8-bit and 16-bit files give the same image."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     files = {
         "l.png": Image.fromarray(ramp),
@@ -411,7 +411,7 @@ def test_resizing_keeps_constants_crops_the_centre_and_does_not_alias():
 
 
 def test_large_reductions_match_the_slow_way():
-    """Blocks first, the last 3x by bicubic: within 2 % of full antialiased bicubic on a real photograph, and never shifted."""
+    """Blocks first, the last 3x bicubic: within 2 % of antialiased bicubic on a real photograph, and not shifted."""
     photo = torch.from_numpy(load_sample_images().images[0].copy()).permute(2, 0, 1)[None, :, :420, :420].float() / 255
     slow = torch.nn.functional.interpolate(photo, size=(16, 16), mode="bicubic", antialias=True).clamp(0, 1)
     assert float((center_crop_resize(photo, 16, 16) - slow).abs().mean()) < 0.02
@@ -423,13 +423,14 @@ def test_the_generators_range_and_assumptions():
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8))
     made = match_image_format(images, OutputSpec("image", (3, 16, 16), (0.0, 255.0)))
     assert float(made.min()) >= 0 and 100 < float(made.max()) <= 255
-    said = {entry.what: entry.value for entry in open_samples(images).assumptions(OutputSpec("image", (1, 16, 16)))}
-    assert said == {
-        "range of the samples": "0,255",
-        "real images": "centre-cropped and resized from 32x32 to 16x16",
-        "real channels": "turned to grey",
-        "real range": "-1,1",
+    assumed = open_samples(images).assumptions(OutputSpec("image", (1, 16, 16)))
+    assert {entry.setting: entry.value for entry in assumed} == {
+        "range_of_the_samples": (0.0, 255.0),
+        "real_images": "32x32",
+        "real_channels": "converted to grayscale",
+        "real_range": (-1.0, 1.0),
     }
+    assert "center-cropped and resized to 16x16" in {entry.note for entry in assumed}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The self-test: its rows, the rule by which a metric tells collapse from clean, the page, the command."""
+"""The self-test: its rows, the detection rule, the text page, the command."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from gandiag.testing.competing_metrics import (
     metric_direction,
     pairwise_similarity,
 )
-from gandiag.testing.selftest import QUICK_CASES, SelfTestConfig, is_detected, quick_config, roc_auc, run_selftest
+from gandiag.testing.selftest import QUICK_CASES, SelfTestConfig, quick_config, run_selftest
+from gandiag.testing.selftest_rows import is_detected, roc_auc
 from gandiag.testing.toy_mixtures import Corruption, make_mixture, standard_mixture, validity_cases
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW = tuple(
+FEW_CASES = tuple(
     case for case in validity_cases() if case.name in ("clean", "modes kept 0.5", "junk 20 %", "half + junk 20 %")
 )
 
 
 @pytest.fixture(scope="module")
 def document() -> dict:
-    return run_selftest(SelfTestConfig(dims=(8, 16), seeds=(3,), n=600, replicates=5, cases=FEW, n_threads=1))
+    return run_selftest(SelfTestConfig(dims=(8, 16), seeds=(3,), n=600, replicates=5, cases=FEW_CASES, n_threads=1))
 
 
-def test_every_row_of_the_score_is_there_once() -> None:
+def test_every_case_appears_once() -> None:
     names = [case.name for case in validity_cases()]
     assert len(names) == len(set(names)) and set(QUICK_CASES) <= set(names)
     injections = [case.corruption for case in validity_cases()]
     assert all(injections.count(injection) == 1 for injection in injections)
     for dim in (2, 64):
-        world = standard_mixture(dim)
+        mixture = standard_mixture(dim)
         for case in validity_cases():
-            lost = case.corruption.true_loss(world)
+            lost = case.corruption.true_loss(mixture)
             assert (lost == 0) == (case.group in ("clean", "control")), case
 
 
-def test_the_document_holds_rows_nulls_and_a_summary(document: dict) -> None:
+def test_document_has_rows_nulls_and_a_summary(document: dict) -> None:
     assert document["schema"] == "gandiag.selftest/1" and json.loads(json.dumps(document, allow_nan=False)) == document
-    assert [row["name"] for row in document["rows"]] == 2 * ["real against real", *(case.name for case in FEW)]
+    assert [row["name"] for row in document["rows"]] == 2 * ["real against real", *(case.name for case in FEW_CASES)]
     for row in document["rows"]:
         assert row["score"]["low"] <= row["score"]["value"] <= row["score"]["high"]
         assert set(row["metrics"]) == set(TABLE_METRICS) and row["ok"] == (abs(row["error"]) <= row["tolerance"])
@@ -60,37 +61,40 @@ def test_the_document_holds_rows_nulls_and_a_summary(document: dict) -> None:
     assert all(sum(row["verdicts"].values()) == document["nulls"] for row in nulls)
 
 
-def test_threads_change_nothing_and_another_seed_does() -> None:
-    def without_time(found: dict) -> dict:
-        return {**found, "seconds": 0}
+def test_result_depends_on_the_seed_but_not_on_threads() -> None:
+    def without_time(result: dict) -> dict:
+        return {**result, "seconds": 0}
 
-    plan = SelfTestConfig(dims=(8,), seeds=(3,), n=300, replicates=3, cases=FEW[:2], n_threads=2)
-    again = run_selftest(plan)
-    assert without_time(again) == without_time(run_selftest(replace(plan, n_threads=1)))
-    other = run_selftest(replace(plan, seeds=(4,)))
+    config = SelfTestConfig(dims=(8,), seeds=(3,), n=300, replicates=3, cases=FEW_CASES[:2], n_threads=2)
+    again = run_selftest(config)
+    assert without_time(again) == without_time(run_selftest(replace(config, n_threads=1)))
+    other = run_selftest(replace(config, seeds=(4,)))
     assert other["rows"][2]["score"] != again["rows"][2]["score"]
 
 
-def test_a_score_that_misses_the_collapse_fails_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The self-test can fail: judged against a loss that is not there, the row is off and the verdict says so."""
-    monkeypatch.setattr(Corruption, "true_loss", lambda self, world: 0.9 if self.mode_fraction < 1 else 0.0)
-    found = run_selftest(SelfTestConfig(dims=(16,), n=500, replicates=5, cases=FEW[:2], n_threads=1))
-    assert not found["ok"] and found["off"] == ["modes kept 0.5 in 16-D"]
-    assert render_self_test(found).startswith("FAILED  1 of 3 rows are off: modes kept 0.5 in 16-D")
+def test_wrong_score_fails_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test can fail: compared with a loss that is not there, the row is off."""
+    monkeypatch.setattr(Corruption, "true_loss", lambda self, mixture: 0.9 if self.mode_fraction < 1 else 0.0)
+    result = run_selftest(SelfTestConfig(dims=(16,), n=500, replicates=5, cases=FEW_CASES[:2], n_threads=1))
+    assert not result["ok"] and result["off"] == ["modes kept 0.5 in 16-D"]
+    assert render_self_test(result).startswith("FAILED  1 of 3 rows are off: modes kept 0.5 in 16-D")
 
 
-def test_progress_counts_to_the_end_and_the_time_is_said_first() -> None:
-    seen: list[object] = []
-    plan = SelfTestConfig(dims=(2,), n=200, replicates=2, cases=FEW[:1], n_threads=1)
-    run_selftest(plan, lambda stage, done, total: seen.append((done, total)), seen.append)
-    assert str(seen[0]).startswith(f"{plan.n_runs} comparisons, about ") and seen[-1] == (plan.n_runs, plan.n_runs)
+def test_progress_counts_to_the_end_after_the_estimated_duration() -> None:
+    calls: list[object] = []
+    config = SelfTestConfig(dims=(2,), n=200, replicates=2, cases=FEW_CASES[:1], n_threads=1)
+    run_selftest(config, lambda stage, done, total: calls.append((done, total)), calls.append)
+    assert str(calls[0]).startswith(f"{config.n_runs} comparisons, about ") and calls[-1] == (
+        config.n_runs,
+        config.n_runs,
+    )
 
 
-def test_telling_is_one_sided_and_as_rare_as_said() -> None:
-    """9 normals, the last against the other 8: beyond the t prediction bound in .5 % of 5,000 cases, standard error .001."""
+def test_detection_is_one_sided_with_the_stated_level() -> None:
+    """9 normals, the last against the others: beyond the t bound in .5 % of 5,000 cases, standard error .001."""
     draws = torch.randn(5_000, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
-    told = sum(is_detected(row[8], row[:8], "lower") for row in draws) / len(draws)
-    assert told == pytest.approx(0.005, abs=0.003)
+    detected = sum(is_detected(row[8], row[:8], "lower") for row in draws) / len(draws)
+    assert detected == pytest.approx(0.005, abs=0.003)
     assert (
         is_detected(9, [0, 1, 2], "lower") is False
         and is_detected(99, [0, 1, 2], "lower")
@@ -99,7 +103,7 @@ def test_telling_is_one_sided_and_as_rare_as_said() -> None:
     )
 
 
-def test_area_is_that_of_sklearn() -> None:
+def test_roc_auc_equals_that_of_sklearn() -> None:
     from sklearn.metrics import roc_auc_score
 
     values = torch.randint(0, 9, (60,), generator=torch.Generator().manual_seed(1)).double().tolist()
@@ -118,20 +122,20 @@ def test_similarity_has_its_closed_forms() -> None:
     assert pairwise_similarity(real + 5, torch.tensor([[6.0, 5, 5], [8, 5, 5]])) == pytest.approx(0.6)
 
 
-def test_rivals_are_the_metrics_themselves_and_know_their_direction() -> None:
+def test_competing_metrics_equal_the_plain_functions_and_have_directions() -> None:
     import gandiag.metrics as metrics
 
-    world = make_mixture(8, 6)
-    real, fake = world.sample(200, seed=1), Corruption(mode_fraction=0.5).sample(world, 200, seed=2)
-    found = compute_metrics(real, fake)
-    assert tuple(found) == OTHER_METRICS and all(math.isfinite(value) for value in found.values())
+    mixture = make_mixture(8, 6)
+    real, fake = mixture.sample(200, seed=1), Corruption(mode_fraction=0.5).sample(mixture, 200, seed=2)
+    result = compute_metrics(real, fake)
+    assert tuple(result) == OTHER_METRICS and all(math.isfinite(value) for value in result.values())
     for key in ("recall", "coverage", "precision", "density", "ndb", "kid", "near_duplicates"):
-        assert found[key] == getattr(metrics, key)(real, fake), key
-    assert found["frechet"] == metrics.frechet_distance(real, fake) and found["vendi_2"] == pytest.approx(
+        assert result[key] == getattr(metrics, key)(real, fake), key
+    assert result["frechet"] == metrics.frechet_distance(real, fake) and result["vendi_2"] == pytest.approx(
         metrics.vendi_score(real, fake, 2.0)
     )
-    assert found["pairwise_distance"] == metrics.pairwise_distance(real, fake)[1]
-    assert compute_metrics(real, fake, ("ndb",)) == {"ndb": found["ndb"]}
+    assert result["pairwise_distance"] == metrics.pairwise_distance(real, fake)[1]
+    assert compute_metrics(real, fake, ("ndb",)) == {"ndb": result["ndb"]}
     assert {key: metric_direction(key) for key in TABLE_METRICS} == {
         "frechet": "lower",
         "recall": "higher",
@@ -143,7 +147,7 @@ def test_rivals_are_the_metrics_themselves_and_know_their_direction() -> None:
     }
 
 
-def test_the_page_fits_and_says_everything_without_color(document: dict) -> None:
+def test_page_fits_and_is_complete_without_color(document: dict) -> None:
     text = render_self_test(document)
     assert text.startswith("PASSED  all 10 rows") and text.endswith("\n") and "\x1b" not in text and "…" not in text
     assert max(map(len, text.split("\n"))) <= 100
@@ -170,11 +174,11 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("value", "text"), NUMBERS.items())
-def test_numbers_take_three_places(value: float, text: str) -> None:
+def test_numbers_take_three_characters(value: float, text: str) -> None:
     assert format_short_number(value) == text and len(text) <= 3
 
 
-def test_shares_take_three_places() -> None:
+def test_fractions_take_three_characters() -> None:
     assert [format_short_fraction(value) for value in (0.0, 0.5, 0.996, 1.0)] == [".00", ".50", "1.0", "1.0"]
 
 
@@ -190,11 +194,11 @@ def gandiag(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_prints_one_document_and_its_exit_code_says_whether_the_score_held() -> None:
+def test_command_prints_one_document_and_exits_by_its_result() -> None:
     done = gandiag("--quick", "--dims", "8", "-n", "500", "--json", "--first-seed", "2")
     document = json.loads(done.stdout)
     assert done.returncode == (0 if document["ok"] else 1), done.stderr
-    assert len(document["off"]) <= 1, document["off"]  # 500 samples are the fewest: one row of 14 may be off by chance
+    assert len(document["off"]) <= 1, document["off"]  # with so few samples one row of 14 may be off by chance
     assert document["seeds"] == [2] and document["dims"] == [8] and document["n"] == 500
     assert "comparisons, about" in done.stderr
 
@@ -210,12 +214,12 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize(("arguments", "word"), IMPOSSIBLE.items())
-def test_impossible_settings_are_refused_before_the_run(arguments: str, word: str) -> None:
+def test_invalid_settings_are_refused_before_the_run(arguments: str, word: str) -> None:
     done = gandiag(*arguments.split())
     assert done.returncode == 2 and word in done.stderr and not done.stdout
 
 
-def test_quick_is_a_part_of_the_whole() -> None:
+def test_quick_config_is_a_subset() -> None:
     assert (
         {case.name for case in quick_config().cases} == set(QUICK_CASES)
         and set(quick_config().dims) <= set(SelfTestConfig().dims)
@@ -224,8 +228,8 @@ def test_quick_is_a_part_of_the_whole() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_table_passes_on_fresh_seeds() -> None:
-    found = run_selftest(SelfTestConfig(seeds=(101, 102)))
-    assert found["ok"], found["off"]
-    assert found["mean_absolute_error"] < 0.03 and found["summary"]["score"]["auc"] > 0.99
-    assert all(found["summary"]["score"]["auc"] >= told["auc"] for told in found["summary"].values())
+def test_full_table_passes_on_fresh_seeds() -> None:
+    result = run_selftest(SelfTestConfig(seeds=(101, 102)))
+    assert result["ok"], result["off"]
+    assert result["mean_absolute_error"] < 0.03 and result["summary"]["score"]["auc"] > 0.99
+    assert all(result["summary"]["score"]["auc"] >= detected["auc"] for detected in result["summary"].values())

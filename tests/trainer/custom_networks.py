@@ -1,4 +1,4 @@
-"""Somebody's own networks, for the tests of `gandiag train --generator …`."""
+"""A user's own networks, for the tests of `gandiag train --generator …`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def generator() -> nn.Module:
 
 
 class Discriminator(nn.Module):
-    """One that does not say which its features are."""
+    """A discriminator whose features and head cannot be found by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,5 +18,5 @@ class Discriminator(nn.Module):
         self.out = nn.Linear(32, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.out(self.body(x))
-        return made
+        logits: Tensor = self.out(self.body(x))
+        return logits

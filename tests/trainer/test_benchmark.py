@@ -1,4 +1,4 @@
-"""The bank: jobs are shared out and done once, tables are arithmetic, and a record finds its nearest baseline."""
+"""The benchmark: each job runs once, tables are correct, and a record finds its nearest baseline."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ from scipy.stats import binom
 
 from gandiag.errors import ConfigError
 from gandiag.record import Record, Score
-from gandiag.trainer.benchmark import (
+from gandiag.trainer.benchmark.jobs import BenchmarkJob, list_jobs, select_jobs_for_rank
+from gandiag.trainer.benchmark.results import (
     NUM_REAL_DRAWS,
     RESULT_FILE,
     collect_results,
+    format_json_by_entry,
     measure_real_coverage,
-    run_job,
-    run_jobs,
 )
-from gandiag.trainer.benchmark_jobs import BenchmarkJob, list_jobs, select_jobs_for_rank
-from gandiag.trainer.benchmark_tables import (
+from gandiag.trainer.benchmark.runner import run_job, run_jobs
+from gandiag.trainer.benchmark.statistics import (
     collapsed_fraction,
     count_mode_changes,
-    format_json_by_entry,
-    render_figure,
-    render_markdown,
+    estimate_mean,
+    paired_differences,
     summarize_runs,
 )
-from gandiag.trainer.paired_differences import paired_differences
-from gandiag.trainer.seed_means import estimate_mean
+from gandiag.trainer.benchmark.tables import render_figure, render_markdown
 from gandiag.trainer.toy_data import DATASETS, REAL_HIGH_QUALITY_FRACTION
 from gandiag.trainer.train import NUM_COVERAGE_SAMPLES, train
 from gandiag.verdict.judge import apply_policy
@@ -44,7 +42,7 @@ from gandiag.verdict.nearest_baseline import load_baselines, match_baseline
 TINY = BenchmarkJob("tiny", "metz-appendix", "none", 0, 6, 1)
 
 
-def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
+def make_run(arm: str, seed: int, variation: float) -> dict[str, Any]:
     counts = {
         "step": 10,
         "modes": 4 + seed,
@@ -80,12 +78,17 @@ def ended(arm: str, seed: int, variation: float) -> dict[str, Any]:
     return {**about, "looks": looks, "snapshots": [{**snapshot, "step": 0}, snapshot]}
 
 
-BANK = {
-    "runs": [ended("none", 0, 0.8), ended("none", 1, 0.9), ended("unrolled/10", 0, 0.1), ended("unrolled/10", 1, 0.1)]
+BENCHMARK = {
+    "runs": [
+        make_run("none", 0, 0.8),
+        make_run("none", 1, 0.9),
+        make_run("unrolled/10", 0, 0.1),
+        make_run("unrolled/10", 1, 0.1),
+    ]
 }
 
 
-def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
+def test_jobs_are_divided_without_gap_or_overlap() -> None:
     every = list_jobs()
     assert len({(job.study, job.arm, job.seed) for job in every}) == len(every)
     parts = [select_jobs_for_rank(every, {"RANK": str(rank), "WORLD_SIZE": "3"}) for rank in range(3)]
@@ -96,35 +99,38 @@ def test_jobs_are_shared_out_without_gap_or_overlap() -> None:
     )
     with pytest.raises(ConfigError, match="RANK is '3'"):
         select_jobs_for_rank(every, {"RANK": "3", "WORLD_SIZE": "3"})
-    with pytest.raises(ConfigError, match="no study called 'rng'") as told:
+    with pytest.raises(ConfigError, match="no study called 'rng'") as caught:
         list_jobs("rng")
-    assert "ring" in told.value.hint
+    assert "ring" in caught.value.hint
 
 
-def test_every_job_of_the_bank_has_a_plan() -> None:
+def test_every_job_has_a_configuration() -> None:
     for job in list_jobs():
-        plan = job.make_config()
-        assert plan.steps == job.steps and plan.seed == job.seed and job.shortened == (job.steps < plan.recipe.steps)
+        config = job.make_config()
+        assert config.steps == job.steps and config.seed == job.seed
+        assert job.shortened == (job.steps < config.recipe.steps)
 
 
-def test_a_job_is_done_once_in_processes_of_its_own_and_the_same_whoever_runs_it(tmp_path: Path) -> None:
-    two = [TINY, replace(TINY, seed=1)]
-    assert run_jobs(two, tmp_path / "two", 2) == []
+def test_a_job_runs_once_and_gives_the_same_result_in_any_process(tmp_path: Path) -> None:
+    jobs = [TINY, replace(TINY, seed=1)]
+    assert run_jobs(jobs, tmp_path / "two", 2) == []
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*") if path.is_file()}
-    assert run_jobs(two, tmp_path / "two", 2) == []
-    assert before == {path: path.stat().st_mtime_ns for path in before}, "what is done is left alone"
+    assert run_jobs(jobs, tmp_path / "two", 2) == []
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "finished runs are left alone"
     assert run_job(TINY, tmp_path / "one") == "done"
-    one, other = (json.loads((TINY.run_folder(tmp_path / name) / RESULT_FILE).read_text()) for name in ("one", "two"))
-    assert one == other
-    assert [run["seed"] for run in collect_results(two, tmp_path / "two")["runs"]] == [0, 1]
-    assert one["snapshots"][-1]["coverage"]["of"] == 8 and one["shortened"] is True
+    alone, pooled = (
+        json.loads((TINY.run_folder(tmp_path / name) / RESULT_FILE).read_text()) for name in ("one", "two")
+    )
+    assert alone == pooled
+    assert [run["seed"] for run in collect_results(jobs, tmp_path / "two")["runs"]] == [0, 1]
+    assert alone["snapshots"][-1]["coverage"]["of"] == 8 and alone["shortened"] is True
 
 
-def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
+def test_a_killed_benchmark_resumes(tmp_path: Path) -> None:
     job = replace(TINY, steps=150, snapshots=15)
     code = (
-        f"from pathlib import Path; from gandiag.trainer.benchmark import run_job; from gandiag.trainer.benchmark_jobs import BenchmarkJob; "
-        f"run_job({job!r}, Path({str(tmp_path)!r}))"
+        "from pathlib import Path; from gandiag.trainer.benchmark.runner import run_job; "
+        f"from gandiag.trainer.benchmark.jobs import BenchmarkJob; run_job({job!r}, Path({str(tmp_path)!r}))"
     )
     worker = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -144,15 +150,15 @@ def test_a_killed_bank_goes_on(tmp_path: Path) -> None:
     assert whole.generator_file.read_bytes() == pieces.generator_file.read_bytes()
 
 
-def test_a_table_has_a_line_for_each_run() -> None:
-    text = format_json_by_entry(BANK)
-    assert json.loads(text) == BANK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(
-        BANK["runs"]
+def test_json_has_a_line_for_each_run() -> None:
+    text = format_json_by_entry(BENCHMARK)
+    assert json.loads(text) == BENCHMARK and sum(line.startswith('  {"study"') for line in text.splitlines()) == len(
+        BENCHMARK["runs"]
     )
 
 
 def test_means_intervals_and_pairs() -> None:
-    none, unrolled = summarize_runs(BANK)
+    none, unrolled = summarize_runs(BENCHMARK)
     assert none["variation"]["value"] == pytest.approx(0.85) and none["kl"] == {
         "value": 0.8,
         "low": None,
@@ -164,28 +170,31 @@ def test_means_intervals_and_pairs() -> None:
     assert none["variation"]["high"] == 7 / 8, "no more than one mode of eight can show"
     assert unrolled["variation"] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1, "n": 2})
     assert estimate_mean([1.0]) == {"value": 1.0, "low": None, "high": None, "n": 1}
-    (against,) = paired_differences(BANK)
+    (against,) = paired_differences(BENCHMARK)
     assert against["arm"] == "unrolled/10" and against["seeds"] == [0, 1]
     assert against["variation"]["value"] == pytest.approx(-0.75) and against["variation"]["better"] == 2
     assert against["kl"]["value"] == pytest.approx(-0.7) and against["kl"]["n"] == 1, "one seed of none has no KL"
     assert against["modes"]["value"] == 0 and against["modes"]["better"] == 0, "as many modes are not more"
-    assert collapsed_fraction(BANK["runs"][2]) == pytest.approx(8 / 9) and count_mode_changes(BANK["runs"][0]) == 2
-    text = render_markdown(BANK)
+    assert (
+        collapsed_fraction(BENCHMARK["runs"][2]) == pytest.approx(8 / 9)
+        and count_mode_changes(BENCHMARK["runs"][0]) == 2
+    )
+    text = render_markdown(BENCHMARK)
     assert "| s | unrolled/10 | 10\\* of 20 | 2 |" in text and "arXiv:1611.02163" in text
     assert "| s | unrolled/10 | 2 | 0.0 [0.0, 0.0] | 0 of 2 | -0.75 [-0.88, -0.11] | 2 of 2 |" in text
-    assert render_figure(BANK).startswith(b"\x89PNG")
+    assert render_figure(BENCHMARK).startswith(b"\x89PNG")
 
 
-def test_a_partner_may_come_from_a_longer_study_and_no_other_recipe_or_step() -> None:
-    short = ended("minibatch", 0, 0.2) | {"study": "short"}
-    longer = ended("none", 0, 0.8) | {"steps": 20}
-    elsewhere = ended("none", 0, 0.5) | {"recipe": "other"}
+def test_a_baseline_may_come_from_a_longer_study_but_not_from_another_recipe_or_step() -> None:
+    short = make_run("minibatch", 0, 0.2) | {"study": "short"}
+    longer = make_run("none", 0, 0.8) | {"steps": 20}
+    elsewhere = make_run("none", 0, 0.5) | {"recipe": "other"}
     (found,) = paired_differences({"runs": [elsewhere, short, longer]})
     assert found["variation"]["value"] == pytest.approx(-0.6) and found["variation"]["n"] == 1
     assert paired_differences({"runs": [elsewhere, short, longer | {"snapshots": longer["snapshots"][:1]}]}) == []
 
 
-def test_what_real_data_reach_is_counted_as_a_run_is() -> None:
+def test_real_data_are_counted_like_a_run() -> None:
     found = measure_real_coverage(DATASETS.get("ring8")())
     # Total variation of N even draws over K: K/2 times the mean deviation of Bin(N, 1/K)/N.
     counts = binom(NUM_COVERAGE_SAMPLES, 1 / 8)
@@ -209,17 +218,17 @@ def record(missing: float, basis: str = "referenced") -> Record:
 
 
 def test_a_record_finds_its_nearest_baseline() -> None:
-    found = match_baseline(record(0.12), BANK)
+    found = match_baseline(record(0.12), BENCHMARK)
     assert found is not None and str(found) == "unrolled (K = 10), ring8, r, seed 0, step 10"
     assert found.distance == pytest.approx(0.02 * 2**0.5)
-    assert str(match_baseline(record(0.95), BANK)).startswith("vanilla, ring8, r, seed 1")
+    assert str(match_baseline(record(0.95), BENCHMARK)).startswith("vanilla, ring8, r, seed 1")
     assert (
-        match_baseline(record(0.1, basis="degeneracy"), BANK) is None
+        match_baseline(record(0.1, basis="degeneracy"), BENCHMARK) is None
         and match_baseline(record(0.1), {"runs": []}) is None
     )
 
 
-def test_the_shipped_bank_is_whole_and_an_audit_names_the_closest() -> None:
+def test_the_shipped_benchmark_is_complete_and_an_audit_names_the_closest_run() -> None:
     runs = load_baselines()["runs"]
     known = {(job.study, job.arm, job.seed): job for job in list_jobs()}
     for entry in runs:

@@ -1,4 +1,4 @@
-"""The reference trainer: the same plan gives the same weights, however often it is interrupted; what it writes can be audited."""
+"""Training is reproducible however often it is interrupted, and its files can be audited."""
 
 from __future__ import annotations
 
@@ -27,79 +27,79 @@ class Killed(Exception):
     pass
 
 
-def plan(**ask: Any) -> RunConfig:
-    return make_run_config("ring8", {"recipe": "metz-appendix", "steps": 24, "snapshots": 4, **ask})
+def make_config(**options: Any) -> RunConfig:
+    return make_run_config("ring8", {"recipe": "metz-appendix", "steps": 24, "snapshots": 4, **options})
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def killer(at: int) -> Any:
-    def watch(moment: TrainingStatus) -> None:
-        if moment.step >= at:
+def kill_at(step: int) -> Any:
+    def on_status(status: TrainingStatus) -> None:
+        if status.step >= step:
             raise Killed
 
-    return watch
+    return on_status
 
 
 @pytest.mark.parametrize("remedy", ["none", "unrolled"])
 def test_an_interrupted_run_ends_with_the_same_files_to_the_bit(
     remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = plan(remedy=remedy, unroll=3 if remedy == "unrolled" else None)
-    train(ask, tmp_path / "whole")
+    config = make_config(remedy=remedy, unroll=3 if remedy == "unrolled" else None)
+    train(config, tmp_path / "whole")
     monkeypatch.setattr("gandiag.trainer.train.SAVE_INTERVAL_SECONDS", 0.0)
-    for at in (1, 7, 8, 19):  # after a save, before one, and at a snapshot
+    for step in (1, 7, 8, 19):  # after a save, before one, and at a snapshot
         with pytest.raises(Killed):
-            train(ask, tmp_path / "pieces", killer(at))
-    train(ask, tmp_path / "pieces")
-    whole, pieces = files(tmp_path / "whole"), files(tmp_path / "pieces")
+            train(config, tmp_path / "pieces", kill_at(step))
+    train(config, tmp_path / "pieces")
+    whole, pieces = read_files(tmp_path / "whole"), read_files(tmp_path / "pieces")
     assert whole.keys() == pieces.keys()
     assert [name for name in whole if whole[name] != pieces[name]] == []
 
 
-def test_watching_and_counting_do_not_touch_the_game(tmp_path: Path) -> None:
-    train(plan(snapshots=1), tmp_path / "few")
-    train(plan(snapshots=24), tmp_path / "many")
+def test_snapshots_and_evaluations_do_not_affect_training(tmp_path: Path) -> None:
+    train(make_config(snapshots=1), tmp_path / "few")
+    train(make_config(snapshots=24), tmp_path / "many")
     few, many = (load_file(tmp_path / name / "generator.safetensors") for name in ("few", "many"))
     assert all(torch.equal(few[key], many[key]) for key in few)
 
 
-def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
-    train(plan(steps=12), tmp_path / "grown")
-    train(plan(steps=24), tmp_path / "grown")
-    train(plan(steps=24), tmp_path / "whole")
+def test_a_longer_run_resumes_a_shorter_one(tmp_path: Path) -> None:
+    train(make_config(steps=12), tmp_path / "grown")
+    train(make_config(steps=24), tmp_path / "grown")
+    train(make_config(steps=24), tmp_path / "whole")
     grown, whole = (load_file(tmp_path / name / "generator.safetensors") for name in ("grown", "whole"))
     assert all(torch.equal(grown[key], whole[key]) for key in whole)
 
 
-def test_seeds_pair_runs_and_the_global_state_is_left_alone() -> None:
+def test_seeds_pair_runs_and_leave_the_global_state_alone() -> None:
     before = torch.random.get_rng_state()
     data = DATASETS.get("ring8")()
-    made = {
-        name: make_trainer(plan().recipe, data, plan(remedy=name).remedy, seed=seed, unroll_steps=0)
+    trainers = {
+        name: make_trainer(make_config().recipe, data, make_config(remedy=name).remedy, seed=seed, unroll_steps=0)
         for name, seed in (("none", 3), ("unrolled", 3))
     }
-    assert torch.equal(made["none"].generator.state.theta, made["unrolled"].generator.state.theta)
-    assert torch.equal(made["none"].rng.get_state(), made["unrolled"].rng.get_state())
-    other = make_trainer(plan().recipe, data, plan().remedy, seed=4, unroll_steps=0)
-    assert not torch.equal(made["none"].generator.state.theta, other.generator.state.theta)
-    made["none"].step()
+    assert torch.equal(trainers["none"].generator.state.theta, trainers["unrolled"].generator.state.theta)
+    assert torch.equal(trainers["none"].rng.get_state(), trainers["unrolled"].rng.get_state())
+    other = make_trainer(make_config().recipe, data, make_config().remedy, seed=4, unroll_steps=0)
+    assert not torch.equal(trainers["none"].generator.state.theta, other.generator.state.theta)
+    trainers["none"].step()
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_the_generator_is_audited_without_a_flag(tmp_path: Path) -> None:
-    ask = plan(z_scale=0.25, recipe="metz-notebook")
-    folder = train(ask, tmp_path / "run")
+def test_the_generator_is_audited_without_options(tmp_path: Path) -> None:
+    config = make_config(z_scale=0.25, recipe="metz-notebook")
+    folder = train(config, tmp_path / "run")
     sampler = load(folder.generator_file)
     assert sampler.latent.dim == 256 and sampler.latent.prior == "normal" and sampler.generator.trained_scale == 0.25
-    game = make_trainer(ask.recipe, DATASETS.get("ring8")(), ask.remedy, seed=0, unroll_steps=0)
-    game.generator.net.load_state_dict(load_file(folder.generator_file))
+    trainer = make_trainer(config.recipe, DATASETS.get("ring8")(), config.remedy, seed=0, unroll_steps=0)
+    trainer.generator.net.load_state_dict(load_file(folder.generator_file))
     z = torch.randn(7, 256, generator=torch.Generator().manual_seed(1))
     assert torch.equal(
-        sampler.generator.forward(z), game.generator.net(z).detach()
-    )  # tanh, which the weights do not say
+        sampler.generator.forward(z), trainer.generator.net(z).detach()
+    )  # tanh, which cannot be read from the weights
     record = gandiag.audit(
         folder.generator_file, DATASETS.get("ring8")().draw(400, torch.Generator().manual_seed(2)), n=200
     )
@@ -108,20 +108,20 @@ def test_the_generator_is_audited_without_a_flag(tmp_path: Path) -> None:
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
-    train(plan(), tmp_path / "run")
+    train(make_config(), tmp_path / "run")
     with pytest.raises(ConfigError, match="seed 0"):
-        train(plan(seed=1), tmp_path / "run")
+        train(make_config(seed=1), tmp_path / "run")
 
 
 def test_a_diverged_run_stops_with_its_step_and_keeps_its_snapshots(tmp_path: Path) -> None:
-    wild = plan(steps=24)
-    object.__setattr__(wild.recipe.adam_generator, "lr", 1e30)
+    config = make_config(steps=24)
+    object.__setattr__(config.recipe.adam_generator, "lr", 1e30)
     try:
-        with pytest.raises(OutputError, match=r"diverged at step \d+.*step-0000000") as told:
-            train(wild, tmp_path / "run")
+        with pytest.raises(OutputError, match=r"diverged at step \d+.*step-0000000") as caught:
+            train(config, tmp_path / "run")
     finally:
-        object.__setattr__(wild.recipe.adam_generator, "lr", 1e-4)
-    assert "--remedy r1" in told.value.hint
+        object.__setattr__(config.recipe.adam_generator, "lr", 1e-4)
+    assert "--remedy r1" in caught.value.hint
     assert (tmp_path / "run/snapshots/step-0000000.safetensors").exists() and not (
         tmp_path / "run/generator.safetensors"
     ).exists()
@@ -132,83 +132,86 @@ def test_a_full_disk_loses_no_finished_snapshot(tmp_path: Path, monkeypatch: pyt
 
     calls, real = iter(range(1000)), os.fsync
 
-    def full(handle: int) -> None:
+    def fail_when_full(handle: int) -> None:
         if next(calls) == 6:
             raise OSError(28, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr("gandiag.trainer.run_folder.os.fsync", full)
+    monkeypatch.setattr("gandiag.trainer.run_folder.os.fsync", fail_when_full)
     with pytest.raises(RecordError, match="No space left"):
-        train(plan(), tmp_path / "run")
+        train(make_config(), tmp_path / "run")
     monkeypatch.undo()
     assert not list((tmp_path / "run").rglob("*.part"))
     kept = {path.name: path.read_bytes() for path in (tmp_path / "run/snapshots").iterdir()}
     assert kept and all(load_file(tmp_path / "run/snapshots" / name) for name in kept)
-    train(plan(), tmp_path / "run")
-    train(plan(), tmp_path / "whole")
-    assert files(tmp_path / "run") == files(tmp_path / "whole")
+    train(make_config(), tmp_path / "run")
+    train(make_config(), tmp_path / "whole")
+    assert read_files(tmp_path / "run") == read_files(tmp_path / "whole")
 
 
-def test_real_samples_of_the_mixtures_are_what_they_say() -> None:
+def test_real_samples_of_the_mixtures_have_the_stated_coverage() -> None:
     for name in ("ring8", "grid25", "ring8-pacgan", "gaussians-64d"):
         data = DATASETS.get(name)()
         samples = data.draw(20_000, torch.Generator().manual_seed(5))
-        found = measure_coverage(data, samples)
-        assert found is not None and found.modes == data.modes
+        coverage = measure_coverage(data, samples)
+        assert coverage is not None and coverage.modes == data.n_modes
         # Binomial at the ceiling p = 0.98889: sd 0.00074 at n = 20,000; four of them.
-        assert abs(found.good - REAL_HIGH_QUALITY_FRACTION) < 0.003, name
+        assert abs(coverage.good - REAL_HIGH_QUALITY_FRACTION) < 0.003, name
         # E TV of K equal shares at n is about sqrt(K / (2 pi n)): 0.014 for K = 25.
-        assert found.variation < 0.03 and found.kl is not None and found.kl < 0.01
+        assert coverage.variation < 0.03 and coverage.kl is not None and coverage.kl < 0.01
 
 
-def test_one_point_is_all_that_is_covered() -> None:
+def test_one_point_covers_one_mode() -> None:
     data = DATASETS.get("ring8")()
-    found = measure_coverage(data, torch.tensor([[2.0, 0.0]]).repeat(100, 1))
-    assert found is not None and (found.modes, found.dominant, found.variation) == (1, 0, 0.875)
-    assert found.kl == pytest.approx(2.0794, abs=1e-4)
+    coverage = measure_coverage(data, torch.tensor([[2.0, 0.0]]).repeat(100, 1))
+    assert coverage is not None and (coverage.modes, coverage.dominant, coverage.variation) == (1, 0, 0.875)
+    assert coverage.kl == pytest.approx(2.0794, abs=1e-4)
     none = measure_coverage(data, torch.zeros(100, 2))
     assert none is not None and none.modes == 0 and none.kl is None
 
 
-def test_names_and_numbers_that_make_no_sense() -> None:
-    with pytest.raises(PluginError, match="no remedy called 'unroled'") as told:
-        plan(remedy="unroled")
-    assert "did you mean unrolled" in told.value.hint
+def test_invalid_names_and_numbers() -> None:
+    with pytest.raises(PluginError, match="no remedy called 'unroled'") as caught:
+        make_config(remedy="unroled")
+    assert "did you mean unrolled" in caught.value.hint
     with pytest.raises(PluginError, match="no data set called 'rin8'"):
         DATASETS.get("rin8")
     with pytest.raises(ConfigError, match="no recipe called"):
-        plan(recipe="metz")
+        make_config(recipe="metz")
     with pytest.raises(ConfigError, match="--unroll 5"):
-        plan(unroll=5)
+        make_config(unroll=5)
     with pytest.raises(ConfigError, match="above 0"):
-        plan(steps=0)
+        make_config(steps=0)
 
 
 def test_the_command_trains_audits_and_shows(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = CliRunner().invoke(
+    outcome = CliRunner().invoke(
         cli, ["train", "ring8", "--steps", "10", "--snapshots", "1", "--out", str(out), "-q"], standalone_mode=False
     )
-    assert done.exception is None and done.return_value == 0
-    assert "ring8, metz-appendix, none, seed 0" in done.stdout and "of 8" in done.stdout
+    assert outcome.exception is None and outcome.return_value == 0
+    assert "ring8, metz-appendix, none, seed 0" in outcome.stdout and "of 8" in outcome.stdout
     assert (out / "samples.png").read_bytes().startswith(b"\x89PNG") and "<table>" in (out / "samples.html").read_text()
     rows = json.loads((out / "audits.json").read_text())
     assert [row["step"] for row in rows] == [0, 10] and all(row["verdict"] for row in rows)
 
 
-ODD = '{"audit": {"prior": ["normal"], "latent_dim": true, "activation": "relu:__import__", "model": "os:system", "trust": true}}'
+ODD = (
+    '{"audit": {"prior": ["normal"], "latent_dim": true, "activation": "relu:__import__", '
+    '"model": "os:system", "trust": true}}'
+)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "header",
     ["[", "[]", '"x"', '{"audit": 3}', ODD, '{"trained_scale": -1}', '{"trained_scale": 1e999, "run": 7}', "[" * 5000],
 )
-def test_a_header_that_makes_no_sense_states_nothing(said: str, tmp_path: Path) -> None:
+def test_a_malformed_header_is_ignored(header: str, tmp_path: Path) -> None:
     file = tmp_path / "odd.safetensors"
-    save_file({"0.weight": torch.zeros(2, 3)}, file, {"gandiag": said})
+    save_file({"0.weight": torch.zeros(2, 3)}, file, {"gandiag": header})
     assert read_file_metadata(file) == FileMetadata()
 
 
-def test_flags_win_over_the_header(tmp_path: Path) -> None:
-    folder = train(plan(steps=1), tmp_path / "run")
+def test_options_take_precedence_over_the_header(tmp_path: Path) -> None:
+    folder = train(make_config(steps=1), tmp_path / "run")
     assert load(folder.generator_file, prior="uniform").latent.prior == "uniform"

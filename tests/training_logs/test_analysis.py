@@ -1,4 +1,4 @@
-"""What the losses mean: each verdict on a run that has just that trouble, with its start; and the command on bad input."""
+"""Each verdict on a run with exactly that problem, with its start; and the command on bad input."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ LOGS = ROOT / "fixtures" / "logs"
 N = 1000
 
 
-def red(seed: int, phi: float = 0.8, n: int = N) -> np.ndarray:
+def red_noise(seed: int, phi: float = 0.8, n: int = N) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    found = rng.standard_normal(n)
-    for at in range(1, n):
-        found[at] = phi * found[at - 1] + np.sqrt(1 - phi**2) * found[at]
-    return found
+    series = rng.standard_normal(n)
+    for i in range(1, n):
+        series[i] = phi * series[i - 1] + np.sqrt(1 - phi**2) * series[i]
+    return series
 
 
-def healthy(seed: int = 0) -> dict[str, np.ndarray]:
+def make_healthy_run(seed: int = 0) -> dict[str, np.ndarray]:
     """A run with a warm-up, then noise around its equilibrium."""
     decay = np.exp(-np.arange(N) / 30)
     return {
-        "generator": 1.5 + 2 * decay + 0.1 * red(seed),
-        "discriminator": 1.1 + decay + 0.1 * red(seed + 100),
+        "generator": 1.5 + 2 * decay + 0.1 * red_noise(seed),
+        "discriminator": 1.1 + decay + 0.1 * red_noise(seed + 100),
         "step": np.arange(N) * 10.0,
     }
 
 
-def judged(**changed: Any) -> Any:
-    return gandiag.losses({**healthy(), **changed})
+def diagnose(**changed: Any) -> Any:
+    return gandiag.losses({**make_healthy_run(), **changed})
 
 
-def alarms(seeds: range) -> list[int]:
-    """Seeds whose healthy run is not called settled; whatever is called otherwise is an oscillation with a p-value."""
-    found = {seed: gandiag.losses(healthy(seed)) for seed in seeds}
-    assert all(run.exit_code == ExitCode.OK and not run.findings for run in found.values() if run.verdict == "settled")
-    assert all(run.verdict in ("settled", "oscillating") for run in found.values())
-    return [seed for seed, run in found.items() if run.verdict != "settled"]
+def find_false_alarms(seeds: range) -> list[int]:
+    """Seeds whose healthy run is not settled; any other verdict must be an oscillation."""
+    result = {seed: gandiag.losses(make_healthy_run(seed)) for seed in seeds}
+    assert all(run.exit_code == ExitCode.OK and not run.findings for run in result.values() if run.verdict == "settled")
+    assert all(run.verdict in ("settled", "oscillating") for run in result.values())
+    return [seed for seed, run in result.items() if run.verdict != "settled"]
 
 
 def test_a_healthy_run_has_settled() -> None:
-    """Eight runs at a level of 5 %: the seeds are fixed, and one of them holds a band of p = .01, as one run in a hundred does."""
-    assert alarms(range(20, 28)) == [27]
+    """Eight runs at a level of 5 %. The seeds are fixed; one run holds a band of p = .01, as one in a hundred does."""
+    assert find_false_alarms(range(20, 28)) == [27]
 
 
 @pytest.mark.slow
 def test_healthy_runs_have_settled() -> None:
     """A hundred runs at a level of 5 %: twelve alarms or more have a probability of 0.4 %."""
-    assert len(alarms(range(100, 200))) < 12
+    assert len(find_false_alarms(range(100, 200))) < 12
 
 
 def at_half(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -70,63 +70,63 @@ def at_half(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def test_nan_to_the_end_has_failed() -> None:
-    found = judged(discriminator=at_half(healthy()["discriminator"], np.full(N, np.nan)))
-    assert found.verdict == "failed" and found.document["events"][0]["step"] == 5000
+    result = diagnose(discriminator=at_half(make_healthy_run()["discriminator"], np.full(N, np.nan)))
+    assert result.verdict == "failed" and result.document["events"][0]["step"] == 5000
 
 
 def test_a_single_nan_is_a_note() -> None:
-    loss = healthy()["discriminator"]
+    loss = make_healthy_run()["discriminator"]
     loss[300] = np.nan
-    found = judged(discriminator=loss)
-    assert found.verdict == "settled" and "not finite" in " ".join(found.document["notes"])
+    result = diagnose(discriminator=loss)
+    assert result.verdict == "settled" and "not finite" in " ".join(result.document["notes"])
 
 
 def test_blow_up_has_failed() -> None:
-    found = judged(generator=at_half(healthy()["generator"], np.full(N, 1e7)))
-    assert found.verdict == "failed" and found.document["events"][0]["step"] == 5000
+    result = diagnose(generator=at_half(make_healthy_run()["generator"], np.full(N, 1e7)))
+    assert result.verdict == "failed" and result.document["events"][0]["step"] == 5000
 
 
 def test_a_pinned_discriminator_has_won() -> None:
-    base = healthy()
-    won = at_half(base["discriminator"], np.abs(0.002 * red(5)))
-    found = judged(discriminator=won, generator=at_half(base["generator"], 8 + red(6)))
-    event = found.document["events"][0]
-    assert found.verdict == "discriminator_wins" and event["step"] == pytest.approx(5000, abs=200)
-    assert any(entry["key"] == "gradient_penalty" for entry in found.findings[0].remedies)
+    base = make_healthy_run()
+    won = at_half(base["discriminator"], np.abs(0.002 * red_noise(5)))
+    result = diagnose(discriminator=won, generator=at_half(base["generator"], 8 + red_noise(6)))
+    event = result.document["events"][0]
+    assert result.verdict == "discriminator_wins" and event["step"] == pytest.approx(5000, abs=200)
+    assert any(entry["key"] == "gradient_penalty" for entry in result.findings[0].remedies)
 
 
-def test_scores_say_it_too() -> None:
+def test_a_win_shows_in_the_scores() -> None:
     real, fake = (
-        at_half(0.6 + 0.05 * red(1), np.clip(0.995 + 0.002 * red(1), 0, 1)),
-        at_half(0.4 + 0.05 * red(2), np.clip(0.004 + 0.002 * red(2), 0, 1)),
+        at_half(0.6 + 0.05 * red_noise(1), np.clip(0.995 + 0.002 * red_noise(1), 0, 1)),
+        at_half(0.4 + 0.05 * red_noise(2), np.clip(0.004 + 0.002 * red_noise(2), 0, 1)),
     )
-    assert judged(score_real=real, score_fake=fake).verdict == "discriminator_wins"
-    fooled = at_half(0.5 + 0.05 * red(2), np.clip(0.99 + 0.002 * red(2), 0, 1))
-    assert judged(score_fake=fooled, score_real=0.5 + 0.01 * red(3)).verdict == "generator_wins"
+    assert diagnose(score_real=real, score_fake=fake).verdict == "discriminator_wins"
+    fooled = at_half(0.5 + 0.05 * red_noise(2), np.clip(0.99 + 0.002 * red_noise(2), 0, 1))
+    assert diagnose(score_fake=fooled, score_real=0.5 + 0.01 * red_noise(3)).verdict == "generator_wins"
 
 
 def test_a_wasserstein_loss_has_no_level() -> None:
     """A critic's loss may rest near 0, from below, in a good run."""
-    found = judged(discriminator=-0.005 + 0.003 * red(3), generator=0.3 + 0.1 * red(4))
-    assert found.document["family"] == "unbounded" and found.verdict == "settled"
+    result = diagnose(discriminator=-0.005 + 0.003 * red_noise(3), generator=0.3 + 0.1 * red_noise(4))
+    assert result.document["family"] == "unbounded" and result.verdict == "settled"
 
 
 def test_a_runaway_level_diverges() -> None:
-    """A critic's loss that runs off exponentially."""
-    grown = -np.exp(np.arange(N) / 150) + 0.1 * red(7)
-    assert judged(discriminator=grown).verdict == "diverging"
+    """A critic's loss that grows exponentially."""
+    grown = -np.exp(np.arange(N) / 150) + 0.1 * red_noise(7)
+    assert diagnose(discriminator=grown).verdict == "diverging"
 
 
 def test_bursts_in_both_losses_are_mode_hopping() -> None:
-    base, rng = healthy(), np.random.default_rng(3)
+    base, rng = make_healthy_run(), np.random.default_rng(3)
     for start in np.sort(rng.choice(np.arange(150, 950, 20), 9, replace=False)):
         base["generator"][start : start + 6] += 2.5
         base["discriminator"][start : start + 6] -= 1.0
     assert gandiag.losses(base).verdict == "mode_hopping"
 
 
-def test_single_odd_batches_are_no_bursts() -> None:
-    base = healthy()
+def test_single_outliers_are_not_bursts() -> None:
+    base = make_healthy_run()
     base["generator"][::97] += 3
     assert "mode_hopping" not in {event["kind"] for event in gandiag.losses(base).document["events"]}
 
@@ -134,10 +134,12 @@ def test_single_odd_batches_are_no_bursts() -> None:
 def test_the_start_of_an_oscillation_is_found() -> None:
     t = np.arange(N)
     one, other = (np.where(t < 500, 0, 0.5 * turn(2 * np.pi * t / 25)) for turn in (np.sin, np.cos))
-    found = judged(generator=healthy()["generator"] + one, discriminator=healthy()["discriminator"] + other)
-    line = found.document["oscillation"]
+    result = diagnose(
+        generator=make_healthy_run()["generator"] + one, discriminator=make_healthy_run()["discriminator"] + other
+    )
+    line = result.document["oscillation"]
     assert (
-        found.verdict == "oscillating"
+        result.verdict == "oscillating"
         and line["period"] == pytest.approx(250, rel=0.02)
         and line["start"] == pytest.approx(5000, abs=1000)
     )
@@ -149,18 +151,18 @@ def test_the_start_of_an_oscillation_is_found() -> None:
     [
         {"generator": np.ones(200)},
         {"generator": np.arange(10.0), "discriminator": np.arange(10.0)},
-        {"generator": red(1)},
+        {"generator": red_noise(1)},
     ],
 )
 def test_too_little_is_inconclusive(series: dict[str, np.ndarray]) -> None:
-    found = gandiag.losses(series)
-    assert found.verdict == "inconclusive" and found.exit_code == ExitCode.INSUFFICIENT and found.document["doubts"]
+    result = gandiag.losses(series)
+    assert result.verdict == "inconclusive" and result.exit_code == ExitCode.INSUFFICIENT and result.document["doubts"]
 
 
 @pytest.mark.parametrize(
     "source", [{"loss": [1, 2]}, {"generator": [[1.0]]}, {"generator": ["a"]}, {"generator": [1.0], "step": [1, 2]}, {}]
 )
-def test_what_is_no_series(source: Any) -> None:
+def test_invalid_series_raise(source: Any) -> None:
     with pytest.raises(SourceError):
         gandiag.losses(source)
 
@@ -196,18 +198,18 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
     page = tmp_path / "losses.html"
-    done = run(str(LOGS / "dcgan.txt"), "--html", str(page))
+    process = run(str(LOGS / "dcgan.txt"), "--html", str(page))
     assert (
-        done.returncode == 1
-        and done.stdout.startswith("OSCILLATING")
-        and "period 24" in done.stdout
-        and "try 1" in done.stdout
+        process.returncode == 1
+        and process.stdout.startswith("OSCILLATING")
+        and "period 24" in process.stdout
+        and "try 1" in process.stdout
     )
-    assert done.stdout.rstrip().endswith(str(page)) and max(map(len, done.stdout.split("\n")[:-2])) <= 80
+    assert process.stdout.rstrip().endswith(str(page)) and max(map(len, process.stdout.split("\n")[:-2])) <= 80
     text = page.read_text()
     assert (
         text.count("<svg") >= 5
-        and "When it oscillates" in text
+        and "Oscillation over time" in text
         and "<script" not in text
         and "http://" not in text
         and "Oscillating" in text
@@ -219,7 +221,7 @@ def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "code", "said"),
+    ("name", "content", "code", "message"),
     [
         ("other.csv", "step,accuracy\n" + "1,0.5\n" * 50, 2, "no loss columns"),
         ("one.csv", "loss\n" + "0.5\n" * 50, 2, "no"),
@@ -238,23 +240,28 @@ def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
             3,
             "mixed",
         ),
-        ("nan.csv", "step,g_loss,d_loss\n" + "".join(f"{i},nan,nan\n" for i in range(100)), 3, "one of the 100 rows"),
+        (
+            "nan.csv",
+            "step,g_loss,d_loss\n" + "".join(f"{i},nan,nan\n" for i in range(100)),
+            3,
+            "row of 100 has a finite loss",
+        ),
     ],
 )
-def test_bad_logs_end_in_a_sentence(tmp_path: Path, name: str, content: str, code: int, said: str) -> None:
+def test_bad_logs_give_an_error_message(tmp_path: Path, name: str, content: str, code: int, message: str) -> None:
     (tmp_path / name).write_text(content)
-    done = run(name, cwd=tmp_path)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert said in " ".join((done.stdout + done.stderr).split()) and "Traceback" not in done.stderr
-    assert code != 2 or "hint:" in done.stderr
+    process = run(name, cwd=tmp_path)
+    assert process.returncode == code, process.stdout + process.stderr
+    assert message in " ".join((process.stdout + process.stderr).split()) and "Traceback" not in process.stderr
+    assert code != 2 or "hint:" in process.stderr
 
 
 def test_a_truncated_event_file_shows_what_could_be_read(tmp_path: Path) -> None:
     whole = (LOGS / "events.out.tfevents.fixture").read_bytes()
-    for share, code, said in ((0.6, (0, 1, 3), "ends within a record"), (0.002, (2,), "hint:")):
+    for share, code, message in ((0.6, (0, 1, 3), "ends within a record"), (0.002, (2,), "hint:")):
         (tmp_path / "events.out.tfevents.cut").write_bytes(whole[: int(share * len(whole))])
-        done = run("events.out.tfevents.cut", cwd=tmp_path)
-        assert done.returncode in code and said in " ".join((done.stdout + done.stderr).split()), (
-            done.stdout + done.stderr
+        process = run("events.out.tfevents.cut", cwd=tmp_path)
+        assert process.returncode in code and message in " ".join((process.stdout + process.stderr).split()), (
+            process.stdout + process.stderr
         )
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in process.stderr

@@ -1,4 +1,4 @@
-"""Every log format that a GAN training leaves behind: the same run, the same curves, no flag."""
+"""Every log format of GAN training: the same run gives the same curves without an option."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ FILES = sorted(entry.name for entry in LOGS.iterdir() if entry.suffix != ".py" a
 
 @pytest.fixture(scope="module")
 def truth() -> tuple[np.ndarray, np.ndarray]:
-    made = runpy.run_path(str(LOGS / "make.py"), run_name="truth")
-    return np.array(made["G"]), np.array(made["D"])
+    values = runpy.run_path(str(LOGS / "make.py"), run_name="truth")
+    return np.array(values["G"]), np.array(values["D"])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -35,20 +35,20 @@ def test_the_right_columns_without_a_flag(name: str, truth: tuple[np.ndarray, np
     assert not log.problems and log.step_unit in ("steps", "iterations", "kimg", "lines")
 
 
-def test_epochs_and_iterations_are_told_apart() -> None:
+def test_epochs_and_iterations_are_distinguished() -> None:
     log = read_log([LOGS / "pytorch_gan.txt"])
     assert log.step_unit == "iterations" and log.steps_per_epoch == 120
     assert log.curves["generator"].step[[0, -1]].tolist() == [0, 479]
 
 
-def test_pieces_of_one_run_are_joined_and_a_resume_is_healed(tmp_path: Path) -> None:
+def test_pieces_of_one_run_are_joined_and_a_resume_is_resolved(tmp_path: Path) -> None:
     rows = [f"{step},{step / 1000},{1 - step / 1000}\n" for step in range(300)]
     (tmp_path / "a.csv").write_text("step,d_loss,g_loss\n" + "".join(rows[:200]))
     (tmp_path / "b.csv").write_text("step,d_loss,g_loss\n" + "".join(row.replace(",", ",1", 1) for row in rows[150:]))
     log = read_log([tmp_path / "a.csv", tmp_path / "b.csv"])
     curve = log.curves["discriminator"]
     assert curve.step.tolist() == list(range(300))
-    assert curve.value[149] == 0.149 and curve.value[150] == pytest.approx(10.15)  # from 150 on, the later file stands
+    assert curve.value[149] == 0.149 and curve.value[150] == pytest.approx(10.15)  # from 150 on, the later file counts
     assert any("resume" in note for note in log.notes)
 
 
@@ -97,7 +97,9 @@ def test_columns_can_be_named_and_misnamed() -> None:
         (["gan_loss", "d_loss"], ("gan_loss",), ("d_loss",)),
     ],
 )
-def test_names_say_the_player(columns: list[str], generator: tuple[str, ...], discriminator: tuple[str, ...]) -> None:
+def test_column_names_give_the_player(
+    columns: list[str], generator: tuple[str, ...], discriminator: tuple[str, ...]
+) -> None:
     found = choose_columns(columns)
     assert found["generator"] == generator and found["discriminator"] == discriminator
 
@@ -111,7 +113,7 @@ def test_a_truncated_event_file_gives_what_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 400, 37))
-def test_any_prefix_of_an_event_file_is_a_log_or_a_sentence(tmp_path: Path, cut: int) -> None:
+def test_any_prefix_of_an_event_file_is_a_log_or_an_error(tmp_path: Path, cut: int) -> None:
     (tmp_path / "events.out.tfevents.1").write_bytes((LOGS / "events.out.tfevents.fixture").read_bytes()[:cut])
     try:
         read_log([tmp_path / "events.out.tfevents.1"])
@@ -134,13 +136,13 @@ def test_any_prefix_of_an_event_file_is_a_log_or_a_sentence(tmp_path: Path, cut:
         ("events.out.tfevents.9", b"\x18\0\0\0\0\0\0\0garbage and more garbage"),
     ],
 )
-def test_what_is_no_log_is_a_sentence_and_an_action(tmp_path: Path, name: str, content: bytes) -> None:
+def test_other_files_give_a_message_and_a_hint(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError) as problem:
         read_log([tmp_path / name])
     assert name.split(".")[0] in problem.value.message and problem.value.hint
 
 
-def test_what_is_not_there() -> None:
+def test_a_missing_file_raises() -> None:
     with pytest.raises(SourceError, match="No such file"):
         read_log(["nowhere.csv"])

@@ -1,4 +1,4 @@
-"""The oscillation test against what is known exactly: the DiracGAN, AR(1) noise, SciPy's Lomb–Scargle."""
+"""The oscillation test against exact results: the DiracGAN, AR(1) noise, SciPy's Lomb–Scargle."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from gandiag.training_logs.spectrum import estimate_spectrum
 
 H = 0.2
 OMEGA = math.acos(1 - H * H / 8)  # alternating updates turn by this angle a step (f'(0) = 1/2)
-PERIOD = 2 * math.pi / OMEGA  # 62.8; the losses depend on the product of both parameters: half of it
+PERIOD = 2 * math.pi / OMEGA  # 62.8; the losses depend on the product of both paraestimators: half of it
 
 
-def dirac(
+def simulate_dirac_gan(
     steps: int, start: float, *, alternating: bool = True, penalty: float = 0.0, h: float = H
 ) -> dict[str, np.ndarray]:
-    """DiracGAN (Mescheder et al. 2018): D(x) = psi x, generated point theta, data at 0, loss f(t) = -log(1 + exp(-t))."""
+    """DiracGAN (Mescheder et al. 2018): D(x) = psi x, generated point theta, data at 0, f(t) = -log(1 + exp(-t))."""
     theta, psi = start, 0.0
     rows = []
     for _ in range(steps):
         slope = 1 / (1 + math.exp(psi * theta))  # f'(psi theta)
-        moved = theta - h * psi * slope
-        seen = moved if alternating else theta
-        slope = 1 / (1 + math.exp(psi * seen))
-        psi += h * (seen * slope - penalty * psi)
-        theta = moved
+        new_theta = theta - h * psi * slope
+        theta_for_d = new_theta if alternating else theta
+        slope = 1 / (1 + math.exp(psi * theta_for_d))
+        psi += h * (theta_for_d * slope - penalty * psi)
+        theta = new_theta
         soft = math.log1p(math.exp(-psi * theta))
         rows.append((theta, psi, soft, math.log(2) + math.log1p(math.exp(psi * theta))))
     return dict(zip(("theta", "psi", "generator", "discriminator"), np.array(rows).T, strict=True))
 
 
-def test_the_parameters_turn_with_the_exact_period() -> None:
-    game = dirac(2000, 0.05)
+def test_the_paraestimators_turn_with_the_exact_period() -> None:
+    game = simulate_dirac_gan(2000, 0.05)
     found = gandiag.losses({"generator": game["theta"], "discriminator": game["psi"]}).document
     assert found["verdict"] == "oscillating"
     line = found["oscillation"]
@@ -47,14 +47,14 @@ def test_the_parameters_turn_with_the_exact_period() -> None:
 
 
 def test_the_losses_turn_twice_as_fast() -> None:
-    game = dirac(2000, 0.05)
+    game = simulate_dirac_gan(2000, 0.05)
     found = gandiag.losses({role: game[role] for role in ("generator", "discriminator")})
     assert found.verdict == "oscillating" and found.exit_code == 1
     assert found.document["oscillation"]["period"] == pytest.approx(PERIOD / 2, rel=0.02)
 
 
 def test_simultaneous_updates_grow_by_the_exact_factor() -> None:
-    game = dirac(900, 0.01, alternating=False)
+    game = simulate_dirac_gan(900, 0.01, alternating=False)
     found = gandiag.losses({"generator": game["theta"], "discriminator": game["psi"]}).document
     assert found["verdict"] == "diverging"
     assert found["oscillation"]["growth"] == pytest.approx(math.sqrt(1 + H * H / 4), rel=2e-4)  # 1.00499 a step
@@ -62,12 +62,12 @@ def test_simultaneous_updates_grow_by_the_exact_factor() -> None:
     assert losses["verdict"] == "diverging"
     assert losses["oscillation"]["growth"] == pytest.approx(
         1 + H * H / 4, rel=1e-3
-    )  # products of the parameters: squared
+    )  # products of the paraestimators: squared
 
 
 @pytest.mark.parametrize("penalty", [0.1, 0.3, 1.0])
 def test_a_gradient_penalty_settles(penalty: float) -> None:
-    game = dirac(2000, 0.5, penalty=penalty)
+    game = simulate_dirac_gan(2000, 0.5, penalty=penalty)
     found = gandiag.losses({role: game[role] for role in ("generator", "discriminator")})
     assert found.verdict == "settled" and found.exit_code == 0
 
@@ -106,27 +106,30 @@ def test_irregular_steps_are_no_obstacle() -> None:
 
 
 def test_power_on_irregular_steps_is_lomb_scargle() -> None:
-    """SciPy fits the mean with each sinusoid, we the parabola too: on a series without trend they agree to the parabola's share, 3 of 300 rows."""
+    """SciPy fits the mean with each sinusoid, gandiag the parabola too.
+
+    On a series without trend they agree up to the parabola's share, 3 of 300 rows.
+    """
     rng = np.random.default_rng(2)
     step = np.cumsum(rng.exponential(size=300) + 0.05)
     value = rng.standard_normal(300) + np.sin(step / 3)
-    meter = make_line_estimator(step)
-    value = meter.remove_trend(value[None])[0]
-    theirs = lombscargle(step, value, 2 * np.pi * meter.frequency, floating_mean=True)
-    assert np.corrcoef(meter.compute_power(value[None])[0], theirs)[0, 1] > 0.999
+    estimator = make_line_estimator(step)
+    value = estimator.remove_trend(value[None])[0]
+    expected = lombscargle(step, value, 2 * np.pi * estimator.frequency, floating_mean=True)
+    assert np.corrcoef(estimator.compute_power(value[None])[0], expected)[0, 1] > 0.999
 
 
 def test_white_noise_has_power_one() -> None:
     rng = np.random.default_rng(3)
     for step in (np.arange(400.0), np.cumsum(rng.exponential(size=400) + 0.05)):
-        meter = make_line_estimator(step)
-        assert meter.compute_power(rng.standard_normal((300, 400))).mean() == pytest.approx(
+        estimator = make_line_estimator(step)
+        assert estimator.compute_power(rng.standard_normal((300, 400))).mean() == pytest.approx(
             1, abs=0.02
-        )  # 60,000 values of deviation 1: 5 errors
+        )  # 60,000 values of std 1: 5 errors
 
 
-def test_nothing_is_said_of_periods_below_twice_the_logging_interval() -> None:
-    """A cycle of 15 steps, logged every 10: its alias shows, and the band says what the log cannot see."""
+def test_periods_below_twice_the_logging_interval_are_not_tested() -> None:
+    """A cycle of 15 steps, logged every 10: its alias shows, and a note gives the periods that can be detected."""
     step = np.arange(0, 6000, 10.0)
     found = gandiag.losses(
         {"step": step, "generator": np.sin(2 * np.pi * step / 15) + 0.1 * np.random.default_rng(0).standard_normal(600)}
@@ -150,7 +153,7 @@ def test_a_line_once_per_epoch_is_the_order_of_the_data(tmp_path: object) -> Non
 
 
 def test_the_same_seed_gives_the_same_document() -> None:
-    game = dirac(400, 0.05)
+    game = simulate_dirac_gan(400, 0.05)
     series = {"generator": game["theta"], "discriminator": game["psi"]}
     assert gandiag.losses(series).to_json() == gandiag.losses(series).to_json()
 

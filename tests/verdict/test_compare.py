@@ -1,4 +1,4 @@
-"""`gandiag compare`: laws of the intervals of differences, what is refused, and the command."""
+"""`gandiag compare`: intervals of differences, records that cannot be compared, and the command."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from gandiag.verdict.limits import Limit
 
 
 @cache
-def made(name: str) -> Record:
-    """Drawing the exhibits takes longer than all else here."""
+def load_record(name: str) -> Record:
+    """Cached, because drawing the exhibits takes longest."""
     return records.ALL[name]()
 
 
-def scored(value: float, half: float, replicates: tuple[float, ...] = (), **change: object) -> Record:
+def make_scored(value: float, half: float, replicates: tuple[float, ...] = (), **change: object) -> Record:
     score = Score(
         value, max(0.0, value - half), min(1.0, value + half), n_fake=1000, n_real=2000, replicates=replicates
     )
-    return replace(made("healthy"), score=replace(score, **change))
+    return replace(load_record("healthy"), score=replace(score, **change))
 
 
-def noisy(value: float, common: list[float], own: float, seed: int) -> tuple[float, ...]:
+def add_noise(value: float, common: list[float], own: float, seed: int) -> tuple[float, ...]:
     draw = random.Random(seed)
     return tuple(value + shared + draw.gauss(0, own) for shared in common)
 
 
 @pytest.mark.parametrize("name", sorted({*records.ALL} - {"bare"}))
 def test_nothing_changes_between_a_record_and_itself(name: str) -> None:
-    record = made(name)
+    record = load_record(name)
     for change in compare(record, record).changes:
         assert change.delta == 0 and change.direction == "same" and change.low <= 0 <= change.high
     score = compare(record, record).change("score")
@@ -47,7 +47,10 @@ def test_nothing_changes_between_a_record_and_itself(name: str) -> None:
 
 
 def test_differences_are_antisymmetric() -> None:
-    there, back = compare(made("healthy"), made("collapsed")), compare(made("collapsed"), made("healthy"))
+    there, back = (
+        compare(load_record("healthy"), load_record("collapsed")),
+        compare(load_record("collapsed"), load_record("healthy")),
+    )
     assert there.changes[0].key == "score"
     for change in there.changes:
         other = back.change(change.key)
@@ -57,21 +60,23 @@ def test_differences_are_antisymmetric() -> None:
 
 
 def test_an_unpaired_interval_is_that_of_independent_errors() -> None:
-    change = compare(scored(0.3, 0.03), scored(0.5, 0.04)).change("score")
+    change = compare(make_scored(0.3, 0.03), make_scored(0.5, 0.04)).change("score")
     assert change is not None and not change.paired
     assert (change.low, change.high) == pytest.approx((0.2 - 0.05, 0.2 + 0.05))  # 3, 4, 5
 
 
-def test_replicates_that_move_together_sharpen_the_difference_and_others_do_not() -> None:
+def test_correlated_replicates_narrow_the_interval_and_others_do_not() -> None:
     draw = random.Random(0)
     common = [draw.gauss(0, 0.02) for _ in range(20)]
     together = compare(
-        scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common, 0.003, 2))
+        make_scored(0.3, 0.04, add_noise(0.3, common, 0.003, 1)),
+        make_scored(0.33, 0.04, add_noise(0.33, common, 0.003, 2)),
     ).change("score")
     apart = compare(
-        scored(0.3, 0.04, noisy(0.3, common, 0.003, 1)), scored(0.33, 0.04, noisy(0.33, common[::-1], 0.003, 2))
+        make_scored(0.3, 0.04, add_noise(0.3, common, 0.003, 1)),
+        make_scored(0.33, 0.04, add_noise(0.33, common[::-1], 0.003, 2)),
     ).change("score")
-    loose = compare(scored(0.3, 0.04), scored(0.33, 0.04)).change("score")
+    loose = compare(make_scored(0.3, 0.04), make_scored(0.33, 0.04)).change("score")
     assert together is not None and apart is not None and loose is not None
     assert (
         together.paired
@@ -92,7 +97,7 @@ def test_correlation_is_never_overstated() -> None:
         and estimate_correlation((), ()) == 1.0
     )
     chance = [estimate_correlation(one, [draw.gauss(0, 1) for _ in range(20)]) for _ in range(400)]
-    # The lower 95 % bound of no correlation is positive in one case of twenty; 5 % of 400 is 20, give or take 4.4 (one sigma).
+    # The lower 95 % bound of no correlation is positive in one case of twenty; 5 % of 400 is 20, with a std of 4.4.
     assert sum(found > 0 for found in chance) < 20 + 4 * 4.4
 
 
@@ -105,13 +110,13 @@ def test_correlation_is_never_overstated() -> None:
     ],
 )
 def test_a_regression_is_judged_by_its_interval(old: tuple[float, float], new: tuple[float, float], state: str) -> None:
-    found = compare(scored(*old), scored(*new))
+    found = compare(make_scored(*old), make_scored(*new))
     assert check_regression(Limit("score"), found.change("score"), 0.05).state == state
     assert check_regression(Limit("recall"), None, 0.05).state == "unmeasured"
 
 
-def test_worse_is_the_side_that_is_worse() -> None:
-    found = compare(made("healthy"), made("collapsed"))
+def test_the_direction_of_a_change() -> None:
+    found = compare(load_record("healthy"), load_record("collapsed"))
     recall, duplicates, parameters = (found.change(key) for key in ("recall", "near_duplicates", "parameters"))
     assert (
         recall is not None and recall.delta < 0 and recall.direction == "worse" and recall.regression_interval()[0] > 0
@@ -125,26 +130,26 @@ def test_worse_is_the_side_that_is_worse() -> None:
     assert parameters is not None and parameters.direction == "same"
 
 
-def test_what_does_not_mean_the_same_is_refused() -> None:
-    base = made("healthy")
+def test_incomparable_records_are_refused() -> None:
+    base = load_record("healthy")
     with pytest.raises(RecordError, match="features"):
         gandiag.compare(base, replace(base, provenance={**base.provenance, "features": {"pixels": "pixels:1"}}))
     with pytest.raises(RecordError, match="against real data"):
-        gandiag.compare(base, made("degeneracy"))
+        gandiag.compare(base, load_record("degeneracy"))
     with pytest.raises(RecordError, match="outputs"):
         gandiag.compare(
             base, replace(base, subject={**base.subject, "output": {"kind": "image", "shape": [3, 64, 64]}})
         )
-    frosted = {**base.provenance, "features": {**base.provenance["features"], "imagenet@128+1": "x"}}
-    assert gandiag.compare(base, replace(base, provenance=frosted)).changes
+    degraded = {**base.provenance, "features": {**base.provenance["features"], "imagenet@128+1": "x"}}
+    assert gandiag.compare(base, replace(base, provenance=degraded)).changes
 
 
-def test_the_command_says_it_in_words_and_numbers(
+def test_the_command_writes_text_json_and_markdown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made("healthy").write("old.json")
-    made("collapsed").write("new.json")
+    load_record("healthy").write("old.json")
+    load_record("collapsed").write("new.json")
     assert run_command_line(["compare", "old.json", "new.json"]) == 1
     text = capsys.readouterr().out
     assert (
@@ -170,7 +175,7 @@ def test_the_command_says_it_in_words_and_numbers(
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("old.json absent.json", "absent.json cannot be read"),
         ("old.json old.json -f html", "choose from"),
@@ -180,12 +185,12 @@ def test_the_command_says_it_in_words_and_numbers(
     ],
 )
 def test_bad_input_exits_2(
-    line: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made("healthy").write("old.json")
-    document = json.loads(made("healthy").to_json())
+    load_record("healthy").write("old.json")
+    document = json.loads(load_record("healthy").to_json())
     Path("broken.json").write_text(json.dumps({**document, "provenance": {**document["provenance"], "config": 4}}))
     assert run_command_line(["compare", *line.split()]) == 2
     caught = capsys.readouterr()
-    assert says in caught.err and caught.out == "" and "Traceback" not in caught.err
+    assert message in caught.err and caught.out == "" and "Traceback" not in caught.err

@@ -1,4 +1,4 @@
-"""The gate below the waist: limits against intervals, policies in TOML with their lines, several records. No torch needed."""
+"""The gate: limits against intervals, and policies in TOML with their lines. Runs without torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NAN = math.nan
 
 
 @cache
-def made(name: str) -> Record:
-    """Drawing the exhibits takes longer than all else here."""
+def load_record(name: str) -> Record:
+    """Cached, because drawing the exhibits takes longest."""
     return records.ALL[name]()
 
 
@@ -43,14 +43,14 @@ def made(name: str) -> Record:
         (math.inf, math.inf, math.inf, "violated"),
     ],
 )
-def test_a_limit_speaks_only_where_the_interval_does(value: Any, low: Any, high: Any, state: str) -> None:
+def test_states_of_a_limit(value: Any, low: Any, high: Any, state: str) -> None:
     assert check_limit(Limit("x", max=0.2), RecordValue(value, low, high)).state == state
     mirrored = [None if part is None else 1 - part for part in (value, high, low)]
     expected = check_limit(Limit("x", min=0.8), RecordValue(*mirrored)).state
     assert expected == state or value == 0.2  # 1 - 0.2 rounds
 
 
-def test_both_sides_must_be_kept() -> None:
+def test_both_bounds_must_be_kept() -> None:
     limit = Limit("x", min=0.2, max=0.6)
     expected = {0.1: "violated", 0.2: "inconclusive", 0.4: "passed", 0.6: "inconclusive", 0.7: "violated"}
     assert {
@@ -59,7 +59,7 @@ def test_both_sides_must_be_kept() -> None:
 
 
 def test_every_kind_of_number_can_be_limited() -> None:
-    record = made("collapsed")
+    record = load_record("collapsed")
     assert get_record_value(record, "score").bounds() == (0.44, 0.52)
     assert get_record_value(record, "profile.missing").value == 0.41
     assert get_record_value(record, "aspects.color").value == 0.46
@@ -92,60 +92,60 @@ VERDICTS = {
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_without_a_policy_the_verdict_decides(name: str) -> None:
-    assert gandiag.gate(made(name)).code == VERDICTS[name]
+    assert gandiag.gate(load_record(name)).code == VERDICTS[name]
 
 
-def test_doubt_passes_only_where_the_policy_says_so() -> None:
-    assert gate(made("inconclusive"), {"allow": ["inconclusive"]}).code == 0
-    assert gate(made("degeneracy"), {"allow": ["inconclusive"]}).code == 3
-    assert gate(made("degeneracy"), {"allow": ["degeneracy"]}).code == 0
-    assert gate(made("collapsed"), {"allow": ["inconclusive", "degeneracy", "unmeasured"]}).code == 1
-    assert gate(made("healthy"), {"limits": {"fid": {"max": 30}}}).code == 3
-    assert gate(made("healthy"), {"limits": {"fid": {"max": 30}}, "allow": ["unmeasured"]}).code == 0
+def test_insufficient_evidence_passes_only_if_allowed() -> None:
+    assert gate(load_record("inconclusive"), {"allow": ["inconclusive"]}).code == 0
+    assert gate(load_record("degeneracy"), {"allow": ["inconclusive"]}).code == 3
+    assert gate(load_record("degeneracy"), {"allow": ["degeneracy"]}).code == 0
+    assert gate(load_record("collapsed"), {"allow": ["inconclusive", "degeneracy", "unmeasured"]}).code == 1
+    assert gate(load_record("healthy"), {"limits": {"fid": {"max": 30}}}).code == 3
+    assert gate(load_record("healthy"), {"limits": {"fid": {"max": 30}}, "allow": ["unmeasured"]}).code == 0
 
 
 @pytest.mark.parametrize("field", ["value", "low", "high"])
-def test_a_number_that_is_none_never_passes(field: str) -> None:
-    for nothing in (NAN, None):
+def test_missing_and_nan_numbers_never_pass(field: str) -> None:
+    for missing in (NAN, None):
         record = dataclasses.replace(
-            made("healthy"), score=dataclasses.replace(made("healthy").score, **{field: nothing})
+            load_record("healthy"), score=dataclasses.replace(load_record("healthy").score, **{field: missing})
         )
-        found = gate(record)
-        assert found.code == (0 if field == "value" else 3), field
+        result = gate(record)
+        assert result.code == (0 if field == "value" else 3), field
         measurements = {
             **record.measurements,
-            "recall": Measurement(**{"value": 0.8, "low": 0.8, "high": 0.8, field: nothing}),
+            "recall": Measurement(**{"value": 0.8, "low": 0.8, "high": 0.8, field: missing}),
         }
         limited = gate(
-            dataclasses.replace(made("healthy"), measurements=measurements), {"limits": {"recall": {"min": 0.6}}}
+            dataclasses.replace(load_record("healthy"), measurements=measurements), {"limits": {"recall": {"min": 0.6}}}
         )
         assert limited.code == (
-            0 if (nothing is None and field != "value") or (field == "value" and nothing is not None) else 3
-        ), (field, nothing)
+            0 if (missing is None and field != "value") or (field == "value" and missing is not None) else 3
+        ), (field, missing)
 
 
 def test_the_limit_of_the_policy_replaces_the_records() -> None:
-    record = made("collapsed")  # 0.48 [0.44, 0.52]
+    record = load_record("collapsed")  # 0.48 [0.44, 0.52]
     assert [gate(record, {"max-score": limit}).code for limit in (0.3, 0.44, 0.48, 0.52, 0.6)] == [1, 1, 3, 3, 0]
-    found = gate(record, {"max-score": 0.6})
-    assert found.record is not None and found.record.verdict == "healthy" and found.record.policy["limit"] == 0.6
+    result = gate(record, {"max-score": 0.6})
+    assert result.record is not None and result.record.verdict == "healthy" and result.record.policy["limit"] == 0.6
 
 
-def test_a_doubtful_loading_is_held_against_nobody() -> None:
+def test_a_doubtful_loading_violates_no_limit() -> None:
     record = dataclasses.replace(
-        made("collapsed"), measurements={"bn_mismatch": Measurement(1.2), "recall": Measurement(0.1, 0.05, 0.15)}
+        load_record("collapsed"), measurements={"bn_mismatch": Measurement(1.2), "recall": Measurement(0.1, 0.05, 0.15)}
     )
-    found = gate(record, {"limits": {"recall": {"min": 0.6}}})
+    result = gate(record, {"limits": {"recall": {"min": 0.6}}})
     assert (
-        found.code == 3
-        and all(check.state == "inconclusive" for check in found.checks)
-        and "loading" in found.checks[0].reason.lower()
+        result.code == 3
+        and all(check.state == "inconclusive" for check in result.checks)
+        and "loading" in result.checks[0].reason.lower()
     )
 
 
 def test_forbidden_findings_fail() -> None:
     assert (
-        gate(made("collapsed"), {"max-score": 0.9, "forbid": ["GD103"]}).code == 0
+        gate(load_record("collapsed"), {"max-score": 0.9, "forbid": ["GD103"]}).code == 0
     )  # nothing is found below the limit
     latent = {
         "dim": 4,
@@ -153,7 +153,7 @@ def test_forbidden_findings_fail() -> None:
         "scale": 1.0,
         "trained_scale": {"value": 0.02, "low": 0.018, "high": 0.025, "source": "x"},
     }
-    record = dataclasses.replace(made("healthy"), subject={**made("healthy").subject, "latent": latent})
+    record = dataclasses.replace(load_record("healthy"), subject={**load_record("healthy").subject, "latent": latent})
     assert gate(record).code == 0 and gate(record, {"forbid": ["GD201"]}).code == 1
 
 
@@ -180,32 +180,34 @@ max = 0.5
 def test_the_failing_line_of_the_policy_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gandiag.toml"
     path.write_text(POLICY)
-    found = gate(made("collapsed"), path)
-    lines = {check.key: int(check.where.rpartition(":")[2]) for check in found.checks}
+    result = gate(load_record("collapsed"), path)
+    lines = {check.key: int(check.where.rpartition(":")[2]) for check in result.checks}
     text = POLICY.splitlines()
-    said = {
+    expected = {
         "score": "max-score",
         "recall": "recall",
         "profile.missing": "profile.missing",
         "frechet[imagenet]": '"frechet',
         "classes.*": "classes.",
     }
-    assert {key: text[lines[key] - 1].startswith(start) for key, start in said.items()} == dict.fromkeys(said, True)
+    assert {key: text[lines[key] - 1].startswith(start) for key, start in expected.items()} == dict.fromkeys(
+        expected, True
+    )
     assert text[lines["near_duplicates"] - 1] == "[gate.limits.near_duplicates]"
-    states = {check.key: check.state for check in found.checks}
+    states = {check.key: check.state for check in result.checks}
     bad = ("recall", "profile.missing", "frechet[imagenet]", "classes.*")
     assert states == {"score": "passed", "near_duplicates": "passed", **dict.fromkeys(bad, "violated")}
-    assert [check.state for check in found.failures()] == ["violated"] * 4 and found.code == 1
+    assert [check.state for check in result.failures()] == ["violated"] * 4 and result.code == 1
 
 
-def test_a_policy_is_found_where_people_keep_it(tmp_path: Path) -> None:
+def test_a_policy_is_found_in_gandiag_toml_or_pyproject(tmp_path: Path) -> None:
     assert find_policy(tmp_path).source == ""
     (tmp_path / "pyproject.toml").write_text("[tool.gandiag.gate]\nmax-score = 0.3\nbaseline = 'old.json'\n")
-    found = find_policy(tmp_path)
+    result = find_policy(tmp_path)
     assert (
-        found.max_score == 0.3
-        and found.baseline == str(tmp_path / "old.json")
-        and found.lines["max-score"].endswith("pyproject.toml:2")
+        result.max_score == 0.3
+        and result.baseline == str(tmp_path / "old.json")
+        and result.lines["max-score"].endswith("pyproject.toml:2")
     )
     (tmp_path / "gandiag.toml").write_text("[audit]\nseed = 1\n")
     assert find_policy(tmp_path).max_score == 0.3
@@ -234,7 +236,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "hint"), BAD, ids=[text for text, _ in BAD])
-def test_a_policy_that_cannot_be_meant_is_an_error_with_an_action(text: str, hint: str, tmp_path: Path) -> None:
+def test_an_invalid_policy_is_an_error_with_a_hint(text: str, hint: str, tmp_path: Path) -> None:
     path = tmp_path / "gandiag.toml"
     path.write_text(text + "\n")
     with pytest.raises(ConfigError) as caught:
@@ -242,29 +244,29 @@ def test_a_policy_that_cannot_be_meant_is_an_error_with_an_action(text: str, hin
     assert hint in caught.value.hint and ("\n" not in caught.value.message)
 
 
-def test_a_limit_on_nothing_names_its_line(tmp_path: Path) -> None:
+def test_a_limit_on_an_unknown_number_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "p.toml"
     path.write_text("[gate.limits]\nscore = { max = 0.9 }\nrecal = { min = 0.6 }\n")
     with pytest.raises(ConfigError, match=r"p\.toml:3: .*recal"):
-        gate(made("healthy"), path)
+        gate(load_record("healthy"), path)
 
 
 def test_results_can_be_raised_and_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    made("collapsed").write(path)
-    found = gandiag.gate(path)
-    assert isinstance(found, GateResult) and found.code is ExitCode.COLLAPSED and not found.passed
+    load_record("collapsed").write(path)
+    result = gandiag.gate(path)
+    assert isinstance(result, GateResult) and result.code is ExitCode.COLLAPSED and not result.passed
     with pytest.raises(VerdictError, match=r"score must be below 0\.15") as caught:
-        found.raise_for_code()
+        result.raise_for_code()
     assert isinstance(caught.value.record, Record)
-    gandiag.gate(made("healthy")).raise_for_code()
+    gandiag.gate(load_record("healthy")).raise_for_code()
     with pytest.raises(RecordError, match="schema"):
         (tmp_path / "b.json").write_text("{}")
         gandiag.gate(tmp_path / "b.json")
 
 
 def test_a_table_is_a_policy_too() -> None:
-    book = parse_policy({"max-score": 0.3, "limits": {"recall": {"min": 0.5, "max-regress": 0.1}}})
-    assert book.limits == (Limit("recall", 0.5, None, 0.1, "the policy"),) and book.max_score == 0.3
-    record = dataclasses.replace(made("healthy"), score=Score(0.2, 0.18, 0.22))
-    assert gate(record, book).code == 0
+    policy = parse_policy({"max-score": 0.3, "limits": {"recall": {"min": 0.5, "max-regress": 0.1}}})
+    assert policy.limits == (Limit("recall", 0.5, None, 0.1, "the policy"),) and policy.max_score == 0.3
+    record = dataclasses.replace(load_record("healthy"), score=Score(0.2, 0.18, 0.22))
+    assert gate(record, policy).code == 0

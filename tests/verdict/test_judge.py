@@ -1,8 +1,9 @@
-"""Verdicts, rules and advice, on records whose facts are stated."""
+"""Verdicts, rules and remedies on hand-written records."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -10,15 +11,16 @@ import pytest
 from gandiag.catalogue import load_entries
 from gandiag.errors import ExitCode, VerdictError
 from gandiag.record import Measurement, Record, Score
+from gandiag.trainer.remedies.registry import REMEDIES
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.policy import Policy, compute_score_verdict, verdict_exit_code
-from gandiag.verdict.remedies import load_remedies
+from gandiag.verdict.remedies import get_remedies, load_remedies
 from gandiag.verdict.rules import RULES
 
 LATENT = {"dim": 100, "prior": "normal", "scale": 1.0, "trained_scale": None}
 
 
-def record(low: float | None, value: float | None, high: float | None, **more: Any) -> Record:
+def make_record(low: float | None, value: float | None, high: float | None, **more: Any) -> Record:
     basis = more.pop("basis", "referenced")
     facts: dict[str, Any] = {"subject": {"latent": LATENT}, "measurements": {}} | more
     return Record("inconclusive", (), Score(value, low, high, basis=basis, n_fake=2000, n_real=4000), **facts)
@@ -44,7 +46,7 @@ def test_verdict_of_an_interval(low: float, high: float, referenced: str, degene
 
 def test_exit_codes_follow_verdicts() -> None:
     codes = {
-        name: verdict_exit_code(dataclasses.replace(record(0, 0, 0), verdict=name))
+        name: verdict_exit_code(dataclasses.replace(make_record(0, 0, 0), verdict=name))
         for name in ("healthy", "not_degenerate", "collapsed", "inconclusive")
     }
     assert codes == {
@@ -63,12 +65,12 @@ def test_worst_of_several_codes() -> None:
 
 
 def test_a_loading_doubt_is_never_a_collapse_verdict() -> None:
-    found = apply_policy(record(0.9, 0.95, 1.0, measurements={"bn_mismatch": Measurement(1.7)}))
-    assert found.verdict == "inconclusive"
-    assert found.findings[0].rule == "GD401"
+    judged = apply_policy(make_record(0.9, 0.95, 1.0, measurements={"bn_mismatch": Measurement(1.7)}))
+    assert judged.verdict == "inconclusive"
+    assert judged.findings[0].rule == "GD401"
 
 
-def test_what_the_statistics_leave_undecided_is_no_collapse_and_names_its_flag() -> None:
+def test_an_undecided_setting_prevents_a_collapse_verdict_and_names_its_option() -> None:
     doubt = {
         "what": "hidden activation (--activation)",
         "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)",
@@ -76,39 +78,39 @@ def test_what_the_statistics_leave_undecided_is_no_collapse_and_names_its_flag()
     }
     bad, good = (
         dataclasses.replace(one, subject={**one.subject, "assumptions": [doubt]})
-        for one in (record(0.85, 0.9, 0.95), record(0.0, 0.02, 0.05))
+        for one in (make_record(0.85, 0.9, 0.95), make_record(0.0, 0.02, 0.05))
     )
-    found = apply_policy(bad)
-    assert (apply_policy(record(0.85, 0.9, 0.95)).verdict, found.verdict, apply_policy(good).verdict) == (
+    judged = apply_policy(bad)
+    assert (apply_policy(make_record(0.85, 0.9, 0.95)).verdict, judged.verdict, apply_policy(good).verdict) == (
         "collapsed",
         "inconclusive",
         "healthy",
     )
-    rule = next(finding for finding in found.findings if finding.rule == "GD401")
+    rule = next(finding for finding in judged.findings if finding.rule == "GD401")
     assert (
         rule.level == "error"
-        and "Cannot separate a loading error from collapse" in rule.text
+        and "Cannot tell a loading error from collapse" in rule.text
         and "--activation" in rule.text
     )
 
 
 def test_doubts_set_the_verdict() -> None:
-    found = apply_policy(
-        record(0.0, 0.01, 0.02, provenance={"doubts": ["only 3 of 1,000 samples are on the manifold"]})
+    judged = apply_policy(
+        make_record(0.0, 0.01, 0.02, provenance={"doubts": ["only 3 of 1,000 samples are on the manifold"]})
     )
-    assert found.verdict == "inconclusive"
-    assert "only 3 of 1,000" in found.findings[0].text
+    assert judged.verdict == "inconclusive"
+    assert "only 3 of 1,000" in judged.findings[0].text
 
 
 def test_a_failed_score_is_inconclusive_and_others_are_not() -> None:
     good = (0.0, 0.01, 0.02)
     assert (
-        apply_policy(record(*good, measurements={"score": Measurement.missing("bug", "error")})).verdict
+        apply_policy(make_record(*good, measurements={"score": Measurement.missing("bug", "error")})).verdict
         == "inconclusive"
     )
-    found = apply_policy(record(*good, measurements={"vendi_1": Measurement.missing("memory ran out", "error")}))
-    assert found.verdict == "healthy"
-    assert [finding.rule for finding in found.findings] == ["GD504"]
+    judged = apply_policy(make_record(*good, measurements={"vendi_1": Measurement.missing("memory ran out", "error")}))
+    assert judged.verdict == "healthy"
+    assert [finding.rule for finding in judged.findings] == ["GD504"]
 
 
 def share(value: float, reach: float = 0.04) -> dict[str, float]:
@@ -125,10 +127,10 @@ def share(value: float, reach: float = 0.04) -> dict[str, float]:
     ],
 )
 def test_each_factor_names_its_kind(entry: str, rule: str, kind: str) -> None:
-    found = apply_policy(record(0.4, 0.5, 0.6, profile={entry: share(0.5)}))
-    assert found.kinds == ("partial", kind)
-    assert [finding.rule for finding in found.findings] == [rule]
-    assert found.findings[0].remedies
+    judged = apply_policy(make_record(0.4, 0.5, 0.6, profile={entry: share(0.5)}))
+    assert judged.kinds == ("partial", kind)
+    assert [finding.rule for finding in judged.findings] == [rule]
+    assert judged.findings[0].remedies
 
 
 @pytest.mark.parametrize(
@@ -142,62 +144,71 @@ def test_each_factor_names_its_kind(entry: str, rule: str, kind: str) -> None:
         ({"covered": None}, "mode_dropping"),
     ],
 )
-def test_where_every_cluster_is_served_no_mode_was_dropped(modes: dict[str, object], kind: str) -> None:
-    served = {"found": 8, "covered": 8, "effective": 7.9, "stability": 0.99, "missed": []}
-    found = apply_policy(
-        record(0.2, 0.3, 0.4, profile={"missing": share(0.21), "narrowed": share(0.02)}, modes=served | modes)
+def test_missing_regions_inside_covered_clusters_are_not_dropped_modes(modes: dict[str, object], kind: str) -> None:
+    covered = {"found": 8, "covered": 8, "effective": 7.9, "stability": 0.99, "missed": []}
+    judged = apply_policy(
+        make_record(0.2, 0.3, 0.4, profile={"missing": share(0.21), "narrowed": share(0.02)}, modes=covered | modes)
     )
-    assert found.kinds == ("partial", kind)
-    assert ("all 8 clusters are served, yet 21 %" in found.findings[0].text) == (kind == "thin_modes")
+    assert judged.kinds == ("partial", kind)
+    assert ("all 8 clusters are covered, but 21 %" in judged.findings[0].text) == (kind == "thin_modes")
 
 
 def test_complete_collapse_is_one_finding_not_five() -> None:
     facts = {name: share(0.95) for name in ("missing", "narrowed", "duplicated")}
-    found = apply_policy(
-        record(0.98, 1.0, 1.0, profile=facts, measurements={"pairwise_distance": Measurement(0.1, floor=10.0)})
+    judged = apply_policy(
+        make_record(0.98, 1.0, 1.0, profile=facts, measurements={"pairwise_distance": Measurement(0.1, floor=10.0)})
     )
-    assert found.kinds == ("complete",)
-    assert [finding.rule for finding in found.findings] == ["GD101"]
+    assert judged.kinds == ("complete",)
+    assert [finding.rule for finding in judged.findings] == ["GD101"]
 
 
 def test_wrong_scale_is_an_error_but_no_collapse() -> None:
     latent = LATENT | {"trained_scale": {"value": 0.02, "low": 0.019, "high": 0.021, "source": "batch norm"}}
-    found = apply_policy(
-        record(0.0, 0.01, 0.02, subject={"latent": latent}, measurements={"score@1": Measurement(0.9, 0.85, 0.95)})
+    judged = apply_policy(
+        make_record(0.0, 0.01, 0.02, subject={"latent": latent}, measurements={"score@1": Measurement(0.9, 0.85, 0.95)})
     )
-    assert found.verdict == "healthy" and found.kinds == ("wrong_scale",)
-    assert found.findings[0].rule == "GD201" and found.findings[0].level == "error"
-    assert "σ ≈ 0.02" in found.findings[0].text and "0.90" in found.findings[0].text
-    assert verdict_exit_code(found) == ExitCode.OK
+    assert judged.verdict == "healthy" and judged.kinds == ("wrong_scale",)
+    assert judged.findings[0].rule == "GD201" and judged.findings[0].level == "error"
+    assert "σ ≈ 0.02" in judged.findings[0].text and "0.90" in judged.findings[0].text
+    assert verdict_exit_code(judged) == ExitCode.OK
 
 
-def test_infidelity_is_not_collapse() -> None:
-    found = apply_policy(record(0.0, 0.01, 0.02, profile={"off_manifold": share(0.6)}))
-    assert found.verdict == "healthy" and found.kinds == ("off_distribution",)
+def test_low_fidelity_is_not_collapse() -> None:
+    judged = apply_policy(make_record(0.0, 0.01, 0.02, profile={"off_manifold": share(0.6)}))
+    assert judged.verdict == "healthy" and judged.kinds == ("off_distribution",)
 
 
-def test_judging_again_changes_nothing_and_a_stricter_limit_does() -> None:
-    found = apply_policy(record(0.1, 0.12, 0.14, profile={"missing": share(0.12)}))
-    assert apply_policy(found) == found and found.verdict == "healthy"
-    assert apply_policy(found, Policy(limit=0.05)).verdict == "collapsed"
+def test_a_policy_is_idempotent_and_a_stricter_limit_changes_the_verdict() -> None:
+    judged = apply_policy(make_record(0.1, 0.12, 0.14, profile={"missing": share(0.12)}))
+    assert apply_policy(judged) == judged and judged.verdict == "healthy"
+    assert apply_policy(judged, Policy(limit=0.05)).verdict == "collapsed"
 
 
 def test_raise_for_verdict() -> None:
-    apply_policy(record(0.0, 0.01, 0.02)).raise_for_verdict()
+    apply_policy(make_record(0.0, 0.01, 0.02)).raise_for_verdict()
     with pytest.raises(VerdictError, match="collapsed") as caught:
-        apply_policy(record(0.9, 0.95, 1.0)).raise_for_verdict()
+        apply_policy(make_record(0.9, 0.95, 1.0)).raise_for_verdict()
     assert caught.value.record.verdict == "collapsed"
 
 
-def test_every_rule_is_in_the_catalogue_and_every_advice_in_the_table() -> None:
-    codes = {(rule.__doc__ or "").split(":")[0] for rule in RULES}
+def test_every_rule_is_in_the_catalogue_and_every_remedy_is_used() -> None:
+    codes = {rule.code for rule in RULES}
+    assert len(codes) == len(RULES) and all(rule.diagnose.__doc__ or rule.code.startswith("GD70") for rule in RULES)
     assert codes <= set(load_entries()), codes - set(load_entries())
     remedies, advice = load_remedies()["remedies"], load_remedies()["advice"]
     assert set(advice) <= codes
     assert {row["remedy"] for rows in advice.values() for row in rows} == set(remedies)
     for key, remedy in remedies.items():
-        assert set(remedy) == {"title", "how", "price", "source"}, key
+        assert set(remedy) - {"commands"} == {"title", "how", "price", "source"}, key
         assert all(remedy.values()), key
+
+
+def test_the_commands_in_the_remedies_can_be_pasted() -> None:
+    """Every remedy of the bundled trainer is named in a command, and every command names one."""
+    commands = [command for entry in load_remedies()["remedies"].values() for command in entry.get("commands", ())]
+    names = [re.fullmatch(r"gandiag train ring8 --remedy (\S+) --out \1", command) for command in commands]
+    assert {name[1] for name in names if name} == set(REMEDIES) - {"none"} and all(names)
+    assert get_remedies("GD102")[1]["how"].endswith("Try it: gandiag train ring8 --remedy packing --out packing")
 
 
 def test_the_price_of_minibatch_features_is_stated() -> None:

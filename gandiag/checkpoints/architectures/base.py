@@ -1,4 +1,4 @@
-"""What a family that builds its own network hands over, and how the file's tensors get into it."""
+"""What an architecture that builds its own network returns, and how the file's tensors are loaded into it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
+from gandiag.checkpoints.inference.output_activation import activation_for_range, assume_output_activation
 from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec
 
 
 @dataclass(frozen=True, slots=True)
 class RebuiltGenerator:
-    """A finished generator: forward(z), or forward(z, labels) as `condition` says, in eval mode with the file's weights."""
+    """A complete generator in eval mode: forward(z), or forward(z, labels) with labels encoded as `condition`."""
 
     family: str
     module: nn.Module
@@ -25,7 +26,10 @@ class RebuiltGenerator:
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The module (built on the meta device) with the file's tensors: every key used, every shape equal. NotThis names what disagrees."""
+    """Load the file's tensors into a module built on the meta device: every key used, every shape equal.
+
+    Returns the module in eval mode, without gradients. ArchitectureMismatch names what disagrees.
+    """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
     unexpected = [name for name in tensors if name not in own]
@@ -41,18 +45,21 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         if own[name].is_floating_point() and not tensors[name].is_floating_point()
     ]
     if missing or unexpected or wrong:
-        told = [
+        reasons = [
             *wrong[:2],
             *(f"{name} is missing" for name in missing[:2]),
             *(f"{name} is not part of it" for name in unexpected[:2]),
         ]
-        raise ArchitectureMismatch("; ".join(told))
+        raise ArchitectureMismatch("; ".join(reasons))
     module.load_state_dict(dict(tensors), strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
 
 def require_shape(tensors: Mapping[str, Tensor], name: str, ndim: int) -> tuple[int, ...]:
-    """A tensor's shape; NotThis where it is missing, empty or of another rank."""
+    """A tensor's shape.
+
+    ArchitectureMismatch where it is missing, empty, not floating-point, or has another number of axes.
+    """
     tensor = tensors.get(name)
     if tensor is None or tensor.ndim != ndim or tensor.numel() == 0 or not tensor.is_floating_point():
         raise ArchitectureMismatch(f"{name} is {'missing' if tensor is None else tuple(tensor.shape)}")
@@ -62,17 +69,14 @@ def require_shape(tensors: Mapping[str, Tensor], name: str, ndim: int) -> tuple[
 def resolve_output_activation(
     output_range: tuple[float, ...] | None, shape: tuple[int, ...], family: str
 ) -> tuple[OutputSpec, str, Assumption]:
-    """Images, their activation, and who said so: the flag, else the family's tanh."""
+    """An image output, its activation, and its source: --output-range, else the architecture's tanh."""
     if output_range is None:
-        return (
-            OutputSpec("image", shape, (-1.0, 1.0)),
-            "tanh",
-            Assumption("output activation (--output-range)", "tanh, [-1, 1]", f"family ({family})"),
-        )
+        assumption = assume_output_activation("tanh", (-1.0, 1.0), "family", origin=family)
+        return OutputSpec("image", shape, (-1.0, 1.0)), "tanh", assumption
     low, high = output_range[0], output_range[1]
-    final = {(-1.0, 1.0): "tanh", (0.0, 1.0): "sigmoid"}.get((low, high), "none")
+    activation = activation_for_range(output_range)
     return (
         OutputSpec("image", shape, (low, high)),
-        final,
-        Assumption("output activation (--output-range)", f"{final}, [{low:g}, {high:g}]", "flag"),
+        activation,
+        assume_output_activation(activation, output_range, "flag"),
     )

@@ -1,8 +1,9 @@
-"""CTGAN's generator, and the table that its outputs are: `seq.N.fc`, `seq.N.bn`, and a last linear layer.
+"""CTGAN's generator and the table columns that its outputs encode: `seq.N.fc`, `seq.N.bn`, and a last linear layer.
 
-Xu et al. 2019, "Modeling Tabular Data using Conditional GAN": each layer's output is joined to its input. Columns are spans of
-tanh (numbers) and softmax with temperature 0.2 (categories and modes), which the saved object lists; the package adds Gumbel
-noise to the softmax and draws the condition by its frequency. Here the noise is left out, and conditions take turns.
+Xu et al. 2019, "Modeling Tabular Data using Conditional GAN": each layer's output is concatenated to its input. Columns
+are spans of tanh (numbers) and softmax with temperature 0.2 (categories and modes), listed by the saved object; the
+package adds Gumbel noise to the softmax and draws the condition by its frequency. Here the noise is left out, and
+conditions take turns.
 """
 
 from __future__ import annotations
@@ -14,72 +15,71 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gandiag.checkpoints.architectures.assumptions import assume_latent
 from gandiag.checkpoints.architectures.base import RebuiltGenerator, load_strict, require_shape
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption, LatentSpec, OutputSpec
+from gandiag.interfaces import Assumption, OutputSpec
 
 _TAU = 0.2
-ColumnSpan = tuple[int, str]
+ColumnSpan = tuple[int, str]  # (values, "tanh" or "softmax")
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
-    """NotThis unless the keys are seq.N.fc, seq.N.bn and a last seq.K, and widths grow by what is joined."""
+    """CTGAN's generator.
+
+    ArchitectureMismatch unless the keys are seq.N.fc, seq.N.bn and a last seq.K, and widths fit.
+    """
     tensors = weights.tensors
     if "seq.0.fc.weight" not in tensors or "seq.0.bn.running_mean" not in tensors:
         raise ArchitectureMismatch("")
-    inputs = require_shape(tensors, "seq.0.fc.weight", 2)[1]
-    found = weights.extra_settings.get("_embedding_dim")
-    dim = config.latent_dim or (
-        found if isinstance(found, int) and 0 < found <= inputs else inputs - (config.classes or 0)
-    )
-    if not 0 < dim <= inputs:
-        raise LoadError(
-            f"--latent-dim {dim} contradicts the weights: seq.0.fc.weight takes {inputs} inputs",
-            "remove --latent-dim, or correct --classes",
-        )
+    in_features = require_shape(tensors, "seq.0.fc.weight", 2)[1]
+    latent_dim, source = _resolve_latent_dim(weights.extra_settings.get("_embedding_dim"), in_features, config)
     with torch.device("meta"):
         net = TabularGenerator(tensors)
     load_strict(net, tensors)
-    net.columns = _spans(weights.extra_settings, net.out_features)
-    source = "flag" if config.latent_dim or config.classes else "file" if isinstance(found, int) else "shapes"
-    said = (
-        Assumption("latent size (--latent-dim)", f"{dim} of {inputs} inputs", source),
-        Assumption("columns of the table", _shown(net.columns), "file" if net.columns else "default"),
-        Assumption(
-            "batch norm (--bn)", "stored statistics; the package samples with the batch's own (--bn batch)", "default"
-        ),
-        *(
-            (Assumption("Gumbel noise of the categories", "none: the categories of a latent do not vary", "gandiag"),)
-            if net.columns
-            else ()
-        ),
-        *(
-            (
-                Assumption(
-                    "classes (--classes)", f"{inputs - dim} conditions, one-hot, joined after the latents", source
-                ),
-            )
-            if inputs > dim
-            else ()
-        ),
-    )
-    latent = LatentSpec(dim, config.prior or "normal")  # type: ignore[arg-type]
+    net.columns = _read_columns(weights.extra_settings, net.out_features)
+    n_conditions = in_features - latent_dim
+    assumptions = [
+        Assumption("latent_dim", latent_dim, source, note=f"of {in_features} inputs"),
+        _state_columns(net.columns),
+        Assumption("bn", "eval", "default", note="the package samples with batch statistics (--bn batch)"),
+    ]
+    if net.columns:
+        note = "the categories of one latent do not vary"
+        assumptions.append(Assumption("gumbel_noise", None, "gandiag", note=note))
+    if n_conditions:
+        note = "conditions, one-hot, concatenated after the latents"
+        assumptions.append(Assumption("classes", n_conditions, source, note=note))
     return RebuiltGenerator(
         "CTGAN",
         net,
-        latent,
+        assume_latent(latent_dim, config.prior, "CTGAN")[0],
         OutputSpec("vector", (net.out_features,)),
-        inputs - dim or None,
-        "concat" if inputs > dim else None,
-        said,
+        n_conditions or None,
+        "concat" if n_conditions else None,
+        tuple(assumptions),
     )
 
 
+def _resolve_latent_dim(file_value: Any, in_features: int, config: AuditConfig) -> tuple[int, str]:
+    """The latent size and its source: --latent-dim, else the file's value, else all inputs that are not classes."""
+    is_in_file = isinstance(file_value, int) and 0 < file_value <= in_features
+    latent_dim = config.latent_dim or (file_value if is_in_file else in_features - (config.classes or 0))
+    if not 0 < latent_dim <= in_features:
+        raise LoadError(
+            f"--latent-dim {latent_dim} contradicts the weights: seq.0.fc.weight takes {in_features} inputs",
+            "remove --latent-dim, or correct --classes",
+        )
+    if config.latent_dim or config.classes:
+        return latent_dim, "flag"
+    return latent_dim, "file" if isinstance(file_value, int) else "shapes"
+
+
 class TabularGenerator(nn.Module):
-    """seq.0 … seq.K; `spans`: (columns, activation) from left to right, empty for raw outputs."""
+    """seq.0 … seq.K; `columns`: (values, activation) from left to right, empty for raw outputs."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -88,26 +88,24 @@ class TabularGenerator(nn.Module):
             if f"seq.{index}.fc.weight" not in tensors:
                 break
             layers.append(ConcatResidual(*require_shape(tensors, f"seq.{index}.fc.weight", 2)))
-        self.out_features, into = require_shape(tensors, f"seq.{len(layers)}.weight", 2)
-        self.seq = nn.Sequential(*layers, nn.Linear(into, self.out_features))
+        self.out_features, in_features = require_shape(tensors, f"seq.{len(layers)}.weight", 2)
+        self.seq = nn.Sequential(*layers, nn.Linear(in_features, self.out_features))
         self.columns: Sequence[ColumnSpan] = ()
 
     def forward(self, z: Tensor) -> Tensor:
         out: Tensor = self.seq(z)
         if not self.columns:
             return out
-        parts = torch.split_with_sizes(out, [size for size, _ in self.columns], dim=1)
-        return torch.cat(
-            [
-                torch.tanh(part) if kind == "tanh" else (part / _TAU).softmax(1)
-                for part, (_, kind) in zip(parts, self.columns, strict=True)
-            ],
-            1,
-        )
+        spans = torch.split_with_sizes(out, [size for size, _ in self.columns], dim=1)
+        activated = [
+            torch.tanh(span) if kind == "tanh" else (span / _TAU).softmax(1)
+            for span, (_, kind) in zip(spans, self.columns, strict=True)
+        ]
+        return torch.cat(activated, 1)
 
 
 class ConcatResidual(nn.Module):
-    """ReLU(norm(linear(x))) beside x."""
+    """ReLU(norm(linear(x))) concatenated with x."""
 
     def __init__(self, out_features: int, in_features: int) -> None:
         super().__init__()
@@ -117,27 +115,26 @@ class ConcatResidual(nn.Module):
         return torch.cat([self.bn(self.fc(x)).relu(), x], 1)
 
 
-def _spans(beside: Mapping[str, Any], width: int) -> tuple[ColumnSpan, ...]:
-    """The spans of the object's transformer: lists of (size, activation) records; nothing where they do not add up."""
-    listed = getattr(beside.get("_transformer"), "attributes", beside.get("_transformer"))
-    columns = listed.get("output_info_list") if isinstance(listed, Mapping) else None
-    found: list[ColumnSpan] = []
-    for column in columns if isinstance(columns, list) else []:
-        for span in column if isinstance(column, list) else []:
-            args = getattr(span, "args", span)
-            if (
-                not isinstance(args, tuple)
-                or len(args) != 2
-                or type(args[0]) is not int
-                or args[1] not in ("tanh", "softmax")
-                or args[0] < 1
-            ):
+def _read_columns(settings: Mapping[str, Any], width: int) -> tuple[ColumnSpan, ...]:
+    """The spans that the transformer lists as (size, activation) records; empty if they do not add up to `width`."""
+    transformer = getattr(settings.get("_transformer"), "attributes", settings.get("_transformer"))
+    listed = transformer.get("output_info_list") if isinstance(transformer, Mapping) else None
+    spans: list[ColumnSpan] = []
+    for column in listed if isinstance(listed, list) else []:
+        for record in column if isinstance(column, list) else []:
+            fields = getattr(record, "args", record)
+            if not isinstance(fields, tuple) or len(fields) != 2:
                 return ()
-            found.append((args[0], args[1]))
-    return tuple(found) if sum(size for size, _ in found) == width else ()
+            size, activation = fields
+            if type(size) is not int or size < 1 or activation not in ("tanh", "softmax"):
+                return ()
+            spans.append((size, activation))
+    return tuple(spans) if sum(size for size, _ in spans) == width else ()
 
 
-def _shown(spans: Sequence[ColumnSpan]) -> str:
-    if not spans:
-        return "raw outputs: the file does not list them"
-    return f"{sum(kind == 'tanh' for _, kind in spans)} tanh, {sum(kind == 'softmax' for _, kind in spans)} softmax of {sum(size for size, _ in spans)} values"
+def _state_columns(columns: Sequence[ColumnSpan]) -> Assumption:
+    if not columns:
+        return Assumption("columns", "raw outputs", "default", note="the file does not list its columns")
+    n_tanh = sum(kind == "tanh" for _, kind in columns)
+    n_values = sum(size for size, _ in columns)
+    return Assumption("columns", f"{n_tanh} tanh, {len(columns) - n_tanh} softmax", "file", note=f"{n_values} values")

@@ -1,9 +1,9 @@
-"""DCGAN and its kin: a stack of transposed convolutions on a 1x1 latent, with batch norm or without."""
+"""DCGAN and similar: transposed convolutions on a 1x1 latent, with or without BatchNorm."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gandiag.checkpoints.architectures.mlp import activation_layer_specs
@@ -11,8 +11,10 @@ from gandiag.checkpoints.inference.conv_geometry import (
     COMMON_STRIDES,
     MAX_IMAGE_SIZE,
     StrideSpec,
-    describe_strides,
+    describe_kernels,
     enumerate_strides,
+    format_stride,
+    format_strides,
     infer_strides,
     parse_stride,
     transposed_conv_size,
@@ -23,100 +25,26 @@ from gandiag.checkpoints.inference.layer_list import (
     count_modules_between,
     parse_layers,
 )
-from gandiag.checkpoints.inference.output_activation import progressive_gan_activation, resolve_image_output
-from gandiag.checkpoints.inference.sequential import (
+from gandiag.checkpoints.inference.layer_specs import (
     LayerSpec,
-    OpenChoice,
-    SequentialSpec,
     batchnorm_layer_spec,
     conv_layer_spec,
     transposed_conv_layer_spec,
 )
+from gandiag.checkpoints.inference.output_activation import progressive_gan_activation, resolve_image_output
+from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption
 
-_FLAGS = "(--image-size or --strides)"
-
-
-def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
-    """A chain that starts with ConvTranspose2d on (inputs, 1, 1). NotThis if a linear layer or anything unknown is in it."""
-    layers = parse_layers(weights)
-    if not layers or layers[0].kind != "kernel" or any(layer.kind == "linear" for layer in layers):
-        raise ArchitectureMismatch("it is not made of convolutions alone")
-    first = layers[0]
-    spacing = count_modules_between(layers, weights.module_names)
-    turned = _from_latents(layers)
-    return build_transposed_spec(
-        layers,
-        turned,
-        config,
-        TransposedStack(
-            first.shape[2],
-            1,
-            _finish(layers, spacing, turned, config, progressive_gan_activation(weights.extra_settings.get("config"))),
-        ),
-    )
-
-
-def _from_latents(layers: list[LayerWeights]) -> list[bool]:
-    """Which kernels are transposed, the first one among them: a convolution that takes as many channels as it makes would do nothing to one pixel."""
-    first = layers[0]
-    if first.shape[2] == first.shape[3] and first.accepts_out_channels(first.shape[1]):
-        with contextlib.suppress(ArchitectureMismatch):
-            return [True, *find_transposed_convs(layers[1:], first.shape[1])]
-    turned = find_transposed_convs(layers, first.shape[0])
-    if not turned[0]:
-        raise ArchitectureMismatch(f"{first.weight_key} is {first.shape}: a convolution, which takes an image")
-    return turned
-
-
-def _finish(
-    layers: list[LayerWeights],
-    spacing: list[int | None],
-    turned: list[bool],
-    config: AuditConfig,
-    told: tuple[str, str] | None,
-) -> Callable[[list[StrideSpec], int], SequentialSpec]:
-    def finish(geometry: list[StrideSpec], side: int) -> SequentialSpec:
-        steps, channels = stack_conv_layers(layers, spacing, turned, [(1, 0, 0), *geometry])
-        output, final, said = resolve_image_output((channels, side, side), spacing[-1], config, told)
-        return SequentialSpec("transposed", tuple(steps), layers[0].shape[0], True, output, final, said)
-
-    return finish
-
-
-def find_transposed_convs(layers: list[LayerWeights], in_channels: int) -> list[bool]:
-    """Which kernels are transposed, by chaining channels: ConvTranspose2d is (in, out, k, k), Conv2d (out, in, k, k).
-
-    A square kernel fits both ways; even sizes are then transposed, as convolutions that keep the size have odd ones.
-    """
-    found = []
-    for layer in layers:
-        if layer.kind == "norm":
-            if layer.shape[0] != in_channels:
-                raise ArchitectureMismatch(
-                    f"{layer.name}.running_mean has {layer.shape[0]} entries after {in_channels} channels"
-                )
-            found.append(False)
-            continue
-        into, out, kernel, other = layer.shape
-        if kernel != other:
-            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}: its kernel is not square")
-        up = into == in_channels and (out != in_channels or kernel % 2 == 0)
-        if (not up and (out != in_channels or kernel % 2 == 0)) or not layer.accepts_out_channels(out if up else into):
-            raise ArchitectureMismatch(
-                f"{layer.weight_key} is {layer.shape}, which does not take the {in_channels} channels before it"
-            )
-        in_channels = out if up else into
-        found.append(up)
-    return found
-
 
 @dataclass(frozen=True, slots=True)
 class TransposedStack:
-    """Transposed kernels from a picture of `side`: of those in the list the first `given` are not open. `norms` stand before the list."""
+    """Transposed convolutions on a feature map of `start_size`; the first `n_fixed` layers have known strides.
+
+    `build_spec`: (strides of the others, image size) -> spec. `previous_batchnorms`: BatchNorm layers before the list.
+    """
 
     start_size: int
     n_fixed: int
@@ -124,147 +52,245 @@ class TransposedStack:
     previous_batchnorms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenStrides:
+    """Open choices of strides; `fix` gives the strides of the first layers for one option of each choice."""
+
+    choices: tuple[OpenChoice, ...]
+    fix: Callable[[tuple[int, ...]], list[StrideSpec]]
+
+
+def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
+    """A stack that starts with ConvTranspose2d on (inputs, 1, 1).
+
+    ArchitectureMismatch for linear layers or anything unknown.
+    """
+    layers = parse_layers(weights)
+    if not layers or layers[0].kind != "kernel" or any(layer.kind == "linear" for layer in layers):
+        raise ArchitectureMismatch("it is not made of convolutions only")
+    modules_between = count_modules_between(layers, weights.module_names)
+    is_transposed = _find_transposed_from_latent(layers)
+    file_activation = progressive_gan_activation(weights.extra_settings.get("config"))
+
+    def build_spec(stride_specs: list[StrideSpec], image_size: int) -> SequentialSpec:
+        layer_specs, channels = stack_conv_layers(layers, modules_between, is_transposed, [(1, 0, 0), *stride_specs])
+        output, activation, assumptions = resolve_image_output(
+            (channels, image_size, image_size), modules_between[-1], config, file_activation
+        )
+        return SequentialSpec(
+            "transposed", tuple(layer_specs), layers[0].shape[0], True, output, activation, assumptions
+        )
+
+    return build_transposed_spec(layers, is_transposed, config, TransposedStack(layers[0].shape[2], 1, build_spec))
+
+
+def _find_transposed_from_latent(layers: list[LayerWeights]) -> list[bool]:
+    """Which kernels are transposed.
+
+    The first one is, even where it is square: a convolution would do nothing to a single pixel.
+    """
+    first = layers[0]
+    if first.shape[2] == first.shape[3] and first.accepts_out_channels(first.shape[1]):
+        with contextlib.suppress(ArchitectureMismatch):
+            return [True, *find_transposed_convs(layers[1:], first.shape[1])]
+    is_transposed = find_transposed_convs(layers, first.shape[0])
+    if not is_transposed[0]:
+        raise ArchitectureMismatch(f"{first.weight_key} is {first.shape}: a convolution, which takes an image")
+    return is_transposed
+
+
+def find_transposed_convs(layers: list[LayerWeights], in_channels: int) -> list[bool]:
+    """Which kernels are transposed, by matching channels: ConvTranspose2d is (in, out, k, k), Conv2d (out, in, k, k).
+
+    With as many inputs as outputs both fit: even kernel sizes are then transposed, as convolutions that keep the image
+    size have odd ones.
+    """
+    is_transposed = []
+    for layer in layers:
+        if layer.kind == "norm":
+            if layer.shape[0] != in_channels:
+                raise ArchitectureMismatch(
+                    f"{layer.name}.running_mean has {layer.shape[0]} entries after {in_channels} channels"
+                )
+            is_transposed.append(False)
+            continue
+        first, second, height, width = layer.shape
+        if height != width:
+            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}: its kernel is not square")
+        prefers_transposed = second != in_channels or height % 2 == 0
+        transposed = first == in_channels and prefers_transposed
+        out_channels = second if transposed else first
+        if (not transposed and prefers_transposed) or not layer.accepts_out_channels(out_channels):
+            raise ArchitectureMismatch(
+                f"{layer.weight_key} is {layer.shape}, which does not take the {in_channels} channels before it"
+            )
+        in_channels = out_channels
+        is_transposed.append(transposed)
+    return is_transposed
+
+
 def build_transposed_spec(
     layers: list[LayerWeights], is_transposed: list[bool], config: AuditConfig, stack: TransposedStack
 ) -> SequentialSpec:
-    """The blueprint with customary strides and paddings, or those that lead to --image-size; each is an open question to the norm behind it.
-    Those of --strides are none."""
-    places = [index for index, up in enumerate(is_transposed) if up][stack.n_fixed :]
-    kernels = [layers[index].shape[2] for index in places]
+    """The spec with the most common strides and paddings, or those that lead to --image-size.
+
+    They are open choices where a BatchNorm follows; those given by --strides are not open.
+    """
+    indices = [index for index, transposed in enumerate(is_transposed) if transposed][stack.n_fixed :]
+    kernels = [layers[index].shape[2] for index in indices]
+    names = [layers[index].name for index in indices]
     if config.strides:
-        return _given([layers[index].weight_key for index in places], kernels, config, stack)
-    found = infer_strides(stack.start_size, kernels, config.image_size)
-    if found is None:
-        raise ArchitectureMismatch(
-            f"kernels of size {', '.join(map(str, kernels))} have no customary stride; --strides 2/1,… gives each one's stride and padding"
-        )
-    planned, sides = found
-    if len(planned) != len(kernels) or config.image_size not in (None, *sides):
-        listed = ", ".join(map(str, sides[:12])) + (", …" if len(sides) > 12 else "")
-        raise LoadError(
-            f"--image-size {config.image_size} contradicts the weights: with the strides that gandiag tries their kernels lead to {listed}",
-            f"remove it, or choose from: {listed}; for other strides, --strides 2/1,… (stride and padding of each)",
-        )
-    behind = [_norm_behind(layers, index) for index in places]
-    shown = [norm + stack.previous_batchnorms for norm in behind if norm is not None]  # those without one come last
+        return _build_with_given_strides([layers[index].weight_key for index in indices], kernels, config, stack)
+    default = _infer_default_strides(kernels, config, stack)
+    after = [_next_batchnorm(layers, index) for index in indices]
+    batchnorms = [index + stack.previous_batchnorms for index in after if index is not None]  # layers without come last
     options = [
         (chosen, *(other for other in COMMON_STRIDES[kernel] if other != chosen))
-        for kernel, chosen in zip(kernels, planned, strict=True)
-    ]
-    given = options[: len(shown)]
-    asked, fixings = (
-        _strides([layers[place].name for place in places], kernels, given, shown)
-        if config.image_size is None
-        else _ways(kernels, enumerate_strides(stack.start_size, kernels, config.image_size, given), shown)
-    )
+        for kernel, chosen in zip(kernels, default, strict=True)
+    ][: len(batchnorms)]
+    if config.image_size is None:
+        open_strides = _open_each_layer(names, kernels, options, batchnorms)
+    else:
+        paths = enumerate_strides(stack.start_size, kernels, config.image_size, options)
+        open_strides = _open_together(names, kernels, paths, batchnorms)
 
-    def remade(answers: tuple[int, ...]) -> SequentialSpec:
-        fixed = fixings(answers)
-        found = infer_strides(stack.start_size, kernels, config.image_size, fixed)
-        if found is None or len(found[0]) != len(kernels):
+    def rebuild_with(choices: tuple[int, ...]) -> SequentialSpec:
+        fixed = open_strides.fix(choices)
+        inferred = infer_strides(stack.start_size, kernels, config.image_size, fixed)
+        if inferred is None or len(inferred[0]) != len(kernels):
             raise ArchitectureMismatch("no strides lead through its kernels")
-        made = stack.build_spec(found[0], transposed_stack_size(stack.start_size, kernels, found[0]))
-        rest = describe_strides(kernels[len(fixed) :], found[0][len(fixed) :])
-        told = (
-            (
-                Assumption(
-                    f"strides and paddings of the last layers {_FLAGS}",
-                    rest,
-                    "flag" if config.image_size else "default",
-                ),
-            )
-            if rest
-            else ()
+        spec = stack.build_spec(inferred[0], transposed_stack_size(stack.start_size, kernels, inferred[0]))
+        assumptions = spec.assumptions
+        if len(fixed) < len(kernels):
+            source = "flag" if config.image_size else "default"
+            n = len(fixed)
+            assumptions = (_assume_strides(names[n:], kernels[n:], inferred[0][n:], source), *assumptions)
+        return replace(spec, assumptions=assumptions, open_choices=open_strides.choices, rebuild_with=rebuild_with)
+
+    return rebuild_with((0,) * len(open_strides.choices))
+
+
+def _infer_default_strides(kernels: list[int], config: AuditConfig, stack: TransposedStack) -> list[StrideSpec]:
+    """The most common strides, of those that lead to --image-size. LoadError where none do."""
+    inferred = infer_strides(stack.start_size, kernels, config.image_size)
+    if inferred is None:
+        raise ArchitectureMismatch(
+            f"there are no common strides for kernels of size {', '.join(map(str, kernels))}; --strides 2/1,… gives "
+            "the stride and padding of each"
         )
-        return replace(made, assumptions=(*told, *made.assumptions), open_choices=asked, rebuild_with=remade)
+    default, sizes = inferred
+    if len(default) != len(kernels) or config.image_size not in (None, *sizes):
+        listed = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
+        raise LoadError(
+            f"--image-size {config.image_size} contradicts the weights: with common strides their kernels lead to "
+            f"{listed}",
+            f"remove it, or choose from: {listed}; for other strides, --strides 2/1,… (stride and padding of each)",
+        )
+    return default
 
-    return remade((0,) * len(asked))
 
+def _build_with_given_strides(
+    weight_keys: list[str], kernels: list[int], config: AuditConfig, stack: TransposedStack
+) -> SequentialSpec:
+    """The spec with --strides.
 
-def _given(names: list[str], kernels: list[int], config: AuditConfig, start: TransposedStack) -> SequentialSpec:
-    """The blueprint with the strides of --strides. LoadError where they are not one for each kernel, lead nowhere, or elsewhere than --image-size."""
+    LoadError where they are not one per kernel, do not fit, or lead elsewhere than --image-size.
+    """
+    given = config.strides or ()
     try:
-        geometry = [parse_stride(part) for part in config.strides or ()]
+        stride_specs = [parse_stride(part) for part in given]
     except ValueError:
         raise LoadError(
-            f"--strides is {','.join(config.strides or ())}",
+            f"--strides is {','.join(given)}",
             "give stride/padding of each layer, or stride/padding/output padding: 2/1,2/1,1/0",
         ) from None
-    if len(geometry) != len(kernels):
+    if len(stride_specs) != len(kernels):
         raise LoadError(
-            f"--strides gives {len(geometry)}, and the layers with a stride are {len(kernels)}: {', '.join(names)}",
+            f"--strides gives {len(stride_specs)}, but {len(kernels)} layers have a stride: {', '.join(weight_keys)}",
             f"give {len(kernels)}: {','.join(['2/1'] * len(kernels))}",
         )
-    side = start.start_size
-    for name, kernel, one in zip(names, kernels, geometry, strict=True):
-        side, before = transposed_conv_size(side, kernel, one), side
-        if not 1 <= side <= MAX_IMAGE_SIZE:
+    size = stack.start_size
+    for key, kernel, stride_spec in zip(weight_keys, kernels, stride_specs, strict=True):
+        size, before = transposed_conv_size(size, kernel, stride_spec), size
+        if not 1 <= size <= MAX_IMAGE_SIZE:
             raise LoadError(
-                f"--strides contradicts the weights: {name}, {describe_strides([kernel], [one])}, makes {side} pixels of {before}",
+                f"--strides contradicts the weights: {key}, a {kernel}x{kernel} kernel with "
+                f"{format_stride(stride_spec)}, turns size {before} into {size}",
                 "correct --strides",
             )
-    if config.image_size not in (None, side):
+    if config.image_size not in (None, size):
         raise LoadError(
-            f"--strides leads to {side} pixels, and --image-size is {config.image_size}", "give one of them"
+            f"--strides leads to image size {size}, and --image-size is {config.image_size}", "give one of them"
         )
-    made = start.build_spec(geometry, side)
-    return replace(
-        made,
-        assumptions=(
-            Assumption("strides and paddings (--strides)", describe_strides(kernels, geometry), "flag"),
-            *made.assumptions,
-        ),
-    )
+    spec = stack.build_spec(stride_specs, size)
+    names = [key.removesuffix(".weight") for key in weight_keys]
+    return replace(spec, assumptions=(_assume_strides(names, kernels, stride_specs, "flag"), *spec.assumptions))
 
 
-OpenStrides = tuple[
-    tuple[OpenChoice, ...], Callable[[tuple[int, ...]], list[StrideSpec]]
-]  # questions, and from their answers the layers' geometries
+def _assume_strides(
+    names: Sequence[str], kernels: Sequence[int], stride_specs: Sequence[StrideSpec], source: str
+) -> Assumption:
+    note = describe_kernels(kernels)
+    return Assumption("strides", format_strides(stride_specs), source, layers=tuple(names), note=note)
 
 
-def _strides(
-    names: list[str], kernels: list[int], options: list[tuple[StrideSpec, ...]], shown: list[int]
-) -> OpenStrides:
-    """One question for each layer with a norm behind it."""
-    asked = tuple(
+def _open_each_layer(
+    names: list[str], kernels: list[int], options: list[tuple[StrideSpec, ...]], batchnorms: list[int]
+) -> _OpenStrides:
+    """One choice for each layer with a BatchNorm after it."""
+    choices = tuple(
         OpenChoice(
-            f"stride and padding of {name} {_FLAGS}",
-            tuple(describe_strides([kernel], [one]) for one in given),
-            norm,
-            True,
+            "strides",
+            tuple(Choice(format_stride(stride_spec), describe_kernels([kernel])) for stride_spec in layer_options),
+            batchnorm,
+            prefer_default=True,
+            layers=(name,),
         )
-        for name, kernel, given, norm in zip(names, kernels, options, shown, strict=False)
-        if len(given) > 1
+        for name, kernel, layer_options, batchnorm in zip(names, kernels, options, batchnorms, strict=False)
+        if len(layer_options) > 1
     )
 
-    def fixings(answers: tuple[int, ...]) -> list[StrideSpec]:
-        left = iter(answers)
-        return [given[next(left)] if len(given) > 1 else given[0] for given in options]
+    def fix(indices: tuple[int, ...]) -> list[StrideSpec]:
+        remaining = iter(indices)
+        return [
+            layer_options[next(remaining)] if len(layer_options) > 1 else layer_options[0] for layer_options in options
+        ]
 
-    return asked, fixings
-
-
-def _ways(kernels: list[int], found: list[tuple[StrideSpec, ...]], shown: list[int]) -> OpenStrides:
-    """One question for all layers together: alone, none of them could have another stride and the picture still its size."""
-    told = tuple(describe_strides(kernels, path) for path in found)
-    asked = (
-        (OpenChoice(f"strides and paddings {_FLAGS}", told, shown[0], True, last_batchnorm=shown[-1]),)
-        if len(found) > 1
-        else ()
-    )
-    return asked, lambda answers: list(found[answers[0] if answers else 0])
+    return _OpenStrides(choices, fix)
 
 
-def _norm_behind(layers: list[LayerWeights], index: int) -> int | None:
-    """Which batch norm is the first behind a layer; None if there is none."""
-    norms = [place for place, layer in enumerate(layers) if layer.kind == "norm"]
-    return next((norm for norm, place in enumerate(norms) if place > index), None)
+def _open_together(
+    names: list[str], kernels: list[int], paths: list[tuple[StrideSpec, ...]], batchnorms: list[int]
+) -> _OpenStrides:
+    """One choice for all layers together: no single one can change without changing the image size."""
+    choices: tuple[OpenChoice, ...] = ()
+    if len(paths) > 1:
+        n = len(paths[0])
+        note = describe_kernels(kernels[:n])
+        options = tuple(Choice(format_strides(path), note) for path in paths)
+        choices = (
+            OpenChoice(
+                "strides",
+                options,
+                batchnorms[0],
+                prefer_default=True,
+                last_batchnorm=batchnorms[-1],
+                layers=tuple(names[:n]),
+            ),
+        )
+    return _OpenStrides(choices, lambda indices: list(paths[indices[0] if indices else 0]))
+
+
+def _next_batchnorm(layers: list[LayerWeights], index: int) -> int | None:
+    """Which BatchNorm, counted from 0, is the first after a layer; None if there is none."""
+    positions = [position for position, layer in enumerate(layers) if layer.kind == "norm"]
+    return next((number for number, position in enumerate(positions) if position > index), None)
 
 
 def transposed_stack_size(size: int, kernel_sizes: list[int], stride_specs: list[StrideSpec]) -> int:
-    """The side after these transposed convolutions."""
-    for kernel, chosen in zip(kernel_sizes, stride_specs, strict=True):
-        size = transposed_conv_size(size, kernel, chosen)
+    """The image size after these transposed convolutions."""
+    for kernel, stride_spec in zip(kernel_sizes, stride_specs, strict=True):
+        size = transposed_conv_size(size, kernel, stride_spec)
     return size
 
 
@@ -274,18 +300,21 @@ def stack_conv_layers(
     is_transposed: list[bool],
     stride_specs: list[StrideSpec],
 ) -> tuple[list[LayerSpec], int]:
-    """Steps of kernels and norms with activations between them, and the channels at the end. One geometry per transposed kernel."""
-    steps: list[LayerSpec] = []
-    channels, strides = layers[0].shape[0], iter(stride_specs)
+    """Specs of convolutions and BatchNorm with activations between them, and the channels at the end.
+
+    `stride_specs`: one per transposed convolution.
+    """
+    layer_specs: list[LayerSpec] = []
+    channels, remaining = layers[0].shape[0], iter(stride_specs)
     for index, layer in enumerate(layers):
         if layer.kind == "norm":
-            steps.append(batchnorm_layer_spec(layer, spatial=True))
+            layer_specs.append(batchnorm_layer_spec(layer, spatial=True))
         elif is_transposed[index]:
-            steps.append(transposed_conv_layer_spec(layer, next(strides)))
+            layer_specs.append(transposed_conv_layer_spec(layer, next(remaining)))
             channels = layer.shape[1]
         else:
-            steps.append(conv_layer_spec(layer))
+            layer_specs.append(conv_layer_spec(layer))
             channels = layer.shape[0]
         if index + 1 < len(layers):
-            steps += activation_layer_specs(layer, layers[index + 1], modules_between[index])
-    return steps, channels
+            layer_specs += activation_layer_specs(layer, layers[index + 1], modules_between[index])
+    return layer_specs, channels

@@ -1,4 +1,4 @@
-"""A linear layer whose output is reshaped into a small picture, then transposed convolutions, or upsampling and convolutions."""
+"""A linear layer reshaped to a small feature map, then transposed convolutions, or upsampling and convolutions."""
 
 from __future__ import annotations
 
@@ -26,91 +26,114 @@ from gandiag.checkpoints.inference.layer_list import (
     count_modules_between,
     parse_layers,
 )
-from gandiag.checkpoints.inference.sequential import LayerSpec, SequentialSpec
+from gandiag.checkpoints.inference.layer_specs import LayerSpec
+from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
-    """Linear layers, a reshape, kernels. NotThis if the linear part's width is no square picture of the kernels' channels."""
+    """Linear layers, a reshape, convolutions.
+
+    ArchitectureMismatch if the linear part cannot be reshaped to the kernels' channels.
+    """
     layers = parse_layers(weights)
-    start = next((i for i, layer in enumerate(layers) if layer.kind == "kernel"), 0)
-    if start == 0 or layers[0].kind != "linear" or any(layer.kind == "linear" for layer in layers[start:]):
+    first_kernel = next((i for i, layer in enumerate(layers) if layer.kind == "kernel"), 0)
+    if (
+        first_kernel == 0
+        or layers[0].kind != "linear"
+        or any(layer.kind == "linear" for layer in layers[first_kernel:])
+    ):
         raise ArchitectureMismatch("it is not a linear layer followed by convolutions")
-    spacing = count_modules_between(layers, weights.module_names)
-    channels, split = _reshape(layers, start)
-    flat, width = stack_linear_layers(layers[:split], spacing[:split])
-    if not _square(width, channels):
-        raise ArchitectureMismatch(f"{width} values are no square picture of {channels} channels")
-    side = isqrt(width // channels)
-    lead = _beside_the_reshape(layers[split - 1], layers[split], spacing[split - 1])
-    flat += activation_layer_specs(layers[split - 1], layers[split], lead)
-    unflatten = LayerSpec("unflatten", size=(channels, side, side))
-    before = sum(layer.kind == "norm" for layer in layers[:split])
-    body = ConvStack(layers[0].shape[1], (*flat, unflatten), layers[split:], spacing[split:], before, lead)
+    modules_between = count_modules_between(layers, weights.module_names)
+    channels, split = _find_reshape(layers, first_kernel)
+    linear_specs, width = stack_linear_layers(layers[:split], modules_between[:split])
+    if not _is_square_map(width, channels):
+        raise ArchitectureMismatch(f"{width} features cannot be reshaped to {channels} square maps")
+    map_size = isqrt(width // channels)
+    n_modules = _count_beside_reshape(layers[split - 1], layers[split], modules_between[split - 1])
+    linear_specs += activation_layer_specs(layers[split - 1], layers[split], n_modules)
+    unflatten = LayerSpec("unflatten", size=(channels, map_size, map_size))
+    stack = ConvStack(
+        layers[0].shape[1],
+        (*linear_specs, unflatten),
+        layers[split:],
+        modules_between[split:],
+        sum(layer.kind == "norm" for layer in layers[:split]),
+        n_modules,
+    )
     try:
-        turned = find_transposed_convs(body.layers, channels)
-    except ArchitectureMismatch:  # pixels that are shuffled between convolutions follow each other in no other way
+        is_transposed = find_transposed_convs(stack.layers, channels)
+    except ArchitectureMismatch:  # channels that fit only with a pixel shuffle between the convolutions
         with contextlib.suppress(ArchitectureMismatch):
-            return build_pixel_shuffle_spec(body, side, find_pixel_shuffles(body.layers, channels), config)
+            return build_pixel_shuffle_spec(stack, map_size, find_pixel_shuffles(stack.layers, channels), config)
         raise
-    if any(turned):
-        return build_transposed_spec(
-            body.layers, turned, config, TransposedStack(side, 0, _finish(body, turned, config), before)
-        )
-    return build_interpolation_spec(body, side, config)
+    if any(is_transposed):
+        return _build_transposed(stack, map_size, is_transposed, config)
+    return build_interpolation_spec(stack, map_size, config)
 
 
-def _finish(
-    body: ConvStack, turned: list[bool], config: AuditConfig
-) -> Callable[[list[StrideSpec], int], SequentialSpec]:
-    def finish(geometry: list[StrideSpec], side: int) -> SequentialSpec:
-        steps, channels = stack_conv_layers(body.layers, body.modules_between, turned, geometry)
-        return body.build_spec(steps, (channels, side, side), config)
+def _build_transposed(
+    stack: ConvStack, map_size: int, is_transposed: list[bool], config: AuditConfig
+) -> SequentialSpec:
+    def build_spec(stride_specs: list[StrideSpec], image_size: int) -> SequentialSpec:
+        layer_specs, channels = stack_conv_layers(stack.layers, stack.modules_between, is_transposed, stride_specs)
+        return stack.build_spec(layer_specs, (channels, image_size, image_size), config)
 
-    return finish
+    transposed = TransposedStack(map_size, 0, build_spec, stack.previous_batchnorms)
+    return build_transposed_spec(stack.layers, is_transposed, config, transposed)
 
 
-def _reshape(layers: list[LayerWeights], start: int) -> tuple[int, int]:
-    """Channels after the reshape, and the index of the first layer behind it: a norm narrower than the linear layer, or the kernel."""
-    before = layers[start - 1]
+def _find_reshape(layers: list[LayerWeights], first_kernel: int) -> tuple[int, int]:
+    """Channels after the reshape, and the index of the layer after it.
+
+    That layer is a BatchNorm narrower than the linear layer, or the kernel.
+    """
+    before = layers[first_kernel - 1]
     if (
         before.kind == "norm"
-        and start >= 2
-        and layers[start - 2].kind == "linear"
-        and layers[start - 2].shape[0] != before.shape[0]
+        and first_kernel >= 2
+        and layers[first_kernel - 2].kind == "linear"
+        and layers[first_kernel - 2].shape[0] != before.shape[0]
     ):
-        return before.shape[0], start - 1
-    width, (first, second, kernel, _) = before.shape[0], layers[start].shape
-    # A transposed kernel names its inputs first, a convolution second; where either goes on, even sizes are transposed.
-    either = [into for into in ((first, second) if kernel % 2 == 0 else (second, first)) if _square(width, into)]
-    if not either:
-        raise ArchitectureMismatch(f"{width} values are no square picture of {first} or {second} channels")
-    behind = layers[start:]
-    return next(
-        (
-            into
-            for follow in (find_transposed_convs, find_pixel_shuffles)
-            for into in either
-            if _goes_on(follow, behind, into)
-        ),
-        either[0],
-    ), start
+        return before.shape[0], first_kernel - 1
+    width, (first, second, kernel, _) = before.shape[0], layers[first_kernel].shape
+    # A transposed kernel has its input channels first, a convolution second; where both fit, even kernels are
+    # transposed.
+    candidates = [
+        channels
+        for channels in ((first, second) if kernel % 2 == 0 else (second, first))
+        if _is_square_map(width, channels)
+    ]
+    if not candidates:
+        raise ArchitectureMismatch(f"{width} features cannot be reshaped to {first} or {second} square maps")
+    following = layers[first_kernel:]
+    fitting = (
+        channels
+        for match_layers in (find_transposed_convs, find_pixel_shuffles)
+        for channels in candidates
+        if _matches(match_layers, following, channels)
+    )
+    return next(fitting, candidates[0]), first_kernel
 
 
-def _beside_the_reshape(first: LayerWeights, second: LayerWeights, gap: int | None) -> int | None:
-    """Modules without weights between two layers of which one reshapes, as in any stack that both stand in."""
-    return gap - 1 if gap and first.name.rpartition(".")[0] == second.name.rpartition(".")[0] else gap
+def _count_beside_reshape(first: LayerWeights, second: LayerWeights, n_modules: int | None) -> int | None:
+    """Weightless modules between two layers, without the reshape, which is one of them within one container."""
+    if n_modules and first.name.rpartition(".")[0] == second.name.rpartition(".")[0]:
+        return n_modules - 1
+    return n_modules
 
 
-def _square(width: int, channels: int) -> bool:
+def _is_square_map(width: int, channels: int) -> bool:
     return width % channels == 0 and isqrt(width // channels) ** 2 == width // channels
 
 
-def _goes_on(follow: Callable[[list[LayerWeights], int], object], layers: list[LayerWeights], channels: int) -> bool:
-    """Do the layers follow each other from so many channels?"""
+def _matches(
+    match_layers: Callable[[list[LayerWeights], int], object], layers: list[LayerWeights], channels: int
+) -> bool:
+    """Whether the layers follow each other from this number of channels."""
     try:
-        follow(layers, channels)
+        match_layers(layers, channels)
     except ArchitectureMismatch:
         return False
     return True

@@ -1,8 +1,8 @@
-"""A whole pickled module of standard layers: structure, strides, eps and activations come out of the file.
+"""A whole pickled module of standard layers: structure, strides, eps and activations come from the file.
 
-What does not is forward(). A Sequential has none of its own. Another class is taken to run its parts in the order in which
-they were registered, with the reshapes that this needs; where that order cannot be the order of running (several layers
-held by name, an activation shared between them), the weights' shapes decide, as for a bare state dict.
+Its forward() does not. A Sequential has none of its own. Any other class is assumed to run its parts in the order in
+which they were registered, with the reshapes that this needs. Where that order cannot be the order of execution
+(several layers held by name, an activation shared between them), the weights' shapes decide, as for a bare state dict.
 """
 
 from __future__ import annotations
@@ -10,223 +10,223 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.architectures.torch_layers import ACTIVATION_CLASSES, CONSTRUCTOR_ARGS, build_torch_layer
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerKind, LayerWeights
-from gandiag.checkpoints.inference.output_activation import FLAT_IMAGE_SHAPES, resolve_image_output
-from gandiag.checkpoints.inference.sequential import LayerSpec, SequentialSpec
+from gandiag.checkpoints.inference.layer_specs import LayerSpec
+from gandiag.checkpoints.inference.output_activation import (
+    FLAT_IMAGE_SHAPES,
+    assume_output_activation,
+    resolve_image_output,
+)
+from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.checkpoints.safe_pickle.modules import ModuleNode
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption, OutputSpec
+from gandiag.interfaces import Assumption, OutputSpec, SampleKind
 
-_LARGEST = 2**27  # values of one sample: 3 x 6,000 x 6,000
-_WRAPPERS = {"module": "module", "_orig_mod": "_orig_mod"}
-_KINDS: dict[str, LayerKind] = {"Linear": "linear", "BatchNorm1d": "norm", "BatchNorm2d": "norm"}
-_RANGES = {"Tanh": (-1.0, 1.0), "Sigmoid": (0.0, 1.0), "Hardtanh": (-1.0, 1.0), "Hardsigmoid": (0.0, 1.0)}
+_MAX_VALUES = 2**27  # values of one sample: 3 x 6,000 x 6,000
+_WRAPPER_ATTRIBUTES = {"module", "_orig_mod"}  # DataParallel and averaged models, compiled models
+_LAYER_KINDS: dict[str, LayerKind] = {"Linear": "linear", "BatchNorm1d": "norm", "BatchNorm2d": "norm"}
+_ACTIVATION_RANGES = {
+    "Tanh": (-1.0, 1.0),
+    "Sigmoid": (0.0, 1.0),
+    "Hardtanh": (-1.0, 1.0),
+    "Hardsigmoid": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class LayerNode:
-    """A layer of the chain, under the name that its tensors have in the file."""
+    """A layer, under the name that its tensors have in the file."""
 
     name: str
     node: ModuleNode
 
     @property
     def takes_vectors(self) -> bool | None:
-        """Whether it takes (B, C) rather than pictures; None if both."""
-        if self.node.layer_type in ("Linear", "BatchNorm1d"):
+        """Whether it takes vectors (B, C) rather than images; None if both."""
+        layer_type = self.node.layer_type
+        if layer_type in ("Linear", "BatchNorm1d"):
             return True
-        pictures = self.node.layer_type.endswith("2d") or self.node.layer_type in ("Upsample", "PixelShuffle")
-        return False if pictures and not self.node.layer_type.startswith("Dropout") else None
+        if layer_type in ("Upsample", "PixelShuffle"):
+            return False
+        return False if layer_type.endswith("2d") and not layer_type.startswith("Dropout") else None
 
     @property
     def in_channels(self) -> int | None:
-        """Channels that it takes, where its settings say so."""
-        found = next(
-            (
-                self.node.settings[name]
-                for name in ("in_channels", "num_features", "in_features")
-                if name in self.node.settings
-            ),
-            None,
-        )
-        return found if isinstance(found, int) else None
+        """Channels that it takes, where its settings tell."""
+        settings = self.node.settings
+        names = ("in_channels", "num_features", "in_features")
+        value = next((settings[name] for name in names if name in settings), None)
+        return value if isinstance(value, int) else None
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
-    """The chain of a pickled module. NotThis without one, and for parts or an order that the file does not settle."""
+    """The layers of a pickled module.
+
+    ArchitectureMismatch without one, and for parts or an order that the file does not settle.
+    """
     root = unwrap_module(weights.structure)
     if root is None:
-        raise ArchitectureMismatch("it is no pickled module")
-    leaves = list(_chain(root, ""))
+        raise ArchitectureMismatch("it is not a pickled module")
+    leaves = list(_flatten(root, ""))
     first = next((leaf for leaf in leaves if leaf.node.tensors), None)
     if first is None or first.node.layer_type not in ("Linear", "ConvTranspose2d"):
         raise ArchitectureMismatch("its first layer takes no latent vector")
-    steps, shape = _steps(leaves, weights.tensors, first)
-    inputs = first.in_channels
-    if inputs is None:
-        raise ArchitectureMismatch("its first layer does not say how wide it is")
-    output, final, said = _output(root, leaves, shape, config)
-    order = (
-        "the parts one after another, as in Sequential"
-        if root.layer_type == "Sequential"
-        else f"the parts in the order of registration: {root.cls} has its own"
-    )
-    told = Assumption("forward() (--model)", order, "file")
+    layer_specs, shape = _stack_layers(leaves, weights.tensors, first)
+    in_features = first.in_channels
+    if in_features is None:
+        raise ArchitectureMismatch("its first layer's settings do not state the input size")
+    output, activation, assumptions = _resolve_output(root, leaves, shape, config)
+    order = Assumption("forward", "layers in order", "file", note="as in Sequential")
+    if root.layer_type != "Sequential":
+        order = Assumption(
+            "forward", "layers in the order of registration", "file", note=f"{root.cls} has a forward() of its own"
+        )
     return SequentialSpec(
         "pickled",
-        tuple(steps),
-        inputs,
+        tuple(layer_specs),
+        in_features,
         first.node.layer_type == "ConvTranspose2d",
         output,
-        final,
-        (told, *said),
+        activation,
+        (order, *assumptions),
         settings_from_file=True,
     )
 
 
 def unwrap_module(node: ModuleNode | None) -> ModuleNode | None:
-    """Without DataParallel, compiled and averaging wrappers around it."""
-    while node is not None and len(node.children) == 1 and next(iter(node.children)) in _WRAPPERS:
+    """The module inside DataParallel, compiled and averaging wrappers."""
+    while node is not None and len(node.children) == 1 and next(iter(node.children)) in _WRAPPER_ATTRIBUTES:
         node = next(iter(node.children.values()))
     return node
 
 
-def _chain(node: ModuleNode, name: str) -> list[LayerNode]:
-    """Every layer in the order in which it runs."""
+def _flatten(node: ModuleNode, name: str) -> list[LayerNode]:
+    """Every layer in the order of execution."""
     if node.layer_type in CONSTRUCTOR_ARGS:
         return [LayerNode(name, node)]
     if node.tensors:
         raise ArchitectureMismatch(f"{node.cls} holds weights of its own, and its forward() is not in the file")
     if not node.children and node.layer_type != "Sequential":
-        raise ArchitectureMismatch(f"{node.cls} is no standard layer, and its code is not in the file")
+        raise ArchitectureMismatch(f"{node.cls} is not a standard layer, and its code is not in the file")
     if node.layer_type not in ("Sequential", "ModuleList"):
-        _demand_order(node)
-    return [leaf for key, child in node.children.items() for leaf in _chain(child, f"{name}.{key}".lstrip("."))]
+        _require_clear_order(node)
+    return [leaf for key, child in node.children.items() for leaf in _flatten(child, f"{name}.{key}".lstrip("."))]
 
 
-def _demand_order(node: ModuleNode) -> None:
-    """Registration tells the order of running only where at most one layer with weights is held by name."""
-    held = [name for name, child in node.children.items() if child.layer_type in CONSTRUCTOR_ARGS]
-    weighty = [name for name in held if node.children[name].tensors]
-    if len(weighty) > 1 or any(node.children[name].layer_type in ACTIVATION_CLASSES for name in held[:-1]):
+def _require_clear_order(node: ModuleNode) -> None:
+    """ArchitectureMismatch unless registration order is execution order.
+
+    It is where at most one layer with weights is held by name.
+    """
+    by_name = [name for name, child in node.children.items() if child.layer_type in CONSTRUCTOR_ARGS]
+    weighted = [name for name in by_name if node.children[name].tensors]
+    if len(weighted) > 1 or any(node.children[name].layer_type in ACTIVATION_CLASSES for name in by_name[:-1]):
         raise ArchitectureMismatch(
-            f"{node.cls} holds {', '.join(held[:4])} by name, and its forward() is not in the file"
+            f"{node.cls} holds {', '.join(by_name[:4])} by name, and its forward() is not in the file"
         )
 
 
-def _steps(
+def _stack_layers(
     leaves: list[LayerNode], tensors: Mapping[str, Tensor], first: LayerNode
 ) -> tuple[list[LayerSpec], tuple[int, ...]]:
-    """Steps with the reshapes between flat layers and pictures; the shape at the end, by a run on the meta device."""
-    import torch
-
-    shape: tuple[int, ...] = (
-        (first.in_channels or 0, 1, 1) if first.node.layer_type == "ConvTranspose2d" else (first.in_channels or 0,)
-    )
-    steps: list[LayerSpec] = []
+    """Specs of the layers with the reshapes between them, and the output shape, by a run on the meta device."""
+    n_inputs = first.in_channels or 0
+    shape: tuple[int, ...] = (n_inputs, 1, 1) if first.node.layer_type == "ConvTranspose2d" else (n_inputs,)
+    layer_specs: list[LayerSpec] = []
     for index, leaf in enumerate(leaves):
-        size = _reshape(leaves[index:], shape)
-        if size:
-            steps.append(
-                LayerSpec("unflatten", size=size)
-                if len(size) == 3
-                else LayerSpec("layer", build=lambda eps: torch.nn.Flatten())
-            )
-            shape = size
-        inside = {
-            key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name
-        }
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")  # that layers are empty
-            module = build_torch_layer(leaf.node, inside).eval()
-            _demand_tensors(leaf, module, inside)
-            try:
-                shape = tuple(module(torch.empty(2, *shape)).shape[1:])
-            except (RuntimeError, ValueError, IndexError, TypeError) as wrong:
-                raise ArchitectureMismatch(
-                    f"{leaf.name} does not take {shape}: {str(wrong).splitlines()[0][:100]}"
-                ) from None
-        if math.prod(shape) > _LARGEST:
+        reshaped = _infer_reshape(leaves[index:], shape)
+        if reshaped:
+            layer_specs.append(LayerSpec("unflatten", size=reshaped) if len(reshaped) == 3 else LayerSpec("flatten"))
+            shape = reshaped
+        own = {key.rsplit(".", 1)[-1]: entry for key, entry in tensors.items() if key.rpartition(".")[0] == leaf.name}
+        shape = _run_on_meta(leaf, own, shape)
+        if math.prod(shape) > _MAX_VALUES:
             raise LoadError(
-                f"{leaf.name} would make {math.prod(shape):,} values of one latent: malformed or hostile",
+                f"{leaf.name} would output {math.prod(shape):,} values per latent: the file is malformed or hostile",
                 "do not use this file",
             )
-        layer = LayerWeights(leaf.name, _KINDS.get(leaf.node.layer_type, "kernel"), inside) if inside else None
-        steps.append(LayerSpec("layer", layer, partial(_built, leaf.node, inside)))
-    return steps, shape
+        kind = _LAYER_KINDS.get(leaf.node.layer_type, "kernel")
+        weights = LayerWeights(leaf.name, kind, own) if own else None
+        layer_specs.append(LayerSpec("layer", weights, partial(_build_layer, leaf.node, own)))
+    return layer_specs, shape
 
 
-def _demand_tensors(leaf: LayerNode, module: nn.Module, inside: Mapping[str, Tensor]) -> None:
-    """Every tensor that the layer needs is there and of its shape; only the count of batches may be missing."""
-    for name, entry in module.state_dict().items():
-        if name != "num_batches_tracked" and (name not in inside or inside[name].shape != entry.shape):
-            there = tuple(inside[name].shape) if name in inside else "missing"
+def _run_on_meta(leaf: LayerNode, own: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The layer's output shape. ArchitectureMismatch where its tensors or its input do not fit."""
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # about empty layers
+        module = build_torch_layer(leaf.node, own).eval()
+        _require_tensors(leaf, module, own)
+        try:
+            return tuple(module(torch.empty(2, *shape)).shape[1:])
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ArchitectureMismatch(
-                f"{leaf.name}.{name} is {there}, where {leaf.node.layer_type} has {tuple(entry.shape)}"
+                f"{leaf.name} does not take {shape}: {str(error).splitlines()[0][:100]}"
+            ) from None
+
+
+def _require_tensors(leaf: LayerNode, module: nn.Module, own: Mapping[str, Tensor]) -> None:
+    """ArchitectureMismatch unless the layer's tensors have its shapes; num_batches_tracked may be missing."""
+    for name, entry in module.state_dict().items():
+        if name != "num_batches_tracked" and (name not in own or own[name].shape != entry.shape):
+            actual = tuple(own[name].shape) if name in own else "missing"
+            raise ArchitectureMismatch(
+                f"{leaf.name}.{name} is {actual}, but {leaf.node.layer_type} needs {tuple(entry.shape)}"
             )
 
 
-def _built(node: ModuleNode, inside: dict[str, Tensor], eps: float) -> nn.Module:
-    return build_torch_layer(node, inside)
+def _build_layer(node: ModuleNode, own: dict[str, Tensor], eps: float) -> nn.Module:
+    return build_torch_layer(node, own)
 
 
-def _reshape(coming: list[LayerNode], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that the next layers need, where it is another than the one there is."""
-    want = next((leaf for leaf in coming if leaf.takes_vectors is not None), None)
-    if want is None or want.takes_vectors == (len(shape) == 1) or coming[0].takes_vectors is None:
+def _infer_reshape(following: list[LayerNode], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the next layers need; empty where it is the present one."""
+    target = next((leaf for leaf in following if leaf.takes_vectors is not None), None)
+    if target is None or target.takes_vectors == (len(shape) == 1) or following[0].takes_vectors is None:
         return ()
-    if want.takes_vectors:
+    if target.takes_vectors:
         return (shape[0] * shape[1] * shape[2],) if len(shape) == 3 else ()
-    channels = next((leaf.in_channels for leaf in coming if leaf.in_channels and leaf.takes_vectors is False), None)
-    side = round((shape[0] / channels) ** 0.5) if channels else 0
-    if not channels or channels * side * side != shape[0]:
-        raise ArchitectureMismatch(f"{shape[0]} values are no square picture of {channels} channels")
-    return (channels, side, side)
+    channels = next((leaf.in_channels for leaf in following if leaf.in_channels and leaf.takes_vectors is False), None)
+    size = round((shape[0] / channels) ** 0.5) if channels else 0
+    if not channels or channels * size * size != shape[0]:
+        raise ArchitectureMismatch(f"{shape[0]} features cannot be reshaped to {channels} square maps")
+    return (channels, size, size)
 
 
-def _output(
+def _resolve_output(
     root: ModuleNode, leaves: list[LayerNode], shape: tuple[int, ...], config: AuditConfig
 ) -> tuple[OutputSpec, str, tuple[Assumption, ...]]:
-    """Range and shape: by the last activation of the file, else by flags and custom, as functions leave no trace in it."""
+    """Range and shape: by the file's last activation, else by flags and defaults, as functions leave no trace."""
     last = leaves[-1].node.layer_type
-    said: tuple[Assumption, ...] = ()
-    if (
-        len(shape) == 1
-        and (flat := FLAT_IMAGE_SHAPES.get(shape[0]))
-        and (last in _RANGES or root.layer_type != "Sequential")
-    ):
-        shape, said = (
-            flat,
-            (
-                Assumption(
-                    "image shape (--image-size, --channels)",
-                    f"{shape[0]} outputs are read as {'x'.join(map(str, flat))}",
-                    "default",
-                ),
-            ),
-        )
-    kind = "image" if len(shape) == 3 else "vector" if len(shape) == 1 else "series"
-    if config.output_range is None and last in _RANGES:
-        told = Assumption("output activation (--output-range)", f"{last.lower()}, [{_RANGES[last][0]:g}, 1]", "file")
-        return OutputSpec(kind, shape, _RANGES[last]), "none", (*said, told)  # type: ignore[arg-type]
+    is_sequential = root.layer_type == "Sequential"
+    assumptions: tuple[Assumption, ...] = ()
+    image_shape = FLAT_IMAGE_SHAPES.get(shape[0]) if len(shape) == 1 else None
+    if image_shape is not None and (last in _ACTIVATION_RANGES or not is_sequential):
+        assumptions = (Assumption("image_shape", image_shape, "default", note=f"read from {shape[0]} outputs"),)
+        shape = image_shape
+    kinds: dict[int, SampleKind] = {3: "image", 1: "vector"}
+    kind = kinds.get(len(shape), "series")
+    given = config.output_range
+    if given is None and last in _ACTIVATION_RANGES:
+        low, high = _ACTIVATION_RANGES[last]
+        assumption = assume_output_activation(last.lower(), (low, high), "file")
+        return OutputSpec(kind, shape, (low, high)), "none", (*assumptions, assumption)
     if kind != "image":
-        given = None if config.output_range is None else (config.output_range[0], config.output_range[1])
-        return OutputSpec(kind, shape, given), "none", said  # type: ignore[arg-type]
-    if root.layer_type == "Sequential":
-        told = Assumption("output range (--output-range)", "[-1, 1]; the last layer has no activation", "default")
-        bounds = config.output_range or (-1.0, 1.0)
-        return (
-            OutputSpec("image", shape, (bounds[0], bounds[1])),
-            "none",
-            (*said, replace(told, source="flag") if config.output_range else told),
+        return OutputSpec(kind, shape, None if given is None else (given[0], given[1])), "none", assumptions
+    if is_sequential:
+        low, high = given or (-1.0, 1.0)
+        assumption = Assumption(
+            "output_range", (low, high), "flag" if given else "default", note="the last layer has no activation"
         )
-    output, final, more = resolve_image_output(shape, 0, config)
-    return output, final, (*said, *more)
+        return OutputSpec("image", shape, (low, high)), "none", (*assumptions, assumption)
+    output, activation, more = resolve_image_output(shape, 0, config)
+    return output, activation, (*assumptions, *more)

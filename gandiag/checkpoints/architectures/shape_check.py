@@ -1,4 +1,4 @@
-"""A network whose layers do not follow each other is found out before it is sampled: a run on the meta device, without numbers."""
+"""Catches shape errors with a dry run on the meta device before sampling."""
 
 from __future__ import annotations
 
@@ -16,120 +16,111 @@ from gandiag.checkpoints.module_adapter import call_generator, extract_samples
 from gandiag.errors import LoadError
 from gandiag.interfaces import LabelEncoding, LatentSpec, OutputSpec
 
-_WRONG = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, LoadError)
+_FORWARD_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, LoadError)
 
 
 def infer_output_shape(net: nn.Module, *inputs: Tensor | None) -> tuple[int, ...]:
-    """The shape of one sample that `net` makes of these inputs, all on the meta device. NotThis where its layers do not follow each other."""
-    with _watched(net) as where, torch.no_grad():
-        try:
-            return tuple(net.eval()(*inputs).shape[1:])
-        except _WRONG as wrong:
-            raise ArchitectureMismatch(
-                f"its layers do not follow each other: {where() or _first_line(wrong)}"
-            ) from None
+    """The shape of one sample of `net` for these inputs, all on the meta device.
+
+    ArchitectureMismatch where its layers do not fit.
+    """
+    with _named_shape_errors(net), torch.no_grad():
+        return tuple(net.eval()(*inputs).shape[1:])
 
 
 def check_output_shape(
     net: nn.Module, latent_dim: int, output_shape: tuple[int, ...], n_classes: int | None = None
 ) -> None:
-    """NotThis unless `net` makes samples of `shape` from z (B, latent), and one-hot labels (B, onehot) where it takes them."""
+    """ArchitectureMismatch unless `net` outputs samples of `output_shape`.
+
+    Inputs: z (B, latent_dim), and one-hot labels (B, n_classes) where it takes them.
+    """
     if min(latent_dim, n_classes or 1) < 1:
-        raise ArchitectureMismatch(
-            f"it would take latents of size {latent_dim}"
-            + (f" and {n_classes} classes" if n_classes is not None else "")
-        )
-    made = infer_output_shape(
-        net, *(torch.empty(2, size, device="meta") for size in (latent_dim, n_classes) if size is not None)
-    )
-    if made != output_shape:
-        raise ArchitectureMismatch(f"it would make samples of {made}, not {output_shape}")
+        classes = f" and {n_classes} classes" if n_classes is not None else ""
+        raise ArchitectureMismatch(f"it would take latents of size {latent_dim}{classes}")
+    inputs = (torch.empty(2, size, device="meta") for size in (latent_dim, n_classes) if size is not None)
+    shape = infer_output_shape(net, *inputs)
+    if shape != output_shape:
+        raise ArchitectureMismatch(f"it would output samples of {shape}, not {output_shape}")
 
 
 def verify_forward(
     net: nn.Module, latent: LatentSpec, output: OutputSpec, conditioning: tuple[LabelEncoding | None, int | None]
 ) -> None:
-    """NotThis, with the first layer that does not fit, unless a finished network makes samples of `output`. `how`: (condition, classes).
+    """ArchitectureMismatch, naming the first layer that does not fit, unless `net` outputs samples as declared.
 
-    Its tensors are replaced by some without numbers for the time being; a network that cannot be run so (it keeps numbers where
-    torch does not see them) makes one sample in earnest. Embeddings, which a run without numbers does not look up, have a row for every class.
+    `conditioning`: (condition, classes). Parameters and buffers are replaced by meta tensors for the run; a network
+    that cannot run so (it keeps numbers where torch does not see them) outputs one real batch. Embeddings, which a meta
+    run does not look up, must have a row for every class.
     """
-    short = next(
-        (
-            name
-            for name, part in net.named_modules()
-            if isinstance(part, nn.Embedding) and part.num_embeddings < (conditioning[1] or 0)
-        ),
-        None,
-    )
-    if short is not None:
-        raise ArchitectureMismatch(
-            f"{short}.weight has {net.get_submodule(short).num_embeddings} rows for {conditioning[1]} classes"
-        )
-    stand_ins: dict[str, Tensor] = {
+    classes = conditioning[1] or 0
+    for name, part in net.named_modules():
+        if isinstance(part, nn.Embedding) and part.num_embeddings < classes:
+            raise ArchitectureMismatch(f"{name}.weight has {part.num_embeddings} rows for {classes} classes")
+    meta_tensors: dict[str, Tensor] = {
         name: nn.Parameter(entry.to("meta"), requires_grad=False) for name, entry in net.named_parameters()
     }
-    stand_ins |= {name: entry.to("meta") for name, entry in net.named_buffers()}
+    meta_tensors |= {name: entry.to("meta") for name, entry in net.named_buffers()}
     try:
-        made = _shape(net, lambda *given: functional_call(net, stand_ins, given), latent, conditioning, "meta")
+        shape = _run_forward(net, lambda *args: functional_call(net, meta_tensors, args), latent, conditioning, "meta")
     except ArchitectureMismatch:
-        made = _shape(net, net, latent, conditioning, "cpu")
-    if math.prod(made) != math.prod(output.shape):
-        raise ArchitectureMismatch(f"it would make samples of {made}, not {output.shape}")
+        shape = _run_forward(net, net, latent, conditioning, "cpu")
+    if math.prod(shape) != math.prod(output.shape):
+        raise ArchitectureMismatch(f"it would output samples of {shape}, not {output.shape}")
 
 
-def _shape(
+def _run_forward(
     net: nn.Module,
-    run: Callable[..., Any],
+    forward: Callable[..., Any],
     latent: LatentSpec,
-    how: tuple[LabelEncoding | None, int | None],
+    conditioning: tuple[LabelEncoding | None, int | None],
     device: str,
 ) -> tuple[int, ...]:
+    """The shape of one sample, by a run with two zero latents."""
     if min(latent.shape) < 1:
         raise ArchitectureMismatch(f"it would take latents of shape {latent.shape}")
     z = torch.zeros(2, *latent.shape, device=device)
-    labels = None if how[0] is None else torch.zeros(2, dtype=torch.int64, device=device)
-    with _watched(net) as where, torch.no_grad():
-        try:
-            return tuple(extract_samples(call_generator(run, z, labels, how)).shape[1:])  # type: ignore[arg-type]
-        except _WRONG as wrong:
-            raise ArchitectureMismatch(
-                f"its layers do not follow each other: {where() or _first_line(wrong)}"
-            ) from None
+    labels = None if conditioning[0] is None else torch.zeros(2, dtype=torch.int64, device=device)
+    with _named_shape_errors(net), torch.no_grad():
+        return tuple(extract_samples(call_generator(forward, z, labels, conditioning)).shape[1:])  # type: ignore[arg-type]
 
 
 @contextmanager
-def _watched(net: nn.Module) -> Iterator[Callable[[], str]]:
-    """Inside, the function that says which layer was entered and not left: its weight, and what it was given."""
+def _named_shape_errors(net: nn.Module) -> Iterator[None]:
+    """Turns errors of a forward pass into an ArchitectureMismatch that names the failed layer's weight and input."""
     entered: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
-    def enter(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda part, given: entered.append(
-            (name, part, next((tuple(entry.shape) for entry in given if isinstance(entry, Tensor)), ()))
+    def make_enter_hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda part, inputs: entered.append(
+            (name, part, next((tuple(entry.shape) for entry in inputs if isinstance(entry, Tensor)), ()))
         )
 
-    def leave(part: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+    def leave(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         entered.pop()
 
     hooks = [
         hook
         for name, part in net.named_modules()
-        for hook in (part.register_forward_pre_hook(enter(name)), part.register_forward_hook(leave))
+        for hook in (part.register_forward_pre_hook(make_enter_hook(name)), part.register_forward_hook(leave))
     ]
     try:
-        yield lambda: _told(*entered[-1]) if entered else ""
+        yield
+    except _FORWARD_ERRORS as error:
+        reason = (_describe_failure(*entered[-1]) if entered else "") or _first_line(error)
+        raise ArchitectureMismatch(f"its layers do not fit together: {reason}") from None
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _told(name: str, part: nn.Module, given: tuple[int, ...]) -> str:
-    own = [(leaf, entry) for leaf, entry in part.named_parameters() if entry.ndim >= 2]
-    if not name or not own:
+def _describe_failure(name: str, part: nn.Module, input_shape: tuple[int, ...]) -> str:
+    """The weight of the layer that failed and its input; empty where the layer has none."""
+    weights = [(leaf, entry) for leaf, entry in part.named_parameters() if entry.ndim >= 2]
+    if not name or not weights:
         return ""
-    leaf, weight = own[0]
-    return f"{name}.{leaf} is {tuple(weight.shape)}, and is given {given[1:]} a sample"
+    leaf, weight = weights[0]
+    return f"{name}.{leaf} is {tuple(weight.shape)}, and its input is {input_shape[1:]} per sample"
 
 
-def _first_line(wrong: Exception) -> str:
-    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:120]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,18 +1,21 @@
 """Generators of POSTECH-CVLab/PyTorch-StudioGAN: resnet, big_resnet, big_resnet_deep (both kinds) and deep_conv.
 
-Kang et al. 2023, "StudioGAN: A Taxonomy and Benchmark of GANs for Image Synthesis". Files are model=G-best-weights-step=N.pth and
-its average model=G_ema-…, each {"state_dict": …}. Spectral norm is torch's old one, folded before. Batch norm has eps 1e-4.
-Its StyleGANs have NVIDIA's names; its InfoGANs mix codes into z, which a file does not describe: refused.
+Kang et al. 2023, "StudioGAN: A Taxonomy and Benchmark of GANs for Image Synthesis". Files are
+model=G-best-weights-step=N.pth and its average model=G_ema-…, each {"state_dict": …}. Spectral norm is torch's old one
+and is folded before. BatchNorm has eps 1e-4. Its StyleGANs use NVIDIA's names; its InfoGANs mix codes into z, which a
+file does not describe: refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gandiag.checkpoints.architectures.assumptions import assume_latent, resolve_setting
 from gandiag.checkpoints.architectures.base import (
     RebuiltGenerator,
     load_strict,
@@ -29,10 +32,11 @@ from gandiag.checkpoints.architectures.layers.residual_blocks import (
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
-from gandiag.interfaces import Assumption, LatentSpec
+from gandiag.interfaces import Assumption
 
 _EPS = 1e-4
-_LEAF = {
+# names of this library -> names of residual_blocks.py
+_LAYER_NAMES = {
     "conv2d0": "conv_sc",
     "conv2d1": "conv1",
     "conv2d2": "conv2",
@@ -46,100 +50,132 @@ _LEAF = {
     "conv1x1_attn": "o",
     "sigma": "gamma",
 }
-_HEAD = {"linear0": "linear", "bn4": "norm", "conv2d5": "conv", "conv4": "conv"}
-_HOW: Mapping[ConditioningKind, str] = {
+_OUTER_NAMES = {"linear0": "linear", "bn4": "norm", "conv2d5": "conv", "conv4": "conv"}
+_CLASS_NOTES: Mapping[ConditioningKind, str] = {
     "shared": "as an index into one shared embedding",
     "onehot": "as an index, made one-hot inside",
 }
 
 
+class _Backbone(NamedTuple):
+    """Which backbone it is, and how z and the class reach it. `chunk_size`: 0 for an undivided z."""
+
+    kind: str
+    conditioning: ConditioningKind
+    classes: int | None
+    latent_dim: int
+    chunk_size: int
+
+
 def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
-    """NotThis unless the keys are linear0, blocks.i.0.{conv2d…, deconv0, conv1x1_…}, bn4 and conv2d5 or conv4, and the shapes follow each other."""
-    if (
-        not any(re.match(r"blocks\.0\.0\.(conv2d1|deconv0)\.", name) for name in weights.tensors)
-        or "linear0.weight" not in weights.tensors
-    ):
-        raise ArchitectureMismatch("")
-    if any(name.startswith(("info_mix_linear.", "info_proj_linear.")) for name in weights.tensors):
-        raise ArchitectureMismatch(
-            "it is an InfoGAN variant, whose codes beside z (how many, of which kind) are in its YAML file only"
-        )
+    """A generator of StudioGAN.
+
+    ArchitectureMismatch unless the keys are linear0, blocks.i.0.{conv2d…, deconv0, conv1x1_…}, bn4 and conv2d5 or
+    conv4, and the shapes fit.
+    """
+    _check_names(weights.tensors)
     tensors = convert_state_dict(weights.tensors)
-    blocks = len({name for name in tensors if re.fullmatch(r"steps\.\d+\.(conv1|deconv)\.weight", name)})
-    kind, told, classes, dim, chunk = _inputs(tensors, blocks, config.classes)
-    family = f"StudioGAN {kind}"
-    deep = kind.startswith("big_resnet_deep")
-    every = 2 if deep else 1
-    _, final, _ = resolve_output_activation(config.output_range, (), family)
+    n_blocks = len({name for name in tensors if re.fullmatch(r"steps\.\d+\.(conv1|deconv)\.weight", name)})
+    backbone = _identify_backbone(tensors, n_blocks, config.classes)
+    family = f"StudioGAN {backbone.kind}"
+    is_deep = backbone.kind.startswith("big_resnet_deep")
+    step = 2 if is_deep else 1
     eps = _EPS if config.bn_eps is None else config.bn_eps
-    design = BlockConfig(
-        told, chunk, deep, frozenset(range(every - 1, blocks, every)), eps, eps, config.activation or "relu", final
+    block_config = BlockConfig(
+        conditioning=backbone.conditioning,
+        chunk_size=backbone.chunk_size,
+        joint_conditioning=is_deep,
+        upsample_blocks=frozenset(range(step - 1, n_blocks, step)),
+        eps=eps,
+        final_eps=eps,
+        activation=config.activation or "relu",
+        output_activation=resolve_output_activation(config.output_range, (), family)[1],
     )
     with torch.device("meta"):
-        net = ResidualGenerator(tensors, design, classes)
-    output, _, said = resolve_output_activation(config.output_range, infer_image_shape(net, dim), family)
+        net = ResidualGenerator(tensors, block_config, backbone.classes)
+    shape = infer_image_shape(net, backbone.latent_dim)
+    output, _, output_assumption = resolve_output_activation(config.output_range, shape, family)
     load_strict(net, tensors)
-    pieces = f", in pieces of {chunk}: one for the first map, one for each of {blocks} blocks" if chunk else ""
-    assumed = (
-        Assumption("latent size (--latent-dim)", f"{dim}{pieces}", "shapes"),
-        Assumption("latent prior (--prior)", config.prior or "normal", _source(config.prior, family)),
-        Assumption("classes (--classes)", f"{classes}, {_HOW[told]}" if classes else "none", "shapes"),
+    chunk_note = f"in chunks of {backbone.chunk_size}: one for the first layer, one for each of {n_blocks} blocks"
+    latent, latent_assumptions = assume_latent(
+        backbone.latent_dim, config.prior, family, dim_note=chunk_note if backbone.chunk_size else ""
+    )
+    class_note = _CLASS_NOTES[backbone.conditioning] if backbone.classes else ""
+    upsampling_source, upsampling_origin = ("family", family) if is_deep else ("shapes", "")
+    assumptions = (
+        *latent_assumptions,
+        Assumption("classes", backbone.classes, "shapes", note=class_note),
         Assumption(
-            "upsampling (--image-size)",
-            f"in every {'block' if every == 1 else 'second block'}: to {output.shape[1]} pixels",
-            "shapes" if every == 1 else f"family ({family})",
+            "upsampling_blocks",
+            tuple(sorted(block_config.upsample_blocks)),
+            upsampling_source,
+            upsampling_origin,
+            note=f"to {shape[1]} pixels",
         ),
-        Assumption("hidden activation (--activation)", design.activation, _source(config.activation, family)),
-        Assumption("batch-norm eps (--bn-eps)", f"{eps:g}", _source(config.bn_eps, family)),
-        said,
+        resolve_setting("activation", config.activation, block_config.activation, family),
+        resolve_setting("bn_eps", config.bn_eps, eps, family),
+        output_assumption,
     )
     return RebuiltGenerator(
-        family, net, LatentSpec(dim, config.prior or "normal"), output, classes, "index" if classes else None, assumed
-    )  # type: ignore[arg-type]
+        family, net, latent, output, backbone.classes, "index" if backbone.classes else None, assumptions
+    )
 
 
-def _source(flag: object, family: str) -> str:
-    return f"family ({family})" if flag is None else "flag"
+def _check_names(tensors: Mapping[str, Tensor]) -> None:
+    has_blocks = any(re.match(r"blocks\.0\.0\.(conv2d1|deconv0)\.", name) for name in tensors)
+    if not has_blocks or "linear0.weight" not in tensors:
+        raise ArchitectureMismatch("")
+    if any(name.startswith(("info_mix_linear.", "info_proj_linear.")) for name in tensors):
+        raise ArchitectureMismatch(
+            "it is an InfoGAN variant: the number and kind of its codes beside z are in its YAML file only"
+        )
 
 
-def _inputs(
-    tensors: Mapping[str, Tensor], blocks: int, classes: int | None
-) -> tuple[str, ConditioningKind, int | None, int, int]:
-    """Which backbone, how norms learn of the class, classes, the latent size and its pieces. NotThis where the numbers contradict each other."""
-    given = require_shape(tensors, "linear.weight", 2)[1]
-    first = "steps.0.bn.gain.weight" if "steps.0.deconv.weight" in tensors else "steps.0.bn1.gain.weight"
-    told = require_shape(tensors, first, 2)[1] if first in tensors else 0
-    known, embedded = require_shape(tensors, "shared.weight", 2) if "shared.weight" in tensors else (None, 0)
+def _identify_backbone(tensors: Mapping[str, Tensor], n_blocks: int, requested_classes: int | None) -> _Backbone:
+    """The backbone that the shapes show. ArchitectureMismatch if they contradict each other."""
+    first_inputs = require_shape(tensors, "linear.weight", 2)[1]
+    has_deconv = "steps.0.deconv.weight" in tensors
+    gain_name = "steps.0.bn.gain.weight" if has_deconv else "steps.0.bn1.gain.weight"
+    norm_inputs = require_shape(tensors, gain_name, 2)[1] if gain_name in tensors else 0
+    classes: int | None = None
+    embedding_dim = 0
+    if "shared.weight" in tensors:
+        classes, embedding_dim = require_shape(tensors, "shared.weight", 2)
+    embedded: ConditioningKind = "shared" if classes else "none"
     if "steps.0.conv4.weight" in tensors:
-        if told != given or told <= embedded:
+        if norm_inputs != first_inputs or norm_inputs <= embedding_dim:
             raise ArchitectureMismatch(
-                f"its first map takes {given} numbers, and its norms {told}, of which the class is {embedded}"
+                f"its first layer takes {first_inputs} values, and its norms take {norm_inputs}, "
+                f"{embedding_dim} of them for the class"
             )
         kind = "big_resnet_deep_studiogan" if "steps.0.conv_sc.weight" in tensors else "big_resnet_deep_legacy"
-        return kind, "shared" if known else "none", known, given - embedded, 0
-    plain = "deep_conv" if "steps.0.deconv.weight" in tensors else "resnet"
-    if not told:
-        return plain, "none", None, given, 0
-    if plain == "resnet" and told == given + embedded and not (known is None and classes == told):
-        return "big_resnet", "shared" if known else "none", known, given * (blocks + 1), given
-    if known is not None:
+        return _Backbone(kind, embedded, classes, first_inputs - embedding_dim, 0)
+    kind = "deep_conv" if has_deconv else "resnet"
+    if not norm_inputs:
+        return _Backbone(kind, "none", None, first_inputs, 0)
+    # resnet with K one-hot classes and big_resnet with chunks of K latents have the same shapes: --classes decides.
+    asks_for_onehot = classes is None and requested_classes == norm_inputs
+    if kind == "resnet" and norm_inputs == first_inputs + embedding_dim and not asks_for_onehot:
+        return _Backbone("big_resnet", embedded, classes, first_inputs * (n_blocks + 1), first_inputs)
+    if classes is not None:
         raise ArchitectureMismatch(
-            f"its norms take {told} numbers, of which the class is {embedded} and a piece of z {given}"
+            f"its norms take {norm_inputs} values, which are not the {embedding_dim} of the class "
+            f"with a chunk of z of {first_inputs}"
         )
-    return plain, "onehot", told, given, 0
+    return _Backbone(kind, "onehot", norm_inputs, first_inputs, 0)
 
 
 def convert_state_dict(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names of `blocks.py`."""
+    """The tensors under the names of `residual_blocks.py`."""
     norms = {name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")}
-    return add_batch_counters({_renamed(name, norms): entry for name, entry in tensors.items()})
+    return add_batch_counters({_rename_key(name, norms): tensor for name, tensor in tensors.items()})
 
 
-def _renamed(name: str, norms: set[str]) -> str:
+def _rename_key(name: str, norms: set[str]) -> str:
     head, _, leaf = name.rpartition(".")
-    if head in norms and not head.endswith(".bn"):  # torch's own batch norm: weight and bias are its gain and bias
-        name = f"{head}.gain" if leaf == "weight" else name if leaf == "bias" else f"{head}.bn.{leaf}"
+    if head in norms and not head.endswith(".bn"):  # torch's own BatchNorm: weight and bias are its gain and bias
+        name = {"weight": f"{head}.gain", "bias": name}.get(leaf, f"{head}.bn.{leaf}")
     parts = name.split(".")
     if parts[0] == "blocks" and len(parts) > 3 and parts[2] == "0":
-        return ".".join(["steps", parts[1], _LEAF.get(parts[3], parts[3]), *parts[4:]])
-    return ".".join([_HEAD.get(parts[0], parts[0]), *parts[1:]])
+        return ".".join(["steps", parts[1], _LAYER_NAMES.get(parts[3], parts[3]), *parts[4:]])
+    return ".".join([_OUTER_NAMES.get(parts[0], parts[0]), *parts[1:]])

@@ -1,7 +1,8 @@
-"""torch's own layers from what a pickled module says of itself: stride, padding, eps, slope. Built on the meta device, without weights."""
+"""Builds torch's own layers, without weights, from a pickled module's settings: stride, padding, eps, slope."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -76,39 +77,47 @@ ACTIVATION_CLASSES = {
     "Hardsigmoid",
     "Softsign",
 }
-_LARGEST = 2**24
+_BIASED_LAYERS = ("Linear", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d")
+_MAX_SETTING = 2**24
 
 
-def build_torch_layer(node: ModuleNode, tensors: dict[str, Any]) -> nn.Module:
-    """The layer, its parameters still empty. NotThis for a class that is not standard, or a setting that cannot be one."""
+def build_torch_layer(node: ModuleNode, tensors: Mapping[str, object]) -> nn.Module:
+    """The layer with uninitialized parameters; inside `torch.device("meta")` it takes no memory.
+
+    ArchitectureMismatch for a class that is not standard, or settings that its constructor rejects.
+    """
     names = CONSTRUCTOR_ARGS.get(node.layer_type)
     if names is None:
-        raise ArchitectureMismatch(f"{node.cls} is no standard layer, and its code is not in the file")
-    given = {name: _checked(node, name) for name in names if name in node.settings}
-    if "weight" in names or node.layer_type in ("Linear", "Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"):
-        given["bias"] = "bias" in tensors
+        raise ArchitectureMismatch(f"{node.cls} is not a standard layer, and its code is not in the file")
+    arguments = {name: _check_setting(node, name) for name in names if name in node.settings}
+    if node.layer_type in _BIASED_LAYERS:
+        arguments["bias"] = "bias" in tensors
     try:
-        made: nn.Module = getattr(nn, node.layer_type)(**given)
-    except (TypeError, ValueError, RuntimeError) as wrong:
+        layer: nn.Module = getattr(nn, node.layer_type)(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ArchitectureMismatch(
-            f"{node.layer_type} cannot have these settings: {str(wrong).splitlines()[0][:120]}"
+            f"{node.layer_type} rejects these settings: {str(error).splitlines()[0][:120]}"
         ) from None
-    return made
+    return layer
 
 
-def _checked(node: ModuleNode, name: str) -> Any:
+def _check_setting(node: ModuleNode, name: str) -> Any:
+    """A setting that is plain data of modest size. ArchitectureMismatch for anything else."""
     value = node.settings[name]
-    if (
-        isinstance(value, (list, tuple))
-        and len(value) <= 6
-        and all(type(entry) in (int, float) and abs(entry) <= _LARGEST for entry in value)
-    ):
+    if _is_short_number_list(value):
         return tuple(value)
-    if (
-        value is None
-        or isinstance(value, bool)
-        or (isinstance(value, (int, float)) and abs(value) <= _LARGEST)
-        or (isinstance(value, str) and len(value) < 20)
-    ):
+    if value is None or isinstance(value, bool):
         return value
-    raise ArchitectureMismatch(f"{name} of {node.layer_type} is no setting that gandiag can take over")
+    if isinstance(value, (int, float)) and abs(value) <= _MAX_SETTING:
+        return value
+    if isinstance(value, str) and len(value) < 20:
+        return value
+    raise ArchitectureMismatch(
+        f"{name} of {node.layer_type} is not a number, a short string or a short list of numbers"
+    )
+
+
+def _is_short_number_list(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) > 6:
+        return False
+    return all(type(entry) in (int, float) and abs(entry) <= _MAX_SETTING for entry in value)

@@ -1,4 +1,4 @@
-"""Convolutions with doublings of the side between them: where they stand and how they interpolate is not in the weights."""
+"""Convolutions with upsampling by 2 between them; where it happens and how it interpolates is not in the weights."""
 
 from __future__ import annotations
 
@@ -7,86 +7,112 @@ from dataclasses import dataclass, replace
 
 from gandiag.checkpoints.architectures.mlp import has_activation_between
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
-from gandiag.checkpoints.inference.output_activation import resolve_image_output
-from gandiag.checkpoints.inference.sequential import (
+from gandiag.checkpoints.inference.layer_specs import (
     PIXEL_SHUFFLE_MODES,
     LayerSpec,
-    OpenChoice,
-    SequentialSpec,
     batchnorm_layer_spec,
     conv_layer_spec,
     upsample_layer_spec,
 )
+from gandiag.checkpoints.inference.output_activation import resolve_image_output
+from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption
 
 INTERPOLATION_MODES = ("nearest", "bilinear")
-_WHAT = "upsampling (--upsampling, --image-size)"
-_ORDER = "order of shuffled pixels (--upsampling)"
-_LARGEST = 1024  # pixels that custom may lead to
-_MANY = 12  # ways to place the doublings that are tried
+_MAX_DEFAULT_SIZE = 1024  # pixels that defaults may lead to
+_MAX_LAYOUTS = 12  # ways to place the upsampling that are tried
 
 
 @dataclass(frozen=True, slots=True)
 class ConvStack:
-    """What stands behind the reshape, and the steps in front of it with their batch norms."""
+    """The layers after the reshape, and the specs before it with their number of BatchNorm layers.
+
+    `modules_before`: weightless modules before the first layer, without the reshape.
+    """
 
     in_features: int
     linear_specs: tuple[LayerSpec, ...]
     layers: list[LayerWeights]
     modules_between: list[int | None]
     previous_batchnorms: int
-    modules_before: int | None = 0  # modules without weights in front of the first layer, the reshape not among them
+    modules_before: int | None = 0
 
     def build_spec(self, layer_specs: list[LayerSpec], shape: tuple[int, ...], config: AuditConfig) -> SequentialSpec:
-        """The blueprint of these steps."""
-        output, final, said = resolve_image_output(shape, self.modules_between[-1], config)
+        """The spec of these layers after the linear ones."""
+        output, activation, assumptions = resolve_image_output(shape, self.modules_between[-1], config)
         return SequentialSpec(
-            "projected", (*self.linear_specs, *layer_specs), self.in_features, False, output, final, said
+            "projected",
+            (*self.linear_specs, *layer_specs),
+            self.in_features,
+            False,
+            output,
+            activation,
+            assumptions,
         )
 
     @property
     def conv_indices(self) -> list[int]:
+        """Indices of the convolutions."""
         return [index for index, layer in enumerate(self.layers) if layer.kind == "kernel"]
+
+    @property
+    def batchnorms_after_conv(self) -> int:
+        """Number of BatchNorm layers after the first convolution."""
+        first = self.conv_indices[0]
+        return sum(layer.kind == "norm" for layer in self.layers[first:])
 
 
 @dataclass(frozen=True, slots=True)
 class UpsampleLayout:
-    """One reading: doublings before these layers, by this interpolation. `bare`: no activation behind the first norm."""
+    """Upsampling before the layers with these indices, by this mode.
+
+    `no_activation`: none after the first BatchNorm.
+    """
 
     mode: str
     upsample_before: tuple[int, ...]
     no_activation: bool = False
 
 
-def find_pixel_shuffles(layers: list[LayerWeights], in_channels: int) -> tuple[int, ...]:
-    """The layers that take a quarter of the channels that the convolution before them makes: pixels are shuffled in between.
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """Where upsampling happens, without its mode."""
 
-    The place behind the last layer is one of them where that makes twelve channels, which are three of a picture twice as large.
-    Empty where the channels follow each other as they are. NotThis where neither explains them.
+    upsample_before: tuple[int, ...]
+    no_activation: bool = False
+
+
+def find_pixel_shuffles(layers: list[LayerWeights], in_channels: int) -> tuple[int, ...]:
+    """Indices of the layers before which a pixel shuffle quarters the channels.
+
+    The index after the last layer is one of them where that layer outputs twelve channels: three of an image twice as
+    large. Empty where the channels match without a shuffle. ArchitectureMismatch where they do not match at all.
     """
-    found = []
+    indices = []
     for index, layer in enumerate(layers):
         if layer.kind == "kernel" and (
             layer.shape[2] != layer.shape[3]
             or layer.shape[2] % 2 == 0
             or not layer.accepts_out_channels(layer.shape[0])
         ):
-            raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}: no convolution that keeps the side")
-        takes = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
-        if takes * 4 == in_channels and index > 0:
-            found.append(index)
-        elif takes != in_channels:
-            raise ArchitectureMismatch(f"{layer.name} takes {takes} channels after {in_channels}")
-        in_channels = takes if layer.kind == "norm" else layer.shape[0]
-    return (*found, len(layers)) if in_channels == 4 * 3 else tuple(found)
+            raise ArchitectureMismatch(
+                f"{layer.weight_key} is {layer.shape}: not a convolution that keeps the image size"
+            )
+        layer_in = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
+        if layer_in * 4 == in_channels and index > 0:
+            indices.append(index)
+        elif layer_in != in_channels:
+            raise ArchitectureMismatch(f"{layer.name} takes {layer_in} channels after {in_channels}")
+        in_channels = layer_in if layer.kind == "norm" else layer.shape[0]
+    return (*indices, len(layers)) if in_channels == 4 * 3 else tuple(indices)
 
 
 def build_pixel_shuffle_spec(
     stack: ConvStack, start_size: int, shuffle_before: tuple[int, ...], config: AuditConfig
 ) -> SequentialSpec:
-    """Doublings that the shapes show; batch norm tells in which order the pixels are taken from the channels."""
+    """The spec of pixel shuffles that the shapes show; BatchNorm tells the order in which channels become pixels."""
     size = start_size * 2 ** len(shuffle_before)
     if config.image_size not in (None, size):
         raise LoadError(
@@ -95,152 +121,158 @@ def build_pixel_shuffle_spec(
         )
     if config.upsampling in INTERPOLATION_MODES:
         raise LoadError(
-            f"--upsampling {config.upsampling} contradicts the weights, which shuffle pixels",
+            f"--upsampling {config.upsampling} contradicts the weights, which use pixel shuffle",
             f"remove it, or choose from: {', '.join(PIXEL_SHUFFLE_MODES)}",
         )
-    spacing = [
-        gap - 1 if gap and index + 1 in shuffle_before else gap for index, gap in enumerate(stack.modules_between)
-    ]  # the shuffle is one of the modules there
-    ways = [
-        UpsampleLayout(mode, shuffle_before)
-        for mode in ((config.upsampling,) if config.upsampling else PIXEL_SHUFFLE_MODES)
+    # The shuffle is one of the modules between its layers.
+    modules_between = [
+        count - 1 if count and index + 1 in shuffle_before else count
+        for index, count in enumerate(stack.modules_between)
     ]
-    return _told(
-        replace(stack, modules_between=spacing), start_size, ways, "flag" if config.upsampling else "default", config
-    )
+    modes = (config.upsampling,) if config.upsampling else PIXEL_SHUFFLE_MODES
+    layouts = [UpsampleLayout(mode, shuffle_before) for mode in modes]
+    source = "flag" if config.upsampling else "default"
+    return _build_spec(replace(stack, modules_between=modules_between), start_size, layouts, source, config)
 
 
 def build_interpolation_spec(stack: ConvStack, start_size: int, config: AuditConfig) -> SequentialSpec:
-    """The blueprint of the customary way; the others are an open question where a batch norm stands behind a convolution.
+    """The spec of the default layout; the others are an open choice where a BatchNorm follows a convolution.
 
-    LoadError where nothing says how large the picture becomes.
+    LoadError where nothing determines the image size.
     """
     if config.upsampling in PIXEL_SHUFFLE_MODES:
         raise LoadError(
-            f"--upsampling {config.upsampling} contradicts the weights, whose channels follow each other",
+            f"--upsampling {config.upsampling} contradicts the weights: the convolutions' channels match without a "
+            "pixel shuffle",
             f"choose from: {', '.join(INTERPOLATION_MODES)}",
         )
     modes = (config.upsampling,) if config.upsampling else INTERPOLATION_MODES
-    found, source = _places(stack, start_size, config)
-    ways = [
-        UpsampleLayout(mode, doubled, bare) for doubled, bare in found for mode in (modes if doubled else modes[:1])
+    positions, source = _candidate_positions(stack, start_size, config)
+    layouts = [
+        UpsampleLayout(mode, entry.upsample_before, entry.no_activation)
+        for entry in positions
+        for mode in (modes if entry.upsample_before else modes[:1])
     ]
-    if len({len(way.upsample_before) for way in ways}) > 1 and not _norms(stack) and source == "default":
+    sizes = {len(layout.upsample_before) for layout in layouts}
+    if len(sizes) > 1 and not stack.batchnorms_after_conv and source == "default":
         raise LoadError(
-            "the weights do not say where the picture is upsampled", "give the size of the output: --image-size N"
+            "the weights do not show where the image is upsampled", "give the size of the output: --image-size N"
         )
-    return _told(stack, start_size, ways, source, config)
+    return _build_spec(stack, start_size, layouts, source, config)
 
 
-def _norms(body: ConvStack) -> list[int]:
-    return [index for index, layer in enumerate(body.layers) if layer.kind == "norm" and index > body.conv_indices[0]]
+def _build_spec(
+    stack: ConvStack, start_size: int, layouts: list[UpsampleLayout], source: str, config: AuditConfig
+) -> SequentialSpec:
+    """The spec of the first layout; the others are an open choice where a BatchNorm can tell them apart."""
+    setting = "pixel_shuffle_order" if layouts[0].mode in PIXEL_SHUFFLE_MODES else "upsampling"
+    options = tuple(Choice(layout.mode, _describe_layout(stack, start_size, layout)) for layout in layouts)
+    last_batchnorm = stack.previous_batchnorms + sum(layer.kind == "norm" for layer in stack.layers) - 1
+    open_choices: tuple[OpenChoice, ...] = ()
+    if stack.batchnorms_after_conv and len(layouts) > 1:
+        first_batchnorm = last_batchnorm + 1 - stack.batchnorms_after_conv
+        open_choices = (OpenChoice(setting, options, first_batchnorm, last_batchnorm=last_batchnorm),)
+
+    def rebuild_with(choices: tuple[int, ...]) -> SequentialSpec:
+        index = choices[0] if choices else 0
+        layout = layouts[index]
+        size = start_size * 2 ** len(layout.upsample_before)
+        out_channels = stack.layers[stack.conv_indices[-1]].shape[0]
+        channels = out_channels // 4 if len(stack.layers) in layout.upsample_before else out_channels
+        spec = stack.build_spec(_stack_layers(stack, layout), (channels, size, size), config)
+        assumptions = spec.assumptions
+        if not open_choices:
+            choice = options[index]
+            assumptions = (Assumption(setting, choice.value, source, note=choice.note), *assumptions)
+        return replace(spec, assumptions=assumptions, open_choices=open_choices, rebuild_with=rebuild_with)
+
+    return rebuild_with((0,) * len(open_choices))
 
 
-def _told(body: ConvStack, side: int, ways: list[UpsampleLayout], source: str, config: AuditConfig) -> SequentialSpec:
-    """The blueprint of the first way; a question about the others, where a norm can answer it."""
-    norms = _norms(body)
-    what = _ORDER if ways[0].mode in PIXEL_SHUFFLE_MODES else _WHAT
-    names = [*(layer.name for layer in body.layers), "the output"]
-    told = [
-        f"{way.mode}, before {', '.join(names[i] for i in way.upsample_before) or 'no layer'}: {side} to {side * 2 ** len(way.upsample_before)} pixels"
-        for way in ways
-    ]
-    deepest = body.previous_batchnorms + sum(layer.kind == "norm" for layer in body.layers) - 1
-    asked = (
-        (OpenChoice(what, tuple(told), deepest + 1 - len(norms), last_batchnorm=deepest),)
-        if norms and len(ways) > 1
-        else ()
-    )
-
-    def remade(answers: tuple[int, ...]) -> SequentialSpec:
-        chosen = answers[0] if answers else 0
-        way = ways[chosen]
-        size = side * 2 ** len(way.upsample_before)
-        channels = body.layers[body.conv_indices[-1]].shape[0] // (4 if len(body.layers) in way.upsample_before else 1)
-        made = body.build_spec(_steps(body, way), (channels, size, size), config)
-        settled = () if asked else (Assumption(what, told[chosen], source),)
-        return replace(made, assumptions=(*settled, *made.assumptions), open_choices=asked, rebuild_with=remade)
-
-    return remade((0,) * len(asked))
+def _describe_layout(stack: ConvStack, start_size: int, layout: UpsampleLayout) -> str:
+    """ "before conv1, conv2; from 4 to 16 pixels"."""
+    names = [*(layer.name for layer in stack.layers), "the output"]
+    places = ", ".join(names[index] for index in layout.upsample_before) or "no layer"
+    return f"before {places}; from {start_size} to {start_size * 2 ** len(layout.upsample_before)} pixels"
 
 
-def _places(body: ConvStack, side: int, config: AuditConfig) -> tuple[list[tuple[tuple[int, ...], bool]], str]:
-    """(layers with a doubling before them, bare) of every way that fits, the customary one first; and who said so."""
-    kernels, spacing = body.conv_indices, body.modules_between
-    bare = len(body.layers) > 1 and body.layers[0].kind == "norm" and spacing[0] == 1
-    room = [body.modules_before if i == 0 else spacing[i - 1] for i in kernels]
-    seen = tuple(i for i, modules in zip(kernels, room, strict=True) if (modules or 0) >= 2)
-    between = room[1:] or [
-        None if kernels[0] == 0 else room[0]
-    ]  # nothing stands between a reshape and a lone convolution that names could show
-    known = not any(modules is None for modules in between)
-    # One module between the first norm and its convolution: PyTorch-GAN's doubling, or an activation.
-    if bare and 1 in kernels:
-        ways = [(tuple(sorted({*seen, 1})), True), (seen, False)]
+def _candidate_positions(stack: ConvStack, start_size: int, config: AuditConfig) -> tuple[list[_Positions], str]:
+    """Every placement of the upsampling that fits, the default first; and the source of the placement."""
+    convs, modules_between = stack.conv_indices, stack.modules_between
+    no_activation = len(stack.layers) > 1 and stack.layers[0].kind == "norm" and modules_between[0] == 1
+    modules = [stack.modules_before if index == 0 else modules_between[index - 1] for index in convs]
+    # Two weightless modules before a convolution are an activation and an upsampling.
+    shown = tuple(index for index, count in zip(convs, modules, strict=True) if (count or 0) >= 2)
+    # Between a reshape and a single convolution there is nothing that names could show.
+    between = modules[1:] or [None if convs[0] == 0 else modules[0]]
+    from_file = bool(shown) or not any(count is None for count in between)
+    if no_activation and 1 in convs:
+        # One module between the first BatchNorm and its convolution: PyTorch-GAN's upsampling, or an activation.
+        positions = [_Positions(tuple(sorted({*shown, 1})), True), _Positions(shown)]
+    elif from_file:
+        positions = [_Positions(shown)]
     else:
-        ways = [(seen, False)] if seen or known else _anywhere(kernels, body.layers[0].kind == "norm")
-    ways = [way for way in ways if config.image_size is not None or side * 2 ** len(way[0]) <= _LARGEST]
-    if not ways or (config.image_size is None and not (seen or known) and len(ways[0][0]) < len(kernels) - 1):
-        raise LoadError(
-            f"the weights do not say where the picture is upsampled: {len(kernels)} convolutions and {side} pixels",
-            "give the size of the output: --image-size N",
-        )
+        positions = _guess_positions(convs, stack.layers[0].kind == "norm")
     if config.image_size is None:
-        return ways, "metadata" if seen or known else "default"
-    fitting = [way for way in ways if side * 2 ** len(way[0]) == config.image_size]
-    return (
-        (fitting, "metadata" if seen or known else "flag")
-        if fitting
-        else (_by_size(kernels, side, config.image_size), "flag")
-    )
+        positions = [entry for entry in positions if start_size * 2 ** len(entry.upsample_before) <= _MAX_DEFAULT_SIZE]
+        too_few = bool(positions) and not from_file and len(positions[0].upsample_before) < len(convs) - 1
+        if not positions or too_few:
+            raise LoadError(
+                f"the weights do not show where the image is upsampled: {len(convs)} convolutions on "
+                f"{start_size}x{start_size} pixels",
+                "give the size of the output: --image-size N",
+            )
+        return positions, "metadata" if from_file else "default"
+    fitting = [entry for entry in positions if start_size * 2 ** len(entry.upsample_before) == config.image_size]
+    if fitting:
+        return fitting, "metadata" if from_file else "flag"
+    return _positions_for_size(convs, start_size, config.image_size), "flag"
 
 
-def _anywhere(kernels: list[int], normed: bool) -> list[tuple[tuple[int, ...], bool]]:
-    """Before every convolution but the one that makes the picture, or before that too, or from the second one on; or as PyTorch-GAN
-    has it, where a norm comes first."""
-    starts = [
-        tuple(kernels[begin : begin + count])
-        for count in range(len(kernels), 0, -1)
-        for begin in (0, 1)
-        if begin + count <= len(kernels)
+def _guess_positions(convs: list[int], starts_with_batchnorm: bool) -> list[_Positions]:
+    """Likely positions where nothing tells: before every convolution but the last one is the default.
+
+    Then before every convolution, or from the second one on; and PyTorch-GAN's layout, where a BatchNorm comes first.
+    """
+    runs = [
+        tuple(convs[first : first + count])
+        for count in range(len(convs), 0, -1)
+        for first in (0, 1)
+        if first + count <= len(convs)
     ]
-    usual = tuple(kernels[:-1])
-    ways = [
-        (doubled, False)
-        for doubled in [usual, *(start for start in starts[:_MANY] if start != usual), *([()] if usual else [])]
-    ]
-    return [*ways, (usual, True)] if normed and usual else ways
+    default = tuple(convs[:-1])
+    guesses = [default, *(run for run in runs[:_MAX_LAYOUTS] if run != default), *([()] if default else [])]
+    positions = [_Positions(guess) for guess in guesses]
+    return [*positions, _Positions(default, True)] if starts_with_batchnorm and default else positions
 
 
-def _by_size(kernels: list[int], side: int, size: int) -> list[tuple[tuple[int, ...], bool]]:
-    """Every way to double as often as leads to --image-size, the earliest layers first."""
-    times = max(0, (size // side).bit_length() - 1)
-    if side * 2**times != size or times > len(kernels):
-        listed = ", ".join(str(side * 2**n) for n in range(len(kernels) + 1))
+def _positions_for_size(convs: list[int], start_size: int, image_size: int) -> list[_Positions]:
+    """Every way to upsample as often as leads to --image-size, the earliest layers first."""
+    times = max(0, (image_size // start_size).bit_length() - 1)
+    if start_size * 2**times != image_size or times > len(convs):
+        listed = ", ".join(str(start_size * 2**n) for n in range(len(convs) + 1))
         raise LoadError(
-            f"--image-size {size} contradicts the weights, which lead to {listed}",
+            f"--image-size {image_size} contradicts the weights, which lead to {listed}",
             f"remove it, or choose from: {listed}",
         )
-    return [(doubled, False) for doubled in itertools.islice(itertools.combinations(kernels, times), _MANY)]
+    return [_Positions(chosen) for chosen in itertools.islice(itertools.combinations(convs, times), _MAX_LAYOUTS)]
 
 
-def _steps(body: ConvStack, way: UpsampleLayout) -> list[LayerSpec]:
-    steps: list[LayerSpec] = []
-    for index, layer in enumerate(body.layers):
-        if index in way.upsample_before:
-            steps.append(upsample_layer_spec(way.mode))
-        taken = way.no_activation and index == 0  # PyTorch-GAN: this norm alone has the usual eps
-        steps.append(
-            batchnorm_layer_spec(layer, spatial=True, keep_default_eps=taken)
-            if layer.kind == "norm"
-            else conv_layer_spec(layer)
-        )
-        if (
-            index + 1 < len(body.layers)
-            and not taken
-            and has_activation_between(layer, body.layers[index + 1], body.modules_between[index])
-        ):
-            steps.append(LayerSpec("activation"))
-    if len(body.layers) in way.upsample_before:
-        steps.append(upsample_layer_spec(way.mode))
-    return steps
+def _stack_layers(stack: ConvStack, layout: UpsampleLayout) -> list[LayerSpec]:
+    """Specs of the stack's layers with upsampling and activations between them."""
+    layer_specs: list[LayerSpec] = []
+    for index, layer in enumerate(stack.layers):
+        if index in layout.upsample_before:
+            layer_specs.append(upsample_layer_spec(layout.mode))
+        is_bare = layout.no_activation and index == 0  # PyTorch-GAN: this BatchNorm alone has the usual eps
+        if layer.kind == "norm":
+            layer_specs.append(batchnorm_layer_spec(layer, spatial=True, keep_default_eps=is_bare))
+        else:
+            layer_specs.append(conv_layer_spec(layer))
+        if index + 1 == len(stack.layers) or is_bare:
+            continue
+        if has_activation_between(layer, stack.layers[index + 1], stack.modules_between[index]):
+            layer_specs.append(LayerSpec("activation"))
+    if len(stack.layers) in layout.upsample_before:
+        layer_specs.append(upsample_layer_spec(layout.mode))
+    return layer_specs

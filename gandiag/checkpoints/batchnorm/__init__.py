@@ -1,1 +1,1 @@
-"""What BatchNorm running statistics say about a generator's inputs and layers."""
+"""Evidence in BatchNorm running statistics about a generator's latents, labels and layers."""

@@ -1,17 +1,16 @@
-"""One complete reading of a blueprint, tried on a few latents: what do its batch norms receive, against what they remember?
+"""Scores one hyperparameter assignment by comparing BatchNorm input moments with the stored running statistics.
 
-Every norm hands on what it makes of the batch's own statistics, as it did while the running ones were taken: a wrong layer then
-shows at the norm behind it, and not at all that follow. Where rare latents carry much of a variance, batches differ; so what
-fits poorly is tried again with the running ones, and the better one counts. Of the last map before the last norm a few channels are enough.
+BatchNorm runs in train mode here, so a wrong layer affects only the next BatchNorm. Where rare latents carry much of a
+variance, batches differ from each other: an assignment that fits poorly is scored again with the running statistics,
+and the better score counts. Of the last layer before the last BatchNorm a few channels are computed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,333 +22,178 @@ from gandiag.checkpoints.batchnorm.moments import (
     prior_std,
     sample_prior,
 )
-from gandiag.checkpoints.batchnorm.scale_grid import SCALE_GRID, interpolate_scales
+from gandiag.checkpoints.batchnorm.scale_search import SCALE_GRID, interpolate_log_scales
 from gandiag.checkpoints.batchnorm.sequential import (
-    MAX_CHANNELS,
     BatchNorm,
     batchnorm_indices,
     bias_corrected_statistics,
-    forward_layer,
     has_initial_statistics,
-    last_layer_mismatch,
-    layer_mismatch,
 )
+from gandiag.checkpoints.inference.activation_cache import ActivationCache
+from gandiag.checkpoints.inference.candidate_networks import Assignment, CandidateNetworks
 from gandiag.checkpoints.inference.conditioning import InputLayout
-from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
-from gandiag.checkpoints.inference.sequential import (
-    SequentialGenerator,
-    SequentialSpec,
-    build_sequential_generator,
-    set_hyperparameters,
-)
+from gandiag.checkpoints.inference.forward_cost import MACS_PER_VALUE, WEIGHTED_LAYERS, ForwardCost, estimate_costs
+from gandiag.checkpoints.inference.sequential import SequentialGenerator, SequentialSpec, build_sequential_generator
 
-_BUDGET, _GLIMPSE = 2e8, 3e7  # multiplications, about, of one pass; of one among hundreds
-_FLOATS = 4e6  # numbers in its largest layer
-_FEWEST, _SOME, _MOST = 16, 128, 1024  # latents
-_WRITTEN = 60  # multiplications that writing a number and reading it again costs, about
-MIN_LATENTS = 128  # latents that a cheap norm can have
-_POOR = 0.3  # the batch's own statistics are then not the ones to compare by
-_NORMS = 3  # later ones cost more and say the same
-_ALIKE = 0.05  # of the outputs' deviation: what two readings may differ by and still be one generator
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """An answer to every question. `deviation`: of one latent; `answers`: the options of the blueprint's own questions;
-    `joined`: which of the trial's inputs."""
-
-    activation: str
-    eps: float
-    dropout: float
-    prior: str
-    latent_std: float
-    choices: tuple[int, ...]
-    layout_index: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardCost:
-    """Of one sample up to a norm: multiplications before its map, those of the map for the channels looked at, the largest layer, all layers."""
-
-    macs_before: float
-    macs_last: float
-    largest_layer: float
-    total_values: float
-
-    @property
-    def max_latents(self) -> int:
-        """How many a pass can afford; an even number."""
-        return self._within(_BUDGET, _MOST)
-
-    @property
-    def max_latents_coarse(self) -> int:
-        """How many one of hundreds of passes can afford."""
-        return self._within(_GLIMPSE, _SOME)
-
-    @property
-    def cost_per_sample(self) -> float:
-        """Of one sample, as so many multiplications: small layers cost what it takes to write them."""
-        return self.macs_before + self.macs_last + _WRITTEN * self.total_values
-
-    def _within(self, budget: float, most: int) -> int:
-        return max(
-            _FEWEST,
-            2
-            * int(
-                min(budget / max(1.0, self.macs_before + self.macs_last), _FLOATS / max(1.0, self.largest_layer), most)
-                / 2
-            ),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class CachedActivation:
-    """What a layer received in a pass. `key`: of the pass up to there; `found`: the mismatches seen by then; `sure`: nothing was dropped before."""
-
-    key: tuple[object, ...]
-    layer_index: int
-    x: Tensor
-    mismatches: tuple[float, ...]
-    deterministic: bool
+MIN_LATENTS = 128  # latents with which a pass counts as cheap
+_POOR_MISMATCH = 0.3  # from here on the running statistics are tried in place of the batch's own
+_MAX_DEPTH = 3  # BatchNorm layers visited where that is cheap; later ones cost more and add nothing
+_MAX_OUTPUT_DIFFERENCE = 0.05  # in outputs' std: how far two assignments may differ and still count as one generator
 
 
 class OutOfBudget(Exception):
-    """Trying the readings takes longer than is allowed."""
+    """Scoring the candidates takes longer than is allowed."""
 
 
 class CandidateScorer:
-    """Readings of one blueprint, each tried once. Latents are the same for all that share a prior, so that their noise is too.
+    """Scores assignments of one spec, each of them once.
 
-    `inputs`: the ways to join classes to latents, of which there are as many in each. `left`: multiplications, about, that all passes together
-    may still take; TooLong beyond.
+    All with the same prior share their latents, and so their sampling noise. `input_layouts`: the ways to join classes
+    to latents; all have the same number of latents. `remaining_budget`: multiplications, roughly, that all passes
+    together may still take; OutOfBudget beyond.
     """
 
     def __init__(self, spec: SequentialSpec, input_layouts: Sequence[InputLayout], initial: Assignment) -> None:
-        self.input_layouts, self._remade, self._spatial = input_layouts, spec.rebuild_with, spec.latent_is_1x1
-        self._blueprints: dict[tuple[int, ...], SequentialSpec | None] = {initial.choices: spec}
-        self._chains: dict[tuple[int, ...], SequentialGenerator] = {}
-        self._found: dict[tuple[Assignment, int, bool], tuple[float, ...]] = {}
-        self._rows: dict[
-            tuple[object, ...], tuple[float, ...]
-        ] = {}  # by the layers that a pass goes through: readings may share them
-        self._stages: dict[
-            bool, list[CachedActivation]
-        ] = {}  # of the last pass by the batch's own statistics, and by the running ones
-        chain = build_sequential_generator(spec, initial.activation, initial.eps)
-        norms = [layer for layer in chain.layers if isinstance(layer, BatchNorm)]
-        self.costs = estimate_costs(chain) if norms and not all(has_initial_statistics(norm) for norm in norms) else []
-        self._prices: dict[tuple[tuple[int, ...], int], ForwardCost] = {}
+        self.input_layouts = input_layouts
+        self.networks = CandidateNetworks(spec, initial.choices)
         self.remaining_budget = math.inf
+        self._latent_is_1x1 = spec.latent_is_1x1
+        self._cache = ActivationCache()
+        self._mismatches: dict[tuple[Assignment, int, bool], tuple[float, ...]] = {}
+        self._costs: dict[tuple[tuple[int, ...], int], ForwardCost] = {}
+        network = build_sequential_generator(spec, initial.activation, initial.eps)
+        layers = [layer for layer in network.layers if isinstance(layer, BatchNorm)]
+        has_statistics = bool(layers) and not all(has_initial_statistics(layer) for layer in layers)
+        self.costs = estimate_costs(network) if has_statistics else []  # of the initial choices, by BatchNorm
 
     @property
     def n_batchnorms(self) -> int:
+        """Number of BatchNorm layers; 0 where their statistics were never updated."""
         return len(self.costs)
 
-    def get_spec(self, choices: tuple[int, ...]) -> SequentialSpec | None:
-        """The blueprint of these answers; None where they lead nowhere."""
-        if choices not in self._blueprints:
-            try:
-                self._blueprints[choices] = self._remade(choices) if self._remade else None
-            except ArchitectureMismatch:
-                self._blueprints[choices] = None
-        return self._blueprints[choices]
-
-    def build(self, assignment: Assignment) -> SequentialGenerator | None:
-        """The network of a reading, if it is one."""
-        blueprint = self.get_spec(assignment.choices)
-        return (
-            None
-            if blueprint is None
-            else build_sequential_generator(blueprint, assignment.activation, assignment.eps, assignment.dropout)
-        )
-
-    def _set(self, reading: Assignment) -> SequentialGenerator | None:
-        """The same, but one network for all readings that share their layers: valid until the next call."""
-        if reading.choices not in self._chains:
-            made = self.build(reading)
-            if made is None:
-                return None
-            self._chains[reading.choices] = made
-        blueprint = self.get_spec(reading.choices)
-        assert blueprint is not None
-        return set_hyperparameters(
-            self._chains[reading.choices], blueprint, reading.activation, reading.eps, reading.dropout
-        )
-
     def mismatch(self, assignment: Assignment, depth: int, *, coarse: bool = False) -> tuple[float, ...]:
-        """Mismatch at each of the first `depth` norms; infinite where the reading is none. `coarse`: on few latents."""
-        if (assignment, depth, coarse) not in self._found:
-            chain = self._set(assignment)
-            found = (math.inf,) * depth if chain is None else self._tried(chain, assignment, depth, True, coarse)
-            if chain is not None and not coarse and _POOR < max(found) < math.inf:
-                found = tuple(map(min, found, self._tried(chain, assignment, depth, False, coarse)))
-            self._found[assignment, depth, coarse] = tuple(
-                number if number == math.inf or math.isfinite(number) else 1e9 for number in found
-            )
-        return self._found[assignment, depth, coarse]
+        """Mismatch at each of the first `depth` BatchNorm layers; infinite where the choices do not fit the weights.
 
-    def _tried(
-        self, chain: SequentialGenerator, reading: Assignment, depth: int, batch: bool, coarse: bool
+        `coarse`: with few latents.
+        """
+        key = (assignment, depth, coarse)
+        if key not in self._mismatches:
+            network = self.networks.configure(assignment)
+            mismatches = (math.inf,) * depth
+            if network is not None:
+                mismatches = self._run(network, assignment, depth, use_batch_stats=True, coarse=coarse)
+            if network is not None and not coarse and _POOR_MISMATCH < max(mismatches) < math.inf:
+                with_running = self._run(network, assignment, depth, use_batch_stats=False, coarse=coarse)
+                mismatches = tuple(map(min, mismatches, with_running))
+            self._mismatches[key] = tuple(
+                number if number == math.inf or math.isfinite(number) else 1e9 for number in mismatches
+            )
+        return self._mismatches[key]
+
+    def _run(
+        self, network: SequentialGenerator, assignment: Assignment, depth: int, *, use_batch_stats: bool, coarse: bool
     ) -> tuple[float, ...]:
-        layers, last = list(chain.layers), batchnorm_indices(chain)[depth - 1]
-        head = last - 1 if isinstance(layers[last - 1], (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) else last
-        own = self._price(chain, reading, depth)  # other strides, larger pictures
-        n = min(cost.max_latents_coarse if coarse else cost.max_latents for cost in (self.costs[depth - 1], own))
+        """Mismatch at each of the first `depth` BatchNorm layers of a network, in one pass."""
+        layers, last = list(network.layers), batchnorm_indices(network)[depth - 1]
+        split = last - 1 if isinstance(layers[last - 1], WEIGHTED_LAYERS) else last
+        cost = self._estimate_cost(network, assignment, depth)  # other strides make larger images
+        n = min(each.max_latents_coarse if coarse else each.max_latents for each in (self.costs[depth - 1], cost))
         parts = [(repr(layer), *(entry.data_ptr() for entry in layer.parameters())) for layer in layers[: last + 1]]
-        key: tuple[object, ...] = (reading.prior, reading.latent_std, n, batch, reading.layout_index, *parts[:head])
-        whole = (*key, *parts[head:])
-        if whole not in self._rows:
-            self.remaining_budget -= n * (
-                own.macs_last + _WRITTEN * own.largest_layer
-                if any(stage.key == key for stage in self._stages.get(batch, []))
-                else own.cost_per_sample
-            )
-            if self.remaining_budget < 0:
-                raise OutOfBudget
-            self._rows[whole] = self._passed(layers[: last + 1], head, key, reading)
-        return self._rows[whole]
+        head_key: tuple[object, ...] = (
+            assignment.prior,
+            assignment.latent_std,
+            n,
+            use_batch_stats,
+            assignment.layout_index,
+            *parts[:split],
+        )
+        key = (*head_key, *parts[split:])
+        known = self._cache.get_mismatches(key)
+        if known is not None:
+            return known
+        resumes = self._cache.has_activation(head_key, use_batch_stats)
+        self._spend(n * (cost.macs_last + MACS_PER_VALUE * cost.largest_layer if resumes else cost.cost_per_sample))
+        return self._cache.run(
+            layers[: last + 1], split, (head_key, key), lambda: self._draw_input(assignment, n), use_batch_stats
+        )
 
-    def _price(self, chain: SequentialGenerator, reading: Assignment, depth: int) -> ForwardCost:
-        """Of a pass to the norm at `depth`; custom's where the layers do not fit each other."""
-        if (reading.choices, depth) not in self._prices:
-            try:
-                self._prices[reading.choices, depth] = estimate_costs(chain, depth)[-1]
-            except RuntimeError:
-                self._prices[reading.choices, depth] = self.costs[depth - 1]
-        return self._prices[reading.choices, depth]
-
-    def _passed(
-        self, layers: list[nn.Module], head: int, key: tuple[object, ...], reading: Assignment
-    ) -> tuple[float, ...]:
-        """Mismatch at the norms among `layers`, of which the last one is one; what the layer at `head` receives goes by `key`."""
-        with torch.no_grad(), enable_dropout(nn.Sequential(*layers)):
-            try:
-                reached = self._reached(layers[:head], key, reading)
-                return (*reached.mismatches, last_layer_mismatch(layers[head:-1], layers[-1], reached.x))
-            except RuntimeError:  # a picture that a later layer's kernel does not fit into
-                return (math.inf,) * sum(isinstance(layer, BatchNorm) for layer in layers)
-
-    def _reached(self, layers: list[nn.Module], key: tuple[object, ...], reading: Assignment) -> CachedActivation:
-        """What comes behind `layers`, from where the last pass of the kind still went the same way: what a norm receives does not depend on its eps,
-        nor on the activation behind it."""
-        (n, batch), begun = key[2:4], len(key) - len(layers)
-        assert isinstance(n, int) and isinstance(batch, bool)
-        norms = [
-            *itertools.accumulate((isinstance(layer, BatchNorm) for layer in layers), initial=0)
-        ]  # before each place
-        stages = [
-            stage
-            for stage in self._stages.get(batch, [])
-            if key[: len(stage.key)] == stage.key
-            and (stage.deterministic or len(stage.key) == len(key))
-            and len(stage.mismatches) <= norms[min(stage.layer_index + 1, len(layers))]
-        ]
-        if not stages:
-            z, labels = self._drawn(reading, n)
-            stages = [
-                CachedActivation(
-                    key[:begun],
-                    0,
-                    self.input_layouts[reading.layout_index].combine(z, labels).reshape(n, -1, *(1, 1) * self._spatial),
-                    (),
-                    True,
-                )
-            ]
-        x, found, sure = stages[-1].x, stages[-1].mismatches, stages[-1].deterministic
-        for place in range(stages[-1].layer_index, len(layers)):
-            layer = layers[place]
-            if isinstance(layer, BatchNorm) and len(found) == norms[place]:
-                found = (*found, layer_mismatch(layer, x))
-                stages.append(CachedActivation(key[: begun + place], place, x, found, sure))
-            sure &= not isinstance(layer, nn.modules.dropout._DropoutNd) or layer.p == 0
-            x = forward_layer(layer, x, batch)
-        stages.append(CachedActivation(key, len(layers), x, found, sure))
-        self._stages[batch] = stages
-        return stages[-1]
-
-    def same_outputs(self, first: Assignment, second: Assignment) -> bool:
-        """Do two readings of one prior make the same samples, to a twentieth of their deviation?"""
-        if first.prior != second.prior:
-            return False
-        pair = (first, second)
-        z, labels = self._drawn(first, 8)
-        made: list[Tensor | None] = [None, None]
-        with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
-            chains = [self.build(reading) for reading in pair]
-            given = [self.input_layouts[reading.layout_index].combine(z, labels) for reading in pair]
-            made = [
-                None if chain is None else chain(x).flatten(1).double() for chain, x in zip(chains, given, strict=True)
-            ]
-        if made[0] is None or made[1] is None or made[0].shape != made[1].shape:
-            return False
-        return float((made[0] - made[1]).square().mean().sqrt()) <= _ALIKE * float(made[0].std())
-
-    def fit_latent_std(self, assignment: Assignment) -> float | None:
-        """The deviation of one latent at which most channels of the first norm receive the variance that they remember; None where few ever do."""
-        chain = self._set(assignment)
-        if chain is None or not self.n_batchnorms:
-            return None
-        place = batchnorm_indices(chain)[0]
-        norm, layers = chain.layers[place], list(chain.layers)[:place]
-        assert isinstance(norm, BatchNorm)
-        own = prior_std(assignment.prior)
-        z, labels = self._drawn(replace(assignment, latent_std=own), self.costs[0].max_latents)
-        self.remaining_budget -= len(SCALE_GRID) * len(z) * (self.costs[0].macs_before + self.costs[0].macs_last)
+    def _spend(self, multiplications: float) -> None:
+        self.remaining_budget -= multiplications
         if self.remaining_budget < 0:
             raise OutOfBudget
-        grown = []
+
+    def _estimate_cost(self, network: SequentialGenerator, assignment: Assignment, depth: int) -> ForwardCost:
+        """Cost of a pass to the BatchNorm at `depth`; the initial choices' cost if layers do not fit together."""
+        key = (assignment.choices, depth)
+        if key not in self._costs:
+            try:
+                self._costs[key] = estimate_costs(network, depth)[-1]
+            except RuntimeError:
+                self._costs[key] = self.costs[depth - 1]
+        return self._costs[key]
+
+    def same_outputs(self, first: Assignment, second: Assignment) -> bool:
+        """Whether two assignments with the same prior give the same samples, to 5 % of their std."""
+        if first.prior != second.prior:
+            return False
+        z, labels = self._draw(first, 8)
+        outputs: list[Tensor | None] = []
+        with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
+            for assignment in (first, second):
+                network = self.networks.build(assignment)
+                x = self.input_layouts[assignment.layout_index].combine(z, labels)
+                outputs.append(None if network is None else network(x).flatten(1).double())
+        if len(outputs) < 2 or outputs[0] is None or outputs[1] is None or outputs[0].shape != outputs[1].shape:
+            return False
+        difference = float((outputs[0] - outputs[1]).square().mean().sqrt())
+        return difference <= _MAX_OUTPUT_DIFFERENCE * float(outputs[0].std())
+
+    def fit_latent_std(self, assignment: Assignment) -> float | None:
+        """The latent std at which most channels of the first BatchNorm have their stored variance, if any."""
+        network = self.networks.configure(assignment)
+        if network is None or not self.n_batchnorms:
+            return None
+        index = batchnorm_indices(network)[0]
+        batchnorm, layers = network.layers[index], list(network.layers)[:index]
+        assert isinstance(batchnorm, BatchNorm)
+        unit = prior_std(assignment.prior)
+        z, labels = self._draw(replace(assignment, latent_std=unit), self.costs[0].max_latents)
+        self._spend(len(SCALE_GRID) * len(z) * (self.costs[0].macs_before + self.costs[0].macs_last))
+        variances = []
         with torch.no_grad(), enable_dropout(nn.Sequential(*layers)):
             for scale in SCALE_GRID:
-                x = (
-                    self.input_layouts[assignment.layout_index]
-                    .combine(scale * z, labels)
-                    .reshape(len(z), -1, *(1, 1) * self._spatial)
-                )
+                x = self._combine(assignment, scale * z, labels)
                 for layer in layers:
                     x = layer(x)
-                grown.append(channel_moments(x)[1])
-        found = interpolate_scales(torch.stack(grown), bias_corrected_statistics(norm)[1])
-        usable = found[found.isfinite()]
-        return own * math.exp(float(usable.median())) if 2 * len(usable) >= len(found) else None
+                variances.append(channel_moments(x)[1])
+        log_scales = interpolate_log_scales(torch.stack(variances), bias_corrected_statistics(batchnorm)[1])
+        usable = log_scales[log_scales.isfinite()]
+        return unit * math.exp(float(usable.median())) if 2 * len(usable) >= len(log_scales) else None
 
     def required_depth(self, last_batchnorm: int) -> int:
-        """How many norms a pass visits: up to the one that shows the question, and further where that is cheap."""
+        """Number of BatchNorm layers a pass visits: up to `last_batchnorm`, and further where that is cheap."""
         affordable = sum(cost.max_latents >= MIN_LATENTS for cost in self.costs)
-        return min(self.n_batchnorms, max(last_batchnorm + 1, min(affordable, _NORMS)))
+        return min(self.n_batchnorms, max(last_batchnorm + 1, min(affordable, _MAX_DEPTH)))
 
-    def _drawn(self, reading: Assignment, n: int) -> tuple[Tensor, Tensor | None]:
-        latent, classes = self.input_layouts[0].latent_dim, self.input_layouts[0].classes
-        z = sample_prior(n, (latent,), reading.prior, seed=0) * (reading.latent_std / prior_std(reading.prior))
-        return z, paired_labels(n, classes)
+    def _draw(self, assignment: Assignment, n: int) -> tuple[Tensor, Tensor | None]:
+        """Latents (n, D) at the assignment's std, and labels (n,)."""
+        layout = self.input_layouts[0]
+        z = sample_prior(n, (layout.latent_dim,), assignment.prior, seed=0)
+        return z * (assignment.latent_std / prior_std(assignment.prior)), paired_labels(n, layout.classes)
 
+    def _draw_input(self, assignment: Assignment, n: int) -> Tensor:
+        return self._combine(assignment, *self._draw(assignment, n))
 
-def estimate_costs(generator: SequentialGenerator, depth: int | None = None) -> list[ForwardCost]:
-    """What it costs to reach every batch norm, or the first `depth`, by a pass of two samples. RuntimeError where layers do not fit each other."""
-    found: list[ForwardCost] = []
-    x = torch.zeros(2, *generator.input_shape)
-    before, last, floats, numbers = 0.0, 0.0, 0.0, 0.0
-    direct = False  # does the map's output go to the norm as it is?
-    with torch.no_grad():
-        for layer in generator.layers:
-            if len(found) == depth:
-                break
-            given, x = x, layer(x)
-            floats, numbers = max(floats, float(x[0].numel())), numbers + float(x[0].numel())
-            if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-                positions = math.prod((given if isinstance(layer, nn.ConvTranspose2d) else x).shape[2:])
-                before, last = before + last, float(layer.weight.numel() * positions)
-            elif isinstance(layer, BatchNorm):
-                found.append(
-                    ForwardCost(
-                        before, last * (min(1.0, MAX_CHANNELS / layer.num_features) if direct else 1.0), floats, numbers
-                    )
-                )
-            direct = isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))
-    return found
+    def _combine(self, assignment: Assignment, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Latents and labels to the first layer's input, (n, D) or (n, D, 1, 1)."""
+        x = self.input_layouts[assignment.layout_index].combine(z, labels)
+        return x.reshape(len(z), -1, *(1, 1) * self._latent_is_1x1)
 
 
 def informative_layers(mismatches: Iterable[tuple[float, ...]]) -> list[int]:
-    """The norms at which readings differ; those in front of what is asked receive the same from all."""
+    """Indices of the BatchNorm layers at which assignments differ; earlier ones receive the same input from all."""
     rows = [row for row in mismatches if row and math.isfinite(row[0])]
     length = min((len(row) for row in rows), default=0)
-    return [norm for norm in range(length) if max(row[norm] for row in rows) - min(row[norm] for row in rows) > 1e-9]
+    return [
+        index for index in range(length) if max(row[index] for row in rows) - min(row[index] for row in rows) > 1e-9
+    ]

@@ -1,12 +1,13 @@
-"""Which stride and padding did a transposed convolution have? Kernels do not say; the image size and custom do."""
+"""Infers stride and padding of transposed convolutions from the image size and common choices."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 
-# kernel -> (stride, padding, output padding), the customary one first
-COMMON_STRIDES: dict[int, tuple[tuple[int, int, int], ...]] = {
+StrideSpec = tuple[int, int, int]  # stride, padding, output padding
+
+# kernel size -> (stride, padding, output padding), the most common first
+COMMON_STRIDES: dict[int, tuple[StrideSpec, ...]] = {
     1: ((1, 0, 0), (1, 2, 0)),
     2: ((2, 0, 0),),
     3: ((1, 1, 0), (2, 1, 1), (2, 1, 0), (2, 0, 0), (1, 0, 0), (3, 0, 0)),
@@ -17,79 +18,81 @@ COMMON_STRIDES: dict[int, tuple[tuple[int, int, int], ...]] = {
 }
 COMMON_IMAGE_SIZES = (16, 24, 28, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 MAX_IMAGE_SIZE = 2048  # pixels
-_WAYS, _PATHS = 24, 100  # to one size, that are told apart; beginnings of ways that are followed
-_UNUSUAL = 1.5  # a final side that nobody uses costs more than one unusual layer
-
-StrideSpec = tuple[int, int, int]
+_MAX_RESULTS, _BEAM_WIDTH = (
+    24,
+    100,
+)  # combinations returned for one image size; partial combinations kept while searching
+_UNCOMMON_SIZE_COST = 1.5  # more than one uncommon layer
 
 
 def infer_strides(
     start_size: int, kernel_sizes: Sequence[int], image_size: int | None, fixed: Sequence[StrideSpec] = ()
 ) -> tuple[list[StrideSpec], list[int]] | None:
-    """The most customary geometry of each layer from side `start`, and every side that can be reached; the first layers may be `fixed`.
+    """The most common strides that lead from `start_size` to `image_size` or, without it, to the likeliest size.
 
-    A kernel as large as a fixed one that doubles the side most likely does it the same way. With `image_size`, the most customary
-    plan that ends there, or none. Cost: one state per reachable side and layer.
+    `fixed`: strides of the first layers. A kernel as large as a fixed one that upsamples most likely has the same
+    strides. Returns (strides of each layer, every reachable size); the strides are empty where `image_size` cannot be
+    reached, and the result is None where nothing can. Cost: one state per reachable size and layer.
     """
     reached: dict[int, tuple[float, list[StrideSpec]]] = {start_size: (0.0, [])}
     for index, kernel in enumerate(kernel_sizes):
-        following: dict[int, tuple[float, list[StrideSpec]]] = {}
-        for side, (cost, path) in reached.items():
-            for rank, geometry in enumerate(
-                (fixed[index],) if index < len(fixed) else _likely(kernel, kernel_sizes, fixed)
-            ):
-                after = transposed_conv_size(side, kernel, geometry)
-                worth = cost + 0.5 * (rank > 0) + 0.5 * rank
-                if 1 <= after <= MAX_IMAGE_SIZE and (after not in following or worth < following[after][0]):
-                    following[after] = worth, [*path, geometry]
-        reached = following
-    sides = sorted(reached)
+        options = (fixed[index],) if index < len(fixed) else _rank_strides(kernel, kernel_sizes, fixed)
+        reached = _add_layer(reached, kernel, options)
+    sizes = sorted(reached)
     if not reached or (image_size is not None and image_size not in reached):
-        return ([], sides) if sides else None
-    best = image_size or min(reached, key=lambda side: reached[side][0] + _UNUSUAL * (side not in COMMON_IMAGE_SIZES))
-    return reached[best][1], sides
+        return ([], sizes) if sizes else None
+    best = image_size or min(
+        reached, key=lambda size: reached[size][0] + _UNCOMMON_SIZE_COST * (size not in COMMON_IMAGE_SIZES)
+    )
+    return reached[best][1], sizes
 
 
-def _likely(kernel: int, kernels: Sequence[int], fixed: Sequence[StrideSpec]) -> list[StrideSpec]:
-    """The geometries of a kernel; where the last fixed one of its size doubles the side, that one's is the first."""
-    alike = [geometry for size, geometry in zip(kernels, fixed, strict=False) if size == kernel][-1:]
-    return list(dict.fromkeys([*(geometry for geometry in alike if geometry[0] > 1), *COMMON_STRIDES.get(kernel, ())]))
+def _add_layer(
+    reached: dict[int, tuple[float, list[StrideSpec]]], kernel: int, options: Sequence[StrideSpec]
+) -> dict[int, tuple[float, list[StrideSpec]]]:
+    """The sizes after one more layer: size -> (cost, cheapest strides that lead there)."""
+    result: dict[int, tuple[float, list[StrideSpec]]] = {}
+    for size, (cost, path) in reached.items():
+        for rank, stride_spec in enumerate(options):
+            next_size = transposed_conv_size(size, kernel, stride_spec)
+            next_cost = cost + 0.5 * (rank > 0) + 0.5 * rank
+            if 1 <= next_size <= MAX_IMAGE_SIZE and (next_size not in result or next_cost < result[next_size][0]):
+                result[next_size] = next_cost, [*path, stride_spec]
+    return result
+
+
+def _rank_strides(kernel: int, kernel_sizes: Sequence[int], fixed: Sequence[StrideSpec]) -> list[StrideSpec]:
+    """Strides of a kernel, the likeliest first: those of the last fixed layer of its size, if that one upsamples."""
+    same_size = [stride_spec for size, stride_spec in zip(kernel_sizes, fixed, strict=False) if size == kernel][-1:]
+    upsampling = (stride_spec for stride_spec in same_size if stride_spec[0] > 1)
+    return list(dict.fromkeys([*upsampling, *COMMON_STRIDES.get(kernel, ())]))
 
 
 def enumerate_strides(
     start_size: int, kernel_sizes: Sequence[int], image_size: int, candidates: Sequence[Sequence[StrideSpec]]
 ) -> list[tuple[StrideSpec, ...]]:
-    """Geometries of the first layers, one of each's `options`, from which the others can lead to `image_size`; the most customary first."""
-    found: list[tuple[StrideSpec, ...]] = [()]
-    for given in candidates:
-        longer = [(*path, geometry) for path in found for geometry in given]
+    """Strides of the first layers, one of each layer's `candidates`, from which `image_size` can be reached.
+
+    The most common first.
+    """
+    paths: list[tuple[StrideSpec, ...]] = [()]
+    for options in candidates:
+        extended = [(*path, stride_spec) for path in paths for stride_spec in options]
         possible = [
-            path for path in longer if (infer_strides(start_size, kernel_sizes, image_size, path) or ([], []))[0]
+            path for path in extended if (infer_strides(start_size, kernel_sizes, image_size, path) or ([], []))[0]
         ]
-        found = sorted(
-            possible,
-            key=lambda path: sum(given.index(geometry) for given, geometry in zip(candidates, path, strict=False)),
-        )[:_PATHS]
-    return found[:_WAYS]
+        paths = sorted(possible, key=lambda path: _total_rank(path, candidates))[:_BEAM_WIDTH]
+    return paths[:_MAX_RESULTS]
+
+
+def _total_rank(path: Sequence[StrideSpec], candidates: Sequence[Sequence[StrideSpec]]) -> int:
+    return sum(options.index(stride_spec) for options, stride_spec in zip(candidates, path, strict=False))
 
 
 def transposed_conv_size(input_size: int, kernel_size: int, stride_spec: StrideSpec) -> int:
-    """The side of a transposed convolution's output."""
-    stride, padding, extra = stride_spec
-    return (input_size - 1) * stride - 2 * padding + kernel_size + extra
-
-
-def describe_strides(kernel_sizes: Iterable[int], stride_specs: Iterable[StrideSpec]) -> str:
-    """In words: "2 times 4x4 with stride 2, padding 1; then 3x3 with stride 1, padding 1"."""
-    parts = []
-    for (kernel, (stride, padding, extra)), alike in itertools.groupby(zip(kernel_sizes, stride_specs, strict=False)):
-        times = len(list(alike))
-        outer = f", output padding {extra}" if extra else ""
-        parts.append(
-            (f"{times} times " if times > 1 else "")
-            + f"{kernel}x{kernel} with stride {stride}, padding {padding}{outer}"
-        )
-    return "; then ".join(parts)
+    """Output size of a transposed convolution."""
+    stride, padding, output_padding = stride_spec
+    return (input_size - 1) * stride - 2 * padding + kernel_size + output_padding
 
 
 def format_stride(stride_spec: StrideSpec) -> str:
@@ -97,10 +100,23 @@ def format_stride(stride_spec: StrideSpec) -> str:
     return "/".join(map(str, stride_spec if stride_spec[2] else stride_spec[:2]))
 
 
+def format_strides(stride_specs: Iterable[StrideSpec]) -> str:
+    """As --strides takes them: "2/1,2/1"."""
+    return ",".join(map(format_stride, stride_specs))
+
+
+def describe_kernels(kernel_sizes: Sequence[int]) -> str:
+    """ "4x4 kernel", "4x4 kernels" or "kernels 3x3, 4x4"."""
+    sizes = [f"{size}x{size}" for size in kernel_sizes]
+    if len({*sizes}) == 1:
+        return f"{sizes[0]} kernel{'s' * (len(sizes) > 1)}"
+    return f"kernels {', '.join(sizes)}"
+
+
 def parse_stride(text: str) -> StrideSpec:
-    """What `written` gave. ValueError for anything else, and for an output padding that torch refuses."""
+    """The inverse of `format_stride`. ValueError for anything else, and for an output padding that torch refuses."""
     parts = [int(part) for part in text.split("/")]
-    stride, padding, extra = (*parts, 0)[:3]
-    if len(parts) not in (2, 3) or stride < 1 or padding < 0 or not 0 <= extra < stride:
+    stride, padding, output_padding = (*parts, 0)[:3]
+    if len(parts) not in (2, 3) or stride < 1 or padding < 0 or not 0 <= output_padding < stride:
         raise ValueError(text)
-    return stride, padding, extra
+    return stride, padding, output_padding

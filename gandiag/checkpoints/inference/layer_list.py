@@ -1,4 +1,4 @@
-"""A state dict as a list of layers, and where modules without weights stand between them."""
+"""Parses a state dict into an ordered list of layers, and counts the weightless modules between them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from torch import Tensor
 from gandiag.checkpoints.state_dict import Weights
 
 LayerKind = Literal["linear", "kernel", "norm"]
-_BESIDE = re.compile(r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])")
-_EMBEDDING = re.compile(
-    r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb"
-)  # label_emb, embed, classEmbedding; neither ensemble nor member
-_NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_SHORTCUT = re.compile(
+    r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])"
+)
+# label_emb, embed, classEmbedding; not ensemble, not member
+_EMBEDDING = re.compile(r"(?:^|[^a-zA-Z])[eE]mb|[a-z]Emb|(?:label|class)emb")
+_BATCHNORM_KEYS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
 class ArchitectureMismatch(Exception):
-    """The weights do not belong to this family; the message says which key, and why."""
+    """The weights do not belong to this architecture; the message says which key disagrees, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One module with weights. `kind`: a 2-D map, a 4-D kernel (convolution or its transpose), or a batch norm."""
+    """One module with weights.
+
+    `kind`: "linear" (2-D weight), "kernel" (4-D: a convolution or its transpose) or "norm" (BatchNorm).
+    """
 
     name: str
     kind: LayerKind
@@ -34,64 +38,75 @@ class LayerWeights:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the weight, or of a BatchNorm's running mean."""
         return tuple(self.tensors["weight" if self.kind != "norm" else "running_mean"].shape)
 
     def accepts_out_channels(self, out_channels: int) -> bool:
-        """May it have so many outputs? A bias has as many."""
+        """Whether its bias, if it has one, allows this number of outputs."""
         return "bias" not in self.tensors or len(self.tensors["bias"]) == out_channels
 
     @property
     def weight_key(self) -> str:
+        """Key of the weight in the state dict."""
         return f"{self.name}.weight".lstrip(".")
 
 
 def parse_layers(weights: Weights) -> list[LayerWeights]:
-    """Every tensor in exactly one layer, in order. NotThis for anything but maps, kernels and batch norms."""
+    """Group the tensors into layers, in order.
+
+    ArchitectureMismatch for anything but linear layers, kernels and BatchNorm.
+    """
     grouped: dict[str, dict[str, Tensor]] = {}
     for key, tensor in weights.tensors.items():
         name, _, leaf = key.rpartition(".")
         grouped.setdefault(name, {})[leaf] = tensor
-    beside = next((name for name in grouped if _BESIDE.search(name.lower())), None)
-    if beside is not None:
-        raise ArchitectureMismatch(f"{beside} stands beside other layers, as in residual blocks, and in no plain chain")
-    return [_checked(LayerWeights(name, _kind(name, tensors), tensors)) for name, tensors in grouped.items()]
+    shortcut = next((name for name in grouped if _SHORTCUT.search(name.lower())), None)
+    if shortcut is not None:
+        raise ArchitectureMismatch(f"{shortcut} is a shortcut branch, so the network is not sequential")
+    return [
+        _check_shapes(LayerWeights(name, _classify_layer(name, tensors), tensors)) for name, tensors in grouped.items()
+    ]
 
 
-def _checked(layer: LayerWeights) -> LayerWeights:
-    """Biases and statistics fit the layer they belong to, and nothing is empty."""
+def _check_shapes(layer: LayerWeights) -> LayerWeights:
+    """The layer, if its biases and statistics fit its weight and nothing is empty; else ArchitectureMismatch."""
     widths = layer.shape[:2] if layer.kind == "kernel" else layer.shape[:1]
     for leaf, tensor in layer.tensors.items():
         if leaf == "num_batches_tracked" and tensor.numel() == 1:
             continue
-        own = layer.kind != "norm" and leaf == "weight"
+        is_weight = layer.kind != "norm" and leaf == "weight"
         if (
             not tensor.is_floating_point()
             or tensor.numel() == 0
-            or (not own and (tensor.ndim != 1 or len(tensor) not in widths))
+            or (not is_weight and (tensor.ndim != 1 or len(tensor) not in widths))
         ):
             raise ArchitectureMismatch(
-                f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit {layer.weight_key} {layer.shape}"
+                f"{layer.name}.{leaf} is {tensor.dtype} of shape {tuple(tensor.shape)}, which does not fit "
+                f"{layer.weight_key} {layer.shape}"
             )
     return layer
 
 
-def _kind(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
+def _classify_layer(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
     leaves = set(tensors)
-    if {"running_mean", "running_var"} <= leaves <= _NORM:
+    if {"running_mean", "running_var"} <= leaves <= _BATCHNORM_KEYS:
         return "norm"
     weight = tensors.get("weight")
     if weight is None or leaves - {"weight", "bias"}:
         raise ArchitectureMismatch(
-            f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}, which no plain layer does"
+            f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}: not a linear, convolution or BatchNorm "
+            "layer"
         )
     if weight.ndim == 2 and not any(map(is_embedding_name, name.split("."))):
         return "linear"
     if weight.ndim == 4:
         return "kernel"
     if weight.ndim == 2:
-        raise ArchitectureMismatch(f"{name}.weight embeds {weight.shape[0]} classes, which no plain chain does")
+        raise ArchitectureMismatch(
+            f"{name}.weight embeds {weight.shape[0]} classes, and sequential networks have no embedding"
+        )
     raise ArchitectureMismatch(
-        f"{name}.weight has shape {tuple(weight.shape)}, which is no linear, convolution or batch-norm layer"
+        f"{name}.weight has shape {tuple(weight.shape)}: not a linear, convolution or BatchNorm layer"
     )
 
 
@@ -101,45 +116,47 @@ def is_embedding_name(name: str) -> bool:
 
 
 def count_modules_between(layers: list[LayerWeights], module_names: tuple[str, ...] | None) -> list[int | None]:
-    """How many modules without weights follow each layer; None where the file does not say.
+    """The number of weightless modules after each layer; None where the file does not tell.
 
-    Numbered neighbours say it by themselves (main.1, main.3: one module between); `_metadata` says it inside nested
-    blocks and after the last layer. Modules registered by name (self.relu) tell nothing about when they run.
+    Consecutive numbers tell by themselves (main.1, main.3: one module between); `_metadata` tells inside nested blocks
+    and after the last layer. Modules registered by name (self.relu) tell nothing about when they run.
     """
-    leaves = (
-        None
-        if module_names is None
-        else [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
-    )
-    found = [_between(first, second, leaves) for first, second in itertools.pairwise(layers)]
+    leaves = None
+    if module_names is not None:
+        leaves = [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
+    counts = [_count_between(first, second, leaves) for first, second in itertools.pairwise(layers)]
     last = layers[-1].name
-    return [*found, None if leaves is None or last not in leaves or not _numbered(last) else _after(last, leaves)]
+    after_last = None if leaves is None or last not in leaves or not _is_numbered(last) else _count_after(last, leaves)
+    return [*counts, after_last]
 
 
-def _between(first: LayerWeights, second: LayerWeights, leaves: list[str] | None) -> int | None:
-    a, b = first.name.split("."), second.name.split(".")
-    shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    steps = a[shared:], b[shared:]
-    if not all(steps) or not steps[0][-1].isdigit():
+def _count_between(first: LayerWeights, second: LayerWeights, leaves: list[str] | None) -> int | None:
+    first_path, second_path = first.name.split("."), second.name.split(".")
+    depth = next(
+        (i for i, (a, b) in enumerate(zip(first_path, second_path, strict=False)) if a != b),
+        min(len(first_path), len(second_path)),
+    )
+    first_rest, second_rest = first_path[depth:], second_path[depth:]
+    if not first_rest or not second_rest or not first_rest[-1].isdigit():
         return None
     if leaves is not None and first.name in leaves and second.name in leaves:
-        inside = leaves[leaves.index(first.name) + 1 : leaves.index(second.name)]
-        return len([name for name in inside if _numbered(name)])
-    if len(steps[0]) == len(steps[1]) == 1 and steps[1][0].isdigit():
-        return max(0, int(steps[1][0]) - int(steps[0][0]) - 1)
+        between = leaves[leaves.index(first.name) + 1 : leaves.index(second.name)]
+        return len([name for name in between if _is_numbered(name)])
+    if len(first_rest) == len(second_rest) == 1 and second_rest[0].isdigit():
+        return max(0, int(second_rest[0]) - int(first_rest[0]) - 1)
     return None
 
 
-def _after(last: str, leaves: list[str]) -> int:
+def _count_after(last: str, leaves: list[str]) -> int:
     head = last.split(".")[0]
     # In a Sequential at the top level ("0", "2") every numbered module belongs to it; else those under the same name.
-    inside = [
+    after = [
         name
         for name in leaves[leaves.index(last) + 1 :]
-        if _numbered(name) and (head.isdigit() or name.split(".")[0] == head)
+        if _is_numbered(name) and (head.isdigit() or name.split(".")[0] == head)
     ]
-    return len(inside)
+    return len(after)
 
 
-def _numbered(name: str) -> bool:
+def _is_numbered(name: str) -> bool:
     return name.rsplit(".", 1)[-1].isdigit()

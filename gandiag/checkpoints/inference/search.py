@@ -1,8 +1,9 @@
-"""The reading of a blueprint that its running statistics fit best, and for every question what each answer would fit at its best.
+"""Beam search for the assignment that best fits the running statistics, and the best fit of every candidate.
 
-A norm that normalises by its batch hides what stands in front of it from the norms behind. So the norms are visited in turn; at each,
-every answer to the questions that it may show is tried with every reading that still fits, on few latents, and the poor ones are left.
-What remains is compared on more latents with each single answer changed, and with the best reading that had another answer.
+A BatchNorm that normalizes by its batch hides from later layers what comes before it. So the BatchNorm layers are
+visited in turn: at each, every candidate of the hyperparameters that it may depend on is combined with every assignment
+that still fits, on few latents, and the poor ones are dropped. The survivors are compared on more latents, with each
+single value changed and with the best assignment that had another value.
 """
 
 from __future__ import annotations
@@ -13,119 +14,155 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gandiag.checkpoints.inference.candidate_scorer import MIN_LATENTS, Assignment, CandidateScorer, informative_layers
-from gandiag.checkpoints.inference.hyperparameters import Hyperparameter
+from gandiag.checkpoints.inference.candidate_networks import Assignment
+from gandiag.checkpoints.inference.candidate_scorer import MIN_LATENTS, CandidateScorer, informative_layers
+from gandiag.checkpoints.inference.decisions import keeps_default
+from gandiag.checkpoints.inference.hyperparameters import CandidateScores, Hyperparameter, ScoreTables
 
-CandidateScores = dict[Any, tuple[float, Assignment]]  # answer -> mismatch, and the reading that reaches it
-
-_KEPT = 2.0  # times the best one's mismatch: what is left is tried at the next norm too
-_MANY, _FEW = 32, 6  # readings that go on, where a pass costs little and where it costs much
-_ROUNDS = 3
+_KEEP_RATIO = 2.0  # assignments within this many times the best mismatch go on to the next BatchNorm
+_WIDE_BEAM, _NARROW_BEAM = 32, 6  # assignments kept where a pass costs little, and where it costs much
+_REFINEMENTS = 3
 
 
 @dataclass(slots=True)
 class BeamState:
-    """The best reading of each answer to each question, and which questions were open when it was tried."""
+    """The best assignment; and the best one with each candidate value, with the fields open when it was scored."""
 
     best: Assignment
-    alternatives: dict[tuple[str, Any], tuple[Assignment, frozenset[str]]] = field(default_factory=dict)
+    alternatives: dict[tuple[str | int, Any], tuple[Assignment, frozenset[str | int]]] = field(default_factory=dict)
+
+
+def search_with_defaults(
+    scorer: CandidateScorer, hyperparameters: list[Hyperparameter], assignment: Assignment
+) -> tuple[Assignment, ScoreTables]:
+    """The best assignment in which a default stands wherever no other candidate fits well enough, and the score tables.
+
+    Where a default stands although another candidate fits better, the other values were chosen to fit beside that
+    candidate and may not fit beside the default: they are searched again.
+    """
+    tables: ScoreTables = {}
+    while True:
+        assignment, found = beam_search(scorer, hyperparameters, assignment)
+        tables |= found
+        kept = [parameter for parameter in hyperparameters if keeps_default(parameter, found[parameter.field])]
+        if not kept:
+            return assignment, tables
+        for parameter in kept:
+            assignment = parameter.assign(assignment, parameter.default)
+        hyperparameters = [parameter for parameter in hyperparameters if parameter not in kept]
 
 
 def beam_search(
     scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment
-) -> tuple[Assignment, Mapping[str, CandidateScores]]:
-    """The best reading, and per question the mismatch of each answer; no answers where no norm can see the question."""
-    swept = _sweep(scorer, hyperparameters, initial)
-    best = swept.best
-    for left in reversed(range(_ROUNDS)):
+) -> tuple[Assignment, ScoreTables]:
+    """The best assignment, and a score table per hyperparameter; it is empty where no BatchNorm depends on it."""
+    state = _sweep(scorer, hyperparameters, initial)
+    best = state.best
+    tables: ScoreTables = {}
+    for rounds_left in reversed(range(_REFINEMENTS)):
         tables = {
-            question.setting: _table(scorer, hyperparameters, question, best, swept) for question in hyperparameters
+            parameter.field: _score_candidates(scorer, hyperparameters, parameter, best, state)
+            for parameter in hyperparameters
         }
-        better = [min(table.values(), key=_score) for table in tables.values() if table]
-        gains = [
-            (score / own, other)
-            for (score, other), own in zip(
-                better, (_own(table, best) for table in tables.values() if table), strict=True
-            )
-            if own > 0
-        ]
-        gain, other = min(gains, key=lambda found: found[0], default=(1.0, best))
-        if not left or gain >= 1 or other == best:
+        gain, better = _find_improvement([table for table in tables.values() if table], best)
+        if not rounds_left or gain >= 1 or better == best:
             break
-        best = other
+        best = better
     return best, tables
 
 
-def _score(found: tuple[float, Assignment]) -> float:
-    return found[0]
+def _find_improvement(tables: list[CandidateScores], best: Assignment) -> tuple[float, Assignment]:
+    """The assignment that improves most on the best one within a table, and the ratio of their mismatches."""
+    improvements = []
+    for table in tables:
+        score, assignment = min(table.values(), key=_score)
+        current = next(value for value, other in table.values() if other == best)
+        if current > 0:
+            improvements.append((score / current, assignment))
+    return min(improvements, key=_score, default=(1.0, best))
 
 
-def _own(table: CandidateScores, best: Assignment) -> float:
-    return next(score for score, reading in table.values() if reading == best)
+def _score(entry: tuple[float, Assignment]) -> float:
+    return entry[0]
 
 
-def _sweep(trial: CandidateScorer, asked: list[Hyperparameter], reading: Assignment) -> BeamState:
-    found = BeamState(reading)
-    left = [reading]
+def _sweep(scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment) -> BeamState:
+    """Visit the BatchNorm layers in turn, on few latents."""
+    state = BeamState(initial)
+    beam = [initial]
     opened: list[Hyperparameter] = []
-    for norm in range(min(trial.n_batchnorms, 1 + max((question.last_batchnorm for question in asked), default=-1))):
-        fresh = [question for question in asked if question.first_batchnorm == norm]
-        opened += fresh
-        grown = [made for start in left for made in _grown(fresh, start)]
-        if len(grown) < 2:
+    depth = 1 + max((parameter.last_batchnorm for parameter in hyperparameters), default=-1)
+    for index in range(min(scorer.n_batchnorms, depth)):
+        new = [parameter for parameter in hyperparameters if parameter.first_batchnorm == index]
+        opened += new
+        expanded = [candidate for assignment in beam for candidate in _expand(new, assignment)]
+        if len(expanded) < 2:
             continue
-        first = min(question.first_batchnorm for question in opened)
-        scores = {one: sum(trial.mismatch(one, norm + 1, coarse=True)[first:]) for one in grown}
+        first = min(parameter.first_batchnorm for parameter in opened)
+        scores = {
+            assignment: sum(scorer.mismatch(assignment, index + 1, coarse=True)[first:]) for assignment in expanded
+        }
         ranked = sorted(scores, key=scores.__getitem__)
-        found.best = ranked[0]
-        state = frozenset(question.setting for question in opened)
-        for one in reversed(ranked):
-            found.alternatives |= {(question.setting, question.value_of(one)): (one, state) for question in opened}
-        width = _MANY if trial.costs[norm].max_latents >= MIN_LATENTS else _FEW
-        left = [one for one in ranked[:width] if scores[one] <= _KEPT * scores[ranked[0]]]
-    return found
+        state.best = ranked[0]
+        open_fields = frozenset(parameter.field for parameter in opened)
+        for assignment in reversed(ranked):
+            for parameter in opened:
+                state.alternatives[parameter.field, parameter.value_of(assignment)] = assignment, open_fields
+        width = _WIDE_BEAM if scorer.costs[index].max_latents >= MIN_LATENTS else _NARROW_BEAM
+        limit = _KEEP_RATIO * scores[ranked[0]]
+        beam = [assignment for assignment in ranked[:width] if scores[assignment] <= limit]
+    return state
 
 
-def _grown(fresh: list[Hyperparameter], start: Assignment) -> list[Assignment]:
-    """A reading with every answer to the fresh questions."""
-    made = []
-    for answers in itertools.product(*((*question.candidates, *question.extra_candidates) for question in fresh)):
-        one = start
-        for question, answer in zip(fresh, answers, strict=True):
-            one = question.assign(one, answer)
-        made.append(one)
-    return made
+def _expand(hyperparameters: list[Hyperparameter], assignment: Assignment) -> list[Assignment]:
+    """The assignment with every combination of candidates."""
+    result = []
+    for values in itertools.product(*(parameter.all_candidates for parameter in hyperparameters)):
+        candidate = assignment
+        for parameter, value in zip(hyperparameters, values, strict=True):
+            candidate = parameter.assign(candidate, value)
+        result.append(candidate)
+    return result
 
 
-def _table(
-    trial: CandidateScorer, asked: list[Hyperparameter], question: Hyperparameter, best: Assignment, swept: BeamState
+def _score_candidates(
+    scorer: CandidateScorer,
+    hyperparameters: list[Hyperparameter],
+    parameter: Hyperparameter,
+    best: Assignment,
+    state: BeamState,
 ) -> CandidateScores:
-    """Every answer at its best: with the rest as in the best reading, or as in the best one of the sweep that had it."""
-    answers = (*question.candidates, *question.extra_candidates)
-    tried = {(answer, 0): question.assign(best, answer) for answer in answers}
-    for answer in answers:
-        if answer != question.value_of(best) and (question.setting, answer) in swept.alternatives:
-            one, opened = swept.alternatives[question.setting, answer]
-            for other in asked:
-                one = one if other.setting in opened else other.assign(one, other.value_of(best))
-            tried[answer, 1] = one
-    found: CandidateScores = {}
-    for (answer, _), (score, reading) in _scored(trial, tried, question).items():
-        if answer not in found or score < found[answer][0]:
-            found[answer] = score, reading
-    return found
+    """Every candidate's best fit: with the rest of the best assignment, or of the best one in the sweep that had it."""
+    assignments = {(value, 0): parameter.assign(best, value) for value in parameter.all_candidates}
+    for value in parameter.all_candidates:
+        if value != parameter.value_of(best) and (parameter.field, value) in state.alternatives:
+            assignment, open_fields = state.alternatives[parameter.field, value]
+            for other in hyperparameters:
+                if other.field not in open_fields:
+                    assignment = other.assign(assignment, other.value_of(best))
+            assignments[value, 1] = assignment
+    table: CandidateScores = {}
+    for (value, _), (score, assignment) in _score_assignments(scorer, assignments, parameter).items():
+        if value not in table or score < table[value][0]:
+            table[value] = score, assignment
+    return table
 
 
-def _scored(trial: CandidateScorer, readings: Mapping[Any, Assignment], question: Hyperparameter) -> CandidateScores:
-    """Mismatch of each reading over the norms that tell them apart; nothing where none does."""
-    if trial.n_batchnorms <= question.first_batchnorm or len(readings) < 2:
+def _score_assignments(
+    scorer: CandidateScorer, assignments: Mapping[Any, Assignment], parameter: Hyperparameter
+) -> CandidateScores:
+    """Mismatch of each assignment over the BatchNorm layers that tell them apart; empty where none does."""
+    if scorer.n_batchnorms <= parameter.first_batchnorm or len(assignments) < 2:
         return {}
-    depth = trial.required_depth(question.last_batchnorm)
-    rows = {name: trial.mismatch(reading, depth) for name, reading in readings.items()}
-    seen = [norm for norm in informative_layers(rows.values()) if norm >= question.first_batchnorm]
-    if not seen:
+    depth = scorer.required_depth(parameter.last_batchnorm)
+    rows = {key: scorer.mismatch(assignment, depth) for key, assignment in assignments.items()}
+    informative = [index for index in informative_layers(rows.values()) if index >= parameter.first_batchnorm]
+    if not informative:
         return {}
     return {
-        name: (sum(row[at] for at in seen) / len(seen) if math.isfinite(row[0]) else math.inf, readings[name])
-        for name, row in rows.items()
+        key: (
+            sum(row[index] for index in informative) / len(informative) if math.isfinite(row[0]) else math.inf,
+            assignments[key],
+        )
+        for key, row in rows.items()
     }

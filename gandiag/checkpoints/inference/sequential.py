@@ -1,50 +1,55 @@
-"""A blueprint is a list of steps; `assemble` makes the module and loads every weight strictly."""
+"""Specifications of sequential networks, and the modules built from them with every weight loaded strictly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.inference.conv_geometry import format_stride
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
+from gandiag.checkpoints.inference.layer_specs import LayerSpec
 from gandiag.errors import ConfigError
 from gandiag.interfaces import Assumption, OutputSpec
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSpec:
-    """A layer with its weights, or one of the modules without: "activation", "dropout", "unflatten" (to `size`), "upsample" (by `build`)."""
+class Choice:
+    """One value of a setting, as its option takes it; `note`: what the value does not say."""
 
-    kind: str
-    weights: LayerWeights | None = None
-    build: Callable[[float], nn.Module] | None = None  # batch-norm eps -> module
-    size: tuple[int, ...] = ()
+    value: Any
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenChoice:
-    """What the shapes leave open of the layers. `options`: in words, the customary one first; `norm`: the batch norm right behind.
+    """A setting of the layers that the weight shapes leave open. `options`: the default first.
 
-    `customary`: the other options are rare. `last`: the norm behind all the layers that it is about, where that is not the first one.
+    `first_batchnorm`: the first BatchNorm that may tell the options apart; `last_batchnorm`: the one after all layers
+    concerned, where that is another. `prefer_default`: the other options are uncommon. `layers`: names of the layers
+    concerned.
     """
 
     setting: str
-    options: tuple[str, ...]
+    options: tuple[Choice, ...]
     first_batchnorm: int
     prefer_default: bool = False
     last_batchnorm: int | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SequentialSpec:
-    """What a family made of the weights. `inputs`: width of the first layer, labels included. `final`: tanh, sigmoid or none.
+    """A sequential generator as an architecture reads it from the weights.
 
-    `spatial`: latents carry two axes of size 1. `default`: the family's hidden activation. `known`: activations and eps are the file's.
-    `open`: questions that a batch norm can answer; `remade` gives the blueprint of other answers, one option of each question,
-    or raises NotThis where they lead nowhere.
+    `in_features`: width of the first layer, labels included. `latent_is_1x1`: latents have two axes of size 1.
+    `output_activation`: tanh, sigmoid or none. `default_activation`: the architecture's usual hidden activation.
+    `settings_from_file`: activations and eps are known. `open_choices`: settings that a BatchNorm can settle;
+    `rebuild_with` gives the spec of other options, one index per open choice, or raises ArchitectureMismatch where they
+    do not fit the weights.
     """
 
     family: str
@@ -61,20 +66,27 @@ class SequentialSpec:
 
     @property
     def weighted_layers(self) -> list[LayerWeights]:
-        return [step.weights for step in self.layer_specs if step.weights is not None]
+        """The layers with weights, in order."""
+        return [layer.weights for layer in self.layer_specs if layer.weights is not None]
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether any layer is a BatchNorm."""
+        return any(layer.kind == "norm" for layer in self.weighted_layers)
 
     @property
     def n_dropouts(self) -> int:
-        """Modules without weights that may be dropout: the second one between two layers."""
-        return sum(step.kind == "dropout" for step in self.layer_specs)
+        """Number of weightless modules that may be dropout: the second one between two layers."""
+        return sum(layer.kind == "dropout" for layer in self.layer_specs)
 
     @property
     def n_activations(self) -> int:
-        return sum(step.kind == "activation" for step in self.layer_specs)
+        """Number of hidden activations."""
+        return sum(layer.kind == "activation" for layer in self.layer_specs)
 
 
 class SequentialGenerator(nn.Module):
-    """Layers one after another: (B, inputs) latents, labels included, to (B, *shape)."""
+    """Layers in sequence: (B, inputs) latents, labels included, to (B, *shape)."""
 
     def __init__(self, layers: nn.Sequential, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -88,78 +100,96 @@ class SequentialGenerator(nn.Module):
 
 
 def format_module_strides(module: nn.Module) -> tuple[str, ...]:
-    """Of the transposed convolutions of a chain, or of the chain in a network, as --strides takes them. One that starts from a single pixel makes its
-    kernel, whatever its stride, and is left out."""
-    chain = getattr(module, "chain", module)
-    if not isinstance(chain, SequentialGenerator):
+    """The strides of a network's transposed convolutions as --strides takes them; empty unless it is sequential.
+
+    A layer that starts from a single pixel is left out: it outputs its kernel, whatever its stride.
+    """
+    generator = getattr(module, "chain", module)
+    if not isinstance(generator, SequentialGenerator):
         return ()
-    turned = [layer for layer in chain.layers if isinstance(layer, nn.ConvTranspose2d)][len(chain.input_shape) == 3 :]
-    return tuple(format_stride((layer.stride[0], int(layer.padding[0]), layer.output_padding[0])) for layer in turned)
+    transposed = [layer for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
+    return tuple(
+        format_stride((layer.stride[0], int(layer.padding[0]), layer.output_padding[0]))
+        for layer in transposed[len(generator.input_shape) == 3 :]
+    )
 
 
 def build_sequential_generator(
     spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0
 ) -> SequentialGenerator:
-    """The network of a blueprint in eval mode, every weight used and of the right shape. NotThis names what disagrees."""
+    """The network of a spec in eval mode, sharing the weights' memory.
+
+    ArchitectureMismatch where a weight does not fit.
+    """
+    final = make_output_activation(spec.output_activation)
+    layers = build_layers(spec.layer_specs, activation, eps, dropout, final=final)
+    input_shape = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
+    return SequentialGenerator(layers, input_shape, spec.output.shape).eval().requires_grad_(False)
+
+
+def build_layers(
+    layer_specs: Sequence[LayerSpec],
+    activation: str,
+    eps: float,
+    dropout: float,
+    *,
+    final: nn.Module | None = None,
+    copy_weights: bool = False,
+) -> nn.Sequential:
+    """The layers as nn.Sequential, every weight used and of the right shape. ArchitectureMismatch names what disagrees.
+
+    `final`: a module after the last layer. `copy_weights`: float32 copies of the weights, with batch counts reset to 0,
+    in place of the tensors themselves.
+    """
     modules: list[nn.Module] = []
     state: dict[str, Tensor] = {}
     with torch.device("meta"):
-        for step in spec.layer_specs:
-            if step.weights is not None:
-                state |= {f"{len(modules)}.{leaf}": tensor for leaf, tensor in _complete(step.weights).items()}
-            modules.append(nn.Dropout(dropout) if step.kind == "dropout" else _module(step, activation, eps))
-        modules.append(make_output_activation(spec.output_activation))
-    layers = nn.Sequential(*modules)
+        for index, layer in enumerate(layer_specs):
+            if layer.weights is not None:
+                tensors = _layer_state(layer.weights, copy_weights)
+                state |= {f"{index}.{leaf}": tensor for leaf, tensor in tensors.items()}
+            modules.append(_build_module(layer, activation, eps, dropout))
+    layers = nn.Sequential(*modules, *([] if final is None else [final]))
     try:
         layers.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as wrong:
-        raise ArchitectureMismatch(str(wrong).splitlines()[-1].strip()) from None
-    inputs = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
-    return SequentialGenerator(layers, inputs, spec.output.shape).eval().requires_grad_(False)
+    except RuntimeError as mismatch:
+        raise ArchitectureMismatch(str(mismatch).splitlines()[-1].strip()) from None
+    return layers
+
+
+def _layer_state(layer: LayerWeights, copy: bool) -> Mapping[str, Tensor]:
+    """A layer's state dict. Checkpoints of torch < 0.4.1 have no num_batches_tracked."""
+    tensors = {leaf: tensor.float().clone() for leaf, tensor in layer.tensors.items()} if copy else layer.tensors
+    if layer.kind == "norm" and (copy or "num_batches_tracked" not in tensors):
+        return {**tensors, "num_batches_tracked": torch.tensor(0, device="cpu")}
+    return tensors
+
+
+def _build_module(layer: LayerSpec, activation: str, eps: float, dropout: float) -> nn.Module:
+    if layer.kind == "activation":
+        return make_hidden_activation(activation)
+    if layer.kind == "dropout":
+        return nn.Dropout2d(dropout) if layer.size else nn.Dropout(dropout)
+    if layer.kind == "flatten":
+        return nn.Flatten()
+    if layer.kind == "unflatten":
+        return nn.Unflatten(1, layer.size)
+    if layer.build is None:
+        raise ArchitectureMismatch(f"{layer.kind!r} is not a kind of layer")
+    return layer.build(eps)
 
 
 def set_hyperparameters(
     generator: SequentialGenerator, spec: SequentialSpec, activation: str, eps: float, dropout: float
 ) -> SequentialGenerator:
-    """The blueprint's own chain, changed in place to another activation, eps and dropout; its weights stay where they are."""
-    for place, step in enumerate(spec.layer_specs):
-        if step.kind == "dropout":
-            generator.layers[place] = nn.Dropout(dropout).eval()
-        elif step.kind == "activation":
-            generator.layers[place] = make_hidden_activation(activation).eval()
-        elif step.weights is not None and step.weights.kind == "norm":
+    """Change a spec's own network in place to another activation, eps and dropout; its weights stay."""
+    for index, layer in enumerate(spec.layer_specs):
+        if layer.kind in ("dropout", "activation"):
+            generator.layers[index] = _build_module(layer, activation, eps, dropout).eval()
+        elif layer.weights is not None and layer.weights.kind == "norm":
             with torch.device("meta"):
-                generator.layers[place].eps = _module(step, activation, eps).eps
+                generator.layers[index].eps = _build_module(layer, activation, eps, dropout).eps
     return generator
-
-
-PIXEL_SHUFFLE_MODES = ("pixel-shuffle", "depth-to-space")
-
-
-class DepthToSpace(nn.Module):
-    """Pixel shuffle in the order of other frameworks, (B, 4 C, H, W) -> (B, C, 2 H, 2 W): four blocks of C channels, one for each pixel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        blocks = x.reshape(batch, 4, channels // 4, height, width).transpose(1, 2)
-        return nn.functional.pixel_shuffle(blocks.reshape(batch, channels, height, width), 2)
-
-
-def _complete(layer: LayerWeights) -> Mapping[str, Tensor]:
-    """Checkpoints of torch < 0.4.1 have no num_batches_tracked."""
-    if layer.kind == "norm" and "num_batches_tracked" not in layer.tensors:
-        return {**layer.tensors, "num_batches_tracked": torch.tensor(0, device="cpu")}
-    return layer.tensors
-
-
-def _module(step: LayerSpec, activation: str, eps: float) -> nn.Module:
-    if step.kind == "activation":
-        return make_hidden_activation(activation)
-    if step.kind == "unflatten":
-        return nn.Unflatten(1, step.size)
-    if step.build is None:
-        raise ArchitectureMismatch(f"there is no step called {step.kind!r}")
-    return step.build(eps)
 
 
 HIDDEN_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
@@ -183,7 +213,9 @@ def make_hidden_activation(text: str) -> nn.Module:
         try:
             return nn.LeakyReLU(float(slope or 0.2))
         except ValueError:
-            raise ConfigError(f"--activation is {text!r}: {slope!r} is no slope", "write it as leaky:0.2") from None
+            raise ConfigError(
+                f"--activation is {text!r}: {slope!r} is not a number", "give the slope as in leaky:0.2"
+            ) from None
     if name not in HIDDEN_ACTIVATIONS or slope:
         raise ConfigError(f"--activation is {text!r}", f"choose from: leaky:0.2, {', '.join(HIDDEN_ACTIVATIONS)}")
     return HIDDEN_ACTIVATIONS[name]()
@@ -193,51 +225,3 @@ def make_output_activation(name: str) -> nn.Module:
     """The output activation: tanh, sigmoid or none."""
     modules: dict[str, nn.Module] = {"tanh": nn.Tanh(), "sigmoid": nn.Sigmoid(), "none": nn.Identity()}
     return modules[name]
-
-
-# layers to modules
-
-
-def linear_layer_spec(layer: LayerWeights) -> LayerSpec:
-    out, inputs = layer.shape
-    return LayerSpec("layer", layer, lambda eps: nn.Linear(inputs, out, bias="bias" in layer.tensors))
-
-
-def batchnorm_layer_spec(layer: LayerWeights, spatial: bool, *, keep_default_eps: bool = False) -> LayerSpec:
-    """`ordinary`: this norm keeps the usual eps where the others have the mistaken 0.8."""
-    make = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-    affine = "weight" in layer.tensors
-    return LayerSpec(
-        "layer",
-        layer,
-        lambda eps: make(layer.shape[0], eps=1e-5 if keep_default_eps and eps == 0.8 else eps, affine=affine),
-    )
-
-
-def conv_layer_spec(layer: LayerWeights) -> LayerSpec:
-    out, inputs, kernel, _ = layer.shape
-    return LayerSpec(
-        "layer", layer, lambda eps: nn.Conv2d(inputs, out, kernel, padding=kernel // 2, bias="bias" in layer.tensors)
-    )
-
-
-def upsample_layer_spec(mode: str) -> LayerSpec:
-    """Doubling of the side: "nearest" or "bilinear"; "pixel-shuffle" or "depth-to-space", which take four channels for one."""
-    if mode in PIXEL_SHUFFLE_MODES:
-        return LayerSpec(
-            "upsample", None, lambda eps: nn.PixelShuffle(2) if mode == PIXEL_SHUFFLE_MODES[0] else DepthToSpace()
-        )
-    return LayerSpec(
-        "upsample",
-        None,
-        lambda eps: nn.Upsample(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None),
-    )
-
-
-def transposed_conv_layer_spec(layer: LayerWeights, stride_spec: tuple[int, int, int]) -> LayerSpec:
-    inputs, out, kernel, _ = layer.shape
-    stride, padding, extra = stride_spec
-    bias = "bias" in layer.tensors
-    return LayerSpec(
-        "layer", layer, lambda eps: nn.ConvTranspose2d(inputs, out, kernel, stride, padding, extra, bias=bias)
-    )

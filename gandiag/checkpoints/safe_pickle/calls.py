@@ -1,17 +1,17 @@
-"""What a few well-known calls return, as data: tensors, arrays, dictionaries, text. Every other call becomes a record. Torch-free.
+"""Emulates a few allow-listed calls of a pickle; every other call becomes a node. Torch-free.
 
-Each entry is ours from end to end: it looks at the arguments and makes a record or plain data. None of the functions named
-in a file is ever reached, so that nothing a pickle does to "them" (attributes, defaults) has anybody to do it to.
+Each emulation is gandiag's own code: it inspects the arguments and returns a tensor, array, dictionary, text or node.
+No function named in a file is ever imported, so whatever a pickle does to it (attributes, defaults) has no effect.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import struct
 from collections.abc import Callable
 from typing import Any
 
+from gandiag.checkpoints.safe_pickle.data_globals import is_data_global
+from gandiag.checkpoints.safe_pickle.machine import PickleMachine
 from gandiag.checkpoints.safe_pickle.nodes import (
     ArrayNode,
     DictNode,
@@ -24,32 +24,10 @@ from gandiag.checkpoints.safe_pickle.nodes import (
 )
 from gandiag.errors import LoadError
 
-STORAGE_DTYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-    "UntypedStorage": "uint8",
-}
-# Data, not code: what torch.save writes for tensors and standard layers, training arguments, numpy numbers.
-DATA_GLOBALS = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(cuda\.)?\w+Storage|torch\.storage\.(UntypedStorage|TypedStorage|_load_from_bytes)"
-    r"|torch\.(Size|device|dtype|bfloat16|float\d+|u?int\d+|bool|complex\d+|float8_\w+|Tensor|strided|contiguous_format)"
-    r"|torch\.nn\.(parameter\.(Parameter|Buffer)|modules\.[\w.]+|init\.\w+)|torch\.serialization\._get_layout|torch\.torch_version\.TorchVersion"
-    r"|collections\.(OrderedDict|Counter|defaultdict|deque)|copy_?reg\._reconstructor|copyreg\.__newobj(_ex)?__|pathlib\.\w*Path|pathlib\._local\.\w*Path"
-    r"|(builtins|__builtin__)\.(set|frozenset|complex|slice|range|object|int|float|str|list|dict|tuple|bool|bytes)|_codecs\.encode|argparse\.Namespace"
-    r"|numpy\.(_core|core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.(ndarray|dtype|float\d+|u?int\d+|bool_)|numpy\.dtypes\.\w+"
-)
-_CALLS = 40
-_NUMBERS = {
+Handler = Callable[[PickleMachine, tuple[Any, ...]], Any]  # (machine, arguments) -> what the call returns
+
+_ENCODINGS = ("latin1", "latin-1", "utf-8", "utf8", "ascii")
+_STRUCT_CODES = {
     "f8": "d",
     "f4": "f",
     "f2": "e",
@@ -66,74 +44,34 @@ _NUMBERS = {
 
 
 class UnsupportedCallError(Exception):
-    """The arguments are not those of the plain case: keep a record of the call."""
+    """The arguments are not the usual ones: keep the call as a node."""
 
 
-def is_data_global(name: str) -> bool:
-    """Whether a global is one of those that only say how data were written."""
-    return DATA_GLOBALS.fullmatch(name) is not None
-
-
-def resolve_call(machine: Any, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> Any:
-    """What the call returns, where that is data; else a Made record of it."""
+def resolve_call(machine: PickleMachine, function: Any, args: tuple[Any, ...], kwargs: Any = None) -> Any:
+    """What the call returns, where that is plain data; else a node that describes the call."""
     handler = _KNOWN.get(function.full_name) if isinstance(function, GlobalRef) and not kwargs else None
     if handler is not None:
         try:
             return handler(machine, args)
         except (UnsupportedCallError, TypeError, ValueError, IndexError, AttributeError, struct.error, OverflowError):
-            pass  # arguments that are not the usual ones: a record of the call, as for any other
-    made = ObjectNode(function, args, kwargs)
+            pass  # unusual arguments: keep the call as a node
     if isinstance(function, GlobalRef) and not is_data_global(function.full_name):
-        _note(machine.budget, function.full_name, args)
-    return made
-
-
-def _note(budget: Any, name: str, args: tuple[Any, ...]) -> None:
-    """What unpickling would have called, for `gandiag inspect`: the first forty."""
-    if len(budget.calls) < _CALLS:
-        budget.calls[f"{name}({', '.join(map(_brief, args[:4]))}{', …' if len(args) > 4 else ''})"] = None
-    meta = args[0] if args and isinstance(args[0], dict) else {}
-    text = meta.get("module_src")
-    if isinstance(text, str) and (text in budget.sources or len(budget.sources) < _CALLS):
-        classes = budget.sources.setdefault(text, {})
-        if len(classes) < 25 * _CALLS:
-            classes[_brief(meta.get("class_name"))] = None
-
-
-def describe_sources(sources: dict[str, dict[str, None]]) -> list[str]:
-    """The source texts in a file, each with the classes that carry it: NVIDIA's pickles repeat one for every kind of layer."""
-    said = []
-    for text, classes in sources.items():
-        mark, names = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12], list(classes)
-        more = f" and {len(names) - 6} more classes" if len(names) > 6 else ""
-        said.append(
-            f"carries source text ({len(text):,} characters, sha256 {mark}…) for {', '.join(names[:6])}{more}, which unpickling would run"
-        )
-    return said
-
-
-def _brief(value: Any) -> str:
-    if isinstance(value, str):
-        return repr(value[:60]) + ("…" if len(value) > 60 else "")
-    if isinstance(value, GlobalRef):
-        return value.full_name[:60]
-    return str(value)[:30] if isinstance(value, (int, float)) and abs(value) < 1e18 else type(value).__name__
+        machine.budget.record_call(function.full_name, args)
+    return ObjectNode(function, args, kwargs)
 
 
 # tensors
 
 
-def _sizes(given: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(given, (tuple, list))
-        or len(given) > 64
-        or not all(type(size) is int and 0 <= size < 2**62 for size in given)
-    ):
+def _sizes(value: Any) -> tuple[int, ...]:
+    """A shape or stride: at most 64 integers from 0 to 2^62."""
+    valid = isinstance(value, (tuple, list)) and len(value) <= 64
+    if not valid or not all(type(size) is int and 0 <= size < 2**62 for size in value):
         raise UnsupportedCallError
-    return tuple(given)
+    return tuple(value)
 
 
-def _tensor(machine: Any, args: tuple[Any, ...], *, dtype: Any = None) -> LazyTensor:
+def _tensor(machine: PickleMachine, args: tuple[Any, ...], *, dtype: Any = None) -> LazyTensor:
     """torch._utils._rebuild_tensor, _v2, _v3: (storage, offset, size, stride, …)."""
     storage, offset = args[0], args[1]
     if not isinstance(storage, Storage) or type(offset) is not int or not 0 <= offset < 2**62:
@@ -145,33 +83,34 @@ def _tensor(machine: Any, args: tuple[Any, ...], *, dtype: Any = None) -> LazyTe
 
 
 def torch_dtype_name(dtype_global: Any) -> str:
+    """torch.float32 as a global -> "float32"."""
     if not isinstance(dtype_global, GlobalRef) or dtype_global.module != "torch":
         raise UnsupportedCallError
     return dtype_global.name
 
 
-def _meta(machine: Any, args: tuple[Any, ...]) -> LazyTensor:
+def _meta_tensor(machine: PickleMachine, args: tuple[Any, ...]) -> LazyTensor:
     return LazyTensor(Storage(None, "", 0, "meta"), torch_dtype_name(args[0]), _sizes(args[1]), _sizes(args[2]))
 
 
-def _odd(what: str) -> Callable[[Any, tuple[Any, ...]], LazyTensor]:
-    return lambda machine, args: LazyTensor(Storage(None, "float32", 0), "float32", (), (), unsupported_reason=what)
+def _unsupported_tensor(reason: str) -> Handler:
+    return lambda machine, args: LazyTensor(Storage(None, "float32", 0), "float32", (), (), unsupported_reason=reason)
 
 
-def _of_type(machine: Any, args: tuple[Any, ...]) -> Any:
-    """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): subclasses, and tensors with attributes."""
+def _tensor_subclass(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
+    """torch._tensor._rebuild_from_type_v2(function, type, arguments, state): subclasses, or tensors with attributes."""
     if not isinstance(args[2], tuple):
         raise UnsupportedCallError
     return resolve_call(machine, args[0], args[2])
 
 
-def _parameter(machine: Any, args: tuple[Any, ...]) -> Any:
+def _parameter(machine: PickleMachine, args: tuple[Any, ...]) -> LazyTensor:
     if not isinstance(args[0], LazyTensor):
         raise UnsupportedCallError
     return args[0]
 
 
-def _nested(machine: Any, args: tuple[Any, ...]) -> Any:
+def _nested_file(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
     """torch.storage._load_from_bytes: a whole torch file inside the pickle, read by the same rules."""
     if machine.load_nested is None or not isinstance(args[0], (bytes, FileSlice)):
         raise UnsupportedCallError
@@ -181,25 +120,25 @@ def _nested(machine: Any, args: tuple[Any, ...]) -> Any:
 # numpy
 
 
-def _dtype(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
-    """numpy.dtype("f4", False, True): a scalar type, whose byte order BUILD may still set (it is little everywhere we know)."""
+def _numpy_dtype(machine: PickleMachine, args: tuple[Any, ...]) -> ArrayNode:
+    """numpy.dtype("f4", False, True): a scalar type. Little-endian unless BUILD sets the byte order later."""
     if not isinstance(args[0], str) or len(args[0]) > 8:
         raise UnsupportedCallError
     return ArrayNode("<" + args[0].lstrip("<|="), ())
 
 
-def _reconstruct(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
+def _numpy_reconstruct(machine: PickleMachine, args: tuple[Any, ...]) -> ArrayNode:
     return ArrayNode("", ())
 
 
-def _frombuffer(machine: Any, args: tuple[Any, ...]) -> ArrayNode:
+def _numpy_frombuffer(machine: PickleMachine, args: tuple[Any, ...]) -> ArrayNode:
     data, dtype, shape, order = args
     return ArrayNode(dtype.dtype, _sizes(shape), data, order == "F")
 
 
-def _scalar(machine: Any, args: tuple[Any, ...]) -> Any:
-    """A numpy number as Python's own."""
-    code = _NUMBERS.get(args[0].dtype.lstrip("<|>="))
+def _numpy_scalar(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
+    """A numpy scalar as a Python number."""
+    code = _STRUCT_CODES.get(args[0].dtype.lstrip("<|>="))
     raw = args[1].encode("latin-1") if isinstance(args[1], str) else args[1]
     if code is None:
         raise UnsupportedCallError
@@ -209,43 +148,42 @@ def _scalar(machine: Any, args: tuple[Any, ...]) -> Any:
 # containers and text
 
 
-def _table(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
-    def make(machine: Any, args: tuple[Any, ...]) -> DictNode:
+def _dict_subclass(name: str) -> Handler:
+    def build(machine: PickleMachine, args: tuple[Any, ...]) -> DictNode:
         entries = next((entry for entry in args if isinstance(entry, (dict, list, tuple))), ())
         pairs = entries.items() if isinstance(entries, dict) else entries
         return DictNode([(check_hashable(key), value) for key, value in pairs], name=name)
 
-    return make
+    return build
 
 
-def _set_of(machine: Any, args: tuple[Any, ...]) -> Any:
+def _set(machine: PickleMachine, args: tuple[Any, ...]) -> set[Any]:
     return {check_hashable(entry) for entry in args[0]} if args else set()
 
 
-def _encode(machine: Any, args: tuple[Any, ...]) -> bytes:
+def _encode(machine: PickleMachine, args: tuple[Any, ...]) -> bytes:
     """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
-    text = args[0]
-    if (
-        not isinstance(text, str)
-        or len(args) > 2
-        or (len(args) == 2 and args[1] not in ("latin1", "latin-1", "utf-8", "utf8", "ascii"))
-    ):
+    text, *encoding = args
+    if not isinstance(text, str) or len(encoding) > 1 or any(name not in _ENCODINGS for name in encoding):
         raise UnsupportedCallError
     machine.budget.use_bytes(len(text))
-    return text.encode(args[1] if len(args) == 2 else "utf-8")
+    return text.encode(encoding[0] if encoding else "utf-8")
 
 
-def _bytes(machine: Any, args: tuple[Any, ...]) -> bytes:
+def _bytes(machine: PickleMachine, args: tuple[Any, ...]) -> bytes:
     if args and not isinstance(args[0], bytes):
         raise UnsupportedCallError
     return args[0] if args else b""
 
 
-def _allocator(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
-    def refuse(machine: Any, args: tuple[Any, ...]) -> Any:
+def _allocation(name: str) -> Handler:
+    """A call that reserves memory: LoadError for large sizes, else a node."""
+
+    def refuse(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
         if any(type(entry) is int and entry > 4096 for entry in args):
             raise LoadError(
-                f"the pickle in this file calls {name}, which reserves memory that the file does not have: malformed or hostile",
+                f"the pickle in this file calls {name}, which reserves memory that the file does not have: "
+                "malformed or hostile",
                 "save it again as a state dict",
             )
         raise UnsupportedCallError
@@ -253,54 +191,53 @@ def _allocator(name: str) -> Callable[[Any, tuple[Any, ...]], Any]:
     return refuse
 
 
-def _reconstructor(machine: Any, args: tuple[Any, ...]) -> Any:
-    """copyreg._reconstructor(cls, base, state): protocol 0's way to say `cls`."""
+def _reconstructor(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
+    """copyreg._reconstructor(cls, base, state): an object of `cls` as protocol 0 writes it."""
     return resolve_call(machine, args[0], () if args[2] is None else (args[2],))
 
 
-def _one(machine: Any, args: tuple[Any, ...]) -> Any:
+def _text(machine: PickleMachine, args: tuple[Any, ...]) -> str:
     if len(args) != 1 or not isinstance(args[0], str):
         raise UnsupportedCallError
     return args[0]
 
 
-_KNOWN: dict[str, Callable[[Any, tuple[Any, ...]], Any]] = {
+def _joined_text(separator: str, longest: int) -> Handler:
+    return lambda machine, args: separator.join(str(part)[:longest] for part in args)
+
+
+_QUANTIZED = "is quantized, nested or not on the CPU"
+_NUMPY_CORES = ("numpy.core", "numpy._core")
+_BUILTINS = ("builtins", "__builtin__")
+_DICTS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "argparse.Namespace")
+_ALLOCATIONS = ("builtins.bytearray", "__builtin__.bytearray", "torch.Tensor", "torch.FloatTensor")
+_PATHS = ("PosixPath", "Path", "WindowsPath", "PurePosixPath")
+_KNOWN: dict[str, Handler] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": lambda machine, args: _tensor(machine, args, dtype=args[6]),
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_meta_tensor_no_storage": _meta,
-    "torch._utils._rebuild_sparse_tensor": _odd("is sparse, not dense"),
-    "torch._utils._rebuild_sparse_csr_tensor": _odd("is sparse, not dense"),
-    "torch._utils._rebuild_qtensor": _odd("is quantized, nested or not on the CPU"),
-    "torch._utils._rebuild_nested_tensor": _odd("is quantized, nested or not on the CPU"),
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.storage._load_from_bytes": _nested,
+    "torch._utils._rebuild_meta_tensor_no_storage": _meta_tensor,
+    "torch._utils._rebuild_sparse_tensor": _unsupported_tensor("is sparse, not dense"),
+    "torch._utils._rebuild_sparse_csr_tensor": _unsupported_tensor("is sparse, not dense"),
+    "torch._utils._rebuild_qtensor": _unsupported_tensor(_QUANTIZED),
+    "torch._utils._rebuild_nested_tensor": _unsupported_tensor(_QUANTIZED),
+    "torch._tensor._rebuild_from_type_v2": _tensor_subclass,
+    "torch.storage._load_from_bytes": _nested_file,
     "torch.Size": lambda machine, args: _sizes(args[0]),
-    "torch.device": lambda machine, args: ":".join(str(part)[:20] for part in args),
-    "torch.torch_version.TorchVersion": _one,
-    **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
-    **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")},
-    "numpy.dtype": _dtype,
-    **{
-        name: _table(name)
-        for name in ("collections.OrderedDict", "collections.defaultdict", "collections.Counter", "argparse.Namespace")
-    },
-    **{
-        f"{module}.{name}": make
-        for module in ("builtins", "__builtin__")
-        for name, make in (("dict", _table("dict")), ("set", _set_of), ("bytes", _bytes))
-    },
+    "torch.device": _joined_text(":", 20),
+    "torch.torch_version.TorchVersion": _text,
+    **{f"{core}.multiarray._reconstruct": _numpy_reconstruct for core in _NUMPY_CORES},
+    **{f"{core}.multiarray.scalar": _numpy_scalar for core in _NUMPY_CORES},
+    **{f"{core}.numeric._frombuffer": _numpy_frombuffer for core in _NUMPY_CORES},
+    "numpy.dtype": _numpy_dtype,
+    **{name: _dict_subclass(name) for name in _DICTS},
+    **{f"{module}.dict": _dict_subclass("dict") for module in _BUILTINS},
+    **{f"{module}.set": _set for module in _BUILTINS},
+    **{f"{module}.bytes": _bytes for module in _BUILTINS},
     "_codecs.encode": _encode,
-    **{
-        name: _allocator(name)
-        for name in ("builtins.bytearray", "__builtin__.bytearray", "torch.Tensor", "torch.FloatTensor")
-    },
+    **{name: _allocation(name) for name in _ALLOCATIONS},
     **{f"{module}._reconstructor": _reconstructor for module in ("copyreg", "copy_reg")},
-    **{
-        f"pathlib.{name}": lambda machine, args: "/".join(str(part)[:200] for part in args)
-        for name in ("PosixPath", "Path", "WindowsPath", "PurePosixPath")
-    },
+    **{f"pathlib.{name}": _joined_text("/", 200) for name in _PATHS},
 }

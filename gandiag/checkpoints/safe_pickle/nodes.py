@@ -1,9 +1,9 @@
-"""What an inert reading is made of: names that were not imported, objects that were not built, tensors that were not read. Torch-free.
+"""Nodes of a safely read pickle: names not imported, objects not built, tensors not read. Torch-free.
 
-Name     a class or function that the pickle names
-Made     what a call would have returned: who, with which arguments, state and items
-Table    a dictionary of a class that is only a dictionary (OrderedDict, defaultdict, Namespace …), with its state
-Blob     bytes of the file, by place; Storage, Lazy and Array say how to read them
+GlobalRef    a class or function that the pickle names
+ObjectNode   an object not built: class, arguments, state and items
+DictNode     a dict subclass (OrderedDict, defaultdict, Namespace …) with its state
+FileSlice    a byte range of the file; Storage, LazyTensor and ArrayNode say how to interpret it
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ ITEMSIZE = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 class CorruptPickleError(Exception):
-    """The stream is no pickle, or ends early."""
+    """The stream is not a pickle, or ends early."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalRef:
-    """A global, looked up as a whole and never imported."""
+    """A class or function by name; never imported."""
 
     module: str
     name: str
@@ -53,7 +54,10 @@ class GlobalRef:
 
 @dataclass(slots=True, eq=False)
 class ObjectNode:
-    """An object that was not built. `states`: what BUILD would have given it; `entries`, `items`: what was appended or set."""
+    """An object that was not built.
+
+    `states`: arguments of BUILD; `list_items`, `dict_items`: what was appended or set.
+    """
 
     cls: Any
     args: Any = ()
@@ -64,7 +68,7 @@ class ObjectNode:
 
     @property
     def full_name(self) -> str:
-        """Dotted name of the class or function, or of what made it."""
+        """Dotted name of the class or function, or of the callable that returned it."""
         owner = self.cls
         for _ in range(8):
             if isinstance(owner, GlobalRef):
@@ -73,18 +77,18 @@ class ObjectNode:
         return "an unnamed callable"
 
     def attributes(self) -> dict[str, Any]:
-        """What its `__dict__` would hold, by the default rules of BUILD; empty for states of another form."""
-        found: dict[str, Any] = {}
+        """Contents of its `__dict__` by the default rules of BUILD; empty for other kinds of state."""
+        merged: dict[str, Any] = {}
         for state in self.states:
             parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
             for part in parts:
                 if isinstance(part, dict):
-                    found |= {key: value for key, value in part.items() if isinstance(key, str)}
-        return found
+                    merged |= {key: value for key, value in part.items() if isinstance(key, str)}
+        return merged
 
 
 class DictNode(dict[Any, Any]):
-    """A dictionary that came as a class of its own. `name`: the class; `state`: attributes, such as a state dict's `_metadata`."""
+    """An instance of a dict subclass. `name`: the class; `state`: attributes, such as a state dict's `_metadata`."""
 
     __slots__ = ("name", "state")
 
@@ -98,7 +102,7 @@ class DictNode(dict[Any, Any]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FileSlice:
-    """`length` bytes of `buffer` (a memory map, or bytes) from `offset` on."""
+    """`length` bytes of `buffer` (a memory map, or bytes) starting at `offset`."""
 
     buffer: Any
     offset: int
@@ -110,7 +114,7 @@ class FileSlice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """Numbers one after another. `blob` None: declared and not stored. `size`: bytes declared."""
+    """A flat array of numbers. `file_slice` None: declared but not stored. `nbytes`: as declared."""
 
     file_slice: FileSlice | None
     dtype: str
@@ -120,7 +124,10 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazyTensor:
-    """A tensor that was not read: a view of a storage. `odd`: why it is no plain tensor ("is sparse_coo, not dense")."""
+    """A tensor not read yet: a strided view of a storage.
+
+    `unsupported_reason`: why it is not dense ("is sparse, not dense").
+    """
 
     storage: Storage
     dtype: str
@@ -141,94 +148,92 @@ class LazyTensor:
         return self.numel() * ITEMSIZE.get(self.dtype, 1)
 
     def find_problem(self) -> str:
-        """Why it cannot be read, or "": a kilobyte of file can declare terabytes."""
+        """Why the tensor cannot be read, or "": a kilobyte of file can declare terabytes."""
         if self.unsupported_reason:
             return self.unsupported_reason
         if self.storage.file_slice is None:
             return f"claims {format_bytes(self.nbytes)} but stores none"
-        item, stored = ITEMSIZE.get(self.dtype, 0), self.storage.file_slice.length
-        if not item:
-            return f"has the type {self.dtype[:40]}, which gandiag does not read"
+        itemsize, stored = ITEMSIZE.get(self.dtype, 0), self.storage.file_slice.length
+        if not itemsize:
+            return f"has dtype {self.dtype[:40]}, which gandiag does not read"
         if self.storage.nbytes > stored or self.nbytes > stored:
             return f"claims {format_bytes(max(self.storage.nbytes, self.nbytes))} but stores {format_bytes(stored)}"
-        last = (
-            self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-            if self.numel()
-            else 0
-        )
-        return (
-            f"reaches beyond the {format_bytes(stored)} that are stored for it"
-            if (last + 1) * item > stored and self.numel()
-            else ""
-        )
+        if self.numel():
+            last = self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+            if (last + 1) * itemsize > stored:
+                return f"reaches beyond the {format_bytes(stored)} stored for it"
+        return ""
 
 
 @dataclass(slots=True, eq=False)
 class ArrayNode:
-    """A numpy array that was not read. `data`: bytes or a Blob; None while the pickle has not said."""
+    """A numpy array not read. `data`: bytes or a FileSlice; None until the pickle's BUILD gives it."""
 
     dtype: str  # numpy's typestr: "<f4"
     shape: tuple[int, ...]
     data: Any = None
     fortran_order: bool = False
 
+    def set_state(self, state: Any) -> None:
+        """Apply numpy's state: (version, shape, dtype, fortran, data), or (version, byte order, …) of a dtype."""
+        if not isinstance(state, tuple) or len(state) < 5:
+            return
+        if isinstance(state[1], tuple) and isinstance(state[2], ArrayNode):
+            self.dtype, self.data, self.fortran_order = state[2].dtype, state[4], bool(state[3])
+            self.shape = tuple(int(size) for size in state[1])
+        elif state[1] == ">":
+            self.dtype = ">" + self.dtype.lstrip("<")
+
 
 def check_hashable(key: Any, depth: int = 0) -> Any:
-    """A key that may be one: text, numbers, records, shallow tuples. Hashing a deep tuple would exhaust the C stack."""
+    """Return the key if it is safe to hash: text, numbers, nodes, shallow tuples.
+
+    Hashing a deep tuple would exhaust the C stack.
+    """
     if isinstance(key, tuple):
         if depth > 3 or len(key) > 64:
             raise LoadError("the pickle in this file uses a deeply nested key: malformed or hostile", "do not load it")
         for entry in key:
             check_hashable(entry, depth + 1)
     elif isinstance(key, (list, dict, set, ArrayNode)) and not isinstance(key, DictNode):
-        raise CorruptPickleError("a key that cannot be one")
+        raise CorruptPickleError("an unhashable key")
     return key
 
 
 def list_children(node: Any) -> list[tuple[str, Any]]:
-    """What a node holds, by name."""
+    """Name and value of everything directly inside a node."""
     if isinstance(node, dict):
         return [(format_key(key), value) for key, value in node.items()]
     if isinstance(node, (list, tuple)):
         return [(str(index), value) for index, value in enumerate(node)]
-    if isinstance(node, ObjectNode):
-        arguments = (
-            [(f"({index})", value) for index, value in enumerate(node.args)] if isinstance(node.args, tuple) else []
-        )
-        states = [
-            (format_key(key), value)
-            for state in node.states
-            for key, value in (state.items() if isinstance(state, dict) else [("state", state)])
-        ]
-        return [
-            *arguments,
-            *states,
-            *((str(index), value) for index, value in enumerate(node.list_items)),
-            *((format_key(key), value) for key, value in node.dict_items),
-        ]
-    return []
+    if not isinstance(node, ObjectNode):
+        return []
+    args = node.args if isinstance(node.args, tuple) else ()
+    states = [
+        (format_key(key), value)
+        for state in node.states
+        for key, value in (state.items() if isinstance(state, dict) else [("state", state)])
+    ]
+    return [
+        *((f"({index})", value) for index, value in enumerate(args)),
+        *states,
+        *((str(index), value) for index, value in enumerate(node.list_items)),
+        *((format_key(key), value) for key, value in node.dict_items),
+    ]
 
 
 def format_key(key: Any) -> str:
-    """A key as text: other objects by their class."""
+    """A key as text; objects are shown by their class."""
     if isinstance(key, (str, float, bool)) or (isinstance(key, int) and abs(key) < 10**18):
         return str(key)
-    return (
-        key.full_name
-        if isinstance(key, GlobalRef)
-        else key.full_name
-        if isinstance(key, ObjectNode)
-        else type(key).__name__
-    )
+    return key.full_name if isinstance(key, (GlobalRef, ObjectNode)) else type(key).__name__
 
 
 def format_bytes(count: int) -> str:
-    """Bytes for people: 4 bytes, 26.0 MiB, 3.6 TiB."""
+    """A size in human-readable form: 4 bytes, 26.0 MiB, 3.6 TiB."""
     if count < 1024:
         return f"{count} bytes"
+    if count.bit_length() >= 1000:
+        return "more than can be counted"
     power = min(5, (count.bit_length() - 1) // 10)
-    return (
-        f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB', 'PiB')[power - 1]}"
-        if count.bit_length() < 1000
-        else "more than can be counted"
-    )
+    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"

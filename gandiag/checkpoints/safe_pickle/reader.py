@@ -1,8 +1,8 @@
-"""Reads torch files and pickles of any protocol without running them. Torch-free: no tensor is touched, only found.
+"""Reads torch files and pickles of any protocol without executing them. Torch-free: tensors are located, not read.
 
-`read_pickle(container)` gives a Reading: the tree of records that the file describes, with tensors by place. It knows the
-zip format of torch 1.6 and later, the older stream, plain pickles, and torch files inside pickles (NVIDIA's, by way of
-`_load_from_bytes`).
+`parse_pickle(file_info)` returns the tree of nodes that a file describes, with tensors by their place in the file. It
+reads the zip format of torch 1.6 and later, the older stream, plain pickles, and torch files inside pickles
+(NVIDIA's, through `_load_from_bytes`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from gandiag.checkpoints.file_type import LEGACY_TORCH_MAGIC, FileInfo
-from gandiag.checkpoints.safe_pickle.calls import STORAGE_DTYPES, describe_sources, is_data_global
+from gandiag.checkpoints.key_names import first_line
+from gandiag.checkpoints.safe_pickle.data_globals import STORAGE_DTYPES, is_data_global
 from gandiag.checkpoints.safe_pickle.machine import MAX_STEPS, ParseBudget, PickleMachine
 from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, CorruptPickleError, FileSlice, GlobalRef, Storage
+from gandiag.checkpoints.safe_pickle.opcodes import run_pickle
 from gandiag.errors import LoadError
 
-_MAGIC_PICKLES = 3  # magic number, protocol version, system info
-_NESTED = 4  # torch files inside pickles inside torch files …
-_PICKLE = 256 * 2**20  # bytes of a zip's data.pkl
+_HEADER_PICKLES = 3  # legacy stream: magic number, protocol version, system info
+_MAX_NESTING = 4  # torch files inside pickles inside torch files …
+_MAX_PICKLE_BYTES = 256 * 2**20  # of a zip's data.pkl, which holds no weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PickleContents:
-    """What a file describes. `tree`: records; `names`: every global it names; `calls`, `notes`: what unpickling would have done."""
+    """What a file describes.
+
+    `tree`: nodes; `global_names`: every global named; `calls`, `notes`: what unpickling would do.
+    """
 
     tree: Any
     global_names: tuple[str, ...]
@@ -39,25 +44,31 @@ class PickleContents:
 
     @property
     def unsafe_globals(self) -> tuple[str, ...]:
-        """Globals that are no plain data: classes and functions that only running code could restore."""
+        """Classes and functions that only running code could restore."""
         return tuple(name for name in self.global_names if not is_data_global(name))
 
 
 def parse_pickle(file_info: FileInfo) -> PickleContents:
-    """The records of a torch-zip, torch-legacy or pickle container. LoadError if it is damaged or hostile. Cost: O(pickle)."""
+    """Parse a torch-zip, torch-legacy or pickle file.
+
+    LoadError if it is damaged or hostile. Cost: linear in the pickle.
+    """
     budget = ParseBudget(file_info.size)
     collecting = gc.isenabled()
-    gc.disable()  # millions of records and no rubbish: the collector would take most of the time
+    gc.disable()  # millions of nodes, no garbage: collection would take most of the time
     try:
         with file_info.path.open("rb") as file:
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        tree = _zip(file_info, whole, budget) if file_info.kind == "torch-zip" else _stream(whole, whole, 0, budget)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if file_info.kind == "torch-zip":
+            tree = _parse_zip(file_info, mapped, budget)
+        else:
+            tree = _parse_stream(mapped, mapped, 0, budget)
     except LoadError as known:
         raise LoadError(known.message.replace("this file", file_info.name, 1), known.hint) from None
-    except Exception as broken:
-        # Damage surfaces as almost anything (IndexError, KeyError, UnicodeDecodeError …); to the user it is one thing.
+    except Exception as error:
+        # Damage surfaces as almost any exception (IndexError, KeyError, UnicodeDecodeError …); users see one message.
         raise LoadError(
-            f"the pickle in {file_info.name} is cut short or damaged ({_brief(broken)})",
+            f"the pickle in {file_info.name} is cut short or damaged ({first_line(error, 80)})",
             "copy it again and compare the sizes",
         ) from None
     finally:
@@ -68,93 +79,98 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
         tuple(budget.global_names),
         budget.protocol,
         MAX_STEPS - budget.steps_left,
-        (*budget.notes, *describe_sources(budget.sources)),
+        (*budget.notes, *budget.describe_sources()),
         tuple(budget.calls),
     )
 
 
-def _zip(container: FileInfo, whole: Any, budget: ParseBudget) -> Any:
-    with zipfile.ZipFile(container.path) as archive:
+# the zip format
+
+
+def _parse_zip(file_info: FileInfo, mapped: Any, budget: ParseBudget) -> Any:
+    with zipfile.ZipFile(file_info.path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         name = next(name for name in entries if name.rsplit("/", 1)[-1] == "data.pkl")
-        if entries[name].file_size > _PICKLE:
+        if entries[name].file_size > _MAX_PICKLE_BYTES:
             raise LoadError(
-                f"the pickle in this file has {entries[name].file_size} bytes, without the weights: too long, or hostile",
+                f"the pickle in this file has {entries[name].file_size} bytes without the weights: "
+                "too long, or hostile",
                 "save the weights alone",
             )
-        head = name.removesuffix("data.pkl")
-        order = archive.read(head + "byteorder") if head + "byteorder" in entries else b"little"
-        packed = archive.read(name)
-    if order != b"little":
+        prefix = name.removesuffix("data.pkl")
+        byte_order = archive.read(prefix + "byteorder") if prefix + "byteorder" in entries else b"little"
+        pickled = archive.read(name)
+    if byte_order != b"little":
         raise LoadError(
             "this file was written on a big-endian machine",
             "load and save it there with torch.save(..., byteorder little)",
         )
-    keep = {key.removeprefix(head + "data/"): entry for key, entry in entries.items() if key.startswith(head + "data/")}
+    data = prefix + "data/"
+    stored = {name.removeprefix(data): entry for name, entry in entries.items() if name.startswith(data)}
 
-    def storage(identity: Any) -> Any:
-        dtype, key, device, count = _identity(identity)
-        blob = _record(whole, keep[key])
-        return Storage(blob, dtype, count * ITEMSIZE[dtype], device)
+    def load_storage(identity: Any) -> Storage:
+        dtype, key, device, count = _parse_storage_id(identity)
+        return Storage(_locate_entry(mapped, stored[key]), dtype, count * ITEMSIZE[dtype], device)
 
-    return PickleMachine(
-        io.BytesIO(packed), packed, budget, persistent_load=storage, load_nested=lambda blob: _nested(blob, budget)
-    ).run()
+    return _run(io.BytesIO(pickled), pickled, budget, load_storage)
 
 
-def _record(whole: Any, entry: zipfile.ZipInfo) -> FileSlice:
-    """Where a stored entry's bytes stand: behind its local header, whose name and extra field may differ from the directory's."""
+def _locate_entry(mapped: Any, entry: zipfile.ZipInfo) -> FileSlice:
+    """Place of a stored entry's bytes, after its local header: name and extra field may differ from the directory's."""
     start = entry.header_offset
-    local = whole[start : start + 30]
-    if len(local) < 30 or local[:4] != b"PK\x03\x04" or entry.compress_type != zipfile.ZIP_STORED:
+    header = mapped[start : start + 30]
+    if len(header) < 30 or header[:4] != b"PK\x03\x04" or entry.compress_type != zipfile.ZIP_STORED:
         raise CorruptPickleError(f"no entry where {entry.filename[:40]!r} should be")
-    begin = start + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-    if begin + entry.file_size > len(whole):
+    begin = start + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    if begin + entry.file_size > len(mapped):
         raise CorruptPickleError("an entry reaches beyond the file")
-    return FileSlice(whole, begin, entry.file_size)
+    return FileSlice(mapped, begin, entry.file_size)
 
 
-def _identity(identity: Any) -> tuple[str, str, str, int]:
-    """torch's persistent id of a storage: ("storage", type, key, device, elements[, view])."""
-    kind, made_of, key, device, count = identity[:5]
-    dtype = STORAGE_DTYPES.get(made_of.name) if isinstance(made_of, GlobalRef) else None
-    if (
-        kind != "storage"
-        or dtype is None
-        or not isinstance(key, str)
-        or type(count) is not int
-        or not 0 <= count < 2**62
-    ):
-        raise CorruptPickleError("a storage that is none")
+def _parse_storage_id(identity: Any) -> tuple[str, str, str, int]:
+    """(dtype, key, device, elements) of torch's persistent id ("storage", type, key, device, elements[, view])."""
+    kind, storage_type, key, device, count = identity[:5]
+    dtype = STORAGE_DTYPES.get(storage_type.name) if isinstance(storage_type, GlobalRef) else None
+    valid_count = type(count) is int and 0 <= count < 2**62
+    if kind != "storage" or dtype is None or not isinstance(key, str) or not valid_count:
+        raise CorruptPickleError("an invalid storage")
     return dtype, key, str(device)[:20], count
 
 
-# streams: pickles one after another, storages behind them
+# streams: pickles one after another, then the storages
 
 
-def _stream(stream: Any, buffer: Any, start: int, budget: ParseBudget) -> Any:
+def _run(stream: Any, buffer: Any, budget: ParseBudget, persistent_load: Callable[[Any], Any] | None = None) -> Any:
+    """One pickle from where the stream stands; torch files inside it are read too."""
+
+    def load_nested(content: bytes | FileSlice) -> Any:
+        return _parse_nested(content, budget)
+
+    machine = PickleMachine(stream, buffer, budget, persistent_load=persistent_load, load_nested=load_nested)
+    return run_pickle(machine)
+
+
+def _parse_stream(stream: Any, buffer: Any, start: int, budget: ParseBudget) -> Any:
     if bytes(buffer[start + 2 : start + 2 + len(LEGACY_TORCH_MAGIC)]) == LEGACY_TORCH_MAGIC:
-        return _legacy(stream, buffer, budget)
-    return PickleMachine(stream, buffer, budget, load_nested=lambda blob: _nested(blob, budget)).run()
+        return _parse_legacy(stream, buffer, budget)
+    return _run(stream, buffer, budget)
 
 
-def _legacy(stream: Any, buffer: Any, budget: ParseBudget) -> Any:
-    """Magic number, version, system, the object, the keys of its storages, then each: an element count and the bytes."""
-    _, _, system = [PickleMachine(stream, buffer, budget).run() for _ in range(_MAGIC_PICKLES)]
-    if isinstance(system, dict) and system.get("little_endian") is False:
+def _parse_legacy(stream: Any, buffer: Any, budget: ParseBudget) -> Any:
+    """Magic number, version, system info, object, keys of its storages; then each storage: element count and bytes."""
+    _, _, system_info = [run_pickle(PickleMachine(stream, buffer, budget)) for _ in range(_HEADER_PICKLES)]
+    if isinstance(system_info, dict) and system_info.get("little_endian") is False:
         raise LoadError("this file was written on a big-endian machine", "load and save it there")
-    wanted: dict[str, _Slot] = {}
-    tree = PickleMachine(
-        stream, buffer, budget, persistent_load=_slots(wanted), load_nested=lambda blob: _nested(blob, budget)
-    ).run()
-    keys = PickleMachine(stream, buffer, budget).run()
+    slots: dict[str, _Slot] = {}
+    tree = _run(stream, buffer, budget, _storage_loader(slots))
+    keys = run_pickle(PickleMachine(stream, buffer, budget))
     for key in keys:
-        slot = wanted.get(str(key)) if isinstance(key, str) else None
+        slot = slots.get(key) if isinstance(key, str) else None
         count = int.from_bytes(stream.read(8), "little")
-        if slot is None or count * slot.item > len(buffer) - stream.tell():
-            raise CorruptPickleError(f"storage {str(key)[:20]} has {count} elements, and the file ends before")
-        slot.blob = FileSlice(buffer, stream.tell(), count * slot.item)
-        stream.seek(stream.tell() + count * slot.item)
+        if slot is None or count * slot.itemsize > len(buffer) - stream.tell():
+            raise CorruptPickleError(f"storage {str(key)[:20]} has {count} elements, and the file ends before that")
+        slot.file_slice = FileSlice(buffer, stream.tell(), count * slot.itemsize)
+        stream.seek(stream.tell() + count * slot.itemsize)
     return tree
 
 
@@ -162,27 +178,27 @@ def _legacy(stream: Any, buffer: Any, budget: ParseBudget) -> Any:
 class _Slot:
     """A storage whose place is known only after the pickle that names it."""
 
-    item: int
-    blob: FileSlice | None = None
+    itemsize: int
+    file_slice: FileSlice | None = None
 
 
-def _slots(wanted: dict[str, _Slot]) -> Callable[[Any], Any]:
-    def resolve(identity: Any) -> Any:
+def _storage_loader(slots: dict[str, _Slot]) -> Callable[[Any], Any]:
+    def load_storage(identity: Any) -> Any:
         if isinstance(identity, tuple) and identity and identity[0] == "module":
-            return identity[
-                1
-            ]  # ("module", class, file, source): old versions wrote a class's text to compare, never to run
-        dtype, key, device, count = _identity(identity)
-        slot = wanted.setdefault(key, _Slot(ITEMSIZE[dtype]))
+            # ("module", class, file, source): old versions of torch kept a class's source only to compare it.
+            return identity[1]
+        dtype, key, device, count = _parse_storage_id(identity)
+        itemsize = ITEMSIZE[dtype]
+        slot = slots.setdefault(key, _Slot(itemsize))
         view = identity[5] if len(identity) > 5 else None
-        start = view[1] * ITEMSIZE[dtype] if isinstance(view, tuple) and type(view[1]) is int and view[1] >= 0 else 0
-        return Storage(LazySlice(slot, start), dtype, count * ITEMSIZE[dtype], device)  # type: ignore[arg-type]
+        start = view[1] * itemsize if isinstance(view, tuple) and type(view[1]) is int and view[1] >= 0 else 0
+        return Storage(LazySlice(slot, start), dtype, count * itemsize, device)  # type: ignore[arg-type]
 
-    return resolve
+    return load_storage
 
 
 class LazySlice:
-    """Stands for the Blob of a storage until the stream behind the pickle has been read; empty if it is not there."""
+    """Stands in for a storage's FileSlice until the stream after the pickle is read; empty if it is missing."""
 
     __slots__ = ("slot", "start")
 
@@ -191,38 +207,37 @@ class LazySlice:
 
     @property
     def buffer(self) -> Any:
-        return self.slot.blob.buffer if self.slot.blob else b""
+        return self.slot.file_slice.buffer if self.slot.file_slice else b""
 
     @property
     def offset(self) -> int:
-        return self.slot.blob.offset + self.start if self.slot.blob else 0
+        return self.slot.file_slice.offset + self.start if self.slot.file_slice else 0
 
     @property
     def length(self) -> int:
-        return max(0, self.slot.blob.length - self.start) if self.slot.blob else 0
+        return max(0, self.slot.file_slice.length - self.start) if self.slot.file_slice else 0
 
 
-def _nested(blob: bytes | FileSlice, budget: ParseBudget) -> Any:
-    """A torch file inside a pickle: in place where it was left in the file, else in memory. The stream is put back."""
-    if budget.nesting_depth >= _NESTED:
+def _parse_nested(content: bytes | FileSlice, budget: ParseBudget) -> Any:
+    """Parse a torch file inside a pickle: in place if it stayed in the file, else in memory.
+
+    Restores the stream's position.
+    """
+    if budget.nesting_depth >= _MAX_NESTING:
         raise LoadError(
-            f"the pickle in this file holds torch files more than {_NESTED} deep: malformed or hostile",
+            f"the pickle in this file holds torch files more than {_MAX_NESTING} deep: malformed or hostile",
             "do not load it",
         )
     budget.nesting_depth += 1
     try:
-        if isinstance(blob, bytes) or not isinstance(blob.buffer, mmap.mmap):
-            budget.use_bytes(len(blob) if isinstance(blob, bytes) else blob.length)
-            content = blob if isinstance(blob, bytes) else blob.read()
-            return _stream(io.BytesIO(content), content, 0, budget)
-        before = blob.buffer.tell()
-        blob.buffer.seek(blob.offset)
-        found = _stream(blob.buffer, blob.buffer, blob.offset, budget)
-        blob.buffer.seek(before)
-        return found
+        if isinstance(content, bytes) or not isinstance(content.buffer, mmap.mmap):
+            budget.use_bytes(len(content) if isinstance(content, bytes) else content.length)
+            data = content if isinstance(content, bytes) else content.read()
+            return _parse_stream(io.BytesIO(data), data, 0, budget)
+        position = content.buffer.tell()
+        content.buffer.seek(content.offset)
+        tree = _parse_stream(content.buffer, content.buffer, content.offset, budget)
+        content.buffer.seek(position)
+        return tree
     finally:
         budget.nesting_depth -= 1
-
-
-def _brief(problem: Exception) -> str:
-    return str(problem).splitlines()[0][:80] if str(problem) else type(problem).__name__

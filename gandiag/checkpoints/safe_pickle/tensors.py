@@ -1,7 +1,7 @@
-"""From records to the trees that the rest of the loader reads: tensors as views of the file, modules as state dicts.
+"""Turns nodes into what the loader works with: tensors as views of the file, pickled modules as state dicts.
 
-The tensors are views of a read-only memory map: nothing is read before it is used, and only the weights that are chosen are
-copied. Each place of the tree is visited once; a file whose parts refer to each other without end is refused.
+Tensors are views of a read-only memory map: nothing is read before it is used, and only the chosen weights are copied.
+The walk over the tree has a step budget; a file whose parts refer to each other without end is refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, DictNode, LazyTensor
 from gandiag.checkpoints.safe_pickle.reader import PickleContents
 from gandiag.errors import LoadError
 
-_DEPTH = 60
+_MAX_DEPTH = 60
 
 
 class StateDict(OrderedDict[Any, Any]):
-    """A network's tensors by name. `_metadata`: its modules' names, as torch keeps them; `structure`: a pickled module's own account."""
+    """A network's tensors by name.
+
+    `_metadata`: module names, as torch keeps them; `structure`: a pickled module's own tree.
+    """
 
     _metadata: Mapping[str, Any] | None = None
     structure: ModuleNode | None = None
@@ -32,7 +35,7 @@ class StateDict(OrderedDict[Any, Any]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpaqueObject:
-    """An object without weights in it, of which only plain attributes matter: training arguments, a configuration."""
+    """An object without weights, of which only plain attributes are kept: training arguments, a configuration."""
 
     name: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -41,20 +44,22 @@ class OpaqueObject:
 
 @dataclass(slots=True)
 class _Walk:
-    left: int
-    above: set[int] = field(default_factory=set)
+    """Steps left, and the ids of the nodes above the present one."""
+
+    steps_left: int
+    ancestors: set[int] = field(default_factory=set)
 
 
 def build_tensor_tree(contents: PickleContents) -> Any:
     """Nested dicts and lists of tensors and numbers. LoadError for a tensor that is not what it claims to be."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that the file is not writable, and nobody writes
-        return _tree(contents.tree, "", _Walk(20 * contents.steps + 10_000))
+        warnings.simplefilter("ignore")  # torch warns that the buffer is not writable; it is only read
+        return _build(contents.tree, "", _Walk(20 * contents.steps + 10_000))
 
 
-def _tree(node: Any, path: str, walk: _Walk) -> Any:
-    walk.left -= 1
-    if walk.left < 0:
+def _build(node: Any, path: str, walk: _Walk) -> Any:
+    walk.steps_left -= 1
+    if walk.steps_left < 0:
         raise LoadError(
             "the parts of this file refer to each other without end: malformed or hostile", "do not load it"
         )
@@ -62,46 +67,47 @@ def _tree(node: Any, path: str, walk: _Walk) -> Any:
         return make_tensor_view(node, path)
     if not isinstance(node, (dict, list, tuple, ObjectNode)):
         return node
-    if id(node) in walk.above or len(walk.above) > _DEPTH:
+    if id(node) in walk.ancestors or len(walk.ancestors) > _MAX_DEPTH:
         return OpaqueObject("a part that contains itself, or is too deep")
-    walk.above.add(id(node))
+    walk.ancestors.add(id(node))
     try:
-        return _container(node, path, walk)
+        return _build_container(node, path, walk)
     finally:
-        walk.above.discard(id(node))
+        walk.ancestors.discard(id(node))
 
 
-def _container(node: Any, path: str, walk: _Walk) -> Any:
+def _build_container(node: Any, path: str, walk: _Walk) -> Any:
     if isinstance(node, ObjectNode):
-        return _object(node, path, walk)
+        return _build_object(node, path, walk)
     if isinstance(node, dict):
-        found = StateDict(
-            (key if isinstance(key, (str, int)) else format_key(key), _tree(value, _join(path, key), walk))
+        entries = StateDict(
+            (key if isinstance(key, (str, int)) else format_key(key), _build(value, _join(path, key), walk))
             for key, value in node.items()
         )
         if isinstance(node, DictNode):
             if node.name == "argparse.Namespace":
-                return OpaqueObject(node.name, dict(found))
+                return OpaqueObject(node.name, dict(entries))
             metadata = node.state.get("_metadata")
-            found._metadata = metadata if isinstance(metadata, dict) else None
-        return found
-    made = [_tree(value, _join(path, index), walk) for index, value in enumerate(node)]
-    return tuple(made) if isinstance(node, tuple) else made
+            entries._metadata = metadata if isinstance(metadata, dict) else None
+        return entries
+    values = [_build(value, _join(path, index), walk) for index, value in enumerate(node)]
+    return tuple(values) if isinstance(node, tuple) else values
 
 
-def _object(node: ObjectNode, path: str, walk: _Walk) -> Any:
+def _build_object(node: ObjectNode, path: str, walk: _Walk) -> StateDict | OpaqueObject:
     module = parse_module(node)
     if module is not None:
-        named = dict(module.named_tensors())
-        walk.left -= len(named)
-        found = StateDict((name, make_tensor_view(lazy, _join(path, name))) for name, lazy in named.items())
-        found._metadata, found.structure = {name: None for name, _ in module.named_modules()}, module
-        return found
+        lazy_tensors = dict(module.named_tensors())
+        walk.steps_left -= len(lazy_tensors)
+        state = StateDict((name, make_tensor_view(lazy, _join(path, name))) for name, lazy in lazy_tensors.items())
+        state._metadata, state.structure = {name: None for name, _ in module.named_modules()}, module
+        return state
     parts = {**node.attributes(), **{format_key(key): value for key, value in node.dict_items}}
-    inside = StateDict((key, _tree(value, _join(path, key), walk)) for key, value in parts.items())
-    weighty = any(isinstance(value, Tensor) or (isinstance(value, Mapping) and value) for value in inside.values())
+    entries = StateDict((key, _build(value, _join(path, key), walk)) for key, value in parts.items())
+    if any(isinstance(value, Tensor) or (isinstance(value, Mapping) and value) for value in entries.values()):
+        return entries
     args = tuple(arg for arg in node.args if isinstance(arg, (int, float, str))) if isinstance(node.args, tuple) else ()
-    return inside if weighty else OpaqueObject(node.full_name, dict(inside), args)
+    return OpaqueObject(node.full_name, dict(entries), args)
 
 
 def _join(path: str, key: Any) -> str:
@@ -118,12 +124,12 @@ def make_tensor_view(lazy: LazyTensor, path: str) -> Tensor:
     dtype: torch.dtype = getattr(torch, lazy.dtype)
     if lazy.numel() == 0:
         return torch.empty(lazy.shape, dtype=dtype)
-    blob, item = lazy.storage.file_slice, ITEMSIZE[lazy.dtype]
-    assert blob is not None  # problem() has looked
+    stored, itemsize = lazy.storage.file_slice, ITEMSIZE[lazy.dtype]
+    assert stored is not None  # find_problem() has checked
     span = 1 + sum((size - 1) * step for size, step in zip(lazy.shape, lazy.stride, strict=True))
-    start = blob.offset + lazy.offset * item
-    if start % item:  # older streams do not align their storages
-        flat = torch.frombuffer(bytearray(blob.buffer[start : start + span * item]), dtype=dtype)
+    start = stored.offset + lazy.offset * itemsize
+    if start % itemsize:  # older streams do not align their storages
+        flat = torch.frombuffer(bytearray(stored.buffer[start : start + span * itemsize]), dtype=dtype)
     else:
-        flat = torch.frombuffer(blob.buffer, dtype=dtype, count=span, offset=start)
+        flat = torch.frombuffer(stored.buffer, dtype=dtype, count=span, offset=start)
     return flat.as_strided(lazy.shape, lazy.stride)

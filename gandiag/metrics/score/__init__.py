@@ -1,1 +1,1 @@
-"""The collapse score, from neighborhoods to an interval."""
+"""The collapse score: mode partition, decomposition into factors, and interval."""

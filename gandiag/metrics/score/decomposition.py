@@ -1,10 +1,11 @@
-"""What a generator keeps of the reference's variety: mass · cover · width · distinct outputs, each given the ones before.
+"""Decomposes the kept diversity into four factors: mode balance · coverage · width ratio · unique fraction.
 
-The chain is built so that no loss is counted twice. Copies are weighted down first, and everything after counts distinct
-outputs. *Mass* compares the shares of the modes; *width* compares the spread inside a mode; *cover* is then asked of samples
-whose width has been put right, against as many reference rows a mode as there are samples, so that neither thin modes, nor
-skewed ones, nor junk, nor copies can show in it: only a part of a mode that is never generated.
-Where samples are many times as wide as their mode, nothing is known of its inside, and `cover` takes it for whole.
+The factors are measured in an order that counts no loss twice. Copies are weighted down first, and everything after
+counts distinct outputs. *Mode balance* compares the shares of the modes; *width ratio* compares the spread inside each
+mode. *Coverage* is measured on samples rescaled to the reference's width, against as many reference rows per mode as
+there are samples. Narrowed or imbalanced modes, outliers and copies therefore do not affect it: it shows only parts of
+a mode that are never generated. If samples are much wider than their mode, coverage within the mode is unknown and
+assumed complete.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 from gandiag.metrics.score.bias_correction import bias_corrected_positive_part, unique_fraction
 from gandiag.metrics.score.mode_partition import ModePartition
 from gandiag.metrics.score.mode_width import (
+    MIN_RATIO_ROWS,
     CenteredRows,
     ModeWidths,
     center_rows,
@@ -32,245 +34,286 @@ from gandiag.metrics.score.neighborhoods import (
     neighbor_radius,
 )
 
-DISTANCE_RATIO_QUANTILE = (
-    0.2  # the quantile of need that tells how blurred the generator's own good samples are; it stands 80 % junk
-)
-MANIFOLD_QUANTILE = 0.99  # of the held-out reference counts as on the manifold
-COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbour: nearer is a copy
-RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = (
-    4.0,
-    8.0,
-)  # times the reference's width: from the one to the other, the inside of a mode fades from view
-MISSING_SHARE_RATIO = 0.1  # a mode with less than this part of its share is missing, else skewed
+DISTANCE_RATIO_QUANTILE = 0.2  # quantile used to estimate blur; robust to 80 % outliers
+MANIFOLD_QUANTILE = 0.99  # fraction of the held-out reference that counts as on the manifold
+COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbor: nearer is a copy
+# Width ratios between which the inside of a mode goes from fully measurable to unknown.
+RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = 4.0, 8.0
+MISSING_SHARE_RATIO = 0.1  # a mode with less than this fraction of its share is missing, otherwise imbalanced
 
-SplitIndices = tuple[Tensor, Tensor, Tensor]  # indices of the rows of A, B and F that are looked at
+SplitIndices = tuple[Tensor, Tensor, Tensor]  # row indices of reference, held-out and generated rows
 
 
 @dataclass(frozen=True, slots=True)
 class SplitDistances:
-    """Everything that is worked out once: rows, modes and distances of reference A, held-out reference B and generated F, n rows each."""
+    """Computed once per split: modes, widths and distances of n reference, held-out and generated rows each."""
 
-    mode_labels: tuple[Tensor, Tensor, Tensor]  # the mode of each row of A, B and F: (n,)
+    mode_labels: tuple[Tensor, Tensor, Tensor]  # the mode of each reference, held-out and generated row: (n,)
     n_modes: int
-    real_rows: CenteredRows  # of A and B together, 2n rows
+    real_rows: CenteredRows  # reference and held-out rows together, 2n
     fake_rows: CenteredRows
-    mode_confidence: Tensor  # (K,) how far the inside of each mode can be judged, in [0, 1]: not where samples are WIDEST times as wide
+    mode_confidence: Tensor  # (K,) in [0, 1]: 0 where samples are MAX_WIDTH_RATIO times as wide as the mode
     on_manifold: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
-    inliers: (
-        Tensor  # (n,) 1 for the EDGE of A that lies nearest to the rest of A, else 0: outliers count on neither side
-    )
-    neighbors: tuple[Tensor, Tensor]  # nearest A of each A: distances, indices
-    heldout_distances: Tensor  # (n, n) distances B → A, with B's modes given their widths like F's in `mended`
-    fake_distances: Tensor  # (n, n) distances F → A
-    rescaled_fake_distances: Tensor  # (n, n) distances F → A after every mode of F was given the width of A's
-    copy_distance: float  # rows of A nearer than this are copies
-    copy_matrix: Tensor  # (n, n) bool, which rows of F are copies of which
+    inliers: Tensor  # (n,) 1 for the MANIFOLD_QUANTILE of reference rows nearest to the rest, else 0
+    neighbors: tuple[Tensor, Tensor]  # nearest reference rows of each reference row: distances, indices
+    heldout_distances: Tensor  # (n, n) held-out → reference, the held-out modes rescaled like the generated ones
+    fake_distances: Tensor  # (n, n) generated → reference
+    rescaled_fake_distances: Tensor  # (n, n) generated → reference, every generated mode at the reference's width
+    copy_distance: float  # reference rows nearer than this are copies
+    copy_matrix: Tensor  # (n, n) bool, which generated rows are copies of which
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreFactors:
-    """Shares of the variety that are kept. Noise can carry them a little above 1; `off_manifold`, `on` and `blur` are about fidelity."""
+    """Fractions of the diversity that are kept; noise can put them slightly above 1.
+
+    `off_manifold`, `on_manifold` and `distance_ratio` describe fidelity.
+    """
 
     mode_balance: float
-    mode_presence: float  # the part of `mass` not lost to modes that are altogether absent
+    mode_presence: float  # the part of `mode_balance` that is not lost to modes that are absent altogether
     coverage: float
     width_ratio: float
     unique_fraction: float
     off_manifold: (
-        float  # share of the samples off the manifold at the reference's own resolution, beyond what real data have
+        float  # fraction of samples off the manifold at the reference's own resolution, in excess of real data
     )
-    on_manifold: float  # share of the samples that count
-    distance_ratio: float  # how many times coarser one must look before the samples pass for real
+    on_manifold: float  # fraction of the samples that count
+    distance_ratio: float  # how much coarser the resolution must be before the samples pass for real
     unknown_fraction: (
-        float  # share of what is shown in modes whose inside cannot be judged: `cover` takes them for whole
+        float  # share of the modes shown whose inside cannot be measured; `coverage` assumes them complete
     )
 
     @property
     def loss(self) -> float:
-        """1 − everything kept: the score, not yet clipped to [0, 1]."""
+        """1 − the product of the factors: the score, not yet clipped to [0, 1]."""
         return 1 - max(self.mode_balance, 0.0) * self.coverage * max(self.width_ratio, 0.0) * self.unique_fraction
 
 
 def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: ModePartition) -> SplitDistances:
-    """Widths and distances, given the modes of the real data. Costs five n × n × D products and holds three n × n float32 matrices."""
-    among = euclidean_distances(reference, reference)
-    near = nearest_in_matrix(among)
-    radius = neighbor_radius(near, torch.arange(len(reference)))
-    own_need = _need(among, radius)
-    del among
-    inner = (own_need <= own_need.quantile(MANIFOLD_QUANTILE)).float()
-    fine = COPY_DISTANCE_RATIO * float(near[0][:, 0].median())
-    raw = euclidean_distances(fake, reference, min_distance=fine)
-    need = _need(raw, radius)
-    on = need <= own_need.quantile(MANIFOLD_QUANTILE) * _blur(need, own_need)
+    """Widths and distances, given the modes of the real data.
+
+    Costs five n × n × D products and holds three n × n float32 matrices.
+    """
+    neighbors, radius, reference_scale = _reference_neighbors(reference)
+    edge = reference_scale.quantile(MANIFOLD_QUANTILE)
+    inliers = (reference_scale <= edge).float()
+    copy_distance = COPY_DISTANCE_RATIO * float(neighbors[0][:, 0].median())
+    fake_distances = euclidean_distances(fake, reference, min_distance=copy_distance)
+    fake_scale = _scale_to_reach(fake_distances, radius)
+    passes = fake_scale <= edge * _distance_ratio(fake_scale, reference_scale)
+    on_manifold = (passes & (fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE))).float()
+
     labels = partition.assign_modes(reference), partition.assign_modes(heldout), partition.assign_modes(fake)
-    good = (on & (need <= need.quantile(MANIFOLD_QUANTILE))).float()
-    real = center_rows(
+    real_rows = center_rows(
         torch.cat([reference, heldout]), torch.cat(labels[:2]), torch.ones(2 * len(heldout)), partition.n_modes
     )
-    own = center_rows(fake, labels[2], good, partition.n_modes)
-    nobody = torch.zeros(len(heldout))
-    home = real.mode_widths(torch.cat([inner, nobody]))
-    alike, _ = rescale_to_reference(heldout, labels[1], real.mode_widths(torch.cat([nobody, nobody + 1])), home)
-    held_far = euclidean_distances(alike, reference, min_distance=fine)
-    spread = own.mode_widths(good)
-    alike, ratio = rescale_to_reference(fake, labels[2], spread, home)
-    copies = _copies(fake, fine * ratio.clamp(max=1), fine)
+    fake_rows = center_rows(fake, labels[2], on_manifold, partition.n_modes)
+    zeros = torch.zeros(len(heldout))
+    reference_widths = real_rows.mode_widths(torch.cat([inliers, zeros]))
+    heldout_widths = real_rows.mode_widths(torch.cat([zeros, zeros + 1]))
+    fake_widths = fake_rows.mode_widths(on_manifold)
+
+    rescaled_heldout, _ = rescale_to_reference(heldout, labels[1], heldout_widths, reference_widths)
+    heldout_distances = euclidean_distances(rescaled_heldout, reference, min_distance=copy_distance)
+    rescaled_fake, width_ratio = rescale_to_reference(fake, labels[2], fake_widths, reference_widths)
+    copy_matrix = _find_copies(fake, copy_distance * width_ratio.clamp(max=1), copy_distance)
     return SplitDistances(
-        labels,
-        partition.n_modes,
-        real,
-        own,
-        _clear(spread, home),
-        good,
-        inner,
-        near,
-        held_far,
-        raw,
-        euclidean_distances(alike, reference, min_distance=fine),
-        fine,
-        copies,
+        mode_labels=labels,
+        n_modes=partition.n_modes,
+        real_rows=real_rows,
+        fake_rows=fake_rows,
+        mode_confidence=_mode_confidence(fake_widths, reference_widths),
+        on_manifold=on_manifold,
+        inliers=inliers,
+        neighbors=neighbors,
+        heldout_distances=heldout_distances,
+        fake_distances=fake_distances,
+        rescaled_fake_distances=euclidean_distances(rescaled_fake, reference, min_distance=copy_distance),
+        copy_distance=copy_distance,
+        copy_matrix=copy_matrix,
     )
+
+
+def _reference_neighbors(reference: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Neighbors of the reference rows, their ball radii (n,), and how much balls must grow to reach each row (n,)."""
+    distances = euclidean_distances(reference, reference)
+    neighbors = nearest_in_matrix(distances)
+    radius = neighbor_radius(neighbors, torch.arange(len(reference)))
+    return neighbors, radius, _scale_to_reach(distances, radius)
 
 
 def with_fine_modes(
     split: SplitDistances, rows: tuple[Tensor, Tensor, Tensor], partition: ModePartition
 ) -> SplitDistances:
-    """The same field with the modes told apart on weaker evidence; `rows` are A, B and F. Distances stay as they are."""
-    reference, held, fake = (partition.fine_mode_of_cell[partition.assign_cells(side)] for side in rows)
-    count = int(partition.fine_mode_of_cell.max()) + 1
-    real = center_rows(torch.cat(rows[:2]), torch.cat([reference, held]), torch.ones(2 * len(rows[0])), count)
-    own = center_rows(rows[2], fake, split.on_manifold, count)
-    home = real.mode_widths(torch.cat([split.inliers, torch.zeros(len(held))]))
+    """The same split with modes separated on weaker evidence; distances stay unchanged.
+
+    `rows`: reference, held-out and generated rows.
+    """
+    reference, heldout, fake = (partition.fine_mode_of_cell[partition.assign_cells(part)] for part in rows)
+    n_modes = int(partition.fine_mode_of_cell.max()) + 1
+    real_rows = center_rows(torch.cat(rows[:2]), torch.cat([reference, heldout]), torch.ones(2 * len(rows[0])), n_modes)
+    fake_rows = center_rows(rows[2], fake, split.on_manifold, n_modes)
+    reference_widths = real_rows.mode_widths(torch.cat([split.inliers, torch.zeros(len(heldout))]))
     return replace(
         split,
-        mode_labels=(reference, held, fake),
-        n_modes=count,
-        real_rows=real,
-        fake_rows=own,
-        mode_confidence=_clear(own.mode_widths(split.on_manifold), home),
+        mode_labels=(reference, heldout, fake),
+        n_modes=n_modes,
+        real_rows=real_rows,
+        fake_rows=fake_rows,
+        mode_confidence=_mode_confidence(fake_rows.mode_widths(split.on_manifold), reference_widths),
     )
 
 
-def _clear(own: ModeWidths, home: ModeWidths) -> Tensor:
-    """How far the inside of each mode can be judged, (K,): not at all where samples are so wide that putting it right would invent their shape."""
-    ratio = torch.where(own.n_effective >= 5, own.width / home.width.clamp(min=1e-12), torch.ones(()))
+def _mode_confidence(fake_widths: ModeWidths, reference_widths: ModeWidths) -> Tensor:
+    """How far the inside of each mode can be measured, (K,) in [0, 1].
+
+    0 where samples are so wide that rescaling them would invent their shape.
+    """
+    has_ratio = fake_widths.n_effective >= MIN_RATIO_ROWS
+    ratio = torch.where(has_ratio, fake_widths.width / reference_widths.width.clamp(min=1e-12), torch.ones(()))
     return ((MAX_WIDTH_RATIO - ratio) / (MAX_WIDTH_RATIO - RELIABLE_WIDTH_RATIO)).clamp(0, 1)
 
 
 def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactors:
-    """What is kept, judged by the picked rows of A, B and F alone (indices); the partition and the widths put right stay as surveyed."""
-    a, b, f = (mode[rows] for mode, rows in zip(split.mode_labels, indices, strict=True))
+    """The factors from a subset of the reference, held-out and generated rows.
+
+    The partition and the rescaled widths stay those of the whole split.
+    """
+    reference_modes, heldout_modes, fake_modes = (
+        modes[rows] for modes, rows in zip(split.mode_labels, indices, strict=True)
+    )
     radius = neighbor_radius(split.neighbors, indices[0]).clamp(min=1e-12)
-    held = _block(split.heldout_distances, indices[1], indices[0]).div_(radius)  # (n, n)
-    held_need, held_hits = held.amin(1), (held <= 1).sum(0).float()  # (n,)
-    del held
-    need = _block(split.fake_distances, indices[2], indices[0]).div_(radius).amin(1)
-    edge = held_need.quantile(MANIFOLD_QUANTILE)
-    on = need <= edge * _blur(need, held_need)
-    copies = _count(split.copy_matrix, indices[2][on])
-    weight = torch.zeros(len(f))
-    weight[on] = 1 / copies
-    own_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
-    real, fake = (
-        weight_per_mode(torch.cat([a, b]), torch.ones(len(a) + len(b)), split.n_modes),
-        weight_per_mode(f, weight, split.n_modes),
+    heldout_scale, heldout_hits = _heldout_statistics(split, indices, radius)
+    fake_scale = _submatrix(split.fake_distances, indices[2], indices[0]).div_(radius).amin(1)
+    edge = heldout_scale.quantile(MANIFOLD_QUANTILE)
+    distance_ratio = _distance_ratio(fake_scale, heldout_scale)
+    passes = fake_scale <= edge * distance_ratio
+    copy_counts = _count_copies(split.copy_matrix, indices[2][passes])
+    weight = torch.zeros(len(fake_modes))
+    weight[passes] = 1 / copy_counts
+    real_modes = torch.cat([reference_modes, heldout_modes])
+    real_weight = weight_per_mode(real_modes, torch.ones(len(real_modes)), split.n_modes)
+    fake_weight = weight_per_mode(fake_modes, weight, split.n_modes)
+    real_share, fake_share = real_weight / real_weight.sum(), fake_weight / fake_weight.sum().clamp(min=1e-9)
+    mode_balance, mode_presence = _balance_and_presence(
+        real_share, fake_share, float(real_weight.sum()), float(fake_weight.sum())
     )
-    share, shown = real / real.sum(), fake / fake.sum().clamp(min=1e-9)
-    mass, present = _mass(share, shown, float(real.sum()), float(fake.sum()))
-    both = torch.minimum(share, shown)
-    cover = _cover(split, indices, weight, radius, (held_need, held_hits), both)
-    width = _width(split, indices, weight * (need <= need.quantile(MANIFOLD_QUANTILE)), (held_need <= edge).float())
-    distinct = unique_fraction(copies) / max(unique_fraction(own_copies), 1e-9)
-    off = 1 - float((need <= edge).float().mean()) / MANIFOLD_QUANTILE
-    blind = float((both * (1 - split.mode_confidence)).sum() / both.sum().clamp(min=1e-9))
+    kept_share = torch.minimum(real_share, fake_share)
+    coverage = _coverage(split, indices, weight, radius, (heldout_scale, heldout_hits), kept_share)
+    inlier_weight = weight * (fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE))
+    width_ratio = _mean_width_ratio(split, indices, inlier_weight, (heldout_scale <= edge).float())
+    reference_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
+    unique_ratio = unique_fraction(copy_counts) / max(unique_fraction(reference_copies), 1e-9)
+    unknown = (kept_share * (1 - split.mode_confidence)).sum() / kept_share.sum().clamp(min=1e-9)
     return ScoreFactors(
-        mass, present, cover, width, min(distinct, 1.0), off, float(on.float().mean()), _blur(need, held_need), blind
+        mode_balance=mode_balance,
+        mode_presence=mode_presence,
+        coverage=coverage,
+        width_ratio=width_ratio,
+        unique_fraction=min(unique_ratio, 1.0),
+        off_manifold=1 - float((fake_scale <= edge).float().mean()) / MANIFOLD_QUANTILE,
+        on_manifold=float(passes.float().mean()),
+        distance_ratio=distance_ratio,
+        unknown_fraction=float(unknown),
     )
 
 
-def _blur(need: Tensor, held_need: Tensor) -> float:
+def _heldout_statistics(split: SplitDistances, indices: SplitIndices, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """How much balls must grow to reach each held-out row, and held-out rows in each reference ball, (n,) each."""
+    scaled = _submatrix(split.heldout_distances, indices[1], indices[0]).div_(radius)  # (n, n)
+    return scaled.amin(1), (scaled <= 1).sum(0).float()
+
+
+def _distance_ratio(fake_scale: Tensor, real_scale: Tensor) -> float:
     """How many times farther from the reference the generator's good samples lie than real rows do, at least 1."""
-    return max(
-        1.0,
-        float(need.quantile(DISTANCE_RATIO_QUANTILE) / held_need.quantile(DISTANCE_RATIO_QUANTILE).clamp(min=1e-12)),
-    )
+    real_quantile = real_scale.quantile(DISTANCE_RATIO_QUANTILE).clamp(min=1e-12)
+    return max(1.0, float(fake_scale.quantile(DISTANCE_RATIO_QUANTILE) / real_quantile))
 
 
-def _mass(share: Tensor, shown: Tensor, n_real: float, n_fake: float) -> tuple[float, float]:
-    """1 − total variation of the mode shares (K,), free of its bias; and 1 − the share of the modes that are absent."""
-    if len(share) == 1:
+def _balance_and_presence(real_share: Tensor, fake_share: Tensor, n_real: float, n_fake: float) -> tuple[float, float]:
+    """1 − bias-corrected total variation of the mode shares (K,), and 1 − the share of the modes that are absent."""
+    if len(real_share) == 1:
         return 1.0, 1.0
-    error = (share * (1 - share) / n_real + shown * (1 - shown) / max(n_fake, 1.0)).sqrt()
-    return 1 - float(bias_corrected_positive_part(share - shown, error).sum()), 1 - float(
-        share[shown < MISSING_SHARE_RATIO * share].sum()
-    )
+    error = (real_share * (1 - real_share) / n_real + fake_share * (1 - fake_share) / max(n_fake, 1.0)).sqrt()
+    is_absent = fake_share < MISSING_SHARE_RATIO * real_share
+    balance = 1 - float(bias_corrected_positive_part(real_share - fake_share, error).sum())
+    return balance, 1 - float(real_share[is_absent].sum())
 
 
-def _cover(
-    field: SplitDistances,
-    picked: SplitIndices,
+def _coverage(
+    split: SplitDistances,
+    indices: SplitIndices,
     weight: Tensor,
     radius: Tensor,
-    seen: tuple[Tensor, Tensor],
-    kept: Tensor,
+    heldout: tuple[Tensor, Tensor],
+    kept_share: Tensor,
 ) -> float:
-    """Reference rows with a sample in their ball over those with a held-out row in it, `seen`, at equal numbers in every mode."""
-    a, b, f = (mode[rows] for mode, rows in zip(field.mode_labels, picked, strict=True))
-    held_need, held_hits = seen
-    fake = _block(field.rescaled_fake_distances, picked[2], picked[0]).div_(radius)  # (n, n)
-    on = weight > 0
-    blur = _blur(fake.amin(1)[on], held_need) if on.any() else 1.0
+    """Reference rows with a sample in their ball over those with a held-out row in it, at equal numbers in every mode.
+
+    `heldout`: the result of `_heldout_statistics`.
+    """
+    reference_modes, heldout_modes, fake_modes = (
+        modes[rows] for modes, rows in zip(split.mode_labels, indices, strict=True)
+    )
+    heldout_scale, heldout_hits = heldout
+    scaled = _submatrix(split.rescaled_fake_distances, indices[2], indices[0]).div_(radius)  # (n, n)
+    counts = weight > 0
+    distance_ratio = _distance_ratio(scaled.amin(1)[counts], heldout_scale) if counts.any() else 1.0
     hits = torch.zeros(len(radius))
-    for start in range(0, len(fake), TILE_SIZE):
-        hits += weight[start : start + TILE_SIZE] @ (fake[start : start + TILE_SIZE] <= blur).float()  # (n,)
-    have, held_have = weight_per_mode(f, weight, field.n_modes), weight_per_mode(b, torch.ones(len(b)), field.n_modes)
-    want = torch.minimum(have, held_have)[a]
-    size_of = weight_per_mode(a, torch.ones(len(a)), field.n_modes).clamp(min=1)
-    covered, possible = (
-        kept / size_of * weight_per_mode(a, expected_coverage(h, n[a].clamp(min=1e-9), want), field.n_modes)
-        for h, n in ((hits, have), (held_hits, held_have))
-    )  # (K,) each
-    whole = float(possible.sum())
-    return (
-        float((field.mode_confidence * covered + (1 - field.mode_confidence) * possible).sum()) / whole
-        if whole
-        else 0.0
-    )
+    for start in range(0, len(scaled), TILE_SIZE):
+        tile = slice(start, start + TILE_SIZE)
+        hits += weight[tile] @ (scaled[tile] <= distance_ratio).float()  # (n,)
+    n_fake = weight_per_mode(fake_modes, weight, split.n_modes)  # (K,) each
+    n_heldout = weight_per_mode(heldout_modes, torch.ones(len(heldout_modes)), split.n_modes)
+    n_target = torch.minimum(n_fake, n_heldout)[reference_modes]
+    n_reference = weight_per_mode(reference_modes, torch.ones(len(reference_modes)), split.n_modes).clamp(min=1)
 
+    def covered_per_mode(ball_hits: Tensor, n_rows: Tensor) -> Tensor:
+        covered = expected_coverage(ball_hits, n_rows[reference_modes].clamp(min=1e-9), n_target)
+        return kept_share / n_reference * weight_per_mode(reference_modes, covered, split.n_modes)
 
-def _width(field: SplitDistances, picked: SplitIndices, weight: Tensor, held_weight: Tensor) -> float:
-    """Mean over the samples of min(1, rms width of their mode over the reference's), free of its bias."""
-    n = len(field.mode_labels[0])
-    real, fake = torch.zeros(2 * n), torch.zeros(n)
-    real[picked[0]], real[n + picked[1]], fake[picked[2]] = field.inliers[picked[0]], held_weight, weight
-    wide, thin = field.real_rows.mode_widths(real), field.fake_rows.mode_widths(fake)
-    seen = thin.n_effective >= 1.5
-    if not seen.any():
+    covered, possible = covered_per_mode(hits, n_fake), covered_per_mode(heldout_hits, n_heldout)  # (K,) each
+    total = float(possible.sum())
+    if not total:
         return 0.0
-    ratio, error = (
-        (thin.width / wide.width.clamp(min=1e-12))[seen],
-        (wide.squared_relative_error + thin.squared_relative_error).sqrt()[seen],
-    )
-    share = weight_per_mode(field.mode_labels[2], fake, field.n_modes)[seen]
+    return float((split.mode_confidence * covered + (1 - split.mode_confidence) * possible).sum()) / total
+
+
+def _mean_width_ratio(split: SplitDistances, indices: SplitIndices, weight: Tensor, heldout_weight: Tensor) -> float:
+    """Mean over the samples of min(1, rms width of their mode over the reference's), bias-corrected."""
+    n = len(split.mode_labels[0])
+    real_weight, fake_weight = torch.zeros(2 * n), torch.zeros(n)
+    real_weight[indices[0]] = split.inliers[indices[0]]
+    real_weight[n + indices[1]] = heldout_weight
+    fake_weight[indices[2]] = weight
+    real, fake = split.real_rows.mode_widths(real_weight), split.fake_rows.mode_widths(fake_weight)
+    has_width = fake.n_effective >= 1.5
+    if not has_width.any():
+        return 0.0
+    ratio = (fake.width / real.width.clamp(min=1e-12))[has_width]
+    error = (real.squared_relative_error + fake.squared_relative_error).sqrt()[has_width]
+    share = weight_per_mode(split.mode_labels[2], fake_weight, split.n_modes)[has_width]
     return 1 - float((bias_corrected_positive_part(1 - ratio, ratio * error) * share).sum() / share.sum())
 
 
-def _need(far: Tensor, radius: Tensor) -> Tensor:
-    """How much the reference's balls must grow until one reaches each row, (n,). `far` (n, n), `radius` (n,)."""
-    return torch.cat([(far[start : start + TILE_SIZE] / radius).amin(1) for start in range(0, len(far), TILE_SIZE)])
+def _scale_to_reach(distances: Tensor, radius: Tensor) -> Tensor:
+    """How much the reference's balls must grow until one reaches each row, (n,). `distances` (n, n), `radius` (n,)."""
+    starts = range(0, len(distances), TILE_SIZE)
+    return torch.cat([(distances[start : start + TILE_SIZE] / radius).amin(1) for start in starts])
 
 
-def _block(far: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The picked rows and columns of a matrix, copied once."""
-    return far[rows[:, None], columns]
+def _submatrix(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """A copy of the selected rows and columns of a matrix."""
+    return distances[rows[:, None], columns]
 
 
-def _copies(rows: Tensor, limit: Tensor, fine: float) -> Tensor:
-    """Which rows are copies of which: within row i's limit, itself included, (n, n) bool."""
-    return (euclidean_distances(rows, rows, min_distance=fine) <= limit[:, None]).fill_diagonal_(True)
+def _find_copies(rows: Tensor, max_distance: Tensor, min_distance: float) -> Tensor:
+    """Which rows are copies of which: within row i's `max_distance` (n,), itself included, (n, n) bool."""
+    distances = euclidean_distances(rows, rows, min_distance=min_distance)
+    return (distances <= max_distance[:, None]).fill_diagonal_(True)
 
 
-def _count(copies: Tensor, picked: Tensor) -> Tensor:
-    """How many of the picked rows are copies of each picked row, itself included, (n,) ≥ 1."""
-    return copies[picked][:, picked].sum(1).float()
+def _count_copies(copy_matrix: Tensor, subset: Tensor) -> Tensor:
+    """Copies of each subset row within the subset, itself included, (n,) ≥ 1."""
+    return copy_matrix[subset][:, subset].sum(1).float()

@@ -1,4 +1,4 @@
-"""The collapse score: how much of the reference's variety the generator does not show. 0 = none lost, 1 = all."""
+"""The collapse score: the fraction of the reference's diversity that the generator does not produce, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t
 from torch import Tensor
 
+from gandiag.config import DEFAULT_LIMIT
 from gandiag.interfaces import Estimate
 from gandiag.metrics.score.decomposition import (
     RELIABLE_WIDTH_RATIO,
@@ -20,152 +20,180 @@ from gandiag.metrics.score.decomposition import (
 )
 from gandiag.metrics.score.mode_partition import find_modes
 from gandiag.metrics.score.neighborhoods import neighbor_radius
+from gandiag.stats.resampling import draw_halves, replicate_half_width
 
-MIN_SAMPLES = 100  # samples a side below which nothing is judged
-MIN_ON_MANIFOLD = 0.1  # share of the samples on the manifold below which the score is in doubt
-CONCLUSIVE_FACTOR_LOSS = 0.3  # narrowed or duplicated at least so much: lost variety whatever the fidelity
+MIN_SAMPLES = 100  # with fewer generated samples there is no score
+MIN_ON_MANIFOLD = 0.1  # fraction of samples on the manifold below which the score is inconclusive
+CONCLUSIVE_FACTOR_LOSS = 0.3  # so much narrowing or duplication is lost diversity at any fidelity
 MAX_DISTANCE_RATIO = 3.0  # times the resolution of the real data, where there are no modes to compare it with
-CONCLUSIVE_LOSS = 0.15  # a loss that stands whatever is unknown beside it
-MAX_MODE_ROWS = 5000  # a side, to find the modes
+CONCLUSIVE_LOSS = DEFAULT_LIMIT  # loss treated as certain, whatever else is unknown
+MAX_MODE_ROWS = 5000  # rows per half used to find the modes
 Z_SCORE = 1.96  # of a 95 % interval
+POWER_Z_SCORE = 1.645  # of a one-sided 5 % error
 
 
 @dataclass(frozen=True, slots=True)
 class DiversityEstimate:
-    """A judgement of variety, every share in [0, 1]."""
+    """The estimated loss of diversity; every fraction in [0, 1].
+
+    `profile`: missing, skewed, narrowed, duplicated, off_manifold. `power`: the smallest loss that would be
+    distinguished from none in 95 of 100 cases, None without replicates. `n`: reference, held-out and generated rows
+    used, each.
+    """
 
     score: Estimate
-    profile: dict[str, Estimate]  # missing, skewed, narrowed, duplicated, off_manifold
-    power: (
-        float | None
-    )  # smallest share of lost variety that would be told from none 95 times of 100; None without replicates
-    n: int  # rows of A, of B and of F that were used
+    profile: dict[str, Estimate]
+    power: float | None
+    n: int
     replicates: tuple[float, ...]
     inconclusive_reasons: tuple[str, ...]
 
 
 def estimate_diversity_loss(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) -> DiversityEstimate:
-    """The share of the reference's variety that the generator has lost, with its 95 % interval.
+    """The fraction of the reference's diversity that the generator has lost, with its 95 % interval.
 
-    `real` (N, D) and `fake` (M, D) float32 features. The real rows are split in a reference A and a held-out B of
-    n = min(M, N // 2) rows each; B is what a perfect generator would look like, and every count is read against it.
+    `real` (N, D) and `fake` (M, D) float32 features. The real rows are split into a reference and a held-out half of n
+    = min(M, N // 2) rows each. The held-out half is what a perfect generator would produce; every count is compared
+    with it.
 
-        score = 1 − mass · cover · width · distinct          (see `gandiag.metrics.score.decomposition`)
+        score = 1 − mode balance · coverage · width ratio · unique fraction     (see
+        `gandiag.metrics.score.decomposition`)
 
-    Unchanged by rotation, shift and scaling of the features and (but for the last digits) by the order of the rows. The
-    interval comes from random halves of A, B and F without replacement: their spread is that of the score at n, and with
-    replacement would manufacture duplicates. It is widened by what the score would change if modes were told apart on weaker
-    evidence. Reads low where modes overlap and are skewed or thinned; reads high where real rows are in a biased order of quality.
-    Costs five n × n × D products, and holds three n × n float32 matrices (0.95 GB at n = 5,000).
+    Unchanged by rotation, shift and scaling of the features and, up to the last digits, by the order of the rows. The
+    interval comes from random halves of all three sets without replacement: their spread is that of the score at n, and
+    replacement would create duplicates. It is widened by the change of the score when modes are separated on weaker
+    evidence. Reads low where modes overlap and are imbalanced or narrowed; reads high where real rows are sorted by
+    quality. Costs five n × n × D products and holds three n × n float32 matrices (0.95 GB at n = 5,000).
     """
     n = min(len(fake), len(real) // 2)
     if n < MIN_SAMPLES:
-        raise ValueError(f"{n} samples a side; variety needs {MIN_SAMPLES} generated and {2 * MIN_SAMPLES} real ones")
+        raise ValueError(
+            f"{len(real)} real and {len(fake)} generated samples are too few; "
+            f"the score needs at least {2 * MIN_SAMPLES} and {MIN_SAMPLES}"
+        )
     generator = torch.Generator().manual_seed(seed)
-    pool = _shuffled(real.float(), generator)
-    reference = pool[:n]
-    middle = reference.mean(0)
-    scale = (reference - middle).square().sum(1).mean().sqrt().clamp(min=1e-30)
-    pool, rows = ((side - middle) / scale for side in (pool, _shuffled(fake.float(), generator)[:n]))
-    half = min(len(pool) // 2, MAX_MODE_ROWS)
-    modes = find_modes(pool[:half], pool[-half:], seed=seed)  # from all real rows: few samples do not blur the modes
-    sides = pool[:n], pool[n : 2 * n], rows
-    field = prepare_split(*sides, modes)
-    every = torch.arange(n), torch.arange(n), torch.arange(n)
-    whole = compute_factors(field, every)
-    other = (
-        compute_factors(with_fine_modes(field, sides, modes), every)
-        if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell)
-        else whole
-    )
-    halves = [compute_factors(field, _halves(n, generator)) for _ in range(replicates)]
-    return _judge(whole, halves, abs(other.loss - whole.loss), field)
+    real_rows = _shuffle(real.float(), generator)
+    center = real_rows[:n].mean(0)
+    scale = (real_rows[:n] - center).square().sum(1).mean().sqrt().clamp(min=1e-30)
+    real_rows = (real_rows - center) / scale
+    fake_rows = (_shuffle(fake.float(), generator)[:n] - center) / scale
+    # From all real rows, so that a small number of generated samples does not blur the modes.
+    half = min(len(real_rows) // 2, MAX_MODE_ROWS)
+    modes = find_modes(real_rows[:half], real_rows[-half:], seed=seed)
+    rows = real_rows[:n], real_rows[n : 2 * n], fake_rows
+    split = prepare_split(*rows, modes)
+    all_indices = torch.arange(n), torch.arange(n), torch.arange(n)
+    factors = compute_factors(split, all_indices)
+    mode_uncertainty = 0.0
+    if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell):
+        fine_factors = compute_factors(with_fine_modes(split, rows, modes), all_indices)
+        mode_uncertainty = abs(fine_factors.loss - factors.loss)
+    half_factors = [compute_factors(split, _draw_sorted_halves(n, generator)) for _ in range(replicates)]
+    return _make_estimate(factors, half_factors, mode_uncertainty, split)
 
 
-def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows in a random order that does not depend on the order they came in: by distance to their mean, then shuffled."""
+def _shuffle(rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Rows in a random order, independent of their given order: sorted by distance to their mean, then shuffled."""
     order = (rows - rows.mean(0)).square().sum(1).argsort()
     return rows[order[torch.randperm(len(rows), generator=generator)]]
 
 
-def _halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    a, b, f = (
-        torch.randperm(n, generator=generator)[: n // 2].sort().values for _ in range(3)
-    )  # in order: memory is read once through
-    return a, b, f
+def _draw_sorted_halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Random halves of the three sets, in ascending order so that memory is read sequentially."""
+    reference, heldout, fake = (half.sort().values for half in draw_halves((n, n, n), generator))
+    return reference, heldout, fake
 
 
-def _judge(whole: ScoreFactors, halves: list[ScoreFactors], parted: float, field: SplitDistances) -> DiversityEstimate:
-    n = len(field.on_manifold)
-    lost = torch.tensor([half.loss for half in halves])
-    score = estimate_from_replicates(whole.loss, lost, extra_half_width=parted)
-    names = _profile(whole)
+def _make_estimate(
+    factors: ScoreFactors, half_factors: list[ScoreFactors], mode_uncertainty: float, split: SplitDistances
+) -> DiversityEstimate:
+    losses = torch.tensor([half.loss for half in half_factors])
+    score = estimate_from_replicates(factors.loss, losses, extra_half_width=mode_uncertainty)
+    half_profiles = [_loss_profile(half) for half in half_factors]
     profile = {
-        name: estimate_from_replicates(value, torch.tensor([_profile(half)[name] for half in halves]))
-        for name, value in names.items()
+        name: estimate_from_replicates(value, torch.tensor([half[name] for half in half_profiles]))
+        for name, value in _loss_profile(factors).items()
     }
-    power = min(1.0, (Z_SCORE + 1.645) * math.hypot(float(lost.std()), parted / Z_SCORE)) if len(halves) > 1 else None
-    shares = tuple(min(max(half.loss, 0.0), 1.0) for half in halves)
-    return DiversityEstimate(score, profile, power, n, shares, _doubts(whole, field, profile, score))
+    power = None
+    if len(half_factors) > 1:
+        standard_error = math.hypot(float(losses.std()), mode_uncertainty / Z_SCORE)
+        power = min(1.0, (Z_SCORE + POWER_Z_SCORE) * standard_error)
+    return DiversityEstimate(
+        score=score,
+        profile=profile,
+        power=power,
+        n=len(split.on_manifold),
+        replicates=tuple(min(max(half.loss, 0.0), 1.0) for half in half_factors),
+        inconclusive_reasons=_inconclusive_reasons(factors, split, profile, score),
+    )
 
 
-def _profile(kept: ScoreFactors) -> dict[str, float]:
-    """The factors by name: 1 − score = (1 − missing)(1 − skewed)(1 − narrowed)(1 − duplicated), off_manifold beside them."""
+def _loss_profile(factors: ScoreFactors) -> dict[str, float]:
+    """Losses by name: 1 − score = (1 − missing)(1 − skewed)(1 − narrowed)(1 − duplicated), and `off_manifold`."""
+    presence = factors.mode_presence
     return {
-        "missing": 1 - kept.mode_presence * min(kept.coverage, 1.0),
-        "skewed": 1 - min(1.0, kept.mode_balance / kept.mode_presence) if kept.mode_presence else 0.0,
-        "narrowed": 1 - kept.width_ratio,
-        "duplicated": 1 - kept.unique_fraction,
-        "off_manifold": kept.off_manifold,
+        "missing": 1 - presence * min(factors.coverage, 1.0),
+        "skewed": 1 - min(1.0, factors.mode_balance / presence) if presence else 0.0,
+        "narrowed": 1 - factors.width_ratio,
+        "duplicated": 1 - factors.unique_fraction,
+        "off_manifold": factors.off_manifold,
     }
 
 
 def estimate_from_replicates(value: float, replicates: Tensor, *, extra_half_width: float = 0.0) -> Estimate:
-    """Value ± Student's t times the standard deviation of the replicates, in [0, 1], and `extra` in quadrature, a half-width which they cannot show.
+    """An estimate in [0, 1] with a 95 % interval from half-sample replicates (R,); no width with fewer than two.
 
-    The replicates' mean is that of half the rows, and is not used.
+    `extra_half_width`: uncertainty that the replicates do not show, added in quadrature. The replicates' mean is that
+    of half the rows and is not used.
     """
-    reach = (
-        math.hypot(float(t.ppf(0.975, len(replicates) - 1)) * float(replicates.std()), extra_half_width)
-        if len(replicates) > 1
-        else 0.0
-    )
-    value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - reach, value + reach))
+    half_width = 0.0
+    if len(replicates) > 1:
+        half_width = math.hypot(float(replicate_half_width(replicates)), extra_half_width)
+    value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - half_width, value + half_width))
     return Estimate(value, low, high)
 
 
-def _doubts(
-    kept: ScoreFactors, field: SplitDistances, profile: dict[str, Estimate], score: Estimate
+def _inconclusive_reasons(
+    factors: ScoreFactors, split: SplitDistances, profile: dict[str, Estimate], score: Estimate
 ) -> tuple[str, ...]:
-    """Why the score may mean little. Low fidelity is no excuse for a single point: nothing is in doubt where outputs are thin or copies."""
+    """Why the score may be unreliable. Narrow or duplicated outputs are conclusive regardless of fidelity."""
     if is_conclusive(profile):
         return ()
-    out: tuple[str, ...] = ()
-    n = len(field.on_manifold)
-    if kept.on_manifold < MIN_ON_MANIFOLD:
-        out += (f"only {round(kept.on_manifold * n):,} of {n:,} samples are near the real data at any resolution",)
-    if kept.off_manifold > 0.5 and kept.distance_ratio > _resolution(field):
-        out += (
-            f"samples pass for real only at {kept.distance_ratio:.1f} times the real data's resolution, too coarse to tell its parts from each other",
+    reasons = []
+    n = len(split.on_manifold)
+    if factors.on_manifold < MIN_ON_MANIFOLD:
+        n_near = round(factors.on_manifold * n)
+        reasons.append(f"only {n_near:,} of {n:,} samples are near the real data at any resolution")
+    if factors.off_manifold > 0.5 and factors.distance_ratio > _max_distance_ratio(split):
+        reasons.append(
+            f"samples pass for real only at {factors.distance_ratio:.1f} times the real data's resolution, "
+            "which is too coarse to distinguish its modes"
         )
-    if kept.unknown_fraction > 0.5 and score.low < CONCLUSIVE_LOSS:
-        out += (
-            f"samples are spread more than {RELIABLE_WIDTH_RATIO:.0f} times as wide as the modes of the data: what is missing inside these cannot be told",
+    if factors.unknown_fraction > 0.5 and score.low < CONCLUSIVE_LOSS:
+        reasons.append(
+            f"samples are spread more than {RELIABLE_WIDTH_RATIO:.0f} times as wide as the modes of the data, "
+            "so losses inside the modes cannot be measured"
         )
-    return out
+    return tuple(reasons)
 
 
 def is_conclusive(profile: dict[str, Estimate]) -> bool:
-    """Is variety lost inside the modes or to copies? Garbage that is far from the data misses modes too, but is neither thin nor repeated."""
+    """Whether diversity is certainly lost inside the modes or to copies.
+
+    Outputs far from the data miss modes too, but are neither narrow nor repeated.
+    """
     return max(profile["narrowed"].low, profile["duplicated"].low) >= CONCLUSIVE_FACTOR_LOSS
 
 
-def _resolution(field: SplitDistances) -> float:
-    """How many times a typical neighbour ball can grow before it reaches the nearest other mode; BLURRED where there is one mode."""
-    if field.n_modes == 1:
+def _max_distance_ratio(split: SplitDistances) -> float:
+    """How many times a typical neighbor ball can grow before it reaches the nearest other mode.
+
+    MAX_DISTANCE_RATIO where there is one mode.
+    """
+    if split.n_modes == 1:
         return MAX_DISTANCE_RATIO
-    middles = field.real_rows.mode_means[field.mode_labels[0].bincount(minlength=field.n_modes) > 0]  # (K, D)
-    apart = torch.cdist(middles, middles).fill_diagonal_(torch.inf).amin(1).median()
-    return float(
-        apart / neighbor_radius(field.neighbors, torch.arange(len(field.neighbors[0]))).median().clamp(min=1e-12)
-    )
+    has_reference = split.mode_labels[0].bincount(minlength=split.n_modes) > 0
+    means = split.real_rows.mode_means[has_reference]  # (K, D)
+    mode_distance = torch.cdist(means, means).fill_diagonal_(torch.inf).amin(1).median()
+    radius = neighbor_radius(split.neighbors, torch.arange(len(split.neighbors[0])))
+    return float(mode_distance / radius.median().clamp(min=1e-12))

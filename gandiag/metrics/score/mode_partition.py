@@ -1,4 +1,4 @@
-"""Where the real data separate into modes: k-means cells, merged wherever held-out data show no gap between them."""
+"""Partitions the real data into modes: k-means cells, merged wherever held-out data show no gap between them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from torch import Tensor
 
 ROWS_PER_CELL = 20  # reference rows per cell: enough cells that no two modes share one, enough rows to see a gap
 MAX_CELLS = 100
-GAP_ALPHA = 0.02  # level of the binomial test that the density half-way is below a share of the density at the middles
+# Level of the binomial test that the density half-way is below a fraction of the density at the centers.
+GAP_ALPHA = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class GapThresholds:
-    """What two modes must show: a density half-way below `gap` times that at their middles, and at most `across` √N − 2 rows between."""
+    """Conditions for two separate modes.
+
+    The density half-way is below `density_ratio` times that at their centers, and at most `crossing_factor` √N − 2 rows
+    have a near neighbor on the other side.
+    """
 
     density_ratio: float
     crossing_factor: float
 
 
-STRICT_THRESHOLDS = GapThresholds(0.25, 0.7)  # hardly ever parts a single Gaussian
-WEAK_THRESHOLDS = GapThresholds(
-    0.5, 1.5
-)  # parts neighbours four and a half deviations away in eight dimensions, and one single Gaussian in five
+STRICT_THRESHOLDS = GapThresholds(0.25, 0.7)  # almost never split a single Gaussian
+# Separate neighbors four and a half standard deviations apart in eight dimensions; split one single Gaussian in five.
+WEAK_THRESHOLDS = GapThresholds(0.5, 1.5)
 
 
 @dataclass(frozen=True, slots=True)
 class ModePartition:
-    """A partition of feature space. `centres` (K, D) of the cells, `mode_of` (K,) the mode that each belongs to.
+    """A partition of feature space. `cell_centers` (K, D); `mode_of_cell` (K,): the mode that each cell belongs to.
 
-    `finer` (K,) is the same by weaker evidence: where it changes a result, the result hangs on what counts as a mode.
+    `fine_mode_of_cell` (K,): the same under weaker evidence. Where it changes a result, the result depends on what
+    counts as a mode.
     """
 
     cell_centers: Tensor
@@ -56,92 +61,111 @@ class ModePartition:
 
 
 def find_modes(fit_rows: Tensor, heldout_rows: Tensor, *, seed: int) -> ModePartition:
-    """Modes of `fitted` (N, D) that `held` (M, D) confirms. Costs one k-means and one Ward tree over its centres.
+    """Modes of `fit_rows` (N, D) that `heldout_rows` (M, D) confirm.
 
-    Cells are joined along the Ward tree, from the leaves up: two sets of cells become one mode when each is one mode
-    already and the held-out rows, projected on the line through the two means, show no gap. Held out, because k-means
-    finds a gap in any sample it was fitted to once there are more dimensions than rows. Overlapping modes (nearer than
-    about 4 standard deviations) and a connected manifold give one mode: what is lost inside it is left to coverage.
+    Costs one k-means and one Ward tree over its centers.
+
+    Cells are merged along the Ward tree, from the leaves up: two sets of cells become one mode when each is one mode
+    already and the held-out rows, projected on the line through the two means, show no gap. Held-out rows, because
+    k-means finds a gap in any sample it was fitted to once there are more dimensions than rows. Overlapping modes
+    (nearer than about 4 standard deviations) and a connected manifold give one mode: losses inside it show only in
+    coverage.
     """
-    count = int(min(MAX_CELLS, max(1, len(fit_rows) // ROWS_PER_CELL)))
-    if count < 2 or float(fit_rows.var(0).sum()) == 0.0:
-        return ModePartition(
-            fit_rows.mean(0, keepdim=True), torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-        )
+    n_cells = int(min(MAX_CELLS, max(1, len(fit_rows) // ROWS_PER_CELL)))
+    if n_cells < 2 or float(fit_rows.var(0).sum()) == 0.0:
+        single_mode = torch.zeros(1, dtype=torch.int64)
+        return ModePartition(fit_rows.mean(0, keepdim=True), single_mode, single_mode.clone())
     with threadpool_limits(limits=1):
-        cells = KMeans(count, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fit_rows.numpy())
-    centres = torch.from_numpy(np.ascontiguousarray(cells.cluster_centers_)).float()  # (K, D)
-    cell = torch.cdist(heldout_rows, centres).argmin(1).numpy()  # (M,)
-    sizes = np.bincount(cells.labels_, minlength=count)
-    sure, likely = (
-        torch.from_numpy(_join(KMeansCells(centres.numpy(), sizes, heldout_rows.numpy(), cell), strict))
-        for strict in (STRICT_THRESHOLDS, WEAK_THRESHOLDS)
-    )
-    return ModePartition(centres, sure, likely)
+        kmeans = KMeans(n_cells, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fit_rows.numpy())
+    centers = torch.from_numpy(np.ascontiguousarray(kmeans.cluster_centers_)).float()  # (K, D)
+    heldout_cells = torch.cdist(heldout_rows, centers).argmin(1).numpy()  # (M,)
+    sizes = np.bincount(kmeans.labels_, minlength=n_cells)
+    cells = KMeansCells(centers.numpy(), sizes, heldout_rows.numpy(), heldout_cells)
+    strict_modes = torch.from_numpy(_merge_cells(cells, STRICT_THRESHOLDS))
+    fine_modes = torch.from_numpy(_merge_cells(cells, WEAK_THRESHOLDS))
+    return ModePartition(centers, strict_modes, fine_modes)
 
 
 @dataclass(frozen=True, slots=True)
 class KMeansCells:
-    """k-means cells: `centres` (K, D), `sizes` (K,) of the rows they were fitted to, and held-out rows (M, D) with their `cell` (M,)."""
+    """k-means cells: `centers` (K, D), `sizes` (K,) in fitted rows, held-out rows (M, D) and their cells (M,)."""
 
     centers: np.ndarray
     sizes: np.ndarray
     heldout_rows: np.ndarray
     heldout_cells: np.ndarray
 
+    def rows_in(self, cells: list[int]) -> np.ndarray:
+        """Held-out rows in these cells, cell by cell."""
+        indices = np.concatenate([np.flatnonzero(self.heldout_cells == cell) for cell in cells])
+        return np.asarray(self.heldout_rows[indices])
 
-def _join(cells: KMeansCells, strict: GapThresholds) -> np.ndarray:
+    def mean_of(self, cells: list[int]) -> np.ndarray:
+        """Mean of these cells' centers, weighted by size."""
+        return np.asarray(np.average(self.centers[cells], axis=0, weights=self.sizes[cells] + 1e-9))
+
+
+def _merge_cells(cells: KMeansCells, thresholds: GapThresholds) -> np.ndarray:
     """The mode of each cell, (K,) int64, numbered in the order of the cells."""
-    centres, sizes, held, cell = cells.centers, cells.sizes, cells.heldout_rows, cells.heldout_cells
-    count = len(centres)
-    members: dict[int, list[int] | None] = {i: [i] for i in range(count)}  # None: more than one mode below
-    rows = {i: np.flatnonzero(cell == i) for i in range(count)}
+    n_cells = len(cells.centers)
+    members: dict[int, list[int] | None] = {i: [i] for i in range(n_cells)}  # None: more than one mode below
     modes: list[list[int]] = []
-    for step, (a, b, *_) in enumerate(linkage(centres, "ward")):
+    for step, (a, b, *_) in enumerate(linkage(cells.centers, "ward")):
         left, right = members[int(a)], members[int(b)]
-        joined = None
-        if left is not None and right is not None:
-            here, there = (held[np.concatenate([rows[i] for i in part])] for part in (left, right))
-            start, end = (np.average(centres[part], axis=0, weights=sizes[part] + 1e-9) for part in (left, right))
-            apart = _gap(here, there, end - start, strict.density_ratio) and _strangers(
-                here, there, strict.crossing_factor
-            )
-            joined = None if apart else left + right
-        members[count + step] = joined
-        if joined is None:
+        union = None
+        if left is not None and right is not None and not _are_separate(cells, left, right, thresholds):
+            union = left + right
+        members[n_cells + step] = union
+        if union is None:
             modes += [part for part in (left, right) if part is not None]
-    if members[2 * count - 2] is not None:
-        modes = [list(range(count))]
-    out = np.empty(count, dtype=np.int64)
+    if members[2 * n_cells - 2] is not None:
+        modes = [list(range(n_cells))]
+    mode_of_cell = np.empty(n_cells, dtype=np.int64)
     for number, part in enumerate(sorted(modes, key=min)):
-        out[part] = number
-    return out
+        mode_of_cell[part] = number
+    return mode_of_cell
 
 
-def _gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray, share: float) -> bool:
-    """Do two sets of held-out rows stand apart along a direction? Windows are a third of the distance between their medians."""
+def _are_separate(cells: KMeansCells, left: list[int], right: list[int], thresholds: GapThresholds) -> bool:
+    """Whether held-out rows separate two sets of cells, by both criteria."""
+    left_rows, right_rows = cells.rows_in(left), cells.rows_in(right)
+    direction = cells.mean_of(right) - cells.mean_of(left)
+    return _has_gap(left_rows, right_rows, direction, thresholds.density_ratio) and _has_few_crossings(
+        left_rows, right_rows, thresholds.crossing_factor
+    )
+
+
+def _has_gap(left: np.ndarray, right: np.ndarray, direction: np.ndarray, density_ratio: float) -> bool:
+    """Whether two sets of held-out rows show a density valley along a direction.
+
+    Counted in windows of a third of the distance between their medians.
+    """
     if len(left) < 3 or len(right) < 3:
         return False
-    a, b = left @ direction, right @ direction
-    low, high = np.median(a), np.median(b)
+    left_positions, right_positions = left @ direction, right @ direction
+    low, high = np.median(left_positions), np.median(right_positions)
     if not high > low:
         return False
-    both, reach = np.concatenate([a, b]), (high - low) / 6
-    between = int((np.abs(both - (low + high) / 2) < reach).sum())
-    sides = min(int((np.abs(both - low) < reach).sum()), int((np.abs(both - high) < reach).sum()))
-    return bool(between < share * sides and float(binom.cdf(between, between + sides, 0.5)) < GAP_ALPHA)
+    positions, half_window = np.concatenate([left_positions, right_positions]), (high - low) / 6
+    n_between, n_low, n_high = (
+        int((np.abs(positions - center) < half_window).sum()) for center in ((low + high) / 2, low, high)
+    )
+    n_end = min(n_low, n_high)
+    if n_between >= density_ratio * n_end:
+        return False
+    return float(binom.cdf(n_between, n_between + n_end, 0.5)) < GAP_ALPHA
 
 
-def _strangers(left: np.ndarray, right: np.ndarray, limit: float) -> bool:
-    """Do two sets of held-out rows hardly ever have a near neighbour on the other side?
+def _has_few_crossings(left: np.ndarray, right: np.ndarray, max_factor: float) -> bool:
+    """Whether few held-out rows of either set have a near neighbor in the other.
 
-    In many dimensions the rows nearest to two cell centres always look parted along the line between these, because the
-    rows between them belong to other cells; neighbours do not. Cut through its middle, a Gaussian of N rows a side has about 1.4 √N rows
-    with one of their 2 neighbours across in two dimensions, 7 √N in eight and 12 √N in 64; two of them 5 deviations apart have 0.2, 0.6 and
-    2.7 √N (N = 75).
+    In high dimensions the rows nearest to two cell centers always look separated along the line between them, because
+    the rows between them belong to other cells; neighbors do not. Cut through its middle, a Gaussian of N rows per half
+    has about 1.4 √N rows with one of their 2 neighbors across in two dimensions, 7 √N in eight and 12 √N in 64; two
+    Gaussians 5 standard deviations apart have 0.2, 0.6 and 2.7 √N (N = 75).
     """
     rows = torch.from_numpy(np.concatenate([left, right]))
-    side = torch.arange(len(rows)) >= len(left)
-    near = torch.cdist(rows, rows).topk(min(3, len(rows)), largest=False).indices  # (N, 3), itself included
-    across = int((side[near] != side[:, None]).any(1).sum())
-    return bool(across < limit * min(len(left), len(right)) ** 0.5 - 2)
+    is_right = torch.arange(len(rows)) >= len(left)
+    neighbors = torch.cdist(rows, rows).topk(min(3, len(rows)), largest=False).indices  # (N, 3), itself included
+    n_crossings = int((is_right[neighbors] != is_right[:, None]).any(1).sum())
+    return bool(n_crossings < max_factor * min(len(left), len(right)) ** 0.5 - 2)

@@ -1,4 +1,4 @@
-"""How wide the modes are: rms distance to the mode's mean, for any weights of the rows, at the price of one small matrix product."""
+"""Mode widths: rms distance to the mode's mean, for any row weights, at the cost of one small matrix product."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MIN_WIDTH_RATIO = 0.05  # width ratios below this are not put right: what is left of such a mode is a point
+MIN_WIDTH_RATIO = 0.05  # modes with a smaller width ratio are not rescaled: they are points
+MIN_RATIO_ROWS = 5  # effective rows needed for a width ratio of a mode's own
 
 
 @dataclass(frozen=True, slots=True)
 class ModeWidths:
-    """Of each of K modes: `width` (K,), `error` (K,) the squared relative error of that, `have` (K,) effective rows, `middle` (K, D)."""
+    """Widths of K modes.
+
+    `width` (K,); `squared_relative_error` (K,) of the width; `n_effective` (K,) effective rows; `center` (K, D).
+    """
 
     width: Tensor
     squared_relative_error: Tensor
@@ -22,9 +26,10 @@ class ModeWidths:
 
 @dataclass(frozen=True, slots=True)
 class CenteredRows:
-    """Rows about the middles of their modes, so that a part of them can be weighed without a pass over all dimensions.
+    """Rows about the centers of their modes, so that subsets can be weighted without a pass over all dimensions.
 
-    `offset` (N, D) row less `base` (K, D), about the mean of its mode; `square` (N,) its squared length; `mode` (N,).
+    `offset` (N, D): row minus the center of its mode. `squared_norm` (N,): its squared length. `mode` (N,).
+    `mode_means` (K, D).
     """
 
     offset: Tensor
@@ -33,57 +38,60 @@ class CenteredRows:
     mode_means: Tensor
 
     def mode_widths(self, weight: Tensor) -> ModeWidths:
-        """Widths under weights (N,) ≥ 0, free of their bias (n − 1). The error comes from the fourth moment about `base`."""
-        count = len(self.mode_means)
-        total = weight_per_mode(self.mode, weight, count).clamp(min=1e-12)
-        have = total.square() / weight_per_mode(self.mode, weight.square(), count).clamp(min=1e-12)
-        member = torch.zeros(count, len(weight))
-        member[self.mode, torch.arange(len(weight))] = weight
-        drift = member @ self.offset / total[:, None]  # (K, D) from the base to the mean under these weights
-        fourth = weight_per_mode(self.mode, weight * self.squared_norm.square(), count) / total
-        second = (weight_per_mode(self.mode, weight * self.squared_norm, count) / total - drift.square().sum(1)).clamp(
-            min=0
-        )
-        variance = torch.where(have > 1.5, second * have / (have - 1).clamp(min=1e-9), torch.zeros(()))
-        error = (fourth / second.square().clamp(min=1e-30) - 1).clamp(min=0) / (4 * have.clamp(min=1))
-        return ModeWidths(variance.sqrt(), error, have, self.mode_means + drift)
+        """Bias-corrected (n − 1) widths under weights (N,) ≥ 0; their errors come from the fourth moment."""
+        n_modes = len(self.mode_means)
+        total = weight_per_mode(self.mode, weight, n_modes).clamp(min=1e-12)
+        n_effective = total.square() / weight_per_mode(self.mode, weight.square(), n_modes).clamp(min=1e-12)
+        membership = torch.zeros(n_modes, len(weight))
+        membership[self.mode, torch.arange(len(weight))] = weight
+        shift = membership @ self.offset / total[:, None]  # (K, D) from `mode_means` to the means under these weights
+        fourth_moment = weight_per_mode(self.mode, weight * self.squared_norm.square(), n_modes) / total
+        raw_second_moment = weight_per_mode(self.mode, weight * self.squared_norm, n_modes) / total
+        second_moment = (raw_second_moment - shift.square().sum(1)).clamp(min=0)
+        corrected = second_moment * n_effective / (n_effective - 1).clamp(min=1e-9)
+        variance = torch.where(n_effective > 1.5, corrected, torch.zeros(()))
+        kurtosis = fourth_moment / second_moment.square().clamp(min=1e-30)
+        error = (kurtosis - 1).clamp(min=0) / (4 * n_effective.clamp(min=1))
+        return ModeWidths(variance.sqrt(), error, n_effective, self.mode_means + shift)
 
 
 def center_rows(rows: Tensor, mode: Tensor, weight: Tensor, n_modes: int) -> CenteredRows:
-    """Rows (N, D) of `count` modes, `mode` (N,), made ready for weights that differ little from `weight` (N,)."""
-    member = torch.zeros(n_modes, len(rows))
-    member[mode, torch.arange(len(rows))] = weight
-    base = member @ rows / weight_per_mode(mode, weight, n_modes).clamp(min=1e-12)[:, None]  # (K, D)
-    offset = rows - base[mode]  # (N, D)
-    return CenteredRows(offset, offset.square().sum(1), mode, base)
+    """Center rows (N, D) of modes `mode` (N,), in preparation for weights that differ little from `weight` (N,)."""
+    membership = torch.zeros(n_modes, len(rows))
+    membership[mode, torch.arange(len(rows))] = weight
+    means = membership @ rows / weight_per_mode(mode, weight, n_modes).clamp(min=1e-12)[:, None]  # (K, D)
+    offset = rows - means[mode]  # (N, D)
+    return CenteredRows(offset, offset.square().sum(1), mode, means)
 
 
 def rescale_to_reference(
     rows: Tensor, mode: Tensor, fake_widths: ModeWidths, reference_widths: ModeWidths
 ) -> tuple[Tensor, Tensor]:
-    """Rows with every mode given the width of the reference's, (n, D); and the ratio of the two widths for each row, at least THINNEST, (n,).
+    """Rescale every mode to the reference's width.
 
-    A mode is scaled about its own mean, which stays as far from the reference's as noise does not explain: a mode of few and noisy
-    samples has a mean that is off by more than the reference is wide, and that is no loss of variety.
+    Returns the rows (n, D) and the width ratio of each row's mode, at least MIN_WIDTH_RATIO, (n,).
+
+    A mode is scaled about its own mean. That mean keeps only the part of its distance from the reference's mean that
+    noise does not explain: a mode of few, noisy samples has a mean that is off by more than the reference is wide,
+    which is not a loss of diversity.
     """
-    enough = fake_widths.n_effective >= 5
+    has_ratio = fake_widths.n_effective >= MIN_RATIO_ROWS
     ratio = fake_widths.width / reference_widths.width.clamp(min=1e-12)
-    usual = (
-        float((fake_widths.n_effective * ratio)[enough].sum() / fake_widths.n_effective[enough].sum())
-        if enough.any()
-        else 1.0
-    )
-    ratio = torch.where(enough, ratio, torch.tensor(usual)).clamp(min=MIN_WIDTH_RATIO)[mode]  # (n,)
-    by_chance = fake_widths.width.square() / fake_widths.n_effective.clamp(
-        min=1
-    ) + reference_widths.width.square() / reference_widths.n_effective.clamp(min=1)  # (K,)
-    astray = (fake_widths.center - reference_widths.center).square().sum(1).clamp(min=1e-30)
-    centre = reference_widths.center + (1 - by_chance / astray).clamp(min=0).sqrt()[:, None] * (
-        fake_widths.center - reference_widths.center
-    )  # (K, D)
-    return centre[mode] + (rows - fake_widths.center[mode]) / ratio[:, None], ratio
+    typical_ratio = 1.0
+    if has_ratio.any():
+        weights = fake_widths.n_effective
+        typical_ratio = float((weights * ratio)[has_ratio].sum() / weights[has_ratio].sum())
+    row_ratio = torch.where(has_ratio, ratio, torch.tensor(typical_ratio)).clamp(min=MIN_WIDTH_RATIO)[mode]  # (n,)
+    fake_variance = fake_widths.width.square() / fake_widths.n_effective.clamp(min=1)
+    reference_variance = reference_widths.width.square() / reference_widths.n_effective.clamp(min=1)
+    expected = fake_variance + reference_variance  # (K,) squared distance of the means by chance
+    displacement = fake_widths.center - reference_widths.center
+    squared_distance = displacement.square().sum(1).clamp(min=1e-30)
+    kept_fraction = (1 - expected / squared_distance).clamp(min=0).sqrt()
+    center = reference_widths.center + kept_fraction[:, None] * displacement  # (K, D)
+    return center[mode] + (rows - fake_widths.center[mode]) / row_ratio[:, None], row_ratio
 
 
 def weight_per_mode(mode: Tensor, weight: Tensor, n_modes: int) -> Tensor:
-    """Weight (N,) by mode, (K,)."""
+    """Sum of the weights (N,) by mode, (K,)."""
     return torch.zeros(n_modes).index_add_(0, mode, weight)

@@ -1,1 +1,1 @@
-"""One module per remedy against mode collapse."""
+"""Remedies against mode collapse, one module each."""

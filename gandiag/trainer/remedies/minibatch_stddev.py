@@ -1,6 +1,8 @@
-"""Minibatch standard deviation: one number beside D's features says how much they vary. Source: Karras et al. 2018, arXiv:1710.10196, section 3.
+"""Minibatch standard deviation: D sees how much its features vary over the minibatch.
 
-s = mean over features a of the standard deviation of f(x)_a over the minibatch; every sample gets the same s
+Source: Karras et al. 2018, arXiv:1710.10196, section 3.
+
+    s = mean over features a of the standard deviation of f(x)_a over the minibatch; every sample gets the same s
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ from torch import Tensor, nn
 from gandiag.trainer.remedies.base import Remedy
 from gandiag.trainer.remedies.feature_layers import insert_before_head
 
+EPSILON = 1e-8  # under the square root, as in the authors' code
+
 
 class MinibatchStdDev(nn.Module):
-    """Features (B, A) to their mean standard deviation over the minibatch, (B, 1); 1e-8 under the root, as in the authors' code."""
+    """Features (B, A) to the mean of their standard deviations over the minibatch, (B, 1)."""
 
     def forward(self, features: Tensor) -> Tensor:
         variance = (features - features.mean(0)).square().mean(0)  # (A,)
-        return (variance + 1e-8).sqrt().mean().expand(len(features), 1)
+        return (variance + EPSILON).sqrt().mean().expand(len(features), 1)
 
 
 def add_stddev_layer(net: nn.Module, rng: torch.Generator) -> nn.Module:
-    """D with the number beside its features."""
+    """Return D with the standard deviation appended to its features."""
     return insert_before_head(net, lambda width: MinibatchStdDev(), 1, rng, "minibatch-stddev")
 
 

@@ -1,6 +1,7 @@
-"""PacGAN: D judges m samples at once. Source: Lin et al. 2018, arXiv:1712.04086, section 2.
+"""PacGAN: D judges m samples at once.
 
-D(x_1, ..., x_m), all real or all generated, joined along the channels; only D's first layer grows, the loss is as before
+Source: Lin et al. 2018, arXiv:1712.04086, section 2. D(x_1, …, x_m) gets m samples, all real or all generated,
+concatenated along the channels; only D's first layer grows, and the loss is unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ DEFAULT_PACK_SIZE = 2  # PacGAN2
 
 
 class PackSamples(nn.Module):
-    """Samples (B, C, ...) to packs (B / m, m C, ...) of neighbours; a rest that fills no pack is left out."""
+    """Samples (B, C, ...) to packs of m consecutive samples (B / m, m C, ...), dropping an incomplete last pack."""
 
     def __init__(self, pack_size: int) -> None:
         super().__init__()

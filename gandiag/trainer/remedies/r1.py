@@ -1,6 +1,6 @@
-"""R1: D's slope at real samples is kept small. Source: Mescheder et al. 2018, arXiv:1801.04406, equation 9.
+"""R1: penalizes D's gradient at real samples.
 
-R_1 = gamma / 2 · E_data ||grad_x D(x)||²,   gamma = 10
+Source: Mescheder et al. 2018, arXiv:1801.04406, equation 9: R_1 = gamma / 2 · E_data ||grad_x D(x)||², gamma = 10.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ GAMMA = 10.0
 
 
 def r1_penalty(batch: TrainingBatch) -> Tensor:
-    """R1 of a minibatch, a scalar >= 0."""
-    return GAMMA / 2 * squared_gradient_norm(batch.critic, batch.real).mean()
+    """Return R1 of a minibatch, a scalar >= 0."""
+    return GAMMA / 2 * squared_gradient_norm(batch.discriminator, batch.real).mean()
 
 
 R1 = Remedy(
-    "r1", "D is kept flat at real samples", "Mescheder et al. 2018, arXiv:1801.04406", discriminator_penalty=r1_penalty
+    "r1",
+    "gradient penalty on D at real samples",
+    "Mescheder et al. 2018, arXiv:1801.04406",
+    discriminator_penalty=r1_penalty,
 )

@@ -1,1 +1,1 @@
-"""Second-order derivatives for unrolled GANs."""
+"""Differentiates a generator's loss through K Adam steps of the discriminator."""

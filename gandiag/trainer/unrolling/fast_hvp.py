@@ -1,242 +1,181 @@
-"""The slopes of a discriminator that is a plain stack of known layers: the same as `slopes.Autograd` to rounding, without autograd.
+"""Hand-written gradients and Hessian-vector products of sequential discriminators.
 
-Linear maps, convolutions of small images, batch norm, ReLU, leaky ReLU, tanh, maxout, packs, under one of the classical losses;
-`layers.py` has their derivatives. Other discriminators and losses take `slopes.Autograd`.
+Equal to `hvp.AutogradGradients` up to rounding, and about twice as fast to unroll on the benchmark's convolutional
+discriminators (`benchmarks/unrolling.py`). Covers linear layers, convolutions of small images, BatchNorm, ReLU and
+leaky ReLU under the classical losses; `fast_hvp_relu` covers a single ReLU layer in closed form. Everything else uses
+autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gandiag.interfaces import OutputSpec
-from gandiag.trainer.networks import InputScale, Maxout
+from gandiag.trainer.networks import HigherOrderBatchNorm2d
 from gandiag.trainer.remedies.base import Loss
 from gandiag.trainer.remedies.losses import LOSSES, MINIMAX
-from gandiag.trainer.remedies.packing import PackSamples
 from gandiag.trainer.unrolling.adam import AdamState
-from gandiag.trainer.unrolling.fast_hvp_layers import (
-    NUM_HALVES,
-    AffinePass,
-    BatchNormPass,
-    LayerPass,
-    LeakyReluPass,
-    MaxoutPass,
-    ScalePass,
-    TanhPass,
-)
+from gandiag.trainer.unrolling.conv_matrix import find_conv_pattern
+from gandiag.trainer.unrolling.fast_hvp_layers import NUM_HALVES, AffinePass, BatchNormPass, LayerPass, LeakyReluPass
+from gandiag.trainer.unrolling.fast_hvp_relu import ReluGradients, is_supported
 from gandiag.trainer.unrolling.flat_parameters import FlatModule
-from gandiag.trainer.unrolling.hvp import GradientWithVjp
-from gandiag.trainer.unrolling.small_convs import SmallBatchNorm2d, SmallConv2d, find_conv_pattern, update_running_stats
+from gandiag.trainer.unrolling.hvp import DiscriminatorGradients, GradientWithVjp
 
-PassFactory = Callable[[Sequence[Tensor], Tensor], LayerPass]  # weights and input to a layer's pass
+PassFactory = Callable[[Sequence[Tensor], Tensor], LayerPass]  # a layer's weights and input -> its pass
 
 
-class StackEntry(NamedTuple):
-    """A module as a maker of passes, and how many of D's parameters are its weights."""
+class FastGradients(Protocol):
+    """Hand-written gradients, reused from minibatch to minibatch."""
 
-    module: nn.Module
+    def set_minibatch(self, real: Tensor, fake: Tensor) -> DiscriminatorGradients:
+        """Set the minibatch, both (B, *shape), and return the gradients on it."""
+        ...
+
+
+class LayerFactory(NamedTuple):
+    """How to run one layer, and how many of D's parameters are its weights."""
+
     make_pass: PassFactory
     n_weights: int
 
 
-@dataclass(frozen=True, slots=True)
-class LayerStack:
-    """What a discriminator is made of. `pack`: samples that it judges together."""
+def make_fast_gradients(discriminator: FlatModule, output: OutputSpec, loss: Loss) -> FastGradients | None:
+    """Return the fastest hand-written gradients of a discriminator under a loss, or None if there are none."""
+    if is_supported(discriminator.net, loss):
+        return ReluGradients(discriminator, loss)
+    layers = parse_layers(discriminator.net, output, loss)
+    return None if layers is None else SequentialGradients(discriminator, layers, loss)
 
-    entries: tuple[StackEntry, ...]
-    pack_size: int
 
-
-def build_layer_stack(net: nn.Module, output: OutputSpec, batch_size: int, loss: Loss) -> LayerStack | None:
-    """The stack of a discriminator of samples of this shape, under this loss; None where something in it is not known here."""
+def parse_layers(net: nn.Module, output: OutputSpec, loss: Loss) -> tuple[LayerFactory, ...] | None:
+    """Return the layers of a discriminator of samples of this shape; None if a layer or the loss is not covered."""
     if type(net) is not nn.Sequential or loss not in LOSSES.values():
         return None
-    layers, pack, shape = list(net), 1, tuple(output.shape)
-    if layers and isinstance(layers[0], PackSamples):
-        pack = layers.pop(0).pack_size  # type: ignore[assignment]
-        shape = (shape[0] * pack, *shape[1:])
-    entries = []
-    for module in layers:
-        found = _entry(module, shape)
-        if found is None:
+    shape, layers = tuple(output.shape), []
+    for module in net:
+        if type(module) is nn.Flatten and module.start_dim == 1:
+            shape = (int(torch.Size(shape).numel()),)
+            continue
+        parsed = _parse_layer(module, shape)
+        if parsed is None:
             return None
-        entries += found[0]
-        shape = found[1]
-    return LayerStack(tuple(entries), pack) if shape == (1,) and batch_size % pack == 0 and entries else None
+        layers.append(parsed[0])
+        shape = parsed[1]
+    return tuple(layers) if layers and shape == (1,) else None
 
 
-def _entry(module: nn.Module, shape: tuple[int, ...]) -> tuple[list[StackEntry], tuple[int, ...]] | None:
-    """The entry of one module, none for a mere change of shape, and the shape after it."""
-    if type(module) is nn.Flatten and module.start_dim == 1:
-        return [], (int(torch.Size(shape).numel()),)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return _norm(module, shape)
-    if type(module) in (SmallConv2d, nn.Conv2d):
-        return _convolution(module, shape)  # type: ignore[arg-type]
+def _parse_layer(module: nn.Module, shape: tuple[int, ...]) -> tuple[LayerFactory, tuple[int, ...]] | None:
+    """Return the factory of one layer and its output shape."""
+    if type(module) is nn.Conv2d:
+        return _parse_convolution(module, shape)
     if type(module) is nn.Linear and shape == (module.in_features,) and module.bias is not None:
-        return [StackEntry(module, lambda at, x: AffinePass(at, x, None), 2)], (module.out_features,)
-    if type(module) is Maxout and shape == (module.linear.in_features,):
-        pieces, out = module.pieces, module.linear.out_features
-        return [
-            StackEntry(module.linear, lambda at, x: AffinePass(at, x, None), 2),
-            StackEntry(module, lambda at, x: MaxoutPass(x, pieces), 0),
-        ], (out // pieces,)
-    make = _plain(module)
-    return None if make is None else ([StackEntry(module, make, 0)], shape)
-
-
-def _plain(module: nn.Module) -> PassFactory | None:
-    """Layers without weights, number by number."""
+        return LayerFactory(lambda weights, x: AffinePass(weights, x, None), 2), (module.out_features,)
+    if type(module) is nn.BatchNorm2d or type(module) is HigherOrderBatchNorm2d:
+        if not module.affine or shape[0] != module.num_features:
+            return None
+        eps = module.eps
+        return LayerFactory(lambda weights, x: BatchNormPass(weights, x, eps), 2), shape
     if type(module) is nn.ReLU:
-        return lambda at, x: LeakyReluPass(x, 0.0)
+        return LayerFactory(lambda weights, x: LeakyReluPass(x, 0.0), 0), shape
     if type(module) is nn.LeakyReLU:
         slope = module.negative_slope
-        return lambda at, x: LeakyReluPass(x, slope)
-    if type(module) is nn.Tanh:
-        return lambda at, x: TanhPass(x)
-    if type(module) is InputScale:
-        scale = module.scale
-        return lambda at, x: ScalePass(x, scale)
+        return LayerFactory(lambda weights, x: LeakyReluPass(x, slope), 0), shape
     return None
 
 
-def _norm(
-    module: nn.modules.batchnorm._BatchNorm, shape: tuple[int, ...]
-) -> tuple[list[StackEntry], tuple[int, ...]] | None:
-    known = (
-        type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, SmallBatchNorm2d)
-        and module.affine
-        and module.track_running_stats
-    )
-    eps = module.eps
-    return (
-        ([StackEntry(module, lambda at, x: BatchNormPass(at, x, eps), 2)], shape)
-        if known and module.momentum is not None and shape[0] == module.num_features
-        else None
-    )
+def _parse_convolution(module: nn.Conv2d, shape: tuple[int, ...]) -> tuple[LayerFactory, tuple[int, ...]] | None:
+    if len(shape) != 3 or shape[0] != module.in_channels or module.bias is None:
+        return None
+    pattern = find_conv_pattern(module, shape[1], shape[2])
+    if pattern is None:
+        return None
+    output_shape = (module.out_channels, *pattern.output_size)
+    return LayerFactory(lambda weights, x: AffinePass(weights, x, pattern), 2), output_shape
 
 
-def _convolution(module: nn.Conv2d, shape: tuple[int, ...]) -> tuple[list[StackEntry], tuple[int, ...]] | None:
-    found = (
-        find_conv_pattern(module, shape[1], shape[2])
-        if len(shape) == 3 and shape[0] == module.in_channels and module.bias is not None
-        else None
-    )
-    return (
-        None
-        if found is None
-        else (
-            [StackEntry(module, lambda at, x: AffinePass(at, x, found), 2)],
-            (module.out_channels, *found.output_size),
-        )
-    )
+class SequentialGradients:
+    """Gradients of a sequential discriminator on one minibatch.
 
-
-class StackGradients:
-    """One minibatch before such a discriminator. `real`, `fake` (B, *shape).
-
-    The losses are means of softplus(± l), so that their derivatives by a logit are sigmoid(l) minus the label, and sigmoid(l) (1 − sigmoid(l)).
+    The losses are means of softplus(± l), so their first derivative by a logit is sigmoid(l) minus the label, and their
+    second is sigmoid(l) (1 − sigmoid(l)).
     """
 
-    def __init__(self, discriminator: FlatModule, stack: LayerStack, loss: Loss) -> None:
-        self._player = discriminator
-        self._stack = stack
+    def __init__(self, discriminator: FlatModule, layers: Sequence[LayerFactory], loss: Loss) -> None:
+        self._discriminator = discriminator
+        self._layers = layers
+        self._ends = list(accumulate(layer.n_weights for layer in layers))
         self._loss = loss
 
-    def set_minibatch(self, real: Tensor, fake: Tensor) -> StackGradients:
-        """This minibatch from now on."""
-        count = len(real) // self._stack.pack_size
+    def set_minibatch(self, real: Tensor, fake: Tensor) -> SequentialGradients:
+        """Set the minibatch, `real` and `fake` (B, *shape)."""
+        self._batch_size = len(real)
         self._shape = fake.shape
-        self._count = count
-        self._x = torch.cat([real, fake.detach()]).reshape(NUM_HALVES * count, -1)
-        self._label = torch.cat([real.new_ones(count, 1), real.new_zeros(count, 1)])
+        self._x = torch.cat([real, fake.detach()]).reshape(NUM_HALVES * len(real), -1)
+        self._label = torch.cat([real.new_ones(len(real), 1), real.new_zeros(len(real), 1)])
         return self
 
     def discriminator_gradient(self, state: AdamState) -> GradientWithVjp:
-        passes, sure = self._forward(state)
+        passes, probability = self._forward(state)
         logits = passes[-1].output
-        gradient, _ = self._backward(passes, (sure - self._label).div_(self._count))
-        curve = torch.addcmul(sure, sure, sure, value=-1).div_(self._count)  # (2 B, 1)
+        gradient, _ = self._backward(passes, (probability - self._label).div_(self._batch_size))
+        curvature = torch.addcmul(probability, probability, probability, value=-1).div_(self._batch_size)  # (2 B, 1)
 
-        def pull(v: Tensor) -> tuple[Tensor, Tensor]:
-            moved = self._push(passes, v)
-            by_x = moved.mul_(curve)
-            for entry in reversed(passes):
-                by_x = entry.backward_jvp(by_x)
-            return self._flat([part for entry in passes for part in entry.weight_grad_tangents]), self._by_fake(by_x)
+        def vjp(v: Tensor) -> tuple[Tensor, Tensor]:
+            tangent = self._push_forward(passes, v).mul_(curvature)
+            for layer in reversed(passes):
+                tangent = layer.backward_jvp(tangent)
+            by_parameters = [part for layer in passes for part in layer.weight_grad_tangents]
+            return self._concatenate(by_parameters), self._select_fake(tangent)
 
-        return GradientWithVjp(lambda: self._value(logits, self._loss.discriminator), gradient, pull)
+        return GradientWithVjp(lambda: self._evaluate(logits, self._loss.discriminator), gradient, vjp)
 
     def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
-        passes, sure = self._forward(state)
-        return self._finish(passes, sure)
-
-    def simultaneous_gradients(self, state: AdamState) -> tuple[float, Tensor, float, Tensor]:
-        """Both sides at one point: D's loss and gradient (P,), G's loss and its derivative by the generated samples; batch norm takes note."""
-        passes, sure = self._forward(state)
-        gradient, _ = self._backward(passes, (sure - self._label).div_(self._count))
-        loss_g, _, by_fake = self._finish(passes, sure)
-        self._note(passes)
-        return self._value(passes[-1].output, self._loss.discriminator), gradient, loss_g, by_fake
+        passes, probability = self._forward(state)
+        gradient, by_x = self._backward(passes, self._generator_logit_gradient(probability))
+        return self._evaluate(passes[-1].output, self._loss.generator), gradient, self._select_fake(by_x)
 
     def _forward(self, state: AdamState) -> tuple[list[LayerPass], Tensor]:
-        """The passes of all layers, and sigmoid of the logits (2 B, 1)."""
-        x, passes = self._x, []
-        for entry, weights in zip(self._stack.entries, self._weights(state.theta), strict=True):
-            passes.append(entry.make_pass(weights, x))
+        """Return the passes of all layers, and the sigmoid of the logits (2 B, 1)."""
+        x, passes = self._x, list[LayerPass]()
+        for layer, weights in zip(self._layers, self._split_weights(state.theta), strict=True):
+            passes.append(layer.make_pass(weights, x))
             x = passes[-1].output
         return passes, x.sigmoid()
 
     def _backward(self, passes: list[LayerPass], delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivatives by the parameters (P,) and by x (2 B, F)."""
-        for entry in reversed(passes):
-            delta = entry.backward(delta)
-        return self._flat([part for entry in passes for part in entry.weight_grads]), delta
+        """Return the derivatives by the parameters (P,) and by x (2 B, F)."""
+        for layer in reversed(passes):
+            delta = layer.backward(delta)
+        return self._concatenate([part for layer in passes for part in layer.weight_grads]), delta
 
-    def _push(self, passes: list[LayerPass], v: Tensor) -> Tensor:
-        """How the logits move when the parameters move along v."""
-        moved = None
-        for entry, by in zip(passes, self._weights(v), strict=True):
-            moved = entry.jvp(by, moved)
-        return passes[-1].output.new_zeros(()).expand_as(passes[-1].output) if moved is None else moved
+    def _push_forward(self, passes: list[LayerPass], v: Tensor) -> Tensor:
+        """Return the derivative of the logits as the parameters move along v."""
+        tangent = None
+        for layer, weight_tangents in zip(passes, self._split_weights(v), strict=True):
+            tangent = layer.jvp(weight_tangents, tangent)
+        assert tangent is not None  # the last layer maps to one logit, so it has weights
+        return tangent
 
-    def _finish(self, passes: list[LayerPass], sure: Tensor) -> tuple[float, Tensor, Tensor]:
-        gradient, by_x = self._backward(passes, self._by_logit(sure))
-        return self._value(passes[-1].output, self._loss.generator), gradient, self._by_fake(by_x)
-
-    def _by_logit(self, sure: Tensor) -> Tensor:
-        """Derivative of G's loss by the logits, (2 B, 1)."""
+    def _generator_logit_gradient(self, probability: Tensor) -> Tensor:
+        """Return the derivative of G's loss by the logits, (2 B, 1)."""
         if self._loss.name == MINIMAX.name:
-            return (self._label - sure).div_(self._count)
-        return (sure - 1).mul_(1 - self._label).div_(self._count)
+            return (self._label - probability).div_(self._batch_size)
+        return (probability - 1).mul_(1 - self._label).div_(self._batch_size)
 
-    def _weights(self, vector: Tensor) -> list[Sequence[Tensor]]:
-        parts = self._player.unflatten(vector)
-        ends = list(accumulate(entry.n_weights for entry in self._stack.entries))
-        return [parts[end - entry.n_weights : end] for entry, end in zip(self._stack.entries, ends, strict=True)]
+    def _split_weights(self, vector: Tensor) -> list[Sequence[Tensor]]:
+        parts = self._discriminator.unflatten(vector)
+        return [parts[end - layer.n_weights : end] for layer, end in zip(self._layers, self._ends, strict=True)]
 
-    def _flat(self, parts: list[Tensor]) -> Tensor:
+    def _concatenate(self, parts: list[Tensor]) -> Tensor:
         return torch.cat([part.reshape(-1) for part in parts])
 
-    def _by_fake(self, by_x: Tensor) -> Tensor:
-        return by_x[self._count :].reshape(self._shape)
+    def _select_fake(self, by_x: Tensor) -> Tensor:
+        return by_x[self._batch_size :].reshape(self._shape)
 
-    def _value(self, logits: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
-        return float(loss(logits[: self._count], logits[self._count :]))
-
-    def _note(self, passes: list[LayerPass]) -> None:
-        for entry, made in zip(self._stack.entries, passes, strict=True):
-            if not isinstance(made, BatchNormPass) or not isinstance(entry.module, nn.modules.batchnorm._BatchNorm):
-                continue
-            for mean, variance in zip(
-                made.mean, made.variance, strict=True
-            ):  # (1, F) each: first real, then generated, as D sees them
-                update_running_stats(
-                    entry.module, mean.view(made.channels, -1)[:, 0], variance.view(made.channels, -1)[:, 0], made.count
-                )
+    def _evaluate(self, logits: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
+        return float(loss(logits[: self._batch_size], logits[self._batch_size :]))

@@ -1,4 +1,4 @@
-"""D's gradient at given parameters, and the derivative of that gradient: what looking ahead asks of a discriminator."""
+"""Gradients of a discriminator and their vector-Jacobian products (Hessian-vector products), by autograd."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor
 from gandiag.trainer.unrolling.adam import AdamState
 from gandiag.trainer.unrolling.flat_parameters import FlatModule
 
-LossFn = Callable[
-    [Tensor], tuple[Tensor, Tensor]
-]  # generated samples -> (D's loss, G's loss), with D's present parameters
+# Generated samples -> (D's loss, G's loss), at D's current parameters.
+LossFn = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class GradientWithVjp(NamedTuple):
-    """D's loss and gradient (P,) at a point; `pull(v)` -> derivatives of gradient · v by parameters (P,) and samples (B, *shape)."""
+    """D's loss and gradient (P,) at one point of parameter space.
+
+    `vjp(v)` returns the derivatives of gradient · v by the parameters (P,) and by the generated samples (B, *shape).
+    """
 
     loss: Callable[[], float]
     gradient: Tensor
@@ -25,39 +27,46 @@ class GradientWithVjp(NamedTuple):
 
 
 class DiscriminatorGradients(Protocol):
-    """A discriminator on one fixed minibatch. `final`: G's loss and its derivatives by parameters (P,) and samples (B, *shape)."""
+    """Gradients of a discriminator on one fixed minibatch, at any of its states."""
 
-    def discriminator_gradient(self, state: AdamState) -> GradientWithVjp: ...
-    def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]: ...
+    def discriminator_gradient(self, state: AdamState) -> GradientWithVjp:
+        """Return D's loss and gradient at `state`."""
+        ...
+
+    def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
+        """Return G's loss and its derivatives by D's parameters (P,) and by the generated samples (B, *shape)."""
+        ...
 
 
 class AutogradGradients:
-    """Any discriminator: autograd differentiates twice. `fake` (B, *shape) is a leaf."""
+    """Gradients of any discriminator, differentiated twice by autograd. `fake` (B, *shape) is a leaf."""
 
     def __init__(self, discriminator: FlatModule, loss_fn: LossFn, fake: Tensor) -> None:
-        self._player = discriminator
-        self._losses = loss_fn
+        self._discriminator = discriminator
+        self._loss_fn = loss_fn
         self._fake = fake
 
     def discriminator_gradient(self, state: AdamState) -> GradientWithVjp:
-        player, fake, leaves = self._player, self._fake, self._player.leaf_parameters(state)
-        with player.swap_parameters(leaves):
-            loss = self._losses(fake)[0]
+        discriminator, fake = self._discriminator, self._fake
+        leaves = discriminator.leaf_parameters(state)
+        with discriminator.swap_parameters(leaves):
+            loss = self._loss_fn(fake)[0]
         gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
 
-        def pull(v: Tensor) -> tuple[Tensor, Tensor]:
-            found = torch.autograd.grad(
-                gradients, [*leaves, fake], player.unflatten(v), allow_unused=True, materialize_grads=True
+        def vjp(v: Tensor) -> tuple[Tensor, Tensor]:
+            *by_parameters, by_fake = torch.autograd.grad(
+                gradients, [*leaves, fake], discriminator.unflatten(v), allow_unused=True, materialize_grads=True
             )
-            return player.flatten(found[:-1]), found[-1]
+            return discriminator.flatten(by_parameters), by_fake
 
-        return GradientWithVjp(
-            lambda: float(loss.detach()), player.flatten([entry.detach() for entry in gradients]), pull
-        )
+        flat_gradient = discriminator.flatten([part.detach() for part in gradients])
+        return GradientWithVjp(lambda: float(loss.detach()), flat_gradient, vjp)
 
     def generator_gradient(self, state: AdamState) -> tuple[float, Tensor, Tensor]:
-        leaves = self._player.leaf_parameters(state)
-        with self._player.swap_parameters(leaves):
-            loss = self._losses(self._fake)[1]
-        found = torch.autograd.grad(loss, [*leaves, self._fake], allow_unused=True, materialize_grads=True)
-        return float(loss.detach()), self._player.flatten(found[:-1]), found[-1]
+        leaves = self._discriminator.leaf_parameters(state)
+        with self._discriminator.swap_parameters(leaves):
+            loss = self._loss_fn(self._fake)[1]
+        *by_parameters, by_fake = torch.autograd.grad(
+            loss, [*leaves, self._fake], allow_unused=True, materialize_grads=True
+        )
+        return float(loss.detach()), self._discriminator.flatten(by_parameters), by_fake

@@ -1,7 +1,8 @@
-"""Thousands of lines of one kind at the speed of C: proof that they are of one kind, then one pass over their numbers.
+"""Parses thousands of uniform lines at C speed: first a proof that they are uniform, then one pass over their numbers.
 
-Without digits, signs, points and blanks every line of a kind is the same text; so a block is of one kind exactly if what is
-left of it is that text, over and over. Then whatever is no number becomes a blank, and the block is a table.
+With digits, signs, dots and blanks removed, all lines of one kind are the same text. A block is therefore uniform
+exactly if what remains of it is that text, repeated. Then everything but the numbers is blanked out, and the block is
+a table.
 """
 
 from __future__ import annotations
@@ -21,42 +22,40 @@ NUMBER_PATTERN = re.compile(rb"[-+]?(?:\d+\.?\d*|\.\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class UniformLines:
-    """One kind of line: what is left without its numbers, how many tokens it has, and which of them are columns."""
+    """One kind of line: what remains without its numbers, its number of tokens, and which of them are columns."""
 
     remainder: bytes
     tokens_per_line: int
     column_tokens: tuple[int, ...]
 
     def parse(self, text: str) -> Array | None:
-        """Values (lines, columns) of a text all of whose lines are of this kind; None where one is not."""
+        """Values (lines, columns) of a text if all of its lines are of this kind, else None."""
         if not text.isascii():
             return None
         data = text.encode("ascii")
-        left = data.translate(None, NUMERIC_BYTES + b" ")
-        lines = left.count(b"\n") + (not data.endswith(b"\n"))
-        if left.rstrip(b"\n") != (self.remainder + b"\n") * (lines - 1) + self.remainder:
+        remainder = data.translate(None, NUMERIC_BYTES + b" ")
+        lines = remainder.count(b"\n") + (not data.endswith(b"\n"))
+        if remainder.rstrip(b"\n") != (self.remainder + b"\n") * (lines - 1) + self.remainder:
             return None
-        values = np.array(data.translate(BLANK_TABLE).split(), dtype="S24")
-        if len(values) != lines * self.tokens_per_line:
+        tokens = np.array(data.translate(BLANK_TABLE).split(), dtype="S24")
+        if len(tokens) != lines * self.tokens_per_line:
             return None
+        table = tokens.reshape(lines, self.tokens_per_line)[:, list(self.column_tokens)]
         try:
-            return np.asarray(
-                values.reshape(lines, self.tokens_per_line)[:, list(self.column_tokens)].astype(np.float64)
-            )
+            return np.asarray(table.astype(np.float64))
         except ValueError:
             return None
 
 
 def detect_uniform_lines(line: str, spans: list[tuple[int, int]]) -> UniformLines | None:
-    """For a line whose columns stand at `spans`; None where a column is no plain number."""
+    """The kind of a line whose columns are at `spans`; None if a column is not a plain number."""
     if not line.isascii():
         return None
     data = line.encode("ascii")
-    tokens = [found.span() for found in TOKEN_PATTERN.finditer(data.translate(BLANK_TABLE))]
-    if any(span not in tokens for span in spans) or not all(
-        NUMBER_PATTERN.match(data[low:high]) for low, high in spans
-    ):
+    tokens = [match.span() for match in TOKEN_PATTERN.finditer(data.translate(BLANK_TABLE))]
+    if any(span not in tokens for span in spans):
         return None
-    return UniformLines(
-        data.translate(None, NUMERIC_BYTES + b" \n"), len(tokens), tuple(tokens.index(span) for span in spans)
-    )
+    if not all(NUMBER_PATTERN.match(data[low:high]) for low, high in spans):
+        return None
+    remainder = data.translate(None, NUMERIC_BYTES + b" \n")
+    return UniformLines(remainder, len(tokens), tuple(tokens.index(span) for span in spans))

@@ -1,4 +1,4 @@
-"""JSON lines (StyleGAN's stats.jsonl, BigGAN, any logger) and the trainer_state.json of Hugging Face."""
+"""Reads JSON lines (StyleGAN's stats.jsonl, BigGAN, any logger) and Hugging Face's trainer_state.json."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ ROWS_PER_BLOCK = 50_000
 
 
 def flatten_row(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers by path; {"mean": m, "std": s, "num": n}, as StyleGAN writes it, is its mean. NaN is infinite: no gap."""
+    """The numbers of a row by path. StyleGAN's {"mean": m, "std": s, "num": n} gives its mean.
+
+    NaN becomes infinity: a broken loss, not a gap.
+    """
     for key, value in row.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             if isinstance(value.get("mean"), (int, float)):
-                yield name, _number(value["mean"])
+                yield name, _to_float(value["mean"])
             else:
                 yield from flatten_row(value, f"{name}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield name, _number(value)
+            yield name, _to_float(value)
         elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], (int, float)):
-            yield name, _number(value[0])
+            yield name, _to_float(value[0])
         elif isinstance(value, str) and value.lower() in ("nan", "inf", "-inf", "infinity"):
             yield name, math.inf
 
 
-def _number(value: float) -> float:
+def _to_float(value: float) -> float:
     return math.inf if value != value else float(value)
 
 
 def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int = 0) -> RowBlock:
-    """Rows with whatever keys they have, as columns with gaps."""
+    """Rows with arbitrary keys as columns with gaps."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {
         name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)
@@ -46,24 +49,24 @@ def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int
 
 
 class JsonLinesFormat:
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     name = "json lines"
 
     def sniff(self, path: Path, head: bytes) -> bool:
+        """Whether the first line starts an object, and is a complete one unless the file is called .jsonl."""
         lines = [line for line in head.splitlines() if line.strip()]
-        return (
-            bool(lines)
-            and lines[0].lstrip().startswith(b"{")
-            and (path.suffix == ".jsonl" or _parsed(lines[0]) is not None)
-        )
+        if not lines or not lines[0].lstrip().startswith(b"{"):
+            return False
+        return path.suffix == ".jsonl" or _parse_object(lines[0]) is not None
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
+        """Blocks of ROWS_PER_BLOCK rows; lines that are not objects are skipped."""
         rows: list[dict[str, float]] = []
         skipped = 0
         with path.open("rb") as file:
             for line in file:
-                row = _parsed(line)
+                row = _parse_object(line)
                 if row is not None:
                     rows.append(dict(flatten_row(row)))
                 elif line.strip():
@@ -74,43 +77,48 @@ class JsonLinesFormat:
         yield rows_to_block(rows, keep, skipped)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 class TrainerStateFormat:
-    """Hugging Face's trainer_state.json: a document with a `log_history`; also a plain JSON list of rows, or columns of a dict of lists."""
+    """A whole JSON document: trainer_state.json with its `log_history`, a list of rows, or a dict of columns."""
 
     name = "json"
 
     def sniff(self, path: Path, head: bytes) -> bool:
-        start = head.lstrip()[:1]
-        if start not in (b"{", b"["):
+        """Whether the file is one JSON document rather than lines of objects."""
+        if head.lstrip()[:1] not in (b"{", b"["):
             return False
         first = next((line for line in head.splitlines() if line.strip()), b"")
-        return (path.suffix == ".json" or b'"log_history"' in head) and (
-            _parsed(first) is None or b"\n" not in head.strip()
-        )
+        is_document = _parse_object(first) is None or b"\n" not in head.strip()
+        return (path.suffix == ".json" or b'"log_history"' in head) and is_document
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
+        """The document as one block; an invalid document is one skipped line."""
         try:
             document = json.loads(path.read_bytes())
         except (ValueError, RecursionError):
             yield RowBlock({}, 0, (), 1)
             return
-        history = (
-            document.get("log_history", document.get("history", document)) if isinstance(document, dict) else document
-        )
-        if isinstance(history, dict):
-            lists = {name: value for name, value in history.items() if isinstance(value, list)}
-            size = max(map(len, lists.values()), default=0)
-            history = [{name: value[at] for name, value in lists.items() if at < len(value)} for at in range(size)]
-        rows = [dict(flatten_row(row)) for row in history if isinstance(row, dict)] if isinstance(history, list) else []
+        rows = [dict(flatten_row(row)) for row in _find_rows(document) if isinstance(row, dict)]
         yield rows_to_block(rows, keep)
+
+
+def _find_rows(document: Any) -> list[Any]:
+    """The rows of a document: its `log_history`, its `history`, or the document itself; columns are transposed."""
+    history = document
+    if isinstance(document, dict):
+        history = document.get("log_history", document.get("history", document))
+    if isinstance(history, dict):
+        columns = {name: value for name, value in history.items() if isinstance(value, list)}
+        n_rows = max(map(len, columns.values()), default=0)
+        return [{name: value[row] for name, value in columns.items() if row < len(value)} for row in range(n_rows)]
+    return history if isinstance(history, list) else []
 
 
 JSON_LINES, TRAINER_STATE = JsonLinesFormat(), TrainerStateFormat()

@@ -1,4 +1,4 @@
-"""Jupyter notebooks: the text that a training loop printed below its cell."""
+"""Reads Jupyter notebooks: the text that a training loop printed below its cell."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ class NotebookFormat:
     name = "notebook"
 
     def sniff(self, path: Path, head: bytes) -> bool:
+        """Whether the file is a JSON object called .ipynb or with cells."""
         return head.lstrip().startswith(b"{") and (path.suffix == ".ipynb" or b'"cell_type"' in head)
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
+        """One block for each cell with output; an invalid document is one skipped line."""
         try:
             document = json.loads(path.read_bytes())
         except (ValueError, RecursionError):
             yield RowBlock({}, 0, (), 1)
             return
-        yield from text_to_blocks(_outputs(document), keep)
+        yield from text_to_blocks(_iter_outputs(document), keep)
 
 
-def _outputs(document: Any) -> Iterator[str]:
+def _iter_outputs(document: Any) -> Iterator[str]:
+    """The text output of each cell that has any."""
     cells = document.get("cells", []) if isinstance(document, dict) else []
     for cell in cells:
-        found = []
+        texts = []
         for output in (cell.get("outputs") or []) if isinstance(cell, dict) else []:
             text = output.get("text") or (output.get("data") or {}).get("text/plain") or ""
-            found.append("".join(text) if isinstance(text, list) else str(text))
-        if found:
-            yield "\n".join(part.rstrip("\n") for part in found) + "\n"
+            texts.append("".join(text) if isinstance(text, list) else str(text))
+        if texts:
+            yield "\n".join(text.rstrip("\n") for text in texts) + "\n"
 
 
 NOTEBOOK = NotebookFormat()

@@ -1,7 +1,7 @@
-"""The formats of training logs, by name; plug-ins add theirs under the entry-point group `gandiag.logs`.
+"""The formats of training logs by name. Plug-ins add theirs under the entry-point group `gandiag.logs`.
 
-A format is an object with `sniff(path, head) -> bool`, which sees the first bytes of the file, and
-`blocks(path, keep) -> Iterator[Block]`, which streams it. The first that recognises a file reads it.
+A format is an object with `sniff(path, head) -> bool`, which gets the first bytes of the file, and
+`blocks(path, keep) -> Iterator[RowBlock]`, which streams it. The first format that recognizes a file reads it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ ColumnFilter = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """Some rows: name → values (n,), NaN where a row says nothing. `names`: every column met, kept or not."""
+    """Some rows of a log.
+
+    `columns`: name -> values (n,), NaN where a row has none. `names`: every column of the file so far, kept or not.
+    `skipped`: lines that were not understood.
+    """
 
     columns: Mapping[str, Array]
     rows: int
@@ -29,16 +33,16 @@ class RowBlock:
 
 
 class LogFormat(Protocol):
-    """Reads one kind of log."""
+    """Reads one format of training log."""
 
     name: str
 
     def sniff(self, path: Path, head: bytes) -> bool:
-        """Whether the file is of this kind, told from its first bytes."""
+        """Whether the file has this format, judged by its first bytes."""
         ...
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
-        """The rows of the file in order, a block at a time; of the columns only those that `keep` wants."""
+        """The rows of the file in order, block by block, with only the columns that `keep` accepts."""
         ...
 
 
@@ -57,11 +61,11 @@ BUILTIN_FORMATS = ("tensorboard", "notebook", "trainer state", "json lines", "ta
 
 
 def detect_format(path: Path, head: bytes) -> LogFormat:
-    """The format of a file; text, which reads whatever has names and numbers in it, where no other claims it."""
+    """The format of a file, plug-ins first; text where none recognizes it, which reads any names with numbers."""
     plugins = [name for name in FORMATS if name not in BUILTIN_FORMATS]
     for name in (*plugins, *BUILTIN_FORMATS):
-        form: LogFormat = FORMATS.get(name)
-        if form.sniff(path, head):
-            return form
+        log_format: LogFormat = FORMATS.get(name)
+        if log_format.sniff(path, head):
+            return log_format
     text: LogFormat = FORMATS.get("text")
     return text

@@ -1,4 +1,4 @@
-"""Plain text: scrollback, redirected output, progress bars. Streamed in blocks of a few megabytes."""
+"""Reads plain text: scrollback, redirected output, progress bars. Streams in chunks of a few megabytes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
 
 CHUNK_SIZE = 1 << 22  # characters
-MAX_TEMPLATES = 5_000  # kinds of line that are remembered
+FIRST_CHUNK_SIZE = 1 << 16  # short, so that the kind of line is known early
+MAX_TEMPLATES = 5_000  # templates that are remembered
+MAX_RECENT_TEMPLATES = 4  # templates tried before the signature of a line is looked up
+MAX_LINE_LENGTH = 4_000  # characters; longer lines are not parsed
+MIN_FAST_LINES = 100  # lines below which a chunk is parsed line by line
 CONTEXT_COLUMNS = ("epoch", "step")
 STEP_VALUE_PATTERN = re.compile(r"^\s*(\d+)\s*:\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?|nan|inf)\s*$")
 
 
 class TextParser:
-    """Lines to rows. A line with a loss is a row; an epoch or step that stands on a line of its own holds for the rows after it."""
+    """Parses lines to rows. A line with a loss is a row.
+
+    An epoch or step on a line of its own (the context) applies to the rows after it.
+    """
 
     def __init__(self, keep: ColumnFilter, loss_name: str | None = None) -> None:
         self.keep = keep
@@ -40,137 +47,134 @@ class TextParser:
 
     def parse_block(self, text: str) -> RowBlock:
         """The rows of a piece of text that ends with a whole line."""
-        if (fast := self._fast(text)) is not None:
-            return fast
+        if (block := self._parse_with_one_template(text)) is not None:
+            return block
         rows: list[dict[str, str]] = []
         skipped = 0
         for line in text.replace("\r", "\n").split("\n"):
-            row = self._row(line)
+            row = self._parse_line(line)
             if row is None:
                 skipped += bool(line.strip())
             elif row:
                 rows.append(row)
         keys = dict.fromkeys(key for row in rows for key in row)
-        return RowBlock(
-            {key: parse_column([row.get(key, "") for row in rows]) for key in keys},
-            len(rows),
-            tuple(self.column_names),
-            skipped,
-        )
+        columns = {key: parse_column([row.get(key, "") for row in rows]) for key in keys}
+        return RowBlock(columns, len(rows), tuple(self.column_names), skipped)
 
-    def _fast(self, text: str) -> RowBlock | None:
-        """All lines of one kind, read by one expression; None where they are not."""
+    def _parse_with_one_template(self, text: str) -> RowBlock | None:
+        """The rows of a text whose lines all match the one recent template, else None."""
         if len(self.recent_templates) != 1 or "\r" in text or "\x1b" in text:
             return None
-        kind = self.recent_templates[0]
-        if (quick := self._quick(kind, text)) is not None:
-            return quick
-        found = kind.pattern.findall(text)
-        if not kind.columns or len(found) < 100 or len(found) != text.count("\n") + (not text.endswith("\n")):
+        template = self.recent_templates[0]
+        if (block := self._parse_uniform(template, text)) is not None:
+            return block
+        matches = template.pattern.findall(text)
+        n_lines = text.count("\n") + (not text.endswith("\n"))
+        if not template.columns or len(matches) < MIN_FAST_LINES or len(matches) != n_lines:
             return None
-        parts = zip(*found, strict=True) if len(kind.columns) > 1 else [found]
+        cells = zip(*matches, strict=True) if len(template.columns) > 1 else [matches]
         columns: dict[str, Array] = {
-            name: parse_column(list(part)) for name, part in zip(kind.columns, parts, strict=True)
+            name: parse_column(list(column)) for name, column in zip(template.columns, cells, strict=True)
         }
-        return RowBlock(self._held(kind, len(found)) | columns, len(found), tuple(self.column_names))
+        return self._make_block(template, columns, len(matches))
 
-    def _quick(self, kind: LineTemplate, text: str) -> RowBlock | None:
-        """The same without a look at the single line, where all are alike to the letter."""
-        hit = kind.pattern.match(text)
-        teeth = (
-            detect_uniform_lines(text[: text.find("\n")], [hit.span(at + 1) for at in range(len(kind.columns))])
-            if hit and kind.columns
-            else None
-        )
-        values = teeth.parse(text) if teeth is not None else None
+    def _parse_uniform(self, template: LineTemplate, text: str) -> RowBlock | None:
+        """The same without a regular expression per line, if all lines differ only in their numbers."""
+        match = template.pattern.match(text)
+        if match is None or not template.columns:
+            return None
+        spans = [match.span(group + 1) for group in range(len(template.columns))]
+        kind = detect_uniform_lines(text[: text.find("\n")], spans)
+        values = kind.parse(text) if kind is not None else None
         if values is None:
             return None
-        columns = {name: values[:, at].copy() for at, name in enumerate(kind.columns)}
-        return RowBlock(self._held(kind, len(values)) | columns, len(values), tuple(self.column_names))
+        columns = {name: values[:, index].copy() for index, name in enumerate(template.columns)}
+        return self._make_block(template, columns, len(values))
 
-    def _held(self, kind: LineTemplate, rows: int) -> dict[str, Array]:
-        """The epoch or step of an earlier line, for lines that do not say theirs."""
-        said = {column_names.infer_step_role(name) for name in kind.columns}
-        return {key: np.full(rows, float(value)) for key, value in self.context.items() if key not in said}
+    def _make_block(self, template: LineTemplate, columns: dict[str, Array], n_rows: int) -> RowBlock:
+        """The columns with the context, where the lines do not give it themselves."""
+        roles = {column_names.infer_step_role(name) for name in template.columns}
+        context = {key: np.full(n_rows, float(value)) for key, value in self.context.items() if key not in roles}
+        return RowBlock(context | columns, n_rows, tuple(self.column_names))
 
-    def _row(self, line: str) -> dict[str, str] | None:
-        """Column → text of one line; {} for one that only moves the epoch; None for one that says nothing."""
-        if self.loss_name is not None and (found := STEP_VALUE_PATTERN.match(line)):
+    def _parse_line(self, line: str) -> dict[str, str] | None:
+        """Column -> text of one line; {} for a line that only changes the context, None for a line without values."""
+        if self.loss_name is not None and (match := STEP_VALUE_PATTERN.match(line)):
             self.column_names.update(("step", self.loss_name))
-            return {"step": found[1], self.loss_name: found[2]}
-        for kind in self.recent_templates[:4]:
-            if kind.columns and (hit := kind.pattern.match(line)):
-                return self._said(kind, hit.groups())
+            return {"step": match[1], self.loss_name: match[2]}
+        for recent in self.recent_templates:
+            if recent.columns and (match := recent.pattern.match(line)):
+                return self._make_row(recent, match.groups())
         line = strip_terminal_codes(line)
-        if not line or len(line) > 4000:
+        if not line or len(line) > MAX_LINE_LENGTH:
             return None
-        key = make_line_signature(line)
-        known = self.templates.get(key)
-        if known is None:
-            known = make_line_template(line, self.keep)
-            if len(self.templates) < MAX_TEMPLATES:
-                self.templates[key] = known
-            self.column_names.update(known.names)
-        hit = known.pattern.match(line) if known.columns else None
-        if hit is None:
+        template = self._get_template(line)
+        match = template.pattern.match(line) if template.columns else None
+        if match is None:
             return None
-        if any(column_names.infer_loss_role(name) for name in known.columns):
-            self.recent_templates = [known, *(kind for kind in self.recent_templates if kind is not known)][:4]
-        return self._said(known, hit.groups())
+        if any(column_names.infer_loss_role(name) for name in template.columns):
+            others = (recent for recent in self.recent_templates if recent is not template)
+            self.recent_templates = [template, *others][:MAX_RECENT_TEMPLATES]
+        return self._make_row(template, match.groups())
 
-    def _said(self, kind: LineTemplate, values: tuple[str, ...]) -> dict[str, str]:
-        row = dict(zip(kind.columns, values, strict=True))
+    def _get_template(self, line: str) -> LineTemplate:
+        signature = make_line_signature(line)
+        template = self.templates.get(signature)
+        if template is None:
+            template = make_line_template(line, self.keep)
+            if len(self.templates) < MAX_TEMPLATES:
+                self.templates[signature] = template
+            self.column_names.update(template.names)
+        return template
+
+    def _make_row(self, template: LineTemplate, values: tuple[str, ...]) -> dict[str, str]:
+        """The row with the context; a line without losses and scores updates the context and gives {}."""
+        row = dict(zip(template.columns, values, strict=True))
+        roles = {column_names.infer_step_role(name) for name in row}
         if any(column_names.infer_loss_role(name) or column_names.infer_score_role(name) for name in row):
-            return {
-                **{
-                    key: value
-                    for key, value in self.context.items()
-                    if not any(column_names.infer_step_role(name) == key for name in row)
-                },
-                **row,
-            }
+            return {key: value for key, value in self.context.items() if key not in roles} | row
         for name, value in row.items():
-            kindred = column_names.infer_step_role(name)
-            if kindred in CONTEXT_COLUMNS:
-                self.context[kindred] = value
+            role = column_names.infer_step_role(name)
+            if role in CONTEXT_COLUMNS:
+                self.context[role] = value
         return {}
 
 
 class TextFormat:
-    """Whatever has names and numbers in it."""
+    """Any text with names and numbers."""
 
     name = "text"
 
     def sniff(self, path: Path, head: bytes) -> bool:
-        return False  # the last resort: see `recognise`
+        """Never: text is the last resort of `detect_format`."""
+        return False
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
-        lone = (
-            path.stem if column_names.infer_loss_role(path.stem) else None
-        )  # BigGAN: one file for each loss, named after it
-        yield from text_to_blocks(_chunks(path), keep, lone)
+        """One block for each chunk. A file named after a loss (BigGAN) may hold "step: value" lines of that loss."""
+        loss_name = path.stem if column_names.infer_loss_role(path.stem) else None
+        yield from text_to_blocks(_read_chunks(path), keep, loss_name)
 
 
 def text_to_blocks(chunks: Iterable[str], keep: ColumnFilter, loss_name: str | None = None) -> Iterator[RowBlock]:
     """Blocks from pieces of text, each ending with a whole line."""
-    reader = TextParser((lambda name: keep(name) or name == "batches"), loss_name)
+    parser = TextParser((lambda name: keep(name) or name == "batches"), loss_name)
     for chunk in chunks:
-        yield reader.parse_block(chunk)
+        yield parser.parse_block(chunk)
 
 
-def _chunks(path: Path) -> Iterator[str]:
-    """Pieces of a few megabytes that end at a line's end; the first is short, so that the kind of line is known early."""
-    size, rest = 1 << 16, ""
+def _read_chunks(path: Path) -> Iterator[str]:
+    """Pieces of CHUNK_SIZE characters that end with a line; a line longer than eight of them is cut."""
+    size, rest = FIRST_CHUNK_SIZE, ""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        while piece := file.read(size):
-            piece, size = rest + piece, CHUNK_SIZE
-            cut = max(piece.rfind("\n"), piece.rfind("\r")) + 1
-            if cut == 0 and len(piece) < 8 * CHUNK_SIZE:
-                rest = piece
+        while chunk := file.read(size):
+            chunk, size = rest + chunk, CHUNK_SIZE
+            end = max(chunk.rfind("\n"), chunk.rfind("\r")) + 1
+            if end == 0 and len(chunk) < 8 * CHUNK_SIZE:
+                rest = chunk
                 continue
-            cut = cut or len(piece)
-            rest = piece[cut:]
-            yield piece[:cut].replace("\r\n", "\n")
+            end = end or len(chunk)
+            rest = chunk[end:]
+            yield chunk[:end].replace("\r\n", "\n")
     if rest:
         yield rest
 

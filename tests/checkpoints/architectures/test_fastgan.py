@@ -1,4 +1,4 @@
-"""FastGAN against the forward of Liu et al. 2021 written out once more, over plain tensors, with the repository's checkpoints."""
+"""FastGAN checkpoints against the forward pass of Liu et al. 2021, written out over plain tensors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from assumption_lookup import find_assumption
 from torch import Tensor, nn
 from toy_generators import save
 
@@ -20,54 +21,56 @@ from gandiag.errors import LoadError
 
 LATENT = 6
 WIDTHS = {4: 16, 8: 8, 16: 6, 32: 4, 64: 4, 128: 2, 256: 2, 512: 2, 1024: 2}
-WIDE = (8, 32, 128, 512)  # sides with two convolutions and noise; all of them in projected-gan
+NOISY = (8, 32, 128, 512)  # resolutions with two convolutions and noise; all of them in projected-gan
 
 
-def drawn(side: int = 256, *, projected: bool = False, last: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-    """A state dict in the order of registration; `last`: the side of the picture, where larger maps are there and not used."""
+def draw_tensors(
+    resolution: int = 256, *, projected: bool = False, last: int | None = None, seed: int = 0
+) -> dict[str, Tensor]:
+    """A state dict in the order of registration. `last`: the image size, if there are larger maps that are not used."""
     rng = torch.Generator().manual_seed(seed)
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
 
-    def normed(path: str, *shape: int, turned: bool = False) -> None:
-        """A weight under spectral norm, its vectors as after a power iteration."""
+    def add_spectral_conv(path: str, *shape: int, transposed: bool = False) -> None:
+        """A weight under spectral norm, with the vectors of one power iteration."""
         weight = torch.randn(*shape, generator=rng)
-        matrix = (weight.transpose(0, 1) if turned else weight).flatten(1)
+        matrix = (weight.transpose(0, 1) if transposed else weight).flatten(1)
         v = F.normalize(matrix.T @ torch.randn(matrix.shape[0], generator=rng), dim=0)
-        found[f"{path}.weight_orig"], found[f"{path}.weight_u"], found[f"{path}.weight_v"] = (
+        state[f"{path}.weight_orig"], state[f"{path}.weight_u"], state[f"{path}.weight_v"] = (
             weight,
             F.normalize(matrix @ v, dim=0),
             v,
         )
 
-    def settled(path: str, width: int) -> None:
+    def add_batchnorm(path: str, width: int) -> None:
         for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
-            found[f"{path}.{name}"] = low + torch.rand(width, generator=rng)
-        found[f"{path}.num_batches_tracked"] = torch.tensor(7)
+            state[f"{path}.{name}"] = low + torch.rand(width, generator=rng)
+        state[f"{path}.num_batches_tracked"] = torch.tensor(7)
 
-    normed("init.init.0", LATENT, 2 * WIDTHS[4], 4, 4, turned=True)
-    settled("init.init.1", 2 * WIDTHS[4])
-    for size in [size for size in WIDTHS if 4 < size <= side]:
+    add_spectral_conv("init.init.0", LATENT, 2 * WIDTHS[4], 4, 4, transposed=True)
+    add_batchnorm("init.init.1", 2 * WIDTHS[4])
+    for size in [size for size in WIDTHS if 4 < size <= resolution]:
         into, out = WIDTHS[size // 2], WIDTHS[size]
-        wide = size in WIDE or projected
-        normed(f"feat_{size}.1", 2 * out, into, 3, 3)
-        if wide:
-            found[f"feat_{size}.2.weight"] = torch.rand(1, generator=rng)
-        settled(f"feat_{size}.{3 if wide else 2}", 2 * out)
-        if wide:
-            normed(f"feat_{size}.5", 2 * out, out, 3, 3)
-            found[f"feat_{size}.6.weight"] = torch.rand(1, generator=rng)
-            settled(f"feat_{size}.7", 2 * out)
-    for size in [size for size in (64, 128, 256, 512) if size <= side]:
-        normed(f"se_{size}.main.1", WIDTHS[size], WIDTHS[size // 16], 4, 4)
-        normed(f"se_{size}.main.3", WIDTHS[size], WIDTHS[size], 1, 1)
+        noisy = size in NOISY or projected
+        add_spectral_conv(f"feat_{size}.1", 2 * out, into, 3, 3)
+        if noisy:
+            state[f"feat_{size}.2.weight"] = torch.rand(1, generator=rng)
+        add_batchnorm(f"feat_{size}.{3 if noisy else 2}", 2 * out)
+        if noisy:
+            add_spectral_conv(f"feat_{size}.5", 2 * out, out, 3, 3)
+            state[f"feat_{size}.6.weight"] = torch.rand(1, generator=rng)
+            add_batchnorm(f"feat_{size}.7", 2 * out)
+    for size in [size for size in (64, 128, 256, 512) if size <= resolution]:
+        add_spectral_conv(f"se_{size}.main.1", WIDTHS[size], WIDTHS[size // 16], 4, 4)
+        add_spectral_conv(f"se_{size}.main.3", WIDTHS[size], WIDTHS[size], 1, 1)
     if not projected:
-        normed("to_128", 3, WIDTHS[128], 1, 1)
-    normed("to_big", 3, WIDTHS[last or side], 3, 3)
-    return found | ({"to_big.bias": torch.rand(3, generator=rng)} if projected else {})
+        add_spectral_conv("to_128", 3, WIDTHS[128], 1, 1)
+    add_spectral_conv("to_big", 3, WIDTHS[last or resolution], 3, 3)
+    return state | ({"to_big.bias": torch.rand(3, generator=rng)} if projected else {})
 
 
 def forward(
-    t: dict[str, Tensor], z: Tensor, side: int, *, projected: bool = False, noise: dict[str, Tensor] | None = None
+    t: dict[str, Tensor], z: Tensor, resolution: int, *, projected: bool = False, noise: dict[str, Tensor] | None = None
 ) -> Tensor:
     def weight(path: str) -> Tensor:
         w, u, v = (t[f"{path}.weight_{part}"] for part in ("orig", "u", "v"))
@@ -81,62 +84,67 @@ def forward(
         a, b = ((x - mean) / (var + 1e-5).sqrt() * gain + bias).chunk(2, 1)
         return a * b.sigmoid()
 
-    def noisy(path: str, x: Tensor) -> Tensor:
+    def add_noise(path: str, x: Tensor) -> Tensor:
         return x if noise is None else x + t[f"{path}.weight"] * noise[path]
 
     z = z / z.pow(2).mean(1, keepdim=True).sqrt() if projected else z
     maps = {4: gated("init.init.1", torch.einsum("bi,iohw->bohw", z, weight("init.init.0")))}
-    for size in [size for size in WIDTHS if 4 < size <= side]:
-        path, wide = f"feat_{size}", size in WIDE or projected
+    for size in [size for size in WIDTHS if 4 < size <= resolution]:
+        path, noisy = f"feat_{size}", size in NOISY or projected
         x = F.conv2d(maps[size // 2].repeat_interleave(2, 2).repeat_interleave(2, 3), weight(f"{path}.1"), padding=1)
-        x = gated(f"{path}.3", noisy(f"{path}.2", x)) if wide else gated(f"{path}.2", x)
-        x = gated(f"{path}.7", noisy(f"{path}.6", F.conv2d(x, weight(f"{path}.5"), padding=1))) if wide else x
+        x = gated(f"{path}.3", add_noise(f"{path}.2", x)) if noisy else gated(f"{path}.2", x)
+        x = gated(f"{path}.7", add_noise(f"{path}.6", F.conv2d(x, weight(f"{path}.5"), padding=1))) if noisy else x
         if f"se_{size}.main.1.weight_orig" in t:
             small = maps[size // 16]
             pooled = small.unflatten(2, (4, -1)).unflatten(4, (4, -1)).mean((3, 5))  # type: ignore[no-untyped-call]
             hidden = torch.einsum("bchw,ochw->bo", pooled, weight(f"se_{size}.main.1"))
             x = x * (F.silu(hidden) @ weight(f"se_{size}.main.3")[:, :, 0, 0].T).sigmoid()[:, :, None, None]
         maps[size] = x
-    out = F.conv2d(maps[side], weight("to_big"), t.get("to_big.bias"), padding=1)
-    return out.tanh() if side == 1024 and not projected else out
+    out = F.conv2d(maps[resolution], weight("to_big"), t.get("to_big.bias"), padding=1)
+    return out.tanh() if resolution == 1024 and not projected else out
 
 
 def z(n: int = 3) -> Tensor:
     return torch.randn(n, LATENT, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("side", [256, 512, 1024])
-def test_the_outputs_are_those_of_the_paper(tmp_path: Path, side: int) -> None:
-    tensors = drawn(side)
+@pytest.mark.parametrize("resolution", [256, 512, 1024])
+def test_outputs_match_the_paper(tmp_path: Path, resolution: int) -> None:
+    tensors = draw_tensors(resolution)
     network = load_generator(
         save({f"module.{name}": entry for name, entry in tensors.items()}, tmp_path, "G.pth"), AuditConfig(noise="none")
     )
-    assert (network.subject["family"], network.latent.dim, network.output.shape) == ("FastGAN", LATENT, (3, side, side))
-    made = network.forward(z(1))
-    assert made.flatten(2).std(2).min() > 1e-3
-    assert torch.allclose(made, forward(tensors, z(1), side), atol=1e-5)
-    bounded = next(entry.value for entry in network.assumptions if entry.what.startswith("output range"))
-    assert bounded == ("[-1, 1], tanh" if side == 1024 else "[-1, 1], without tanh, which it has at 1024 pixels only")
+    assert (network.subject["family"], network.latent.dim, network.output.shape) == (
+        "FastGAN",
+        LATENT,
+        (3, resolution, resolution),
+    )
+    samples = network.forward(z(1))
+    assert samples.flatten(2).std(2).min() > 1e-3
+    assert torch.allclose(samples, forward(tensors, z(1), resolution), atol=1e-5)
+    output_range = find_assumption(network, "output_range")
+    assert (output_range.value, output_range.source, output_range.origin) == ((-1.0, 1.0), "family", "FastGAN")
+    assert output_range.note == ("tanh" if resolution == 1024 else "without tanh, which it has at 1024 pixels only")
 
 
-def test_noise_enters_where_the_paper_puts_it(tmp_path: Path) -> None:
-    tensors = drawn()
+def test_noise_enters_where_the_paper_adds_it(tmp_path: Path) -> None:
+    tensors = draw_tensors()
     network = load_generator(save(tensors, tmp_path, "G.pth"))
-    pictures: dict[str, Tensor] = {}
+    noise: dict[str, Tensor] = {}
     for part in network.module.modules():
         if isinstance(part, NoiseInput):
-            part.register_forward_hook(lambda part, _, made: pictures.__setitem__(part.name, made))
-    made = network.forward(z())
-    assert sorted(pictures) == sorted(
+            part.register_forward_hook(lambda part, _, image: noise.__setitem__(part.name, image))
+    samples = network.forward(z())
+    assert sorted(noise) == sorted(
         name.removesuffix(".weight") for name, entry in tensors.items() if entry.shape == (1,) and "feat_" in name
     )
-    assert torch.allclose(made, forward(tensors, z(), 256, noise=pictures), atol=1e-5)
+    assert torch.allclose(samples, forward(tensors, z(), 256, noise=noise), atol=1e-5)
 
 
-@pytest.mark.parametrize("side, last", [(256, 256), (256, 128)])
-def test_projected_gan_normalises_z_and_ends_without_tanh(tmp_path: Path, side: int, last: int) -> None:
-    tensors = drawn(side, projected=True, last=last)
-    tensors |= {} if last == side else narrowed(tensors, "feat_256", WIDTHS[256] // 2)
+@pytest.mark.parametrize("resolution, last", [(256, 256), (256, 128)])
+def test_projected_gan_normalizes_z_and_has_no_tanh(tmp_path: Path, resolution: int, last: int) -> None:
+    tensors = draw_tensors(resolution, projected=True, last=last)
+    tensors |= {} if last == resolution else halve_unused_map(tensors, "feat_256", WIDTHS[256] // 2)
     state = {f"synthesis.{name}": entry for name, entry in tensors.items()}
     network = load_generator(save(state, tmp_path, "G_ema.pth"), AuditConfig(noise="none"))
     assert (network.subject["family"], network.output.shape) == ("FastGAN (projected-gan)", (3, last, last))
@@ -144,9 +152,9 @@ def test_projected_gan_normalises_z_and_ends_without_tanh(tmp_path: Path, side: 
     assert torch.allclose(network.forward(5 * z()), network.forward(z()), atol=1e-5)
 
 
-def narrowed(tensors: dict[str, Tensor], path: str, width: int) -> dict[str, Tensor]:
-    """The map that is not used, of half the width: as every further doubling has it."""
-    fresh = {
+def halve_unused_map(tensors: dict[str, Tensor], path: str, width: int) -> dict[str, Tensor]:
+    """The map that is not used, with half the channels, as at every further upsampling."""
+    conv_shapes = {
         f"{path}.1.weight_orig": (2 * width, WIDTHS[128], 3, 3),
         f"{path}.1.weight_u": (2 * width,),
         f"{path}.5.weight_orig": (2 * width, width, 3, 3),
@@ -158,20 +166,20 @@ def narrowed(tensors: dict[str, Tensor], path: str, width: int) -> dict[str, Ten
         "se_256.main.3.weight_u": (width,),
         "se_256.main.3.weight_v": (width,),
     }
-    norms = {
+    norm_shapes = {
         name: (2 * width,)
         for name in tensors
         if name.startswith((f"{path}.3.", f"{path}.7.")) and tensors[name].ndim == 1
     }
-    return {name: torch.ones(shape) for name, shape in {**fresh, **norms}.items()}
+    return {name: torch.ones(shape) for name, shape in {**conv_shapes, **norm_shapes}.items()}
 
 
-def checkpoint(folder: Path, *, everything: bool) -> str:
-    """`all_N.pth` and `N.pth` of the repository: the average as a list of parameters, or already inside g."""
-    tensors = drawn()
+def save_checkpoint(folder: Path, *, with_ema: bool) -> str:
+    """`all_N.pth` (the average as a list of parameters) or `N.pth` (the average already in g) of the repository."""
+    tensors = draw_tensors()
     critic = {"down_from_big.0.weight_orig": torch.ones(8, 3, 3, 3), "rf_big.3.weight_orig": torch.ones(1, 8, 4, 4)}
     content = {"g": {f"module.{name}": entry for name, entry in tensors.items()}, "d": critic}
-    if everything:
+    if with_ema:
         learned = [
             entry
             for name, entry in tensors.items()
@@ -179,32 +187,32 @@ def checkpoint(folder: Path, *, everything: bool) -> str:
         ]
         state = {"state": {0: {"exp_avg": torch.ones(2, 2)}}, "param_groups": [{"lr": 2e-4}]}
         content |= {"g_ema": [1.1 * entry for entry in learned], "opt_g": state, "opt_d": state}  # type: ignore[dict-item]
-    return save(content, folder, "all_50000.pth" if everything else "50000.pth")
+    return save(content, folder, "all_50000.pth" if with_ema else "50000.pth")
 
 
-def test_an_average_without_names_is_mapped_by_order(tmp_path: Path) -> None:
-    network = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none"))
+def test_an_unnamed_average_is_mapped_by_order(tmp_path: Path) -> None:
+    network = load_generator(save_checkpoint(tmp_path, with_ema=True), AuditConfig(noise="none"))
     assert network.subject["weights"].startswith("g_ema (EMA copy; the raw g is there too")
     assert any(
-        "g_ema is a list of" in note and "mapped by order onto g; its buffers come from there" in note
+        "g_ema is a list of" in note and "matched by order with g, whose buffers are used" in note
         for note in network.notes
     )
     learned = {
         name: entry
-        for name, entry in drawn().items()
+        for name, entry in draw_tensors().items()
         if not name.endswith(("_u", "_v", "running_mean", "running_var", "num_batches_tracked"))
     }
     assert torch.allclose(
         network.forward(z()),
-        forward(drawn() | {name: 1.1 * entry for name, entry in learned.items()}, z(), 256),
+        forward(draw_tensors() | {name: 1.1 * entry for name, entry in learned.items()}, z(), 256),
         atol=1e-5,
     )
     assert network.subject["parameters"] == sum(entry.numel() for entry in learned.values())
-    raw = load_generator(checkpoint(tmp_path, everything=True), AuditConfig(noise="none", weights="raw"))
-    assert torch.allclose(raw.forward(z()), forward(drawn(), z(), 256), atol=1e-5)
+    raw = load_generator(save_checkpoint(tmp_path, with_ema=True), AuditConfig(noise="none", weights="raw"))
+    assert torch.allclose(raw.forward(z()), forward(draw_tensors(), z(), 256), atol=1e-5)
 
 
-def test_vectors_of_power_iterations_are_no_parameters_and_those_of_weight_norm_are() -> None:
+def test_power_iteration_vectors_are_not_counted_as_parameters() -> None:
     spectral, weighted = (
         make(nn.Linear(3, 4)) for make in (nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm)
     )
@@ -213,38 +221,43 @@ def test_vectors_of_power_iterations_are_no_parameters_and_those_of_weight_norm_
         assert Weights(dict(module.state_dict())).n_parameters == sum(entry.numel() for entry in module.parameters())
 
 
-def test_the_file_explains_itself(tmp_path: Path) -> None:
-    told = {entry.what: entry.value for entry in load_generator(checkpoint(tmp_path, everything=False)).assumptions}
-    assert told["averaging"].startswith("the repository puts the average into g")
-    assert told["batch norm (--bn)"].endswith("samples by the batch's own: --bn batch")
-    assert told["noise inputs (--noise)"].startswith("const")
-    assert "averaging" not in {
-        entry.what for entry in load_generator(checkpoint(tmp_path, everything=True)).assumptions
-    }
+def test_assumptions_state_the_repository_s_conventions(tmp_path: Path) -> None:
+    network = load_generator(save_checkpoint(tmp_path, with_ema=False))
+    averaging, mode = find_assumption(network, "averaging"), find_assumption(network, "bn")
+    assert (averaging.value, averaging.source, averaging.origin) == ("ema", "file", "no g_ema")
+    assert averaging.note.startswith("the repository copies the average into g")
+    assert (mode.value, mode.source) == ("eval", "gandiag") and mode.note.endswith("batch statistics: --bn batch")
+    assert find_assumption(network, "noise").value == "const"
+    network = load_generator(save_checkpoint(tmp_path, with_ema=True))
+    assert "averaging" not in {entry.setting for entry in network.assumptions}
 
 
-def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
-    labelled = {f"synthesis.{name}": entry for name, entry in drawn(projected=True).items()} | {
+def test_unsupported_and_inconsistent_files_are_refused(tmp_path: Path) -> None:
+    conditional = {f"synthesis.{name}": entry for name, entry in draw_tensors(projected=True).items()} | {
         "synthesis.embed.weight": torch.ones(10, LATENT)
     }
     with pytest.raises(LoadError, match="class-conditional FastGAN of projected-gan") as caught:
-        load_generator(save(labelled, tmp_path, "G.pth"))
+        load_generator(save(conditional, tmp_path, "G.pth"))
     assert "--model" in caught.value.hint
-    with pytest.raises(LoadError, match=r"feat_8\.9\.weight is not part of it|feat_8 does not end with a batch norm"):
-        load_generator(save(drawn() | {"feat_8.9.weight": torch.ones(1)}, tmp_path, "G.pth"))
-    state = drawn()
+    with pytest.raises(LoadError, match=r"feat_8\.9\.weight is not part of it|feat_8 does not end with a BatchNorm"):
+        load_generator(save(draw_tensors() | {"feat_8.9.weight": torch.ones(1)}, tmp_path, "G.pth"))
+    state = draw_tensors()
     mean = next(name for name in state if name.startswith("feat_8.") and name.endswith("running_mean"))
     with pytest.raises(LoadError, match=rf"{re.escape(mean)} is \(\)"):
         load_generator(save(state | {mean: torch.ones(())}, tmp_path, "G.pth"))
     with pytest.raises(LoadError, match="which do not double from 4 on"):
         load_generator(
-            save({name: entry for name, entry in drawn().items() if not name.startswith("feat_32.")}, tmp_path, "G.pth")
+            save(
+                {name: entry for name, entry in draw_tensors().items() if not name.startswith("feat_32.")},
+                tmp_path,
+                "G.pth",
+            )
         )
 
 
 def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: Path) -> None:
     root = nn.Module()
-    for name, entry in drawn(projected=True).items():
+    for name, entry in draw_tensors(projected=True).items():
         part = root
         for step in ("synthesis." + name).split(".")[:-1]:
             if step not in part._modules:
@@ -255,4 +268,6 @@ def test_a_pickled_snapshot_of_projected_gan_is_read_without_its_code(tmp_path: 
         pickle.dumps({"G": root, "G_ema": root, "D": None, "training_set_kwargs": {}})
     )
     network = load_generator(tmp_path / "network-snapshot.pkl", AuditConfig(noise="none"))
-    assert torch.allclose(network.forward(z()), forward(drawn(projected=True), z(), 256, projected=True), atol=1e-5)
+    assert torch.allclose(
+        network.forward(z()), forward(draw_tensors(projected=True), z(), 256, projected=True), atol=1e-5
+    )

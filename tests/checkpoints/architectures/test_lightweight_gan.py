@@ -1,4 +1,4 @@
-"""lightweight-gan: checkpoints by its own Trainer (fixtures/families/lightweight.py), and its parts against plain formulas."""
+"""lightweight-gan: checkpoints of its Trainer (fixtures/families/lightweight.py), and layers against plain formulas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from assumption_lookup import find_assumption
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from toy_generators import save
@@ -24,26 +25,28 @@ from gandiag.checkpoints.architectures.lightweight_gan_layers import (
 )
 from gandiag.checkpoints.architectures.sampling_controls import override_sampling
 from gandiag.checkpoints.batchnorm.moments import batchnorm_mismatch, sample_prior
-from gandiag.checkpoints.loader import LoadedGenerator, load_generator
+from gandiag.checkpoints.batchnorm.thresholds import GOOD_MISMATCH
+from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.loader import load_generator
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.probes.batchnorm_mismatch import MAX_MISMATCH, statistics_mismatch
+from gandiag.probes.batchnorm_mismatch import statistics_mismatch
 from gandiag.sampling.latents import make_noise_sampler
 
 ROOT = Path(__file__).resolve().parents[3] / "fixtures" / "families"
-KEPT = 8  # the reference holds every eighth pixel
+STRIDE = 8  # the reference holds every eighth pixel
 SHAPES = {"lightweight": (3, 128, 128), "lightweight_attention": (4, 32, 32)}
 LIVE = {"lightweight_frequencies": (1, 128, 128), "lightweight_256": (3, 256, 256)}
 
 
-def compared(network: LoadedGenerator, known: dict[str, Tensor], name: str) -> float:
-    wanted = known[f"{name}.samples"]
-    assert wanted.std() > 0.1
-    return float((network.forward(known[f"{name}.z"])[:, :, ::KEPT, ::KEPT] - wanted).abs().max())
+def max_error(network: LoadedGenerator, reference: dict[str, Tensor], name: str) -> float:
+    expected = reference[f"{name}.samples"]
+    assert expected.std() > 0.1
+    return float((network.forward(reference[f"{name}.z"])[:, :, ::STRIDE, ::STRIDE] - expected).abs().max())
 
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
-def test_the_outputs_are_those_of_the_library(name: str) -> None:
+def test_outputs_match_the_library(name: str) -> None:
     network = load_generator(ROOT / name / "model_1.pt", AuditConfig(noise="none"))
     assert (network.subject["family"], network.output.shape, network.output.range) == (
         "lightweight-gan",
@@ -51,33 +54,31 @@ def test_the_outputs_are_those_of_the_library(name: str) -> None:
         (0.0, 1.0),
     )
     assert network.subject["weights"].startswith("GAN.GE (EMA copy; the raw GAN.G is there too")
-    assert compared(network, load_file(ROOT / "lightweight.safetensors"), name) < 1e-4
+    assert max_error(network, load_file(ROOT / "lightweight.safetensors"), name) < 1e-4
     assert (ROOT / name / "model_1.pt").stat().st_size < 160_000
 
 
-def test_noise_is_one_picture_for_all_samples() -> None:
-    path, z = (
-        ROOT / "lightweight" / "model_1.pt",
-        load_file(ROOT / "lightweight.safetensors")["lightweight.z"][:1].expand(2, -1),
-    )
-    still, silent = load_generator(path), load_generator(path, AuditConfig(noise="none"))
-    assert torch.equal(still.forward(z)[0], still.forward(z)[1])
-    assert not torch.allclose(still.forward(z), silent.forward(z), atol=1e-3)
+def test_all_samples_share_one_noise_image() -> None:
+    path = ROOT / "lightweight" / "model_1.pt"
+    z = load_file(ROOT / "lightweight.safetensors")["lightweight.z"][:1].expand(2, -1)
+    with_noise, without_noise = load_generator(path), load_generator(path, AuditConfig(noise="none"))
+    assert torch.equal(with_noise.forward(z)[0], with_noise.forward(z)[1])
+    assert not torch.allclose(with_noise.forward(z), without_noise.forward(z), atol=1e-3)
 
 
-def test_the_file_explains_itself() -> None:
-    told = {
-        entry.what: entry.value for entry in load_generator(ROOT / "lightweight_attention" / "model_1.pt").assumptions
-    }
-    assert told["attention"] == "at 16 pixels, heads of 64 channels"
-    assert told["image size (--image-size)"] == "4 to 32 pixels, upsampled by pixel shuffle"
-    assert told["antialiasing"] == "none" and told["excitation"].startswith("none")
-    told = {entry.what: entry.value for entry in load_generator(ROOT / "lightweight" / "model_1.pt").assumptions}
-    assert told["antialiasing"].startswith("a [1, 2, 1] blur") and told["excitation"] == "global context"
-    sure = load_generator(
-        ROOT / "lightweight" / "model_1.pt", AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0))
+def test_assumptions_describe_the_layers() -> None:
+    network = load_generator(ROOT / "lightweight_attention" / "model_1.pt")
+    attention, size = find_assumption(network, "attention"), find_assumption(network, "image_size")
+    assert (attention.value, attention.note) == ((16,), "resolutions in pixels; heads of 64 channels")
+    assert (size.value, size.source, size.note) == (32, "shapes", "from 4 pixels, doubled by pixel shuffle")
+    assert (
+        find_assumption(network, "antialiasing").value is None and find_assumption(network, "excitation").value is None
     )
-    assert sure.output.range == (0.0, 1.0)
+    network = load_generator(ROOT / "lightweight" / "model_1.pt")
+    assert find_assumption(network, "antialiasing").note.startswith("[1, 2, 1]")
+    assert find_assumption(network, "excitation").value == "global context"
+    strict = AuditConfig(strict=True, prior="normal", output_range=(0.0, 1.0))
+    assert load_generator(ROOT / "lightweight" / "model_1.pt", strict).output.range == (0.0, 1.0)
     raw = load_generator(ROOT / "lightweight" / "model_1.pt", AuditConfig(weights="raw"))
     assert raw.subject["weights"].startswith("GAN.G; its EMA copy GAN.GE")
 
@@ -85,41 +86,41 @@ def test_the_file_explains_itself() -> None:
 # releases before 1.0, by their shapes
 
 
-def older(
+def draw_tensors(
     *, noise: bool, size: int, blur: bool = False, layers: int = 2, width: int = 6, seed: int = 0
 ) -> dict[str, Tensor]:
-    """A generator as 0.16 to 0.21 laid it out, with settled-looking batch norms."""
+    """A generator in the layout of 0.16 to 0.21, with plausible BatchNorm statistics."""
     rng = torch.Generator().manual_seed(seed)
 
-    def drawn(*shape: int) -> Tensor:
+    def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=rng) * 0.3
 
     def norm(path: str, channels: int) -> dict[str, Tensor]:
-        spread = {
-            "weight": 1 + drawn(channels),
-            "bias": drawn(channels),
-            "running_mean": drawn(channels),
-            "running_var": 0.5 + drawn(channels).abs(),
+        leaves = {
+            "weight": 1 + draw(channels),
+            "bias": draw(channels),
+            "running_mean": draw(channels),
+            "running_var": 0.5 + draw(channels).abs(),
         }
-        return {f"{path}.{name}": entry for name, entry in spread.items()} | {
+        return {f"{path}.{name}": entry for name, entry in leaves.items()} | {
             f"{path}.num_batches_tracked": torch.tensor(9)
         }
 
-    found = {
-        "initial_conv.0.weight": drawn(5, 2 * width, 4, 4),
-        "initial_conv.0.bias": drawn(2 * width),
+    state = {
+        "initial_conv.0.weight": draw(5, 2 * width, 4, 4),
+        "initial_conv.0.bias": draw(2 * width),
         **norm("initial_conv.1", 2 * width),
     }
     for index in range(layers):
         path, inner = f"layers.{index}.0", "2" if size == 3 else "2.1"
-        found |= {f"{path}.1.f": torch.tensor([1.0, 2.0, 1.0])} if blur else {}
-        found |= {
-            f"{path}.{inner}.weight": drawn(2 * width, width, size, size),
-            f"{path}.{inner}.bias": drawn(2 * width),
+        state |= {f"{path}.1.f": torch.tensor([1.0, 2.0, 1.0])} if blur else {}
+        state |= {
+            f"{path}.{inner}.weight": draw(2 * width, width, size, size),
+            f"{path}.{inner}.bias": draw(2 * width),
         }
-        found |= {f"{path}.3.weight": drawn(1)} if noise else {}
-        found |= norm(f"{path}.{4 if noise else 3}", 2 * width)
-    return found | {"out_conv.weight": drawn(3, width, 3, 3), "out_conv.bias": drawn(3) + 0.5}
+        state |= {f"{path}.3.weight": draw(1)} if noise else {}
+        state |= norm(f"{path}.{4 if noise else 3}", 2 * width)
+    return state | {"out_conv.weight": draw(3, width, 3, 3), "out_conv.bias": draw(3) + 0.5}
 
 
 def forward(t: dict[str, Tensor], z: Tensor, mode: str, *, noise: bool, size: int) -> Tensor:
@@ -167,7 +168,7 @@ def forward(t: dict[str, Tensor], z: Tensor, mode: str, *, noise: bool, size: in
     ],
 )
 def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layout: dict[str, Any], mode: str) -> None:
-    tensors = older(**layout)
+    tensors = draw_tensors(**layout)
     content = {
         "GAN": {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()},
         **({"version": version} if version else {}),
@@ -176,27 +177,22 @@ def test_releases_before_pixel_shuffle(tmp_path: Path, version: str | None, layo
         save(content, tmp_path, "model_1.pt"), AuditConfig(noise="none" if layout["noise"] else "const")
     )
     z = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
-    made = network.forward(z)
-    assert made.std() > 0.05 and network.output.shape == (3, 16, 16)
-    assert torch.allclose(made, forward(tensors, z, mode, noise=layout["noise"], size=layout["size"]), atol=1e-5)
-    upsampled = next(entry for entry in network.assumptions if entry.what.startswith("image size"))
-    assert mode in upsampled.value
-    assert upsampled.source == (
-        "file (version)"
-        if version in ("0.21.3", "0.21.4")
-        else "family (lightweight-gan)"
-        if version is None
-        else "shapes"
-    )
+    samples = network.forward(z)
+    assert samples.std() > 0.05 and network.output.shape == (3, 16, 16)
+    assert torch.allclose(samples, forward(tensors, z, mode, noise=layout["noise"], size=layout["size"]), atol=1e-5)
+    size = find_assumption(network, "image_size")
+    assert mode in size.note
+    sources = {"0.21.3": ("file", "version"), "0.21.4": ("file", "version"), None: ("family", "lightweight-gan")}
+    assert (size.source, size.origin) == sources.get(version, ("shapes", ""))
 
 
-def test_statistics_are_compared_under_noise_as_in_training(tmp_path: Path) -> None:
-    """One picture for all samples, as audits sample by default, would look like a loading error."""
-    loud = {
+def test_statistics_are_compared_under_random_noise_as_in_training(tmp_path: Path) -> None:
+    """One noise image for all samples, the default of audits, would look like a loading error."""
+    tensors = {
         name: entry if entry.shape != (1,) else torch.full((1,), 3.0)
-        for name, entry in older(noise=True, size=4).items()
+        for name, entry in draw_tensors(noise=True, size=4).items()
     }
-    network, rng = load_generator(save(loud, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
+    network, rng = load_generator(save(tensors, tmp_path, "G.pt")), torch.Generator().manual_seed(3)
     network.module.train()
     with torch.no_grad():
         for step in range(60):
@@ -205,32 +201,32 @@ def test_statistics_are_compared_under_noise_as_in_training(tmp_path: Path) -> N
             ):
                 network.module(torch.randn(32, 5, generator=rng))
     network.module.eval()
-    drawn, still = (
+    with_random_noise, with_fixed_noise = (
         statistics_mismatch(network),
         batchnorm_mismatch(network.forward, network.module, sample_prior(256, (5,), "normal", 0), None),
     )
-    assert drawn is not None and still is not None
-    assert drawn < MAX_MISMATCH and still > 2 * drawn
+    assert with_random_noise is not None and with_fixed_noise is not None
+    assert with_random_noise < GOOD_MISMATCH and with_fixed_noise > 2 * with_random_noise
     assert not any(part.mode == "random" for part in find_noise_inputs(network.module))
 
 
-def test_what_is_not_rebuilt_says_so(tmp_path: Path) -> None:
-    tensors = older(noise=False, size=3)
-    both = {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()}
+def test_unsupported_releases_are_refused(tmp_path: Path) -> None:
+    tensors = draw_tensors(noise=False, size=3)
+    weights = {f"{head}.{name}": entry for head in ("G", "GE") for name, entry in tensors.items()}
     with pytest.raises(LoadError, match=r"from version 0\.15\.2, whose excitations are added") as caught:
-        load_generator(save({"GAN": both, "version": "0.15.2"}, tmp_path, "model_1.pt"))
+        load_generator(save({"GAN": weights, "version": "0.15.2"}, tmp_path, "model_1.pt"))
     assert "lightweight-gan<0.16" in caught.value.hint and "--model" in caught.value.hint
-    scaled = tensors | {"layers.0.2.g": torch.ones(1, 6, 1, 1), "layers.0.2.fn.to_q.weight": torch.ones(512, 6, 1, 1)}
+    outdated = tensors | {"layers.0.2.g": torch.ones(1, 6, 1, 1), "layers.0.2.fn.to_q.weight": torch.ones(512, 6, 1, 1)}
     with pytest.raises(LoadError, match=r"attention from before version 0\.20"):
-        load_generator(save(scaled, tmp_path, "model_1.pt"))
+        load_generator(save(outdated, tmp_path, "model_1.pt"))
     with pytest.raises(LoadError, match=r"layers\.1\.0\.9\.weight is not part of it"):
         load_generator(save(tensors | {"layers.1.0.9.weight": torch.ones(3)}, tmp_path, "model_1.pt"))
 
 
-# parts
+# layers
 
 
-def filled(module: nn.Module, seed: int = 0) -> nn.Module:
+def fill(module: nn.Module, seed: int = 0) -> nn.Module:
     rng = torch.Generator().manual_seed(seed)
     for entry in [*module.parameters(), *module.buffers()]:
         entry.data.copy_(torch.randn(entry.shape, generator=rng) * 0.3)
@@ -245,46 +241,47 @@ def test_excitations_are_weighted_sums_through_a_gate() -> None:
         "net.2.weight": (6, 3, 1, 1),
         "dct_weights": (1, 4, 5, 5),
     }
-    like = {name: torch.empty(shape) for name, shape in shapes.items()}
-    for module in (filled(GlobalContext(like, "")), filled(FrequencyChannelAttention(like, ""))):
+    tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
+    for module in (fill(GlobalContext(tensors, "")), fill(FrequencyChannelAttention(tensors, ""))):
         state = module.state_dict()
         if "to_k.weight" in state:
-            share = (torch.einsum("bchw,c->bhw", x, state["to_k.weight"].flatten()) + state["to_k.bias"]).exp()
-            pooled = torch.einsum("bchw,bhw->bc", x, share / share.sum((1, 2), keepdim=True))
+            weights = (torch.einsum("bchw,c->bhw", x, state["to_k.weight"].flatten()) + state["to_k.bias"]).exp()
+            pooled = torch.einsum("bchw,bhw->bc", x, weights / weights.sum((1, 2), keepdim=True))
         else:
             pooled = torch.einsum("bchw,chw->bc", x, state["dct_weights"][0])
         hidden = F.leaky_relu(pooled @ state["net.0.weight"][:, :, 0, 0].T + state["net.0.bias"], 0.1)
-        wanted = (hidden @ state["net.2.weight"][:, :, 0, 0].T + state["net.2.bias"]).sigmoid()
-        assert torch.allclose(module(x)[:, :, 0, 0], wanted, atol=1e-6)
+        expected = (hidden @ state["net.2.weight"][:, :, 0, 0].T + state["net.2.bias"]).sigmoid()
+        assert torch.allclose(module(x)[:, :, 0, 0], expected, atol=1e-6)
 
 
-def test_attention_to_neighbours_is_that_of_each_pixel_alone() -> None:
-    module = filled(LocalAndLinearAttention(3, 128), seed=3)
+def test_window_attention_matches_attention_of_each_pixel_alone() -> None:
+    module = fill(LocalAndLinearAttention(3, 128), seed=3)
     x = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(1))
     state = module.state_dict()
     q, (k, v) = F.conv2d(x, state["to_q.weight"]), F.conv2d(x, state["to_kv.weight"]).chunk(2, 1)
     k, v = F.pad(k, (1, 1, 1, 1)), F.pad(v, (1, 1, 1, 1))
-    wanted = torch.zeros(1, 128, 4, 5)
+    expected = torch.zeros(1, 128, 4, 5)
     for head in (slice(0, 64), slice(64, 128)):
         for row in range(4):
             for column in range(5):
-                near = [part[0, head, row : row + 3, column : column + 3].flatten(1) for part in (k, v)]  # (64, 9)
-                wanted[0, head, row, column] = near[1] @ ((q[0, head, row, column] / 8) @ near[0]).softmax(0)
+                window = [part[0, head, row : row + 3, column : column + 3].flatten(1) for part in (k, v)]  # (64, 9)
+                expected[0, head, row, column] = window[1] @ ((q[0, head, row, column] / 8) @ window[0]).softmax(0)
     assert isinstance(module, LocalAndLinearAttention)
-    assert torch.allclose(module._nearby(x), wanted, atol=1e-5)
+    assert torch.allclose(module._attend_locally(x), expected, atol=1e-5)
 
 
-def test_even_kernels_keep_the_side() -> None:
+def test_even_kernels_keep_the_resolution() -> None:
     assert SamePadConv2d(2, 3, 4)(torch.zeros(1, 2, 6, 8)).shape == (1, 3, 6, 8)
 
 
 @pytest.mark.slow
 def test_live_against_the_library(tmp_path: Path) -> None:
-    """The recipes run again, with those too large to ship, against the package unpacked in GANDIAG_FAMILY_LIBS."""
+    """The recipes, with those too large to ship, run against the package unpacked in GANDIAG_FAMILY_LIBS."""
     libs = os.environ.get("GANDIAG_FAMILY_LIBS")
     if libs is None or not (Path(libs) / "lightweight_gan").exists():
         pytest.skip(
-            "GANDIAG_FAMILY_LIBS does not name a folder with lightweight_gan and einops (see fixtures/families/lightweight.py)"
+            "GANDIAG_FAMILY_LIBS does not name a folder with lightweight_gan and einops "
+            "(see fixtures/families/lightweight.py)"
         )
     for name, shape in {**SHAPES, **LIVE}.items():
         subprocess.run(
@@ -294,4 +291,4 @@ def test_live_against_the_library(tmp_path: Path) -> None:
         )
         network = load_generator(tmp_path / name / "model_1.pt", AuditConfig(noise="none"))
         assert network.output.shape == shape
-        assert compared(network, load_file(tmp_path / "lightweight.safetensors"), name) < 1e-4, name
+        assert max_error(network, load_file(tmp_path / "lightweight.safetensors"), name) < 1e-4, name

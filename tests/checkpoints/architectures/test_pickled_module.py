@@ -1,4 +1,4 @@
-"""Whole pickled networks become themselves again, without their code: structure, eps and slopes come out of the file."""
+"""Whole pickled networks are rebuilt without their code: structure, eps and slopes come from the file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from assumption_lookup import find_assumption
 from torch import Tensor, nn
 from toy_generators import DCGAN, calibrated, critic, mlp, normal, save, shuffled
 
-from gandiag.checkpoints.loader import LoadedGenerator, load_generator
+from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.loader import load_generator
 from gandiag.errors import LoadError
 
 
 class PytorchGan(nn.Module):
-    """The layout of PyTorch-GAN's dcgan: a linear layer held by name, a Sequential, 0.8 where eps stands."""
+    """The layout of PyTorch-GAN's dcgan: a linear layer held by name, a Sequential, 0.8 in the place of eps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +42,7 @@ class PytorchGan(nn.Module):
 
 
 class Functional(nn.Module):
-    """Layers by name and activations as functions: the order of running is not in the file."""
+    """Layers by name and activations as functions: the order of execution is not in the file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class Functional(nn.Module):
 
 
 class Gated(nn.Module):
-    """Weights of its own, and nothing that gandiag knows."""
+    """A parameter of its own, and a forward() that gandiag cannot know."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,14 +65,14 @@ class Gated(nn.Module):
         return out
 
 
-def same(network: LoadedGenerator, original: nn.Module) -> None:
+def assert_same_outputs(network: LoadedGenerator, original: nn.Module) -> None:
     z = torch.randn(6, *network.latent.shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         assert torch.equal(network.forward(z), original.eval()(z).reshape(6, *network.output.shape))
 
 
 def unusual() -> nn.Sequential:
-    """Nothing here is the custom of any family: a stride, an eps, a slope and a padding that only the file can tell."""
+    """An uncommon stride, eps, slope and padding that only the file can tell."""
     return nn.Sequential(
         nn.ConvTranspose2d(9, 8, 5, 1),
         nn.BatchNorm2d(8, eps=0.03),
@@ -86,12 +88,12 @@ def unusual() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_sequential_of_anything_standard(tmp_path: Path, zipped: bool) -> None:
+def test_a_sequential_of_standard_layers(tmp_path: Path, zipped: bool) -> None:
     net = shuffled(unusual())
     torch.save(net, tmp_path / "g", _use_new_zipfile_serialization=zipped)
     network = load_generator(tmp_path / "g")
     assert network.output.range == (0.0, 1.0) and network.notes == () and network.subject["family"] == "pickled"
-    same(network, net)
+    assert_same_outputs(network, net)
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -100,27 +102,29 @@ def test_every_protocol_of_plain_pickles(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "g.pkl").write_bytes(pickle.dumps({"G": net, "step": 3}, protocol))
     network = load_generator(tmp_path / "g.pkl")
     assert network.subject["weights"] == "G"
-    same(network, net)
+    assert_same_outputs(network, net)
 
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_every_protocol_of_state_dicts(tmp_path: Path, protocol: int) -> None:
     net = shuffled(DCGAN()).half()
     (tmp_path / "g.pkl").write_bytes(pickle.dumps(net.state_dict(), protocol))
-    same(load_generator(tmp_path / "g.pkl"), net.float())
+    assert_same_outputs(load_generator(tmp_path / "g.pkl"), net.float())
 
 
-def test_classes_whose_parts_stand_in_their_order(tmp_path: Path) -> None:
+def test_classes_whose_parts_are_registered_in_order(tmp_path: Path) -> None:
     net = calibrated(PytorchGan(), normal(10))
     network = load_generator(save(nn.DataParallel(net), tmp_path))
     assert network.output.shape == (3, 32, 32) and network.notes == (
         "the file contains code that was not run: "
-        "torch.nn.parallel.data_parallel.DataParallel, test_inert_modules.PytorchGan",
+        "torch.nn.parallel.data_parallel.DataParallel, test_pickled_module.PytorchGan",
     )
-    same(network, net)
-    strides = next(entry for entry in network.assumptions if entry.what.startswith("activations"))
-    assert strides.source == "file"
-    same(
+    assert_same_outputs(network, net)
+    assert find_assumption(network, "layer_settings").source == "file"
+    order = find_assumption(network, "forward")
+    assert (order.value, order.source) == ("layers in the order of registration", "file")
+    assert "PytorchGan" in order.note
+    assert_same_outputs(
         load_generator(
             save(
                 {"epoch": 3, "netG": net, "netD": critic(), "optimizerG": torch.optim.Adam(net.parameters())}, tmp_path
@@ -130,25 +134,25 @@ def test_classes_whose_parts_stand_in_their_order(tmp_path: Path) -> None:
     )
 
 
-def test_functional_networks_are_rebuilt_by_shape(tmp_path: Path) -> None:
+def test_networks_with_functional_activations_are_rebuilt_by_shape(tmp_path: Path) -> None:
     net = shuffled(Functional())
     network = load_generator(save(net, tmp_path))
     assert network.subject["family"] == "mlp"
-    same(network, net)
+    assert_same_outputs(network, net)
 
 
-def test_what_cannot_be_run_says_which_class(tmp_path: Path) -> None:
+def test_an_error_names_the_class_that_cannot_be_run(tmp_path: Path) -> None:
     with pytest.raises(LoadError) as caught:
         load_generator(save(Gated(), tmp_path))
     assert (
-        "holds a whole object (test_inert_modules.Gated) whose forward() is not in the file: its 3 tensors can be read"
+        "holds a whole object (test_pickled_module.Gated) whose forward() is not in the file: its 3 tensors can be read"
         in caught.value.message
     )
     assert "--model pkg.mod:factory" in caught.value.hint
 
 
 def persistent(cls: str, net: nn.Module, **init: Any) -> Any:
-    """An object as NVIDIA's persistence writes it: the class's source beside its state."""
+    """An object as NVIDIA's persistence writes it: the source of its class, and its state."""
     state = {**net.__dict__, "_init_args": (), "_init_kwargs": init}
     return Reconstructed(
         {
@@ -173,7 +177,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
     raise AssertionError("the file was unpickled")
 
 
-def test_persistent_objects_are_data(tmp_path: Path) -> None:
+def test_persistent_objects_are_read_as_data(tmp_path: Path) -> None:
     net = shuffled(mlp((5, 16, 2)))
     content = {
         "G": persistent("Generator", shuffled(mlp((5, 16, 2)), 3)),
@@ -185,7 +189,7 @@ def test_persistent_objects_are_data(tmp_path: Path) -> None:
     assert (
         network.subject["weights"].startswith("G_ema (EMA copy") and "_reconstruct_persistent_obj" in network.notes[0]
     )
-    same(network, net)
+    assert_same_outputs(network, net)
 
 
 class Synthesizer:
@@ -199,10 +203,10 @@ def test_objects_that_hold_a_generator(tmp_path: Path) -> None:
     net = shuffled(mlp((5, 16, 2)))
     network = load_generator(save(Synthesizer(net), tmp_path))
     assert network.subject["weights"] == "_generator"
-    same(network, net)
+    assert_same_outputs(network, net)
 
 
-def test_tied_and_shared_tensors_stay_what_they_are(tmp_path: Path) -> None:
+def test_tensors_that_share_a_storage_keep_their_values(tmp_path: Path) -> None:
     whole = torch.randn(40, 6)
     views = {
         "fc1.weight": whole[2:18, 1:5],
@@ -212,5 +216,5 @@ def test_tied_and_shared_tensors_stay_what_they_are(tmp_path: Path) -> None:
     }
     network = load_generator(save(views, tmp_path))
     z = torch.randn(3, 4)
-    wanted = torch.relu(z @ whole[2:18, 1:5].T + whole[:16, 5]) @ whole[:16, :2]
-    assert torch.allclose(network.forward(z), wanted, atol=1e-5)
+    expected = torch.relu(z @ whole[2:18, 1:5].T + whole[:16, 5]) @ whole[:16, :2]
+    assert torch.allclose(network.forward(z), expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""SAGAN against the forward of Zhang et al. 2019 written out once more, over plain tensors, in the names of its PyTorch version."""
+"""SAGAN, with the names of its PyTorch version, against the forward pass of Zhang et al. 2019 over plain tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from assumption_lookup import find_assumption
 from torch import Tensor
 from toy_generators import DCGAN, calibrated, normal, save
 
@@ -19,9 +20,9 @@ LATENT, WIDTHS = 10, (64, 32, 16, 8)
 
 
 def checkpoint(seed: int = 0) -> dict[str, Tensor]:
-    """A state dict in the order of registration: l4 first, the attention last."""
+    """A state dict in the order of registration: l4 first, attention last."""
     rng = torch.Generator().manual_seed(seed)
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
     for name, into, out in (
         ("l4", WIDTHS[2], WIDTHS[3]),
         ("l1", LATENT, WIDTHS[0]),
@@ -30,31 +31,31 @@ def checkpoint(seed: int = 0) -> dict[str, Tensor]:
     ):
         weight = torch.randn(into, out, 4, 4, generator=rng)
         u = F.normalize(torch.randn(into, generator=rng), dim=0)
-        found |= {
+        state |= {
             f"{name}.0.module.bias": torch.randn(out, generator=rng),
             f"{name}.0.module.weight_u": u,
             f"{name}.0.module.weight_v": F.normalize(weight.flatten(1).T @ u, dim=0),
             f"{name}.0.module.weight_bar": weight,
         }
-        found |= {
+        state |= {
             f"{name}.1.{leaf}": low + torch.rand(out, generator=rng)
             for leaf, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5))
         }
-        found[f"{name}.1.num_batches_tracked"] = torch.tensor(7)
-    found |= {
+        state[f"{name}.1.num_batches_tracked"] = torch.tensor(7)
+    state |= {
         "last.0.weight": torch.randn(WIDTHS[3], 3, 4, 4, generator=rng),
         "last.0.bias": torch.randn(3, generator=rng),
     }
     for name, width in (("attn1", WIDTHS[2]), ("attn2", WIDTHS[3])):
-        found[f"{name}.gamma"] = torch.randn(1, generator=rng)
+        state[f"{name}.gamma"] = torch.randn(1, generator=rng)
         for part, out in (("query", width // 8), ("key", width // 8), ("value", width)):
-            found[f"{name}.{part}_conv.weight"] = torch.randn(out, width, 1, 1, generator=rng)
-            found[f"{name}.{part}_conv.bias"] = torch.randn(out, generator=rng)
-    return found
+            state[f"{name}.{part}_conv.weight"] = torch.randn(out, width, 1, 1, generator=rng)
+            state[f"{name}.{part}_conv.bias"] = torch.randn(out, generator=rng)
+    return state
 
 
-def transcribed(state: dict[str, Tensor], z: Tensor) -> Tensor:
-    """z (B, D) to pictures, position by position where the paper is: equations 1 to 3."""
+def paper_forward(state: dict[str, Tensor], z: Tensor) -> Tensor:
+    """z (B, D) to images; attention by equations 1 to 3 of the paper, position by position."""
     x = z[:, :, None, None]
     for name, stride, padding in (
         ("l1", 1, 0),
@@ -85,36 +86,37 @@ def transcribed(state: dict[str, Tensor], z: Tensor) -> Tensor:
     return F.conv_transpose2d(x, state["last.0.weight"], state["last.0.bias"], 2, 1).tanh()
 
 
-def test_the_forward_of_the_paper(tmp_path: Path) -> None:
+def test_outputs_match_the_paper(tmp_path: Path) -> None:
     state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in checkpoint().items()}
     network = load_generator(save(checkpoint(), tmp_path, "900_G.pth"))
     z = torch.randn(6, LATENT, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        made, true = network.forward(z), transcribed(state, z.double())
-    assert (made - true).abs().max() < 1e-5 and float(true.std()) > 0.1
+        samples, expected = network.forward(z), paper_forward(state, z.double())
+    assert (samples - expected).abs().max() < 1e-5 and float(expected.std()) > 0.1
     assert network.subject["family"] == "SAGAN" and network.output.shape == (3, 64, 64) and network.latent.dim == LATENT
-    assert any("--bn batch" in entry.value for entry in network.assumptions)
+    mode = find_assumption(network, "bn")
+    assert (mode.value, mode.source) == ("eval", "gandiag") and "--bn batch" in mode.note
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"attn1.gamma": None}, "attn1.gamma is missing"),
         (
             {"attn2.value_conv.weight": torch.ones(8, 4, 1, 1)},
-            r"attn2.value_conv.weight is \(8, 4, 1, 1\), and is given \(8, 32, 32\) a sample",
+            r"attn2.value_conv.weight is \(8, 4, 1, 1\), and its input is \(8, 32, 32\) per sample",
         ),
         ({"l3.1.extra": torch.ones(3)}, "l3.1.extra is not part of it"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, change: dict[str, Tensor | None], said: str) -> None:
+def test_inconsistent_tensors_are_named(tmp_path: Path, change: dict[str, Tensor | None], reason: str) -> None:
     state = {name: tensor for name, tensor in {**checkpoint(), **change}.items() if tensor is not None}
-    with pytest.raises(LoadError, match=said):
+    with pytest.raises(LoadError, match=reason):
         load_generator(save(state, tmp_path))
 
 
-def test_a_wrapper_of_spectral_norm_in_a_plain_stack(tmp_path: Path) -> None:
-    """weight_bar / |W v| with v one step further: the largest singular value, once the iteration has settled."""
+def test_the_spectral_norm_wrapper_in_a_sequential_network(tmp_path: Path) -> None:
+    """weight_bar / |W v| with v one step further: the largest singular value, if the power iteration has converged."""
     net = calibrated(DCGAN(bias=True), normal(12))
     state, wrapped = dict(net.state_dict()), {}
     for name, tensor in state.items():

@@ -1,41 +1,41 @@
-"""Protocol-buffer messages as nested lists of fields, for damage at any depth."""
+"""Parses protocol-buffer messages into nested lists of fields, and back, so that they can be damaged at any depth."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def parsed(whole: bytes, depth: int) -> list[Any] | None:
-    """A message as (number, wire type, value) of its fields, messages inside as lists; None where it is none."""
-    from gandiag.protobuf import iter_fields as read
+def parse_message(data: bytes, depth: int) -> list[Any] | None:
+    """Fields as (number, wire type, value), nested messages as lists; None if the bytes are not a message."""
+    from gandiag.protobuf import iter_fields
 
-    found: list[Any] = []
+    fields: list[Any] = []
     try:
-        for number, value in read(memoryview(whole)):
+        for number, value in iter_fields(memoryview(data)):
             if isinstance(value, int):
-                found.append((number, 0, value))
+                fields.append((number, 0, value))
             else:
                 raw = bytes(value)
-                inner = parsed(raw, depth + 1) if depth < 8 and raw and not raw.isalnum() else None
-                found.append((number, 2, raw if inner is None else inner))
+                inner = parse_message(raw, depth + 1) if depth < 8 and raw and not raw.isalnum() else None
+                fields.append((number, 2, raw if inner is None else inner))
     except (ValueError, IndexError, KeyError):
         return None
-    return found
+    return fields
 
 
-def gather(node: list[Any], places: list[tuple[list[Any], int]]) -> None:
-    """Every field at any depth, as the list that holds it and its place there."""
-    for at, (_, _, value) in enumerate(node):
-        places.append((node, at))
+def list_fields(message: list[Any], locations: list[tuple[list[Any], int]]) -> None:
+    """Collect every field at any depth, as the list that holds it and its index there."""
+    for index, (_, _, value) in enumerate(message):
+        locations.append((message, index))
         if isinstance(value, list):
-            gather(value, places)
+            list_fields(value, locations)
 
 
-def packed(node: list[Any], depth: int = 0) -> bytes:
-    """The message in bytes again."""
+def encode_message(message: list[Any], depth: int = 0) -> bytes:
+    """The message as bytes."""
     out = b""
-    for number, wire, value in node if depth < 20 else ():
-        content = packed(value, depth + 1) if isinstance(value, list) else value
+    for number, wire, value in message if depth < 20 else ():
+        content = encode_message(value, depth + 1) if isinstance(value, list) else value
         if wire == 0 and isinstance(content, int):
             out += _varint(number << 3) + _varint(content)
         elif isinstance(content, bytes):

@@ -1,8 +1,8 @@
-"""Damage that keeps a file's form: its bytes, zip entries, pickle opcodes, tensors, headers, JSON values or protocol-buffer fields.
+"""Damages a file in ways that fit its format: bytes, zip entries, pickle opcodes, tensors, headers, JSON, protobuf.
 
-    damaged(seed, rng) -> Seed      one to three changes to one of its files, of the kinds that fit it
+    damage(seed, rng) -> Seed       one to three changes to one of its files
 
-Everything is drawn from `rng`, so that a number names a case.
+Everything is drawn from `rng`, so a case is identified by a number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_buffers import gather, packed, parsed
+from fuzz_buffers import encode_message, list_fields, parse_message
 from fuzz_seeds import Seed, torch_bytes, zipped
 from torch import Tensor
 
@@ -69,35 +69,37 @@ DTYPES = (
 OPCODES = [bytes([code]) for code in b"Rbsut\x85\x86\x87\x9302(}]NQ\x81lda1eJKMq\x8ch\x94\x92\x90cio"]
 
 
-def damaged(seed: Seed, rng: Rng) -> Seed:
-    """The seed with one of its files changed, seldom with one missing."""
+def damage(seed: Seed, rng: Rng) -> Seed:
+    """The seed with one file changed, and rarely another missing."""
     name = _pick(rng, sorted(seed.files))
     content = seed.files[name]
     for turn in range(int(rng.integers(1, 4))):
-        ways = [
-            way for way in _ways(name, content) if turn == 0 or way is not tensors
-        ]  # what is damaged is unpickled by gandiag only
-        content = _pick(rng, ways)(content, rng)
+        # Only undamaged content is unpickled here; damaged content is left to gandiag.
+        changes = [change for change in _list_changes(name, content) if turn == 0 or change is not change_tensors]
+        content = _pick(rng, changes)(content, rng)
     files = {**seed.files, name: content}
     if len(files) > 1 and rng.random() < 0.05:
         del files[_pick(rng, sorted(set(files) - {seed.target}))]
     return replace(seed, files=files)
 
 
-def _ways(name: str, content: bytes) -> list[Change]:
-    """What can be done to a file, by its bytes. The more a change keeps of its form, the deeper it gets."""
+def _list_changes(name: str, content: bytes) -> list[Change]:
+    """Changes for a file, by its bytes. The more a change keeps of the format, the deeper it gets into the reader."""
     if content.startswith(b"PK"):
-        samples = {".npz": [arrays] * 3, ".zip": [scrambled]}.get(Path(name).suffix)
-        return [scrambled, entries, directory, *(samples or [inside, inside, tensors, tensors, tensors, tensors])]
+        samples = {".npz": [change_npz] * 3, ".zip": [scramble]}.get(Path(name).suffix)
+        torch_changes = [change_inner_pickle] * 2 + [change_tensors] * 4
+        return [scramble, change_entries, change_directory, *(samples or torch_changes)]
     if content[:1] == b"\x80" or name.endswith(".pkl"):
-        return [scrambled, opcodes, opcodes, opcodes] + ([tensors] * 2 if content[2:4] == b"\x8a\x0a" else [])
+        return [scramble, change_opcodes, change_opcodes, change_opcodes] + (
+            [change_tensors] * 2 if content[2:4] == b"\x8a\x0a" else []
+        )
     if content.startswith(b"\x93NUMPY"):
-        return [scrambled, array]
+        return [scramble, change_npy]
     if content[8:9] == b"{":
-        return [scrambled, header, header, named_tensors, named_tensors]
+        return [scramble, change_header, change_header, change_safetensors, change_safetensors]
     if content[:1] in (b"{", b"["):
-        return [scrambled, texts, values, values, values]
-    return [scrambled, fields, fields, fields] if name.endswith(".onnx") else [scrambled]
+        return [scramble, replace_text, change_json, change_json, change_json]
+    return [scramble, change_fields, change_fields, change_fields] if name.endswith(".onnx") else [scramble]
 
 
 def _pick(rng: Rng, options: Any) -> Any:
@@ -107,8 +109,8 @@ def _pick(rng: Rng, options: Any) -> Any:
 # bytes
 
 
-def scrambled(whole: bytes, rng: Rng) -> bytes:
-    """A few bytes set, cut out, doubled, or moved to another place."""
+def scramble(whole: bytes, rng: Rng) -> bytes:
+    """A few bytes set, removed, doubled or moved."""
     out = bytearray(whole)
     for _ in range(int(rng.integers(1, 4))):
         at, other, length = (int(rng.integers(most)) for most in (len(out) or 1, len(out) or 1, 24))
@@ -135,15 +137,15 @@ def unzipped(whole: bytes) -> dict[str, bytes]:
         return {}
 
 
-def entries(whole: bytes, rng: Rng) -> bytes:
-    """An entry dropped, renamed, cut, squeezed, swapped or added."""
+def change_entries(whole: bytes, rng: Rng) -> bytes:
+    """An entry dropped, renamed, truncated, compressed, swapped or added."""
     parts = unzipped(whole)
     if not parts:
-        return scrambled(whole, rng)
-    name, other, way = _pick(rng, list(parts)), _pick(rng, list(parts)), int(rng.integers(7))
-    if way == 0:
+        return scramble(whole, rng)
+    name, other, choice = _pick(rng, list(parts)), _pick(rng, list(parts)), int(rng.integers(7))
+    if choice == 0:
         del parts[name]
-    elif way == 1:
+    elif choice == 1:
         new = _pick(
             rng,
             [
@@ -160,14 +162,14 @@ def entries(whole: bytes, rng: Rng) -> bytes:
             ],
         )
         parts = {new if key == name else key: entry for key, entry in parts.items()}
-    elif way == 2:
+    elif choice == 2:
         parts[name] = parts[name][: int(rng.integers(len(parts[name]) + 1))]
-    elif way == 3:
+    elif choice == 3:
         return zipped(parts, (name,))
-    elif way == 4:
+    elif choice == 4:
         parts[name], parts[other] = parts[other], parts[name]
-    elif way == 5:
-        parts[name] = scrambled(parts[name] or b"\0", rng)
+    elif choice == 5:
+        parts[name] = scramble(parts[name] or b"\0", rng)
     else:
         parts[_pick(rng, ["archive/byteorder", "archive/data/0", "archive/.format_version", "archive/code/x.py"])] = (
             _pick(rng, [b"big", b"", bytes(8), b"3\n"])
@@ -175,20 +177,20 @@ def entries(whole: bytes, rng: Rng) -> bytes:
     return zipped(parts)
 
 
-def directory(whole: bytes, rng: Rng) -> bytes:
-    """Bytes of the list of contents at the end: offsets, sizes, names, counts."""
+def change_directory(whole: bytes, rng: Rng) -> bytes:
+    """Bytes of the central directory: offsets, sizes, names, counts."""
     start = max(0, whole.find(b"PK\x01\x02"))
-    return whole[:start] + scrambled(whole[start:], rng)
+    return whole[:start] + scramble(whole[start:], rng)
 
 
-def inside(whole: bytes, rng: Rng) -> bytes:
+def change_inner_pickle(whole: bytes, rng: Rng) -> bytes:
     """The pickle of a torch archive, by its opcodes."""
     parts = unzipped(whole)
     pickles = [name for name in parts if name.endswith(".pkl")]
     if not pickles:
-        return scrambled(whole, rng)
+        return scramble(whole, rng)
     name = _pick(rng, pickles)
-    parts[name] = opcodes(parts[name], rng)
+    parts[name] = change_opcodes(parts[name], rng)
     return zipped(parts)
 
 
@@ -196,31 +198,31 @@ def inside(whole: bytes, rng: Rng) -> bytes:
 
 
 def _ops(whole: bytes) -> Iterator[tuple[int, int, str, Any]]:
-    """(start, end, name, argument) of every opcode of every pickle in a stream, as far as they can be told."""
+    """(start, end, name, argument) of every opcode of every pickle in a stream, as far as they can be parsed."""
     start = 0
     while start < len(whole):
-        found = []
+        ops = []
         try:
             for op, argument, place in pickletools.genops(whole[start : start + 400_000]):
-                found.append((start + (place or 0), op.name, argument))
+                ops.append((start + (place or 0), op.name, argument))
         except Exception:
             return
-        ends = [place for place, _, _ in found[1:]] + [found[-1][0] + 1]
-        yield from ((place, end, name, argument) for (place, name, argument), end in zip(found, ends, strict=True))
+        ends = [place for place, _, _ in ops[1:]] + [ops[-1][0] + 1]
+        yield from ((place, end, name, argument) for (place, name, argument), end in zip(ops, ends, strict=True))
         start = ends[-1]
 
 
-def opcodes(whole: bytes, rng: Rng) -> bytes:
+def change_opcodes(whole: bytes, rng: Rng) -> bytes:
     """An opcode dropped, doubled, moved or replaced; or its argument: another number, another name."""
     ops = list(_ops(whole))
     if not ops:
-        return scrambled(whole, rng)
-    loaded = [op for op in ops if isinstance(op[3], (int, str)) and not isinstance(op[3], bool)]
-    start, end, name, argument = _pick(rng, loaded if loaded and rng.random() < 0.6 else ops)
+        return scramble(whole, rng)
+    with_argument = [op for op in ops if isinstance(op[3], (int, str)) and not isinstance(op[3], bool)]
+    start, end, name, argument = _pick(rng, with_argument if with_argument and rng.random() < 0.6 else ops)
     first, last = _pick(rng, ops)[:2]
-    way = int(rng.integers(4))
+    choice = int(rng.integers(4))
     if name in ("BININT", "BININT1", "BININT2", "LONG1") and rng.random() < 0.7:
-        new = _number(int(_pick(rng, [*SIZES, argument + 1, argument - 1, -argument, argument * 2])))
+        new = _encode_number(int(_pick(rng, [*SIZES, argument + 1, argument - 1, -argument, argument * 2])))
     elif name in ("BINUNICODE", "SHORT_BINUNICODE") and rng.random() < 0.7:
         text = str(
             _pick(
@@ -232,11 +234,11 @@ def opcodes(whole: bytes, rng: Rng) -> bytes:
         coded = text.encode("utf-8", "surrogatepass")
         new = b"X" + struct.pack("<I", len(coded)) + coded
     else:
-        new = [b"", whole[start:end] * 2, whole[first:last], _pick(rng, OPCODES)][way]
+        new = [b"", whole[start:end] * 2, whole[first:last], _pick(rng, OPCODES)][choice]
     return whole[:start] + new + whole[end:]
 
 
-def _number(value: int) -> bytes:
+def _encode_number(value: int) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"J" + struct.pack("<i", value)
     coded = value.to_bytes((value.bit_length() >> 3) + 1, "little", signed=True)
@@ -246,46 +248,46 @@ def _number(value: int) -> bytes:
 # tensors
 
 
-def tensors(whole: bytes, rng: Rng) -> bytes:
+def change_tensors(whole: bytes, rng: Rng) -> bytes:
     """The content of a torch file with a key or a tensor changed, saved again."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=False)
     except Exception:
-        return inside(whole, rng) if whole.startswith(b"PK") else opcodes(whole, rng)
+        return change_inner_pickle(whole, rng) if whole.startswith(b"PK") else change_opcodes(whole, rng)
     if not isinstance(tree, dict):
-        return inside(whole, rng) if whole.startswith(b"PK") else opcodes(whole, rng)
+        return change_inner_pickle(whole, rng) if whole.startswith(b"PK") else change_opcodes(whole, rng)
     tree = copy.deepcopy(tree)
-    changed(tree, rng)
+    change_tree(tree, rng)
     try:
         return torch_bytes(tree, zipped=whole.startswith(b"PK"))
     except Exception:
-        return scrambled(whole, rng)
+        return scramble(whole, rng)
 
 
-def named_tensors(whole: bytes, rng: Rng) -> bytes:
+def change_safetensors(whole: bytes, rng: Rng) -> bytes:
     from safetensors.torch import load, save
 
     try:
         tree: dict[Any, Any] = load(whole)
-        changed(tree, rng)
+        change_tree(tree, rng)
         return save({str(name): entry.contiguous() for name, entry in tree.items() if isinstance(entry, Tensor)})
     except Exception:
-        return scrambled(whole, rng)
+        return scramble(whole, rng)
 
 
-def changed(tree: dict[Any, Any], rng: Rng) -> None:
-    """One change to one mapping of a nested tree: most often one with tensors in it."""
-    maps = list(_maps(tree))
-    rich = [entry for entry in maps if sum(isinstance(value, Tensor) for value in entry.values()) > 1]
-    node = _pick(rng, rich if rich and rng.random() < 0.85 else maps)
+def change_tree(tree: dict[Any, Any], rng: Rng) -> None:
+    """One change to one mapping of a nested tree, most often one with tensors."""
+    mappings = list(_iter_mappings(tree))
+    with_tensors = [entry for entry in mappings if sum(isinstance(value, Tensor) for value in entry.values()) > 1]
+    node = _pick(rng, with_tensors if with_tensors and rng.random() < 0.85 else mappings)
     if not node:
         return
-    key, other, way = _pick(rng, list(node)), _pick(rng, list(node)), int(rng.integers(10))
-    if way == 0:
+    key, other, choice = _pick(rng, list(node)), _pick(rng, list(node)), int(rng.integers(10))
+    if choice == 0:
         del node[key]
-    elif way == 1:
+    elif choice == 1:
         new = _pick(
             rng,
             [
@@ -301,25 +303,25 @@ def changed(tree: dict[Any, Any], rng: Rng) -> None:
             ],
         )
         node[new] = node.pop(key)
-    elif way == 2:
+    elif choice == 2:
         node[key], node[other] = node[other], node[key]
-    elif way == 3:
+    elif choice == 3:
         node[key] = _pick(rng, JUNK[:18])
-    elif way <= 6:
-        _resized(node, str(key), rng)
+    elif choice <= 6:
+        _resize(node, str(key), rng)
     elif isinstance(node[key], Tensor):
-        node[key] = _altered(node[key], rng)
+        node[key] = _alter(node[key], rng)
 
 
-def _maps(tree: Any) -> Iterator[dict[Any, Any]]:
+def _iter_mappings(tree: Any) -> Iterator[dict[Any, Any]]:
     if isinstance(tree, dict):
         yield tree
         for value in tree.values():
-            yield from _maps(value)
+            yield from _iter_mappings(value)
 
 
-def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
-    """One width becomes another, in all tensors below some part of the key's path: what fits its own layer may not fit the next."""
+def _resize(node: dict[Any, Any], key: str, rng: Rng) -> None:
+    """Change one width in all tensors below part of the key's path: it may fit its own layer, but not the next."""
     parts = key.split(".")
     head = ".".join(parts[: int(rng.integers(len(parts) + 1))])
     sizes = [
@@ -332,16 +334,16 @@ def _resized(node: dict[Any, Any], key: str, rng: Rng) -> None:
         return
     old = _pick(rng, sizes)
     new = int(_pick(rng, [1, 2, 3, old + 1, max(1, old - 1), 2 * old, max(1, old // 2)]))
-    only = None if rng.random() < 0.5 else int(rng.integers(4))
+    only_axis = None if rng.random() < 0.5 else int(rng.integers(4))
     for name, entry in node.items():
         if str(name).startswith(head) and isinstance(entry, Tensor):
             for axis, size in enumerate(entry.shape):
-                if size == old and only in (None, axis):
+                if size == old and only_axis in (None, axis):
                     entry = entry.index_select(axis, torch.arange(new) % max(1, old)) if old else entry
             node[name] = entry
 
 
-def _altered(entry: Tensor, rng: Rng) -> Tensor:
+def _alter(entry: Tensor, rng: Rng) -> Tensor:
     choices: list[Callable[[], Tensor]] = [
         lambda: entry.transpose(0, -1) if entry.ndim else entry,
         lambda: entry[None],
@@ -368,30 +370,30 @@ def _altered(entry: Tensor, rng: Rng) -> Tensor:
 # headers, JSON, arrays
 
 
-def header(whole: bytes, rng: Rng) -> bytes:
+def change_header(whole: bytes, rng: Rng) -> bytes:
     """The table of a safetensors file."""
     length = int.from_bytes(whole[:8], "little")
-    new = values(whole[8 : 8 + length], rng)
-    said = len(new) if rng.random() < 0.9 else int(_pick(rng, SIZES))
-    return struct.pack("<Q", said) + new + whole[8 + length :]
+    new = change_json(whole[8 : 8 + length], rng)
+    claimed = len(new) if rng.random() < 0.9 else int(_pick(rng, SIZES))
+    return struct.pack("<Q", claimed) + new + whole[8 + length :]
 
 
-def values(whole: bytes, rng: Rng) -> bytes:
-    """A value of a JSON text replaced, dropped, or moved under another name."""
+def change_json(whole: bytes, rng: Rng) -> bytes:
+    """A value of a JSON text replaced, dropped, or moved to another key."""
     try:
         root = json.loads(whole)
     except (ValueError, RecursionError):
-        return scrambled(whole, rng)
-    places = list(_places(root))
-    if not places:
+        return scramble(whole, rng)
+    locations = list(_iter_locations(root))
+    if not locations:
         return json.dumps(_pick(rng, JUNK)).encode()
-    holder, key = _pick(rng, places)
-    way = int(rng.integers(5))
-    if way == 0:
+    holder, key = _pick(rng, locations)
+    choice = int(rng.integers(5))
+    if choice == 0:
         del holder[key]
-    elif way == 1 and isinstance(holder, dict):
+    elif choice == 1 and isinstance(holder, dict):
         holder[str(_pick(rng, ["", "x", "_class_name", "__metadata__", "settings"]))] = holder.pop(key)
-    elif way == 2:
+    elif choice == 2:
         holder[key], other = _pick(rng, SIZES), holder[key]
         holder[key] = -other if isinstance(other, int) and rng.random() < 0.3 else holder[key]
     else:
@@ -399,13 +401,15 @@ def values(whole: bytes, rng: Rng) -> bytes:
     return json.dumps(root).encode()
 
 
-def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    for key, entry in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        yield node, key
-        yield from _places(entry)
+def _iter_locations(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) of a JSON document."""
+    if isinstance(node, (dict, list)):
+        for key, entry in node.items() if isinstance(node, dict) else enumerate(node):
+            yield node, key
+            yield from _iter_locations(entry)
 
 
-def texts(whole: bytes, rng: Rng) -> bytes:
+def replace_text(whole: bytes, rng: Rng) -> bytes:
     return bytes(
         _pick(
             rng,
@@ -425,7 +429,7 @@ def texts(whole: bytes, rng: Rng) -> bytes:
     )
 
 
-def array(whole: bytes, rng: Rng) -> bytes:
+def change_npy(whole: bytes, rng: Rng) -> bytes:
     """The header of an .npy array: its type, order and shape."""
     length = int.from_bytes(whole[8:10], "little")
     text = whole[10 : 10 + length].decode("latin1")
@@ -452,56 +456,57 @@ def array(whole: bytes, rng: Rng) -> bytes:
         "(" * 500,
     )
     new = text.replace(old, _pick(rng, junk), int(rng.integers(1, 3))).encode("latin1")
-    said = len(new) if rng.random() < 0.9 else int(rng.integers(65_536))
-    return whole[:8] + struct.pack("<H", said % 65_536) + new + whole[10 + length :]
+    claimed = len(new) if rng.random() < 0.9 else int(rng.integers(65_536))
+    return whole[:8] + struct.pack("<H", claimed % 65_536) + new + whole[10 + length :]
 
 
-def arrays(whole: bytes, rng: Rng) -> bytes:
+def change_npz(whole: bytes, rng: Rng) -> bytes:
     parts = unzipped(whole)
     if not parts:
-        return scrambled(whole, rng)
+        return scramble(whole, rng)
     name = _pick(rng, list(parts))
-    parts[name] = array(parts[name], rng)
+    parts[name] = change_npy(parts[name], rng)
     return zipped(parts)
 
 
 # protocol buffers
 
 
-def fields(whole: bytes, rng: Rng) -> bytes:
+def change_fields(whole: bytes, rng: Rng) -> bytes:
     """A field dropped, doubled, renumbered, retyped or given another value, at any depth."""
-    places: list[tuple[list[Any], int]] = []
-    root = parsed(whole, 0)
+    locations: list[tuple[list[Any], int]] = []
+    root = parse_message(whole, 0)
     if root is None:
-        return scrambled(whole, rng)
-    gather(root, places)
-    if not places:
+        return scramble(whole, rng)
+    list_fields(root, locations)
+    if not locations:
         return whole
-    holder, at = _pick(rng, places)
-    number, wire, value = holder[at]
-    way = int(rng.integers(6))
-    if way == 0:
-        del holder[at]
-    elif way == 1:
-        holder.insert(at, holder[at])
-    elif way == 2:
-        holder[at] = (int(_pick(rng, [1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0, 1000])), wire, value)
-    elif way == 3 or wire == 0:
-        holder[at] = (number, 0, int(_pick(rng, SIZES)))
-    elif way == 4:
-        other, place = _pick(rng, places)
-        holder[at] = (number, *other[place][1:]) if place < len(other) and other is not holder else holder[at]
+    holder, index = _pick(rng, locations)
+    number, wire, value = holder[index]
+    choice = int(rng.integers(6))
+    if choice == 0:
+        del holder[index]
+    elif choice == 1:
+        holder.insert(index, holder[index])
+    elif choice == 2:
+        holder[index] = (int(_pick(rng, [1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0, 1000])), wire, value)
+    elif choice == 3 or wire == 0:
+        holder[index] = (number, 0, int(_pick(rng, SIZES)))
+    elif choice == 4:
+        other, place = _pick(rng, locations)
+        if place < len(other) and other is not holder:
+            holder[index] = (number, *other[place][1:])
     elif isinstance(value, bytes):
-        holder[at] = (
+        holder[index] = (
             number,
             wire,
-            _pick(rng, [b"", scrambled(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]),
+            _pick(rng, [b"", scramble(value or b"a", rng), value * 2, b"..", b"\xff\xfe", b"x" * 300]),
         )
-    return packed(root)
+    return encode_message(root)
 
 
 def write(seed: Seed, folder: Path) -> Path:
-    """The files of a seed in a folder; the path that is given."""
+    """Write the files of a seed into a folder; returns the path to load."""
     for name, content in seed.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Valid files of every kind that gandiag reads, small: what the fuzzer damages. Each is a folder, and the path in it that is given."""
+"""Small valid files of every type that gandiag reads, for the fuzzer to damage. Each is a folder and a path in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SKIPPED = (".py", "reference.safetensors", "lightweight.safetensors")
 
 @dataclass(frozen=True)
 class Seed:
-    """`files` by their names in one folder; `target`: the one that is given ("": the folder); `flags` of AuditConfig that go with it."""
+    """`files` by name in one folder; `target`: the path to load ("": the folder); `flags`: AuditConfig settings."""
 
     files: dict[str, bytes]
     target: str
@@ -40,13 +40,13 @@ class Seed:
 def seeds() -> dict[str, Seed]:
     """All of them, by name. Cost: a second or two."""
     found: dict[str, Seed] = {}
-    for make in (_containers, _fixtures, _layouts, _pickles, _folders, _programs, _samples, _specs):
-        found.update(make())
+    for make_seeds in (_containers, _fixtures, _layouts, _pickles, _folders, _programs, _samples, _specs):
+        found.update(make_seeds())
     return found
 
 
 def _containers() -> Iterator[tuple[str, Seed]]:
-    """Everything in them that the reader treats specially."""
+    """Containers with everything that the reader treats specially."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
     extras = {
@@ -69,8 +69,8 @@ def _containers() -> Iterator[tuple[str, Seed]]:
             yield f"{name} {kind}", _one(torch_bytes(whole, zipped=zipped), "netG.pt")
     for protocol in (0, 2, 4):
         yield f"pickle {protocol}", _one(pickle.dumps({**content, "netG": net}, protocol), "netG.pkl")
-    said = json.dumps({"audit": {"latent_dim": 2, "prior": "normal"}, "trained_scale": 1.0, "run": {"step": 3}})
-    yield "safetensors", _one(save(net.state_dict(), {"gandiag": said}), "g.safetensors")
+    metadata = json.dumps({"audit": {"latent_dim": 2, "prior": "normal"}, "trained_scale": 1.0, "run": {"step": 3}})
+    yield "safetensors", _one(save(net.state_dict(), {"gandiag": metadata}), "g.safetensors")
 
 
 def _fixtures() -> Iterator[tuple[str, Seed]]:
@@ -89,7 +89,8 @@ def _fixtures() -> Iterator[tuple[str, Seed]]:
 
 
 def _layouts() -> Iterator[tuple[str, Seed]]:
-    """State dicts in the layouts of repositories, as the families' own tests draw them."""
+    """State dicts in the layouts of repositories, from the tests of the architectures."""
+    import stylegan2_reference as stylegan2
     import test_biggan as biggan
     import test_class_embedding as embedded
     import test_fastgan as fastgan
@@ -98,35 +99,39 @@ def _layouts() -> Iterator[tuple[str, Seed]]:
     import test_r3gan as r3gan
     import test_sagan as sagan
     import test_studiogan as studiogan
-    import test_stylegan2 as stylegan2
     from toy_generators import DCGAN, calibrated, mlp, normal
 
     for name, options in biggan.KINDS.items():
-        yield f"biggan {name}", _state(biggan.Paper(**options).state, "G_ema.pth")
+        yield f"biggan {name}", _state(biggan.PaperBigGan(**options).state, "G_ema.pth")
     for name, options in studiogan.KINDS.items():
         torch.manual_seed(0)
-        net = studiogan.trained(studiogan.Studio(name.split()[0], **options), 1)
+        net = studiogan.train(studiogan.StudioGan(name.split()[0], **options), 1)
         yield f"studiogan {name}", _state({"state_dict": net.state_dict()}, "model=G_ema-best-weights-step=2000.pth")
     yield (
         "rosinality",
         _state(
-            {"g": stylegan2.ros(5), "g_ema": stylegan2.ros(), "args": Namespace(size=16), "latent_avg": torch.zeros(8)},
+            {
+                "g": stylegan2.rosinality_tensors(5),
+                "g_ema": stylegan2.rosinality_tensors(),
+                "args": Namespace(size=16),
+                "latent_avg": torch.zeros(8),
+            },
             "000100.pt",
         ),
     )
     for kind, classes in (("skip", 0), ("resnet", 3), ("orig", 0)):
-        yield f"nvidia {kind}", _state({"G_ema": stylegan2.ada(kind, classes)}, "G.pt")
-    yield "fastgan", _file(lambda folder: fastgan.checkpoint(folder, everything=True))
+        yield f"nvidia {kind}", _state({"G_ema": stylegan2.nvidia_tensors(kind, classes)}, "G.pt")
+    yield "fastgan", _file(lambda folder: fastgan.save_checkpoint(folder, with_ema=True))
     yield (
         "projected",
-        _state({f"synthesis.{name}": entry for name, entry in fastgan.drawn(projected=True).items()}, "G.pt"),
+        _state({f"synthesis.{name}": entry for name, entry in fastgan.draw_tensors(projected=True).items()}, "G.pt"),
     )
     yield (
         "pgan",
         _file(lambda folder: pgan.checkpoint(folder, pgan.BaseConfig(depthScales=[8, 8, 5], noiseVectorDim=6))),
     )
     for classes in (None, 3):
-        yield f"r3gan {classes}", _state(r3gan.drawn(classes), "r3gan.pt")
+        yield f"r3gan {classes}", _state(r3gan.draw_tensors(classes), "r3gan.pt")
     yield "sagan", _state(sagan.checkpoint(), "900_G.pth")
     for place, width in (("after", 3), ("times", embedded.LATENT)):
         yield (
@@ -135,8 +140,8 @@ def _layouts() -> Iterator[tuple[str, Seed]]:
                 embedded.trained(embedded.Conditional(place, width, spatial=place == "after")).state_dict(), "netG.pth"
             ),
         )  # type: ignore[arg-type]
-    yield "lightweight older", _state(lightweight.older(noise=True, size=3, blur=True), "model.pt")
-    yield "lightweight upsampled", _state(lightweight.older(noise=False, size=2), "model.pt")
+    yield "lightweight older", _state(lightweight.draw_tensors(noise=True, size=3, blur=True), "model.pt")
+    yield "lightweight upsampled", _state(lightweight.draw_tensors(noise=False, size=2), "model.pt")
     yield "dcgan", _state(calibrated(DCGAN(nz=6, ngf=4), normal(6), batches=3).state_dict(), "netG.pth")
     yield "mlp", _state(calibrated(mlp((4, 8, 8, 2), norm=True), normal(4), batches=3).state_dict(), "netG.pth")
     parts: list[nn.Module] = [
@@ -156,16 +161,16 @@ def _layouts() -> Iterator[tuple[str, Seed]]:
 
 
 def _pickles() -> Iterator[tuple[str, Seed]]:
+    import stylegan2_reference as stylegan2
     import test_r3gan as r3gan
-    import test_stylegan2 as stylegan2
 
     content = {
-        "G": stylegan2.pickled(stylegan2.ada("resnet", 3, 5)),
+        "G": stylegan2.make_network_pickle(stylegan2.nvidia_tensors("resnet", 3, 5)),
         "D": None,
-        "G_ema": stylegan2.pickled(stylegan2.ada("resnet", 3), rate=0.02, clamp=0.7),
+        "G_ema": stylegan2.make_network_pickle(stylegan2.nvidia_tensors("resnet", 3), lr_multiplier=0.02, clamp=0.7),
     }
     yield "nvidia pickle", _one(pickle.dumps(content), "network-snapshot-000100.pkl")
-    yield "r3gan pickle", _file(r3gan.snapshot)
+    yield "r3gan pickle", _file(r3gan.save_snapshot)
 
 
 def _folders() -> Iterator[tuple[str, Seed]]:
@@ -213,14 +218,18 @@ def _folders() -> Iterator[tuple[str, Seed]]:
             "discriminator": {"kind": "mlp", "activation": "relu", "hidden": [4], "norm": False, "scale": 1},
         },
     }
-    said = save(net.state_dict(), {"gandiag": json.dumps({"audit": {"latent_dim": 4}, "run": {"step": 3}})})
-    run = {"generator.safetensors": said, "state.pt": torch_bytes(state), "config.json": json.dumps(recipe).encode()}
+    generator = save(net.state_dict(), {"gandiag": json.dumps({"audit": {"latent_dim": 4}, "run": {"step": 3}})})
+    run = {
+        "generator.safetensors": generator,
+        "state.pt": torch_bytes(state),
+        "config.json": json.dumps(recipe).encode(),
+    }
     yield "trained folder", Seed(run, "generator.safetensors")
 
 
 def _programs() -> Iterator[tuple[str, Seed]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces the end of TorchScript
+        warnings.simplefilter("ignore")  # torch announces the deprecation of TorchScript
         stream = io.BytesIO()
         torch.jit.save(torch.jit.trace(nn.Linear(2, 3), torch.zeros(1, 2)), stream)  # type: ignore[no-untyped-call]
     yield "torchscript", _one(stream.getvalue(), "g.pt")
@@ -229,7 +238,9 @@ def _programs() -> Iterator[tuple[str, Seed]]:
         "g/version": b"0",
         "g/models/model.json": b'{"graph_module": {}}',
         "g/data/weights/weight_0": bytes(64),
-        "g/data/weights/model_weights_config.json": b'{"config": {"w": {"path_name": "weight_0", "use_pickle": false}}}',
+        "g/data/weights/model_weights_config.json": (
+            b'{"config": {"w": {"path_name": "weight_0", "use_pickle": false}}}'
+        ),
     }
     yield "pt2", _one(zipped(parts), "g.pt2")
     if HAS_ONNX:
@@ -241,7 +252,10 @@ def _programs() -> Iterator[tuple[str, Seed]]:
             "index": {"label": "index"},
             "onehot": {"label": "onehot", "layout": "last"},
         }.items():
-            yield f"onnx {name}", _file(lambda folder, options=options: graphs.pictures(folder / "g.onnx", **options))  # type: ignore[misc]
+            yield (
+                f"onnx {name}",
+                _file(lambda folder, options=options: graphs.save_image_graph(folder / "g.onnx", **options)),
+            )  # type: ignore[misc]
 
 
 def _samples() -> Iterator[tuple[str, Seed]]:
@@ -252,10 +266,13 @@ def _samples() -> Iterator[tuple[str, Seed]]:
         "npz",
         _file(lambda folder: _numpy(folder / "a.npz", lambda file: np.savez(file, images=images, labels=labels))),
     )
-    pictures = {f"{index}.png": _png(images[index]) for index in range(4)}
-    yield "zip of images", _file(lambda folder: _numpy(folder / "a.zip", lambda file: file.write(zipped(pictures))))
+    images_by_name = {f"{index}.png": _png(images[index]) for index in range(4)}
     yield (
-        "npz squeezed",
+        "zip of images",
+        _file(lambda folder: _numpy(folder / "a.zip", lambda file: file.write(zipped(images_by_name)))),
+    )
+    yield (
+        "npz compressed",
         _file(
             lambda folder: _numpy(folder / "a.npz", lambda file: np.savez_compressed(file, x=rng.normal(size=(6, 3))))
         ),
@@ -287,14 +304,14 @@ def _specs() -> Iterator[tuple[str, Seed]]:
     )
 
 
-def zipped(parts: dict[str, bytes], squeezed: tuple[str, ...] = ()) -> bytes:
-    """An archive of stored entries, but for those that are to be squeezed."""
+def zipped(parts: dict[str, bytes], compressed: tuple[str, ...] = ()) -> bytes:
+    """An archive of stored entries, except for the compressed ones."""
     stream = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as archive:
         warnings.simplefilter("ignore")  # two entries of one name
         for name, content in parts.items():
             archive.writestr(
-                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED if name in squeezed else zipfile.ZIP_STORED
+                zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED if name in compressed else zipfile.ZIP_STORED
             )
     return stream.getvalue()
 
@@ -315,8 +332,8 @@ def _state(content: Any, name: str) -> Seed:
 
 def _file(make: Callable[[Path], str | os.PathLike[str]]) -> Seed:
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(make(Path(folder)))
-        return _one(made.read_bytes(), made.name)
+        path = Path(make(Path(folder)))
+        return _one(path.read_bytes(), path.name)
 
 
 def _png(image: Any) -> bytes:

@@ -1,13 +1,15 @@
-"""Chains whose class is a row of a table: where it goes is read from batch norm, and said where nothing tells."""
+"""Sequential generators with a class embedding, and how BatchNorm shows the way it is joined to the latents."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from assumption_lookup import find_assumption
 from torch import Tensor, nn
 from toy_generators import calibrated, save
 
@@ -23,14 +25,14 @@ CLASSES, LATENT = 5, 12
 
 
 class Conditional(nn.Module):
-    """An embedding `name` of `width` numbers, joined at `place`; then linear layers, or transposed convolutions."""
+    """An embedding `name` of `width` numbers at `position`; then linear layers, or transposed convolutions."""
 
     def __init__(
-        self, place: LabelPosition, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True
+        self, position: LabelPosition, width: int, *, name: str = "label_emb", spatial: bool = False, norm: bool = True
     ) -> None:
         super().__init__()
-        inputs = LATENT if place in ("times", "plus") else LATENT + width
-        self.place, self.name, self.spatial = place, name, spatial
+        inputs = LATENT if position in ("times", "plus") else LATENT + width
+        self.position, self.name, self.spatial = position, name, spatial
         self.add_module(name, nn.Embedding(CLASSES, width))
         if spatial:
             self.net = nn.Sequential(
@@ -43,158 +45,152 @@ class Conditional(nn.Module):
                 nn.ConvTranspose2d(24, 3, 4, 2, 1),
                 nn.Tanh(),
             )
-        else:  # no norm behind the first layer, as in PyTorch-GAN's cgan.py
+        else:  # no BatchNorm after the first layer, as in PyTorch-GAN's cgan.py
             layers: list[nn.Module] = [nn.Linear(inputs, 48), nn.LeakyReLU(0.2)]
-            for into, out in ((48, 64), (64, 96)):
-                layers += [nn.Linear(into, out), *([nn.BatchNorm1d(out, 0.8)] if norm else []), nn.LeakyReLU(0.2)]
+            for n_in, n_out in ((48, 64), (64, 96)):
+                batchnorm = [nn.BatchNorm1d(n_out, 0.8)] if norm else []
+                layers += [nn.Linear(n_in, n_out), *batchnorm, nn.LeakyReLU(0.2)]
             self.net = nn.Sequential(*layers, nn.Linear(96, 256), nn.Tanh())
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        x = combine_label(z, self.get_submodule(self.name)(labels), self.place)
-        made: Tensor = self.net(x[:, :, None, None] if self.spatial else x)
-        return made
+        x = combine_label(z, self.get_submodule(self.name)(labels), self.position)
+        out: Tensor = self.net(x[:, :, None, None] if self.spatial else x)
+        return out
 
 
-class Trained(nn.Module):
-    """Draws the classes itself, to be calibrated by latents alone."""
+class WithLabels(nn.Module):
+    """Adds labels, all classes in turn, so that the network can be calibrated with latents alone."""
 
     def __init__(self, net: Conditional) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, z: Tensor) -> Tensor:
-        made: Tensor = self.net(z, torch.arange(len(z)) % CLASSES)
-        return made
+        out: Tensor = self.net(z, torch.arange(len(z)) % CLASSES)
+        return out
 
 
 def trained(net: Conditional, scale: float = 1.0) -> Conditional:
-    calibrated(Trained(net), lambda rng: torch.randn(60, LATENT, generator=rng), batches=1)
+    """The network with BatchNorm statistics from latents at this scale, and an embedding as it is initialized."""
+    calibrated(WithLabels(net), lambda rng: torch.randn(60, LATENT, generator=rng), batches=1)
     with torch.no_grad():
-        net.get_submodule(net.name).weight.normal_(
-            generator=torch.Generator().manual_seed(0)
-        )  # as nn.Embedding begins, whose numbers no trial may draw again
+        # As nn.Embedding is initialized; sampled latents must not repeat these numbers.
+        net.get_submodule(net.name).weight.normal_(generator=torch.Generator().manual_seed(0))
     net.train()
     with torch.no_grad():
         for step in range(60):
-            Trained(net)(scale * torch.randn(60, LATENT, generator=torch.Generator().manual_seed(step)))
+            WithLabels(net)(scale * torch.randn(60, LATENT, generator=torch.Generator().manual_seed(step)))
     return net.eval()
 
 
 @pytest.mark.parametrize("spatial", [False, True])
 @pytest.mark.parametrize(
-    ("place", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)]
+    ("position", "width"), [("before", 4), ("after", 4), ("before", 5), ("times", LATENT), ("plus", LATENT)]
 )
-def test_batch_norm_says_how_the_class_is_joined(
-    tmp_path: Path, place: LabelPosition, width: int, spatial: bool
+def test_batchnorm_shows_how_the_class_is_joined(
+    tmp_path: Path, position: LabelPosition, width: int, spatial: bool
 ) -> None:
-    net = trained(Conditional(place, width, spatial=spatial))
+    net = trained(Conditional(position, width, spatial=spatial))
     network = load_generator(save(net.state_dict(), tmp_path))
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
-        made, true = network.forward(z.reshape(10, *network.latent.shape), labels), net(z, labels)
-    assert (made - true.reshape(made.shape)).abs().max() < 1e-6, [
-        entry for entry in network.assumptions if entry.source != "shapes"
-    ]
+        samples, expected = network.forward(z.reshape(10, *network.latent.shape), labels), net(z, labels)
+    assert (samples - expected.reshape(samples.shape)).abs().max() < 1e-6, network.assumptions
     assert (network.latent.dim, network.classes, network.condition) == (LATENT, CLASSES, "index")
-    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
-    assert entry.source == "batch-norm" and entry.value.rstrip(")").endswith(("times as far", "impossible"))
+    assumption = find_assumption(network, "class_place")
+    assert (assumption.value, assumption.source) == (position, "batch-norm")
+    assert assumption.fit is not None and assumption.fit.runner_up is not None
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0])
-@pytest.mark.parametrize(("place", "width"), [("before", 4), ("after", 4), ("times", LATENT), ("plus", LATENT)])
-def test_the_scale_of_the_training_is_read_behind_the_embedding(
-    tmp_path: Path, place: LabelPosition, width: int, scale: float
+@pytest.mark.parametrize(("position", "width"), [("before", 4), ("after", 4), ("times", LATENT), ("plus", LATENT)])
+def test_the_training_scale_is_recovered_despite_the_embedding(
+    tmp_path: Path, position: LabelPosition, width: int, scale: float
 ) -> None:
-    """And with it the place and the prior, which a wrong scale would hide."""
-    network = load_generator(save(trained(Conditional(place, width, spatial=True), scale).state_dict(), tmp_path))
-    found = estimate_trained_scale(network)
-    told = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
-    assert (
-        told["place of the class"].value.startswith(f"{place} ") and told["place of the class"].source == "batch-norm"
-    ), told
-    assert network.latent.prior == "normal" and told["latent prior"].source != "undecided"
-    if place == "plus" and scale < 1:  # the classes carry the variance
-        assert found is None
-    else:
-        assert (
-            found is not None
-            and found.low <= scale <= found.high
-            and found.high - found.low < (12 if place in ("before", "after") else 2) * scale
-        )
+    """And with it the label position and the prior, which a wrong scale would hide."""
+    network = load_generator(save(trained(Conditional(position, width, spatial=True), scale).state_dict(), tmp_path))
+    assumption = find_assumption(network, "class_place")
+    assert (assumption.value, assumption.source) == (position, "batch-norm")
+    assert network.latent.prior == "normal" and not find_assumption(network, "prior").undecided
+    estimate = estimate_trained_scale(network)
+    if position == "plus" and scale < 1:  # the classes carry the variance
+        assert estimate is None
+        return
+    assert estimate is not None and estimate.low <= scale <= estimate.high
+    assert estimate.high - estimate.low < (12 if position in ("before", "after") else 2) * scale
 
 
-@pytest.mark.parametrize(("name", "place"), [("label_emb", "before"), ("embed", "after")])
-def test_without_batch_norm_custom_decides_and_strict_asks(tmp_path: Path, name: str, place: LabelPosition) -> None:
-    net = Conditional(place, 4, name=name, norm=False).eval()
+@pytest.mark.parametrize(("name", "position"), [("label_emb", "before"), ("embed", "after")])
+def test_without_batchnorm_the_default_position_stands_and_strict_rejects_it(
+    tmp_path: Path, name: str, position: LabelPosition
+) -> None:
+    net = Conditional(position, 4, name=name, norm=False).eval()
     file = save(net.state_dict(), tmp_path)
     network = load_generator(file, AuditConfig(activation="leaky:0.2"))
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
         assert torch.equal(network.forward(z, labels), net(z, labels).reshape(10, *network.output.shape))
-    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
-    assert entry.source == "default" and entry.value == f"{place} the latents"
-    with pytest.raises(LoadError, match="place of the class"):
+    assumption = find_assumption(network, "class_place")
+    assert (assumption.value, assumption.source) == (position, "default")
+    with pytest.raises(LoadError) as caught:
         load_generator(file, AuditConfig(strict=True))
+    assert "--class-place" in caught.value.hint
 
 
-def test_a_reading_that_was_written_down_is_replayed(tmp_path: Path) -> None:
-    file, spec = (
-        save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path),
-        str(tmp_path / "reading.json"),
-    )
+def test_a_spec_replays_the_inferred_settings(tmp_path: Path) -> None:
+    file = save(trained(Conditional("times", LATENT, spatial=True)).state_dict(), tmp_path)
+    spec = str(tmp_path / "spec.json")
     first = load_generator(file, AuditConfig(spec=spec))
-    assert read_loading_spec(spec).settings["condition"] == "index" and read_loading_spec(spec).settings["strides"] == (
-        "2/1",
-        "2/1",
-    )
+    settings = read_loading_spec(spec).settings
+    assert (settings["condition"], settings["strides"]) == ("index", ("2/1", "2/1"))
     again = load_generator(file, AuditConfig(spec=spec))
     z, labels = torch.randn(4, *first.latent.shape), torch.arange(4)
     assert torch.equal(first.forward(z, labels), again.forward(z, labels))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("flags", "message"),
     [
         ({"classes": 7}, "--classes 7 contradicts the weights: label_emb.weight holds 5 classes"),
         (
             {"latent_dim": 16},
-            r"--latent-dim 16 contradicts the weights: net.0.weight takes 16 inputs, 4 of them the class",
+            r"--latent-dim 16 contradicts the weights: net.0.weight takes 16 inputs, 4 of them for the class",
         ),
         ({"condition": "onehot", "classes": 5}, "--condition onehot contradicts the weights"),
     ],
 )
-def test_flags_that_contradict_the_table_are_named(tmp_path: Path, given: dict[str, object], said: str) -> None:
+def test_flags_that_contradict_the_embedding_are_named(tmp_path: Path, flags: dict[str, Any], message: str) -> None:
     file = save(Conditional("before", 4).state_dict(), tmp_path)
-    with pytest.raises(LoadError, match=said):
-        load_generator(file, AuditConfig(**given))  # type: ignore[arg-type]
+    with pytest.raises(LoadError, match=message):
+        load_generator(file, AuditConfig(**flags))
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: LabelPosition) -> None:
-    """The embedding's vector; and, in a chain that shows no embedding, the one-hot label."""
-    net = Conditional(place, CLASSES, name="embed", norm=False).eval()
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_class_place_sets_the_position(tmp_path: Path, position: LabelPosition) -> None:
+    """Of the embedding's vector; and, in a network without an embedding, of the one-hot label."""
+    net = Conditional(position, CLASSES, name="embed", norm=False).eval()
     state = net.state_dict()
-    given = AuditConfig(class_place=place, activation="leaky:0.2")
-    table = load_generator(save(state, tmp_path), given)
+    config = AuditConfig(class_place=position, activation="leaky:0.2")
+    embedded = load_generator(save(state, tmp_path), config)
     z, labels = torch.randn(10, LATENT), torch.arange(10) % CLASSES
     with torch.no_grad():
-        assert torch.equal(table.forward(z, labels), net(z, labels).reshape(10, *table.output.shape))
+        assert torch.equal(embedded.forward(z, labels), net(z, labels).reshape(10, *embedded.output.shape))
         net.get_submodule("embed").weight.copy_(torch.eye(CLASSES))
         del state["embed.weight"]
-        onehot = load_generator(save(state, tmp_path), replace(given, classes=CLASSES))
+        onehot = load_generator(save(state, tmp_path), replace(config, classes=CLASSES))
         assert torch.equal(onehot.forward(z, labels), net(z, labels).reshape(10, *onehot.output.shape))
-    assert [entry.source for entry in (*table.assumptions, *onehot.assumptions) if "--class-place" in entry.what] == [
-        "flag",
-        "flag",
-    ]
+    for network in (embedded, onehot):
+        assumption = find_assumption(network, "class_place")
+        assert (assumption.value, assumption.source) == (position, "flag")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("flags", "message"),
     [
         (
             {"class_place": "times"},
-            "--class-place times contradicts the weights: label_emb.weight holds vectors of 4 numbers, and net.0.weight takes 16",
+            "--class-place times contradicts the weights: label_emb.weight holds vectors of 4 numbers, and net.0.weight"
+            " takes 16 inputs",
         ),
         (
             {"class_place": "times", "classes": 5, "key": "onehot"},
@@ -203,26 +199,26 @@ def test_a_place_that_was_told_is_where_the_class_goes(tmp_path: Path, place: La
         ({"class_place": "before", "key": "onehot"}, "--class-place before needs the number of classes"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused(tmp_path: Path, given: dict[str, object], said: str) -> None:
+def test_an_impossible_class_place_is_refused(tmp_path: Path, flags: dict[str, Any], message: str) -> None:
     content = {
         "generator": Conditional("before", 4).state_dict(),
         "onehot": nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 256)).state_dict(),
     }
-    with pytest.raises(LoadError, match=said):
-        load_generator(save(content, tmp_path), AuditConfig(**given))  # type: ignore[arg-type]
+    with pytest.raises(LoadError, match=message):
+        load_generator(save(content, tmp_path), AuditConfig(**flags))
 
 
-def test_a_model_that_takes_one_tensor_has_the_label_where_it_was_told(tmp_path: Path) -> None:
+def test_class_place_applies_to_a_module_with_one_input(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(17, 32), nn.ReLU(), nn.Linear(32, 2)).eval()
     config = AuditConfig(classes=5, latent_dim=12, condition="concat", class_place="before")
     z, labels = torch.randn(5, 12), torch.arange(5)
     with torch.no_grad():
         assert torch.equal(wrap_module(net, config).forward(z, labels), net(torch.cat([torch.eye(5), z], 1)))
-    with pytest.raises(LoadError, match="--class-place before was given, and Sequential takes no class"):
+    with pytest.raises(LoadError, match="--class-place before was given, but Sequential takes no class"):
         wrap_module(net, AuditConfig(latent_dim=17, class_place="before"))
 
 
-def test_a_table_that_fits_nowhere_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_embedding_of_the_wrong_width_is_refused_by_name(tmp_path: Path) -> None:
     state = Conditional("before", 4).state_dict()
     state["label_emb.weight"] = torch.randn(CLASSES, 40)
     with pytest.raises(
@@ -232,14 +228,14 @@ def test_a_table_that_fits_nowhere_is_refused_by_name(tmp_path: Path) -> None:
         load_generator(save(state, tmp_path))
 
 
-def test_latents_of_a_trial_are_not_the_first_numbers_of_a_training() -> None:
-    """A conditional generator's embedding is often the first thing drawn after manual_seed(0): multiplied with itself it would look like another prior."""
+def test_sampled_latents_differ_from_a_fresh_embedding() -> None:
+    """An embedding is often drawn first after manual_seed(0); multiplied with itself it looks like another prior."""
     embedding = torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
     assert not torch.isclose(sample_prior(16, (100,), "normal", 0)[:8], embedding).any()
 
 
-class Informed(nn.Module):
-    """InfoGAN's inputs, noise, one-hot class, codes on [-1, 1], in PyTorch-GAN's layout; the class and the codes are drawn inside."""
+class InfoGAN(nn.Module):
+    """InfoGAN in PyTorch-GAN's layout: noise, one-hot class, codes on [-1, 1]; the last two are drawn inside."""
 
     def __init__(self, noise: int = 20, codes: int = 2) -> None:
         super().__init__()
@@ -257,29 +253,27 @@ class Informed(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.of(
+        return self.generate(
             z[:, : z.shape[1] - self.codes], torch.randint(CLASSES, (len(z),)), 2 * torch.rand(len(z), self.codes) - 1
         )
 
-    def of(self, noise: Tensor, labels: Tensor, codes: Tensor) -> Tensor:
-        made: Tensor = self.conv_blocks(
-            self.l1(torch.cat([noise, torch.eye(CLASSES)[labels], codes], 1)).view(-1, 64, 4, 4)
-        )
-        return made
+    def generate(self, noise: Tensor, labels: Tensor, codes: Tensor) -> Tensor:
+        inputs = torch.cat([noise, torch.eye(CLASSES)[labels], codes], 1)
+        samples: Tensor = self.conv_blocks(self.l1(inputs).view(-1, 64, 4, 4))
+        return samples
 
 
 @pytest.mark.parametrize("codes", [1, 2, 3])
-def test_a_class_between_latents_and_codes_is_found(tmp_path: Path, codes: int) -> None:
+def test_a_class_between_noise_and_codes_is_detected(tmp_path: Path, codes: int) -> None:
     torch.manual_seed(0)
-    net = calibrated(Informed(codes=codes), lambda rng: torch.randn(64, 20 + codes, generator=rng), batches=150)
-    spec = str(tmp_path / "reading.json")
+    net = InfoGAN(codes=codes)
+    calibrated(net, lambda rng: torch.randn(64, 20 + codes, generator=rng), batches=150)
+    spec = str(tmp_path / "spec.json")
     file = save(net.state_dict(), tmp_path)
     z, labels = torch.randn(10, 20 + codes), torch.arange(10) % CLASSES
-    for given in (
-        {"bn_eps": 0.8, "activation": "leaky:0.2"},
-        {},
-    ):  # read, and replayed: what stands behind the last norm shows no eps
-        network = load_generator(file, AuditConfig(spec=spec, **given))  # type: ignore[arg-type]
+    # Written, then replayed. No statistics show the eps of the last BatchNorm.
+    for config in (AuditConfig(spec=spec, bn_eps=0.8, activation="leaky:0.2"), AuditConfig(spec=spec)):
+        network = load_generator(file, config)
         assert (network.latent.dim, network.classes, network.condition, network.latent.prior) == (
             20 + codes,
             CLASSES,
@@ -287,12 +281,12 @@ def test_a_class_between_latents_and_codes_is_found(tmp_path: Path, codes: int) 
             "normal",
         )
         with torch.no_grad():
-            made, true = network.forward(z, labels), net.of(z[:, :20], labels, z[:, 20:])  # type: ignore[operator]
-        assert torch.allclose(made, true, atol=1e-6)
-    entry = next(entry for entry in network.assumptions if entry.what.startswith("place of the class"))
-    assert entry.value.startswith(f"between the latents: the last {codes} ")
-    found = estimate_trained_scale(network)
-    assert found is not None and found.low < 1 < found.high
+            samples, expected = network.forward(z, labels), net.generate(z[:, :20], labels, z[:, 20:])
+        assert torch.allclose(samples, expected, atol=1e-6)
+    assumption = find_assumption(network, "class_place")
+    assert assumption.value == "between" and assumption.note.startswith(f"the last {codes} latents ")
+    estimate = estimate_trained_scale(network)
+    assert estimate is not None and estimate.low < 1 < estimate.high
 
 
 def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
@@ -325,18 +319,18 @@ def layers(*parts: tuple[str, nn.Module]) -> dict[str, Tensor]:
     ids=[
         "the first layer",
         "of a one-hot class",
-        "of a one-hot class, biased",
+        "of a one-hot class, with bias",
         "of the latents",
-        "of a conditional batch norm",
+        "of a conditional BatchNorm",
         "of one class",
     ],
 )
-def test_what_may_be_another_layer_is_no_table(tmp_path: Path, state: dict[str, Tensor]) -> None:
+def test_an_ambiguous_layer_is_not_taken_for_an_embedding(tmp_path: Path, state: dict[str, Tensor]) -> None:
     with pytest.raises(LoadError):
         load_generator(save(state, tmp_path))
 
 
-def test_a_last_layer_of_an_ensemble_is_a_layer(tmp_path: Path) -> None:
+def test_a_module_called_ensemble_is_not_an_embedding(tmp_path: Path) -> None:
     state = layers(("ensemble.0", nn.Linear(100, 256)), ("ensemble.2", nn.Linear(256, 784, bias=False)))
     network = load_generator(save(state, tmp_path))
     assert network.classes is None and network.latent.dim == 100 and network.output.shape == (1, 28, 28)
@@ -347,27 +341,23 @@ def test_many_classes_cost_little(tmp_path: Path) -> None:
     net = trained(Conditional("before", 4, spatial=True))
     state = dict(net.state_dict())
     state["label_emb.weight"] = torch.randn(60_000, 4, generator=torch.Generator().manual_seed(2))
-    begun = time.monotonic()
-    found = estimate_trained_scale(load_generator(save(state, tmp_path)))
-    assert found is not None and found.low <= 1 <= found.high and time.monotonic() - begun < 20
+    start = time.monotonic()
+    estimate = estimate_trained_scale(load_generator(save(state, tmp_path)))
+    assert estimate is not None and estimate.low <= 1 <= estimate.high and time.monotonic() - start < 20
 
 
-def test_statistics_that_fit_no_place_leave_it_open(tmp_path: Path) -> None:
+def test_statistics_that_fit_no_position_leave_it_undecided(tmp_path: Path) -> None:
     state = dict(trained(Conditional("plus", LATENT, spatial=True)).state_dict())
     state["net.1.running_var"] = state["net.1.running_var"] * 1e-6
-    entry = next(
-        entry
-        for entry in load_generator(save(state, tmp_path)).assumptions
-        if entry.what.startswith("place of the class")
-    )
-    assert entry.source == "undecided" and "fit none" in entry.value
+    assumption = find_assumption(load_generator(save(state, tmp_path)), "class_place")
+    assert assumption.undecided and assumption.fit is not None and assumption.fit.outcome == "none_fits"
 
 
-def test_a_program_has_its_class_where_it_has_it(tmp_path: Path) -> None:
+def test_class_place_is_refused_for_a_program(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     assert onnx
-    from test_onnx import pictures
+    from test_onnx import save_image_graph
 
-    pictures(tmp_path / "g.onnx", label="index")
-    with pytest.raises(LoadError, match=r"--class-place was given, and g\.onnx is a whole program"):
+    save_image_graph(tmp_path / "g.onnx", label="index")
+    with pytest.raises(LoadError, match=r"--class-place was given, but g\.onnx is a complete program"):
         load_generator(tmp_path / "g.onnx", AuditConfig(class_place="after"))

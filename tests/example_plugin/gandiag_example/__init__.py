@@ -1,4 +1,4 @@
-"""A metric, features, a report format, a gate format, a remedy, a kind of file and a network factory: everything that gandiag lets others add."""
+"""One of each plug-in: metric, features, report and gate format, remedy, reader, network factory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from gandiag.errors import LoadError
-from gandiag.features.extractor_request import ExtractorRequest
+from gandiag.features.extractors import ExtractorRequest
 from gandiag.interfaces import MetricResult, Needs, OutputSpec
 from gandiag.record import Measurement, Record
 from gandiag.report import formatting
@@ -58,12 +58,13 @@ class Corners:
 
 
 def corners(request: ExtractorRequest) -> Corners:
-    request.demand_images()
+    request.require_images()
     return Corners(request.output)
 
 
 def one_line(record: Record) -> str:
-    return f"{formatting.format_verdict(record)} {formatting.summarize_record(record)} {formatting.format_subject(record)}\n"
+    parts = (formatting.format_verdict, formatting.summarize_record, formatting.format_subject)
+    return " ".join(part(record) for part in parts) + "\n"
 
 
 def chat(gated: list[GateResult]) -> str:
@@ -89,7 +90,7 @@ SMOOTHING = Remedy(
 
 
 class PlainText:
-    """Weights as text, for people who like to read them: a first line, then one tensor a line: name, shape, numbers."""
+    """Weights as text: a header line, then one tensor per line: name, shape, numbers."""
 
     def takes(self, head: bytes, path: Path) -> bool:
         return head.startswith(b"weights in plain text\n")

@@ -1,4 +1,4 @@
-"""The collapse score against injections whose loss is known."""
+"""The collapse score against corruptions with a known loss."""
 
 from __future__ import annotations
 
@@ -18,64 +18,66 @@ from gandiag.testing.toy_mixtures import (
 )
 
 N = 800
-WORLDS = {dim: make_mixture(dim, 8 if dim == 2 else 20, seed=3) for dim in (2, 64)}
+MIXTURES = {dim: make_mixture(dim, 8 if dim == 2 else 20, seed=3) for dim in (2, 64)}
 CASES = {**FIDELITY_CONTROLS, **MASKED_COLLAPSE, **EXTREME_CASES} | {
     f"{name} {i}": step for name, steps in LOSS_LEVELS.items() for i, step in enumerate(steps)
 }
 
 
-def score(injection: Corruption, dim: int, n: int = N) -> float:
-    world = WORLDS[dim]
+def score(corruption: Corruption, dim: int, n: int = N) -> float:
+    mixture = MIXTURES[dim]
     return estimate_diversity_loss(
-        world.sample(2 * n, seed=1), injection.sample(world, n, seed=2), replicates=0
+        mixture.sample(2 * n, seed=1), corruption.sample(mixture, n, seed=2), replicates=0
     ).score.value
 
 
-@pytest.mark.parametrize("dim", WORLDS)
+@pytest.mark.parametrize("dim", MIXTURES)
 @pytest.mark.parametrize("name", CASES)
-def test_an_injection_costs_what_it_takes_away(name: str, dim: int) -> None:
-    """At n = 800 a share of 1/8 has a standard error of 0.012 a side, over eight modes 0.03; twice that, and rounding."""
-    assert score(CASES[name], dim) == pytest.approx(CASES[name].true_loss(WORLDS[dim]), abs=0.12 if dim == 2 else 0.08)
+def test_score_equals_the_true_loss(name: str, dim: int) -> None:
+    """At n = 800 a share of 1/8 has a standard error of 0.012, over eight modes 0.03; twice that, and rounding."""
+    assert score(CASES[name], dim) == pytest.approx(
+        CASES[name].true_loss(MIXTURES[dim]), abs=0.12 if dim == 2 else 0.08
+    )
 
 
-@pytest.mark.parametrize("dim", WORLDS)
-@pytest.mark.parametrize("ladder", LOSS_LEVELS)
-def test_more_damage_never_scores_less(ladder: str, dim: int) -> None:
-    scores = [score(step, dim) for step in LOSS_LEVELS[ladder]]
+@pytest.mark.parametrize("dim", MIXTURES)
+@pytest.mark.parametrize("kind", LOSS_LEVELS)
+def test_score_grows_with_the_loss(kind: str, dim: int) -> None:
+    scores = [score(step, dim) for step in LOSS_LEVELS[kind]]
     assert scores == sorted(scores)
 
 
-def test_rotation_scale_and_order_change_nothing() -> None:
-    world, injection = WORLDS[64], Corruption(mode_fraction=0.75, std_factor=0.8)
-    real, fake = world.sample(2 * N, seed=1), injection.sample(world, N, seed=2)
-    turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))[0]
+def test_invariant_to_rotation_scale_and_order() -> None:
+    mixture, corruption = MIXTURES[64], Corruption(mode_fraction=0.75, std_factor=0.8)
+    real, fake = mixture.sample(2 * N, seed=1), corruption.sample(mixture, N, seed=2)
+    rotation = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))[0]
     shuffle = torch.randperm(2 * N, generator=torch.Generator().manual_seed(1))
-    plain = estimate_diversity_loss(real, fake, replicates=0).score.value
+    original = estimate_diversity_loss(real, fake, replicates=0).score.value
     for other in (
-        estimate_diversity_loss(real @ turn, fake @ turn, replicates=0),
+        estimate_diversity_loss(real @ rotation, fake @ rotation, replicates=0),
         estimate_diversity_loss(1000 * real, 1000 * fake, replicates=0),
         estimate_diversity_loss(real[shuffle], fake, replicates=0),
     ):
-        assert other.score.value == pytest.approx(plain, abs=0.02)
+        assert other.score.value == pytest.approx(original, abs=0.02)
 
 
-def test_profile_names_the_damage() -> None:
-    world = WORLDS[64]
-    real = world.sample(2 * N, seed=1)
-    for name, injection in {
+def test_profile_names_the_loss() -> None:
+    mixture = MIXTURES[64]
+    real = mixture.sample(2 * N, seed=1)
+    for name, corruption in {
         "missing": Corruption(mode_fraction=0.5),
         "skewed": Corruption(zipf_exponent=0.5),
         "narrowed": Corruption(std_factor=0.5),
         "duplicated": Corruption(unique_fraction=0.5),
         "off_manifold": Corruption(outlier_fraction=0.5),
     }.items():
-        profile = estimate_diversity_loss(real, injection.sample(world, N, seed=2), replicates=0).profile
+        profile = estimate_diversity_loss(real, corruption.sample(mixture, N, seed=2), replicates=0).profile
         assert max(profile, key=lambda key: profile[key].value) == name, profile
 
 
 def test_interval_and_replicates_are_a_function_of_the_seed() -> None:
-    world = WORLDS[2]
-    real, fake = world.sample(2 * N, seed=1), replace(Corruption(), mode_fraction=0.5).sample(world, N, seed=2)
+    mixture = MIXTURES[2]
+    real, fake = mixture.sample(2 * N, seed=1), replace(Corruption(), mode_fraction=0.5).sample(mixture, N, seed=2)
     first, again = estimate_diversity_loss(real, fake, replicates=5), estimate_diversity_loss(real, fake, replicates=5)
     assert first == again and len(first.replicates) == 5
     assert first.score.low < first.score.value < first.score.high
@@ -84,29 +86,29 @@ def test_interval_and_replicates_are_a_function_of_the_seed() -> None:
 
 
 def test_garbage_is_inconclusive_and_a_point_off_the_manifold_is_not() -> None:
-    world = WORLDS[64]
-    real, size = world.sample(2 * N, seed=1), float(world.centers.std())
+    mixture = MIXTURES[64]
+    real, size = mixture.sample(2 * N, seed=1), float(mixture.centers.std())
     garbage = 5 * size * torch.randn(N, 64, generator=torch.Generator().manual_seed(0))
     assert estimate_diversity_loss(real, garbage, replicates=3).inconclusive_reasons
     assert not estimate_diversity_loss(
-        real, Corruption(point="off").sample(world, N, seed=2), replicates=3
+        real, Corruption(point="off").sample(mixture, N, seed=2), replicates=3
     ).inconclusive_reasons
     assert not estimate_diversity_loss(
-        real, Corruption(noise=3.0).sample(world, N, seed=2), replicates=3
+        real, Corruption(noise=3.0).sample(mixture, N, seed=2), replicates=3
     ).inconclusive_reasons
 
 
-def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="99 samples"):
+def test_too_few_samples_raise() -> None:
+    with pytest.raises(ValueError, match="198 real and 99 generated samples"):
         estimate_diversity_loss(torch.randn(198, 2), torch.randn(99, 2))
 
 
-def test_a_cloud_about_the_modes_is_no_collapse_and_one_about_a_single_mode_is() -> None:
-    """Samples twenty times as wide as the modes say nothing of their insides; which modes they gather about, they do."""
-    world = WORLDS[2]
-    real = world.sample(2 * N, seed=1)
+def test_wide_samples_around_all_modes_are_no_collapse_but_around_one_mode_are() -> None:
+    """Samples twenty times as wide as the modes show which modes they surround, but nothing of their insides."""
+    mixture = MIXTURES[2]
+    real = mixture.sample(2 * N, seed=1)
     every, one = (
-        estimate_diversity_loss(real, Corruption(mode_fraction=keep, noise=20.0).sample(world, N, seed=2))
+        estimate_diversity_loss(real, Corruption(mode_fraction=keep, noise=20.0).sample(mixture, N, seed=2))
         for keep in (1.0, 0.125)
     )
     assert (

@@ -1,4 +1,4 @@
-"""The score of images: aspects as features, the learned loss, and the worst aspect as the headline."""
+"""The score of images: aspect features, the classifier loss, and the worst aspect as the headline."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ N = 400
 
 
 def blobs(n: int, seed: int) -> torch.Tensor:
-    """Images (n, 3, 32, 32) in [0, 1]: a bright disc of random place, size, colour and grain."""
+    """Images (n, 3, 32, 32) in [0, 1]: a bright disc of random position, size, color and grain."""
     generator = torch.Generator().manual_seed(seed)
-    place, size, hue, grain = (torch.rand(n, k, generator=generator) for k in (2, 1, 3, 1))
+    position, size, hue, grain = (torch.rand(n, k, generator=generator) for k in (2, 1, 3, 1))
     y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
-    far = (x - place[:, :1, None]).square() + (y - place[:, 1:, None]).square()
-    disc = torch.exp(-far / (0.02 + 0.1 * size[:, :, None].square()))
-    rough = 0.3 * grain[:, :, None, None] * torch.randn(n, 1, 32, 32, generator=generator)
-    return (0.2 + hue[:, :, None, None] * (0.3 + 0.4 * disc[:, None]) + rough).clamp(0, 1)
+    squared_distance = (x - position[:, :1, None]).square() + (y - position[:, 1:, None]).square()
+    disc = torch.exp(-squared_distance / (0.02 + 0.1 * size[:, :, None].square()))
+    noise = 0.3 * grain[:, :, None, None] * torch.randn(n, 1, 32, 32, generator=generator)
+    return (0.2 + hue[:, :, None, None] * (0.3 + 0.4 * disc[:, None]) + noise).clamp(0, 1)
 
 
 @pytest.mark.parametrize("name", ASPECTS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_aspects_are_functions_of_each_image_alone(name: str, channels: int) -> None:
     images = blobs(9, seed=0)[:, :channels]
-    whole = ASPECTS[name](images)
+    together = ASPECTS[name](images)
     parts = torch.cat([ASPECTS[name](part) for part in images.split(4)])
-    assert whole.shape[0] == 9 and whole.isfinite().all() and whole.dtype == torch.float32
-    torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-4)
+    assert together.shape[0] == 9 and together.isfinite().all() and together.dtype == torch.float32
+    torch.testing.assert_close(together, parts, atol=1e-5, rtol=1e-4)
 
 
-def test_aspects_see_what_they_are_called_after() -> None:
+def test_aspects_respond_to_what_they_are_named_after() -> None:
     images = blobs(8, seed=1)
     assert torch.allclose(
         layout_features(images + 0.1), layout_features(images), atol=1e-5
-    )  # a colour cast moves no layout
+    )  # a color cast changes no layout
     assert torch.allclose(
         color_features(images.flip(3)), color_features(images), atol=1e-5
-    )  # nor does a mirror move colours
+    )  # mirroring changes no colors
     assert torch.allclose(
         texture_features(images * 0 + 0.3), texture_features(images * 0 + 0.6), atol=1e-4
     )  # flat images have no texture
@@ -48,7 +48,7 @@ def test_aspects_see_what_they_are_called_after() -> None:
         assert to_gray(torch.ones(1, channels, 2, 2)).allclose(torch.ones(1, 2, 2))
 
 
-def test_learned_loss_sees_a_missing_half_and_not_noise() -> None:
+def test_classifier_loss_detects_a_missing_half_but_not_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     real, fake = torch.randn(2000, 16, generator=generator), torch.randn(4000, 16, generator=generator)
     assert abs(cross_fit_log_odds(real, fake[:1000], seed=0).missing_fraction()) < 0.05
@@ -73,29 +73,29 @@ def test_the_worst_aspect_is_the_headline() -> None:
             assert score.score.low > 0.15 and score.score.value == aspects[worst].value
 
 
-def test_a_displaced_view_is_looked_at_through_glass() -> None:
-    """`b` stands beside the data and says nothing certain; its degraded version matches, so that is the one that counts."""
+def test_degraded_view_counts_where_fidelity_is_low() -> None:
+    """View `b` misses the data and is inconclusive; its degraded version matches, so that one counts."""
     generator = torch.Generator().manual_seed(0)
     real, fake = torch.randn(2 * N, 8, generator=generator), torch.randn(N, 8, generator=generator)
-    alone, _ = estimate_multi_view_loss({"b": real}, {"b": fake + 2}, replicates=3)
-    assert any("to tell lost variety from low fidelity" in doubt for doubt in alone.inconclusive_reasons)
-    glass, aspects = estimate_multi_view_loss({"b": real, "b+1": real}, {"b": fake + 2, "b+1": fake}, replicates=3)
-    assert not glass.inconclusive_reasons and glass.score.high < 0.15 and list(aspects) == ["b"]
+    undegraded, _ = estimate_multi_view_loss({"b": real}, {"b": fake + 2}, replicates=3)
+    assert any("to tell lost diversity from low fidelity" in doubt for doubt in undegraded.inconclusive_reasons)
+    degraded, aspects = estimate_multi_view_loss({"b": real, "b+1": real}, {"b": fake + 2, "b+1": fake}, replicates=3)
+    assert not degraded.inconclusive_reasons and degraded.score.high < 0.15 and list(aspects) == ["b"]
 
 
-def test_low_fidelity_is_told_as_the_clear_view_shows_it() -> None:
-    """The glass that spares the score must not hide the finding: `off_manifold` is that of the view without panes, and of the worst aspect."""
+def test_off_manifold_is_that_of_the_undegraded_view() -> None:
+    """Degradation must not hide low fidelity: `off_manifold` comes from the undegraded view and the worst aspect."""
     generator = torch.Generator().manual_seed(0)
     real, fake = torch.randn(2 * N, 16, generator=generator), torch.randn(N, 16, generator=generator)
     noisy = fake + torch.randn(N, 16, generator=generator)
     views = {"a": real, "a+1": real}
     clean, _ = estimate_multi_view_loss(views, {"a": fake, "a+1": fake}, replicates=5)
-    soft, _ = estimate_multi_view_loss(views, {"a": noisy, "a+1": fake}, replicates=5)
+    noisy_estimate, _ = estimate_multi_view_loss(views, {"a": noisy, "a+1": fake}, replicates=5)
     assert clean.profile["off_manifold"].low < 0.05 and clean.score.high < 0.15
-    assert soft.profile["off_manifold"].low > 0.1 and soft.score.high < 0.15
+    assert noisy_estimate.profile["off_manifold"].low > 0.1 and noisy_estimate.score.high < 0.15
 
 
-def test_a_single_image_is_a_collapse_whatever_its_fidelity() -> None:
+def test_single_image_is_a_collapse_at_any_fidelity() -> None:
     images = blobs(2 * N, seed=4)
     for fake in (images[:1].expand(N, -1, -1, -1), torch.full((N, 3, 32, 32), 0.9)):
         score, _ = estimate_multi_view_loss(
@@ -104,6 +104,6 @@ def test_a_single_image_is_a_collapse_whatever_its_fidelity() -> None:
         assert score.score.value > 0.95 and score.score.low > 0.9 and not score.inconclusive_reasons
 
 
-def test_views_must_meet() -> None:
+def test_views_must_match() -> None:
     with pytest.raises(ValueError, match="no view"):
         estimate_multi_view_loss({}, {})

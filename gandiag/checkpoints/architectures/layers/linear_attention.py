@@ -1,8 +1,8 @@
-"""Attention that is linear in the number of pixels, and the feed-forward layer behind it, as stylegan2-pytorch puts them between blocks.
+"""Attention of linear cost in the number of pixels, and the feed-forward layer behind it, as in stylegan2-pytorch.
 
-Shen et al. 2018, "Efficient Attention: Attention with Linear Complexities", eq. 4: softmax over channels for queries and over
-positions for keys, so that keys and values are joined first. This package's ways: heads of 64 channels, layer norm over
-channels before, GELU behind, keys and values from a depth-wise 3x3 convolution.
+Shen et al. 2018, "Efficient Attention: Attention with Linear Complexities", eq. 4: softmax over channels for queries
+and over positions for keys, so that keys and values are combined first. Specific to this package: heads of 64 channels,
+layer norm over channels before, GELU after, keys and values from a depthwise 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -26,20 +26,26 @@ class AttentionBlock(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
         super().__init__()
         channels = require_shape(tensors, f"{prefix}.0.fn.norm.g", 4)[1]
-        inner, hidden = (
-            require_shape(tensors, f"{prefix}.0.fn.fn.to_q.weight", 4)[0],
-            require_shape(tensors, f"{prefix}.1.fn.fn.0.weight", 4)[0],
-        )
-        if inner % HEAD_DIM:
-            raise ArchitectureMismatch(f"{prefix} attends with {inner} channels, which are no heads of {HEAD_DIM}")
-        forward = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, channels, 1))
-        for name, layer in (("0", LinearAttention(channels, inner)), ("1", forward)):
-            self.add_module(name, _Residual(channels, layer))
+        inner = require_attention_channels(tensors, f"{prefix}.0.fn.fn.to_q.weight", prefix)
+        hidden = require_shape(tensors, f"{prefix}.1.fn.fn.0.weight", 4)[0]
+        feed_forward = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, channels, 1))
+        self.add_module("0", _Residual(channels, LinearAttention(channels, inner)))
+        self.add_module("1", _Residual(channels, feed_forward))
 
     def forward(self, x: Tensor) -> Tensor:
-        for part in self.children():
-            x = part(x)
+        for layer in self.children():
+            x = layer(x)
         return x
+
+
+def require_attention_channels(tensors: Mapping[str, Tensor], query_weight: str, prefix: str) -> int:
+    """Channels of queries, keys and values; ArchitectureMismatch unless they form heads of 64."""
+    inner = require_shape(tensors, query_weight, 4)[0]
+    if inner % HEAD_DIM:
+        raise ArchitectureMismatch(
+            f"the attention of {prefix} has {inner} channels, which is not a multiple of its head size {HEAD_DIM}"
+        )
+    return inner
 
 
 class _Residual(nn.Module):
@@ -53,7 +59,7 @@ class _Residual(nn.Module):
 
 
 class PreNorm(nn.Module):
-    """A layer behind a norm over the channels."""
+    """A layer with a norm over the channels before it."""
 
     def __init__(self, channels: int, layer: nn.Module) -> None:
         super().__init__()
@@ -77,24 +83,36 @@ class ChannelNorm(nn.Module):
 
 
 class LinearAttention(nn.Module):
+    """Linear attention with a depthwise convolution before keys and values and GELU before the output convolution."""
+
     def __init__(self, channels: int, inner_channels: int) -> None:
         super().__init__()
         self.to_q = nn.Conv2d(channels, inner_channels, 1, bias=False)
-        self.to_kv = nn.Module()
-        self.to_kv.net = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            nn.Conv2d(channels, 2 * inner_channels, 1, bias=False),
-        )
+        self.to_kv = DepthwiseSeparableConv(channels, 2 * inner_channels)
         self.to_out = nn.Conv2d(inner_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        keys_values: Tensor = self.to_kv.net(x)  # type: ignore[operator]
-        out: Tensor = self.to_out(F.gelu(linear_attention(self.to_q(x), keys_values)))
+        out: Tensor = self.to_out(F.gelu(linear_attention(self.to_q(x), self.to_kv(x))))
+        return out
+
+
+class DepthwiseSeparableConv(nn.Module):
+    """A depthwise 3x3 convolution and a 1x1 convolution, both without bias, under the name `net`."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            nn.Conv2d(channels, out_channels, 1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
         return out
 
 
 def linear_attention(queries: Tensor, keys_values: Tensor) -> Tensor:
-    """Equation 4, head by head: queries (B, C, H, W), keys and values side by side (B, 2 C, H, W), to (B, C, H, W)."""
+    """Equation 4, head by head: queries (B, C, H, W), keys and values concatenated (B, 2 C, H, W), to (B, C, H, W)."""
     q, k, v = (split_heads(part) for part in (queries, *keys_values.chunk(2, 1)))
     context = torch.einsum("bhdn,bhen->bhde", k.softmax(-1), v)
     return merge_heads(torch.einsum("bhde,bhdn->bhen", context, q.softmax(2) * HEAD_DIM**-0.5), queries)
@@ -106,5 +124,5 @@ def split_heads(x: Tensor) -> Tensor:
 
 
 def merge_heads(values: Tensor, like: Tensor) -> Tensor:
-    """(B, heads, 64, HW) to (B, C, H, W) of the size of x."""
+    """(B, heads, 64, HW) to (B, C, H, W), with H and W of `like`."""
     return values.reshape(len(like), -1, *like.shape[2:])

@@ -1,11 +1,12 @@
-"""Truncation: the knob that draws styles towards their mean, where a generator has one.
+"""The truncation trick: pulls styles towards their mean, in generators that have one.
 
-A family holds one Psi, and passes its styles through it (in networks that truncate otherwise: reads `self.psi.value`):
+An architecture holds one Truncation and passes its styles through it (networks that truncate otherwise read
+`self.psi.value`):
 
-    self.psi = Psi()
-    w = self.psi(self.mapping(z), self.w_avg)          # Karras et al. 2019, eq. in section 3.2: mean + psi (w - mean)
+    self.psi = Truncation()
+    w = self.psi(self.mapping(z), self.w_avg)          # Karras et al. 2019, section 3.2: mean + psi (w - mean)
 
-Which psi it is, --psi says, and the sweep of the response where z's scale does nothing; see `knobs.py`.
+psi is set by --psi, and by the latent sweep where scaling z has no effect; see `sampling_controls.py`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ from torch import Tensor, nn
 
 
 class Truncation(nn.Module):
-    """psi in [0, 1], or beyond: 1 is the network as trained, 0 the mean style alone."""
+    """psi, usually in [0, 1]: 1 is the network as trained, 0 the mean style alone."""
 
     def __init__(self) -> None:
         super().__init__()
         self.value = 1.0
 
     def forward(self, w: Tensor, mean: Tensor | Callable[[], Tensor]) -> Tensor:
-        """w (B, ..., W) drawn towards `mean` (broadcast over w); a mean that takes work is passed as a function, and called when needed."""
+        """w (B, ..., W) pulled towards `mean` (broadcast over w).
+
+        A function passed as the mean is called only if needed.
+        """
         if self.value == 1.0:
             return w
-        centre = (mean if isinstance(mean, Tensor) else mean()).to(w)
-        return centre + self.value * (w - centre)
+        center = (mean if isinstance(mean, Tensor) else mean()).to(w)
+        return center + self.value * (w - center)
 
 
 def find_truncation_layers(module: nn.Module) -> Iterator[Truncation]:
-    """Every truncation knob of a network: none, or one."""
+    """The truncation layers of a network: none or one."""
     return (part for part in module.modules() if isinstance(part, Truncation))

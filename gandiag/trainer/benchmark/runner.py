@@ -1,0 +1,90 @@
+"""Runs every job of the benchmark that is not done, in processes of one thread each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from gandiag.errors import GandiagError
+from gandiag.trainer.benchmark.jobs import BenchmarkJob
+from gandiag.trainer.benchmark.results import RESULT_FILE, build_result
+from gandiag.trainer.snapshot_audits import audit_snapshots
+from gandiag.trainer.toy_data import DATASETS
+from gandiag.trainer.train import train
+
+DONE, RUNNING_ELSEWHERE, FAILED = "done", "running elsewhere", "failed"
+JobCallback = Callable[[BenchmarkJob, str], None]  # a job and its outcome: one of the above; failures add the reason
+
+
+def is_done(job: BenchmarkJob, out: Path) -> bool:
+    """Return whether the job's result is there."""
+    return (job.run_folder(out) / RESULT_FILE).exists()
+
+
+def run_jobs(
+    jobs: Sequence[BenchmarkJob], out: Path, workers: int, on_job_done: JobCallback = lambda job, outcome: None
+) -> list[str]:
+    """Run every job that is not done, and return one line per job that did not finish.
+
+    A failing job does not stop the others, and an interrupted benchmark resumes where it stopped.
+    """
+    pending = [job for job in jobs if not is_done(job, out)]
+    problems = []
+
+    def report(job: BenchmarkJob, outcome: str) -> None:
+        on_job_done(job, outcome)
+        if outcome != DONE:
+            problems.append(f"{job.study} {job.arm} seed {job.seed}: {outcome}")
+
+    if workers <= 1:
+        for job in pending:
+            report(job, run_job(job, out))
+        return problems
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    with ProcessPoolExecutor(min(workers, max(1, len(pending))), multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(run_job, job, out): job for job in pending}
+        for future in as_completed(futures):
+            report(futures[future], future.result())
+    return problems
+
+
+def run_job(job: BenchmarkJob, out: Path) -> str:
+    """Train, audit the snapshots and write result.json. Returns the outcome; see `JobCallback`."""
+    import torch
+
+    torch.set_num_threads(1)
+    folder = job.run_folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock_folder(folder) as is_locked:
+        if not is_locked:
+            return RUNNING_ELSEWHERE
+        try:
+            config = job.make_config()
+            run_folder = train(config, folder)
+            audits = audit_snapshots(run_folder, DATASETS.get(config.dataset)())
+            run_folder.write(RESULT_FILE, json.dumps(build_result(job, run_folder, audits), indent=1) + "\n")
+        except GandiagError as error:
+            return f"{FAILED}: {error.message}"
+    return DONE
+
+
+@contextlib.contextmanager
+def _lock_folder(folder: Path) -> Iterator[bool]:
+    """Yield whether this process got the folder's lock, which is released when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # this system has no such locks
+        yield True
+        return
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,207 @@
+"""GD101 to GD109: which kind of collapse it is."""
+
+from __future__ import annotations
+
+from gandiag.record import Record
+from gandiag.verdict.policy import Policy
+from gandiag.verdict.record_queries import (
+    format_interval,
+    format_list,
+    format_percent,
+    get_estimate,
+    get_measurement,
+    get_value,
+    is_collapsed,
+)
+from gandiag.verdict.rule_base import Diagnosis, Rule, rule
+
+# Lower bound from which a factor of the profile is a finding of its own.
+MIN_FACTOR = 0.08
+# Adjusted Rand index between clusterings of different halves from which the clusters are a property of the data.
+MIN_STABILITY = 0.9
+# Mean pairwise distance, relative to the real one, below which all outputs count as one.
+MAX_DISTANCE_RATIO = 0.1
+# Share of repeated samples from which all outputs count as one.
+MIN_REPEATED_FRACTION = 0.95
+# Upper bound below which an input of the generator counts as ignored.
+MAX_IGNORED_RESPONSE = 0.05
+
+
+def is_complete_collapse(record: Record) -> bool:
+    """Whether the generator makes one output: samples almost without distance, or almost all of them repeats."""
+    distance = get_measurement(record, "pairwise_distance")
+    if distance is not None and distance.floor and (distance.value or 0.0) < MAX_DISTANCE_RATIO * distance.floor:
+        return True
+    low = record.score.low
+    if record.score.basis != "degeneracy":
+        degeneracy = get_measurement(record, "degeneracy")
+        low = None if degeneracy is None else degeneracy.low
+    return low is not None and low >= MIN_REPEATED_FRACTION
+
+
+def is_partial_collapse(record: Record) -> bool:
+    """Whether the verdict is collapse and some diversity is left."""
+    return is_collapsed(record) and not is_complete_collapse(record)
+
+
+def covers_all_clusters(record: Record) -> bool:
+    """Whether the data have several clusters, reproducible on other halves of the data, all reached by the samples."""
+    found, covered = (record.modes.get(name) or 0 for name in ("found", "covered"))
+    return (
+        found >= 2
+        and covered == found
+        and not record.modes.get("missed")
+        and (record.modes.get("stability") or 0.0) >= MIN_STABILITY
+    )
+
+
+@rule("GD101", kind="complete")
+def find_complete_collapse(record: Record, policy: Policy) -> Diagnosis | None:
+    """Every latent gives the same output."""
+    if not is_collapsed(record) or not is_complete_collapse(record):
+        return None
+    distance, degeneracy = get_measurement(record, "pairwise_distance"), get_value(record, "degeneracy")
+    evidence: dict[str, float | None] = {
+        "score": record.score.value,
+        "degeneracy": degeneracy,
+        "near_duplicates": get_value(record, "near_duplicates"),
+    }
+    text = "Complete collapse: every latent gives the same output"
+    if distance is not None and distance.floor:
+        evidence |= {"pairwise_distance": distance.value, "real": distance.floor}
+        ratio = format_percent((distance.value or 0) / distance.floor)
+        text += f"; the mean distance between samples is {ratio} of that between real samples"
+    return Diagnosis("error", f"{text}.", evidence)
+
+
+@rule("GD102")
+def find_aspect_collapse(record: Record, policy: Policy) -> Diagnosis | None:
+    """Samples differ, but share an aspect in which the real data vary: color, texture, layout or semantics."""
+    losses = {name: get_estimate(record.aspects, name) for name in record.aspects}
+    collapsed = {name: loss for name, loss in losses.items() if loss[1] >= policy.limit}
+    if not is_partial_collapse(record) or not collapsed:
+        return None
+    ranked = sorted(collapsed.items(), key=lambda item: -item[1][0])
+    parts = ", ".join(f"{name} {format_percent(loss[0])}" for name, loss in ranked)
+    shared = format_list(sorted(collapsed))
+    text = f"Partial collapse: the samples share the same {shared}. Diversity lost by aspect: {parts}."
+    return Diagnosis("error", text, {name: loss[0] for name, loss in losses.items()})
+
+
+@rule("GD103", kind="mode_dropping")
+def find_mode_dropping(record: Record, policy: Policy) -> Diagnosis | None:
+    """Regions of the data that the generator never produces.
+
+    Where several stable clusters are all covered, the missing regions lie inside clusters: that is GD104.
+    """
+    share, low, high = get_estimate(record.profile, "missing")
+    if not is_partial_collapse(record) or low < MIN_FACTOR or covers_all_clusters(record):
+        return None
+    missed = record.modes.get("missed") or []
+    interval = format_interval(low, high)
+    text = f"Mode dropping: {format_percent(share)} {interval} of the real data has no counterpart among the samples"
+    if missed:
+        text += f"; {len(missed)} of {record.modes.get('found')} clusters are missing or underrepresented"
+    evidence: dict[str, float] = {"missing": share}
+    if record.modes.get("covered") is not None:  # None: too few samples lie near real ones to count modes
+        evidence["modes_missed"] = len(missed)
+    return Diagnosis("error", f"{text}.", evidence)
+
+
+@rule("GD104", kind="thin_modes")
+def find_intra_mode_collapse(record: Record, policy: Policy) -> Diagnosis | None:
+    """Modes that are narrower than the real ones, or of which parts are never produced."""
+    if not is_partial_collapse(record):
+        return None
+    evidence, texts = {}, []
+    width, width_low, width_high = get_estimate(record.profile, "narrowed")
+    missing, missing_low, missing_high = get_estimate(record.profile, "missing")
+    if width_low >= MIN_FACTOR:
+        evidence["narrowed"] = width
+        interval = format_interval(width_low, width_high)
+        texts.append(f"the generated modes have lost {format_percent(width)} {interval} of the width of the real ones")
+    if missing_low >= MIN_FACTOR and covers_all_clusters(record):
+        evidence["missing"] = missing
+        interval = format_interval(missing_low, missing_high)
+        texts.append(
+            f"all {record.modes['found']} clusters are covered, but {format_percent(missing)} {interval} of the real "
+            "data inside them has no counterpart among the samples"
+        )
+    return Diagnosis("error", f"Intra-mode collapse: {'; '.join(texts)}.", evidence) if texts else None
+
+
+def _diagnose_factor(record: Record, factor: str, template: str) -> Diagnosis | None:
+    """A finding on one factor of the profile; the template is filled with its share and interval."""
+    share, low, high = get_estimate(record.profile, factor)
+    if not is_partial_collapse(record) or low < MIN_FACTOR:
+        return None
+    text = template.format(share=format_percent(share), interval=format_interval(low, high))
+    return Diagnosis("error", text, {factor: share})
+
+
+@rule("GD105", kind="recycled")
+def find_repeated_outputs(record: Record, policy: Policy) -> Diagnosis | None:
+    """Different latents give the same outputs."""
+    template = (
+        "Repeated outputs: {share} {interval} of the diversity is lost because different latents give the same outputs."
+    )
+    return _diagnose_factor(record, "duplicated", template)
+
+
+@rule("GD106", kind="skewed")
+def find_mode_imbalance(record: Record, policy: Policy) -> Diagnosis | None:
+    """Modes in other proportions than in the real data."""
+    template = "Mode imbalance: {share} {interval} of the samples would have to move to other modes to match the data."
+    return _diagnose_factor(record, "skewed", template)
+
+
+@rule("GD108")
+def find_degeneracy(record: Record, policy: Policy) -> Diagnosis | None:
+    """Without real data: outputs repeat, or do not follow z."""
+    if not is_partial_collapse(record) or record.score.basis != "degeneracy":
+        return None
+    share = record.score.value or 0.0
+    text = f"Degenerate outputs: at least {format_percent(share)} of the diversity is lost because outputs repeat."
+    return Diagnosis("error", text, {"score": share})
+
+
+@rule("GD107", kind="conditional")
+def find_class_collapse(record: Record, policy: Policy) -> Diagnosis | None:
+    """Classes whose outputs hardly vary although those of the mixture do."""
+    collapsed = [row for row in record.classes if (row.get("low") or 0.0) >= policy.limit]
+    if not collapsed:
+        return None
+    names = ", ".join(str(row["label"]) for row in collapsed[:5])
+    count = f"{len(collapsed)} of {len(record.classes)} classes"
+    text = f"Conditional collapse: {count} have lost diversity; worst first: {names}."
+    evidence = {"classes": len(collapsed), "worst": collapsed[0].get("score")}
+    return Diagnosis("error" if is_collapsed(record) else "warning", text, evidence)
+
+
+@rule("GD109", kind="conditional")
+def find_ignored_input(record: Record, policy: Policy) -> Diagnosis | None:
+    """The class has no effect on the output, or z has none once the class is fixed."""
+    label, latent = get_measurement(record, "class_response"), get_measurement(record, "z_ignored")
+    if label is not None and label.high is not None and label.high < MAX_IGNORED_RESPONSE:
+        ratio = format_percent(label.value or 0)
+        text = f"Class ignored: changing the class changes the output only {ratio} as much as changing z does."
+        return Diagnosis("warning", text, {"class_response": label.value})
+    if latent is not None and latent.high is not None and latent.high < MAX_IGNORED_RESPONSE:
+        ratio = format_percent(latent.value or 0)
+        distance = f"within a class, samples are only {ratio} as far apart as across classes"
+        text = f"Latent ignored: {distance} ({latent.reason})."
+        return Diagnosis("error", text, {"z_ignored": latent.value})
+    return None
+
+
+COLLAPSE_RULES: tuple[Rule, ...] = (
+    find_complete_collapse,
+    find_aspect_collapse,
+    find_mode_dropping,
+    find_intra_mode_collapse,
+    find_repeated_outputs,
+    find_mode_imbalance,
+    find_degeneracy,
+    find_class_collapse,
+    find_ignored_input,
+)

@@ -1,0 +1,57 @@
+"""GD301, GD302 and GD902: samples unlike the data, copies of the data, broken output channels. Not collapse."""
+
+from __future__ import annotations
+
+from gandiag.record import Record
+from gandiag.verdict.policy import Policy
+from gandiag.verdict.record_queries import (
+    format_interval,
+    format_percent,
+    get_estimate,
+    get_measurement,
+    get_value,
+    is_collapsed,
+)
+from gandiag.verdict.rule_base import Diagnosis, rule
+
+MIN_OFF_MANIFOLD = 0.1  # lower bound of the share of samples off the manifold
+MIN_MEMORIZED = 0.05  # lower bound of the share of copies, above the floor
+
+
+@rule("GD301", kind="off_distribution")
+def find_off_distribution_samples(record: Record, policy: Policy) -> Diagnosis | None:
+    """Samples far from all real data: a fidelity problem, which is not collapse."""
+    share, low, high = get_estimate(record.profile, "off_manifold")
+    if low < MIN_OFF_MANIFOLD:
+        return None
+    text = (
+        f"Low fidelity: {format_percent(share)} {format_interval(low, high)} of the samples are off the data manifold, "
+        "unlike any real sample. This is not collapse and does not raise the score."
+    )
+    return Diagnosis("note" if is_collapsed(record) else "warning", text, {"off_manifold": share})
+
+
+@rule("GD302")
+def find_memorization(record: Record, policy: Policy) -> Diagnosis | None:
+    """Outputs that are copies of the real data."""
+    copies = get_measurement(record, "memorised")
+    if copies is None or (copies.low or 0.0) < MIN_MEMORIZED + (copies.floor or 0.0):
+        return None
+    text = (
+        f"Memorization: {format_percent(copies.value or 0)} of the samples are near-copies of a real sample, "
+        "far closer to it than real samples are to each other."
+    )
+    return Diagnosis("warning", text, {"memorised": copies.value, "floor": copies.floor})
+
+
+@rule("GD902")
+def find_constant_channels(record: Record, policy: Policy) -> Diagnosis | None:
+    """Output channels that never change."""
+    count = get_value(record, "constant_channels")
+    if not count:
+        return None
+    text = (
+        f"{count:.0f} output channel{'s have' if count > 1 else ' has'} the same value in every sample: "
+        "look for an alpha channel, or an output layer that was not loaded."
+    )
+    return Diagnosis("warning", text, {"constant_channels": count})
