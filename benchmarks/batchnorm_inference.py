@@ -29,6 +29,8 @@ from gandiag.checkpoints.inference.sequential import format_module_strides
 from gandiag.checkpoints.loader import load_generator
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
+from gandiag.interfaces import Assumption
+from gandiag.report.assumptions import assumption_label, assumption_source, assumption_value
 
 SIZE = "size of the picture"
 
@@ -44,40 +46,39 @@ class Judged:
 
 def judged(truth: Truth, net: nn.Module, network: LoadedGenerator) -> dict[str, Judged]:
     """Question -> how it was answered."""
-    said = {entry.what.split(" (")[0]: entry for entry in network.assumptions}
+    assumptions = {entry.setting: entry for entry in network.assumptions}
     equal = _alike(truth, net, network)
-    found = {}
-    asked = {"hidden activation": truth.activation, "batch-norm eps": f"{truth.eps:g}", "latent prior": truth.prior}
-    for what, true in asked.items():
-        name = "rarer activation" if what == "hidden activation" and true not in ("relu", "leaky:0.2") else what
-        right = said[what].value.split(" ")[0] == true or (equal and what != "latent prior")
-        found[name] = Judged(right, said[what].source == "undecided", f"{said[what].value} [{said[what].source}]")
+    results = {}
+    expected = {"activation": truth.activation, "bn_eps": truth.eps, "prior": truth.prior}
+    for setting, value in expected.items():
+        entry = assumptions[setting]
+        uncommon = setting == "activation" and value not in ("relu", "leaky:0.2")
+        right = entry.value == value or (equal and setting != "prior")
+        name = "uncommon activation" if uncommon else assumption_label(entry)
+        results[name] = Judged(right, entry.undecided, _describe(entry))
     if truth.layers in STRIDES:
-        places = [
-            entry for what, entry in said.items() if what.startswith(("stride and padding of", "strides and paddings"))
-        ]
+        entries = [entry for entry in network.assumptions if entry.setting == "strides"]
         start, layers = STRIDES[truth.layers]
-        true = tuple(
-            format_stride(geometry) for _, *geometry in layers[start == 1 :]
-        )  # strides that start from one pixel are not asked for
-        right = format_module_strides(network.module)[:-1] == true[:-1]  # behind the last layer stands no norm
-        told = "; ".join(f"{entry.value} [{entry.source}]" for entry in places)
-        undecided = any(entry.source == "undecided" for entry in places)
-        side = _side(truth, net)
-        found["strides"] = Judged(right or equal, undecided, told)
-        found[SIZE] = Judged(network.output.shape[-1] == side, undecided, told)
+        # Strides that start from one pixel do not matter, and no BatchNorm follows the last layer.
+        strides = tuple(format_stride(geometry) for _, *geometry in layers[start == 1 :])
+        right = format_module_strides(network.module)[:-1] == strides[:-1]
+        text = "; ".join(_describe(entry) for entry in entries)
+        undecided = any(entry.undecided for entry in entries)
+        results["strides"] = Judged(right or equal, undecided, text)
+        results[SIZE] = Judged(network.output.shape[-1] == _side(truth, net), undecided, text)
     if truth.layers in RISES:
-        entry = said["order of shuffled pixels" if truth.layers == "shuffle" else "upsampling"]
-        undecided, told = entry.source == "undecided", f"{entry.value} [{entry.source}]"
-        found["upsampling"] = Judged(equal, undecided, told)
-        found[SIZE] = Judged(network.output.shape[-1] == _side(truth, net), undecided, told)
+        entry = assumptions["pixel_shuffle_order" if truth.layers == "shuffle" else "upsampling"]
+        results["upsampling"] = Judged(equal, entry.undecided, _describe(entry))
+        results[SIZE] = Judged(network.output.shape[-1] == _side(truth, net), entry.undecided, _describe(entry))
     if truth.dropout is not None:
-        entry = said["dropout in training, none in use"]
-        near = abs(float(entry.value.split(" ")[0]) - truth.dropout) <= 0.101
-        found["dropout (to 0.1; none in use)"] = Judged(
-            near, "undecided" in entry.value, f"{entry.value} [{entry.source}]"
-        )
-    return found
+        entry = assumptions["dropout"]
+        near = abs(entry.value - truth.dropout) <= 0.101
+        results["dropout (to 0.1; none at inference)"] = Judged(near, "undecided" in entry.note, _describe(entry))
+    return results
+
+
+def _describe(entry: Assumption) -> str:
+    return f"{assumption_value(entry)} [{assumption_source(entry)}]"
 
 
 def _side(truth: Truth, net: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
     print_result, print_record         stdout; nothing under -qq
     write_or_print                     a file, or stdout
-    print_info, print_verbose          stderr; nothing under -q, and print_verbose only with -v
+    print_info                         stderr; nothing under -q
     print_warning                      stderr; nothing under -qq
     print_error, print_bug_report      stderr: "error: … / hint: …"; nothing under -qq
     print_interrupted                  stderr: one line after Ctrl-C
@@ -35,7 +35,6 @@ __all__ = [
     "print_interrupted",
     "print_record",
     "print_result",
-    "print_verbose",
     "print_warning",
     "show_progress",
     "supports_color",
@@ -97,12 +96,6 @@ def show_progress() -> ProgressReporter:
 def print_info(text: str) -> None:
     """Print a note on stderr, unless -q."""
     if settings.quiet < 1:
-        write_text(sys.stderr, formatting.escape_unprintable(text))
-
-
-def print_verbose(text: str) -> None:
-    """Print a detail on stderr, only with -v."""
-    if settings.verbose > 0 and settings.quiet < 1:
         write_text(sys.stderr, formatting.escape_unprintable(text))
 
 

@@ -51,9 +51,9 @@ def _build_spectrum_exhibits(spectrum: Mapping[str, Any], unit: str) -> list[Exh
     lines = {name: {"x": spectrum["period"], "y": spectrum[key]} for name, key in names}
     data = {"lines": lines, "scale": "log", "within": _find_power_range(spectrum)}
     exhibits = [Exhibit("Power spectrum", "series", caption, data)]
-    course = spectrum["course"]
-    if len(course["step"]) > 2:
-        curve = {"amplitude": {"x": course["step"], "y": course["amplitude"]}}
+    trend = spectrum["course"]
+    if len(trend["step"]) > 2:
+        curve = {"amplitude": {"x": trend["step"], "y": trend["amplitude"]}}
         caption = f"Amplitude of the strongest oscillation, in units of the loss, over {unit}"
         exhibits.append(Exhibit("Amplitude over time", "series", caption, {"lines": curve}))
     return exhibits

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from gandiag.config import assumption_options
 from gandiag.record import Record
 from gandiag.verdict.policy import Policy, compute_score_verdict, get_loading_mismatch, get_undecided_assumptions
@@ -27,11 +31,8 @@ def _find_undecided_settings(record: Record, policy: Policy) -> Diagnosis | None
     entries = get_undecided_assumptions(record)
     if not entries:
         return None
-    settings = [str(entry.get("setting", entry.get("what"))) for entry in entries]
-    options = ", ".join(dict.fromkeys(option for setting in settings for option in assumption_options(setting)))
-    guesses = "; ".join(
-        f"{str(entry.get('what')).split(' (')[0]}: {str(entry.get('value')).split(' (')[0]}" for entry in entries
-    )
+    options = ", ".join(dict.fromkeys(option for entry in entries for option in _options(entry)))
+    guesses = "; ".join(_guess(entry) for entry in entries)
     decides_verdict = (
         record.verdict == "inconclusive" and compute_score_verdict(record.score, policy.limit) == "collapsed"
     )
@@ -40,6 +41,20 @@ def _find_undecided_settings(record: Record, policy: Policy) -> Diagnosis | None
     text += f" Set {options} as in the training code." if options else ""
     evidence = {entry["what"]: entry.get("value") for entry in entries}
     return Diagnosis("error" if decides_verdict else "warning", text, evidence)
+
+
+def _guess(entry: Mapping[str, Any]) -> str:
+    """The setting and the value taken. Records before 0.2 hold both only as text, with details in parentheses."""
+    if "setting" in entry:
+        return f"{entry['label']}: {entry['data']}"
+    return ": ".join(str(entry.get(key)).split(" (")[0] for key in ("what", "value"))
+
+
+def _options(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The options that set it. Records before 0.2 name them in the text."""
+    if "setting" in entry:
+        return assumption_options(str(entry["setting"]))
+    return tuple(re.findall(r"--[a-z-]+", str(entry.get("what"))))
 
 
 @rule("GD402")

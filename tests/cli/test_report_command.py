@@ -195,7 +195,6 @@ def test_verbosity(reset_console: None, capsys: pytest.CaptureFixture[str], leve
     console.configure_output(quiet=level)
     console.print_result("result")
     console.print_info("note")
-    console.print_verbose("detail")
     console.print_warning("careful")
     console.print_error(GandiagError("message", "action"))
     captured = capsys.readouterr()

@@ -10,7 +10,9 @@ import pytest
 
 from gandiag.catalogue import load_entries
 from gandiag.errors import ExitCode, VerdictError
+from gandiag.interfaces import UNDECIDED, Assumption, BatchNormFit
 from gandiag.record import Measurement, Record, Score
+from gandiag.report.assumptions import assumption_document
 from gandiag.trainer.remedies.registry import REMEDIES
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.policy import Policy, compute_score_verdict, verdict_exit_code
@@ -70,12 +72,16 @@ def test_a_loading_doubt_is_never_a_collapse_verdict() -> None:
     assert judged.findings[0].rule == "GD401"
 
 
-def test_an_undecided_setting_prevents_a_collapse_verdict_and_names_its_option() -> None:
-    doubt = {
-        "what": "hidden activation (--activation)",
-        "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)",
-        "source": "undecided",
-    }
+OLD_DOUBT = {  # as records before 0.2 hold it: text only
+    "what": "hidden activation (--activation)",
+    "value": "relu (undecided: batch-norm mismatch 0.100; leaky:0.2: 0.120)",
+    "source": "undecided",
+}
+DOUBT = assumption_document(Assumption("activation", "relu", UNDECIDED, fit=BatchNormFit(0.1, "leaky:0.2", 0.12)))
+
+
+@pytest.mark.parametrize("doubt", [OLD_DOUBT, DOUBT], ids=["text", "data"])
+def test_an_undecided_setting_prevents_a_collapse_verdict_and_names_its_option(doubt: dict[str, Any]) -> None:
     bad, good = (
         dataclasses.replace(one, subject={**one.subject, "assumptions": [doubt]})
         for one in (make_record(0.85, 0.9, 0.95), make_record(0.0, 0.02, 0.05))
@@ -90,6 +96,7 @@ def test_an_undecided_setting_prevents_a_collapse_verdict_and_names_its_option()
     assert (
         rule.level == "error"
         and "Cannot tell a loading error from collapse" in rule.text
+        and "hidden activation: relu" in rule.text
         and "--activation" in rule.text
     )
 

@@ -116,7 +116,7 @@ def _state_options(tensors: Mapping[str, Tensor], n_layers: int) -> tuple[Assump
 
 
 def _identify_release(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> PackageRelease:
-    """How maps are upsampled: most releases differ in shapes, the others are told apart by the version in the file."""
+    """How maps are upsampled: most releases differ in shapes, the others in the version that the file states."""
     match = re.match(r"\d{1,4}(\.\d{1,4}){0,3}", str(settings.get("version", "")))
     version = tuple(map(int, match[0].split("."))) if match else ()
     if match and version < (0, 16):

@@ -123,11 +123,11 @@ def test_outputs_match_the_paper(tmp_path: Path, settings: dict[str, Any], depth
     }
     expected = forward(draw_tensors(depths=depths), z(), **known)
     expected = expected.tanh() if settings.get("lossCriterion") == "DCGAN" else expected
-    made = network.forward(z())
+    samples = network.forward(z())
     assert network.output.shape == (3, 4 * 2 ** (len(depths) - 1), 4 * 2 ** (len(depths) - 1))
-    assert made.std() > 0.1
-    assert torch.allclose(made, expected, atol=TOLERANCE)
-    assert torch.allclose(network.forward(4 * z()), made, atol=TOLERANCE)  # only the direction of z counts
+    assert samples.std() > 0.1
+    assert torch.allclose(samples, expected, atol=TOLERANCE)
+    assert torch.allclose(network.forward(4 * z()), samples, atol=TOLERANCE)  # only the direction of z counts
 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:

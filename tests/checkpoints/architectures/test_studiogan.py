@@ -253,7 +253,7 @@ def test_a_training_folder(tmp_path: Path) -> None:
         tmp_path / "model=D-best-weights-step=900.pth",
     )
     network = load_generator(tmp_path)
-    assert network.classes is None and "model=G_ema-best-weights-step=900.pth was taken" in network.notes[-1]
+    assert network.classes is None and "loaded model=G_ema-best-weights-step=900.pth" in network.notes[-1]
     assert load_generator(tmp_path, AuditConfig(weights="raw")).classes == CLASSES
 
 
