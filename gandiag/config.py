@@ -65,7 +65,7 @@ class AuditConfig:
         "generated samples: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000",
         choices=tuple(BUDGET_SAMPLES),
     )
-    n: int | None = setting_field(None, "generated samples, instead of the budget's number", low=2)
+    n: int | None = setting_field(None, "number of generated samples; overrides --budget", low=2)
     scales: tuple[float, ...] = setting_field(
         DEFAULT_LATENT_SCALES, "latent scales of the sweep, comma-separated", multiple=True, low=0.0
     )

@@ -41,8 +41,11 @@ class LoadedGenerator:
         and for outputs of another size.
         """
         if (labels is None) != (self.condition is None):
-            requirement = f"needs labels: it has {self.classes} classes" if labels is None else "takes no labels"
-            raise LoadError(f"the generator {requirement}", "pass labels (B,) int64 to conditional generators only")
+            if labels is None:
+                raise LoadError(
+                    f"the generator needs labels: it has {self.classes} classes", "pass labels: int64, shape (B,)"
+                )
+            raise LoadError("the generator takes no labels", "call it without labels")
         conditioning = (self.condition, self.classes)
         output = call_generator(self.module, z, labels, conditioning, labels_first=self.labels_first)
         samples = extract_samples(output)

@@ -106,7 +106,7 @@ def _read_document(path: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise LoadError(
             f"--spec {path} cannot be read: {first_line(error, 100)}",
-            "delete it, and run with --spec once more",
+            "check the path and its permissions, or name a new file",
         ) from None
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}
 

@@ -198,7 +198,7 @@ def _load_program(file_info: FileInfo, sha256: str, trust: bool, load: Callable[
         except Exception as error:
             raise LoadError(
                 f"{file_info.name} cannot be loaded: {first_line(error)}",
-                "check that it loads with this version of torch",
+                f"it may need another version of torch: this is {torch.__version__}",
             ) from None
     note = f"code from the file ran, by --trust: {EXECUTABLE_KINDS[file_info.kind]}"
     return FileContents(module, f"{file_info.kind} (trusted)", sha256, (note,))

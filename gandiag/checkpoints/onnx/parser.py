@@ -196,7 +196,7 @@ class _Parser:
         count = math.prod(dims)
         nbytes = count * _ITEMSIZE.get(dtype, 1)
         if stored >= 0 and dtype in _ITEMSIZE and dtype not in _FLOAT8_TYPES and stored != nbytes:
-            raise ValueError(f"tensor {_shorten(name)!r} claims {nbytes} bytes and stores {stored}")
+            raise ValueError(f"tensor {_shorten(name)!r} should hold {nbytes} bytes but holds {stored}")
         self.graph.n_tensors += 1
         self.graph.numel += count
         self.graph.nbytes += nbytes

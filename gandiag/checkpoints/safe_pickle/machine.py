@@ -48,7 +48,7 @@ class ParseBudget:
         self.steps_left -= 1
         if self.steps_left < 0:
             raise LoadError(
-                f"the pickle in this file has more than {MAX_STEPS:,} steps: too long, or hostile",
+                f"the pickle in this file has more than {MAX_STEPS:,} steps: too long, or malicious",
                 "save the weights alone",
             )
 

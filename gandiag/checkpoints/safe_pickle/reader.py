@@ -94,7 +94,7 @@ def _parse_zip(file_info: FileInfo, mapped: Any, budget: ParseBudget) -> Any:
         if entries[name].file_size > _MAX_PICKLE_BYTES:
             raise LoadError(
                 f"the pickle in this file has {entries[name].file_size} bytes without the weights: "
-                "too long, or hostile",
+                "too long, or malicious",
                 "save the weights alone",
             )
         prefix = name.removesuffix("data.pkl")
