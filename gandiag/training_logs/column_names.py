@@ -46,10 +46,12 @@ BATCH_FILLER_WORDS = {"idx", "index", "nb", "number", "current", "no"}
 NOT_STEP_WORDS = {"loss", "time", "sec", "size", "per", "lr", "total", "seen"}
 LOSS_TERM_RANK = 20  # what the name of a loss term adds to the rank of a column
 REAL_SCORE_PATTERN = re.compile(
-    r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx|pred_real|prob_real|d_out_real|real_prob)$"
+    r"^(d\(x\)|d_?x|d\(real\)|d_real_prob|real_?score|scores?_real|d_?score_?real|dx"
+    r"|pred_real|prob_real|d_out_real|real_prob)$"
 )
 FAKE_SCORE_PATTERN = re.compile(
-    r"^(d\(g\(z\)\)|d_?g_?z_?1?|d\(fake\)|d_fake_prob|fake_?score|scores?_fake|d_?score_?fake|dgz|pred_fake|prob_fake|d_out_fake|fake_prob)$"
+    r"^(d\(g\(z\)\)|d_?g_?z_?1?|d\(fake\)|d_fake_prob|fake_?score|scores?_fake|d_?score_?fake|dgz"
+    r"|pred_fake|prob_fake|d_out_fake|fake_prob)$"
 )
 WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 

@@ -23,7 +23,8 @@ STORAGE_DTYPES = {
 DATA_GLOBALS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.(cuda\.)?\w+Storage"
     r"|torch\.storage\.(UntypedStorage|TypedStorage|_load_from_bytes)"
-    r"|torch\.(Size|device|dtype|bfloat16|float\d+|u?int\d+|bool|complex\d+|float8_\w+|Tensor|strided|contiguous_format)"
+    r"|torch\.(Size|device|dtype|bfloat16|float\d+|u?int\d+|bool|complex\d+|float8_\w+|Tensor"
+    r"|strided|contiguous_format)"
     r"|torch\.nn\.(parameter\.(Parameter|Buffer)|modules\.[\w.]+|init\.\w+)"
     r"|torch\.serialization\._get_layout|torch\.torch_version\.TorchVersion"
     r"|collections\.(OrderedDict|Counter|defaultdict|deque)|copy_?reg\._reconstructor|copyreg\.__newobj(_ex)?__"
