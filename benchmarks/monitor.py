@@ -9,8 +9,8 @@ collapse the first evaluation must report, and whether the weights are bit-ident
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import sys
 from typing import Any
 
 import torch
@@ -97,7 +97,9 @@ def identical(seed: int, steps: int = 300) -> bool:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", nargs="?", type=int, default=5)
+    for seed in range(parser.parse_args().seeds):
         print(collapse(seed), flush=True)
         print(vanilla(seed), flush=True)
     print("weights identical to the bit:", identical(0))

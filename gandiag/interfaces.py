@@ -27,6 +27,8 @@ class Estimate:
 
 UNDECIDED = "undecided"  # source of an assumption that the statistics leave open: no collapse verdict rests on it
 
+IMPOSSIBLE_MISMATCH = 1e9  # of a candidate that does not run
+
 AssumptionOutcome = Literal["settled", "default_kept", "same_outputs", "none_fits", "not_ranked"]
 
 
@@ -46,8 +48,8 @@ class BatchNormFit:
 
     @property
     def ratio(self) -> float | None:
-        """How many times worse the runner-up fits; None without one, or where the best fit is exact."""
-        if not self.mismatch or self.runner_up_mismatch is None:
+        """How many times worse the runner-up fits; None without a possible one, or where the best fit is exact."""
+        if not self.mismatch or self.runner_up_mismatch is None or self.runner_up_mismatch >= IMPOSSIBLE_MISMATCH:
             return None
         return self.runner_up_mismatch / self.mismatch
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gandiag.config import assumption_options
-from gandiag.interfaces import Assumption, BatchNormFit
+from gandiag.interfaces import IMPOSSIBLE_MISMATCH, Assumption, BatchNormFit
 
 # Labels of settings whose name is not label enough.
 _LABELS = {
@@ -122,44 +123,29 @@ def assumption_document(entry: Assumption) -> dict[str, Any]:
 
 
 def merge_layers(entries: Sequence[Assumption]) -> list[Assumption]:
-    """Neighbours that say the same of several layers as one entry; of their fits, the worst."""
+    """Adjacent entries that differ only in their layers, merged into one; of their fits, the worst is kept."""
     merged: list[Assumption] = []
     for entry in entries:
         last = merged[-1] if merged else None
         if last is not None and entry.layers and last.layers and _same_but_layers(last, entry):
-            merged[-1] = Assumption(
-                last.setting,
-                last.value,
-                last.source,
-                last.origin,
-                (*last.layers, *entry.layers),
-                _worse_fit(last.fit, entry.fit),
-                last.note,
-            )
+            fit = _worse_fit(last.fit, entry.fit)
+            merged[-1] = replace(last, layers=(*last.layers, *entry.layers), fit=fit)
         else:
             merged.append(entry)
     return merged
 
 
-def _same_but_layers(one: Assumption, other: Assumption) -> bool:
-    same = (one.setting, one.value, one.source, one.origin, one.note) == (
-        other.setting,
-        other.value,
-        other.source,
-        other.origin,
-        other.note,
-    )
-    return (
-        same
-        and (one.fit is None) == (other.fit is None)
-        and (one.fit is None or other.fit is None or one.fit.outcome == other.fit.outcome)
-    )
+def _same_but_layers(first: Assumption, second: Assumption) -> bool:
+    """Whether two entries differ in their layers and in how well they fit only."""
+    outcomes = {entry.fit.outcome if entry.fit else None for entry in (first, second)}
+    return len(outcomes) == 1 and replace(first, layers=(), fit=None) == replace(second, layers=(), fit=None)
 
 
-def _worse_fit(one: BatchNormFit | None, other: BatchNormFit | None) -> BatchNormFit | None:
-    if one is None or other is None:
-        return one
-    return min((one, other), key=lambda fit: fit.ratio if fit.ratio is not None else float("inf"))
+def _worse_fit(first: BatchNormFit | None, second: BatchNormFit | None) -> BatchNormFit | None:
+    """The fit with the smaller margin over its runner-up."""
+    if first is None or second is None:
+        return first
+    return min((first, second), key=lambda fit: fit.ratio if fit.ratio is not None else float("inf"))
 
 
 def _describe_fit(entry: Assumption) -> str:
@@ -175,7 +161,7 @@ def _describe_fit(entry: Assumption) -> str:
         return f"{best}; the alternatives give the same samples"
     if fit.runner_up is None:
         return best
-    if fit.runner_up_mismatch is not None and fit.runner_up_mismatch >= 1e9:
+    if fit.runner_up_mismatch is not None and fit.runner_up_mismatch >= IMPOSSIBLE_MISMATCH:
         return f"{best}; {fit.runner_up} is impossible"
     margin = f"{fit.ratio:.1f} times worse" if fit.ratio is not None else f"{fit.runner_up_mismatch:.3f}"
     lead = "undecided: " if entry.undecided else "default: " if fit.outcome == "default_kept" else ""

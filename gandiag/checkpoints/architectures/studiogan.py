@@ -100,18 +100,12 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     latent, latent_assumptions = assume_latent(
         backbone.latent_dim, config.prior, family, dim_note=chunk_note if backbone.chunk_size else ""
     )
-    class_note = _CLASS_NOTES[backbone.conditioning] if backbone.classes else ""
-    upsampling_source, upsampling_origin = ("family", family) if is_deep else ("shapes", "")
+    upsampling_source = ("family", family) if is_deep else ("shapes", "")
+    upsampled = tuple(sorted(block_config.upsample_blocks))
     assumptions = (
         *latent_assumptions,
-        Assumption("classes", backbone.classes, "shapes", note=class_note),
-        Assumption(
-            "upsampling_blocks",
-            tuple(sorted(block_config.upsample_blocks)),
-            upsampling_source,
-            upsampling_origin,
-            note=f"to {shape[1]} pixels",
-        ),
+        Assumption("classes", backbone.classes, "shapes", note=_CLASS_NOTES.get(backbone.conditioning, "")),
+        Assumption("upsampling_blocks", upsampled, *upsampling_source, note=f"to {shape[1]} pixels"),
         resolve_setting("activation", config.activation, block_config.activation, family),
         resolve_setting("bn_eps", config.bn_eps, eps, family),
         output_assumption,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.batchnorm.moments import enable_dropout
+from gandiag.interfaces import IMPOSSIBLE_MISMATCH
 
 _N_REAL_FRACTIONS = 21  # fractions of real minibatches that are tried, from 0 to 1
 
@@ -30,7 +31,7 @@ def discriminator_mismatch(module: nn.Module, real: Tensor, fake: Tensor) -> flo
         stretch = ((fraction * real_var + (1 - fraction) * fake_var + 1e-12) / variance).log().abs().clamp_max(10)
         table[:, index] = (shift + stretch).mean(1)
     mismatch = table.mean(1)
-    return float(mismatch.min()) if bool(torch.isfinite(mismatch).all()) else 1e9
+    return float(mismatch.min()) if bool(torch.isfinite(mismatch).all()) else IMPOSSIBLE_MISMATCH
 
 
 def _collect_moments(module: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor]]:

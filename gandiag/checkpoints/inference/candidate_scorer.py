@@ -34,6 +34,7 @@ from gandiag.checkpoints.inference.candidate_networks import Assignment, Candida
 from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.forward_cost import MACS_PER_VALUE, WEIGHTED_LAYERS, ForwardCost, estimate_costs
 from gandiag.checkpoints.inference.sequential import SequentialGenerator, SequentialSpec, build_sequential_generator
+from gandiag.interfaces import IMPOSSIBLE_MISMATCH
 
 MIN_LATENTS = 128  # latents with which a pass counts as cheap
 _POOR_MISMATCH = 0.3  # from here on the running statistics are tried in place of the batch's own
@@ -86,7 +87,7 @@ class CandidateScorer:
                 with_running = self._run(network, assignment, depth, use_batch_stats=False, coarse=coarse)
                 mismatches = tuple(map(min, mismatches, with_running))
             self._mismatches[key] = tuple(
-                number if number == math.inf or math.isfinite(number) else 1e9 for number in mismatches
+                number if number == math.inf or math.isfinite(number) else IMPOSSIBLE_MISMATCH for number in mismatches
             )
         return self._mismatches[key]
 

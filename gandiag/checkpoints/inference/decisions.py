@@ -20,9 +20,7 @@ from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer
 from gandiag.checkpoints.inference.hyperparameters import CandidateScores, Hyperparameter
 from gandiag.errors import LoadError
-from gandiag.interfaces import UNDECIDED, Assumption, AssumptionOutcome, BatchNormFit
-
-_IMPOSSIBLE = 1e9  # mismatch of a candidate that does not run
+from gandiag.interfaces import IMPOSSIBLE_MISMATCH, UNDECIDED, Assumption, AssumptionOutcome, BatchNormFit
 
 
 def select_candidate(hyperparameter: Hyperparameter, scores: CandidateScores) -> Any:
@@ -129,8 +127,8 @@ def make_fit(
 ) -> BatchNormFit:
     """A BatchNormFit with finite numbers."""
     if runner_up_mismatch is not None:
-        runner_up_mismatch = min(runner_up_mismatch, _IMPOSSIBLE)
-    return BatchNormFit(min(mismatch, _IMPOSSIBLE), runner_up, runner_up_mismatch, outcome)
+        runner_up_mismatch = min(runner_up_mismatch, IMPOSSIBLE_MISMATCH)
+    return BatchNormFit(min(mismatch, IMPOSSIBLE_MISMATCH), runner_up, runner_up_mismatch, outcome)
 
 
 def _require_same_size(scorer: CandidateScorer, chosen: Assignment, competing: Assignment, mismatch: float) -> None:
