@@ -21,7 +21,7 @@ from gandiag.errors import RecordError, VerdictError
 from gandiag.registry import import_target
 
 SCHEMA = "gandiag.audit/1"
-Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate"]
+Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic"]
 MeasurementStatus = Literal["ok", "not_measured", "error"]
 BetterDirection = Literal["higher", "lower", "neither"]
 
@@ -60,7 +60,8 @@ class Score:
 
     `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone. `power`: the smallest
     share of lost diversity that this n would have detected with probability .95. `replicates`: the score on each
-    replicate, in an order fixed by seed and n, so that records with equal seed, n and data can be paired.
+    replicate, in an order fixed by seed and n, so that records with equal seed, n and data can be paired. `injected`:
+    what known losses score in these data, {kind, loss, score} each; empty where the score is high.
     """
 
     value: float | None
@@ -72,6 +73,17 @@ class Score:
     n_fake: int = 0
     n_real: int = 0
     replicates: tuple[float, ...] = ()
+    injected: tuple[Mapping[str, Any], ...] = ()
+
+    def list_blind_spots(self) -> list[str]:
+        """Kinds of loss of which even half would have been missed: an injected one scored below half the limit.
+
+        Half the limit, because the injections have half the samples of the audit.
+        """
+        largest: dict[str, float] = {}
+        for entry in self.injected:
+            largest[entry["kind"]] = max(largest.get(entry["kind"], 0.0), entry["score"])
+        return [kind for kind, score in largest.items() if not score >= self.limit / 2]
 
     def required_samples(self) -> int | None:
         """Generated samples (and twice as many real ones) needed for a verdict; None where n was enough or no n is.
@@ -202,6 +214,7 @@ def _parse_sections(document: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of a JSON document that are not plain mappings, as their classes."""
     score = dict(document["score"])
     score["replicates"] = tuple(score.get("replicates", ()))
+    score["injected"] = tuple(score.get("injected", ()))
     return {
         "kinds": tuple(document["kinds"]),
         "score": Score(**score),

@@ -64,9 +64,11 @@ class CollapseScore:
             subsets = {name: self._subsets(results, name) for name in self._available_views(results)}
             real_views = {name: subset.values for name, (subset, _) in subsets.items()}
             fake_views = {name: subset.values for name, (_, subset) in subsets.items()}
-            estimate, aspects = estimate_multi_view_loss(real_views, fake_views, seed=self.seed)
+            estimate, aspects = estimate_multi_view_loss(
+                real_views, fake_views, seed=self.seed, inject=self.role == "fake"
+            )
         else:
-            estimate = estimate_diversity_loss(real.values, fake.values, seed=self.seed)
+            estimate = estimate_diversity_loss(real.values, fake.values, seed=self.seed, inject=self.role == "fake")
         score = estimate.score
         measurement = Measurement(
             score.value, score.low, score.high, floor=0.0, unit="share", better="lower", n=estimate.n
@@ -120,7 +122,12 @@ def degraded_view_name(view: str, level: int) -> str:
 def _record_sections(estimate: DiversityEstimate, real: SampleSubset, fake: SampleSubset) -> dict[str, Any]:
     n_real, n_fake = len(real.indices), len(fake.indices)
     score = Score(
-        **asdict(estimate.score), power=estimate.power, n_fake=n_fake, n_real=n_real, replicates=estimate.replicates
+        **asdict(estimate.score),
+        power=estimate.power,
+        n_fake=n_fake,
+        n_real=n_real,
+        replicates=estimate.replicates,
+        injected=tuple(asdict(entry) for entry in estimate.injected),
     )
     notes = []
     if n_real < 2 * n_fake:

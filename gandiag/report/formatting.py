@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gandiag.record import Record
+from gandiag.record import Record, Score
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
 NOT_AVAILABLE = "–"
@@ -24,8 +24,16 @@ VERDICT_LABELS = {
     "collapsed": "COLLAPSED",
     "inconclusive": "INCONCLUSIVE",
     "not_degenerate": "NOT DEGENERATE",
+    "unrealistic": "NOT REAL-LIKE",
 }
 
+KIND_OF_LOSS = {
+    "modes": "half of the modes",
+    "small_modes": "half of the small modes",
+    "continuum": "half of a continuum",
+    "narrowing": "half of the width",
+    "repeats": "half of the outputs",
+}
 KIND_TEXT = {
     "complete": "complete collapse: nearly all samples are the same",
     "partial": "partial collapse: some of the variety is left",
@@ -235,6 +243,8 @@ def describe_score(record: Record) -> str:
     if score.basis == "degeneracy":
         return _describe_degeneracy(score.value)
     text = f"{describe_fraction(score.value)} of the real variety is missing"
+    if record.verdict == "unrealistic":
+        return "variety is not contradicted, but most samples are unlike any real one."
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 
@@ -251,6 +261,8 @@ def _describe_doubt(record: Record) -> str:
         n_required = score.required_samples()
         advice = f"About {n_required:,} samples would decide" if n_required else "More samples may decide"
         return f", but the interval contains the limit of {format_score(score.limit)}. {advice}."
+    if score.list_blind_spots():
+        return ", as far as this many samples can show: a loss of half could have been missed."
     return ", but the evidence is insufficient for a verdict."
 
 
@@ -260,15 +272,22 @@ def describe_sample_size(record: Record) -> str:
     if not score.n_fake:
         return ""
     counts = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+    seen = _describe_injections(score)
+    if seen:
+        return f"{counts} samples; {seen}"
     if score.power is None:
         return f"{counts} samples"
-    n_required = score.required_samples()
-    more = (
-        f", one of {format_score(score.limit)} with {n_required:,} samples"
-        if score.power > score.limit and n_required
-        else ""
-    )
-    return f"{counts} samples; a loss of {format_score(score.power)} is detected with probability 0.95{more}"
+    return f"{counts} samples; its interval shows a change of {format_score(score.power)} with probability 0.95"
+
+
+def _describe_injections(score: Score) -> str:
+    """Which losses of half would have been seen, by injection into the real data; empty where none were injected."""
+    blind = score.list_blind_spots()
+    kinds = list(dict.fromkeys(entry["kind"] for entry in score.injected))
+    seen = [KIND_OF_LOSS.get(kind, key_to_text(kind)) for kind in kinds if kind not in blind]
+    missed = [KIND_OF_LOSS.get(kind, key_to_text(kind)) for kind in blind]
+    parts = [f"{word}: {', '.join(entries)}" for word, entries in (("seen", seen), ("missed", missed)) if entries]
+    return f"injected into the real data and {' · '.join(parts)}" if parts else ""
 
 
 def describe_kinds(record: Record) -> list[str]:

@@ -12,7 +12,13 @@ from typing import Any
 from gandiag.record import Record
 from gandiag.report import formatting, provenance
 
-ACCENT_CLASSES = {"healthy": "good", "collapsed": "bad", "inconclusive": "doubt", "not_degenerate": "known"}
+ACCENT_CLASSES = {
+    "healthy": "good",
+    "collapsed": "bad",
+    "inconclusive": "doubt",
+    "not_degenerate": "known",
+    "unrealistic": "doubt",
+}
 
 
 @dataclass(frozen=True, slots=True)

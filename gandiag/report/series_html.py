@@ -13,7 +13,7 @@ from gandiag.report.series_text import describe_score_jumps
 from gandiag.report.timeline import CheckpointRecords, LossDocument, ScoreJumps, draw_timeline, find_profile_keys
 from gandiag.verdict.policy import verdict_exit_code
 
-ACCENT_CLASSES = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt"}
+ACCENT_CLASSES = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt", "unrealistic": "doubt"}
 
 
 def render_run_page(

@@ -11,7 +11,13 @@ from gandiag.record import Record
 from gandiag.report import finding_view, formatting, measurement_view, provenance, terminal_sections
 from gandiag.report.text_page import TextPage
 
-VERDICT_COLORS = {"healthy": "green", "collapsed": "red", "inconclusive": "yellow", "not_degenerate": "cyan"}
+VERDICT_COLORS = {
+    "healthy": "green",
+    "collapsed": "red",
+    "inconclusive": "yellow",
+    "not_degenerate": "cyan",
+    "unrealistic": "yellow",
+}
 MAX_REMEDIES = 2
 MIN_PATH_WIDTH = 12  # columns of the path on the first line, below which it gets its own line
 

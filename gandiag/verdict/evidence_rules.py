@@ -1,4 +1,4 @@
-"""GD501 to GD504: how strong the evidence is."""
+"""GD501 to GD505: how strong the evidence is."""
 
 from __future__ import annotations
 
@@ -31,6 +31,32 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
     text = f"The score's interval {interval} contains the limit {policy.limit:g}. "
     text += f"{action} and give twice as many real ones."
     return Diagnosis("warning", text, {"low": score.low, "high": score.high, "n": score.n_fake})
+
+
+KIND_OF_LOSS = {
+    "modes": "half of the modes never made",
+    "small_modes": "half of many small modes never made",
+    "continuum": "half of a continuum never made",
+    "narrowing": "modes half as wide",
+    "repeats": "half of the outputs recycled",
+}
+
+
+@rule("GD505")
+def find_blind_spots(record: Record, policy: Policy) -> Diagnosis | None:
+    """No loss was seen, and some losses would not have been seen with these data and this many samples."""
+    blind = record.score.list_blind_spots()
+    if not blind or record.verdict == "collapsed":
+        return None
+    scores = {
+        entry["kind"]: entry["score"] for entry in record.score.injected if entry["kind"] in blind
+    }  # of the largest loss, which comes last
+    missed = "; ".join(f"{KIND_OF_LOSS.get(kind, kind)} scored {scores[kind]:.2f}" for kind in blind)
+    text = (
+        f"Injected into half of the real data, a loss of half was missed: {missed}. "
+        f"Pass at least {2 * record.score.n_fake:,} samples and twice as many real ones."
+    )
+    return Diagnosis("warning" if record.verdict == "inconclusive" else "note", text, scores)
 
 
 @rule("GD503")

@@ -27,6 +27,7 @@ _SCORE_STATES: Mapping[str, CheckState] = {
     "healthy": "passed",
     "not_degenerate": "degeneracy",
     "inconclusive": "inconclusive",
+    "unrealistic": "inconclusive",
 }
 
 
@@ -144,7 +145,9 @@ def _explain_missing_verdict(record: Record) -> str:
     """Why the score is neither passed nor violated: the text of the finding that explains it."""
     if record.verdict == "not_degenerate":
         return "no real data: missing modes cannot be detected"
-    texts = [finding.text for finding in record.findings if finding.rule in ("GD401", "GD501", "GD502")]
+    texts = [
+        finding.text for finding in record.findings if finding.rule in ("GD301", "GD401", "GD501", "GD502", "GD505")
+    ]
     return texts[0] if texts else "insufficient evidence"
 
 

@@ -1,6 +1,8 @@
 """The policy stored in a Record and the verdict it gives. Torch-free.
 
-    referenced:   collapsed if low >= limit, healthy if high < limit, else inconclusive
+    referenced:   collapsed if low >= limit, healthy if high < limit, else inconclusive;
+                  unrealistic instead of healthy where more than half of the samples are off the data manifold,
+                  inconclusive instead of healthy where a loss of half would have been missed
     degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
 
 What could not be measured never passes: a missing number, a NaN or a doubtful loading gives inconclusive.
@@ -18,6 +20,7 @@ from gandiag.record import Record, Score, Verdict
 
 # Measurements without which no verdict is given: if one failed, the record is inconclusive.
 REQUIRED_MEASUREMENTS = ("score",)
+MAX_OFF_MANIFOLD = 0.5  # share of samples off the manifold above which a generator is not called healthy
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,17 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
     if any(record.measurements[key].status == "error" for key in REQUIRED_MEASUREMENTS if key in record.measurements):
         return "inconclusive"
     verdict = compute_score_verdict(record.score, policy.limit)
+    if verdict == "healthy" and is_off_manifold(record):
+        return "unrealistic"
+    if verdict == "healthy" and record.score.list_blind_spots():
+        return "inconclusive"
     return "inconclusive" if verdict == "collapsed" and get_undecided_assumptions(record) else verdict
+
+
+def is_off_manifold(record: Record) -> bool:
+    """Whether so many samples are unlike any real one that variety says little about the data's modes."""
+    share = record.profile.get("off_manifold") or {}
+    return (share.get("value") or 0.0) > MAX_OFF_MANIFOLD
 
 
 def compute_score_verdict(score: Score, limit: float) -> Verdict:
@@ -74,4 +87,5 @@ def verdict_exit_code(record: Record) -> ExitCode:
         "inconclusive": ExitCode.INSUFFICIENT,
         "healthy": ExitCode.OK,
         "not_degenerate": ExitCode.OK,
+        "unrealistic": ExitCode.INSUFFICIENT,
     }[record.verdict]

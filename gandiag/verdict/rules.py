@@ -15,6 +15,7 @@ from __future__ import annotations
 from gandiag.verdict.collapse_rules import COLLAPSE_RULES
 from gandiag.verdict.duality_gap_rules import find_maximin_collapse, find_wide_duality_gap
 from gandiag.verdict.evidence_rules import (
+    find_blind_spots,
     find_failed_metrics,
     find_insufficient_evidence,
     find_limit_in_interval,
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     find_wrong_latent_scale,
     *COLLAPSE_RULES,
     find_limit_in_interval,
+    find_blind_spots,
     find_off_distribution_samples,
     find_memorization,
     find_constant_channels,

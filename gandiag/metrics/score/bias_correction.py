@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 NULL_BAND = 1.5  # differences within this many standard errors are treated as zero when the bias is computed
+MIN_EXPECTED_REPEATS = 8.0  # outputs drawn three times or more: with fewer expected, their absence shows nothing
 
 
 def bias_corrected_positive_part(difference: Tensor, standard_error: Tensor) -> Tensor:
@@ -33,9 +34,10 @@ def unique_fraction(copy_counts: Tensor) -> float:
     """Distinct outputs of the generator over the n drawn, in [0, 1].
 
     `copy_counts` (n,) ≥ 1: how often each row's output was drawn. A generator with u·n equally likely outputs shows
-    only some of them in n draws. The number of unseen ones follows from the mean number of copies (the zero-truncated
-    Poisson), and counts as far as the outputs drawn only once support it: if every output is drawn exactly twice, none
-    is drawn once, nothing is unseen, and the fraction is ½.
+    only some of them in n independent draws. The number of unseen ones follows from the mean number of copies (the
+    zero-truncated Poisson), and counts as far as the outputs drawn once, and those drawn three times or more, support
+    it. Where a pool is repeated evenly neither is as frequent as chance would have it, nothing is unseen, and the
+    fraction is that of the distinct rows.
     """
     n = len(copy_counts)
     if n == 0:
@@ -49,4 +51,9 @@ def unique_fraction(copy_counts: Tensor) -> float:
         rate = mean * -math.expm1(-rate)
     n_unseen = n_seen * math.exp(-rate) / -math.expm1(-rate)
     n_once = float((copy_counts == 1).sum())
-    return min(1.0, (n_seen + n_unseen * min(1.0, n_once / max(rate * n_unseen, 1e-9))) / n)
+    n_often = float((1 / copy_counts)[copy_counts > 2].sum())
+    expected_often = (n_seen + n_unseen) * -math.expm1(-rate + math.log1p(rate + rate**2 / 2))
+    support = min(1.0, n_once / max(rate * n_unseen, 1e-9))
+    if expected_often >= MIN_EXPECTED_REPEATS:
+        support = min(support, n_often / expected_often)
+    return min(1.0, (n_seen + n_unseen * support) / n)

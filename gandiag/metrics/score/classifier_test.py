@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-N_COMPONENTS = 64  # whitened principal components; with their squares, the classifier's inputs
+from gandiag.metrics.score.neighborhoods import euclidean_distances
+
+N_COMPONENTS = 128  # whitened principal components; with the squares of some, the classifier's inputs
+N_SQUARES = 64
+NEIGHBOR_COUNTS = (4, 16, 64)
 N_FOLDS = 5
 RIDGE_PENALTY = 1.0  # prior precision of a coefficient, in units of one row
 NEWTON_STEPS = 8
 CLEAR_DENSITY_RATIO = 3.0  # rows are clearly of one set where it is more than this many times as dense as the other
+
+DENSITY_RATIOS = (1.5, 2.0, CLEAR_DENSITY_RATIO)  # at which real-only and fake-only rows are weighed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +32,39 @@ class LogOdds:
     fake: Tensor
 
     def total_variation(self) -> float:
-        """The total variation that the classifier detects, about −0.05 … 1; 0 on average for equal distributions."""
-        return float((self.real > 0).float().mean() - (self.fake > 0).float().mean())
+        """The largest difference in shares above a threshold: the total variation that the classifier finds, in [0, 1].
 
-    def real_only_fraction(self) -> float:
+        About 1/√n for equal distributions.
+        """
+        return _excess_tail(self.real, self.fake, 1.0)
+
+    def real_only_fraction(self, ratio: float = CLEAR_DENSITY_RATIO) -> float:
         """Fraction of real data without a generated counterpart, in [0, 1].
 
-        Real rows in excess of CLEAR_DENSITY_RATIO times the generated rows.
+        Real rows in excess of `ratio` times the generated rows.
         """
-        return _excess_tail(self.real, self.fake)
+        return _excess_tail(self.real, self.fake, ratio)
 
-    def fake_only_fraction(self) -> float:
+    def fake_only_fraction(self, ratio: float = CLEAR_DENSITY_RATIO) -> float:
         """Fraction of generated rows without a real counterpart, in [0, 1]: outliers, or samples beside the data."""
-        return _excess_tail(-self.fake, -self.real)
+        return _excess_tail(-self.fake, -self.real, ratio)
 
     def missing_fraction(self) -> float:
-        """The part of the variation that is lost diversity rather than low fidelity, about −0.05 … 1.
+        """The part of the variation that is lost diversity rather than low fidelity, in [0, 1].
 
         Where half of the data is never generated, many real rows are clearly real and hardly any generated row is
         clearly generated: the remaining data are at most twice as dense. Where samples are noisy or blurred, as many
         are clearly generated. So the variation counts as far as the real-only fraction exceeds twice the fake-only
-        fraction and what chance shows; doubtful cases count as low fidelity. Reads low with outliers, and where the
-        classifier is weak.
+        fraction and what chance shows, at the density ratio where it does so most clearly; doubtful cases count as low
+        fidelity. Reads low with outliers, and where the classifier is weak.
         """
-        real_only, fake_only = self.real_only_fraction(), self.fake_only_fraction()
         noise = 2 / math.sqrt(min(len(self.real), len(self.fake)))  # neither is detectable below this
-        return self.total_variation() * max(0.0, real_only - 2 * fake_only) * real_only / (real_only**2 + noise**2)
+        asymmetry = 0.0
+        for ratio in DENSITY_RATIOS:
+            real_only, fake_only = self.real_only_fraction(ratio), self.fake_only_fraction(ratio)
+            excess = max(0.0, real_only - 2 * fake_only) * real_only / (real_only**2 + noise**2)
+            asymmetry = max(asymmetry, excess)
+        return self.total_variation() * asymmetry
 
     def subset(self, real_indices: Tensor, fake_indices: Tensor) -> LogOdds:
         """The odds of a subset of the rows, without refitting, for intervals. Indices (n,)."""
@@ -59,16 +72,18 @@ class LogOdds:
 
 
 def cross_fit_log_odds(real: Tensor, fake: Tensor, *, seed: int) -> LogOdds:
-    """Held-out log odds by ridge logistic regression on 64 whitened principal components and their squares, five folds.
+    """Held-out log odds by ridge logistic regression, five folds. `real` (N, D), `fake` (M, D) float32.
 
-    `real` (N, D), `fake` (M, D) float32. Costs one eigenvalue problem, D × D or n × n, whichever is smaller, and about
-    40 Newton steps of (N + M) · 129² flops.
+    The inputs are up to 128 whitened principal components, the squares of the first 64, and the shares of real rows
+    among the nearest neighbors in the other folds, which follow curved boundaries. Costs one eigenvalue problem, D × D
+    or n × n, whichever is smaller, one (N + M)² × D product and about 40 Newton steps of (N + M) · 195² flops.
     """
-    inputs = _classifier_inputs(torch.cat([real, fake]))
+    rows = torch.cat([real, fake])
     target = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).double()
     weight = torch.where(target > 0, 0.5 / len(real), 0.5 / len(fake)) * len(target)  # equal shares
     generator = torch.Generator().manual_seed(seed)
-    fold = torch.cat([torch.randperm(len(rows), generator=generator) % N_FOLDS for rows in (real, fake)])
+    fold = torch.cat([torch.randperm(len(part), generator=generator) % N_FOLDS for part in (real, fake)])
+    inputs = torch.cat([_neighbor_inputs(rows, target, fold, len(real)), _component_inputs(rows)], 1)
     log_odds = torch.empty(len(target), dtype=torch.float64)
     for number in range(N_FOLDS):
         is_heldout = fold == number
@@ -77,8 +92,26 @@ def cross_fit_log_odds(real: Tensor, fake: Tensor, *, seed: int) -> LogOdds:
     return LogOdds(log_odds[: len(real)].float(), log_odds[len(real) :].float())
 
 
-def _classifier_inputs(rows: Tensor) -> Tensor:
-    """Whitened components, their squares and an intercept column, (N, 2C + 1) float64."""
+def _neighbor_inputs(rows: Tensor, target: Tensor, fold: Tensor, n_real: int) -> Tensor:
+    """Log odds of real rows among the nearest 4, 16 and 64 rows of the other folds, (N, 3) float64.
+
+    Neighbors in a row's own fold do not count: its own label would show in theirs.
+    """
+    distances = euclidean_distances(rows, rows)
+    distances.masked_fill_(fold[:, None] == fold, torch.inf)
+    n_neighbors = min(max(NEIGHBOR_COUNTS), int(len(rows) * (1 - 1 / N_FOLDS)) - 1)
+    nearest = distances.topk(n_neighbors, largest=False).indices  # (N, k)
+    n_real_near = target[nearest].cumsum(1)
+    prior = n_real / len(rows)
+    columns = []
+    for count in (min(count, n_neighbors) for count in NEIGHBOR_COUNTS):
+        near = n_real_near[:, count - 1]
+        columns.append(((near + prior) / (count - near + 1 - prior)).log() - math.log(prior / (1 - prior)))
+    return torch.stack(columns, 1)
+
+
+def _component_inputs(rows: Tensor) -> Tensor:
+    """Whitened components, squares of the first N_SQUARES and an intercept column, (N, ≤ 193) float64."""
     centered = (rows - rows.mean(0)) / rows.std(0).square().sum().sqrt().clamp(min=1e-30)
     use_rows = centered.shape[1] > len(centered)  # decompose the smaller of N x N and D x D
     values, vectors = torch.linalg.eigh(centered @ centered.T if use_rows else centered.T @ centered)
@@ -87,7 +120,8 @@ def _classifier_inputs(rows: Tensor) -> Tensor:
     scores = axes if use_rows else centered @ axes / values.flip(0)[:N_COMPONENTS][keep].sqrt()
     scores = scores * math.sqrt(len(rows))  # (N, C), unit variance
     scores = scores.double().clamp(-6, 6)  # the square of an outlier would dominate the fit
-    return torch.cat([scores, (scores.square() - 1) / math.sqrt(2), torch.ones(len(rows), 1).double()], 1)
+    squares = (scores[:, :N_SQUARES].square() - 1) / math.sqrt(2)
+    return torch.cat([scores, squares, torch.ones(len(rows), 1).double()], 1)
 
 
 def _fit_logistic(inputs: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -104,9 +138,9 @@ def _fit_logistic(inputs: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return coefficients
 
 
-def _excess_tail(own: Tensor, other: Tensor) -> float:
-    """max over t of P(own > t) − CLEAR_DENSITY_RATIO · P(other > t), at least 0."""
+def _excess_tail(own: Tensor, other: Tensor, ratio: float) -> float:
+    """max over t of P(own > t) − ratio · P(other > t), at least 0."""
     own_weight = torch.full((len(own),), 1 / len(own))
-    other_weight = torch.full((len(other),), -CLEAR_DENSITY_RATIO / len(other))
+    other_weight = torch.full((len(other),), -ratio / len(other))
     order = torch.cat([own, other]).argsort(descending=True, stable=True)
     return max(0.0, float(torch.cat([own_weight, other_weight])[order].cumsum(0).max()))

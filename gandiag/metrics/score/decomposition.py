@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from gandiag.metrics.score.bias_correction import bias_corrected_positive_part, unique_fraction
+from gandiag.metrics.score.displaced_modes import find_displaced_rows
 from gandiag.metrics.score.mode_partition import ModePartition
 from gandiag.metrics.score.mode_width import (
     MIN_RATIO_ROWS,
     CenteredRows,
     ModeWidths,
     center_rows,
+    has_width_ratio,
     rescale_to_reference,
     weight_per_mode,
 )
@@ -33,12 +35,17 @@ from gandiag.metrics.score.neighborhoods import (
     neighbor_distances,
     neighbor_radius,
 )
+from gandiag.metrics.score.row_preparation import is_far
 
 DISTANCE_RATIO_QUANTILE = 0.2  # quantile used to estimate blur; robust to 80 % outliers
 MANIFOLD_QUANTILE = 0.99  # fraction of the held-out reference that counts as on the manifold
+MIN_WIDTH = 1e-6  # of the data's rms: narrower modes of the data are points, which nothing can be narrower than
+REACHING_BALLS = 2  # reference balls that must reach a row
 COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbor: nearer is a copy
 # Width ratios between which the inside of a mode goes from fully measurable to unknown.
 RELIABLE_WIDTH_RATIO, MAX_WIDTH_RATIO = 4.0, 8.0
+# Coverage inside a mode counts fully up to 10 % of samples off the manifold and not at all from 50 %.
+MAX_COVERAGE_INFIDELITY, COVERAGE_INFIDELITY_RANGE = 0.5, 0.4
 MISSING_SHARE_RATIO = 0.1  # a mode with less than this fraction of its share is missing, otherwise imbalanced
 
 SplitIndices = tuple[Tensor, Tensor, Tensor]  # row indices of reference, held-out and generated rows
@@ -53,6 +60,8 @@ class SplitDistances:
     real_rows: CenteredRows  # reference and held-out rows together, 2n
     fake_rows: CenteredRows
     mode_confidence: Tensor  # (K,) in [0, 1]: 0 where samples are MAX_WIDTH_RATIO times as wide as the mode
+    far: tuple[Tensor, Tensor, Tensor]  # (n,) bool each, rows so far out that they were moved in
+    beside_mode: Tensor  # (n,) bool, the samples that form a mode beside that of the data
     on_manifold: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
     inliers: Tensor  # (n,) 1 for the MANIFOLD_QUANTILE of reference rows nearest to the rest, else 0
     neighbors: tuple[Tensor, Tensor]  # nearest reference rows of each reference row: distances, indices
@@ -61,11 +70,17 @@ class SplitDistances:
     rescaled_fake_distances: Tensor  # (n, n) generated → reference, every generated mode at the reference's width
     copy_distance: float  # reference rows nearer than this are copies
     copy_matrix: Tensor  # (n, n) bool, which generated rows are copies of which
+    real_copies: Tensor  # (n,) reference rows that equal each generated row, at least 1
+
+    def find_distinct_rows(self) -> Tensor:
+        """Generated rows without their surplus copies, (m,) indices: as many of each as there are reference rows."""
+        n_earlier = self.copy_matrix.tril(-1).sum(1)
+        return (n_earlier < self.real_copies).nonzero().flatten()
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreFactors:
-    """Fractions of the diversity that are kept; noise can put them slightly above 1.
+    """Fractions of the diversity that are kept, each in [0, 1].
 
     `off_manifold`, `on_manifold` and `distance_ratio` describe fidelity.
     """
@@ -86,8 +101,8 @@ class ScoreFactors:
 
     @property
     def loss(self) -> float:
-        """1 − the product of the factors: the score, not yet clipped to [0, 1]."""
-        return 1 - max(self.mode_balance, 0.0) * self.coverage * max(self.width_ratio, 0.0) * self.unique_fraction
+        """1 − the product of the factors, in [0, 1]."""
+        return 1 - self.mode_balance * self.coverage * self.width_ratio * self.unique_fraction
 
 
 def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: ModePartition) -> SplitDistances:
@@ -97,21 +112,25 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
     """
     neighbors, radius, reference_scale = _reference_neighbors(reference)
     edge = reference_scale.quantile(MANIFOLD_QUANTILE)
-    inliers = (reference_scale <= edge).float()
+    far = is_far(reference, reference), is_far(heldout, reference), is_far(fake, reference)
+    inliers = ((reference_scale <= edge) & ~far[0]).float()
     copy_distance = COPY_DISTANCE_RATIO * float(neighbors[0][:, 0].median())
     fake_distances = euclidean_distances(fake, reference, min_distance=copy_distance)
     fake_scale = _scale_to_reach(fake_distances, radius)
     passes = fake_scale <= edge * _distance_ratio(fake_scale, reference_scale)
-    on_manifold = (passes & (fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE))).float()
-
     labels = partition.assign_modes(reference), partition.assign_modes(heldout), partition.assign_modes(fake)
+    beside_mode = find_displaced_rows(
+        (torch.cat([reference, heldout]), torch.cat(labels[:2])), (fake, labels[2]), passes, partition.n_modes
+    )
+    near = fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE)
+    on_manifold = (((passes & near) | beside_mode) & ~far[2]).float()
     real_rows = center_rows(
         torch.cat([reference, heldout]), torch.cat(labels[:2]), torch.ones(2 * len(heldout)), partition.n_modes
     )
     fake_rows = center_rows(fake, labels[2], on_manifold, partition.n_modes)
     zeros = torch.zeros(len(heldout))
     reference_widths = real_rows.mode_widths(torch.cat([inliers, zeros]))
-    heldout_widths = real_rows.mode_widths(torch.cat([zeros, zeros + 1]))
+    heldout_widths = real_rows.mode_widths(torch.cat([zeros, (~far[1]).float()]))
     fake_widths = fake_rows.mode_widths(on_manifold)
 
     rescaled_heldout, _ = rescale_to_reference(heldout, labels[1], heldout_widths, reference_widths)
@@ -124,6 +143,8 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
         real_rows=real_rows,
         fake_rows=fake_rows,
         mode_confidence=_mode_confidence(fake_widths, reference_widths),
+        beside_mode=beside_mode,
+        far=far,
         on_manifold=on_manifold,
         inliers=inliers,
         neighbors=neighbors,
@@ -132,6 +153,7 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
         rescaled_fake_distances=euclidean_distances(rescaled_fake, reference, min_distance=copy_distance),
         copy_distance=copy_distance,
         copy_matrix=copy_matrix,
+        real_copies=(fake_distances <= copy_distance).sum(1).clamp(min=1).float(),
     )
 
 
@@ -170,7 +192,7 @@ def _mode_confidence(fake_widths: ModeWidths, reference_widths: ModeWidths) -> T
 
     0 where samples are so wide that rescaling them would invent their shape.
     """
-    has_ratio = fake_widths.n_effective >= MIN_RATIO_ROWS
+    has_ratio = has_width_ratio(fake_widths, reference_widths)
     ratio = torch.where(has_ratio, fake_widths.width / reference_widths.width.clamp(min=1e-12), torch.ones(()))
     return ((MAX_WIDTH_RATIO - ratio) / (MAX_WIDTH_RATIO - RELIABLE_WIDTH_RATIO)).clamp(0, 1)
 
@@ -185,13 +207,14 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     )
     radius = neighbor_radius(split.neighbors, indices[0]).clamp(min=1e-12)
     heldout_scale, heldout_hits = _heldout_statistics(split, indices, radius)
-    fake_scale = _submatrix(split.fake_distances, indices[2], indices[0]).div_(radius).amin(1)
+    fake_scale = _smallest(_submatrix(split.fake_distances, indices[2], indices[0]).div_(radius))
     edge = heldout_scale.quantile(MANIFOLD_QUANTILE)
     distance_ratio = _distance_ratio(fake_scale, heldout_scale)
-    passes = fake_scale <= edge * distance_ratio
+    passes = (fake_scale <= edge * distance_ratio) | split.beside_mode[indices[2]]
     copy_counts = _count_copies(split.copy_matrix, indices[2][passes])
     weight = torch.zeros(len(fake_modes))
-    weight[passes] = 1 / copy_counts
+    real_copies = split.real_copies[indices[2][passes]] * (len(indices[0]) / len(split.inliers))
+    weight[passes] = (real_copies.clamp(min=1) / copy_counts).clamp(max=1)
     real_modes = torch.cat([reference_modes, heldout_modes])
     real_weight = weight_per_mode(real_modes, torch.ones(len(real_modes)), split.n_modes)
     fake_weight = weight_per_mode(fake_modes, weight, split.n_modes)
@@ -201,28 +224,35 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     )
     kept_share = torch.minimum(real_share, fake_share)
     coverage = _coverage(split, indices, weight, radius, (heldout_scale, heldout_hits), kept_share)
-    inlier_weight = weight * (fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE))
+    off_manifold = 1 - float((fake_scale <= edge).float().mean()) / MANIFOLD_QUANTILE
+    coverage = 1 - (1 - coverage) * _clamp((MAX_COVERAGE_INFIDELITY - off_manifold) / COVERAGE_INFIDELITY_RANGE)
+    near = fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE)
+    inlier_weight = weight * (near | split.beside_mode[indices[2]])
     width_ratio = _mean_width_ratio(split, indices, inlier_weight, (heldout_scale <= edge).float())
     reference_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
     unique_ratio = unique_fraction(copy_counts) / max(unique_fraction(reference_copies), 1e-9)
     unknown = (kept_share * (1 - split.mode_confidence)).sum() / kept_share.sum().clamp(min=1e-9)
     return ScoreFactors(
-        mode_balance=mode_balance,
-        mode_presence=mode_presence,
-        coverage=coverage,
-        width_ratio=width_ratio,
-        unique_fraction=min(unique_ratio, 1.0),
-        off_manifold=1 - float((fake_scale <= edge).float().mean()) / MANIFOLD_QUANTILE,
+        mode_balance=_clamp(mode_balance),
+        mode_presence=_clamp(mode_presence),
+        coverage=_clamp(coverage),
+        width_ratio=_clamp(width_ratio),
+        unique_fraction=_clamp(unique_ratio),
+        off_manifold=off_manifold,
         on_manifold=float(passes.float().mean()),
         distance_ratio=distance_ratio,
         unknown_fraction=float(unknown),
     )
 
 
+def _clamp(fraction: float) -> float:
+    return min(1.0, max(0.0, fraction))
+
+
 def _heldout_statistics(split: SplitDistances, indices: SplitIndices, radius: Tensor) -> tuple[Tensor, Tensor]:
     """How much balls must grow to reach each held-out row, and held-out rows in each reference ball, (n,) each."""
     scaled = _submatrix(split.heldout_distances, indices[1], indices[0]).div_(radius)  # (n, n)
-    return scaled.amin(1), (scaled <= 1).sum(0).float()
+    return _smallest(scaled), (scaled <= 1).sum(0).float()
 
 
 def _distance_ratio(fake_scale: Tensor, real_scale: Tensor) -> float:
@@ -259,7 +289,7 @@ def _coverage(
     heldout_scale, heldout_hits = heldout
     scaled = _submatrix(split.rescaled_fake_distances, indices[2], indices[0]).div_(radius)  # (n, n)
     counts = weight > 0
-    distance_ratio = _distance_ratio(scaled.amin(1)[counts], heldout_scale) if counts.any() else 1.0
+    distance_ratio = _distance_ratio(_smallest(scaled)[counts], heldout_scale) if counts.any() else 1.0
     hits = torch.zeros(len(radius))
     for start in range(0, len(scaled), TILE_SIZE):
         tile = slice(start, start + TILE_SIZE)
@@ -285,22 +315,33 @@ def _mean_width_ratio(split: SplitDistances, indices: SplitIndices, weight: Tens
     n = len(split.mode_labels[0])
     real_weight, fake_weight = torch.zeros(2 * n), torch.zeros(n)
     real_weight[indices[0]] = split.inliers[indices[0]]
-    real_weight[n + indices[1]] = heldout_weight
-    fake_weight[indices[2]] = weight
+    real_weight[n + indices[1]] = heldout_weight * ~split.far[1][indices[1]]
+    fake_weight[indices[2]] = weight * ~split.far[2][indices[2]]
     real, fake = split.real_rows.mode_widths(real_weight), split.fake_rows.mode_widths(fake_weight)
-    has_width = fake.n_effective >= 1.5
+    has_width = (fake.n_effective >= 1.5) & (real.n_effective >= MIN_RATIO_ROWS) & (real.width > MIN_WIDTH)
     if not has_width.any():
-        return 0.0
-    ratio = (fake.width / real.width.clamp(min=1e-12))[has_width]
-    error = (real.squared_relative_error + fake.squared_relative_error).sqrt()[has_width]
+        return 0.0 if not (fake.n_effective >= 1.5).any() else 1.0
+    ratio = (fake.width / real.width.clamp(min=1e-12))[has_width].clamp(max=MAX_WIDTH_RATIO)
+    error = ratio * (real.squared_relative_error + fake.squared_relative_error).sqrt()[has_width]
+    # Few or discrete rows can be one point by chance, with no spread to estimate an error from.
+    null_error = (real.squared_relative_error * (1 + real.n_effective / fake.n_effective)).sqrt()[has_width]
+    error = torch.maximum(error, null_error)
     share = weight_per_mode(split.mode_labels[2], fake_weight, split.n_modes)[has_width]
-    return 1 - float((bias_corrected_positive_part(1 - ratio, ratio * error) * share).sum() / share.sum())
+    return 1 - float((bias_corrected_positive_part(1 - ratio, error) * share).sum() / share.sum())
 
 
 def _scale_to_reach(distances: Tensor, radius: Tensor) -> Tensor:
-    """How much the reference's balls must grow until one reaches each row, (n,). `distances` (n, n), `radius` (n,)."""
+    """How much the reference's balls must grow until REACHING_BALLS of them reach each row, (n,).
+
+    `distances` (n, n), `radius` (n,). More than one, so that the large ball of a single outlier decides nothing.
+    """
     starts = range(0, len(distances), TILE_SIZE)
-    return torch.cat([(distances[start : start + TILE_SIZE] / radius).amin(1) for start in starts])
+    return torch.cat([_smallest(distances[start : start + TILE_SIZE] / radius) for start in starts])
+
+
+def _smallest(rows: Tensor) -> Tensor:
+    """The REACHING_BALLS-th smallest value of each row, (n,)."""
+    return rows.topk(min(REACHING_BALLS, rows.shape[1]), largest=False).values[:, -1]
 
 
 def _submatrix(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from gandiag.config import DEFAULT_LIMIT
 from gandiag.interfaces import Estimate
+from gandiag.metrics.score.classifier_test import LogOdds, cross_fit_log_odds
 from gandiag.metrics.score.decomposition import (
     RELIABLE_WIDTH_RATIO,
     ScoreFactors,
@@ -18,8 +21,11 @@ from gandiag.metrics.score.decomposition import (
     prepare_split,
     with_fine_modes,
 )
+from gandiag.metrics.score.injected_losses import InjectedLoss, measure_injected_losses
 from gandiag.metrics.score.mode_partition import find_modes
 from gandiag.metrics.score.neighborhoods import neighbor_radius
+from gandiag.metrics.score.row_preparation import order_by_content, standardize_rows
+from gandiag.metrics.score.scale_matching import estimate_missing_by_scale
 from gandiag.stats.resampling import draw_halves, replicate_half_width
 
 MIN_SAMPLES = 100  # with fewer generated samples there is no score
@@ -27,6 +33,9 @@ MIN_ON_MANIFOLD = 0.1  # fraction of samples on the manifold below which the sco
 CONCLUSIVE_FACTOR_LOSS = 0.3  # so much narrowing or duplication is lost diversity at any fidelity
 MAX_DISTANCE_RATIO = 3.0  # times the resolution of the real data, where there are no modes to compare it with
 CONCLUSIVE_LOSS = DEFAULT_LIMIT  # loss treated as certain, whatever else is unknown
+MAX_QUESTIONED_LOSS = 0.5  # upper bound below which the score asks what it could have seen
+MIN_UNEVEN_LOSS = 0.1  # loss to uneven mode shares from which the remaining modes do not keep their proportions
+MAX_CLASSIFIER_ROWS = 1500  # generated rows used by the classifier, and twice as many real ones
 MAX_MODE_ROWS = 5000  # rows per half used to find the modes
 Z_SCORE = 1.96  # of a 95 % interval
 POWER_Z_SCORE = 1.645  # of a one-sided 5 % error
@@ -36,9 +45,10 @@ POWER_Z_SCORE = 1.645  # of a one-sided 5 % error
 class DiversityEstimate:
     """The estimated loss of diversity; every fraction in [0, 1].
 
-    `profile`: missing, skewed, narrowed, duplicated, off_manifold. `power`: the smallest loss that would be
-    distinguished from none in 95 of 100 cases, None without replicates. `n`: reference, held-out and generated rows
-    used, each.
+    `profile`: missing, skewed, narrowed, duplicated, off_manifold; 1 − score = (1 − missing)(1 − skewed)(1 − narrowed)
+    (1 − duplicated) in value. `power`: the smallest loss that would be distinguished from none in 95 of 100 cases, None
+    without replicates. `n`: reference, held-out and generated rows used, each. `fake_only_fraction`: samples that the
+    classifier finds to be clearly generated. `injected`: the scores of known losses in these data.
     """
 
     score: Estimate
@@ -47,23 +57,30 @@ class DiversityEstimate:
     n: int
     replicates: tuple[float, ...]
     inconclusive_reasons: tuple[str, ...]
+    fake_only_fraction: float = 0.0
+    injected: tuple[InjectedLoss, ...] = ()
 
 
-def estimate_diversity_loss(real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20) -> DiversityEstimate:
+def estimate_diversity_loss(
+    real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20, inject: bool = False
+) -> DiversityEstimate:
     """The fraction of the reference's diversity that the generator has lost, with its 95 % interval.
 
     `real` (N, D) and `fake` (M, D) float32 features. The real rows are split into a reference and a held-out half of n
     = min(M, N // 2) rows each. The held-out half is what a perfect generator would produce; every count is compared
-    with it.
+    with it. Three estimates of the loss, and the largest counts:
 
-        score = 1 − mode balance · coverage · width ratio · unique fraction     (see
-        `gandiag.metrics.score.decomposition`)
+        modes        1 − mode balance · coverage · width ratio · unique fraction   (`score.decomposition`)
+        scales       real rows without a generated row at one of several distances   (`score.scale_matching`)
+        classifier   real rows that a cross-fitted classifier finds no generated rows like   (`score.classifier_test`)
 
-    Unchanged by rotation, shift and scaling of the features and, up to the last digits, by the order of the rows. The
-    interval comes from random halves of all three sets without replacement: their spread is that of the score at n, and
-    replacement would create duplicates. It is widened by the change of the score when modes are separated on weaker
-    evidence. Reads low where modes overlap and are imbalanced or narrowed; reads high where real rows are sorted by
-    quality. Costs five n × n × D products and holds three n × n float32 matrices (0.95 GB at n = 5,000).
+    Unchanged by shift and scaling of the features, by the order of the rows and, up to the noise of another split, by
+    rotation; one row moves the split by one place. The intervals come from random halves of all three sets without
+    replacement: their spread is that of the score at n, and replacement would create duplicates. They are widened by
+    the change of the score when modes are separated on weaker evidence. With `inject`, a low score is questioned by
+    injecting known losses into the real rows (`score.injected_losses`). Reads low where modes overlap and are
+    imbalanced or narrowed; reads high where real rows are sorted by quality. Costs eight n × n × D products and holds
+    three n × n float32 matrices (0.95 GB at n = 5,000).
     """
     n = min(len(fake), len(real) // 2)
     if n < MIN_SAMPLES:
@@ -71,31 +88,83 @@ def estimate_diversity_loss(real: Tensor, fake: Tensor, *, seed: int = 0, replic
             f"{len(real)} real and {len(fake)} generated samples are too few; "
             f"the score needs at least {2 * MIN_SAMPLES} and {MIN_SAMPLES}"
         )
+    rows = prepare_rows(real, fake, n)
+    estimate = _estimate_from_rows(rows, n, seed=seed, replicates=replicates)
+    if not inject or estimate.score.high >= MAX_QUESTIONED_LOSS:
+        return estimate
+
+    def measure(real: Tensor, fake: Tensor) -> float:
+        return _estimate_from_rows((real, fake), min(len(fake), len(real) // 2), seed=seed, replicates=0).score.value
+
+    return replace(estimate, injected=measure_injected_losses(rows[0], n, measure, seed=seed))
+
+
+def _estimate_from_rows(rows: tuple[Tensor, Tensor], n: int, *, seed: int, replicates: int) -> DiversityEstimate:
+    """The largest of the three estimates, from prepared real rows (N, D) and generated rows (M, D)."""
+    real, fake = rows[0], rows[1][:n]
+    by_modes, split = _estimate_by_modes((real, fake), n, seed=seed, replicates=replicates)
+    by_scale = estimate_missing_by_scale(
+        real[:n],
+        real[n : 2 * n],
+        fake[split.find_distinct_rows()],
+        is_even=by_modes.profile["skewed"].value < MIN_UNEVEN_LOSS,
+        seed=seed,
+        replicates=replicates,
+    )
+    log_odds = cross_fit_log_odds(real[: 2 * min(n, MAX_CLASSIFIER_ROWS)], fake[:MAX_CLASSIFIER_ROWS], seed=seed)
+    by_classifier = half_sample_estimate(LogOdds.missing_fraction, log_odds, seed=seed, replicates=replicates)
+    estimate = replace(by_modes, fake_only_fraction=log_odds.fake_only_fraction())
+    return combine_losses(estimate, by_scale, by_classifier)
+
+
+def prepare_rows(real: Tensor, fake: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """All real rows and n generated ones, standardized, in an order that depends on their contents alone."""
+    real, fake = real.float(), fake.float()
+    real, fake = standardize_rows(real[order_by_content(real)], fake[order_by_content(fake)[:n]])
+    return real, fake
+
+
+def _estimate_by_modes(
+    rows: tuple[Tensor, Tensor], n: int, *, seed: int, replicates: int
+) -> tuple[DiversityEstimate, SplitDistances]:
+    """The estimate from the modes of the data, of real rows (N, D) and generated rows (n, D)."""
+    real_rows, fake_rows = rows
     generator = torch.Generator().manual_seed(seed)
-    real_rows = _shuffle(real.float(), generator)
-    center = real_rows[:n].mean(0)
-    scale = (real_rows[:n] - center).square().sum(1).mean().sqrt().clamp(min=1e-30)
-    real_rows = (real_rows - center) / scale
-    fake_rows = (_shuffle(fake.float(), generator)[:n] - center) / scale
     # From all real rows, so that a small number of generated samples does not blur the modes.
     half = min(len(real_rows) // 2, MAX_MODE_ROWS)
     modes = find_modes(real_rows[:half], real_rows[-half:], seed=seed)
-    rows = real_rows[:n], real_rows[n : 2 * n], fake_rows
-    split = prepare_split(*rows, modes)
+    sets = real_rows[:n], real_rows[n : 2 * n], fake_rows
+    split = prepare_split(*sets, modes)
     all_indices = torch.arange(n), torch.arange(n), torch.arange(n)
     factors = compute_factors(split, all_indices)
     mode_uncertainty = 0.0
     if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell):
-        fine_factors = compute_factors(with_fine_modes(split, rows, modes), all_indices)
+        fine_factors = compute_factors(with_fine_modes(split, sets, modes), all_indices)
         mode_uncertainty = abs(fine_factors.loss - factors.loss)
     half_factors = [compute_factors(split, _draw_sorted_halves(n, generator)) for _ in range(replicates)]
-    return _make_estimate(factors, half_factors, mode_uncertainty, split)
+    return _make_estimate(factors, half_factors, mode_uncertainty, split), split
 
 
-def _shuffle(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows in a random order, independent of their given order: sorted by distance to their mean, then shuffled."""
-    order = (rows - rows.mean(0)).square().sum(1).argsort()
-    return rows[order[torch.randperm(len(rows), generator=generator)]]
+def combine_losses(estimate: DiversityEstimate, *missing: Estimate) -> DiversityEstimate:
+    """The estimate with the largest loss of itself and other estimates of the missing fraction.
+
+    `missing` in the profile makes up the difference. The lower bound allows for the choice among them.
+    """
+    losses = (estimate.score, *missing)
+    largest = max(losses, key=lambda loss: (loss.value, loss.low))
+    factor = NormalDist().inv_cdf(1 - 0.025 / len(losses)) / Z_SCORE
+    low = max(loss.value - factor * (loss.value - loss.low) for loss in losses)
+    score = Estimate(largest.value, min(largest.value, max(0.0, low)), max(loss.high for loss in losses))
+    profile = dict(estimate.profile)
+    if score.value > estimate.score.value:
+        own = estimate.profile["missing"]
+        others = math.prod(1 - profile[name].value for name in ("skewed", "narrowed", "duplicated"))
+        low, value, high = (
+            min(1.0, max(floor, 1 - (1 - bound) / max(others, 1e-9)))
+            for bound, floor in ((score.low, 0.0), (score.value, own.value), (score.high, own.high))
+        )
+        profile["missing"] = Estimate(value, min(low, value), max(high, value))
+    return replace(estimate, score=score, profile=profile)
 
 
 def _draw_sorted_halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,6 +220,16 @@ def estimate_from_replicates(value: float, replicates: Tensor, *, extra_half_wid
         half_width = math.hypot(float(replicate_half_width(replicates)), extra_half_width)
     value, low, high = (min(max(x, 0.0), 1.0) for x in (value, value - half_width, value + half_width))
     return Estimate(value, low, high)
+
+
+def half_sample_estimate(
+    statistic: Callable[[LogOdds], float], log_odds: LogOdds, *, seed: int, replicates: int
+) -> Estimate:
+    """A statistic of the log odds with its 95 % interval from half-samples of the rows; the classifier is kept."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = len(log_odds.real), len(log_odds.fake)
+    halves = [log_odds.subset(*draw_halves(sizes, generator)) for _ in range(replicates)]
+    return estimate_from_replicates(statistic(log_odds), torch.tensor([statistic(half) for half in halves]))
 
 
 def _inconclusive_reasons(

@@ -67,29 +67,26 @@ def center_rows(rows: Tensor, mode: Tensor, weight: Tensor, n_modes: int) -> Cen
 def rescale_to_reference(
     rows: Tensor, mode: Tensor, fake_widths: ModeWidths, reference_widths: ModeWidths
 ) -> tuple[Tensor, Tensor]:
-    """Rescale every mode to the reference's width.
+    """Move and rescale every mode to the reference's center and width.
 
-    Returns the rows (n, D) and the width ratio of each row's mode, at least MIN_WIDTH_RATIO, (n,).
-
-    A mode is scaled about its own mean. That mean keeps only the part of its distance from the reference's mean that
-    noise does not explain: a mode of few, noisy samples has a mean that is off by more than the reference is wide,
-    which is not a loss of diversity.
+    Returns the rows (n, D) and the width ratio of each row's mode, at least MIN_WIDTH_RATIO, (n,). Where samples lie
+    beside their mode is fidelity, not diversity.
     """
-    has_ratio = fake_widths.n_effective >= MIN_RATIO_ROWS
+    has_ratio = has_width_ratio(fake_widths, reference_widths)
     ratio = fake_widths.width / reference_widths.width.clamp(min=1e-12)
     typical_ratio = 1.0
     if has_ratio.any():
         weights = fake_widths.n_effective
         typical_ratio = float((weights * ratio)[has_ratio].sum() / weights[has_ratio].sum())
     row_ratio = torch.where(has_ratio, ratio, torch.tensor(typical_ratio)).clamp(min=MIN_WIDTH_RATIO)[mode]  # (n,)
-    fake_variance = fake_widths.width.square() / fake_widths.n_effective.clamp(min=1)
-    reference_variance = reference_widths.width.square() / reference_widths.n_effective.clamp(min=1)
-    expected = fake_variance + reference_variance  # (K,) squared distance of the means by chance
-    displacement = fake_widths.center - reference_widths.center
-    squared_distance = displacement.square().sum(1).clamp(min=1e-30)
-    kept_fraction = (1 - expected / squared_distance).clamp(min=0).sqrt()
-    center = reference_widths.center + kept_fraction[:, None] * displacement  # (K, D)
+    has_center = (fake_widths.n_effective >= 1) & (reference_widths.n_effective >= MIN_RATIO_ROWS)
+    center = torch.where(has_center[:, None], reference_widths.center, fake_widths.center)  # (K, D)
     return center[mode] + (rows - fake_widths.center[mode]) / row_ratio[:, None], row_ratio
+
+
+def has_width_ratio(fake_widths: ModeWidths, reference_widths: ModeWidths) -> Tensor:
+    """Which modes have enough rows on both sides for a width ratio of their own, (K,) bool."""
+    return (fake_widths.n_effective >= MIN_RATIO_ROWS) & (reference_widths.n_effective >= MIN_RATIO_ROWS)
 
 
 def weight_per_mode(mode: Tensor, weight: Tensor, n_modes: int) -> Tensor:

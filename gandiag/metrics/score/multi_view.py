@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-import torch
 from torch import Tensor
 
 from gandiag.interfaces import Estimate
 from gandiag.metrics.score.classifier_test import LogOdds, cross_fit_log_odds
 from gandiag.metrics.score.estimator import (
     CONCLUSIVE_LOSS,
+    MAX_CLASSIFIER_ROWS,
     Z_SCORE,
     DiversityEstimate,
     estimate_diversity_loss,
-    estimate_from_replicates,
+    half_sample_estimate,
     is_conclusive,
 )
-from gandiag.stats.resampling import draw_halves
 
 ASPECT_BY_VIEW = {"imagenet": "semantics", "pixels": "layout"}  # other views are named after their aspect
 LOW_FIDELITY_FRACTION = 0.3  # fraction of clearly generated rows above which a view is degraded, if it can be
@@ -65,7 +64,12 @@ class ViewResult:
 
 
 def estimate_multi_view_loss(
-    real: Mapping[str, Tensor], fake: Mapping[str, Tensor], *, seed: int = 0, replicates: int = 20
+    real: Mapping[str, Tensor],
+    fake: Mapping[str, Tensor],
+    *,
+    seed: int = 0,
+    replicates: int = 20,
+    inject: bool = False,
 ) -> tuple[DiversityEstimate, dict[str, Estimate]]:
     """The score over several views of the same images, and the loss of each aspect.
 
@@ -74,14 +78,17 @@ def estimate_multi_view_loss(
     degradation level 1 and is used where the undegraded one shows low fidelity. Every view is scored twice, by nearest
     neighbors and by a cross-fitted classifier, and the larger loss counts: the first detects narrowing and copies, the
     second a missing half of a continuum. The headline is the worst aspect; its lower bound is at 1 − 0.025 / (number of
-    aspects), for the null of a maximum. Costs, per view, one `estimate_diversity_loss` and a fit of five small logistic
+    aspects), for the null of a maximum. `inject`: injects known losses into the first view. Costs, per view, one
+    `estimate_diversity_loss` and a fit of five small logistic
     regressions.
     """
-    results = {}
+    results: dict[str, ViewResult] = {}
     for base in dict.fromkeys(name.partition("+")[0] for name in real):
         levels = sorted(name for name in real if name.partition("+")[0] == base and name in fake)
         aspect = ASPECT_BY_VIEW.get(base.partition("@")[0], base)
-        results[aspect] = _score_view(levels, real, fake, seed, replicates)
+        results[aspect] = _score_view(
+            levels, real, fake, seed=seed, replicates=replicates, inject=inject and not results
+        )
     if not results:
         raise ValueError("no view is given for both real and generated images")
     aspects = {name: result.loss for name, result in results.items()}
@@ -90,19 +97,29 @@ def estimate_multi_view_loss(
 
 
 def _score_view(
-    levels: list[str], real: Mapping[str, Tensor], fake: Mapping[str, Tensor], seed: int, replicates: int
+    levels: list[str],
+    real: Mapping[str, Tensor],
+    fake: Mapping[str, Tensor],
+    *,
+    seed: int,
+    replicates: int,
+    inject: bool,
 ) -> ViewResult:
     """Score the least degraded view without low fidelity, else the most degraded one. `levels`: view names by level."""
-    undegraded = cross_fit_log_odds(real[levels[0]], fake[levels[0]], seed=seed)
+    undegraded = _fit_log_odds(real[levels[0]], fake[levels[0]], seed)
     for name in levels:
-        log_odds = undegraded if name == levels[0] else cross_fit_log_odds(real[name], fake[name], seed=seed)
+        log_odds = undegraded if name == levels[0] else _fit_log_odds(real[name], fake[name], seed)
         if log_odds.fake_only_fraction() <= LOW_FIDELITY_FRACTION or name == levels[-1]:
             break
-    neighbor_estimate = estimate_diversity_loss(real[name], fake[name], seed=seed, replicates=replicates)
-    missing = _half_sample_estimate(LogOdds.missing_fraction, log_odds, seed, replicates)
-    fake_only = _half_sample_estimate(LogOdds.fake_only_fraction, undegraded, seed, replicates)
+    neighbor_estimate = estimate_diversity_loss(real[name], fake[name], seed=seed, replicates=replicates, inject=inject)
+    missing = half_sample_estimate(LogOdds.missing_fraction, log_odds, seed=seed, replicates=replicates)
+    fake_only = half_sample_estimate(LogOdds.fake_only_fraction, undegraded, seed=seed, replicates=replicates)
     off_manifold = max(fake_only, neighbor_estimate.profile["off_manifold"], key=lambda estimate: estimate.low)
     return ViewResult(name, neighbor_estimate, missing, log_odds.fake_only_fraction(), off_manifold)
+
+
+def _fit_log_odds(real: Tensor, fake: Tensor, seed: int) -> LogOdds:
+    return cross_fit_log_odds(real[: 2 * MAX_CLASSIFIER_ROWS], fake[:MAX_CLASSIFIER_ROWS], seed=seed)
 
 
 def has_low_fidelity(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
@@ -110,16 +127,7 @@ def has_low_fidelity(real: Tensor, fake: Tensor, *, seed: int = 0) -> bool:
 
     A few hundred rows are enough.
     """
-    return cross_fit_log_odds(real, fake, seed=seed).fake_only_fraction() > LOW_FIDELITY_FRACTION
-
-
-def _half_sample_estimate(
-    statistic: Callable[[LogOdds], float], log_odds: LogOdds, seed: int, replicates: int
-) -> Estimate:
-    generator = torch.Generator().manual_seed(seed)
-    sizes = len(log_odds.real), len(log_odds.fake)
-    halves = [log_odds.subset(*draw_halves(sizes, generator)) for _ in range(replicates)]
-    return estimate_from_replicates(statistic(log_odds), torch.tensor([statistic(half) for half in halves]))
+    return _fit_log_odds(real, fake, seed).fake_only_fraction() > LOW_FIDELITY_FRACTION
 
 
 def _headline(results: dict[str, ViewResult], worst: str) -> DiversityEstimate:
@@ -143,4 +151,10 @@ def _headline(results: dict[str, ViewResult], worst: str) -> DiversityEstimate:
     profile["off_manifold"] = max((other.off_manifold for other in results.values()), key=lambda share: share.low)
     if result.classifier_estimate.value > estimate.score.value:
         profile["missing"] = result.classifier_estimate
-    return replace(estimate, score=Estimate(loss.value, low, high), profile=profile, inconclusive_reasons=reasons)
+    return replace(
+        estimate,
+        score=Estimate(loss.value, low, high),
+        profile=profile,
+        inconclusive_reasons=reasons,
+        injected=next(iter(results.values())).neighbor_estimate.injected,
+    )

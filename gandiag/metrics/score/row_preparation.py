@@ -1,0 +1,70 @@
+"""Prepares rows for the score: an order that depends on their contents alone, and a robust center and scale."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CAP_QUANTILE = 0.95  # of the real rows' distances to their center
+CAP_FACTOR = 4.0  # rows farther out than this many such distances are moved in to it
+_MULTIPLIER = 0x5851F42D4C957F2D  # odd 63-bit multiplier (Knuth's MMIX generator)
+
+
+def order_by_content(rows: Tensor) -> Tensor:
+    """A pseudo-random order of rows (N, D), (N,) int64, in which each row's place depends on its contents alone.
+
+    The order of the input does not matter, and one row more or less shifts the others by at most one place. Equal rows
+    are told apart by counting, so that they do not all end up in the same half.
+    """
+    keys = _hash_rows(rows)
+    order = keys.argsort(stable=True)
+    is_new = torch.ones(len(rows), dtype=torch.bool)
+    is_new[1:] = keys[order][1:] != keys[order][:-1]
+    position = torch.arange(len(rows))
+    run_start = torch.where(is_new, position, torch.zeros(())).long().cummax(0).values
+    occurrence = torch.empty_like(position)
+    occurrence[order] = position - run_start
+    return _mix(keys + occurrence * _MULTIPLIER).argsort(stable=True)
+
+
+def _hash_rows(rows: Tensor) -> Tensor:
+    """A 64-bit hash of each row's float32 values, (N,) int64. Minus zero counts as zero."""
+    bits = (rows.float() + 0.0).contiguous().view(torch.int32).long()  # (N, D)
+    column = _mix(torch.arange(1, bits.shape[1] + 1) * _MULTIPLIER) | 1  # (D,) odd
+    return _mix((_mix(bits) * column).sum(1))  # int64 arithmetic wraps around
+
+
+def _mix(values: Tensor) -> Tensor:
+    """A bijective mixing step on int64 values (the finalizer of splitmix64, with signed shifts)."""
+    values = (values ^ (values >> 30)) * -0x40A7B892E31B1A47
+    values = (values ^ (values >> 27)) * -0x6B2FB644ECCEEE15
+    return values ^ (values >> 31)
+
+
+def standardize_rows(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """All rows about the reference's median, in units of its spread, with far rows moved in.
+
+    `reference` (N, D), `others` (M, D) each. A row farther from the center than CAP_FACTOR times the CAP_QUANTILE of
+    the reference's distances is moved in to that distance, so that no single row moves the scale, a mean or a distance
+    without bound. Directions are kept; `is_far` recognizes the rows that were moved.
+    """
+    center = reference.median(0).values
+    distance = (reference - center).norm(dim=1)
+    cap = CAP_FACTOR * distance.quantile(CAP_QUANTILE)
+    if not cap > 0:  # more than 95 % of the rows are one point
+        cap = distance.max()
+    cap = cap.clamp(min=1e-30)
+    scale = distance.clamp(max=cap).square().mean().sqrt().clamp(min=1e-30)
+
+    def standardize(rows: Tensor) -> Tensor:
+        offset = rows - center
+        norm = offset.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return offset * ((cap / norm).clamp(max=1) / scale)
+
+    return tuple(standardize(rows) for rows in (reference, *others))
+
+
+def is_far(rows: Tensor, reference: Tensor) -> Tensor:
+    """Which standardized rows (M, D) lie at the distance to which far rows are moved in, (M,) bool."""
+    cap = CAP_FACTOR * reference.norm(dim=1).quantile(CAP_QUANTILE)
+    return (rows.norm(dim=1) >= (1 - 1e-4) * cap) & (cap > 0)
