@@ -10,6 +10,7 @@
     digits      scikit-learn's digits with classes dropped, by pixels and by imagenet features
     images      the fixtures' images with classes dropped, by imagenet features
     stability   n from 500 to 5,000; rotation, scale and order of rows; the ladders
+    worlds      laws of other kinds, healthy and collapsed: tables, counts, tails, outliers, duplicates, series
     nulls       real against real, and a loss of 30 %: how often each verdict
     coverage    how often the 95 % interval holds the target
     cost        seconds and memory up to n = 20,000 in 1,280 dimensions; --plot FILE
@@ -38,6 +39,7 @@ MODES = {
     "stability": "validity_stability",
     "nulls": "validity_nulls",
     "coverage": "validity_nulls",
+    "worlds": "validity_worlds",
     "cost": "validity_cost",
 }
 

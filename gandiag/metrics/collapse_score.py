@@ -75,7 +75,7 @@ class CollapseScore:
         )
         if self.role != "fake":
             return MetricResult({self.key: measurement})
-        sections = _record_sections(estimate, real, fake)
+        sections = _record_sections(estimate, real, fake, is_degraded=bool(self.aspects))
         sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
         return MetricResult({self.key: measurement}, sections)
 
@@ -119,7 +119,9 @@ def degraded_view_name(view: str, level: int) -> str:
     return f"{view}+{level}" if level else view
 
 
-def _record_sections(estimate: DiversityEstimate, real: SampleSubset, fake: SampleSubset) -> dict[str, Any]:
+def _record_sections(
+    estimate: DiversityEstimate, real: SampleSubset, fake: SampleSubset, *, is_degraded: bool
+) -> dict[str, Any]:
     n_real, n_fake = len(real.indices), len(fake.indices)
     score = Score(
         **asdict(estimate.score),
@@ -128,6 +130,7 @@ def _record_sections(estimate: DiversityEstimate, real: SampleSubset, fake: Samp
         n_real=n_real,
         replicates=estimate.replicates,
         injected=tuple(asdict(entry) for entry in estimate.injected),
+        off_manifold=None if is_degraded else estimate.profile["off_manifold"].value,
     )
     notes = []
     if n_real < 2 * n_fake:

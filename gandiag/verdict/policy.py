@@ -50,9 +50,8 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
 
 
 def is_off_manifold(record: Record) -> bool:
-    """Whether so many samples are unlike any real one that variety says little about the data's modes."""
-    share = record.profile.get("off_manifold") or {}
-    return (share.get("value") or 0.0) > MAX_OFF_MANIFOLD
+    """Whether so many samples are unlike any real one that their variety says little about the data's modes."""
+    return (record.score.off_manifold or 0.0) > MAX_OFF_MANIFOLD
 
 
 def compute_score_verdict(score: Score, limit: float) -> Verdict:

@@ -71,8 +71,10 @@ class LogOdds:
         return LogOdds(self.real[real_indices], self.fake[fake_indices])
 
 
-def cross_fit_log_odds(real: Tensor, fake: Tensor, *, seed: int) -> LogOdds:
+def cross_fit_log_odds(real: Tensor, fake: Tensor, *, seed: int, fold: Tensor | None = None) -> LogOdds:
     """Held-out log odds by ridge logistic regression, five folds. `real` (N, D), `fake` (M, D) float32.
+
+    `fold`: of the real rows, then of the generated ones, (N + M,) int64 in [0, 5); random from `seed` by default.
 
     The inputs are up to 128 whitened principal components, the squares of the first 64, and the shares of real rows
     among the nearest neighbors in the other folds, which follow curved boundaries. Costs one eigenvalue problem, D × D
@@ -81,8 +83,9 @@ def cross_fit_log_odds(real: Tensor, fake: Tensor, *, seed: int) -> LogOdds:
     rows = torch.cat([real, fake])
     target = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))]).double()
     weight = torch.where(target > 0, 0.5 / len(real), 0.5 / len(fake)) * len(target)  # equal shares
-    generator = torch.Generator().manual_seed(seed)
-    fold = torch.cat([torch.randperm(len(part), generator=generator) % N_FOLDS for part in (real, fake)])
+    if fold is None:
+        generator = torch.Generator().manual_seed(seed)
+        fold = torch.cat([torch.randperm(len(part), generator=generator) % N_FOLDS for part in (real, fake)])
     inputs = torch.cat([_neighbor_inputs(rows, target, fold, len(real)), _component_inputs(rows)], 1)
     log_odds = torch.empty(len(target), dtype=torch.float64)
     for number in range(N_FOLDS):
@@ -99,7 +102,7 @@ def _neighbor_inputs(rows: Tensor, target: Tensor, fold: Tensor, n_real: int) ->
     """
     distances = euclidean_distances(rows, rows)
     distances.masked_fill_(fold[:, None] == fold, torch.inf)
-    n_neighbors = min(max(NEIGHBOR_COUNTS), int(len(rows) * (1 - 1 / N_FOLDS)) - 1)
+    n_neighbors = min(max(NEIGHBOR_COUNTS), len(rows) - int(fold.bincount().max()))
     nearest = distances.topk(n_neighbors, largest=False).indices  # (N, k)
     n_real_near = target[nearest].cumsum(1)
     prior = n_real / len(rows)

@@ -35,11 +35,12 @@ from gandiag.metrics.score.neighborhoods import (
     neighbor_distances,
     neighbor_radius,
 )
-from gandiag.metrics.score.row_preparation import is_far
+from gandiag.metrics.score.row_preparation import find_far_rows
 
 DISTANCE_RATIO_QUANTILE = 0.2  # quantile used to estimate blur; robust to 80 % outliers
 MANIFOLD_QUANTILE = 0.99  # fraction of the held-out reference that counts as on the manifold
 MIN_WIDTH = 1e-6  # of the data's rms: narrower modes of the data are points, which nothing can be narrower than
+MIN_KEPT_BALANCE = 0.05
 REACHING_BALLS = 2  # reference balls that must reach a row
 COPY_DISTANCE_RATIO = 0.1  # of the median distance to the nearest neighbor: nearer is a copy
 # Width ratios between which the inside of a mode goes from fully measurable to unknown.
@@ -60,7 +61,7 @@ class SplitDistances:
     real_rows: CenteredRows  # reference and held-out rows together, 2n
     fake_rows: CenteredRows
     mode_confidence: Tensor  # (K,) in [0, 1]: 0 where samples are MAX_WIDTH_RATIO times as wide as the mode
-    far: tuple[Tensor, Tensor, Tensor]  # (n,) bool each, rows so far out that they were moved in
+    far: tuple[Tensor, ...]  # (n,) bool each, rows so far out that they were moved in
     beside_mode: Tensor  # (n,) bool, the samples that form a mode beside that of the data
     on_manifold: Tensor  # (n,) 1 for the samples on the manifold, without the farthest of them
     inliers: Tensor  # (n,) 1 for the MANIFOLD_QUANTILE of reference rows nearest to the rest, else 0
@@ -112,7 +113,7 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
     """
     neighbors, radius, reference_scale = _reference_neighbors(reference)
     edge = reference_scale.quantile(MANIFOLD_QUANTILE)
-    far = is_far(reference, reference), is_far(heldout, reference), is_far(fake, reference)
+    far = find_far_rows(reference, heldout, fake)
     inliers = ((reference_scale <= edge) & ~far[0]).float()
     copy_distance = COPY_DISTANCE_RATIO * float(neighbors[0][:, 0].median())
     fake_distances = euclidean_distances(fake, reference, min_distance=copy_distance)
@@ -229,12 +230,14 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     near = fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE)
     inlier_weight = weight * (near | split.beside_mode[indices[2]])
     width_ratio = _mean_width_ratio(split, indices, inlier_weight, (heldout_scale <= edge).float())
-    reference_copies = 1 + (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
+    n_others = (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
+    # What is left of the data is drawn more often: as often as the missing share makes it.
+    reference_copies = 1 + n_others / max(_clamp(mode_balance), MIN_KEPT_BALANCE)
     unique_ratio = unique_fraction(copy_counts) / max(unique_fraction(reference_copies), 1e-9)
     unknown = (kept_share * (1 - split.mode_confidence)).sum() / kept_share.sum().clamp(min=1e-9)
     return ScoreFactors(
         mode_balance=_clamp(mode_balance),
-        mode_presence=_clamp(mode_presence),
+        mode_presence=_clamp(max(mode_presence, mode_balance)),
         coverage=_clamp(coverage),
         width_ratio=_clamp(width_ratio),
         unique_fraction=_clamp(unique_ratio),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gandiag.config import DEFAULT_LIMIT
 from gandiag.interfaces import Estimate
-from gandiag.metrics.score.classifier_test import LogOdds, cross_fit_log_odds
+from gandiag.metrics.score.classifier_test import N_FOLDS, LogOdds, cross_fit_log_odds
 from gandiag.metrics.score.decomposition import (
     RELIABLE_WIDTH_RATIO,
     ScoreFactors,
@@ -24,7 +24,7 @@ from gandiag.metrics.score.decomposition import (
 from gandiag.metrics.score.injected_losses import InjectedLoss, measure_injected_losses
 from gandiag.metrics.score.mode_partition import find_modes
 from gandiag.metrics.score.neighborhoods import neighbor_radius
-from gandiag.metrics.score.row_preparation import order_by_content, standardize_rows
+from gandiag.metrics.score.row_preparation import content_keys, standardize_rows
 from gandiag.metrics.score.scale_matching import estimate_missing_by_scale
 from gandiag.stats.resampling import draw_halves, replicate_half_width
 
@@ -61,6 +61,14 @@ class DiversityEstimate:
     injected: tuple[InjectedLoss, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """`values` (N, D) standardized rows, `fold` (N,) int64: the fold of each in the classifier's cross-fitting."""
+
+    values: Tensor
+    fold: Tensor
+
+
 def estimate_diversity_loss(
     real: Tensor, fake: Tensor, *, seed: int = 0, replicates: int = 20, inject: bool = False
 ) -> DiversityEstimate:
@@ -88,20 +96,24 @@ def estimate_diversity_loss(
             f"{len(real)} real and {len(fake)} generated samples are too few; "
             f"the score needs at least {2 * MIN_SAMPLES} and {MIN_SAMPLES}"
         )
-    rows = prepare_rows(real, fake, n)
-    estimate = _estimate_from_rows(rows, n, seed=seed, replicates=replicates)
+    real_rows, fake_rows = prepare_rows(real, fake, n)
+    estimate = _estimate_from_rows(real_rows, fake_rows, n, seed=seed, replicates=replicates)
     if not inject or estimate.score.high >= MAX_QUESTIONED_LOSS:
         return estimate
 
     def measure(real: Tensor, fake: Tensor) -> float:
-        return _estimate_from_rows((real, fake), min(len(fake), len(real) // 2), seed=seed, replicates=0).score.value
+        n = min(len(fake), len(real) // 2)
+        sets = (PreparedRows(rows, torch.arange(len(rows)) % N_FOLDS) for rows in (real, fake))
+        return _estimate_from_rows(*sets, n, seed=seed, replicates=0).score.value
 
-    return replace(estimate, injected=measure_injected_losses(rows[0], n, measure, seed=seed))
+    return replace(estimate, injected=measure_injected_losses(real_rows.values, n, measure, seed=seed))
 
 
-def _estimate_from_rows(rows: tuple[Tensor, Tensor], n: int, *, seed: int, replicates: int) -> DiversityEstimate:
+def _estimate_from_rows(
+    real_rows: PreparedRows, fake_rows: PreparedRows, n: int, *, seed: int, replicates: int
+) -> DiversityEstimate:
     """The largest of the three estimates, from prepared real rows (N, D) and generated rows (M, D)."""
-    real, fake = rows[0], rows[1][:n]
+    real, fake = real_rows.values, fake_rows.values[:n]
     by_modes, split = _estimate_by_modes((real, fake), n, seed=seed, replicates=replicates)
     by_scale = estimate_missing_by_scale(
         real[:n],
@@ -111,17 +123,24 @@ def _estimate_from_rows(rows: tuple[Tensor, Tensor], n: int, *, seed: int, repli
         seed=seed,
         replicates=replicates,
     )
-    log_odds = cross_fit_log_odds(real[: 2 * min(n, MAX_CLASSIFIER_ROWS)], fake[:MAX_CLASSIFIER_ROWS], seed=seed)
+    size = min(n, MAX_CLASSIFIER_ROWS)
+    fold = torch.cat([real_rows.fold[: 2 * size], fake_rows.fold[:size]])
+    log_odds = cross_fit_log_odds(real[: 2 * size], fake[:size], seed=seed, fold=fold)
     by_classifier = half_sample_estimate(LogOdds.missing_fraction, log_odds, seed=seed, replicates=replicates)
     estimate = replace(by_modes, fake_only_fraction=log_odds.fake_only_fraction())
     return combine_losses(estimate, by_scale, by_classifier)
 
 
-def prepare_rows(real: Tensor, fake: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """All real rows and n generated ones, standardized, in an order that depends on their contents alone."""
+def prepare_rows(real: Tensor, fake: Tensor, n: int) -> tuple[PreparedRows, PreparedRows]:
+    """All real rows and n generated ones, standardized, in an order and folds that depend on their contents alone."""
     real, fake = real.float(), fake.float()
-    real, fake = standardize_rows(real[order_by_content(real)], fake[order_by_content(fake)[:n]])
-    return real, fake
+    real_keys, fake_keys = content_keys(real), content_keys(fake)
+    real_order, fake_order = real_keys.argsort(stable=True), fake_keys.argsort(stable=True)[:n]
+    real_rows, fake_rows = standardize_rows(real[real_order], fake[fake_order])
+    return (
+        PreparedRows(real_rows, real_keys[real_order] % N_FOLDS),
+        PreparedRows(fake_rows, fake_keys[fake_order] % N_FOLDS),
+    )
 
 
 def _estimate_by_modes(

@@ -13,8 +13,15 @@ _MULTIPLIER = 0x5851F42D4C957F2D  # odd 63-bit multiplier (Knuth's MMIX generato
 def order_by_content(rows: Tensor) -> Tensor:
     """A pseudo-random order of rows (N, D), (N,) int64, in which each row's place depends on its contents alone.
 
-    The order of the input does not matter, and one row more or less shifts the others by at most one place. Equal rows
-    are told apart by counting, so that they do not all end up in the same half.
+    The order of the input does not matter, and one row more or less shifts the others by at most one place.
+    """
+    return content_keys(rows).argsort(stable=True)
+
+
+def content_keys(rows: Tensor) -> Tensor:
+    """A pseudo-random 64-bit number for each row (N, D) that depends on its contents alone, (N,) int64.
+
+    Equal rows are told apart by counting, so that they do not all end up in the same half or fold.
     """
     keys = _hash_rows(rows)
     order = keys.argsort(stable=True)
@@ -24,7 +31,7 @@ def order_by_content(rows: Tensor) -> Tensor:
     run_start = torch.where(is_new, position, torch.zeros(())).long().cummax(0).values
     occurrence = torch.empty_like(position)
     occurrence[order] = position - run_start
-    return _mix(keys + occurrence * _MULTIPLIER).argsort(stable=True)
+    return _mix(keys + occurrence * _MULTIPLIER)
 
 
 def _hash_rows(rows: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ def standardize_rows(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
 
     `reference` (N, D), `others` (M, D) each. A row farther from the center than CAP_FACTOR times the CAP_QUANTILE of
     the reference's distances is moved in to that distance, so that no single row moves the scale, a mean or a distance
-    without bound. Directions are kept; `is_far` recognizes the rows that were moved.
+    without bound. Directions are kept; `find_far_rows` recognizes the rows that were moved.
     """
     center = reference.median(0).values
     distance = (reference - center).norm(dim=1)
@@ -64,7 +71,11 @@ def standardize_rows(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     return tuple(standardize(rows) for rows in (reference, *others))
 
 
-def is_far(rows: Tensor, reference: Tensor) -> Tensor:
-    """Which standardized rows (M, D) lie at the distance to which far rows are moved in, (M,) bool."""
-    cap = CAP_FACTOR * reference.norm(dim=1).quantile(CAP_QUANTILE)
-    return (rows.norm(dim=1) >= (1 - 1e-4) * cap) & (cap > 0)
+def find_far_rows(*sets: Tensor) -> tuple[Tensor, ...]:
+    """Which standardized rows (N, D) of each set were moved in, (N,) bool: those at the largest distance of all."""
+    distances = [rows.norm(dim=1) for rows in sets]
+    together = torch.cat(distances)
+    cap = together.max()
+    if not cap > 0.75 * CAP_FACTOR * together.quantile(CAP_QUANTILE):  # the sets are parts of what was standardized
+        return tuple(torch.zeros(len(part), dtype=torch.bool) for part in distances)
+    return tuple(part >= (1 - 1e-4) * cap for part in distances)
