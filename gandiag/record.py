@@ -67,38 +67,6 @@ class Score:
     """
 
     value: float | None
-    low: float | None = None
-    high: float | None = None
-    floor: float | None = None
-    unit: str = ""
-    better: BetterDirection = "neither"
-    n: int = 0
-    status: MeasurementStatus = "ok"
-    reason: str | None = None
-
-    @classmethod
-    def missing(cls, reason: str, status: MeasurementStatus = "not_measured") -> Measurement:
-        """A measurement without numbers, and why."""
-        return cls(value=None, status=status, reason=reason)
-
-
-FACT_REASON = "a fact of the file"  # why a measurement that is no statistic of the samples has no floor
-MAX_REQUIRED_SAMPLES = 1_000_000  # a question that needs more is not one that sampling answers
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The collapse score with its interval. 0: all the diversity of the reference; 1: none.
-
-    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone. `power`: the smallest
-    share of lost diversity that this n would have detected with probability .95. `replicates`: the score on each
-    replicate, in an order fixed by seed and n, so that records with equal seed, n and data can be paired.
-    `injected`: what known losses score in these data, {kind, loss, score} each; empty where the score is high.
-    `off_manifold`: share of the samples that are unlike real ones at the resolution that was scored; null for images, which are scored at a
-    resolution where they pass for real, or not at all.
-    """
-
-    value: float | None
     low: float | None
     high: float | None
     limit: float = DEFAULT_LIMIT

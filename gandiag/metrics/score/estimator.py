@@ -103,8 +103,9 @@ def estimate_diversity_loss(
 
     def measure(real: Tensor, fake: Tensor) -> float:
         n = min(len(fake), len(real) // 2)
-        sets = (PreparedRows(rows, torch.arange(len(rows)) % N_FOLDS) for rows in (real, fake))
-        return _estimate_from_rows(*sets, n, seed=seed, replicates=0).score.value
+        injected = PreparedRows(fake, torch.arange(len(fake)) % N_FOLDS)
+        reference = PreparedRows(real, torch.arange(len(real)) % N_FOLDS)
+        return _estimate_from_rows(reference, injected, n, seed=seed, replicates=0).score.value
 
     return replace(estimate, injected=measure_injected_losses(real_rows.values, n, measure, seed=seed))
 

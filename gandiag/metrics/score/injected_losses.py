@@ -76,7 +76,7 @@ def _make_generators(
 
 def _find_cells(rows: Tensor, n_cells: int) -> Tensor:
     """The k-means cell of each row, (N,) int64."""
-    n_cells = min(n_cells, len(rows.unique(dim=0)))
+    n_cells = min(n_cells, len(torch.unique(rows, dim=0)))
     with threadpool_limits(limits=1):
         labels = KMeans(n_cells, n_init=1, max_iter=30, random_state=0).fit_predict(rows.numpy())
     return torch.from_numpy(labels).long()

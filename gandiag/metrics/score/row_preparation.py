@@ -66,7 +66,8 @@ def standardize_rows(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     def standardize(rows: Tensor) -> Tensor:
         offset = rows - center
         norm = offset.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        return offset * ((cap / norm).clamp(max=1) / scale)
+        factor: Tensor = (cap / norm).clamp(max=1) / scale
+        return offset * factor
 
     return tuple(standardize(rows) for rows in (reference, *others))
 
