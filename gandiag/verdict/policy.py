@@ -2,6 +2,7 @@
 
     referenced:   collapsed if low >= limit, healthy if high < limit, else inconclusive
     degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
+    groups:       as referenced; collapsed also where single groups are shown to have collapsed
 
 What could not be measured never passes: a missing number, a NaN or a doubtful loading gives inconclusive.
 """
@@ -39,6 +40,8 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
     if any(record.measurements[key].status == "error" for key in REQUIRED_MEASUREMENTS if key in record.measurements):
         return "inconclusive"
     verdict = compute_score_verdict(record.score, policy.limit)
+    if get_collapsed_groups(record):
+        verdict = "collapsed"
     return "inconclusive" if verdict == "collapsed" and get_undecided_assumptions(record) else verdict
 
 
@@ -50,7 +53,13 @@ def compute_score_verdict(score: Score, limit: float) -> Verdict:
         return "collapsed"
     if not score.high < limit:
         return "inconclusive"
-    return "healthy" if score.basis == "referenced" else "not_degenerate"
+    return "not_degenerate" if score.basis == "degeneracy" else "healthy"
+
+
+def get_collapsed_groups(record: Record) -> list[Mapping[str, Any]]:
+    """Groups that are shown to have collapsed, worst first, {group, ratio, low, high, q} each; see metrics."""
+    entries = record.groups.get("collapsed") or ()
+    return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 def get_loading_mismatch(record: Record, policy: Policy) -> float | None:
