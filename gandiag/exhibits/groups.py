@@ -1,4 +1,4 @@
-"""Exhibits of a grouped audit: samples of the worst groups beside the reference, and a map of within against between."""
+"""Exhibits of a grouped audit: samples of the worst groups beside the reference, and within against between."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from gandiag.errors import ConfigError
 from gandiag.exhibits.groups import GroupThumbnails, group_exhibits
 from gandiag.features.extractors import default_features
 from gandiag.features.views import FeatureView, embed_batch, make_views
-from gandiag.interfaces import MetricResult
+from gandiag.interfaces import MetricResult, OutputSpec
 from gandiag.metrics.group_variety import GroupedFeatures, GroupVariety, compare_groups, describe_groups
 from gandiag.pipeline.build_record import build_provenance, build_record, build_subject_section
 from gandiag.pipeline.engine import ProgressCallback, StageTimer
@@ -26,7 +26,7 @@ from gandiag.pipeline.group_inputs import (
     open_reference,
     rename_classes,
 )
-from gandiag.record import Record
+from gandiag.record import FACT_REASON, Measurement, Record
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.judge import apply_policy
 
@@ -62,6 +62,7 @@ class _Embedded:
 
     features: GroupedFeatures
     thumbnails: GroupThumbnails
+    n_constant: int = 0
 
 
 def audit_groups(
@@ -142,14 +143,24 @@ def _device_of(source: GroupedSource) -> torch.device:
 def _embed(source: GroupedSource, view: FeatureView, role: str, progress: ProgressCallback) -> _Embedded:
     parts: list[Tensor] = []
     thumbnails = GroupThumbnails(source.output)
-    n_done, total = 0, len(source.groups)
+    n_done, n_constant, total = 0, 0, len(source.groups)
     for batch in source.start(READ_BATCH_SIZE):
         count = len(batch.indices)
         parts.append(embed_batch(batch, [view], source.output).features[view.name])
         thumbnails.add(batch.samples, source.groups[n_done : n_done + count])
+        n_constant += _count_constant(batch.samples, source.output)
         n_done += count
         progress(role, n_done, total)
-    return _Embedded(GroupedFeatures(torch.cat(parts), source.groups, source.name), thumbnails)
+    return _Embedded(GroupedFeatures(torch.cat(parts), source.groups, source.name), thumbnails, n_constant)
+
+
+def _count_constant(samples: Tensor, output: OutputSpec) -> int:
+    """How many samples have one value everywhere, such as black images."""
+    if output.kind == "vector":
+        return 0
+    low, high = output.range or (0.0, 1.0)
+    values = samples.flatten(1)
+    return int((values.amax(1) - values.amin(1) <= (high - low) / 256).sum())
 
 
 def _measure(embedded: dict[str, _Embedded], seed: int) -> GroupVariety:
@@ -184,7 +195,9 @@ def _collect_result(session: GroupSession, embedded: dict[str, _Embedded], varie
             variety.document["rows"], embedded["fake"].thumbnails, None if reference is None else reference.thumbnails
         )
     sections = {"score": variety.score, "groups": variety.document}
-    return MetricResult(variety.measurements, sections, exhibits)
+    constant = embedded["fake"].n_constant / len(session.subject.groups)
+    measurement = Measurement(constant, unit="share", better="lower", n=len(session.subject.groups), reason=FACT_REASON)
+    return MetricResult({**variety.measurements, "constant_samples": measurement}, sections, exhibits)
 
 
 def _subject_section(session: GroupSession) -> dict[str, Any]:
@@ -195,7 +208,7 @@ def _subject_section(session: GroupSession) -> dict[str, Any]:
         subject.facts,
         source.output,
         latent=None if subject.sampler is None else subject.sampler.latent,
-        scale=session.config.scale,
+        scale=source.scale or session.config.scale,
         trained_scale=subject.trained_scale,
         assumptions=source.assumptions,
         classes=subject.classes,

@@ -45,6 +45,7 @@ class GroupedSource:
     subject: AuditSubject | None = None
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    scale: float | None = None  # latent scale of a generator
 
 
 def is_grouped_audit(config: AuditConfig, inputs: GroupInputs | None) -> bool:
@@ -221,6 +222,7 @@ def _from_generator(subject: AuditSubject, config: AuditConfig) -> GroupedSource
         replace(subject),
         note,
         subject.assumptions,
+        scale,
     )
 
 

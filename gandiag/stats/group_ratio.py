@@ -110,7 +110,7 @@ def judge_groups(ratios: LogRatios) -> list[GroupRatio]:
 
 def _to_ratio(log_ratio: float) -> float:
     """exp, with 0 below the smallest ratio told apart (but for rounding), and at most 100."""
-    return 0.0 if log_ratio <= MIN_LOG_RATIO + 1e-6 else math.exp(min(log_ratio, MAX_LOG_RATIO))
+    return 0.0 if log_ratio <= MIN_LOG_RATIO + 1e-6 else round(math.exp(min(log_ratio, MAX_LOG_RATIO)), 9)
 
 
 def adjust_benjamini_hochberg(p_values: Floats) -> Floats:
