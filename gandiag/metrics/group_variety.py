@@ -169,6 +169,9 @@ class _CommonGroups:
 
 def _match_groups(subject: GroupedFeatures, reference: GroupedFeatures) -> _CommonGroups:
     ours, theirs = Counter(subject.groups), Counter(reference.groups)
+    for counts, name in ((ours, subject.name), (theirs, reference.name)):
+        if max(counts.values()) < 2:
+            _refuse_single_groups(len(counts), name)
     shared = [name for name in ours if name in theirs]
     if not shared:
         raise SourceError(
@@ -177,7 +180,7 @@ def _match_groups(subject: GroupedFeatures, reference: GroupedFeatures) -> _Comm
         )
     names = tuple(name for name in shared if min(ours[name], theirs[name]) > 1)
     if not names:
-        _refuse_single_groups(len(shared))
+        _refuse_single_groups(len(shared), "one side or the other")
     left_out = {
         "one sample": len(shared) - len(names),
         "not in the reference": len(ours) - len(shared),
@@ -191,9 +194,9 @@ def _list_names(counts: Counter[Hashable]) -> str:
     return ", ".join(names[:3]) + (f" … {len(names)} in all" if len(names) > 3 else "")
 
 
-def _refuse_single_groups(count: int) -> None:
+def _refuse_single_groups(count: int, name: str) -> None:
     raise SourceError(
-        f"variety within groups cannot be measured: all {count} groups have one sample",
+        f"variety within groups cannot be measured: all {count} groups of {name} have one sample",
         "give at least 2 samples for each group, 4 or more for intervals of their own",
     )
 
@@ -202,7 +205,7 @@ def _drop_singles(subject: GroupedFeatures) -> tuple[GroupedFeatures, int]:
     counts = Counter(subject.groups)
     kept = [row for row, name in enumerate(subject.groups) if counts[name] > 1]
     if not kept:
-        _refuse_single_groups(len(counts))
+        _refuse_single_groups(len(counts), subject.name)
     groups = [subject.groups[row] for row in kept]
     return GroupedFeatures(subject.features[kept], groups, subject.name), sum(n == 1 for n in counts.values())
 

@@ -172,14 +172,21 @@ def _choose_group_column(table: _Table, column: str | None) -> str:
 
 
 def _match_files(files: Sequence[str], groups: Mapping[str, str], path: Path) -> Names:
-    """The group of each file by its relative path, else by its name without folders, else without suffix."""
+    """The group of each file, by its relative path or the end of a longer one that the table lists.
+
+    Where the names of the files are unique without their folders, also by these, with or without suffix.
+    """
     keys = {key.removeprefix("./"): value for key, value in groups.items()}
-    by_name = _unique_keys(keys, lambda key: PurePosixPath(key).name)
-    by_stem = _unique_keys(keys, lambda key: PurePosixPath(key).stem)
-    names: Names = []
-    for file in files:
-        name = PurePosixPath(file)
-        names.append(keys.get(file) or by_name.get(name.name) or by_stem.get(name.stem) or None)
+    paths = [PurePosixPath(file) for file in files]
+    by_end = {
+        depth: _unique_keys(keys, lambda key, depth=depth: "/".join(PurePosixPath(key).parts[-depth:]))
+        for depth in {len(file.parts) for file in paths}
+    }
+    names: Names = [keys.get(str(file)) or by_end[len(file.parts)].get(str(file)) or None for file in paths]
+    for shorten in (lambda file: file.name, lambda file: file.stem):
+        if len({shorten(file) for file in paths}) == len(paths):
+            table = _unique_keys(keys, lambda key, shorten=shorten: shorten(PurePosixPath(key)))
+            names = [name or table.get(shorten(file)) for name, file in zip(names, paths, strict=True)]
     if not any(names):
         raise SourceError(
             f"none of the files is listed in {path}: {files[0]} is not, for one",

@@ -130,13 +130,19 @@ def estimate_low_quantile(ratios: LogRatios, *, seed: int = 0) -> tuple[Estimate
     The floor is the quantile that the noise of so few samples alone would give if every group kept all variety.
     """
     values = np.sort(ratios.values)
-    value = float(np.quantile(values, LOW_QUANTILE))
+    value = float(_low_quantile(values))
     generator = np.random.default_rng(seed)
     draws = generator.integers(0, len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(np.quantile(values[draws], LOW_QUANTILE, axis=1), [0.025, 0.975])
+    low, high = np.quantile(_low_quantile(values[draws]), [0.025, 0.975])
     floor = math.exp(float(norm.ppf(LOW_QUANTILE)) * float(np.sqrt(np.square(ratios.errors).mean())))
     quantile, lowest, highest = (_to_ratio(float(edge)) for edge in (value, low, high))
     return Estimate(quantile, min(lowest, quantile), max(highest, quantile)), floor
+
+
+def _low_quantile(values: Floats) -> Floats:
+    """The smallest value that at least a tenth of the groups do not exceed, along the last axis."""
+    quantile: Floats = np.quantile(values, LOW_QUANTILE, axis=-1, method="inverted_cdf")
+    return quantile
 
 
 def estimate_worst_loss(ratios: LogRatios) -> Estimate:

@@ -182,7 +182,7 @@ def _describe_choice(advice: Mapping[str, Any], points: Points) -> str:
     tied = ", ".join(f"{step:,.0f}" for step in advice["tied"][-5:])
     beside = f"; no difference to {tied} is shown" if tied else ""
     if healthy is None:
-        return f"No checkpoint is healthy. The best score has {best:,.0f} ({score:.2f}){beside}."
+        return f"No checkpoint is shown to be healthy. The best score has {best:,.0f} ({score:.2f}){beside}."
     if healthy == best or healthy in advice["tied"]:
         return f"Keep {healthy:,.0f}, the latest healthy one. The best score has {best:,.0f} ({score:.2f}){beside}."
     return (
