@@ -85,7 +85,7 @@ def compare_groups(subject: GroupedFeatures, reference: GroupedFeatures, *, seed
     within = estimate_ratio(ratios, seed=seed)
     between = estimate_center_ratio(squared_center_distances(ours), squared_center_distances(theirs), seed=seed)
     rows = _build_rows(ours, theirs, ratios)
-    document = {
+    document: dict[str, Any] = {
         "within": asdict(within),
         "between": _estimate_document(between, "fewer than 3 groups, or the reference's groups do not differ"),
         "basis": "reference",
@@ -97,8 +97,7 @@ def compare_groups(subject: GroupedFeatures, reference: GroupedFeatures, *, seed
     }
     low, value, high = (min(1.0, max(0.0, 1 - edge)) for edge in (within.high, within.value, within.low))
     power = smallest_detectable_loss(ratios)
-    counts = {"n_fake": int(ours.n.sum()), "n_real": int(theirs.n.sum())}
-    score = Score(value, low, high, basis="groups", power=power, **counts)
+    score = Score(value, low, high, basis="groups", power=power, n_fake=int(ours.n.sum()), n_real=int(theirs.n.sum()))
     quantile, floor = estimate_low_quantile(ratios, seed=seed)
     document["low_quantile"] = {**asdict(quantile), "floor": floor}
     document["power"] = power
@@ -119,12 +118,12 @@ def describe_groups(subject: GroupedFeatures, *, seed: int = 0) -> GroupVariety:
     errors = np.sqrt([ours.relative_variance(g, pairs) for g in range(len(ours.names))])
     ratios = LogRatios(_relative_widths(ours), errors)
     within = estimate_ratio(ratios, seed=seed)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"group": str(name), "n": int(n), "n_reference": 0, "ratio": math.exp(x), "low": None, "high": None}
         for name, n, x in zip(ours.names, ours.n, ratios.values, strict=True)
     ]
     floor = _shuffled_range(kept, seed) if len(ours.names) > 1 else None
-    document = {
+    document: dict[str, Any] = {
         "within": asdict(within) if len(ours.names) > 1 else {"value": None, "low": None, "high": None},
         "between": {"value": None, "low": None, "high": None, "reason": "no reference to compare with"},
         "basis": "between",

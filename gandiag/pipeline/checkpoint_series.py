@@ -207,7 +207,7 @@ def find_sample_series(folder: Path) -> list[tuple[float, Path]]:
         is_candidate = path.is_dir() or path.suffix.lower() in (".npz", ".npy", ".zip")
         if step is not None and is_candidate and path.name != RECORD_FOLDER and is_sample_path(path):
             series.setdefault(DIGITS_PATTERN.sub("#", path.name), []).append((step, path))
-    return sorted(max(series.values(), key=len)) if series else []
+    return sorted(series[max(series, key=lambda pattern: len(series[pattern]))]) if series else []
 
 
 def _hash_content(path: Path, resolved: ResolvedConfig) -> str:

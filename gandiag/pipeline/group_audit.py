@@ -26,7 +26,7 @@ from gandiag.pipeline.group_inputs import (
     open_reference,
     rename_classes,
 )
-from gandiag.record import FACT_REASON, Measurement, Record
+from gandiag.record import FACT_REASON, Exhibit, Measurement, Record
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.judge import apply_policy
 
@@ -188,7 +188,7 @@ def _compare_with_real(embedded: dict[str, _Embedded], seed: int) -> dict[str, A
 
 
 def _collect_result(session: GroupSession, embedded: dict[str, _Embedded], variety: GroupVariety) -> MetricResult:
-    exhibits = ()
+    exhibits: tuple[Exhibit, ...] = ()
     if session.config.exhibits:
         reference = next((embedded[role] for role in ("against", "real") if role in embedded), None)
         exhibits = group_exhibits(

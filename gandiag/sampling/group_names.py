@@ -12,8 +12,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -179,14 +180,14 @@ def _match_files(files: Sequence[str], groups: Mapping[str, str], path: Path) ->
     keys = {key.removeprefix("./"): value for key, value in groups.items()}
     paths = [PurePosixPath(file) for file in files]
     by_end = {
-        depth: _unique_keys(keys, lambda key, depth=depth: "/".join(PurePosixPath(key).parts[-depth:]))
-        for depth in {len(file.parts) for file in paths}
+        depth: _unique_keys(keys, partial(_take_end, depth=depth)) for depth in {len(file.parts) for file in paths}
     }
     names: Names = [keys.get(str(file)) or by_end[len(file.parts)].get(str(file)) or None for file in paths]
-    for shorten in (lambda file: file.name, lambda file: file.stem):
-        if len({shorten(file) for file in paths}) == len(paths):
-            table = _unique_keys(keys, lambda key, shorten=shorten: shorten(PurePosixPath(key)))
-            names = [name or table.get(shorten(file)) for name, file in zip(names, paths, strict=True)]
+    for part in ("name", "stem"):
+        short_names = [str(getattr(file, part)) for file in paths]
+        if len(set(short_names)) == len(paths):
+            table = _unique_keys(keys, partial(_get_part, part=part))
+            names = [name or table.get(short) for name, short in zip(names, short_names, strict=True)]
     if not any(names):
         raise SourceError(
             f"none of the files is listed in {path}: {files[0]} is not, for one",
@@ -195,7 +196,15 @@ def _match_files(files: Sequence[str], groups: Mapping[str, str], path: Path) ->
     return names
 
 
-def _unique_keys(keys: Mapping[str, str], shorten: Any) -> dict[str, str]:
+def _take_end(key: str, depth: int) -> str:
+    return "/".join(PurePosixPath(key).parts[-depth:])
+
+
+def _get_part(key: str, part: str) -> str:
+    return str(getattr(PurePosixPath(key), part))
+
+
+def _unique_keys(keys: Mapping[str, str], shorten: Callable[[str], str]) -> dict[str, str]:
     """Shortened key -> group, without those that several keys of different groups share."""
     found: dict[str, set[str]] = {}
     for key, value in keys.items():

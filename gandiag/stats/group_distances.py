@@ -70,9 +70,11 @@ class GroupDistances:
         """The groups called `names`, in that order."""
         position = {name: index for index, name in enumerate(self.names)}
         chosen = np.array([position[name] for name in names], dtype=np.int64)
-        rows = (self.n, self.mean, self.own_variance, self.closest, self.squared_width)
-        n, mean, own, closest, squared = (row[chosen] for row in rows)
-        return GroupDistances(tuple(names), n, mean, own, closest, squared, self.centers[chosen], self.pairs)
+        rows = (self.mean, self.own_variance, self.closest, self.squared_width)
+        mean, own, closest, squared = (row[chosen] for row in rows)
+        return GroupDistances(
+            tuple(names), self.n[chosen], mean, own, closest, squared, self.centers[chosen], self.pairs
+        )
 
 
 def measure_groups(features: Tensor, groups: Sequence[Hashable]) -> GroupDistances:

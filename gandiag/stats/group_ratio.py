@@ -55,7 +55,8 @@ def locate(values: Floats, weights: Floats | None = None) -> Floats:
         middle = (low + high) / 2
         balance = (weights * np.tanh((values[None, :] - middle[:, None]) / 2)).sum(1)
         low, high = np.where(balance > 0, middle, low), np.where(balance > 0, high, middle)
-    return (low + high) / 2
+    locations: Floats = (low + high) / 2
+    return locations
 
 
 def resample_weights(n_groups: int, seed: int, resamples: int = RESAMPLES) -> Floats:
@@ -184,4 +185,5 @@ def estimate_center_ratio(subject: Floats, reference: Floats, *, seed: int = 0) 
 def _center_ratio(weights: Floats, subject: Floats, reference: Floats) -> Floats:
     top = np.maximum(((weights @ subject) * weights).sum(1), 0.0)
     bottom = ((weights @ reference) * weights).sum(1)
-    return np.sqrt(np.minimum(top / np.maximum(bottom, 1e-300), 1e4))
+    ratio: Floats = np.sqrt(np.minimum(top / np.maximum(bottom, 1e-300), 1e4))
+    return ratio

@@ -18,10 +18,11 @@ MAX_NAMED_GROUPS = 5
 def get_ratio(record: Record, name: str) -> tuple[float, float, float] | None:
     """(value, low, high) of `groups.within` or `groups.between`; None where there is none."""
     entry = record.groups.get(name)
-    parts = [entry.get(part) for part in ("value", "low", "high")] if isinstance(entry, Mapping) else [None]
-    if any(not isinstance(part, (int, float)) for part in parts):
+    if not isinstance(entry, Mapping):
         return None
-    value, low, high = parts
+    value, low, high = (entry.get(part) for part in ("value", "low", "high"))
+    if not isinstance(value, (int, float)) or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return None
     return value, low, high
 
 

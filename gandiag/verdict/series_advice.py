@@ -132,9 +132,9 @@ def _unpack_curve(curve: Any) -> tuple[list[float], list[float]]:
     if isinstance(curve, Mapping):
         steps = curve.get("step") or curve.get("steps") or curve.get("x") or []
         values = curve.get("value") or curve.get("values") or curve.get("y") or curve.get("mean") or []
-        rows = zip(steps, values, strict=False)
+        rows = list(zip(steps, values, strict=False))
     else:
-        rows = ((entry[0], entry[1]) for entry in curve)
+        rows = [(entry[0], entry[1]) for entry in curve]
     kept = [(float(step), float(value)) for step, value in rows if step is not None and value is not None]
     return [step for step, _ in kept], [value for _, value in kept]
 
