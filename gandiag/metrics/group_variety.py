@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gandiag.errors import SourceError
 from gandiag.interfaces import Estimate
+from gandiag.metrics.group_entropy import measure_entropies
 from gandiag.record import Measurement, Score
 from gandiag.stats.group_distances import (
     GroupDistances,
@@ -101,9 +102,10 @@ def compare_groups(subject: GroupedFeatures, reference: GroupedFeatures, *, seed
     quantile, floor = estimate_low_quantile(ratios, seed=seed)
     document["low_quantile"] = {**asdict(quantile), "floor": floor}
     document["power"] = power
-    return GroupVariety(
-        document, score, _build_measurements(ours, theirs, ratios, (within, between, quantile, floor)), common.notes
-    )
+    sides = (subject.features, subject.groups), (reference.features, reference.groups)
+    measurements = _build_measurements(ours, theirs, ratios, (within, between, quantile, floor))
+    measurements |= measure_entropies(*sides, common.names, float(theirs.mean.mean()))
+    return GroupVariety(document, score, measurements, common.notes)
 
 
 def describe_groups(subject: GroupedFeatures, *, seed: int = 0) -> GroupVariety:

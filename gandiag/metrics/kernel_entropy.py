@@ -47,15 +47,23 @@ def conditional_vendi(
     for index, name in enumerate(groups):
         members.setdefault(name, []).append(index)
     shares = torch.tensor([len(index) / len(rows) for index in members.values()], dtype=torch.float64)
-    joint = torch.cat(
-        [
-            share * kernel_eigenvalues(rows[index], bandwidth)
-            for share, index in zip(shares, members.values(), strict=True)
-        ]
-    )
+    if order == 2 and bandwidth is not None:
+        return _split_order_two(rows, list(members.values()), shares, bandwidth)
+    blocks = [
+        share * kernel_eigenvalues(rows[index], bandwidth)
+        for share, index in zip(shares, members.values(), strict=True)
+    ]
     total, together, condition = (
-        hill_number(values, order) for values in (kernel_eigenvalues(rows, bandwidth), joint, shares)
+        hill_number(values, order) for values in (kernel_eigenvalues(rows, bandwidth), torch.cat(blocks), shares)
     )
+    return VendiSplit(total, together / condition, total * condition / together)
+
+
+def _split_order_two(rows: Tensor, members: list[list[int]], shares: Tensor, bandwidth: float) -> VendiSplit:
+    """Order 2 from sums of squared kernels, without eigenvalues: 1 / mean over pairs. Cost M²·D."""
+    total = 1 / float(gaussian_kernel(rows, rows, bandwidth).square().mean())
+    within = sum(float(gaussian_kernel(rows[index], rows[index], bandwidth).square().sum()) for index in members)
+    together, condition = len(rows) ** 2 / within, hill_number(shares, 2)
     return VendiSplit(total, together / condition, total * condition / together)
 
 

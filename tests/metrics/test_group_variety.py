@@ -10,6 +10,8 @@ import torch
 
 from gandiag.errors import SourceError
 from gandiag.metrics.group_variety import GroupedFeatures, compare_groups, describe_groups
+from gandiag.metrics.kernel_entropy import conditional_vendi
+from gandiag.stats.group_distances import measure_groups
 
 G, N, D = 50, 4, 8
 NAMES = [f"p{group}" for group in range(G) for _ in range(N)]
@@ -114,3 +116,15 @@ def test_one_group_is_measured_by_its_own_samples() -> None:
     assert found["count"] == 1 and found["within"]["low"] < 0.5 < found["within"]["high"] < 1
     assert found["between"]["value"] is None
     assert describe_groups(one).document["within"]["value"] is None
+
+
+def test_the_rke_split_is_conditional_vendi_of_order_two() -> None:
+    subject, reference = draw_groups(WIDTHS * 0.3, 0), draw_groups(WIDTHS, 1)
+    found = compare_groups(subject, reference).measurements
+    bandwidth = 0.5 * float(measure_groups(reference.features, reference.groups).mean.mean())
+    for source, part in ((subject, "value"), (reference, "floor")):
+        split = conditional_vendi(source.features, source.groups, 2.0, bandwidth)
+        assert getattr(found["group_rke_within"], part) == pytest.approx(split.conditional, rel=1e-6)
+        assert getattr(found["group_rke_between"], part) == pytest.approx(split.information, rel=1e-6)
+    within = found["group_rke_within"]
+    assert within.low is not None and 1 <= within.low < within.value < within.high < within.floor
