@@ -274,6 +274,8 @@ def _build_rows(ours: GroupDistances, theirs: GroupDistances, ratios: LogRatios)
             "q": judged.q,
             "width": float(ours.mean[g]),
             "reference_width": float(theirs.mean[g]),
+            "distances": _relative_quantiles(ours, theirs, g),
+            "reference_distances": _relative_quantiles(theirs, theirs, g),
             "between": across[0][g],
             "reference_between": across[1][g],
             "still": bool(ratios.errors[g] == 0.0 and ratios.values[g] == 0.0),
@@ -281,6 +283,12 @@ def _build_rows(ours: GroupDistances, theirs: GroupDistances, ratios: LogRatios)
         for g, (name, judged) in enumerate(zip(ours.names, judge_groups(ratios), strict=True))
     ]
     return sorted(rows, key=lambda row: (row["ratio"], row["q"]))
+
+
+def _relative_quantiles(groups: GroupDistances, reference: GroupDistances, index: int) -> list[float] | None:
+    """Least, quartiles and greatest of a group's distances, in units of the reference's mean; None where that is 0."""
+    unit = float(reference.mean[index])
+    return [round(float(value) / unit, 4) for value in groups.quantiles[index]] if unit > 0 else None
 
 
 def _distances_to_others(groups: GroupDistances) -> list[float | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gandiag.checkpoints.generator import LoadedGenerator
 from gandiag.config import AuditConfig
 from gandiag.errors import ConfigError, SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleSource
@@ -18,6 +19,7 @@ from gandiag.pipeline.subject import AuditSubject, is_sample_path, open_subject
 from gandiag.sampling.condition_function import DEFAULT_PER_GROUP, is_condition_function, sample_conditions
 from gandiag.sampling.group_names import Names, choose_sample_array, names_from_sequence, read_group_names
 from gandiag.sampling.preprocessing import DEFAULT_RANGE
+from gandiag.sampling.sampler import Sampler
 from gandiag.sampling.sources import SampleSet, generate_batches, open_samples
 from gandiag.sampling.torch_datasets import DatasetReader, read_item, to_channels_first
 
@@ -105,7 +107,8 @@ def _open_source(x: Any, config: AuditConfig, groups: Any, *, target: GroupedSou
 
 
 def _is_memory(x: Any) -> bool:
-    return isinstance(x, torch.Tensor) or (hasattr(x, "__getitem__") and not isinstance(x, (str, torch.nn.Module)))
+    """Whether x holds samples: an array, tensor, Dataset or DataLoader, and no path, network or generator."""
+    return not isinstance(x, (str, os.PathLike, torch.nn.Module, Sampler, LoadedGenerator, AuditSubject))
 
 
 def _find_names(samples: SampleSet, path: Path | None, config: AuditConfig, groups: Any) -> Names:

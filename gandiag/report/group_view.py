@@ -9,15 +9,18 @@ from typing import Any
 from gandiag.record import Exhibit, Record
 from gandiag.report import exhibit_view, formatting
 from gandiag.report.exhibit_view import ImageView
-from gandiag.report.record_view import EstimateView, build_estimate
+from gandiag.report.record_view import EstimateView, build_estimate, to_bar_position
 
 EXHIBIT_PREFIX = "group:"  # of the exhibit that shows a group's samples
-MAP_EXHIBIT = "group_map"
+STRIP_END = 2.0  # of the reference's mean distance: where the strips of distances end
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """One group as text. `kept`: variety kept, with its interval; `estimate`: the same on a bar from 0 to 1."""
+    """One group as text. `kept`: variety kept, with its interval; `estimate`: the same on a bar from 0 to 1.
+
+    `strips`: (title, five positions in percent) of the distances within the group, of subject and reference.
+    """
 
     name: str
     kept: str
@@ -25,6 +28,7 @@ class GroupRow:
     counts: str
     state: str
     image: ImageView | None
+    strips: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
 def build_group_facts(record: Record) -> list[tuple[str, str]]:
@@ -33,10 +37,12 @@ def build_group_facts(record: Record) -> list[tuple[str, str]]:
     if not groups:
         return []
     is_relative = groups.get("basis") == "between"
-    quantile = groups.get("low_quantile") or {}
+    quantile = groups.get("low_quantile")
+    quantile = quantile if isinstance(quantile, Mapping) else {}
+    reasons = groups.get("left_out_reasons")
     left_out = [
         f"{formatting.format_value(count)} {formatting.key_to_text(why)}"
-        for why, count in (groups.get("left_out_reasons") or {}).items()
+        for why, count in (reasons.items() if isinstance(reasons, Mapping) else ())
         if count
     ]
     rows = [
@@ -53,11 +59,13 @@ def build_group_facts(record: Record) -> list[tuple[str, str]]:
 
 def build_group_rows(record: Record) -> list[GroupRow]:
     """The groups in the record's order: worst first."""
-    collapsed = {entry.get("group") for entry in record.groups.get("collapsed") or () if isinstance(entry, Mapping)}
+    collapsed = {
+        str(entry.get("group")) for entry in record.groups.get("collapsed") or () if isinstance(entry, Mapping)
+    }
     images = {exhibit.id: exhibit for exhibit in record.exhibits if exhibit.kind == "image"}
     rows = record.groups.get("rows") or ()
     return [
-        _build_row(row, row.get("group") in collapsed, images.get(f"{EXHIBIT_PREFIX}{row.get('group')}"))
+        _build_row(row, str(row.get("group")) in collapsed, images.get(f"{EXHIBIT_PREFIX}{row.get('group')}"))
         for row in rows
         if isinstance(row, Mapping)
     ]
@@ -79,7 +87,21 @@ def _build_row(row: Mapping[str, Any], is_collapsed: bool, exhibit: Exhibit | No
         counts=f"{n} against {formatting.format_value(n_reference)}" if n_reference else n,
         state=state,
         image=None if exhibit is None else exhibit_view.build_image(exhibit),
+        strips=tuple(
+            (title, positions)
+            for title, key in (("subject", "distances"), ("reference", "reference_distances"))
+            if (positions := _build_strip(row.get(key)))
+        ),
     )
+
+
+def _build_strip(distances: Any) -> tuple[float, ...]:
+    """Least, quartiles and greatest distance as positions on a strip that ends at twice the reference's mean."""
+    if not isinstance(distances, (list, tuple)) or len(distances) != 5:
+        return ()
+    if not all(isinstance(value, (int, float)) for value in distances):
+        return ()
+    return tuple(to_bar_position(float(value) / STRIP_END) for value in distances)
 
 
 def _describe_real(real: Any) -> list[tuple[str, str]]:

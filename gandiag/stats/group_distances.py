@@ -47,7 +47,8 @@ class GroupDistances:
 
     `n`: samples of each group; `mean`: mean distance within it (0 for a group of one); `own_variance`: relative
     variance of that mean by the jackknife over the group's samples, NaN below 5 of them; `closest`: its smallest
-    distance; `squared_width`: mean squared distance within; `centers` (G, D): group means; `pairs`: pooled variances,
+    distance; `squared_width`: mean squared distance within; `quantiles` (G, 5): least, quartiles and
+    greatest of the distances; `centers` (G, D): group means; `pairs`: pooled variances,
     None where no group has 4 samples.
     """
 
@@ -57,6 +58,7 @@ class GroupDistances:
     own_variance: Floats
     closest: Floats
     squared_width: Floats
+    quantiles: Floats
     centers: Tensor
     pairs: PairVariance | None
 
@@ -72,9 +74,8 @@ class GroupDistances:
         chosen = np.array([position[name] for name in names], dtype=np.int64)
         rows = (self.mean, self.own_variance, self.closest, self.squared_width)
         mean, own, closest, squared = (row[chosen] for row in rows)
-        return GroupDistances(
-            tuple(names), self.n[chosen], mean, own, closest, squared, self.centers[chosen], self.pairs
-        )
+        quantiles, centers = self.quantiles[chosen], self.centers[chosen]
+        return GroupDistances(tuple(names), self.n[chosen], mean, own, closest, squared, quantiles, centers, self.pairs)
 
 
 def measure_groups(features: Tensor, groups: Sequence[Hashable]) -> GroupDistances:
@@ -86,18 +87,20 @@ def measure_groups(features: Tensor, groups: Sequence[Hashable]) -> GroupDistanc
     for row, name in enumerate(groups):
         rows_of.setdefault(name, []).append(row)
     center = features.mean(0, dtype=torch.float64)
-    statistics, centers, moments = [], [], []
+    statistics, quantiles, centers, moments = [], [], [], []
     for rows in rows_of.values():
         values = features[_select_rows(rows)].double() - center  # (n, D)
-        centers.append(values.mean(0))
+        centers.append(features[rows].mean(0, dtype=torch.float64) - center)
         distances = torch.cdist(values, values, compute_mode="donot_use_mm_for_euclid_dist").numpy()  # (n, n)
         statistics.append((len(rows), *_summarize_distances(distances)))
+        quantiles.append(_five_numbers(distances))
         if len(values) >= MIN_ROWS_FOR_VARIANCE and distances.sum() > 0:
             moments.append(_pair_moments(distances))
     columns = list(zip(*statistics, strict=True))
     n = np.array(columns[0], dtype=np.int64)
     mean, own, closest, squared = (np.array(column, dtype=np.float64) for column in columns[1:])
-    return GroupDistances(tuple(rows_of), n, mean, own, closest, squared, torch.stack(centers), _pool_moments(moments))
+    spread, middles = np.array(quantiles), torch.stack(centers)
+    return GroupDistances(tuple(rows_of), n, mean, own, closest, squared, spread, middles, _pool_moments(moments))
 
 
 def _select_rows(rows: list[int]) -> list[int]:
@@ -116,6 +119,14 @@ def _summarize_distances(distances: Floats) -> tuple[float, float, float, float]
     mean = float(distances.sum()) / pairs
     squared = float(np.square(distances).sum()) / pairs
     return mean, _jackknife_log_variance(distances), closest, squared
+
+
+def _five_numbers(distances: Floats) -> Floats:
+    """Least, quartiles and greatest of a group's distances, (5,); zeros for a group of one."""
+    if len(distances) < 2:
+        return np.zeros(5)
+    numbers: Floats = np.quantile(distances[np.triu_indices(len(distances), 1)], [0, 0.25, 0.5, 0.75, 1])
+    return numbers
 
 
 def _jackknife_log_variance(distances: Floats) -> float:
