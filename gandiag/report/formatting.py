@@ -245,8 +245,8 @@ def describe_score(record: Record) -> str:
 
 def _describe_groups(record: Record) -> str:
     """What is left of the reference's variety within a group."""
-    within = record.groups.get("within") or {}
-    if within.get("value") is None:
+    within = record.groups.get("within")
+    if not isinstance(within, Mapping) or within.get("value") is None:
         return "There is no score: one group, and nothing to compare it with."
     kept = format_percent_interval(within)
     if record.groups.get("basis") == "between":
@@ -256,7 +256,7 @@ def _describe_groups(record: Record) -> str:
     text = f"within a group, samples keep {kept} of the reference's variety"
     n_collapsed = len(record.groups.get("collapsed") or ())
     if n_collapsed:
-        text += f"; {n_collapsed} of {record.groups.get('count')} groups have collapsed"
+        text += f"; {n_collapsed} of {format_value(record.groups.get('count'))} groups have collapsed"
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 
