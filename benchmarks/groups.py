@@ -112,12 +112,44 @@ def report_extremes(seeds: range) -> None:
     print(f"deterministic against deterministic: healthy in {still:.3f}")
 
 
+def report_cost(n_groups: int, per_group: int) -> None:
+    """Processor seconds of a whole audit against a reference, over those of the bare forward passes of its images."""
+    import time
+
+    from gandiag import audit
+    from gandiag.features.views import make_views
+    from gandiag.interfaces import OutputSpec
+
+    generator = np.random.default_rng(0)
+    count = n_groups * per_group
+    groups = np.repeat(np.arange(n_groups), per_group)
+    sides = [generator.integers(0, 256, (count, 64, 64, 3)).astype(np.uint8) for _ in range(2)]
+    output = OutputSpec("image", (3, 64, 64), (0.0, 1.0))
+    (view,) = make_views(["imagenet"], output)
+    view.extractor(torch.zeros(64, 3, 64, 64), output)
+    start = time.process_time()
+    for images in sides:
+        for part in np.array_split(images, max(1, count // 64)):
+            view.extractor(torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255, output)
+    bare = time.process_time() - start
+    start = time.process_time()
+    audit(sides[0], groups=groups, against=sides[1], against_groups=groups)
+    whole = time.process_time() - start
+    print(
+        f"{n_groups} groups x {per_group} at 64 px, both sides: {whole:.1f} s, {whole / bare:.2f} x the forward passes"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicates", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--cost", type=int, default=0, metavar="GROUPS", help="only the cost, with 8 images a group")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.cost:
+        report_cost(options.cost, 8)
+        return
     seeds = range(options.seed, options.seed + options.replicates)
     print(f"seeds {seeds.start} to {seeds.stop - 1}")
     for part in (report_coverage, report_verdicts, report_names, report_extremes):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.special import gammaln
 from scipy.stats import chi2
 from torch import Tensor
@@ -45,7 +46,7 @@ def image_retrieval_ratio(real: Any, heldout: Any, fake: Any) -> float:
 def retrieval_estimate(real: Tensor, fake: Tensor) -> Estimate:
     """The score with its 95 % likelihood interval."""
     retrieved = nearest_neighbors(fake, real, k=1).indices[:, 0]
-    return occupancy_estimate(len(retrieved.unique()), len(fake), len(real))
+    return occupancy_estimate(len(torch.unique(retrieved)), len(fake), len(real))
 
 
 def occupancy_estimate(n_distinct: int, n_draws: int, n_total: int) -> Estimate:

@@ -12,6 +12,8 @@ from gandiag.verdict.rule_base import Diagnosis, Rule, rule
 
 # Upper bound of a ratio to the reference below which an input changes nothing.
 MAX_IGNORED_RATIO = 0.05
+# Upper bound of the variety between groups below which the condition changes nothing, if the lower one is 0.
+MAX_IGNORED_CONDITION = 0.2
 MAX_NAMED_GROUPS = 5
 
 
@@ -66,7 +68,7 @@ def find_ignored_condition(record: Record, policy: Policy) -> Diagnosis | None:
     """Groups hardly differ from each other, although those of the reference do."""
     if has_reference(record):
         ratio = get_ratio(record, "between")
-        if ratio is None or not ratio[2] < MAX_IGNORED_RATIO:
+        if ratio is None or ratio[1] > 0 or not ratio[2] < MAX_IGNORED_CONDITION:
             return None
         share = format_percent(ratio[0])
         text = f"The condition changes nothing: groups differ only {share} as much as those of the reference do."

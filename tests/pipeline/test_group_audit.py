@@ -66,6 +66,15 @@ def test_equal_models_are_healthy_and_no_reference_is_a_fact(folder: Path, capsy
     assert [finding["rule"] for finding in document["findings"]] == ["GD113"]
 
 
+def test_a_condition_without_effect_and_a_deterministic_pair_are_findings() -> None:
+    settings: dict[str, Any] = {"groups": GROUPS, "against": draw(1.0, 0), "against_groups": GROUPS}
+    noise = np.random.default_rng(1).standard_normal((G * N, D)).astype(np.float32)
+    ignored = gandiag.audit(noise, **settings)
+    assert "GD112" in {finding.rule for finding in ignored.findings} and ignored.verdict == "healthy"
+    still = gandiag.audit(draw(0.0, 0), **{**settings, "against": draw(0.0, 1)})
+    assert still.verdict == "healthy" and [finding.rule for finding in still.findings] == ["GD114"]
+
+
 def test_the_gate_holds_the_worst_group(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("turbo.npz", "--group-by", "group", "--against", "base.npz", "-o", "t.json")
     run("base.npz", "--group-by", "group", "--against", "base.npz", "-o", "b.json")
