@@ -254,9 +254,9 @@ def _describe_groups(record: Record) -> str:
             f"within a group, samples differ {kept} as much as across groups; no reference says how much they should."
         )
     text = f"within a group, samples keep {kept} of the reference's variety"
-    n_collapsed = len(record.groups.get("collapsed") or ())
+    n_collapsed, count = len(record.groups.get("collapsed") or ()), format_value(record.groups.get("count"))
     if n_collapsed:
-        text += f"; {n_collapsed} of {format_value(record.groups.get('count'))} groups have collapsed"
+        text += f"; {n_collapsed} of {count} groups {'has' if n_collapsed == 1 else 'have'} collapsed"
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 

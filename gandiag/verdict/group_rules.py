@@ -51,7 +51,8 @@ def find_collapsed_groups(record: Record, policy: Policy) -> Diagnosis | None:
     if not named:
         return None
     worst = format_list([_describe_group(row) for row in named[:MAX_NAMED_GROUPS]])
-    count = f"{len(named)} of {record.groups.get('count')} groups have lost more than half of their variety"
+    verb = "has" if len(named) == 1 else "have"
+    count = f"{len(named)} of {record.groups.get('count')} groups {verb} lost more than half of the variety"
     rest = ", worst first" if len(named) > 1 else ""
     more = f" and {len(named) - MAX_NAMED_GROUPS} more" if len(named) > MAX_NAMED_GROUPS else ""
     text = f"Collapsed groups: {count}{rest}: {worst}{more}."

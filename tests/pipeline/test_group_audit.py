@@ -46,7 +46,7 @@ def run(*arguments: str) -> ExitCode:
 def test_a_turbo_model_against_its_base(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("turbo.npz", "--group-by", "group", "--against", "base.npz", "-o", "t.json") == ExitCode.COLLAPSED
     shown = capsys.readouterr().out
-    assert "samples keep 3" in shown and "groups have collapsed" in shown and "p03" in shown
+    assert "samples keep 3" in shown and "have collapsed" in shown and "p03" in shown
     record = Record.read("t.json")
     assert record.score.basis == "groups" and "conditional" in record.kinds
     assert {"p03", "p07"} <= {row["group"] for row in record.groups["collapsed"]}
@@ -180,6 +180,18 @@ def test_classes_of_a_generator_against_its_teacher(dead: tuple[int, ...]) -> No
     assert [row["group"] for row in record.groups["collapsed"]] == [str(label) for label in dead]
     assert record.verdict == ("collapsed" if dead else "healthy")
     assert all(row["n"] == 8 for row in record.groups["rows"])
+
+
+@pytest.mark.parametrize(("name", "named"), [("classes_healthy", []), ("classes_one_dead", ["6"])])
+def test_the_shipped_conditional_generators(
+    name: str, named: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = ["--classes", "10", "--condition", "onehot", "--latent-dim", "4", "--per-class", "8"]
+    reference = str(FIXTURES / "classes_healthy.pt")
+    code = run(str(FIXTURES / f"{name}.pt"), *how, "--against", reference, "-o", str(tmp_path / "r.json"))
+    record = Record.read(tmp_path / "r.json")
+    assert [row["group"] for row in record.groups["collapsed"]] == named
+    assert code == (ExitCode.COLLAPSED if named else ExitCode.OK)
 
 
 @pytest.mark.parametrize("dead", [None, 4])
