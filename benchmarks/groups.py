@@ -144,6 +144,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replicates", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1000)
+    parts = {
+        "coverage": report_coverage,
+        "verdicts": report_verdicts,
+        "names": report_names,
+        "extremes": report_extremes,
+    }
+    parser.add_argument("--part", nargs="+", choices=parts, default=list(parts), help="some of the tables")
     parser.add_argument("--cost", type=int, default=0, metavar="GROUPS", help="only the cost, with 8 images a group")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -152,8 +159,8 @@ def main() -> None:
         return
     seeds = range(options.seed, options.seed + options.replicates)
     print(f"seeds {seeds.start} to {seeds.stop - 1}")
-    for part in (report_coverage, report_verdicts, report_names, report_extremes):
-        part(seeds)
+    for name in options.part:
+        parts[name](seeds)
 
 
 if __name__ == "__main__":
