@@ -53,7 +53,8 @@ class _OutputOptions:
     "--run",
     "run_path",
     metavar="DIR",
-    help="audit every checkpoint of a run beside its log; finished audits are reused",
+    help="audit every checkpoint of a run (weights, or a folder of samples per step) beside its log, and say which "
+    "one to keep; finished audits are reused",
 )
 @json_option("print the record as one JSON document")
 @output_option("write the record (JSON) here", metavar="RECORD")
@@ -96,10 +97,12 @@ def audit_command(
     if run_path is not None:
         if subject is not None:
             raise click.UsageError(f"--run audits the checkpoints of a folder: drop {subject}")
+        check_reference(resolved.config.against)
         return _audit_series(run_path, resolved, options, dry_run)
     if subject is None:
         raise click.UsageError("nothing to audit: give a checkpoint, samples, or --run DIR")
     check_readable(subject, resolved.config.real)
+    check_reference(resolved.config.against)
     return _audit_subject(subject, resolved, options, dry_run)
 
 
@@ -137,13 +140,15 @@ def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions
     if options.html_path is not None:
         from gandiag.report.series_html import render_run_page
 
-        page = render_run_page(folder, series.points, series.log, series.score_jumps, series.failed)
+        text = series.advice["text"]
+        page = render_run_page(folder, series.points, series.log, series.score_jumps, series.failed, text)
         write_atomically(options.html_path, page)
         written.append(f"page {options.html_path}")
     if options.as_json:
         console.print_result(series.to_json())
     else:
-        console.print_result(render_run(series.points, series.log, series.score_jumps, series.failed, written))
+        text = series.advice["text"]
+        console.print_result(render_run(series.points, series.log, series.score_jumps, series.failed, written, text))
     return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
@@ -157,6 +162,12 @@ def check_readable(subject: str, real: str | None) -> None:
             raise unsupported_file_error(file_info)
     if real is not None and not os.path.lexists(real):
         raise SourceError(f"{real} cannot be read: No such file or directory", "check the path")
+
+
+def check_reference(against: str | None) -> None:
+    """Fail at once on a missing reference."""
+    if against is not None and not os.path.lexists(against) and not against.startswith("hf:"):
+        raise SourceError(f"{against} cannot be read: No such file or directory", "check the path of --against")
 
 
 def check_writable(path: str | None) -> None:

@@ -36,6 +36,7 @@ def format_entry(entry: DocEntry) -> str:
         ("caveats", entry.caveats),
         ("advice", entry.advice),
         ("source", entry.source),
+        ("published", entry.published),
     ]
     lines = [f"{entry.key}  {entry.title}", *(_format_row(name, text) for name, text in rows if text)]
     for rank, remedy in enumerate(get_remedies(entry.key), 1):

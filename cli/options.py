@@ -187,7 +187,7 @@ def _get_type(annotation: str, rules: Any) -> Any:
 def _get_metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
     if entry.metadata["choices"]:
         return None
-    default = "DATA" if entry.name == "real" else "TEXT"
+    default = {"real": "DATA", "against": "SAMPLES|CKPT", "group_by": "HOW"}.get(entry.name, "TEXT")
     return next((metavar for start, metavar in _METAVARS.items() if annotation.startswith(start)), default)
 
 

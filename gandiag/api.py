@@ -8,6 +8,7 @@ from typing import Any
 from gandiag.checkpoints.loader import load_generator
 from gandiag.config import resolve_config
 from gandiag.pipeline.engine import ProgressCallback, no_progress
+from gandiag.pipeline.group_inputs import GroupInputs
 from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
 from gandiag.pipeline.subject import make_sampler
 from gandiag.record import Record
@@ -29,6 +30,9 @@ def audit(
     x: Any,
     real: Any = None,
     *,
+    groups: Any = None,
+    against: Any = None,
+    against_groups: Any = None,
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
     **settings: Any,
@@ -36,9 +40,24 @@ def audit(
     """Audit a generator or a set of samples for mode collapse; `print(record)` shows the verdict and the evidence.
 
     x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor or Dataset. `settings`: fields of AuditConfig.
+    `groups`: one group per sample of x (a prompt, a class), and the audit is of the variety within groups, relative to
+    that of `against` (samples with `against_groups`, a path, a model) or of real data with classes. x may also be a
+    function fn(condition, seeds) that returns one sample per seed; `groups` are then its conditions, `per_group` the
+    samples of each.
     Raises LoadError, SourceError, OutputError or FeatureError where x cannot be audited; the model is left unchanged.
     Cost: n generated and 2n real samples through the feature extractors, then distances, O(n² D).
     """
     if isinstance(real, (str, os.PathLike)):
         settings["real"], real = str(real), None
-    return audit_with_config(x, resolve_config(settings), real=real, progress=progress, on_message=on_message)
+    if isinstance(against, (str, os.PathLike)):
+        settings["against"], against = str(against), None
+    if "per_group" in settings:
+        settings["per_class"] = settings.pop("per_group")
+    return audit_with_config(
+        x,
+        resolve_config(settings),
+        real=real,
+        progress=progress,
+        on_message=on_message,
+        grouping=GroupInputs(groups, against, against_groups),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -26,6 +26,7 @@ class DocEntry:
     caveats: str = ""
     advice: str = ""
     source: str = ""
+    published: str = ""
 
 
 @cache
@@ -36,7 +37,19 @@ def load_entries() -> Mapping[str, DocEntry]:
         if file.name.endswith(".toml"):
             for key, table in tomllib.loads(file.read_text(encoding="utf-8")).items():
                 entries[key] = _parse_entry(key, table)
-    return entries
+    published = _describe_published()
+    return {key: replace(entry, published=published.get(key, "")) for key, entry in entries.items()}
+
+
+def _describe_published() -> dict[str, str]:
+    """Measurement -> how published generators stand on it, from data/published_generators.toml."""
+    text = files("gandiag.data").joinpath("published_generators.toml").read_text(encoding="utf-8")
+    rows: dict[str, list[str]] = {}
+    for row in tomllib.loads(text)["row"]:
+        rows.setdefault(row["measure"], []).append(
+            f"{row['value']:g} ({row['model']}, {row['data']}; {row['features']}; {row['source']})"
+        )
+    return {key: "; ".join(parts) for key, parts in rows.items()}
 
 
 def find_entry(key: str) -> DocEntry | None:

@@ -57,6 +57,17 @@ class AuditConfig:
     real: str | None = setting_field(
         None, "real data: image folder (class subfolders are compared class by class), zip, .npy or .npz"
     )
+    group_by: str | None = setting_field(
+        None,
+        "audit variety within groups: folder, stem (017_3.png: group 017), a CSV or JSON lines of files and groups "
+        "(FILE or FILE:COLUMN), or the name of an array in the .npz",
+    )
+    against: str | None = setting_field(
+        None, "samples or checkpoint whose variety within the same groups is the reference: teacher, base model"
+    )
+    per_class: int | None = setting_field(
+        None, "samples of each class of a conditional generator; each class is a group", low=2
+    )
     log: str | None = setting_field(
         None, "training log of this generator; its losses are diagnosed next to the verdict"
     )

@@ -58,9 +58,10 @@ MAX_REQUIRED_SAMPLES = 1_000_000  # a question that needs more is not one that s
 class Score:
     """The collapse score with its interval. 0: all the diversity of the reference; 1: none.
 
-    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone. `power`: the smallest
-    share of lost diversity that this n would have detected with probability .95. `replicates`: the score on each
-    replicate, in an order fixed by seed and n, so that records with equal seed, n and data can be paired.
+    `basis` "referenced": against real data; "degeneracy": a lower bound from the generator alone; "groups": variety
+    within groups against a reference (`n_real`: its samples). `power`: the smallest share of lost diversity that this n
+    would have detected with probability .95. `replicates`: the score on each replicate, in an order fixed by seed and
+    n, so that records with equal seed, n and data can be paired.
     `injected`: what known losses score in these data, {kind, loss, score} each; empty where the score is high.
     `off_manifold`: share of the samples that are unlike real ones at the resolution that was scored; null for images,
     which are scored at a resolution where they pass for real, or not at all.
@@ -70,7 +71,7 @@ class Score:
     low: float | None
     high: float | None
     limit: float = DEFAULT_LIMIT
-    basis: Literal["referenced", "degeneracy"] = "referenced"
+    basis: Literal["referenced", "degeneracy", "groups"] = "referenced"
     power: float | None = None
     n_fake: int = 0
     n_real: int = 0
@@ -95,7 +96,7 @@ class Score:
         Else where `power` is above the limit: enough to detect a loss as large as the limit. Standard errors shrink
         with 1/√n.
         """
-        if self.value is None or self.low is None or self.high is None or not self.n_fake:
+        if self.value is None or self.low is None or self.high is None or not self.n_fake or self.basis == "groups":
             return None
         if self.low < self.limit <= self.high:
             half_width = self.value - self.low if self.value >= self.limit else self.high - self.value
@@ -145,6 +146,7 @@ class Record:
     aspects: Mapping[str, Any] = field(default_factory=dict)
     modes: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[Mapping[str, Any], ...] = ()
+    groups: Mapping[str, Any] = field(default_factory=dict)
     response: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
     game: Mapping[str, Any] = field(default_factory=dict)

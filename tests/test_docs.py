@@ -102,6 +102,14 @@ def test_the_examples_in_python_run(
     assert capsys.readouterr().out.startswith("COLLAPSED")
 
 
+@pytest.mark.slow
+def test_the_examples_with_groups_run() -> None:
+    pytest.importorskip("diffusers")
+    names: dict[str, object] = {}
+    for block in blocks(DOCS / "groups.md", "python"):
+        exec(compile(block, "docs/groups.md", "exec"), names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_code_on_the_pages_is_code(page: Path) -> None:
     for block in blocks(page, "python"):

@@ -17,10 +17,15 @@ if TYPE_CHECKING:  # for type checkers, which cannot follow __getattr__
     from gandiag.metrics.duplicates import near_duplicates as near_duplicates
     from gandiag.metrics.duplicates import support_size as support_size
     from gandiag.metrics.frechet import frechet_distance as frechet_distance
+    from gandiag.metrics.image_retrieval import image_retrieval_ratio as image_retrieval_ratio
+    from gandiag.metrics.image_retrieval import image_retrieval_score as image_retrieval_score
     from gandiag.metrics.inception import fid as fid
     from gandiag.metrics.inception import inception_score as inception_score
     from gandiag.metrics.kernel_distance import kid as kid
     from gandiag.metrics.kernel_distance import kid_subsets as kid_subsets
+    from gandiag.metrics.kernel_entropy import conditional_vendi as conditional_vendi
+    from gandiag.metrics.kernel_entropy import rke_score as rke_score
+    from gandiag.metrics.kernel_modes import missing_kernel_modes as missing_kernel_modes
     from gandiag.metrics.memorization import authenticity as authenticity
     from gandiag.metrics.memorization import copies as copies
     from gandiag.metrics.memorization import memorised as memorised
@@ -34,6 +39,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot follow __getattr__
     from gandiag.metrics.precision_recall import precision as precision
     from gandiag.metrics.precision_recall import recall as recall
     from gandiag.metrics.vendi import vendi_score as vendi_score
+    from gandiag.metrics.voronoi_cells import pqmass as pqmass
 
 __all__ = sorted(FUNCTION_MODULES)
 

@@ -51,6 +51,11 @@ _ENTRIES = {
     "kid": _Entry("kernel_distance", "Kid", ("kid", "kid_subsets")),
     "vendi": _Entry("vendi", "Vendi", ("vendi_score",)),
     "ndb": _Entry("ndb_bins", "Ndb", ("ndb",), is_default=False),
+    "irs": _Entry(
+        "image_retrieval", "ImageRetrieval", ("image_retrieval_score", "image_retrieval_ratio"), is_default=False
+    ),
+    "pqmass": _Entry("voronoi_cells", "VoronoiMass", ("pqmass",), is_default=False),
+    "kernel_missing": _Entry("kernel_modes", "KernelMissingModes", ("missing_kernel_modes",), is_default=False),
     "pairwise": _Entry("pairwise", "PairwiseDistances", ("pairwise_distance", "pairwise_distances", "pairwise_ratio")),
     "duplicates": _Entry("duplicates", "Duplicates", ("duplicate_threshold", "near_duplicates", "support_size")),
     "memorisation": _Entry("memorization", "Memorization", ("authenticity", "copies", "memorised")),
@@ -64,7 +69,12 @@ METRICS = Registry(
     "metrics", {name: f"gandiag.metrics.{entry.module}:{entry.factory}" for name, entry in _ENTRIES.items()}
 )
 DEFAULT_METRICS = tuple(name for name, entry in _ENTRIES.items() if entry.is_default)
-FUNCTION_MODULES = {function: entry.module for entry in _ENTRIES.values() for function in entry.functions}
+# Functions without a metric: they need the group of each sample, or a bandwidth.
+_GROUP_FUNCTIONS = {"conditional_vendi": "kernel_entropy", "rke_score": "kernel_entropy"}
+FUNCTION_MODULES = {
+    **{function: entry.module for entry in _ENTRIES.values() for function in entry.functions},
+    **_GROUP_FUNCTIONS,
+}
 # Metric -> (view, measurement key). Reported as not measured unless requested, or unless the weights are on this disk.
 INCEPTION_METRICS = {"fid": ("inception-v3-compat", "fid"), "is": ("inception-v3-compat/logits", "inception_score")}
 

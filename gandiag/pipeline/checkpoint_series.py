@@ -23,9 +23,13 @@ from gandiag.config import ResolvedConfig
 from gandiag.errors import ExitCode, GandiagError, RecordError, SourceError
 from gandiag.pipeline.engine import ProgressCallback, no_progress
 from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
+from gandiag.pipeline.subject import is_sample_path
 from gandiag.record import Record, to_json_value, write_atomically
+from gandiag.sampling.group_names import choose_sample_array
+from gandiag.sampling.sources import open_samples
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.policy import verdict_exit_code
+from gandiag.verdict.series_advice import advise_checkpoint
 
 SCHEMA = "gandiag.run/1"
 RECORD_FOLDER = "gandiag-audits"
@@ -56,6 +60,11 @@ class CheckpointSeries:
     failed: tuple[tuple[str, str], ...] = ()
 
     @property
+    def advice(self) -> dict[str, Any]:
+        """Which checkpoint to keep, and why; see verdict/series_advice.py."""
+        return advise_checkpoint(self.points, self.log, self.failed)
+
+    @property
     def exit_codes(self) -> list[ExitCode]:
         return [verdict_exit_code(record) for _, record in self.points]
 
@@ -68,6 +77,7 @@ class CheckpointSeries:
             "points": points,
             "brackets": self.score_jumps,
             "failed": [list(entry) for entry in self.failed],
+            "advice": self.advice,
         }
         return json.dumps(to_json_value(document), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
@@ -85,7 +95,7 @@ def audit_series(
     be audited.
     """
     root = Path(folder)
-    checkpoints = find_checkpoints(root)
+    checkpoints = find_checkpoints(root, prefers_samples=resolved.config.group_by is not None)
     log = _read_log(root, resolved)
     record_folder = root / RECORD_FOLDER
     try:
@@ -116,7 +126,7 @@ def describe_series(folder: str | Path, resolved: ResolvedConfig) -> str:
     Opens the first checkpoint and draws a few samples.
     """
     root = Path(folder)
-    checkpoints = find_checkpoints(root)
+    checkpoints = find_checkpoints(root, prefers_samples=resolved.config.group_by is not None)
     rows, pending = [], []
     for step, path in checkpoints:
         is_known = _read_current_record(path, _record_path(root, path), resolved) is not None
@@ -131,10 +141,13 @@ def describe_series(folder: str | Path, resolved: ResolvedConfig) -> str:
 def _estimate_time(pending: Sequence[Path], resolved: ResolvedConfig) -> str:
     """An estimate from the first checkpoint: the others of a run are like it."""
     from gandiag.pipeline.engine import StageTimer
+    from gandiag.pipeline.group_inputs import is_grouped_audit
     from gandiag.pipeline.session import open_session
 
     if not pending:
         return "nothing to audit: all records are up to date"
+    if is_grouped_audit(resolved.config, None):
+        return f"variety within groups, by {resolved.config.group_by or 'class'}"
     try:
         session = open_session(str(pending[0]), _single_config(resolved).config, real=None, timer=StageTimer())
     except GandiagError as problem:
@@ -151,14 +164,19 @@ def _record_path(root: Path, checkpoint: Path) -> Path:
     return root / RECORD_FOLDER / f"{checkpoint.stem}.json"
 
 
-def find_checkpoints(folder: Path) -> list[tuple[float, Path]]:
-    """(step, file) of the generator's snapshots in order of the step.
+def find_checkpoints(folder: Path, *, prefers_samples: bool = False) -> list[tuple[float, Path]]:
+    """(step, file or folder of samples) of the generator's snapshots in order of the step.
+
+    Without weights, or where `prefers_samples`, samples of each checkpoint count: `step_1000/`, `step_1000.npz`.
 
     Files whose names differ only in numbers form a series; generators are preferred, then the longest series.
     Discriminators and files without a number are left out. SourceError where nothing remains.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder", "pass the folder of a training run: --run DIR")
+    samples = find_sample_series(folder)
+    if prefers_samples and samples:
+        return samples
     series: dict[str, list[tuple[float, Path]]] = {}
     for path in sorted(folder.rglob("*")):
         step = _parse_step(path.stem)
@@ -167,16 +185,37 @@ def find_checkpoints(folder: Path) -> list[tuple[float, Path]]:
         if parse_role(path.stem)[0] != "discriminator":
             pattern = f"{path.parent}/{DIGITS_PATTERN.sub('#', path.stem)}"
             series.setdefault(pattern, []).append((step, path))
+    if not series and samples:
+        return samples
     if not series:
         raise SourceError(
             f"{folder} contains no checkpoints with a step in their names",
-            "pass a folder with files such as step-1000.pt or netG_epoch_5.pth",
+            "pass a folder with files such as step-1000.pt or netG_epoch_5.pth, or with a folder of samples per step",
         )
 
     def priority(pattern: str) -> tuple[bool, int]:
         return parse_role(Path(pattern).name)[0] in ("generator", "average"), len(series[pattern])
 
     return sorted(series[max(series, key=priority)])
+
+
+def find_sample_series(folder: Path) -> list[tuple[float, Path]]:
+    """(step, folder or file of samples) directly inside a folder, in order: the longest series of like names."""
+    series: dict[str, list[tuple[float, Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        step = _parse_step(path.stem if path.is_file() else path.name)
+        is_candidate = path.is_dir() or path.suffix.lower() in (".npz", ".npy", ".zip")
+        if step is not None and is_candidate and path.name != RECORD_FOLDER and is_sample_path(path):
+            series.setdefault(DIGITS_PATTERN.sub("#", path.name), []).append((step, path))
+    return sorted(series[max(series, key=lambda pattern: len(series[pattern]))]) if series else []
+
+
+def _hash_content(path: Path, resolved: ResolvedConfig) -> str:
+    """What `subject.sha256` of a record of this checkpoint says."""
+    if not is_sample_path(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    key = choose_sample_array(resolved.config.group_by, path, resolved.config.npz_key)
+    return open_samples(path, npz_key=key).fingerprint()
 
 
 def _parse_step(stem: str) -> float | None:
@@ -244,7 +283,10 @@ def _read_current_record(path: Path, record_path: Path, resolved: ResolvedConfig
         record = Record.read(record_path)
     except RecordError:
         return None
-    if record.subject.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
+    try:
+        if record.subject.get("sha256") != _hash_content(path, resolved):
+            return None
+    except GandiagError:
         return None
     return record if _recorded_settings(record) == _current_settings(resolved) else None
 

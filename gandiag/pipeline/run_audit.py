@@ -17,6 +17,8 @@ from gandiag.pipeline.engine import (
     run_metrics,
     run_sources,
 )
+from gandiag.pipeline.group_audit import audit_groups, describe_group_audit
+from gandiag.pipeline.group_inputs import GroupInputs, is_grouped_audit
 from gandiag.pipeline.plan import collect_degradation_needs
 from gandiag.pipeline.run_probes import run_probes
 from gandiag.pipeline.session import AuditSession, open_session
@@ -34,8 +36,12 @@ def audit_with_config(
     real: Any = None,
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
+    grouping: GroupInputs | None = None,
 ) -> Record:
     """`audit` with resolved settings: cheap failures first, then passes, metrics, probes and the verdict."""
+    if is_grouped_audit(resolved.config, grouping):
+        inputs = grouping or GroupInputs()
+        return audit_groups(x, resolved, inputs, real=real, progress=progress, on_message=on_message)
     config, timer = resolved.config, StageTimer()
     training = None if config.log is None else to_json_value(losses(config.log, seed=config.seed).document)
     session = open_session(x, config, real=real, timer=timer)
@@ -75,4 +81,6 @@ def _run_passes(session: AuditSession, timer: StageTimer, progress: ProgressCall
 
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:
     """What an audit would do, as text: subject, assumptions, sources, metrics, features, time. Draws a few samples."""
+    if is_grouped_audit(resolved.config, None):
+        return describe_group_audit(x, resolved.config, GroupInputs())
     return open_session(x, resolved.config, real=None, timer=StageTimer()).describe()

@@ -127,7 +127,9 @@ def _summarize(report: ComparisonReport) -> str:
         f"The collapse score went from {_format_value(change.old)} to {_format_value(change.new)}:"
         f" {_format_change(change)}. It may get worse by {allowed}."
     )
-    return text + (" The interval of the difference uses the paired replicates of both records." * change.paired)
+    is_grouped = report.comparison.change("group_within") is not None
+    paired = "pairs the groups" if is_grouped else "uses the paired replicates"
+    return text + (f" The interval of the difference {paired} of both records." * change.paired)
 
 
 def _build_cells(change: Change) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 from gandiag.record import Record, Score
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
+NO_REFERENCE = "no reference: a fact and no verdict"
 NOT_AVAILABLE = "–"
 
 FAMILY_TEXT = {
@@ -41,7 +42,7 @@ KIND_TEXT = {
     "thin_modes": "thin modes: too little variety within modes",
     "recycled": "recycled: the same samples are generated repeatedly",
     "skewed": "skewed: some modes are generated far too often",
-    "conditional": "conditional: some classes have collapsed, others have not",
+    "conditional": "conditional: some classes or prompts have collapsed",
     "wrong_scale": "wrong scale: sampled at a different latent scale than in training",
     "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
 }
@@ -213,6 +214,8 @@ def describe_caveat(record: Record) -> str:
     """The caveat to show beside the verdict; empty if there is none."""
     if record.score.basis == "degeneracy":
         return NO_REAL_DATA
+    if record.groups.get("basis") == "between":
+        return NO_REFERENCE
     return "wrong scale, not collapse" if "wrong_scale" in record.kinds and record.verdict != "collapsed" else ""
 
 
@@ -238,6 +241,8 @@ def summarize_record(record: Record) -> str:
 def describe_score(record: Record) -> str:
     """What the score means, without the number."""
     score = record.score
+    if score.basis == "groups":
+        return _describe_groups(record)
     if score.value is None:
         return "There is no score: the evidence is insufficient."
     if score.basis == "degeneracy":
@@ -246,6 +251,35 @@ def describe_score(record: Record) -> str:
     if record.verdict == "unrealistic":
         return "variety is not contradicted, but most samples are unlike any real one."
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
+
+
+def _describe_groups(record: Record) -> str:
+    """What is left of the reference's variety within a group."""
+    within = record.groups.get("within")
+    if not isinstance(within, Mapping) or within.get("value") is None:
+        return "There is no score: one group, and nothing to compare it with."
+    kept = format_percent_interval(within)
+    if record.groups.get("basis") == "between":
+        return (
+            f"within a group, samples differ {kept} as much as across groups; no reference says how much they should."
+        )
+    text = f"within a group, samples keep {kept} of the reference's variety"
+    n_collapsed, count = len(record.groups.get("collapsed") or ()), format_value(record.groups.get("count"))
+    if n_collapsed:
+        text += f"; {n_collapsed} of {count} groups {'has' if n_collapsed == 1 else 'have'} collapsed"
+    return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
+
+
+def format_percent_interval(entry: Mapping[str, Any]) -> str:
+    """{value, low, high} as "41 % [37, 45]"; one decimal below 10 %."""
+    value, low, high = (entry.get(part) for part in ("value", "low", "high"))
+    if not isinstance(value, (int, float)):
+        return NOT_AVAILABLE
+    digits = 0 if value >= 0.1 or value == 0 else 1
+    text = f"{100 * value:.{digits}f} %"
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        return text
+    return f"{text} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def _describe_degeneracy(value: float) -> str:
@@ -272,6 +306,8 @@ def describe_sample_size(record: Record) -> str:
     if not score.n_fake:
         return ""
     counts = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+    if score.basis == "groups":
+        return _describe_group_sizes(record)
     seen = _describe_injections(score)
     if seen:
         return f"{counts} samples; {seen}"
@@ -288,6 +324,14 @@ def _describe_injections(score: Score) -> str:
     missed = [KIND_OF_LOSS.get(kind, key_to_text(kind)) for kind in blind]
     parts = [f"{word}: {', '.join(entries)}" for word, entries in (("seen", seen), ("missed", missed)) if entries]
     return f"injected into the real data and {' · '.join(parts)}" if parts else ""
+
+
+def _describe_group_sizes(record: Record) -> str:
+    score, count = record.score, format_value(record.groups.get("count"))
+    text = f"{count} groups, {score.n_fake:,} samples" + (f" against {score.n_real:,}" if score.n_real else "")
+    if not score.power:
+        return text
+    return f"{text}; a common loss of {format_score(score.power)} is detected with probability 0.95"
 
 
 def describe_kinds(record: Record) -> list[str]:

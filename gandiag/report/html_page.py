@@ -18,6 +18,7 @@ from gandiag.report import (
     exhibit_view,
     finding_view,
     formatting,
+    group_view,
     measurement_view,
     provenance,
     record_view,
@@ -36,14 +37,17 @@ DOWNLOAD_SCRIPT = (
 # What could end the script element, control and direction characters, lone surrogates: all inside JSON strings only.
 UNSAFE_CHARACTERS = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 MAX_EVENTS = 50
-SECTIONS = ("samples", "repeats", "modes", "response", "game", "rest")
+MAX_GROUPS = 200
+SECTIONS = ("samples", "repeats", "modes", "groups", "response", "game", "rest")
 
 
 def render_html(record: Record) -> str:
     """The whole page: about 60 kB plus twice the images (shown and embedded). Loads jinja2 and matplotlib."""
     digest = base64.b64encode(hashlib.sha256(DOWNLOAD_SCRIPT.encode()).digest()).decode()
     exhibits = [
-        exhibit_view.build_exhibit(entry, record) for entry in (*record.exhibits, *_draw_missing_response(record))
+        exhibit_view.build_exhibit(entry, record)
+        for entry in (*record.exhibits, *_draw_missing_response(record))
+        if not group_view.is_group_exhibit(entry)
     ]
     return render_template(
         "page.html.jinja",
@@ -71,9 +75,12 @@ def _build_sections(record: Record) -> dict[str, Any]:
         "mode_facts": record_view.build_mode_facts(record),
         "missed_modes": record_view.build_missed_modes(record),
         "classes": record_view.build_class_rows(record),
+        "groups": group_view.build_group_rows(record),
+        "group_facts": group_view.build_group_facts(record),
         "response": measurement_view.build_response(record),
         "training": record_view.build_training(record),
         "max_events": MAX_EVENTS,
+        "max_groups": MAX_GROUPS,
         "game": duality_gap.build_duality_gap_rows(record),
         "measurements": main_rows,
         "other_measurements": other_rows,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from gandiag.record import Finding, Record
-from gandiag.report import formatting, measurement_view
+from gandiag.report import formatting, group_view, measurement_view
 from gandiag.report.finding_view import FindingView, build_findings, sort_findings
 from gandiag.report.gate_text import RESULT_LABELS, format_check_state, format_check_value, worst_exit_code
 from gandiag.verdict.gate import GateResult
@@ -20,6 +20,7 @@ _SPECIAL_CHARACTERS = re.compile(r"([\\`*_\[\]<>#!|~&$])")
 # What GitHub turns into links and mentions on its own.
 _AUTOLINKS = (("://", "&#58;//"), ("www.", "www&#46;"), ("@", "@\u200b"))
 MAX_REMEDIES = 2
+MAX_GROUPS = 20  # the worst ones
 
 
 def code_span(text: object) -> str:
@@ -54,6 +55,9 @@ def render_markdown(record: Record) -> str:
         "",
         *_format_findings(sort_findings(record)),
     ]
+    groups = group_view.build_group_rows(record)[:MAX_GROUPS]
+    shown = [[code_span(text) for text in (row.name, row.kept, row.counts, row.state or "–")] for row in groups]
+    lines += format_table(("Group, worst first", "kept", "samples", "state"), shown)
     for title, entries in (("Where variety is lost", record.profile), ("Image aspect", record.aspects)):
         rows = [(code_span(name), code_span(formatting.format_estimate(entry))) for name, entry in entries.items()]
         lines += format_table((title, "share lost"), rows)

@@ -13,7 +13,10 @@ from gandiag.report import formatting
 
 @dataclass(frozen=True, slots=True)
 class MeasurementRow:
-    """One measurement as text. `direction`: the symbol; `direction_text`: the same in words."""
+    """One measurement as text. `direction`: the symbol; `direction_text`: the same in words.
+
+    `published`: how published generators stand on it, where a figure is known.
+    """
 
     key: str
     title: str
@@ -25,6 +28,7 @@ class MeasurementRow:
     reason: str
     direction: str
     direction_text: str
+    published: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ def _build_measurement(key: str, entry: Measurement) -> MeasurementRow:
         reason=formatting.escape_unprintable(entry.reason or ""),
         direction=formatting.DIRECTION_SYMBOLS[entry.better],
         direction_text=formatting.DIRECTION_TEXT[entry.better],
+        published=known.published if known else "",
     )
 
 

@@ -22,6 +22,7 @@ def render_run_page(
     log: LossDocument | None,
     score_jumps: ScoreJumps,
     failed: Sequence[tuple[str, str]] = (),
+    advice: Sequence[str] = (),
 ) -> str:
     """The whole page; it loads nothing when shown. `failed`: (checkpoint, reason). Loads jinja2 and matplotlib."""
     svg, legend = draw_timeline(points, log, score_jumps)
@@ -43,6 +44,7 @@ def render_run_page(
         losses=None if log is None else formatting.capitalize_first(formatting.key_to_text(log["verdict"])),
         events=[_describe_event(event, unit) for event in (log or {}).get("events") or ()],
         failed=failed,
+        advice=advice,
     )
 
 

@@ -16,8 +16,12 @@ def render_run(
     score_jumps: Sequence[Mapping[str, Any]],
     failed: Sequence[tuple[str, str]] = (),
     paths: Sequence[str] = (),
+    advice: Sequence[str] = (),
 ) -> str:
-    """Plain text in 80 columns that ends with a newline. `points`: (step, record); `failed`: (checkpoint, reason)."""
+    """Plain text in 80 columns that ends with a newline. `points`: (step, record); `failed`: (checkpoint, reason).
+
+    `advice`: sentences on which checkpoint to keep.
+    """
     lines = [
         f"{formatting.format_verdict(points[-1][1])}  at the last of {len(points)} checkpoints",
         "",
@@ -29,6 +33,8 @@ def render_run(
         "Losses",
         *_format_losses(log),
     ]
+    if advice:
+        lines += ["", "Which checkpoint", *(f"  {formatting.escape_unprintable(line)}" for line in advice)]
     if failed:
         escaped = (tuple(map(formatting.escape_unprintable, entry)) for entry in failed)
         lines += ["", "Not audited", *(f"  {name}: {reason}" for name, reason in escaped)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Record, Score
-from gandiag.report import duality_gap, formatting, measurement_view, provenance, record_view
+from gandiag.report import duality_gap, formatting, group_view, measurement_view, provenance, record_view
 from gandiag.report.measurement_view import MeasurementRow
 from gandiag.report.record_view import EstimateView, ShareRow
 from gandiag.report.sparkline import draw_sparkline
@@ -24,6 +24,8 @@ SCORE_BAR_WIDTH = 40
 MAX_ROWS = 10  # of tables that could be long
 MAX_RESPONSE_COLUMNS = 4
 MAX_UNIT_LENGTH = 6  # longer units are shown on the page only
+FLOOR_TEXT = "floor: the same metric between two disjoint subsets of the real data"
+GROUP_FLOOR_TEXT = "floor: where the subject varies as the reference does"
 MEASUREMENT_HEADER = ("", "value", "interval", "floor", "n", "better")
 
 SectionBuilder = Callable[[Record], "list[RenderableType]"]
@@ -36,6 +38,7 @@ def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, 
         ("Loss by image aspect", _build_aspects),
         ("Modes", _build_modes),
         ("Classes, worst first", _build_classes),
+        ("Groups, worst first", _build_groups),
         ("Response to the latent scale", _build_response),
         ("Training", _build_training),
         ("Duality gap between G and D", _build_duality_gap),
@@ -146,6 +149,17 @@ def _build_classes(record: Record) -> list[RenderableType]:
     return [table, *_note_hidden_rows(len(rows), "classes")] if rows else []
 
 
+def _build_groups(record: Record) -> list[RenderableType]:
+    rows = group_view.build_group_rows(record)
+    if not rows:
+        return []
+    table = make_table("left", "left", "left", "left", "left", header=("group", "kept", "", "samples", ""))
+    for row in rows[:MAX_ROWS]:
+        table.add_row(row.name, row.kept, _draw_estimate_bar(row.estimate), row.counts, row.state)
+    facts = [f"{label}: {value}" for label, value in group_view.build_group_facts(record)]
+    return [*facts, table, *_note_hidden_rows(len(rows), "groups")]
+
+
 def _build_response(record: Record) -> list[RenderableType]:
     response = measurement_view.build_response(record)
     if not response.points:
@@ -209,7 +223,8 @@ def _build_measurements(record: Record) -> list[RenderableType]:
         return []
     body: list[RenderableType] = [_make_measurement_table(main_rows)]
     if any(row.floor != formatting.NOT_AVAILABLE for row in main_rows):
-        body.append("floor: the same metric between two disjoint subsets of the real data")
+        is_grouped = record.score.basis == "groups"
+        body.append(GROUP_FLOOR_TEXT if is_grouped else FLOOR_TEXT)
     return [*body, f"{len(other_rows)} more with -v"] if other_rows else body
 
 

@@ -153,6 +153,18 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor 
     return array, torch.from_numpy(labels.astype(np.int64))
 
 
+def read_named_array(path: Path, name: str) -> tuple[np.ndarray[Any, Any] | None, list[str]]:
+    """The array `name` of an .npz file, None where it has none of that name; and the names that it has."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = list(stored.files)
+            return (_read_member(stored, name) if name in names else None), names
+    except _UNREADABLE as broken:
+        raise SourceError(
+            f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects"
+        ) from None
+
+
 def _read_member(stored: NpzFile, name: str) -> np.ndarray[Any, Any]:
     """An array of an .npz file.
 

@@ -109,10 +109,13 @@ class SampleSet:
         `limit`: where there are more samples, those with the smallest index hashes (always the same, and nested).
         Indices are positions among all samples. SourceError where a sample cannot be read or does not match.
         """
+        yield from self.read_rows(select_indices(self.n, limit), batch_size, output)
+
+    def read_rows(self, chosen: Tensor, batch_size: int, output: OutputSpec | None = None) -> Iterator[Batch]:
+        """Batches of the samples `chosen` (k,) int64, in that order, converted like those of `iter_batches`."""
         target = output or self.output
         reader = self.reader.match_output(target)
         require_compatible(reader, target)
-        chosen = select_indices(self.n, limit)
         for part in chunk_slices(len(chosen), batch_size):
             indices = chosen[part]
             values, labels = reader.read(indices)

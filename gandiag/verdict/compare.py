@@ -15,6 +15,7 @@ from typing import Any
 
 from gandiag.errors import RecordError
 from gandiag.record import Record
+from gandiag.verdict.group_pairing import pair_groups
 from gandiag.verdict.limits import Check, CheckState, Limit, RecordValue, get_record_values
 
 MIN_REPLICATES = 5  # below this number no correlation is estimated
@@ -76,6 +77,8 @@ def compare(old: Record, new: Record) -> Comparison:
     RecordError where their numbers do not mean the same: other features, another output or another basis of the score.
     """
     _require_comparable(old, new)
+    if old.groups.get("rows") and new.groups.get("rows"):
+        return _compare_groups(old, new)
     paired = _has_paired_replicates(old, new)
     before, after = get_record_values(old), get_record_values(new)
     # `modes` repeats, without intervals, what measurements hold with intervals.
@@ -86,6 +89,22 @@ def compare(old: Record, new: Record) -> Comparison:
         for key in common
     )
     return Comparison(changes, tuple(_list_differences(old, new, paired)))
+
+
+def _compare_groups(old: Record, new: Record) -> Comparison:
+    """Two grouped records: the numbers that groups share are paired by group."""
+    before, after = get_record_values(old), get_record_values(new)
+    pairing = pair_groups(old, new)
+    changes = []
+    for key in after:
+        if key not in before:
+            continue
+        paired = pairing.differences.get(key)
+        if paired is None:
+            changes.append(_make_change(key, before[key], after[key], 0.0, False))
+        else:
+            changes.append(Change(key, before[key], after[key], *paired, after[key].better, paired=True))
+    return Comparison(tuple(changes), (*pairing.remarks, *_list_differences(old, new, True)))
 
 
 def check_regression(limit: Limit, change: Change | None, max_regress: float) -> Check:
@@ -148,7 +167,7 @@ def _require_comparable(old: Record, new: Record) -> None:
     if old.score.basis != new.score.basis:
         raise RecordError(
             f"one score is {_describe_basis(old)}, the other {_describe_basis(new)}: they cannot be compared",
-            "audit both with --real, or both without",
+            "audit both in the same way: with --real, with --group-by and --against, or without any",
         )
     before, after = _get_features(old), _get_features(new)
     changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
@@ -167,7 +186,8 @@ def _require_comparable(old: Record, new: Record) -> None:
 
 
 def _describe_basis(record: Record) -> str:
-    return "against real data" if record.score.basis == "referenced" else "of the generator alone"
+    names = {"referenced": "against real data", "groups": "of variety within groups"}
+    return names.get(record.score.basis, "of the generator alone")
 
 
 def _get_features(record: Record) -> dict[str, str]:

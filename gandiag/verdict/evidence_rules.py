@@ -28,6 +28,9 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
     needed = score.required_samples()
     action = f"Generate about {needed:,} samples (-n {needed})" if needed else "Generate more samples (-n)"
     interval = format_interval(score.low, score.high)
+    if score.basis == "groups":
+        text = f"The score's interval {interval} contains the limit {policy.limit:g}. More groups would decide."
+        return Diagnosis("warning", text, {"low": score.low, "high": score.high, "groups": record.groups.get("count")})
     text = f"The score's interval {interval} contains the limit {policy.limit:g}. "
     text += f"{action} and give twice as many real ones."
     return Diagnosis("warning", text, {"low": score.low, "high": score.high, "n": score.n_fake})

@@ -18,7 +18,7 @@ from gandiag.verdict.compare import check_regression, compare
 from gandiag.verdict.gate_policy import GatePolicy, find_policy, parse_policy, read_policy
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.limits import Check, CheckState, Limit, RecordValue, check_limit, get_record_value
-from gandiag.verdict.policy import Policy, get_loading_mismatch
+from gandiag.verdict.policy import Policy, compute_score_verdict, get_loading_mismatch
 
 __all__ = ["GatePolicy", "GateResult", "find_policy", "gate", "make_error_result", "read_policy"]
 
@@ -137,17 +137,21 @@ def _load_policy(policy: GatePolicy | Mapping[str, Any] | str | os.PathLike[str]
 def _check_score(record: Record, limit: float, policy: GatePolicy) -> Check:
     score, where = record.score, policy.lines.get("max-score", "" if policy.max_score is None else policy.source)
     state = _SCORE_STATES[record.verdict]
+    if record.verdict == "collapsed" and score.basis == "groups" and policy.max_score is not None:
+        # A policy of its own limits the score; single groups are held by `group_worst` and `forbid`.
+        state = _SCORE_STATES[compute_score_verdict(score, limit)]
     reason = "" if state in ("passed", "violated") else _explain_missing_verdict(record)
     return Check("score", f"below {limit:g}", state, score.value, score.low, score.high, where, reason)
+
+
+EXPLAINING_RULES = ("GD113", "GD301", "GD401", "GD501", "GD502", "GD505")  # of a score that neither passes nor fails
 
 
 def _explain_missing_verdict(record: Record) -> str:
     """Why the score is neither passed nor violated: the text of the finding that explains it."""
     if record.verdict == "not_degenerate":
         return "no real data: missing modes cannot be detected"
-    texts = [
-        finding.text for finding in record.findings if finding.rule in ("GD301", "GD401", "GD501", "GD502", "GD505")
-    ]
+    texts = [finding.text for finding in record.findings if finding.rule in EXPLAINING_RULES]
     return texts[0] if texts else "insufficient evidence"
 
 

@@ -4,6 +4,7 @@
                   unrealistic instead of healthy where more than half of the samples are off the data manifold,
                   inconclusive instead of healthy where a loss of half would have been missed
     degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
+    groups:       as referenced; collapsed also where single groups are shown to have collapsed
 
 What could not be measured never passes: a missing number, a NaN or a doubtful loading gives inconclusive.
 """
@@ -42,6 +43,8 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
     if any(record.measurements[key].status == "error" for key in REQUIRED_MEASUREMENTS if key in record.measurements):
         return "inconclusive"
     verdict = compute_score_verdict(record.score, policy.limit)
+    if get_collapsed_groups(record):
+        verdict = "collapsed"
     if verdict == "healthy" and is_off_manifold(record):
         return "unrealistic"
     if verdict == "healthy" and record.score.list_blind_spots():
@@ -62,7 +65,13 @@ def compute_score_verdict(score: Score, limit: float) -> Verdict:
         return "collapsed"
     if not score.high < limit:
         return "inconclusive"
-    return "healthy" if score.basis == "referenced" else "not_degenerate"
+    return "not_degenerate" if score.basis == "degeneracy" else "healthy"
+
+
+def get_collapsed_groups(record: Record) -> list[Mapping[str, Any]]:
+    """Groups that are shown to have collapsed, worst first, {group, ratio, low, high, q} each; see metrics."""
+    entries = record.groups.get("collapsed") or ()
+    return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 def get_loading_mismatch(record: Record, policy: Policy) -> float | None:

@@ -1,6 +1,6 @@
 """Every rule in order. A rule turns the facts of a record into a finding with a code, or None.
 
-GD1xx  kind of collapse             collapse_rules
+GD1xx  kind of collapse             collapse_rules, group_rules
 GD2xx  latent scale                 latent_rules
 GD3xx  fidelity and memorization    fidelity_rules
 GD4xx  trust in the loading         loading_rules
@@ -22,6 +22,7 @@ from gandiag.verdict.evidence_rules import (
     find_missing_real_data,
 )
 from gandiag.verdict.fidelity_rules import find_constant_channels, find_memorization, find_off_distribution_samples
+from gandiag.verdict.group_rules import GROUP_RULES
 from gandiag.verdict.latent_rules import find_missing_scale_response, find_wrong_latent_scale
 from gandiag.verdict.loading_rules import find_embedded_code, find_loading_mismatch
 from gandiag.verdict.nearest_baseline import find_closest_baseline
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     find_insufficient_evidence,
     find_wrong_latent_scale,
     *COLLAPSE_RULES,
+    *GROUP_RULES,
     find_limit_in_interval,
     find_blind_spots,
     find_off_distribution_samples,

@@ -13,17 +13,34 @@ from gandiag.catalogue import find_entry
 from gandiag.interfaces import Metric
 from gandiag.metrics.duplicates import Duplicates
 from gandiag.metrics.frechet import FrechetDistance
+from gandiag.metrics.image_retrieval import ImageRetrieval
 from gandiag.metrics.inception import Fid, InceptionScore
 from gandiag.metrics.kernel_distance import Kid
+from gandiag.metrics.kernel_modes import KernelMissingModes
 from gandiag.metrics.memorization import Memorization
 from gandiag.metrics.ndb_bins import Ndb
 from gandiag.metrics.pairwise import PairwiseDistances
 from gandiag.metrics.precision_recall import Prdc
 from gandiag.metrics.registry import FUNCTION_MODULES
 from gandiag.metrics.vendi import Vendi
+from gandiag.metrics.voronoi_cells import VoronoiMass
 from gandiag.stats.resampling import half_sample_estimate, interval_half_widths, subsample_indices, wilson_interval
 
-METRICS = (Prdc, FrechetDistance, Kid, Vendi, Ndb, PairwiseDistances, Duplicates, Memorization, Fid, InceptionScore)
+METRICS = (
+    Prdc,
+    FrechetDistance,
+    Kid,
+    Vendi,
+    Ndb,
+    PairwiseDistances,
+    Duplicates,
+    Memorization,
+    Fid,
+    InceptionScore,
+    ImageRetrieval,
+    VoronoiMass,
+    KernelMissingModes,
+)
 N = 60
 
 

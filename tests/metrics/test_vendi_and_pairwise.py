@@ -155,3 +155,11 @@ def test_missing_measurements_state_a_reason() -> None:
     assert "too few samples" in str(Vendi("v", 1, referenced=False).measure(one).measurements["vendi_1"].reason)
     with pytest.raises(SourceError, match="pair"):
         pairwise_distance(draw(5, 2), draw(1, 2))
+
+
+def test_order_one_is_flagged_where_more_samples_would_raise_it() -> None:
+    n = 200
+    few = Vendi("v", 60).measure(results(draw(120, 40), draw(60, 40, seed=1), 60)).measurements
+    assert "not converged" in (few["vendi_1"].reason or "") and "half of them" in few["vendi_1"].reason
+    points = Vendi("v", n).measure(results(draw(2 * n, 2), draw(n, 2, seed=1), n)).measurements
+    assert all(entry.reason is None for entry in points.values())

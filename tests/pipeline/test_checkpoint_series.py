@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gandiag.cli.main import run_command_line
 
@@ -111,3 +112,43 @@ def test_the_command_takes_either_a_file_or_a_run(folder: Path, capsys: pytest.C
     assert "--run" in capsys.readouterr().err
     assert run_command_line(["audit"]) == ExitCode.CANNOT_RUN
     assert "nothing to audit" in capsys.readouterr().err
+
+
+def test_samples_of_each_checkpoint_by_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 8)
+    centers = 5 * generator.standard_normal((40, 1, 4))
+
+    def save(path: Path, width: float) -> None:
+        points = (centers + width * generator.standard_normal((40, 8, 4))).reshape(-1, 4)
+        np.savez(path, points=points, group=groups)
+
+    save(tmp_path / "base.npz", 1.0)
+    run = tmp_path / "run"
+    run.mkdir()
+    for step, width in ((100, 1.0), (200, 1.0), (300, 0.3)):
+        save(run / f"step_{step}.npz", width)
+    shutil.copy(run / "step_300.npz", run / "step_400.npz")
+    arguments = ["audit", "--run", str(run), "--group-by", "group", "--against", str(tmp_path / "base.npz")]
+    assert run_command_line([*arguments, "-q", "--html", str(tmp_path / "run.html")]) == ExitCode.COLLAPSED
+    shown = capsys.readouterr().out
+    assert "Keep 200, the latest healthy one" in shown and "300 and 400 give bit-identical outputs" in shown
+    assert "Keep 200" in (tmp_path / "run.html").read_text()
+    again = audit_series(run, resolve_config({"group_by": "group", "against": str(tmp_path / "base.npz")}))
+    assert json.loads(again.to_json())["advice"]["latest_healthy"] == 200
+    messages: list[str] = []
+    audit_series(
+        run, resolve_config({"group_by": "group", "against": str(tmp_path / "base.npz")}), on_message=messages.append
+    )
+    assert not messages  # the records are reused
+
+
+def test_folders_of_samples_count_where_there_are_no_weights(tmp_path: Path) -> None:
+    for step in (10, 2):
+        (tmp_path / f"step_{step}").mkdir()
+        (tmp_path / f"step_{step}" / "a_1.png").write_bytes(b"")
+    (tmp_path / "notes_1").mkdir()
+    assert [step for step, _ in find_checkpoints(tmp_path)] == [2, 10]
+    shutil.copy(FIXTURES / "ring_healthy.pt", tmp_path / "netG_5.pt")
+    assert [path.name for _, path in find_checkpoints(tmp_path)] == ["netG_5.pt"]
+    assert len(find_checkpoints(tmp_path, prefers_samples=True)) == 2
