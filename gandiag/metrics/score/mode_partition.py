@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy.cluster.hierarchy import linkage
 from scipy.stats import binom
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -75,7 +77,8 @@ def find_modes(fit_rows: Tensor, heldout_rows: Tensor, *, seed: int) -> ModePart
     if n_cells < 2 or float(fit_rows.var(0).sum()) == 0.0:
         single_mode = torch.zeros(1, dtype=torch.int64)
         return ModePartition(fit_rows.mean(0, keepdim=True), single_mode, single_mode.clone())
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than cells: some cells stay empty
         kmeans = KMeans(n_cells, n_init=1, max_iter=50, random_state=seed, algorithm="lloyd").fit(fit_rows.numpy())
     centers = torch.from_numpy(np.ascontiguousarray(kmeans.cluster_centers_)).float()  # (K, D)
     heldout_cells = torch.cdist(heldout_rows, centers).argmin(1).numpy()  # (M,)
