@@ -20,6 +20,15 @@ MAX_COLUMNS = 400  # with a role; a log with more has one new name a row
 MIN_ROWS = 4096  # kept in any case
 
 
+def check_column_count(count: int) -> None:
+    """Raise SourceError for more columns with a role than a training log has: one new name a row, say."""
+    if count > MAX_COLUMNS:
+        raise SourceError(
+            f"this log has more than {MAX_COLUMNS} columns that look like losses, scores or steps",
+            "name the loss columns (--generator, --discriminator), or pass a log with fewer",
+        )
+
+
 class ColumnStore:
     """Collects blocks of rows. `rows`: rows read so far; `group_size`: rows averaged into each stored one."""
 
@@ -39,11 +48,7 @@ class ColumnStore:
             if name not in self._parts:
                 self._parts[name] = [np.full(self._stored_rows, np.nan)] if self._stored_rows else []
                 self._pending[name] = np.full(self._pending_rows, np.nan)
-        if len(self._parts) > MAX_COLUMNS:
-            raise SourceError(
-                f"this log has more than {MAX_COLUMNS} columns that look like losses, scores or steps",
-                "name the loss columns (--generator, --discriminator), or pass a log with fewer",
-            )
+        check_column_count(len(self._parts))
         self.rows += block.rows
         available = self._pending_rows + block.rows
         complete = available - available % self.group_size

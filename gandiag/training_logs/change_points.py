@@ -96,7 +96,16 @@ def _find_strongest_step(value: Array, shortest: int) -> int | None:
         MIN_SIZE_IN_DEVIATIONS * noise,
         MIN_ABRUPTNESS * abs(float(shift[ratio.argmax()])),
     )
-    return best if float(ratio.max()) >= MIN_STEP_RATIO and size >= required else None
+    is_step = float(ratio.max()) >= MIN_STEP_RATIO and size >= required and _fits_better_than_line(value, best)
+    return best if is_step else None
+
+
+def _fits_better_than_line(value: Array, row: int) -> bool:
+    """Whether two levels leave smaller residuals than a straight line."""
+    position = np.arange(len(value)) - (len(value) - 1) / 2
+    slope = float(position @ value) / float(position @ position)
+    line = value - value.mean() - slope * position
+    return float(np.square(_subtract_levels(value, row)).sum()) < float(line @ line)
 
 
 def _subtract_levels(value: Array, row: int) -> Array:

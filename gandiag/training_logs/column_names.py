@@ -71,6 +71,7 @@ FAKE_SCORE_PATTERN = re.compile(
     r"|pred_fake|prob_fake|d_out_fake|fake_prob)$"
 )
 WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+SECOND = " (second)"  # of two values under one label
 NUMBERED_TERMS = {("l", "1"): "l1", ("l", "2"): "l2", ("r", "1"): "r1", ("r", "2"): "r2"}
 # Columns that only an order tells apart: VITS prints D's loss first, then G's.
 LIST_COLUMNS = (("Losses", "Losses (second)"), ("losses", "losses (second)"), ("list", "list (second)"))
@@ -130,6 +131,8 @@ def infer_loss_role(name: str) -> tuple[str, int] | None:
 
     Rank 0 is the loss itself ("d_loss"); terms such as "d_loss_real" rank higher.
     """
+    if name.endswith(SECOND) and (role := infer_loss_role(name.removesuffix(SECOND))) is not None:
+        return role[0], role[1] + LOSS_TERM_RANK + 5
     words = split_words(name)
     known = set(words)
     if not known or known & EXCLUDED_WORDS or infer_step_role(name) or infer_score_role(name):

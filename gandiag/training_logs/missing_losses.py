@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gandiag.errors import SourceError
-from gandiag.training_logs.column_names import split_words
+from gandiag.training_logs.column_names import infer_step_role, split_words
 
 MAX_LISTED_COLUMNS = 12  # column names in the message
 STYLEGAN_TICK_WORDS = {"tick", "kimg"}
@@ -17,6 +17,11 @@ def explain_missing_losses(where: str, names: Sequence[str]) -> SourceError:
     if not names:
         return SourceError(
             f"no losses were found in {where}: no line has a name and a number",
+            "pass the training log; a table without a header needs --columns step,d,g",
+        )
+    if all(infer_step_role(name) for name in names):
+        return SourceError(
+            f"no losses were found in {where}, only counters",
             "pass the training log; a table without a header needs --columns step,d,g",
         )
     words = {word for name in names for word in split_words(name)}

@@ -26,6 +26,7 @@ EVENT_PRIORITY = (*FAILING_KINDS, *UNSETTLED_KINDS)
 VERDICT_ORDER = (*EVENT_PRIORITY, "inconclusive", "no_instability_found", "settled")
 EARLY_STEP_FRACTION = 0.25  # of the log: after an earlier step, the rest can show a plateau
 MIN_JOINT_SPIKES = 4
+MAX_WALK_CYCLE = 0.1  # of the log: slower cycles of a random walk are part of it
 MIN_SPIKE_SPAN = 1 / 3  # of the log, over which joint spikes must recur to be a state of the training
 
 
@@ -44,7 +45,7 @@ def find_events(pair: PairMeasurements) -> list[LossEvent]:
             for role, curve in losses.items()
             if role in pair.trimmed and not is_constant(curve, pair.trimmed[role])
         ]
-        events += [find_mode_hopping(losses, pair.trimmed), _make_oscillation_event(log, pair.oscillation)]
+        events += [find_mode_hopping(losses, pair.trimmed), _make_oscillation_event(pair)]
         events += [_find_joint_spikes(pair), _find_spiking(pair), _find_drift(pair), _find_level_step(pair)]
     found = [event for event in events if event is not None]
     if any(event.kind in WINS for event in found):
@@ -121,11 +122,20 @@ def dies_down(oscillation: Oscillation) -> bool:
     return fit_amplitude_trend(oscillation.trimmed).is_decaying or not oscillation.is_persistent
 
 
-def _make_oscillation_event(log: Log, oscillation: Oscillation | None) -> LossEvent | None:
+def _is_part_of_walk(pair: PairMeasurements) -> bool:
+    """Whether the cycle is a slow one of losses that wander without a level: a random walk has such swings."""
+    oscillation = pair.oscillation
+    if oscillation is None or not any(loss.wanders for loss in pair.losses.values()):
+        return False
+    return oscillation.cycle.period > MAX_WALK_CYCLE * float(np.ptp(oscillation.trimmed.step))
+
+
+def _make_oscillation_event(pair: PairMeasurements) -> LossEvent | None:
     """The event of a strong cycle that does not die down."""
-    if oscillation is None or not oscillation.is_strong or dies_down(oscillation):
+    oscillation = pair.oscillation
+    if oscillation is None or not oscillation.is_strong or dies_down(oscillation) or _is_part_of_walk(pair):
         return None
-    cycle, cross_spectrum = oscillation.cycle, oscillation.cross_spectrum
+    log, cycle, cross_spectrum = pair.log, oscillation.cycle, oscillation.cross_spectrum
     about = "" if oscillation.is_line else "about "
     evidence = (
         f"{oscillation.curve.name} repeats a cycle with period {about}{cycle.period:,.4g} {log.step_unit} and "

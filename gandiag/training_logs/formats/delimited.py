@@ -27,12 +27,13 @@ MAX_TABLE_COLUMNS = 10_000
 CELLS_PER_BLOCK = 2_000_000
 NUMBER = r"[-+]?(?:\d+(?:[.,]\d+)*\.?|[.,]\d+)(?:[eE][-+]?\d+)?"
 TENSOR_PATTERN = re.compile(
-    rf"(?:[A-Za-z_.]*(?:ensor|array|float\d*|item|Array|ndarray)\(\s*)?\[*\s*({NUMBER}|nan|inf)\s*\]*(?:[,)\s].*)?$"
-    rf"|<.*numpy=({NUMBER}|nan|inf)",
+    rf"[A-Za-z_.]*(?:ensor|array|float\d*|item|Array|ndarray)\(\s*\[*\s*({NUMBER}|nan|inf)\s*\]*(?:[,)].*)$"
+    rf"|<.*numpy=({NUMBER}|nan|inf)|\[+\s*({NUMBER}|nan|inf)\s*\]+$",
     re.DOTALL,
 )
 THOUSANDS_PATTERN = re.compile(r"\s*[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?\s*$")
 DECIMAL_COMMA_PATTERN = re.compile(r"\s*[-+]?\d[\d.]*,\d+(?:[eE][-+]?\d+)?\s*$")
+VALUE_PATTERN = re.compile(r"[:=]\s*[-+]?\d")  # "d_loss: 0.5" is a line of text, not a name
 RULE_PATTERN = re.compile(r"[\s|:+=-]+$")  # the line below the header of a Markdown or console table
 TENSORBOARD_HEADER = ["wall time", "step", "value"]
 BLANKS = " "  # the delimiter of tables in columns
@@ -54,7 +55,7 @@ def parse_number(text: str, decimal_comma: bool = False) -> float:
 def _parse_decorated(text: str, decimal_comma: bool) -> float:
     text = text.strip().strip("'\"").strip()
     if match := TENSOR_PATTERN.match(text):
-        text = match[1] or match[2]
+        text = match[1] or match[2] or match[3]
     if "," in text:
         text = text.replace(".", "").replace(",", ".") if decimal_comma else text
         text = text.replace(",", "") if THOUSANDS_PATTERN.match(text) else text.replace(",", ".")
@@ -86,7 +87,9 @@ def detect_delimiter(line: str) -> str | None:
     for delimiter in DELIMITERS:
         cells = [cell.strip().strip('"') for cell in line.rstrip("\r\n").split(delimiter)]
         names = [cell for cell in cells if cell and not _is_number(cell)]
-        plausible = all(len(cell) < MAX_HEADER_CELL and ":" not in cell.strip()[-2:] for cell in cells)
+        plausible = all(
+            len(cell) < MAX_HEADER_CELL and ":" not in cell[-2:] and not VALUE_PATTERN.search(cell) for cell in cells
+        )
         if len(cells) > 1 and len(names) >= len(cells) - 1 and plausible:
             return delimiter
     return None

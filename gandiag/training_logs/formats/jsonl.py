@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gandiag.errors import SourceError
+from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 
 ROWS_PER_BLOCK = 50_000
@@ -56,6 +57,7 @@ def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int
             f"this log has {len(names):,} names for its values, and a training log at most {MAX_NAMES:,}",
             "log the same names in every row",
         )
+    check_column_count(sum(map(keep, names)))
     columns = {
         name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)
     }

@@ -55,6 +55,7 @@ PAIR_LABEL_PATTERN = re.compile(r"^(.*?)([A-Za-z_]+)\s*/\s*([A-Za-z_]+)(\b.*)$")
 ORDINALS = ("", " (second)", " (third)", " (fourth)", " (fifth)", " (sixth)", " (seventh)", " (eighth)")
 MAX_NUMBERS = 200  # in a line; a longer one is a dump of an array
 STEP_LIST_PATTERN = re.compile(r"\W*(?:(?:INFO|DEBUG)\b.*)?\[$")
+LOGGER_LIST_PATTERN = re.compile(r"(?:INFO|DEBUG|WARNING):[\w.-]+:\s*\[$")  # "INFO:vits:[3.1, 2.5, …": no label
 LIST_NAME = "list"  # values in brackets without a label
 MIN_LIST_LENGTH = 4
 
@@ -110,7 +111,8 @@ def _label_line(line: str, spans: list[tuple[int, int]]) -> list[str | None]:
             low = date[1]
             continue
         kept.append(index)
-        before.append(line[low:start])
+        # After a date, a number is not the beginning of the line.
+        before.append(("|" if low and not before else "") + line[low:start])
         after.append(line[end : end + 1])
         low = end
     for index, label in zip(kept, label_numbers(before, after), strict=True):
@@ -154,6 +156,8 @@ def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
             label, pending = at_step[2].lower(), parse_label(at_step[1])
         elif text.strip() == "/" and index:
             label = _label_after_slash(previous, pair_label)
+        elif label is None and LOGGER_LIST_PATTERN.search(text) and _is_unlabeled_list(before, index):
+            label = LIST_NAME
         elif label is None and (bracket := BRACKET_LABEL_PATTERN.search(text)) and _may_label(bracket, after[index]):
             label = " ".join(next(filter(None, bracket.groups())).split()[-3:])
         elif label is None and has_total:
@@ -168,7 +172,7 @@ def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
         elif label is None and text.rstrip().endswith("[") and _is_unlabeled_list(before, index):
             label = LIST_NAME
         elif after[index] == "%":
-            label = None
+            label = label if label is not None and "acc" in label.lower() else None
         pair = PAIR_LABEL_PATTERN.match(label) if label is not None and has_total else None
         pair_label = f"{pair[1]}{pair[3]}{pair[4]}".strip() if pair else None
         label = f"{pair[1]}{pair[2]}{pair[4]}".strip() if pair else label
@@ -221,10 +225,15 @@ def _label_after_slash(previous: str | None, pair_label: str | None) -> str | No
 
 
 def _has_second_ratio(before: list[str], after: list[str], index: int) -> bool:
-    """Whether a second unlabeled "a/b" in brackets follows: then the first is the epoch."""
-    return any(
+    """Whether a second unlabeled "a/b" follows in brackets or after a progress bar: then the first is the epoch."""
+    if any(
         after[i] == "/" and parse_label(before[i]) is None and "[" in before[i]
         for i in range(index + 2, min(index + 3, len(before)))
+    ):
+        return True
+    return any(
+        after[i] == "/" and before[i + 1].strip() == "/" and before[i].rstrip().endswith("||")
+        for i in range(index + 2, len(before) - 1)
     )
 
 
@@ -241,4 +250,6 @@ def parse_label(text: str) -> str | None:
     if match is None:
         return None
     words = match.group().split()
+    low = max((index + 1 for index, word in enumerate(words[:-1]) if "=" in word), default=0)
+    words = words[low:]  # "level=info step" is "step"
     return " ".join(words[-3:]) if len(words) <= 8 else None

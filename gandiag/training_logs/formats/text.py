@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gandiag.training_logs import column_names
+from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.delimited import parse_column
 from gandiag.training_logs.formats.fast_path import detect_uniform_lines
 from gandiag.training_logs.formats.line_templates import (
@@ -60,6 +61,7 @@ class TextParser:
                 rows.append(row)
         rows = merge_rows(rows)
         keys = dict.fromkeys(key for row in rows for key in row)
+        check_column_count(len(keys))
         columns = {key: parse_column([row.get(key, "") for row in rows]) for key in keys}
         return RowBlock(columns, len(rows), tuple(self.column_names), skipped)
 
