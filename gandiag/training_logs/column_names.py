@@ -71,6 +71,7 @@ FAKE_SCORE_PATTERN = re.compile(
     r"|pred_fake|prob_fake|d_out_fake|fake_prob)$"
 )
 WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+EXPORT_SEPARATOR = " - "  # between run and metric in W&B's exports
 SECOND = " (second)"  # of two values under one label
 NUMBERED_TERMS = {("l", "1"): "l1", ("l", "2"): "l2", ("r", "1"): "r1", ("r", "2"): "r2"}
 # Columns that only an order tells apart: VITS prints D's loss first, then G's.
@@ -270,6 +271,21 @@ def choose_pairs(names: Iterable[str], chosen: Mapping[str, tuple[str, ...]]) ->
         generator = (generators[domain],) if domain in generators else chosen.get("generator", ())
         pairs.append({"discriminator": columns, **({"generator": generator} if generator else {})})
     return pairs
+
+
+def group_exported_runs(names: Iterable[str]) -> dict[str, set[str]]:
+    """Run -> its columns and those of all runs, for exports like "run-1 - g_loss"; empty for any other table."""
+    names = list(names)
+    groups: dict[str, dict[str, str]] = {}
+    for name in names:
+        run, separator, metric = name.partition(EXPORT_SEPARATOR)
+        if separator and is_value_column(metric):
+            groups.setdefault(run, {})[metric] = name
+    common = {name for name in names if EXPORT_SEPARATOR not in name}
+    own = {run: {name for name in names if name.startswith(f"{run}{EXPORT_SEPARATOR}")} for run in groups}
+    metrics = [frozenset(group) for group in groups.values()]
+    has_shared = len(metrics) > 1 and all(metrics[0] & other for other in metrics[1:])
+    return {run: columns | common for run, columns in own.items()} if has_shared else {}
 
 
 def _get_domain(name: str) -> tuple[str, ...] | None:

@@ -47,8 +47,36 @@ class _Table:
 
 
 def build_log(files: list[LogFile], specified: ColumnNames) -> Log:
-    """The last run of the first pair of players, with the other pairs and runs in it."""
-    names = list(dict.fromkeys(name for file in files for name in file.columns))
+    """The last run of the first pair of players, with the other pairs and runs in it.
+
+    A W&B export of several runs has a set of columns for each, "run-1 - g_loss": each is a run of its own.
+    """
+    exported = {} if specified.get_specified() else column_names.group_exported_runs(_list_names(files))
+    if len(exported) < 2:
+        return _build_file_log(files, specified)
+    logs = []
+    for run, names in exported.items():
+        parts = [
+            replace(
+                file,
+                columns={name: value for name, value in file.columns.items() if name in names},
+                names={name: None for name in file.names if name in names},
+            )
+            for file in files
+        ]
+        logs.append(replace(_build_file_log(parts, specified), name=run))
+    note = (
+        f"this export holds {len(logs)} runs ({', '.join(list(exported)[:4])}); each is judged, and the worst is shown"
+    )
+    return replace(logs[-1], runs=tuple(logs[:-1]), interleaved=True, notes=(*logs[-1].notes, note))
+
+
+def _list_names(files: list[LogFile]) -> list[str]:
+    return list(dict.fromkeys(name for file in files for name in file.columns))
+
+
+def _build_file_log(files: list[LogFile], specified: ColumnNames) -> Log:
+    names = _list_names(files)
     known = list(dict.fromkeys(name for file in files for name in file.names))
     chosen = column_names.choose_columns(names, known) | {
         role: (name,) for role, name in specified.get_specified().items()

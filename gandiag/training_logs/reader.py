@@ -20,10 +20,12 @@ from gandiag.training_logs.text_encoding import check_regular_file, open_as_utf8
 
 HEAD_BYTES = 1 << 16  # bytes of the file that a format gets to recognize it
 MAX_CONTROL_FRACTION = 0.01  # of the first bytes; a file with more control characters is binary
+MAX_METRIC_FILES = 50
 MAX_NAMES = 20_000  # different names of values in a file
 # What a folder stands for: the files of the first pattern that matches any.
 FOLDER_PATTERNS = (
     "**/events.out.tfevents.*",
+    "**/wandb-history.jsonl",
     "**/metrics.csv",
     "**/*.jsonl",
     "**/*log*.csv",
@@ -79,6 +81,9 @@ def _list_log_files(path: Path) -> list[Path]:
     """The path itself, or the log files in a folder."""
     if not path.is_dir():
         return [path]
+    metrics = sorted(entry for entry in path.glob("**/metrics/**/*") if entry.is_file())
+    if losses := [entry for entry in metrics if column_names.is_value_column(entry.name)]:
+        return losses[:MAX_METRIC_FILES]  # MLflow: one file for each metric
     for pattern in FOLDER_PATTERNS:
         files = sorted(entry for entry in path.glob(pattern) if entry.is_file())
         if files:

@@ -35,7 +35,7 @@ READABLE = {
     "signs.txt": ("+-" * 1900 + " g_loss: 1\n") * 3,
     "escapes.txt": ("\x1b[" * 1900 + " g_loss: 1\n") * 3,
     "dated.txt": "\n".join(
-        f"2024-01-{i % 28 + 1:02d} 10:{i % 60:02d}:00,{i:03d} - worker{i} - INFO - {i} took {3 * i} s g_loss w{i}: 0.{i}"
+        f"2024-01-{i % 28 + 1:02d} 10:{i % 60:02d}:00,{i:03d} - worker{i} - INFO - {i} took {i} s g_loss w{i}: 0.{i}"
         for i in range(200)
     ),
 }

@@ -86,3 +86,31 @@ def test_a_table_is_read(tmp_path: Path, name: str) -> None:
     log = read_log([tmp_path / "log.csv"])
     assert np.allclose(log.curves["discriminator"].value, d_losses)
     assert np.allclose(log.curves["generator"].value, g_losses)
+
+
+def test_a_table_of_a_page_is_read(tmp_path: Path) -> None:
+    text, d_losses, g_losses = expand("<tr><td>{s}</td><td>{d}</td><td>{g}</td></tr>")
+    page = f"<html><body><table><tr><th>step</th><th>d_loss</th><th>g_loss</th></tr>{text}</table></body></html>"
+    (tmp_path / "log.html").write_text(page)
+    log = read_log([tmp_path / "log.html"])
+    assert np.allclose(log.curves["discriminator"].value, d_losses) and log.curves["generator"].step[-1] == 3900
+    assert np.allclose(log.curves["generator"].value, g_losses)
+
+
+def test_a_folder_of_mlflow_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "mlruns" / "0" / "abc" / "metrics"
+    folder.mkdir(parents=True)
+    for name, field in (("d_loss", "{d}"), ("g_loss", "{g}"), ("lr", "0.1")):
+        (folder / name).write_text(expand(f"1700000000000 {field} {{s}}")[0])
+    log = read_log([tmp_path / "mlruns"])
+    _, d_losses, g_losses = expand("")
+    assert np.allclose(log.curves["discriminator"].value, d_losses) and log.curves["generator"].step[-1] == 3900
+    assert np.allclose(log.curves["generator"].value, g_losses)
+
+
+def test_an_export_of_several_runs_has_several(tmp_path: Path) -> None:
+    head = "Step,run-1 - g_loss,run-1 - d_loss,run-2 - g_loss,run-2 - d_loss\n"
+    (tmp_path / "log.csv").write_text(head + expand("{s},1.0,2.0,{g},{d}")[0])
+    log = read_log([tmp_path / "log.csv"])
+    assert log.name == "run-2" and [run.name for run in log.runs] == ["run-1"] and log.interleaved
+    assert log.runs[0].curves["generator"].value.tolist() == [1.0] * ROWS
