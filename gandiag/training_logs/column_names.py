@@ -18,9 +18,13 @@ def _words(text: str) -> set[str]:
     return set(text.split())
 
 
-GENERATOR_WORDS = {"g", "gen", "generator", "netg", "geng", "gloss", "lossg", "errg"}
-DISCRIMINATOR_WORDS = _words("d dis disc dsc discriminator discrim critic netd c dloss lossd errd crit")
-LOSS_WORDS = _words("loss losses err error cost objective obj gloss dloss lossg lossd errg errd gan adv adversarial")
+GENERATOR_WORDS = _words("g gen generator netg geng gloss lossg errg genloss lossgen")
+DISCRIMINATOR_WORDS = _words(
+    "d dis disc dsc discriminator discrim critic netd c dloss lossd errd crit discloss lossdisc"
+)
+LOSS_WORDS = _words(
+    "loss losses err error cost objective obj gloss dloss lossg lossd errg errd gan adv adversarial perte verlust discloss lossdisc genloss lossgen"
+)
 ADVERSARIAL_WORDS = {"gan", "adv", "adversarial"}
 # Words that say nothing about what is measured.
 NEUTRAL_WORDS = LOSS_WORDS | _words("train training total mean avg average step trainer metrics is the")
@@ -46,7 +50,7 @@ DOMAIN_WORDS = _words(
 )
 EXCLUDED_WORDS = _words(
     """
-    lr rate acc accuracy time std min max num grad norm val valid validation test eval fid is timestamp
+    lr rate acc accuracy time std min max num grad norm val valid validation test eval fid timestamp
     eta sec secs seconds elapsed memory mem signs lrg lrd steps magnitude count
     """
 )
@@ -55,10 +59,10 @@ STEP_WORDS = _words(
     step steps iteration iterations iter iters itr it niter global update updates kimg nimg cur gan
     """
 )
-EPOCH_WORDS = {"epoch", "epochs", "ep"}
+EPOCH_WORDS = {"epoch", "epochs", "ep", "epoche", "epoca"}
 BATCH_WORDS = {"batch", "minibatch", "batches", "i"}
 # Words that may stand beside those of a step or batch counter, and words that rule one out.
-STEP_FILLER_WORDS = {"trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}
+STEP_FILLER_WORDS = {"at", "trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}
 BATCH_FILLER_WORDS = {"idx", "index", "nb", "number", "current", "no"}
 NOT_STEP_WORDS = {"loss", "time", "sec", "size", "per", "lr", "total", "seen"}
 LOSS_TERM_RANK = 20  # what the name of a loss term adds to the rank of a column

@@ -1,4 +1,4 @@
-"""Chinese, Japanese and Korean names of losses and counters, in English."""
+"""Names of losses and counters in other scripts, in English: Chinese, Japanese, Korean, and some in Russian."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ FOREIGN_NAMES = {
     "迭代次数": "iteration", "迭代": "iteration", "步数": "step", "步": "step", "轮次": "epoch", "轮数": "epoch",
     "轮": "epoch", "輪": "epoch", "周期": "epoch", "世代": "epoch", "批次": "batch",
     "스텝": "step", "에포크": "epoch", "에폭": "epoch", "반복": "iteration", "배치": "batch",
-    "准确率": "accuracy", "正解率": "accuracy", "정확도": "accuracy", "学习率": "lr", "学習率": "lr", "학습률": "lr",
+    "дискриминатора": "discriminator", "дискриминатор": "discriminator", "генератора": "generator",
+    "генератор": "generator", "Потери": "loss", "потери": "loss", "Эпоха": "epoch", "эпоха": "epoch",
+    "Шаг": "step", "шаг": "step", "Époque": "epoch", "époque": "epoch", "Época": "epoch", "época": "epoch",
+    "Pérdida": "loss", "pérdida": "loss", "准确率": "accuracy", "正解率": "accuracy", "정확도": "accuracy", "学习率": "lr", "学習率": "lr", "학습률": "lr",
     "函数": "", "関数": "", "함수": "", "值": "", "値": "", "값": "",
     "の": " ", "的": " ", "의 ": " ", "第": "", "제": "",
 }  # fmt: skip

@@ -92,7 +92,7 @@ def fit_level_trend(step: Array, value: Array) -> LevelTrend | None:
     first_row = len(value) % size
     bins = value[first_row:].reshape(-1, size).mean(1)
     n = len(bins)
-    position = np.arange(n) - (n - 1) / 2
+    position: Array = np.asarray(np.arange(n) - (n - 1) / 2, dtype=np.float64)
     slope = float(position @ bins / (position @ position))
     residual = np.asarray(bins - bins.mean() - slope * position, dtype=np.float64)
     error = _slope_error(position, residual) * (n - 1)

@@ -27,7 +27,7 @@ NUMBER_PATTERN = re.compile(rf"(?<![A-Za-z0-9_.]){_NUMBER}(?!\w*+\()")
 NUMBER_GROUP = f"({_NUMBER})"
 DATE_PATTERN = re.compile(
     r"(?<![\d.])(?:(?:19|20)\d{2}([-/.])\d{1,2}\1\d{1,2}|\d{1,2}([-/.])\d{1,2}\2(?:19|20)\d{2}"
-    r"|\d{1,2}[-/]\d{1,2}(?=[ T]\d{1,2}:\d{2}))(?!\d)|(?<![\d.])\d{1,4}:\d{2}(?::\d{2})?(?:[.,]\d{1,6})?(?!\d)"
+    r"|\d{1,2}[-/]\d{1,2}(?=[ T]\d{1,2}:\d{2}))(?!\d)|(?<![\d.])\d{1,4}:\d{2}(?::\d{2})?(?:[.,]\d{1,9})?(?!\d)"
 )
 ESCAPE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x08")
 PROGRESS_BAR_PATTERN = re.compile(
@@ -43,7 +43,7 @@ WRAPPED_PATTERN = re.compile(
 # "D/latent_real: [0.51", "Epoch: [ 2", "dA[0.3": the label stands before the bracket.
 BRACKET_LABEL_PATTERN = re.compile(
     r"([A-Za-z_][\w/.()+ -]{0,60}?)\s*[:=]\s*[\[(]\s*$|(?:^|[\s,|\]])([A-Za-z_][\w/.]{0,40})\[\s*$"
-    r"|(?:^|[\s,|])((?i:epochs?|iter(?:ation)?s?|steps?|batch))\s+[\[(]\s*$"
+    r"|(?:^|[\s,|])((?i:epochs?|iter(?:ation)?s?|steps?|batch|\w{0,20}(?:loss|err)\w{0,20}))\s+[\[(]\s*$"
 )
 LEVEL_WORDS = {"info", "debug", "warning", "warn", "error", "train", "training", "trainer", "losses", "loss"}
 AT_STEP_PATTERN = re.compile(
@@ -55,6 +55,7 @@ PAIR_LABEL_PATTERN = re.compile(r"^(.*?)([A-Za-z_]+)\s*/\s*([A-Za-z_]+)(\b.*)$")
 ORDINALS = ("", " (second)", " (third)", " (fourth)", " (fifth)", " (sixth)", " (seventh)", " (eighth)")
 MAX_NUMBERS = 200  # in a line; a longer one is a dump of an array
 STEP_LIST_PATTERN = re.compile(r"\W*(?:(?:INFO|DEBUG)\b.*)?\[$")
+STEP_LABEL_PATTERN = re.compile(r"(?i)\b(?:step|iter|iteration)s?$")
 LOGGER_LIST_PATTERN = re.compile(r"(?:INFO|DEBUG|WARNING):[\w.-]+:\s*\[$")  # "INFO:vits:[3.1, 2.5, …": no label
 LIST_NAME = "list"  # values in brackets without a label
 MIN_LIST_LENGTH = 4
@@ -104,7 +105,10 @@ def _label_line(line: str, spans: list[tuple[int, int]]) -> list[str | None]:
     """The label of each number; those within dates and times have none, and what precedes them is no label."""
     dates = [match.span() for match in DATE_PATTERN.finditer(line)]
     labels: list[str | None] = [None] * len(spans)
-    kept, before, after, low = [], [], [], 0
+    kept: list[int] = []
+    before: list[str] = []
+    after: list[str] = []
+    low = 0
     for index, (start, end) in enumerate(spans):
         date = next((date for date in dates if date[0] <= start < date[1]), None)
         if date is not None:
@@ -165,7 +169,9 @@ def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
             label = None if label in labels else label
         elif label is None and text.strip() in (",", ", ") and previous and index:
             label = _label_next_in_list(before, labels)
-        elif label is None and index == 0 and not text.strip(" >#") and after[index] in (" ", ":", "]", ","):
+        elif label is None and index == 0 and text.strip() == "[" and after[index] == "]":
+            label = "step"
+        elif label is None and index == 0 and not text.strip(" >#") and after[index] in (" ", ":", "]", ",", "\t"):
             # A line that begins with its step, as Keras-GAN prints it, or with its epoch before "3/12".
             is_epoch = len(before) > 2 and before[1].strip(" ,") == "" and before[2].strip() == "/"
             label = "epoch" if is_epoch else "step"
@@ -173,11 +179,15 @@ def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
             label = LIST_NAME
         elif after[index] == "%":
             label = label if label is not None and "acc" in label.lower() else None
-        pair = PAIR_LABEL_PATTERN.match(label) if label is not None and has_total else None
+        has_second = index + 1 < len(before) and before[index + 1].strip() == "/"
+        pair = PAIR_LABEL_PATTERN.match(label) if label is not None and has_second else None
         pair_label = f"{pair[1]}{pair[3]}{pair[4]}".strip() if pair else None
         label = f"{pair[1]}{pair[2]}{pair[4]}".strip() if pair else label
         n_ratios += has_total
         labels.append(label)
+    has_step = any(label and STEP_LABEL_PATTERN.search(label) for label in labels[1:])
+    if has_step and not before[0].strip(" >#"):
+        labels[0] = None  # the rank of a process, or the number of a line
     return labels
 
 
@@ -219,7 +229,7 @@ def _label_after_slash(previous: str | None, pair_label: str | None) -> str | No
     if previous is None or pair_label is not None:
         return pair_label
     lower = previous.lower()
-    if lower.split()[-1] in ("batch", "i"):
+    if lower.split()[-1] in ("batch", "i", "step", "iter", "iteration", "it", "iters"):
         return "batches"
     return None if any(word in re.findall("[a-z]+", lower) for word in COUNTER_WORDS) else f"{previous} (second)"
 
@@ -227,7 +237,7 @@ def _label_after_slash(previous: str | None, pair_label: str | None) -> str | No
 def _has_second_ratio(before: list[str], after: list[str], index: int) -> bool:
     """Whether a second unlabeled "a/b" follows in brackets or after a progress bar: then the first is the epoch."""
     if any(
-        after[i] == "/" and parse_label(before[i]) is None and "[" in before[i]
+        after[i] == "/" and parse_label(before[i]) is None and ("[" in before[i] or ")(" in before[i])
         for i in range(index + 2, min(index + 3, len(before)))
     ):
         return True
