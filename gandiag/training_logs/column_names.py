@@ -23,7 +23,8 @@ DISCRIMINATOR_WORDS = _words(
     "d dis disc dsc discriminator discrim critic netd c dloss lossd errd crit discloss lossdisc"
 )
 LOSS_WORDS = _words(
-    "loss losses err error cost objective obj gloss dloss lossg lossd errg errd gan adv adversarial perte verlust discloss lossdisc genloss lossgen"
+    "loss losses err error cost objective obj gloss dloss lossg lossd errg errd gan "
+    "adv adversarial perte verlust discloss lossdisc genloss lossgen"
 )
 ADVERSARIAL_WORDS = {"gan", "adv", "adversarial"}
 # Words that say nothing about what is measured.

@@ -23,7 +23,8 @@ FOREIGN_NAMES = {
     "дискриминатора": "discriminator", "дискриминатор": "discriminator", "генератора": "generator",
     "генератор": "generator", "Потери": "loss", "потери": "loss", "Эпоха": "epoch", "эпоха": "epoch",
     "Шаг": "step", "шаг": "step", "Époque": "epoch", "époque": "epoch", "Época": "epoch", "época": "epoch",
-    "Pérdida": "loss", "pérdida": "loss", "准确率": "accuracy", "正解率": "accuracy", "정확도": "accuracy", "学习率": "lr", "学習率": "lr", "학습률": "lr",
+    "Pérdida": "loss", "pérdida": "loss",
+    "准确率": "accuracy", "正解率": "accuracy", "정확도": "accuracy", "学习率": "lr", "学習率": "lr", "학습률": "lr",
     "函数": "", "関数": "", "함수": "", "值": "", "値": "", "값": "",
     "の": " ", "的": " ", "의 ": " ", "第": "", "제": "",
 }  # fmt: skip
