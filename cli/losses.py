@@ -29,6 +29,7 @@ from .options import (
 @click.option("--generator", metavar="COLUMN", help="column of the generator's loss, if inferred incorrectly")
 @click.option("--discriminator", metavar="COLUMN", help="column of the discriminator's loss, if inferred incorrectly")
 @click.option("--step", metavar="COLUMN", help="column of the step, if inferred incorrectly")
+@click.option("--columns", metavar="NAMES", help="all columns of a table without a header, in order: step,d,g")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="seed of the Monte Carlo test  [default: 0]")
 @json_option("print one JSON document (gandiag.losses/1)")
 @output_option("write the JSON document here")
@@ -42,6 +43,7 @@ def losses_command(
     generator: str | None,
     discriminator: str | None,
     step: str | None,
+    columns: str | None,
     seed: int,
     as_json: bool,
     output: str | None,
@@ -51,16 +53,19 @@ def losses_command(
     verbose: int,
     debug: bool,
 ) -> int:
-    """Diagnose a training log: oscillation, divergence, or a dominating player.
+    """Diagnose a training log: oscillation, divergence, drift, or a dominating player.
 
     LOG: CSV, TSV, JSON lines, TensorBoard events, a notebook, or any text that contains the losses, such as copied
-    terminal output. Several files of one run are joined. Exit codes: 0 settled, 1 any other finding, 2 cannot be read,
-    3 inconclusive.
+    terminal output; "-" is standard input. Several files of one run are joined. Exit codes: 0 settled, or no
+    instability found; 1 an instability (failed, a player has won, diverging, bursts, oscillating); 2 cannot be read;
+    3 neither: inconclusive, drifting, stepped, spiking, or D at chance.
     """
     console.configure_output(quiet=quiet, verbose=verbose, debug=debug)
     for path in (output, html_path):
         check_writable(path)
-    analysis = losses(list(logs), generator=generator, discriminator=discriminator, step=step, seed=seed)
+    analysis = losses(
+        list(logs), generator=generator, discriminator=discriminator, step=step, columns=columns, seed=seed
+    )
     written = []
     if output is not None:
         write_atomically(output, analysis.to_json() + "\n")

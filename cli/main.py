@@ -25,7 +25,7 @@ COMMANDS = {
     "explain": ("gandiag.cli.explain:explain_command", "Explain a finding or metric: meaning, caveats, remedies."),
     "losses": (
         "gandiag.cli.losses:losses_command",
-        "Diagnose a training log: oscillation, divergence, or a dominating player.",
+        "Diagnose a training log: oscillation, divergence, drift, or a dominating player.",
     ),
     "list": ("gandiag.cli.list:list_command", "List metrics, rules, formats and other names, with their plug-ins."),
     "report": ("gandiag.cli.report:report_command", "Show a saved record as text, HTML, Markdown or JSON."),

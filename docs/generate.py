@@ -18,8 +18,11 @@ from gandiag.catalogue import load_entries  # noqa: E402
 from gandiag.config import AuditConfig, option_name  # noqa: E402
 from gandiag.errors import ExitCode  # noqa: E402
 from gandiag.trainer.benchmark.tables import render_markdown  # noqa: E402
+from gandiag.training_logs.analysis import Losses  # noqa: E402
+from gandiag.training_logs.verdict import VERDICT_ORDER  # noqa: E402
 from gandiag.verdict.nearest_baseline import load_baselines  # noqa: E402
 from gandiag.verdict.remedies import get_remedies  # noqa: E402
+from gandiag.verdict.training_rules import EVENT_RULES  # noqa: E402
 
 MEANINGS = {
     "OK": "audited, no collapse seen; policy kept",
@@ -47,11 +50,29 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> list[str
     ]
 
 
+LOSS_VERDICTS = {
+    "inconclusive": "too short for a cycle test, one loss only, no finite loss, or mixed rows of several runs",
+    "no_instability_found": "nothing unstable, but no plateau was shown: the log is short, or its noise slow",
+    "settled": "a plateau is shown for both losses: the interval of the trend over the last half rules out a change "
+    "that matters, and there is no cycle, step or spike",
+}
+
+
+def list_loss_verdicts() -> Iterator[tuple[object, ...]]:
+    """A row for each verdict on a log: an instability fails, a verdict between is not evidence enough to pass."""
+    for kind in VERDICT_ORDER:
+        code = EVENT_RULES[kind][0] if kind in EVENT_RULES else None
+        meaning = f"`{code}`: {load_entries()[code].summary}" if code else LOSS_VERDICTS[kind]
+        yield f"`{kind}`", int(Losses({"verdict": kind}, ()).exit_code), cell(meaning) if not code else meaning
+
+
 def reference() -> str:
     lines = ["# Reference", "", "Written by `python docs/generate.py`; do not edit.", "", "## Commands", ""]
     lines += table(("command", ""), ((f"`gandiag {name}`", cell(text)) for name, (_, text) in COMMANDS.items()))
     lines += ["`gandiag COMMAND --help` has the options.", "", "## Exit codes", ""]
     lines += table(("code", "meaning"), ((int(code), MEANINGS[code.name]) for code in ExitCode))
+    lines += ["## Verdicts on a training log", "", "What `gandiag losses` says, from the worst to the best.", ""]
+    lines += table(("verdict", "exit code", "meaning"), list_loss_verdicts())
     lines += [
         "## Settings",
         "",

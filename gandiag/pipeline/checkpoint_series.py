@@ -40,6 +40,10 @@ EVENT_TEXT = {
     "discriminator_wins": "D started to dominate",
     "generator_wins": "G started to dominate",
     "failed": "the losses became NaN or infinite",
+    "discriminator_at_chance": "D fell to chance",
+    "drifting": "the losses started to drift",
+    "spiking": "a loss started to spike",
+    "stepped": "the level of the losses stepped",
 }
 DIGITS_PATTERN = re.compile(r"\d+")
 STEP_PATTERN = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)

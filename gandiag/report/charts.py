@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_SIZE = (5.2, 3.0)  # inches at 72 dpi; the page enlarges the text on a phone
+WIDE_FIGURE_SIZE = (9.6, 3.2)  # over the whole page
 SQUARE_FIGURE_SIZE = (4.6, 4.4)  # for points in the plane
 TEXT_COLOR, GRID_COLOR = "#010203", "#010204"
 # Placeholder colors that matplotlib accepts -> the CSS color of the page.
@@ -34,7 +35,7 @@ CSS_COLORS = {
     "#010209": "var(--line-3)",
     "#01020a": "var(--line-4)",
 }
-ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206"}
+ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206", "G": "#010206", "D": "#010207"}
 LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")  # in the order of the lines
 TRAINED_RANGE_COLOR = "color-mix(in srgb, var(--muted) 30%, transparent)"
 X_LABELS = {
@@ -76,7 +77,8 @@ def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
         raise ChartError(f"kind {exhibit.kind}")
     is_scatter = exhibit.data.get("marks") == "points"
     with svg_settings(exhibit.id):
-        figure = Figure(figsize=SQUARE_FIGURE_SIZE if is_scatter else FIGURE_SIZE, dpi=72, layout="constrained")
+        size = WIDE_FIGURE_SIZE if exhibit.data.get("wide") else FIGURE_SIZE
+        figure = Figure(figsize=SQUARE_FIGURE_SIZE if is_scatter else size, dpi=72, layout="constrained")
         try:
             legend = draw(figure, exhibit)
             if markers is not None:
@@ -157,12 +159,24 @@ def _draw_series(figure: Figure, exhibit: Exhibit) -> Legend:
         axes.grid(axis="x", color=GRID_COLOR, linewidth=0.8)
     else:
         _scale_axes(axes, all_x, exhibit.id)
+    _mark_events(axes, exhibit.data)
     if exhibit.data.get("scale") == "log":
         axes.set(xscale="log", yscale="log", ylim=exhibit.data["within"])
         axes.minorticks_off()
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(lambda value, _: f"{value:,.10g}" if value >= 1e-3 else f"{value:.0e}")
     return legend
+
+
+def _mark_events(axes: Axes, data: Mapping[str, Any]) -> None:
+    """Dashed lines where events begin, a ground for what was cut off before a plateau, and the band that decided."""
+    for step in data.get("events") or ():
+        axes.axvline(float(step), color=TEXT_COLOR, linewidth=1.2, linestyle=(0, (3, 3)))
+    if data.get("plateau") is not None:
+        axes.axvspan(axes.get_xlim()[0], float(data["plateau"]), color=TEXT_COLOR, alpha=0.12, linewidth=0)
+    if data.get("band") is not None:
+        low, high = data["band"]
+        axes.axvspan(float(low), float(high), color=TEXT_COLOR, alpha=0.2, linewidth=0)
 
 
 def _draw_line(axes: Axes, x: list[float], y: list[float], color: str, is_scatter: bool) -> None:

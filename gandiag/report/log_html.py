@@ -10,46 +10,76 @@ from gandiag.report import formatting
 from gandiag.report.exhibit_view import build_chart
 from gandiag.report.finding_view import build_findings
 from gandiag.report.html_templates import mark_safe, render_template
-from gandiag.report.log_text import CURVE_LABELS, VERDICT_TEXT, describe_columns, describe_oscillation, describe_source
+from gandiag.report.log_text import (
+    CURVE_LABELS,
+    VERDICT_COLORS,
+    VERDICT_TEXT,
+    describe_columns,
+    describe_oscillation,
+    describe_parts,
+    describe_side_columns,
+    describe_source,
+    name_verdict,
+    shows_spectrum,
+)
 
-ACCENT_CLASSES = {"settled": "good", "inconclusive": "doubt"}
+ACCENT_CLASSES = {"green": "good", "yellow": "doubt"}
+BAND_FACTOR = 1.3  # half the band of periods that the band test averages, as a factor
 FLAT_RATIO = 0.4  # of the common range: both losses share a chart only if one of them fills this much of it
 
 
 def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] = ()) -> str:
     """The whole page, about 90 kB; it loads nothing when shown. Loads jinja2 and matplotlib."""
-    verdict = str(document["verdict"])
-    has_oscillation = document["oscillation"].get("p_value") is not None
+    verdict, is_shown = str(document["verdict"]), shows_spectrum(document)
+    spectrum = document["spectrum"] if is_shown else None
+    details = _build_spectrum_exhibits(spectrum, document) if spectrum else []
     return render_template(
         "losses.html.jinja",
-        accent=ACCENT_CLASSES.get(verdict, "bad"),
-        word=formatting.capitalize_first(verdict.replace("_", " ")),
+        accent=ACCENT_CLASSES.get(VERDICT_COLORS.get(verdict, ""), "bad"),
+        word=formatting.capitalize_first(name_verdict(document)),
         summary=VERDICT_TEXT.get(verdict, ""),
+        sentences=str(document.get("summary") or ""),
         files=", ".join(map(str, document["read"].get("files") or ())) or "series",
         facts=[describe_source(document), describe_columns(document)],
-        oscillation=f"{formatting.capitalize_first(describe_oscillation(document))}." if has_oscillation else "",
-        charts=[build_chart(exhibit, exhibit.id) for exhibit in _build_exhibits(document)],
-        spectrogram=_build_spectrogram(document),
+        parts=describe_parts(document),
+        beside=describe_side_columns(document),
+        oscillation=f"{formatting.capitalize_first(describe_oscillation(document))}." if is_shown else "",
+        charts=[build_chart(exhibit, exhibit.id) for exhibit in _build_loss_exhibits(document)],
+        details=[build_chart(exhibit, exhibit.id) for exhibit in details],
+        spectrogram=_build_spectrogram(document) if is_shown else None,
         findings=build_findings(findings),
         notes=[formatting.capitalize_first(str(note)) for note in (*document["doubts"], *document["notes"])],
     )
 
 
-def _build_exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
+def _build_loss_exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
+    """The losses and scores over the whole width, with the events and the drops of the learning rate marked."""
     unit, curves = document["unit"], document["curves"]
+    marks = [event["step"] for event in document["events"] if event["kind"] != "settled"]
+    marks += document.get("rate_drops") or []
     exhibits = []
     for title, roles in _group_curves(curves):
         lines = {CURVE_LABELS[role]: {"x": curves[role]["step"], "y": curves[role]["value"]} for role in roles}
-        exhibits.append(Exhibit(title, "series", f"{title} over {unit}", {"lines": lines}))
-    spectrum = document.get("spectrum")
-    return [*exhibits, *_build_spectrum_exhibits(spectrum, unit)] if spectrum else exhibits
+        data = {"lines": lines, "wide": True, "events": marks, "plateau": _find_plateau_start(document)}
+        caption = f"{title} over {unit}" + ("; dashed: where an event begins" if marks else "")
+        exhibits.append(Exhibit(title, "series", caption, data))
+    return exhibits
 
 
-def _build_spectrum_exhibits(spectrum: Mapping[str, Any], unit: str) -> list[Exhibit]:
+def _find_plateau_start(document: Mapping[str, Any]) -> float | None:
+    """The step up to which the log was cut off as warm-up."""
+    return next((event["step"] for event in document["events"] if event["kind"] == "settled"), None)
+
+
+def _build_spectrum_exhibits(spectrum: Mapping[str, Any], document: Mapping[str, Any]) -> list[Exhibit]:
+    unit, oscillation = document["unit"], document["oscillation"]
     caption = f"{spectrum['curve']}, by period in {unit}: power above the 5 % line is unlikely to be noise"
     names = (("power", "power"), ("noise expected", "background"), ("5 % line", "critical"))
     lines = {name: {"x": spectrum["period"], "y": spectrum[key]} for name, key in names}
-    data = {"lines": lines, "scale": "log", "within": _find_power_range(spectrum)}
+    data: dict[str, Any] = {"lines": lines, "scale": "log", "within": _find_power_range(spectrum)}
+    if not oscillation.get("sharp", True):
+        data["band"] = (oscillation["period"] / BAND_FACTOR, oscillation["period"] * BAND_FACTOR)
+        caption += "; shaded: the band of periods that decided"
     exhibits = [Exhibit("Power spectrum", "series", caption, data)]
     trend = spectrum["course"]
     if len(trend["step"]) > 2:

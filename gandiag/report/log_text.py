@@ -17,18 +17,49 @@ from gandiag.report.text_page import TextPage
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-VERDICT_COLORS = {"settled": "green", "inconclusive": "yellow"}
-VERDICT_TEXT = {
-    "settled": "The losses have settled: no oscillation, no divergence, no bursts. This alone does not imply variety.",
-    "oscillating": (
-        "The losses oscillate in a limit cycle. That does not prove collapse, and its absence does not rule it out."
+VERDICT_COLORS = {
+    "settled": "green",
+    **dict.fromkeys(
+        (
+            "no_instability_found",
+            "inconclusive",
+            "drifting",
+            "spiking",
+            "stepped",
+            "discriminator_at_chance",
+        ),
+        "yellow",
     ),
+}
+VERDICT_WORDS = {"no_instability_found": "no instability found, but not settled"}
+TOO_SHORT = "too short for a cycle test"
+VERDICT_TEXT = {
+    "settled": "The losses have settled: a plateau without cycle, trend or spikes. This alone does not imply variety.",
+    "no_instability_found": "Nothing unstable was found, but no plateau was shown either.",
+    "drifting": "The losses drift: they have not settled.",
+    "spiking": "A loss spikes.",
+    "stepped": "The level of the losses steps.",
+    "discriminator_at_chance": "The discriminator is at chance: it learns nothing, or G is perfect; samples tell.",
+    "oscillating": ("The losses repeat a cycle. That does not prove collapse, and its absence does not rule it out."),
     "diverging": "The losses diverge.",
     "mode_hopping": "The losses move in bursts, as when G leaves a mode and D follows.",
     "discriminator_wins": "The discriminator has won: G has almost no gradient left to learn from.",
     "generator_wins": "The generator has won: D no longer tells its samples from real ones.",
     "failed": "The losses became NaN or infinite.",
     "inconclusive": "This log does not contain enough for a verdict.",
+}
+SIGNIFICANCE_LEVEL = 0.05  # above it, neither spectrum nor phase is shown
+MAX_OTHER_COLUMNS = 8
+SIDE_LABELS = {
+    "signs_real": "sign of D on real samples",
+    "signs_fake": "sign of D on generated samples",
+    "fid": "FID in the log",
+    "accuracy": "accuracy of D",
+    "gradient_norm": "gradient norm",
+    "gradient_penalty": "gradient penalty",
+    "r1": "R1 penalty",
+    "learning_rate": "learning rate",
+    "ada": "augmentation probability",
 }
 CURVE_LABELS = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
 MAX_CURVE_WIDTH = 60
@@ -51,8 +82,12 @@ def render_losses(
     page = TextPage(width, color)
     _add_head(page, document)
     page.add_section("Losses", _build_curves(document, page.width - 4))
+    if document.get("pairs") or document.get("runs"):
+        page.add_section("Pairs and runs", describe_parts(document))
     page.add_findings(build_findings(findings, None if verbose else MAX_REMEDIES))
-    if document.get("spectrum"):
+    if beside := describe_side_columns(document):
+        page.add_section("Beside the losses", beside)
+    if shows_spectrum(document):
         page.add_section("Spectrum", _build_spectrum(document, page.width - 4))
         page.add_section("Oscillation over time", _build_spectrogram(document, page.width - 4))
     notes = [formatting.escape_unprintable(note) for note in (*document["doubts"], *document["notes"])]
@@ -66,12 +101,50 @@ def _add_head(page: TextPage, document: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     verdict = document["verdict"]
-    page.add(Text(verdict.replace("_", " ").upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
+    page.add(Text(name_verdict(document).upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
     page.add(VERDICT_TEXT.get(verdict, ""))
+    page.add(formatting.escape_unprintable(str(document.get("summary") or "")))
     page.add()
     files = ", ".join(formatting.escape_unprintable(path) for path in document["read"].get("files") or ())
     page.add_indented(f"{files or 'series'}: {describe_source(document)}")
     page.add_indented(describe_columns(document))
+
+
+def name_verdict(document: Mapping[str, Any]) -> str:
+    """The verdict in words."""
+    verdict = str(document["verdict"])
+    if verdict == "inconclusive" and str(document.get("summary") or "").startswith("Too short"):
+        return TOO_SHORT
+    return VERDICT_WORDS.get(verdict, verdict.replace("_", " "))
+
+
+def shows_spectrum(document: Mapping[str, Any]) -> bool:
+    """Whether a cycle was found that is worth a picture; else one line in the summary says what was tested."""
+    p_value = (document.get("oscillation") or {}).get("p_value")
+    return bool(document.get("spectrum")) and p_value is not None and p_value <= SIGNIFICANCE_LEVEL
+
+
+def describe_parts(document: Mapping[str, Any]) -> list[str]:
+    """A line for each pair of players and each run: its name, its verdict and what it does."""
+    entries = [*(document.get("pairs") or ()), *(document.get("runs") or ())]
+    return [
+        f"{formatting.escape_unprintable(str(entry['name']))}: {name_verdict(entry)}. "
+        f"{formatting.escape_unprintable(str(entry.get('summary') or ''))}"
+        for entry in entries
+    ]
+
+
+def describe_side_columns(document: Mapping[str, Any]) -> list[str]:
+    """A line for each column beside the losses: its level at the beginning and at the end."""
+    lines = []
+    for row in document.get("beside") or ():
+        name, label = formatting.escape_unprintable(str(row["name"])), SIDE_LABELS.get(row["role"], row["role"])
+        first, last = (formatting.format_number(row[key]) for key in ("first", "last"))
+        line = f"{label} ({name}): {first} → {last}"
+        if "best" in row:
+            line += f", best {formatting.format_number(row['best'])} at {formatting.format_number(row['best_step'])}"
+        lines.append(line)
+    return lines
 
 
 def describe_source(document: Mapping[str, Any]) -> str:
@@ -90,7 +163,10 @@ def describe_columns(document: Mapping[str, Any]) -> str:
         if columns.get(role)
     ]
     parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not columns.get(role)]
-    return f"{', '.join(parts)}; steps: {formatting.escape_unprintable(columns.get('step') or document['unit'])}"
+    others = [formatting.escape_unprintable(str(name)) for name in document.get("other_columns") or ()]
+    rest = f"; also there: {', '.join(others[:MAX_OTHER_COLUMNS])}" if others else ""
+    rest += " …" if len(others) > MAX_OTHER_COLUMNS else ""
+    return f"{', '.join(parts)}; steps: {formatting.escape_unprintable(columns.get('step') or document['unit'])}{rest}"
 
 
 def _build_curves(document: Mapping[str, Any], width: int) -> list[RenderableType]:
@@ -148,17 +224,21 @@ def _build_spectrogram(document: Mapping[str, Any], width: int) -> list[Renderab
     ]
 
 
+def _format_percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
 def describe_oscillation(document: Mapping[str, Any]) -> str:
     """The strongest oscillation in words."""
     line = document["oscillation"]
     text = (
-        f"strongest oscillation, in {formatting.escape_unprintable(line['curve'])}:"
+        f"strongest repeating cycle, in {formatting.escape_unprintable(line['curve'])}:"
         f" period {formatting.format_number(line['period'])} {document['unit']},"
         f" amplitude {formatting.format_number(line['amplitude'])}, {100 * line['share']:.0f} % of the variance,"
         f" p = {formatting.format_number(line['p_value'])}"
-        f" (matched by {100 * line['p_value']:.2g} % of simulated noise logs)"
+        f" (matched by {_format_percent(line['p_value'])} % of simulated noise logs)"
     )
     if line.get("coherence") is not None:
-        relation = f"coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (near ±90° in a limit cycle)"
+        relation = f"coherence {line['coherence']:.2f}, phase {line['phase']:+.0f}° (±90° where they chase each other)"
         text += f"; G and D: {relation}"
     return text

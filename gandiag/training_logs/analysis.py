@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from gandiag.errors import ExitCode, SourceError
+from gandiag.errors import ConfigError, ExitCode, SourceError
 from gandiag.record import Finding, to_json_value
 from gandiag.registry import import_target
-from gandiag.training_logs.reader import ColumnNames, read_log
+from gandiag.training_logs.document import analyze_log
+from gandiag.training_logs.reader import read_log
+from gandiag.training_logs.reader_names import ColumnNames
 from gandiag.training_logs.series import LOSS_ROLES, SCORE_ROLES, Array, Curve, Log
 from gandiag.training_logs.step_alignment import average_duplicate_steps, select_final_rows
-from gandiag.training_logs.verdict import analyze_log
+from gandiag.training_logs.verdict import FAILING_KINDS
 from gandiag.verdict.training_rules import make_loss_findings
 
 
@@ -31,14 +33,17 @@ class Losses:
     def verdict(self) -> str:
         """One word for the training.
 
-        settled, oscillating, diverging, mode_hopping, discriminator_wins, generator_wins, failed or inconclusive.
+        settled (a plateau is shown), no_instability_found, drifting, stepped, spiking, discriminator_at_chance,
+        oscillating, diverging, mode_hopping, discriminator_wins, generator_wins, failed or inconclusive.
         """
         return str(self.document["verdict"])
 
     @property
     def exit_code(self) -> ExitCode:
-        """0 for settled, 3 for inconclusive, 1 for anything else."""
-        return {"settled": ExitCode.OK, "inconclusive": ExitCode.INSUFFICIENT}.get(self.verdict, ExitCode.COLLAPSED)
+        """1 for an instability (FAILING_KINDS), 0 for settled and no_instability_found, 3 for anything between."""
+        if self.verdict in FAILING_KINDS:
+            return ExitCode.COLLAPSED
+        return ExitCode.OK if self.verdict in ("settled", "no_instability_found") else ExitCode.INSUFFICIENT
 
     def to_json(self, indent: int | None = 2) -> str:
         """The document and its findings as JSON text: sorted keys, no NaN."""
@@ -60,6 +65,7 @@ def losses(
     generator: str | None = None,
     discriminator: str | None = None,
     step: str | None = None,
+    columns: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Losses:
     """Diagnose the losses of a training run: oscillation, divergence, or a dominating player.
@@ -68,7 +74,8 @@ def losses(
 
     source: path of a log, several paths of one run, an array (n,) of one loss, or series: {"generator": (n,),
     "discriminator": (n,), "step": (n,)}, of which one loss is enough. generator, discriminator, step: column names,
-    where the inferred ones are wrong. Steps and periods are in units of the log's own step column, else in iterations
+    where the inferred ones are wrong. columns: the names of all columns of a table without a header, in order. Steps
+    and periods are in units of the log's own step column, else in iterations
     (epoch × batches + batch). Oscillation is evidence on the training dynamics, neither necessary nor sufficient for
     collapse. Cost: seconds for a million rows.
     Raises SourceError if the source is not a log, ConfigError for an unknown column.
@@ -76,7 +83,11 @@ def losses(
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, Sequence) and source and all(isinstance(entry, (str, os.PathLike)) for entry in source):
-        log = read_log(source, ColumnNames(generator, discriminator, step))
+        headerless = columns.split(",") if isinstance(columns, str) else (columns or ())
+        names = tuple(name.strip() for name in headerless)
+        if columns is not None and not any(names):
+            raise ConfigError("--columns names no column", "name them in order: --columns step,d,g")
+        log = read_log(source, ColumnNames(generator, discriminator, step, names))
     else:
         log = _make_log(source)
     document = analyze_log(log, seed=seed)

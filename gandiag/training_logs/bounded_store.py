@@ -10,10 +10,23 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gandiag.errors import SourceError
 from gandiag.training_logs.formats.registry import RowBlock
 from gandiag.training_logs.series import Array
 
 MAX_ROWS = 1 << 21  # rows kept of a file: 16 MB for each column
+MAX_CELLS = 1 << 24  # of all columns together: 128 MB
+MAX_COLUMNS = 400  # with a role; a log with more has one new name a row
+MIN_ROWS = 4096  # kept in any case
+
+
+def check_column_count(count: int) -> None:
+    """Raise SourceError for more columns with a role than a training log has: one new name a row, say."""
+    if count > MAX_COLUMNS:
+        raise SourceError(
+            f"this log has more than {MAX_COLUMNS} columns that look like losses, scores or steps",
+            "name the loss columns (--generator, --discriminator), or pass a log with fewer",
+        )
 
 
 class ColumnStore:
@@ -35,6 +48,7 @@ class ColumnStore:
             if name not in self._parts:
                 self._parts[name] = [np.full(self._stored_rows, np.nan)] if self._stored_rows else []
                 self._pending[name] = np.full(self._pending_rows, np.nan)
+        check_column_count(len(self._parts))
         self.rows += block.rows
         available = self._pending_rows + block.rows
         complete = available - available % self.group_size
@@ -46,7 +60,9 @@ class ColumnStore:
             parts.append(self._average_groups(name, column[:complete], self.group_size))
         self._stored_rows += complete // self.group_size
         self._pending_rows = available - complete
-        while self._stored_rows > self.max_rows:
+        while self._stored_rows > self.max_rows or (
+            self._stored_rows > MIN_ROWS and self._stored_rows * len(self._parts) > MAX_CELLS
+        ):
             self._halve()
 
     def pop_columns(self) -> dict[str, Array]:

@@ -23,8 +23,8 @@ def infer_loss_type(curves: Mapping[str, Curve]) -> str:
     value = loss.value[np.isfinite(loss.value)]
     if any(word in loss.name.lower() for word in WASSERSTEIN_WORDS) or len(value) == 0:
         return "unbounded"
-    # A penalty can keep a Wasserstein loss above 0 for long: a single value clearly below is enough.
-    return "unbounded" if float(value.min()) < -1e-3 * max(1.0, float(np.abs(value).max())) else "bounded"
+    # A penalty can keep a Wasserstein loss above 0 for long: a single value below is enough.
+    return "unbounded" if float(value.min()) < -1e-9 else "bounded"
 
 
 def get_discriminator_probabilities(curves: Mapping[str, Curve]) -> tuple[Curve, Curve] | None:

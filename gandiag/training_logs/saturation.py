@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gandiag.training_logs.events import (
+    MIN_EVENT_ROWS,
+    LossEvent,
+    find_final_stretch,
+    find_lasting_start,
+    running_median,
+)
+from gandiag.training_logs.loss_levels import infer_family
 from gandiag.training_logs.loss_type import get_discriminator_probabilities, infer_loss_type
-from gandiag.training_logs.series import Array, Curve
-
-BoolArray = NDArray[np.bool_]
+from gandiag.training_logs.series import Curve
 
 SCORE_TOLERANCE = 0.05  # D's probabilities within this of 1 and 0: D is almost always right
-# A cross-entropy at which the right answer has a probability of 98 %; for least squares, within 0.14 of the target.
-NEAR_ZERO_LOSS = 0.02
-MIN_ROW_FRACTION = 0.9  # of the rows since the start of an event that must be beyond its level
-MIN_DURATION_FRACTION = 0.1  # of the log, at its end, that an event must last
-MIN_EVENT_ROWS = 10  # a shorter curve has no events
+NEAR_ZERO_LOSS = 0.02  # a cross-entropy at which the right answer has a probability of 98 %
 FAILURE_FACTOR = 1e3  # times the usual size
-MEDIAN_WINDOW_FRACTION = 0.02  # width of the running median, relative to the log
-MAX_MEDIAN_BLOCKS = 2048  # a longer curve is smoothed over the medians of that many blocks
-
-
-@dataclass(frozen=True, slots=True)
-class LossEvent:
-    """Something that began at `step`. `kind`: a verdict word; `evidence`: a phrase with its numbers."""
-
-    step: float
-    kind: str
-    evidence: str
 
 
 def find_failure(curve: Curve) -> LossEvent | None:
     """A loss that becomes NaN or infinite, or exceeds a thousand times its usual size, and stays there to the end."""
     non_finite = ~np.isfinite(curve.value)
-    start = _find_final_stretch(non_finite)
+    start = find_final_stretch(non_finite)
     if start is not None:
         return LossEvent(float(curve.step[start]), "failed", f"{curve.name} is NaN or infinite to the end of the log")
     value = np.where(non_finite, 0.0, curve.value)
     first_half = np.abs(value[: max(len(value) // 2, 1)])
     median = np.median(first_half)
     usual = float(median) + float(first_half.std() if first_half.max() < FAILURE_FACTOR * (median + 1e-9) else 0.0)
-    start = _find_final_stretch(np.abs(value) > FAILURE_FACTOR * max(usual, 1e-3))
+    start = find_final_stretch(np.abs(value) > FAILURE_FACTOR * max(usual, 1e-3))
     if start is None or len(value) < MIN_EVENT_ROWS:
         return None
     evidence = f"{curve.name} explodes to {value[-1]:.3g} at the end, from a usual {usual:.3g}"
@@ -68,7 +57,7 @@ def find_discriminator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
     pair = get_discriminator_probabilities(curves)
     if pair is not None and len(pair[0]) == len(pair[1]):
         real, fake = running_median(pair[0].value), running_median(pair[1].value)
-        start = _find_lasting_start((real > 1 - SCORE_TOLERANCE) & (fake < SCORE_TOLERANCE))
+        start = find_lasting_start((real > 1 - SCORE_TOLERANCE) & (fake < SCORE_TOLERANCE))
         if start is None:
             return None
         evidence = (
@@ -79,12 +68,16 @@ def find_discriminator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
     loss = curves.get("discriminator")
     if loss is None or infer_loss_type(curves) != "bounded":
         return None
+    family = infer_family(curves)
     value = running_median(loss.value)
-    start = _find_lasting_start(value < NEAR_ZERO_LOSS)
+    start = find_lasting_start(value < family.win_level)
     if start is None:
         return None
     before = f", from {np.median(value[:start]):.2g} before" if start else ""
-    evidence = f"{loss.name} stays near 0, at {np.median(value[start:]):.2g}{before}"
+    level = float(np.median(value[start:]))
+    evidence = f"{loss.name} stays near 0, at {level:.2g}{before}"
+    if confidence := family.get_confidence(level):
+        evidence += f": D is {100 * confidence:.0f} % sure"
     return LossEvent(float(loss.step[start]), "discriminator_wins", evidence + _describe_generator_loss(curves))
 
 
@@ -96,7 +89,7 @@ def find_generator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
     pair = get_discriminator_probabilities(curves)
     if pair is not None:
         fake = running_median(pair[1].value)
-        start = _find_lasting_start(fake > 1 - SCORE_TOLERANCE)
+        start = find_lasting_start(fake > 1 - SCORE_TOLERANCE)
         if start is None:
             return None
         evidence = f"D takes generated samples for real ones, with D(G(z)) at {np.median(fake[start:]):.3f}"
@@ -105,7 +98,7 @@ def find_generator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
     if loss is None or opposing is None or infer_loss_type(curves) != "bounded" or float(np.nanmin(loss.value)) < 0:
         return None
     value, opposing_value = running_median(loss.value), running_median(opposing.value)
-    start = _find_lasting_start(value < NEAR_ZERO_LOSS)
+    start = find_lasting_start(value < NEAR_ZERO_LOSS)
     if start is None:
         return None
     later = opposing_value[opposing.step >= loss.step[start]]
@@ -116,26 +109,6 @@ def find_generator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
         f"{loss.name} stays near 0, at {np.median(value[start:]):.2g}, while {opposing.name} is {np.median(later):.2g}"
     )
     return LossEvent(float(loss.step[start]), "generator_wins", evidence)
-
-
-def running_median(value: Array) -> Array:
-    """Running median over MEDIAN_WINDOW_FRACTION of the log, at least 5 rows. Non-finite values count as large.
-
-    Long curves are smoothed over block medians.
-    """
-    value = np.where(np.isfinite(value), value, np.inf)
-    if len(value) > 2 * MAX_MEDIAN_BLOCKS:
-        size = len(value) // MAX_MEDIAN_BLOCKS
-        blocks = np.median(value[: len(value) // size * size].reshape(-1, size), axis=1)
-        return np.asarray(running_median(blocks)[np.minimum(np.arange(len(value)) // size, len(blocks) - 1)])
-    width = min(max(5, int(MEDIAN_WINDOW_FRACTION * len(value)) | 1), 201)
-    if len(value) < width:
-        return np.full(len(value), np.median(value)) if len(value) else value
-    windows = np.lib.stride_tricks.sliding_window_view(value, width)
-    medians = np.median(windows, axis=1)
-    edge = width // 2
-    tail = np.full(len(value) - len(medians) - edge, medians[-1])
-    return np.concatenate([np.full(edge, medians[0]), medians, tail])
 
 
 def _describe_generator_loss(curves: Mapping[str, Curve]) -> str:
@@ -150,24 +123,3 @@ def _describe_generator_loss(curves: Mapping[str, Curve]) -> str:
     if float(np.median(np.abs(last))) < NEAR_ZERO_LOSS:
         return "; G's loss stays at 0 too: its gradient has vanished"
     return f"; {loss.name} is {np.median(last):.3g} at the end"
-
-
-def _find_final_stretch(condition: BoolArray) -> int | None:
-    """The first row of the unbroken stretch of True that reaches the end; None without one."""
-    if len(condition) == 0 or not condition[-1]:
-        return None
-    breaks = np.flatnonzero(~condition)
-    return 0 if len(breaks) == 0 else int(breaks[-1]) + 1
-
-
-def _find_lasting_start(condition: BoolArray) -> int | None:
-    """The first True row from which MIN_ROW_FRACTION of the rows to the end are True.
-
-    None if there is none, or if the stretch is shorter than MIN_DURATION_FRACTION of the log.
-    """
-    n = len(condition)
-    if n < MIN_EVENT_ROWS or condition[-max(int(MIN_DURATION_FRACTION * n), 5) :].mean() < MIN_ROW_FRACTION:
-        return None
-    fraction = np.cumsum(condition[::-1])[::-1] / np.arange(n, 0, -1)
-    starts = np.flatnonzero((fraction >= MIN_ROW_FRACTION) & condition)
-    return int(starts[0]) if len(starts) and n - starts[0] >= MIN_DURATION_FRACTION * n else None

@@ -35,7 +35,9 @@ class Log:
     """One training run as read.
 
     `columns`: role -> column name, for the document. `steps_per_epoch`: None if unknown. `problems`: why no verdict can
-    rest on this log.
+    rest on this log. `side_curves`: column -> (role, curve) of what was logged beside the losses. `other_columns`: what
+    else there was. `pairs`: the other pairs of players; `runs`: other runs of the file. `name`: of this pair or run.
+    `interleaved`: whether the runs were written at the same time.
     """
 
     curves: Mapping[str, Curve]
@@ -48,3 +50,9 @@ class Log:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     files: tuple[str, ...] = field(default=())
+    side_curves: Mapping[str, tuple[str, Curve]] = field(default_factory=dict)
+    other_columns: tuple[str, ...] = ()
+    pairs: tuple[Log, ...] = ()
+    runs: tuple[Log, ...] = ()
+    name: str = ""
+    interleaved: bool = False

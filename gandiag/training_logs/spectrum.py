@@ -102,7 +102,7 @@ class _SpectralStatistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _SpectralTest:
+class SpectralTest:
     """Everything that depends on the steps alone: the line and the band estimate, the same on irregular steps."""
 
     step: Array
@@ -124,7 +124,7 @@ def estimate_spectrum(step: Array, value: Array, *, n_draws: int = N_DRAWS, seed
     """
     regular = is_regular(step)
     gap = float(np.median(np.diff(step)))
-    test = _make_regular_test(len(step)) if regular else _make_test(step / gap)
+    test = make_regular_test(len(step)) if regular else _make_test(step / gap)
     scaled = (value - value.mean()) / (float(value.std()) or 1.0)
     observed = test.compute_statistics(scaled[None])
     line_ratio, band_ratio = observed.line_ratio[0], observed.band_ratio[0]
@@ -153,12 +153,12 @@ def estimate_spectrum(step: Array, value: Array, *, n_draws: int = N_DRAWS, seed
         method="tapered periodogram for lines, multitaper for bands" if regular else "Lomb–Scargle with floating trend",
         band_p_value=band_p_value,
         band_frequency=float(test.bands.estimator.frequency[band]) / gap,
-        combined_p_value=_combine_p_values(null_lines, null_bands, min(line_p_value, band_p_value)),
+        combined_p_value=combine_p_values(null_lines, null_bands, min(line_p_value, band_p_value)),
     )
 
 
 def _sample_null_maxima(
-    test: _SpectralTest, phi: float, ar1_fraction: float, draws: int, seed: int
+    test: SpectralTest, phi: float, ar1_fraction: float, draws: int, seed: int
 ) -> tuple[Array, Array]:
     """The largest line ratio (draws,) and band ratio (draws,) of each draw of the background process."""
     rng = np.random.default_rng(seed + 1)
@@ -171,20 +171,20 @@ def _sample_null_maxima(
     return np.concatenate(lines), np.concatenate(bands)
 
 
-def _combine_p_values(null_lines: Array, null_bands: Array, smaller: float) -> float:
+def combine_p_values(null_lines: Array, null_bands: Array, smaller: float) -> float:
     """How often the smaller p-value of a draw is as small: both tests as one, without a Bonferroni correction."""
     p_values = [(len(null) - np.searchsorted(np.sort(null), null)) / len(null) for null in (null_lines, null_bands)]
     return float(1 + (np.minimum(*p_values) <= smaller).sum()) / (1 + len(null_lines))
 
 
-def _make_test(step: Array) -> _SpectralTest:
+def _make_test(step: Array) -> SpectralTest:
     lines = _add_background(step, make_line_estimator(step))
     bands = _add_background(step, make_band_estimator(step)) if lines.estimator.is_regular else lines
-    return _SpectralTest(step, lines, bands)
+    return SpectralTest(step, lines, bands)
 
 
 @lru_cache(maxsize=8)
-def _make_regular_test(n: int) -> _SpectralTest:
+def make_regular_test(n: int) -> SpectralTest:
     return _make_test(np.arange(n, dtype=np.float64))
 
 

@@ -1,7 +1,8 @@
 """Assigns steps to rows, resolves resumed runs and detects logs that hold several runs.
 
 A resumed run repeats the steps after its checkpoint: the later rows are kept, the earlier ones dropped. A run that
-starts again from its first step is another run. Short false starts before the last run are dropped; otherwise the log
+starts again from its first step is another run. Short false starts before the last run are dropped, other runs are
+judged on their own. Rows of several runs in turn are told apart by their steps, if that is possible; otherwise the log
 is mixed, and no verdict can rest on it.
 """
 
@@ -17,6 +18,8 @@ from gandiag.training_logs.series import Array
 
 FALSE_START_FRACTION = 0.2  # of the last run's rows; an earlier run that is at most this long was abandoned
 MAX_BACKWARD_STEPS = 8  # returns to an earlier step, beyond which the rows of several runs count as interleaved
+MAX_INTERLEAVED_RUNS = 4
+MIN_INTERLEAVED_ROWS = 8  # of a run
 MAX_BACKWARD_FRACTION = 0.02  # of the rows, in addition
 
 
@@ -31,11 +34,16 @@ class StepColumn:
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """The rows to keep, in order. `notes`: what was dropped; `problems`: why no verdict can rest on them."""
+    """The rows of one run, in order. `notes`: what was dropped; `problems`: why no verdict can rest on them.
+
+    `name`: of the run, if there are several; `is_interleaved`: whether they were written at the same time.
+    """
 
     rows: NDArray[np.intp]
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    name: str = ""
+    is_interleaved: bool = False
 
 
 def infer_steps(columns: Mapping[str, Array], rows: int) -> StepColumn:
@@ -63,22 +71,26 @@ def infer_steps(columns: Mapping[str, Array], rows: int) -> StepColumn:
 
 
 def select_final_rows(step: Array) -> RowSelection:
-    """The rows written by the last pass over each step; rows without a step are dropped."""
+    """The rows of the last run, written by the last pass over each step; rows without a step are dropped."""
+    return select_runs(step)[-1]
+
+
+def select_runs(step: Array) -> list[RowSelection]:
+    """The runs of a log in order, each with its resumed pieces joined. Rows without a step are dropped.
+
+    Several runs written at the same time are told apart by their steps, each of which increases.
+    """
     known = np.flatnonzero(np.isfinite(step))
     returns = np.flatnonzero(np.diff(step[known]) < 0) + 1
     if len(returns) == 0:
-        return RowSelection(known)
+        return [RowSelection(known)]
     if len(returns) > MAX_BACKWARD_STEPS and len(returns) > MAX_BACKWARD_FRACTION * len(known):
-        problem = (
-            f"the steps go back {len(returns):,} times: rows of several runs are mixed in this log; "
-            "write each run to its own file"
-        )
-        return RowSelection(known[np.argsort(step[known], kind="stable")], problems=(problem,))
-    return _select_last_run(step, np.split(known, returns))
+        return _part_interleaved_runs(step, known, len(returns))
+    return _part_runs(step, np.split(known, returns))
 
 
-def _select_last_run(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelection:
-    """The last run of the log, with its resumed pieces joined."""
+def _part_runs(step: Array, pieces: list[NDArray[np.intp]]) -> list[RowSelection]:
+    """Runs one after the other; false starts are dropped."""
     runs = _group_into_runs(step, pieces)
     rows = [np.concatenate(run) for run in runs]
     resumes = len(runs[-1]) - 1
@@ -86,16 +98,69 @@ def _select_last_run(step: Array, pieces: list[NDArray[np.intp]]) -> RowSelectio
     if resumes:
         notes = (f"{resumes} resume{'s' * (resumes > 1)} resolved: of steps written twice, the later row is kept",)
     if len(rows) == 1:
-        return RowSelection(rows[0], notes)
-    if max(len(run) for run in rows[:-1]) <= FALSE_START_FRACTION * len(rows[-1]):
-        dropped = f"{len(rows) - 1} short false start{'s' * (len(rows) > 2)} before this run dropped"
-        return RowSelection(rows[-1], (*notes, dropped))
-    starts = ", ".join(f"row {run[0] + 1:,}" for run in rows[:4])
-    problem = (
-        f"this log holds {len(rows)} runs (they begin at {starts}), of which the last is shown; "
-        "split the file there and pass one run"
-    )
-    return RowSelection(rows[-1], notes, (problem,))
+        return [RowSelection(rows[0], notes)]
+    kept = [run for run in rows[:-1] if len(run) > FALSE_START_FRACTION * len(rows[-1])]
+    n_dropped = len(rows) - 1 - len(kept)
+    if n_dropped:
+        notes = (*notes, f"{n_dropped} short false start{'s' * (n_dropped > 1)} before this run dropped")
+    if not kept:
+        return [RowSelection(rows[-1], notes)]
+    n_runs, starts = len(kept) + 1, ", ".join(f"row {run[0] + 1:,}" for run in [*kept, rows[-1]][:4])
+    notes = (*notes, f"this log holds {n_runs} runs (they begin at {starts}); each is judged, and the last is shown")
+    earlier = [RowSelection(run, name=f"run {index + 1} of {n_runs}") for index, run in enumerate(kept)]
+    return [*earlier, RowSelection(rows[-1], notes, name=f"run {n_runs} of {n_runs}")]
+
+
+def _part_interleaved_runs(step: Array, known: NDArray[np.intp], n_returns: int) -> list[RowSelection]:
+    """Runs written at the same time; if they cannot be told apart, all rows and the problem."""
+    runs = _follow_runs(step, known)
+    if runs is None:
+        problem = (
+            f"the steps go back {n_returns:,} times: rows of several runs are mixed in this log; "
+            "write each run to its own file"
+        )
+        return [RowSelection(known[np.argsort(step[known], kind="stable")], problems=(problem,))]
+    note = f"{len(runs)} runs were written into this log at the same time; each is judged"
+    return [
+        RowSelection(rows, (note,), name=f"run {index + 1} of {len(runs)}", is_interleaved=True)
+        for index, rows in enumerate(runs)
+    ]
+
+
+def _follow_runs(step: Array, known: NDArray[np.intp]) -> list[NDArray[np.intp]] | None:
+    """Each row continues the run whose last step is closest below its own; None if that makes no whole runs."""
+    runs: list[list[int]] = []
+    for row in known:
+        below = [run for run in runs if step[run[-1]] < step[row]]
+        if below:
+            min(below, key=lambda run: step[row] - step[run[-1]]).append(int(row))
+        elif len(runs) < MAX_INTERLEAVED_RUNS:
+            runs.append([int(row)])
+        else:
+            return None
+    _return_first_rows(step, runs)
+    is_whole = all(len(run) >= MIN_INTERLEAVED_ROWS and _is_even(step[np.array(run)]) for run in runs)
+    return [np.array(run, dtype=np.intp) for run in runs] if is_whole and len(runs) > 1 else None
+
+
+def _return_first_rows(step: Array, runs: list[list[int]]) -> None:
+    """Give the first row of a run to another that begins right after it: the first rows had no run to be close to."""
+    for run in runs:
+        if len(run) < 3:
+            continue
+        gap = _median_gap(step[np.array(run)])
+        if step[run[1]] - step[run[0]] <= 2 * gap:
+            continue
+        for other in runs:
+            if other is not run and 0 < step[other[0]] - step[run[0]] <= 2 * gap:
+                other.insert(0, run.pop(0))
+                break
+
+
+def _is_even(step: Array) -> bool:
+    """Whether the steps of a run advance at one pace, for the most part."""
+    gaps = np.diff(step)
+    return float(np.mean(gaps <= 3 * np.median(gaps))) >= 0.9
 
 
 def _group_into_runs(step: Array, pieces: list[NDArray[np.intp]]) -> list[list[NDArray[np.intp]]]:

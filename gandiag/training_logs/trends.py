@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gandiag.training_logs.saturation import LossEvent, running_median
+from gandiag.training_logs.events import LossEvent, running_median
 from gandiag.training_logs.series import LOSS_ROLES, Array, Curve
 from gandiag.training_logs.sinusoid import remove_quadratic_trend
 from gandiag.training_logs.warmup import TrimmedCurve

@@ -1,70 +1,77 @@
-"""Builds the losses document (schema gandiag.losses/1) of a log: verdict, oscillation and events with evidence."""
+"""Judges one pair of losses: the events in it, the verdict, and why there may be none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from gandiag.training_logs import saturation
-from gandiag.training_logs.loss_type import infer_loss_type
-from gandiag.training_logs.oscillation import (
-    SIGNIFICANCE_LEVEL,
-    Oscillation,
-    find_oscillation,
-    is_constant,
-    make_oscillation_document,
-    trim_losses,
-)
-from gandiag.training_logs.saturation import LossEvent
-from gandiag.training_logs.series import LOSS_ROLES, Array, Curve, Log
-from gandiag.training_logs.sinusoid import remove_quadratic_trend
-from gandiag.training_logs.spectrogram import compute_spectrogram
+from gandiag.training_logs.events import MIN_EVENT_ROWS, LossEvent
+from gandiag.training_logs.loss_curves import LossMeasurements, PairMeasurements
+from gandiag.training_logs.loss_levels import find_chance_level, find_fooled_discriminator
+from gandiag.training_logs.oscillation import Oscillation, is_constant
+from gandiag.training_logs.series import LOSS_ROLES, Curve, Log
+from gandiag.training_logs.side_columns import find_sure_accuracy
 from gandiag.training_logs.spectrum import MIN_ROWS
 from gandiag.training_logs.trends import find_divergence, find_mode_hopping, fit_amplitude_trend
-from gandiag.training_logs.warmup import TrimmedCurve
 
-SCHEMA = "gandiag.losses/1"
-# The verdict is the first of these kinds that occurs.
-EVENT_PRIORITY = ("failed", "discriminator_wins", "generator_wins", "diverging", "mode_hopping", "oscillating")
-MAX_POINTS = 400  # of a curve in the document
-
-
-def analyze_log(log: Log, *, seed: int = 0) -> dict[str, Any]:
-    """The losses document of a log. Deterministic for a seed. Cost: two Monte Carlo tests, about a second each."""
-    trimmed = trim_losses(log)
-    oscillation = find_oscillation(log, trimmed, seed=seed)
-    events = _find_events(log, trimmed, oscillation)
-    verdict, doubts = _conclude(log, events)
-    documents = [{"step": event.step, "kind": event.kind, "evidence": event.evidence} for event in events]
-    return {
-        "schema": SCHEMA,
-        "verdict": verdict,
-        "columns": dict(log.columns),
-        "oscillation": make_oscillation_document(oscillation),
-        "events": documents or _make_settled_event(verdict, trimmed),
-        "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped_lines, "files": list(log.files)},
-        "unit": log.step_unit,
-        "family": infer_loss_type(log.curves),
-        "notes": _list_notes(log, trimmed, oscillation),
-        "doubts": doubts,
-        "curves": {role: _thin_curve(curve) for role, curve in log.curves.items()},
-        "spectrum": _make_spectrum_document(oscillation),
-    }
+# The verdict is the first of these kinds that occurs. The first six fail a run; the others are told, and forbid
+# "settled".
+FAILING_KINDS = ("failed", "discriminator_wins", "generator_wins", "diverging", "mode_hopping", "oscillating")
+WINS = ("failed", "discriminator_wins", "generator_wins")
+UNSETTLED_KINDS = ("discriminator_at_chance", "drifting", "spiking", "stepped")
+EVENT_PRIORITY = (*FAILING_KINDS, *UNSETTLED_KINDS)
+# Verdicts without an event. From the worst to the best, for the worst of several pairs.
+VERDICT_ORDER = (*EVENT_PRIORITY, "inconclusive", "no_instability_found", "settled")
+EARLY_STEP_FRACTION = 0.25  # of the log: after an earlier step, the rest can show a plateau
+MIN_JOINT_SPIKES = 4
+MAX_WALK_CYCLE = 0.1  # of the log: slower cycles of a random walk are part of it
+MIN_SPIKE_SPAN = 1 / 3  # of the log, over which joint spikes must recur to be a state of the training
 
 
-def _conclude(log: Log, events: list[LossEvent]) -> tuple[str, list[str]]:
+def find_events(pair: PairMeasurements) -> list[LossEvent]:
+    """All events in order of their start."""
+    log = pair.log
+    if not _has_finite_loss(log):
+        return []
+    losses = _get_losses(log)
+    events = [saturation.find_failure(curve) for curve in losses.values()]
+    long_curves = {role: curve for role, curve in log.curves.items() if len(curve) >= MIN_ROWS}
+    if any(role in long_curves for role in LOSS_ROLES):
+        events += _find_levels(log, long_curves)
+        events += [
+            find_divergence(curve, pair.trimmed[role])
+            for role, curve in losses.items()
+            if role in pair.trimmed and not is_constant(curve, pair.trimmed[role])
+        ]
+        events += [find_mode_hopping(losses, pair.trimmed), _make_oscillation_event(pair)]
+        events += [_find_joint_spikes(pair), _find_spiking(pair), _find_drift(pair), _find_level_step(pair)]
+    found = [event for event in events if event is not None]
+    if any(event.kind in WINS for event in found):
+        found = [event for event in found if event.kind not in ("stepped", "drifting")]  # how it came to that
+    return sorted(found, key=lambda event: (event.step, EVENT_PRIORITY.index(event.kind)))
+
+
+def conclude(pair: PairMeasurements, events: Sequence[LossEvent]) -> tuple[str, list[str]]:
     """The verdict, and the doubts: why there is none, or why the log supports none."""
+    log = pair.log
     doubts = [*log.problems, *_find_insufficient_data(log)]
     kinds = {event.kind for event in events}
+    if log.problems:
+        return "inconclusive", doubts
     if kinds:
-        verdict = next(kind for kind in EVENT_PRIORITY if kind in kinds)
-        return ("inconclusive" if log.problems else verdict), doubts
+        return next(kind for kind in EVENT_PRIORITY if kind in kinds), doubts
     missing = [role for role in LOSS_ROLES if role not in log.curves]
     if len(missing) == 1:
         doubts.append(f"this log has no {missing[0]} loss; pass its log too, or name its column (--{missing[0]})")
-    return ("inconclusive" if doubts else "settled"), doubts
+    if doubts:
+        return "inconclusive", doubts
+    return "settled" if _has_plateau(pair) else "no_instability_found", doubts
+
+
+def _has_plateau(pair: PairMeasurements) -> bool:
+    return all(loss.has_plateau or is_constant(loss.curve, loss.trimmed) for loss in pair.losses.values())
 
 
 def _get_losses(log: Log) -> dict[str, Curve]:
@@ -87,7 +94,7 @@ def _find_insufficient_data(log: Log) -> list[str]:
         finite = curve.value[np.isfinite(curve.value)]
         if len(curve) < MIN_ROWS:
             reasons.append(
-                f"{curve.name} has too few rows, {len(curve)} of the {MIN_ROWS} needed; "
+                f"{curve.name} has too few rows for a cycle test, {len(curve)} of the {MIN_ROWS} needed; "
                 "pass a longer log, or log more often"
             )
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
@@ -98,122 +105,147 @@ def _find_insufficient_data(log: Log) -> list[str]:
     return reasons
 
 
-def _find_events(log: Log, trimmed: Mapping[str, TrimmedCurve], oscillation: Oscillation | None) -> list[LossEvent]:
-    """All events in order of their start."""
-    if not _has_finite_loss(log):
-        return []
-    losses = _get_losses(log)
-    events = [saturation.find_failure(curve) for curve in losses.values()]
-    long_curves = {role: curve for role, curve in log.curves.items() if len(curve) >= MIN_ROWS}
-    if any(role in long_curves for role in LOSS_ROLES):
-        events += [saturation.find_discriminator_win(long_curves), saturation.find_generator_win(long_curves)]
-        events += [
-            find_divergence(curve, trimmed[role])
-            for role, curve in losses.items()
-            if role in trimmed and not is_constant(curve, trimmed[role])
-        ]
-        events += [find_mode_hopping(losses, trimmed), _make_oscillation_event(log, oscillation)]
-    found = [event for event in events if event is not None]
-    return sorted(found, key=lambda event: (event.step, EVENT_PRIORITY.index(event.kind)))
+def _find_levels(log: Log, curves: Mapping[str, Curve]) -> list[LossEvent | None]:
+    """Which player has won, or that D separates nothing."""
+    events = [saturation.find_discriminator_win(curves), saturation.find_generator_win(curves)]
+    if events[1] is None:
+        events[1] = find_fooled_discriminator(curves)
+    if events[0] is None:
+        events[0] = find_sure_accuracy(log.side_curves)
+    if events == [None, None]:
+        events.append(find_chance_level(curves))
+    return events
 
 
-def _dies_down(oscillation: Oscillation) -> bool:
+def dies_down(oscillation: Oscillation) -> bool:
+    """Whether the swings decay over the log."""
     return fit_amplitude_trend(oscillation.trimmed).is_decaying or not oscillation.is_persistent
 
 
-def _make_oscillation_event(log: Log, oscillation: Oscillation | None) -> LossEvent | None:
-    """The event of a significant cycle that does not die down."""
-    if oscillation is None or not oscillation.is_significant or _dies_down(oscillation):
+def _is_part_of_walk(pair: PairMeasurements) -> bool:
+    """Whether the cycle is a slow one of losses that wander without a level: a random walk has such swings."""
+    oscillation = pair.oscillation
+    if oscillation is None or not any(loss.wanders for loss in pair.losses.values()):
+        return False
+    return oscillation.cycle.period > MAX_WALK_CYCLE * float(np.ptp(oscillation.trimmed.step))
+
+
+def _make_oscillation_event(pair: PairMeasurements) -> LossEvent | None:
+    """The event of a strong cycle that does not die down."""
+    oscillation = pair.oscillation
+    if oscillation is None or not oscillation.is_strong or dies_down(oscillation) or _is_part_of_walk(pair):
         return None
-    cycle, cross_spectrum = oscillation.cycle, oscillation.cross_spectrum
+    log, cycle, cross_spectrum = pair.log, oscillation.cycle, oscillation.cross_spectrum
     about = "" if oscillation.is_line else "about "
     evidence = (
-        f"{oscillation.curve.name} oscillates with period {about}{cycle.period:,.4g} {log.step_unit} and amplitude "
-        f"{cycle.amplitude:.3g} (p = {oscillation.p_value:.3g}, {100 * cycle.variance_fraction:.0f} % of its variance)"
+        f"{oscillation.curve.name} repeats a cycle with period {about}{cycle.period:,.4g} {log.step_unit} and "
+        f"amplitude {cycle.amplitude:.3g} (p = {oscillation.p_value:.3g}, "
+        f"{100 * cycle.variance_fraction:.0f} % of its variance)"
     )
-    phase, coherence, chance = (cross_spectrum[key] for key in ("phase", "coherence", "chance"))
-    if phase is not None and coherence is not None and chance is not None and coherence > chance:
+    phase, coherence = cross_spectrum["phase"], cross_spectrum["coherence"]
+    if phase is not None and coherence is not None and oscillation.is_coherent:
         evidence += f"; D's loss lags G's by {phase:+.0f}° (coherence {coherence:.2f})"
         if abs(abs(phase) - 90) < 45:
             evidence += ", as when the players chase each other"
     return LossEvent(cycle.start, "oscillating", evidence)
 
 
-def _list_notes(log: Log, trimmed: Mapping[str, TrimmedCurve], oscillation: Oscillation | None) -> list[str]:
-    """How the log was read and prepared, and which periods the test covers."""
-    non_finite = (saturation.describe_non_finite_rows(curve) for curve in _get_losses(log).values())
-    notes = [*log.notes, *filter(None, non_finite)]
-    for role, curve in trimmed.items():
-        name = log.curves[role].name
-        if curve.dropped_rows:
-            notes.append(f"warm-up of {name} dropped: {curve.dropped_rows:,} rows, up to step {curve.start:,.6g}")
-        if curve.rows_per_bin > 1:
-            notes.append(f"{curve.rows_per_bin:,} rows of {name} averaged into each point tested")
-    if oscillation is None:
-        return notes
-    shortest, longest = oscillation.spectrum.period_range
-    notes.append(
-        f"tested for periods of {shortest:,.4g} to {longest:,.4g} {log.step_unit}, after removing a quadratic trend; "
-        f"others cannot be detected ({oscillation.spectrum.method})"
-    )
-    if oscillation.is_per_epoch:
-        notes.append(
-            f"the cycle of period {oscillation.cycle.period:,.4g} is the order of the data: "
-            "it repeats once per epoch, or a whole number of times"
-        )
-    if oscillation.p_value <= SIGNIFICANCE_LEVEL and _dies_down(oscillation):
-        notes.append("the oscillation dies down")
-    return notes
-
-
-def _make_settled_event(verdict: str, trimmed: Mapping[str, TrimmedCurve]) -> list[dict[str, Any]]:
-    """The start of the plateau of a settled run, as the only event."""
-    if verdict != "settled" or not trimmed:
-        return []
-    start = max(curve.start for curve in trimmed.values())
-    evidence = "no cycle above the background, no lasting trend and no bursts from here on"
-    return [{"step": start, "kind": "settled", "evidence": evidence}]
-
-
-def _thin_curve(curve: Curve) -> dict[str, Any]:
-    """At most MAX_POINTS points, each the mean of consecutive rows; null where no value is finite."""
-    groups = np.array_split(np.arange(len(curve)), min(len(curve), MAX_POINTS))
-    steps = [float(curve.step[group[-1]]) for group in groups]
-    return {"name": curve.name, "step": steps, "value": [_mean_of_finite(curve.value[group]) for group in groups]}
-
-
-def _mean_of_finite(value: Array) -> float | None:
-    finite = value[np.isfinite(value)]
-    return float(finite.mean()) if len(finite) else None
-
-
-def _make_spectrum_document(oscillation: Oscillation | None) -> dict[str, Any] | None:
-    """Period, power, background and the 5 % line, thinned to the largest power of each group; amplitude over time."""
-    if oscillation is None:
+def _find_joint_spikes(pair: PairMeasurements) -> LossEvent | None:
+    """Spikes of a row or two that hit both losses at once, again and again."""
+    if len(pair.losses) < 2:
         return None
-    spectrum, cycle = oscillation.spectrum, oscillation.cycle
-    groups = np.array_split(np.arange(len(spectrum.frequency)), min(len(spectrum.frequency), MAX_POINTS))
-    kept = [int(group[spectrum.power[group].argmax()]) for group in groups]
-    return {
-        "curve": oscillation.curve.name,
-        "period": [float(1 / spectrum.frequency[i]) for i in kept],
-        "power": [float(spectrum.power[i]) for i in kept],
-        "background": [float(spectrum.background[i]) for i in kept],
-        "critical": [float(spectrum.critical_power[i]) for i in kept],
-        "course": {"step": cycle.window_centers.tolist(), "amplitude": cycle.window_amplitude.tolist()},
-        "spectrogram": _make_spectrogram_document(oscillation),
-    }
+    loss = max(pair.losses.values(), key=lambda measured: measured.spikes.n_joint if measured.spikes else 0)
+    spikes = loss.spikes
+    if spikes is None or not spikes.is_apart or spikes.n_joint < max(MIN_JOINT_SPIKES, len(spikes.rows) // 2):
+        return None
+    step = loss.curve.step
+    first, last = float(step[spikes.rows[0]]), float(step[spikes.rows[-1]])
+    if last - first < MIN_SPIKE_SPAN * float(step[-1] - step[0]):
+        return None
+    evidence = (
+        f"{len(spikes.rows)} spikes of a row or two in {loss.curve.name}, {spikes.n_joint} of them in both losses, "
+        f"{spikes.height:.0f} robust standard deviations high, up to {spikes.largest:.3g}"
+    )
+    return LossEvent(first, "mode_hopping", evidence)
 
 
-def _make_spectrogram_document(oscillation: Oscillation) -> dict[str, Any]:
-    """Power over the background by period and step, to three digits; null where a window holds too few rows."""
-    trimmed = oscillation.trimmed
-    detrended = remove_quadratic_trend(trimmed.step, trimmed.value)
-    spectrogram = compute_spectrogram(trimmed.step, detrended, oscillation.spectrum)
-    ratio = [[float(f"{cell:.3g}") if np.isfinite(cell) else None for cell in row] for row in spectrogram.power_ratio]
-    return {
-        "step": spectrogram.step.tolist(),
-        "period": spectrogram.period.tolist(),
-        "cone": spectrogram.cone.tolist(),
-        "ratio": ratio,
-    }
+def _find_spiking(pair: PairMeasurements) -> LossEvent | None:
+    """Spikes of a row or two in one loss."""
+    spiking = [loss for loss in pair.losses.values() if loss.spikes is not None]
+    if not spiking or _find_joint_spikes(pair) is not None:
+        return None
+    loss = max(spiking, key=lambda measured: len(measured.spikes.rows) if measured.spikes else 0)
+    spikes = loss.spikes
+    assert spikes is not None  # narrows the type: `spiking` holds only losses with spikes
+    evidence = (
+        f"{len(spikes.rows)} spikes of a row or two in {loss.curve.name}, "
+        f"{spikes.height:.0f} robust standard deviations high, up to {spikes.largest:.3g}"
+    )
+    return LossEvent(float(loss.curve.step[spikes.rows[0]]), "spiking", evidence)
+
+
+def _find_drift(pair: PairMeasurements) -> LossEvent | None:
+    """A trend over the last half that lasts to the end, or a loss that wanders without a level."""
+    drifting = [loss for loss in pair.losses.values() if _is_drifting(loss)]
+    if drifting:
+        start = min(loss.trend.start for loss in drifting if loss.trend is not None)
+        phrases = [describe_trend(loss) for loss in drifting]
+        return LossEvent(start, "drifting", f"over the last half {' and '.join(phrases)}")
+    wandering = [loss for loss in pair.losses.values() if loss.wanders and not is_constant(loss.curve, loss.trimmed)]
+    if not wandering:
+        return None
+    names = " and ".join(loss.curve.name for loss in wandering)
+    ranges = ", ".join(f"{_finite_min(loss.curve):.3g} to {_finite_max(loss.curve):.3g}" for loss in wandering)
+    evidence = f"{names} wander{'s' * (len(wandering) == 1)} like a random walk, with no level to return to ({ranges})"
+    return LossEvent(float(wandering[0].curve.step[0]), "drifting", evidence)
+
+
+def _is_drifting(loss: LossMeasurements) -> bool:
+    return (
+        loss.trend is not None
+        and loss.trend.is_shown
+        and len(loss.curve) >= MIN_ROWS
+        and not is_constant(loss.curve, loss.trimmed)
+    )
+
+
+def describe_trend(loss: LossMeasurements) -> str:
+    """ "g_loss rises 5 → 7.3 (change +2.3, 95 % interval +1.9 to +2.7)"; "" without a trend."""
+    trend = loss.trend
+    if trend is None:
+        return ""
+    verb = "rises" if trend.change > 0 else "falls"
+    return (
+        f"{loss.curve.name} {verb} {trend.first:.3g} → {trend.last:.3g} "
+        f"(change {trend.change:+.3g}, 95 % interval {trend.low:+.3g} to {trend.high:+.3g})"
+    )
+
+
+def _find_level_step(pair: PairMeasurements) -> LossEvent | None:
+    """The last step of a level, unless it is early or the learning rate explains it."""
+    candidates = []
+    for loss in pair.losses.values():
+        for change in loss.steps:
+            is_early = change.row < EARLY_STEP_FRACTION * len(loss.curve)
+            if not is_early and pair.find_rate_drop(change.step) is None:
+                candidates.append((change.step, loss.curve.name, change))
+    if not candidates:
+        return None
+    first = min(step for step, _, _ in candidates)
+    phrases = [f"{name} {change.before:.3g} → {change.after:.3g} at {step:,.6g}" for step, name, change in candidates]
+    evidence = f"the level steps: {', '.join(phrases[:4])}" + (" …" if len(phrases) > 4 else "")
+    return LossEvent(first, "stepped", evidence)
+
+
+def _finite_min(curve: Curve) -> float:
+    return float(curve.value[np.isfinite(curve.value)].min())
+
+
+def _finite_max(curve: Curve) -> float:
+    return float(curve.value[np.isfinite(curve.value)].max())
+
+
+def is_too_short(log: Log) -> bool:
+    """Whether the log is too short for a cycle test, but long enough to say something."""
+    rows = [len(curve) for curve in _get_losses(log).values()]
+    return bool(rows) and min(rows) < MIN_ROWS and max(rows) >= min(MIN_EVENT_ROWS, 4)

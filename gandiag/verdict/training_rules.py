@@ -1,4 +1,4 @@
-"""GD701 to GD706: events in the training losses. Evidence on the dynamics, never part of the collapse verdict."""
+"""GD701 to GD706 and GD709 to GD712: events in the training losses, never part of the collapse verdict."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ EVENT_RULES = {
     "diverging": ("GD704", "The losses diverge"),
     "mode_hopping": ("GD705", "The losses burst repeatedly, as when G hops from mode to mode"),
     "oscillating": ("GD706", "The losses oscillate in a limit cycle instead of converging"),
+    "discriminator_at_chance": ("GD709", "The discriminator is at chance: it learns nothing, or G is perfect"),
+    "drifting": ("GD710", "The losses drift: they have not settled"),
+    "spiking": ("GD711", "A loss spikes"),
+    "stepped": ("GD712", "The level of the losses steps"),
 }
+UNSETTLED_KINDS = ("discriminator_at_chance", "drifting", "spiking", "stepped")  # never errors: nothing has failed
 
 
 def make_loss_findings(document: Mapping[str, Any], level: FindingLevel = "error") -> tuple[Finding, ...]:
     """A finding with remedies for each kind of event in a losses document, in the order of EVENT_RULES."""
     findings = []
     for kind, (code, _) in EVENT_RULES.items():
-        diagnosis = _diagnose_event(kind, document, level)
+        own_level: FindingLevel = "warning" if kind in UNSETTLED_KINDS else level
+        diagnosis = _diagnose_event(kind, document, own_level)
         if diagnosis is not None:
-            findings.append(Finding(code, level, diagnosis.text, diagnosis.evidence, get_remedies(code)))
+            findings.append(Finding(code, own_level, diagnosis.text, diagnosis.evidence, get_remedies(code)))
     return tuple(findings)
 
 

@@ -47,22 +47,23 @@ def diagnose(**changed: Any) -> Any:
 
 
 def find_false_alarms(seeds: range) -> list[int]:
-    """Seeds whose healthy run is not settled; any other verdict must be an oscillation."""
+    """Seeds whose healthy run is called unstable; the others have settled, or show no instability."""
     result = {seed: gandiag.losses(make_healthy_run(seed)) for seed in seeds}
-    assert all(run.exit_code == ExitCode.OK and not run.findings for run in result.values() if run.verdict == "settled")
-    assert all(run.verdict in ("settled", "oscillating") for run in result.values())
-    return [seed for seed, run in result.items() if run.verdict != "settled"]
+    calm = ("settled", "no_instability_found")
+    assert all(run.exit_code == ExitCode.OK and not run.findings for run in result.values() if run.verdict in calm)
+    assert sum(run.verdict == "settled" for run in result.values()) >= 0.75 * len(result)
+    return [seed for seed, run in result.items() if run.verdict not in calm]
 
 
 def test_a_healthy_run_has_settled() -> None:
-    """Eight runs at a level of 5 %. The seeds are fixed; one run holds a band of p = .01, as one in a hundred does."""
-    assert find_false_alarms(range(20, 28)) == [27]
+    """Eight runs; a cycle fails a run only at p <= .01, so the one of p = .02 among them no longer does."""
+    assert find_false_alarms(range(20, 28)) == []
 
 
 @pytest.mark.slow
 def test_healthy_runs_have_settled() -> None:
-    """A hundred runs at a level of 5 %: twelve alarms or more have a probability of 0.4 %."""
-    assert len(find_false_alarms(range(100, 200))) < 12
+    """A hundred runs at a level of 1 to 2 %: seven alarms or more have a probability of 0.4 %."""
+    assert len(find_false_alarms(range(100, 200))) < 7
 
 
 def at_half(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -231,12 +232,12 @@ def test_the_command_from_scrollback_to_verdict(tmp_path: Path) -> None:
         (
             "two.csv",
             "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.{i % 7}\n" for i in range(100)) * 2,
-            3,
+            1,  # each run repeats a cycle of nine rows
             "2 runs",
         ),
         (
             "mixed.csv",
-            "step,g_loss,d_loss\n" + "".join(f"{i},0.{i % 9},0.7\n{i + 5000},0.{i % 7},0.2\n" for i in range(100)),
+            "step,g_loss,d_loss\n" + "".join(f"{i * 37 % 100},0.{i % 9},0.{i % 7}\n" for i in range(100)),
             3,
             "mixed",
         ),

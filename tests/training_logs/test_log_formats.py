@@ -10,7 +10,8 @@ import pytest
 
 from gandiag.errors import ConfigError, SourceError
 from gandiag.training_logs.column_names import choose_columns
-from gandiag.training_logs.reader import ColumnNames, read_log
+from gandiag.training_logs.reader import read_log
+from gandiag.training_logs.reader_names import ColumnNames
 
 LOGS = Path(__file__).resolve().parents[2] / "fixtures" / "logs"
 FILES = sorted(entry.name for entry in LOGS.iterdir() if entry.suffix != ".py" and not entry.name.startswith("_"))
@@ -55,7 +56,9 @@ def test_pieces_of_one_run_are_joined_and_a_resume_is_resolved(tmp_path: Path) -
 def test_a_restart_is_another_run(tmp_path: Path) -> None:
     rows = "".join(f"{step},0.5,{step % 7}\n" for step in range(100))
     (tmp_path / "a.csv").write_text("step,d_loss,g_loss\n" + rows + rows)
-    assert "2 runs" in read_log([tmp_path / "a.csv"]).problems[0]
+    log = read_log([tmp_path / "a.csv"])
+    assert "2 runs" in log.notes[0] and not log.problems
+    assert [len(run.curves["generator"]) for run in (*log.runs, log)] == [100, 100]
     (tmp_path / "a.csv").write_text("step,d_loss,g_loss\n" + rows[:70] + "\n" + rows)
     log = read_log([tmp_path / "a.csv"])
     assert not log.problems and "false start" in " ".join(log.notes)

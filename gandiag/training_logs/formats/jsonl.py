@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from gandiag.errors import SourceError
+from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 
 ROWS_PER_BLOCK = 50_000
+VALUES_PER_BLOCK = 1_000_000
+MAX_NAMES = 10_000  # different keys in one block
+MAX_LINE_BYTES = 1 << 24
+MAX_DOCUMENT_BYTES = 1 << 29  # a document is read as a whole
+MAX_DEPTH = 20  # of nested objects in which numbers and rows are sought
 
 
-def flatten_row(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def flatten_row(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
     """The numbers of a row by path. StyleGAN's {"mean": m, "std": s, "num": n} gives its mean.
 
     NaN becomes infinity: a broken loss, not a gap.
@@ -25,8 +32,8 @@ def flatten_row(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping):
             if isinstance(value.get("mean"), (int, float)):
                 yield name, _to_float(value["mean"])
-            else:
-                yield from flatten_row(value, f"{name}/")
+            elif depth < MAX_DEPTH:
+                yield from flatten_row(value, f"{name}/", depth + 1)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield name, _to_float(value)
         elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], (int, float)):
@@ -36,12 +43,21 @@ def flatten_row(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _to_float(value: float) -> float:
-    return math.inf if value != value else float(value)
+    try:
+        return math.inf if value != value else float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int = 0) -> RowBlock:
     """Rows with arbitrary keys as columns with gaps."""
     names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > MAX_NAMES:
+        raise SourceError(
+            f"this log has {len(names):,} names for its values, and a training log at most {MAX_NAMES:,}",
+            "log the same names in every row",
+        )
+    check_column_count(sum(map(keep, names)))
     columns = {
         name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)
     }
@@ -63,17 +79,18 @@ class JsonLinesFormat:
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of ROWS_PER_BLOCK rows; lines that are not objects are skipped."""
         rows: list[dict[str, float]] = []
-        skipped = 0
+        skipped = n_values = 0
         with path.open("rb") as file:
-            for line in file:
+            while line := file.readline(MAX_LINE_BYTES):
                 row = _parse_object(line)
                 if row is not None:
                     rows.append(dict(flatten_row(row)))
+                    n_values += len(rows[-1])
                 elif line.strip():
                     skipped += 1
-                if len(rows) >= ROWS_PER_BLOCK:
+                if len(rows) >= ROWS_PER_BLOCK or n_values >= VALUES_PER_BLOCK:
                     yield rows_to_block(rows, keep, skipped)
-                    rows, skipped = [], 0
+                    rows, skipped, n_values = [], 0, 0
         yield rows_to_block(rows, keep, skipped)
 
 
@@ -100,6 +117,7 @@ class TrainerStateFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """The document as one block; an invalid document is one skipped line."""
+        check_document_size(path)
         try:
             document = json.loads(path.read_bytes())
         except (ValueError, RecursionError):
@@ -109,16 +127,49 @@ class TrainerStateFormat:
         yield rows_to_block(rows, keep)
 
 
+def check_document_size(path: Path) -> None:
+    """Raise SourceError if a file that must be read as a whole is too large for that."""
+    size = path.stat().st_size
+    if size > MAX_DOCUMENT_BYTES:
+        raise SourceError(
+            f"{path.name} is one JSON document of {size / 1e6:,.0f} MB, more than {MAX_DOCUMENT_BYTES / 1e6:,.0f}",
+            "log one JSON object a line",
+        )
+
+
 def _find_rows(document: Any) -> list[Any]:
-    """The rows of a document: its `log_history`, its `history`, or the document itself; columns are transposed."""
-    history = document
-    if isinstance(document, dict):
-        history = document.get("log_history", document.get("history", document))
-    if isinstance(history, dict):
-        columns = {name: value for name, value in history.items() if isinstance(value, list)}
-        n_rows = max(map(len, columns.values()), default=0)
-        return [{name: value[row] for name, value in columns.items() if row < len(value)} for row in range(n_rows)]
-    return history if isinstance(history, list) else []
+    """The rows of a document: its longest list of objects, or its columns, transposed."""
+    lists = list(_iter_row_lists(document))
+    if lists:
+        return max(lists, key=len)
+    columns = _find_columns(document)
+    n_rows = max(map(len, columns.values()), default=0)
+    return [{name: value[row] for name, value in columns.items() if row < len(value)} for row in range(n_rows)]
+
+
+def _iter_row_lists(document: Any, depth: int = 0) -> Iterator[list[Any]]:
+    """All lists of objects, wherever they are."""
+    if depth > MAX_DEPTH:
+        return
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        yield document
+    elif isinstance(document, dict):
+        for value in document.values():
+            yield from _iter_row_lists(value, depth + 1)
+
+
+def _find_columns(document: Any, prefix: str = "", depth: int = 0) -> dict[str, list[Any]]:
+    """Name -> list, wherever they are: {"history": {"d_loss": […], "g_loss": […]}}."""
+    if not isinstance(document, dict) or depth > MAX_DEPTH:
+        return {}
+    columns: dict[str, list[Any]] = {}
+    for name, value in document.items():
+        if isinstance(value, list):
+            columns[f"{prefix}{name}"] = value
+        else:
+            nested = "" if name in ("history", "log_history", "data") else f"{prefix}{name}/"
+            columns |= _find_columns(value, nested, depth + 1)
+    return columns
 
 
 JSON_LINES, TRAINER_STATE = JsonLinesFormat(), TrainerStateFormat()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gandiag.training_logs.formats.jsonl import check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.formats.text import text_to_blocks
 
@@ -22,6 +23,7 @@ class NotebookFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """One block for each cell with output; an invalid document is one skipped line."""
+        check_document_size(path)
         try:
             document = json.loads(path.read_bytes())
         except (ValueError, RecursionError):

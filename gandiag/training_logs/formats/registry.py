@@ -50,6 +50,8 @@ FORMATS = Registry(
     "logs",
     {
         "tensorboard": "gandiag.training_logs.formats.tensorboard:TENSORBOARD",
+        "mlflow": "gandiag.training_logs.formats.mlflow:MLFLOW",
+        "html": "gandiag.training_logs.formats.html_table:HTML_TABLE",
         "notebook": "gandiag.training_logs.formats.notebook:NOTEBOOK",
         "trainer state": "gandiag.training_logs.formats.jsonl:TRAINER_STATE",
         "json lines": "gandiag.training_logs.formats.jsonl:JSON_LINES",
@@ -57,7 +59,7 @@ FORMATS = Registry(
         "text": "gandiag.training_logs.formats.text:TEXT",
     },
 )
-BUILTIN_FORMATS = ("tensorboard", "notebook", "trainer state", "json lines", "table", "text")
+BUILTIN_FORMATS = ("tensorboard", "mlflow", "html", "notebook", "trainer state", "json lines", "table", "text")
 
 
 def detect_format(path: Path, head: bytes) -> LogFormat:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gandiag.training_logs import column_names
+from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.delimited import parse_column
 from gandiag.training_logs.formats.fast_path import detect_uniform_lines
 from gandiag.training_logs.formats.line_templates import (
@@ -23,9 +24,10 @@ from gandiag.training_logs.series import Array
 
 CHUNK_SIZE = 1 << 22  # characters
 FIRST_CHUNK_SIZE = 1 << 16  # short, so that the kind of line is known early
-MAX_TEMPLATES = 5_000  # templates that are remembered
+MAX_TEMPLATES = 1_000  # kinds of lines that are analyzed; a log has a few, and further ones are skipped
 MAX_RECENT_TEMPLATES = 4  # templates tried before the signature of a line is looked up
 MAX_LINE_LENGTH = 4_000  # characters; longer lines are not parsed
+MAX_RAW_LENGTH = 20_000  # the same before terminal codes and bars are taken out
 MIN_FAST_LINES = 100  # lines below which a chunk is parsed line by line
 CONTEXT_COLUMNS = ("epoch", "step")
 STEP_VALUE_PATTERN = re.compile(r"^\s*(\d+)\s*:\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?|nan|inf)\s*$")
@@ -57,7 +59,9 @@ class TextParser:
                 skipped += bool(line.strip())
             elif row:
                 rows.append(row)
+        rows = merge_rows(rows)
         keys = dict.fromkeys(key for row in rows for key in row)
+        check_column_count(len(keys))
         columns = {key: parse_column([row.get(key, "") for row in rows]) for key in keys}
         return RowBlock(columns, len(rows), tuple(self.column_names), skipped)
 
@@ -66,6 +70,8 @@ class TextParser:
         if len(self.recent_templates) != 1 or "\r" in text or "\x1b" in text:
             return None
         template = self.recent_templates[0]
+        if template.pattern is None:
+            return None
         if (block := self._parse_uniform(template, text)) is not None:
             return block
         matches = template.pattern.findall(text)
@@ -80,7 +86,7 @@ class TextParser:
 
     def _parse_uniform(self, template: LineTemplate, text: str) -> RowBlock | None:
         """The same without a regular expression per line, if all lines differ only in their numbers."""
-        match = template.pattern.match(text)
+        match = template.pattern.match(text) if template.pattern is not None else None
         if match is None or not template.columns:
             return None
         spans = [match.span(group + 1) for group in range(len(template.columns))]
@@ -102,28 +108,29 @@ class TextParser:
         if self.loss_name is not None and (match := STEP_VALUE_PATTERN.match(line)):
             self.column_names.update(("step", self.loss_name))
             return {"step": match[1], self.loss_name: match[2]}
+        if len(line) > MAX_RAW_LENGTH:
+            return None
         for recent in self.recent_templates:
-            if recent.columns and (match := recent.pattern.match(line)):
+            if recent.pattern is not None and (match := recent.pattern.match(line)):
                 return self._make_row(recent, match.groups())
         line = strip_terminal_codes(line)
         if not line or len(line) > MAX_LINE_LENGTH:
             return None
         template = self._get_template(line)
-        match = template.pattern.match(line) if template.columns else None
-        if match is None:
+        match = template.pattern.match(line) if template is not None and template.pattern is not None else None
+        if match is None or template is None:
             return None
-        if any(column_names.infer_loss_role(name) for name in template.columns):
+        if any(map(column_names.is_value_column, template.columns)):
             others = (recent for recent in self.recent_templates if recent is not template)
             self.recent_templates = [template, *others][:MAX_RECENT_TEMPLATES]
         return self._make_row(template, match.groups())
 
-    def _get_template(self, line: str) -> LineTemplate:
+    def _get_template(self, line: str) -> LineTemplate | None:
+        """The template of this kind of line; None for one more kind than are analyzed."""
         signature = make_line_signature(line)
         template = self.templates.get(signature)
-        if template is None:
-            template = make_line_template(line, self.keep)
-            if len(self.templates) < MAX_TEMPLATES:
-                self.templates[signature] = template
+        if template is None and len(self.templates) < MAX_TEMPLATES:
+            template = self.templates[signature] = make_line_template(line, self.keep)
             self.column_names.update(template.names)
         return template
 
@@ -131,13 +138,32 @@ class TextParser:
         """The row with the context; a line without losses and scores updates the context and gives {}."""
         row = dict(zip(template.columns, values, strict=True))
         roles = {column_names.infer_step_role(name) for name in row}
-        if any(column_names.infer_loss_role(name) or column_names.infer_score_role(name) for name in row):
+        if any(map(column_names.is_value_column, row)):
             return {key: value for key, value in self.context.items() if key not in roles} | row
         for name, value in row.items():
             role = column_names.infer_step_role(name)
             if role in CONTEXT_COLUMNS:
                 self.context[role] = value
         return {}
+
+
+def merge_rows(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows that hold different columns of one step as one row: each loss may have been printed on its own line."""
+    if all(row.keys() == rows[0].keys() for row in rows):
+        return rows
+    merged: list[dict[str, str]] = []
+    for row in rows:
+        if merged and _complements(merged[-1], row):
+            merged[-1] |= row
+        else:
+            merged.append(dict(row))
+    return merged
+
+
+def _complements(last: dict[str, str], row: dict[str, str]) -> bool:
+    """Whether the rows agree where both have a value, in steps only, and no loss is in both."""
+    shared = last.keys() & row.keys()
+    return all(column_names.infer_step_role(key) and last[key] == row[key] for key in shared)
 
 
 class TextFormat:
