@@ -127,7 +127,8 @@ def format_summary(summary: FileSummary, network: LoadedGenerator | None, sha256
     """Everything as lines of text."""
     protocol = f", pickle protocol {summary.pickle_protocol}" if summary.pickle_protocol is not None else ""
     size = f"{summary.file_info.size:,} bytes"
-    lines = [f"{_display_name(summary, network)}: {summary.kind_name}{protocol}, {size}"]
+    lines = [] if network is None else [_describe_reading(network)]
+    lines += [f"{_display_name(summary, network)}: {summary.kind_name}{protocol}, {size}"]
     lines += [f"sha256 {sha256}"] if sha256 else []
     if summary.rows:
         rows = [(row.path or "(the whole file)", row.description, format_row_size(row)) for row in summary.rows]
@@ -141,6 +142,18 @@ def format_summary(summary: FileSummary, network: LoadedGenerator | None, sha256
     code = [f"  {action}" for action in summary.code_actions] or ["  none"]
     hidden = _count_hidden(len(code), _MAX_CODE_LINES)
     return [*lines, "", "code in the file (not run)", *code[:_MAX_CODE_LINES], *hidden]
+
+
+def _describe_reading(network: LoadedGenerator) -> str:
+    """One line: what the network is, and how sure that is."""
+    from gandiag.checkpoints.confidence import assess_confidence
+
+    confidence = assess_confidence(network)
+    family = formatting.describe_family(network.subject.get("family"))
+    size = " x ".join(map(str, network.output.shape))
+    classes = f", {network.classes} classes" if network.classes else ""
+    found = f"{family}: {network.output.kind} {size}, z = {network.latent.dim}{classes}"
+    return f"{found}, read {confidence.word}: {confidence.grounds}"
 
 
 def _count_hidden(count: int, limit: int) -> list[str]:
@@ -233,7 +246,10 @@ def _problem_document(problem: LoadError | None) -> dict[str, str] | None:
 
 
 def _generator_document(summary: FileSummary, network: LoadedGenerator) -> dict[str, Any]:
+    from gandiag.checkpoints.confidence import assess_confidence
+
     latent, output = network.latent, network.output
+    confidence = assess_confidence(network)
     return {
         "weights": network.subject.get("weights"),
         "family": network.subject.get("family"),
@@ -244,6 +260,7 @@ def _generator_document(summary: FileSummary, network: LoadedGenerator) -> dict[
             "shape": list(output.shape),
             "range": list(output.range) if output.range else None,
         },
+        "confidence": {"word": confidence.word, "grounds": confidence.grounds},
         "classes": network.classes,
         "condition": network.condition,
         "notes": list(network.notes),

@@ -154,6 +154,12 @@ class AuditConfig:
         choices=("nearest", "bilinear", "pixel-shuffle", "depth-to-space"),
     )
     activation: str | None = setting_field(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
+    hidden_norm: str | None = setting_field(
+        None,
+        "norm without weights between the layers: InstanceNorm, PixelNorm (before or after the activation), LayerNorm",
+        group="output",
+        choices=("none", "instance", "pixel", "pixel-after", "layer"),
+    )
     output_range: tuple[float, ...] | None = setting_field(
         None, "range of output values, such as -1,1 or 0,1", group="output", multiple=True
     )
@@ -303,6 +309,7 @@ _ANSWERED_BY = {
     "upsampling_blocks": ("image_size",),
     "sampler": ("init",),
     "forward": ("model",),
+    "structure": ("model",),
 }
 
 

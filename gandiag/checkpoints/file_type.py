@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,18 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".
 _OLD_PICKLE = re.compile(
     rb"c[\w.]+\r?\n[\w.]+\r?\n|\(([dlt]p\d|c[\w.]+\n|i[\w.]+\n|[ISVF][^\n]{0,80}\n)|[}\])]q.|\([dlt]q.|\(c", re.DOTALL
 )
+# Last parts of the names that torch gives a network's tensors
+_WEIGHT_LEAVES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked", "weight_orig", "weight_g"}
 EXECUTABLE_KINDS = {
     "torchscript": "a TorchScript program",
     "pt2": "a torch.export program (.pt2)",
     "torch-package": "a torch.package archive",
 }
+_TENSORFLOW_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+# A map whose first key is a short text: Flax writes parameters so.
+_MSGPACK_MAP = re.compile(
+    rb"(?:[\x80-\x8f]|\xde..)[\xa1-\xbf](?:params|batch_stats|model|state|opt|step|ema|\w{1,31})", re.DOTALL
+)
 _MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip's central directory: enough for a hundred thousand tensors
 _MAGIC = {
     b"\x89HDF": "hdf5",
@@ -34,6 +42,10 @@ _MAGIC = {
     b"\xff\xd8\xff": "image",
     b"GIF8": "image",
 }
+_EXPORT_HINT = (
+    "let its own code write samples (np.save('samples.npy', images), shape (N, C, H, W) or (N, D)) and audit that "
+    "file, or export the generator to ONNX (tf2onnx, jax2tf) and audit that"
+)
 # kind -> (what the file is, what to do), as format strings of name, size, detail and folder
 UNSUPPORTED_KINDS = {
     "lfs": (
@@ -68,7 +80,13 @@ UNSUPPORTED_KINDS = {
         "unpack it, or load and save it again with a current version of torch",
     ),
     "gzip": ("is gzip-compressed", "decompress it first: gunzip -k {name}"),
-    "hdf5": ("is an HDF5 file (Keras weights)", "export the generator to a PyTorch state dict"),
+    "hdf5": ("is an HDF5 file, as Keras saves weights", _EXPORT_HINT),
+    "keras": ("is a Keras model, which is TensorFlow's, not PyTorch's", _EXPORT_HINT),
+    "saved-model": ("is a TensorFlow SavedModel", _EXPORT_HINT),
+    "tf-checkpoint": ("is part of a TensorFlow checkpoint", _EXPORT_HINT),
+    "flax-pickle": ("holds Flax (JAX) parameters", _EXPORT_HINT),
+    "msgpack": ("holds Flax (JAX) parameters as msgpack", _EXPORT_HINT),
+    "orbax": ("is an Orbax checkpoint of JAX arrays", _EXPORT_HINT),
     "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
     "image": ("is an image, not weights", "pass the checkpoint that generated it"),
     "zip": ("is a zip archive, not a checkpoint{detail}", "unpack it and pass the checkpoint inside"),
@@ -97,6 +115,9 @@ def detect_file_type(path: str | Path) -> FileInfo:
     """Detect a file's type. LoadError if it is missing, a folder, or cannot be opened."""
     file = Path(path)
     if file.is_dir():
+        kind = detect_folder_kind({entry.name for entry in file.iterdir()})
+        if kind:
+            raise unsupported_file_error(FileInfo(file, kind, 0))
         problem = "an empty folder" if next(file.iterdir(), None) is None else "a folder without a checkpoint in it"
         raise LoadError(f"{path} is {problem}", "pass a checkpoint, or the folder that holds it")
     if not file.exists():
@@ -140,6 +161,24 @@ def format_sha256(sha256: str) -> str:
     return f" (sha256 {sha256[:12]}…)" if sha256 else ""
 
 
+def are_weight_names(names: Iterable[str]) -> bool:
+    """Whether arrays of these names are a network's: most end as torch's do ("main.0.weight"), two at least."""
+    leaves = [name.removesuffix(".npy").rsplit(".", 1)[-1] for name in names]
+    found = [leaf for leaf in leaves if leaf in _WEIGHT_LEAVES]
+    return len(found) >= 2 and 2 * len(found) > len(leaves) and "weight" in {leaf.partition("_")[0] for leaf in found}
+
+
+def detect_folder_kind(names: set[str]) -> str:
+    """The kind of another framework's checkpoint folder, by the names in it; "" for others."""
+    if "saved_model.pb" in names or "saved_model.pbtxt" in names:
+        return "saved-model"
+    if names & {"manifest.ocdbt", "_CHECKPOINT_METADATA", "_METADATA"}:
+        return "orbax"
+    return (
+        "tf-checkpoint" if any(name.endswith((".index", ".meta")) for name in names) and "checkpoint" in names else ""
+    )
+
+
 def _detect_kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
     """(kind, detail)."""
     if size == 0:
@@ -148,10 +187,14 @@ def _detect_kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
         return _detect_zip_kind(file, size)
     if head.startswith(b"version https://git-lfs"):
         return "lfs", _parse_lfs_size(head)
+    if _is_safetensors(head):  # before pickles: a header of 1,408 bytes starts as a pickle of protocol 5 does
+        return _check_safetensors(head, size)
     if head[:1] == b"\x80" and len(head) > 2 and head[1] <= 5:
         return ("torch-legacy" if head[2:].startswith(LEGACY_TORCH_MAGIC) else "pickle"), ""
-    if _is_safetensors(head):
-        return _check_safetensors(head, size)
+    if _TENSORFLOW_PART.search(file.name):
+        return "tf-checkpoint", ""
+    if _MSGPACK_MAP.match(head):
+        return "msgpack", ""
     if _OLD_PICKLE.match(head):
         return "pickle", ""
     for magic, kind in _MAGIC.items():
@@ -169,7 +212,7 @@ def _detect_text_kind(head: bytes) -> tuple[str, str]:
     if text[:1] in (b"{", b"["):
         return "json", f' (it begins with "{_to_printable_ascii(text[:40])}")'
     if head[:1] == b"\x08" and _looks_like_onnx(head):
-        return "onnx", ""
+        return ("saved-model" if _looks_like_saved_model(head) else "onnx"), ""
     if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
         return "text", ""
     return "unknown", head[:4].hex(" ")
@@ -178,6 +221,15 @@ def _detect_text_kind(head: bytes) -> tuple[str, str]:
 def _looks_like_onnx(head: bytes) -> bool:
     # ModelProto: field 1 (ir_version, a small varint), then a length-delimited 2 (producer), 7 (graph) or 8 (opset).
     return len(head) > 3 and head[1] < 0x80 and head[2] in (0x12, 0x1A, 0x22, 0x3A, 0x42)
+
+
+def _looks_like_saved_model(head: bytes) -> bool:
+    # SavedModel: field 1 is the version 1, then length-delimited graphs, each of which starts with a message (0x0a);
+    # ONNX has the producer's name there.
+    if head[1] != 1 or head[2] != 0x12:
+        return False
+    start = next((index for index in range(3, min(len(head), 13)) if head[index] < 0x80), None)
+    return start is not None and head[start + 1 : start + 2] == b"\x0a"
 
 
 def _parse_lfs_size(head: bytes) -> str:
@@ -248,7 +300,9 @@ def _archive_kind(names: list[str]) -> tuple[str, str]:
     if "data.pkl" in basenames:
         return "torch-zip", ""
     if all(name.endswith(".npy") for name in names) and names:
-        return "numpy", ""
+        return ("numpy-weights" if are_weight_names(names) else "numpy"), ""
+    if "model.weights.h5" in basenames:
+        return "keras", ""
     weights = [name for name in names if Path(name).suffix in WEIGHT_SUFFIXES][:3]
     return "zip", f" (it holds {', '.join(map(_printable_name, weights))})" if weights else ""
 

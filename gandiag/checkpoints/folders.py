@@ -10,7 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from gandiag.checkpoints.file_type import IMAGE_SUFFIXES, WEIGHT_SUFFIXES
+from gandiag.checkpoints.file_type import (
+    IMAGE_SUFFIXES,
+    WEIGHT_SUFFIXES,
+    FileInfo,
+    detect_folder_kind,
+    unsupported_file_error,
+)
 from gandiag.checkpoints.key_names import parse_role
 from gandiag.checkpoints.metadata import read_checkpoint_config
 from gandiag.errors import LoadError
@@ -41,6 +47,8 @@ def is_checkpoint_folder(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}
+    if detect_folder_kind(names):  # of another framework: open_checkpoint_folder names it
+        return True
     if any(name.endswith((".safetensors.index.json", ".bin.index.json")) for name in names):
         return True
     if names & {"model_index.json", ".metadata", *HUB_WEIGHT_NAMES} or rank_training_checkpoints(names, "ema"):
@@ -64,6 +72,9 @@ def open_checkpoint_folder(path: Path, prefer: str = "ema") -> CheckpointFolder:
     `prefer`: "ema" or "raw", where training kept both. LoadError for unsupported folders.
     """
     names = {entry.name for entry in path.iterdir() if entry.is_file()}
+    other_framework = detect_folder_kind(names)
+    if other_framework:
+        raise unsupported_file_error(FileInfo(path, other_framework, 0))
     reject_pipeline_part(path)
     if "model_index.json" in names:
         return CheckpointFolder((_find_unet(path),))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,30 @@ from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """Another network that the same file may hold. `settings`: every open setting with its value here, in words."""
+
+    settings: Mapping[str, str]
+    generator: LoadedGenerator
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenReadings:
+    """What a file leaves open. `settings`: its open settings with the value taken, in words; `make`: other readings."""
+
+    settings: Mapping[str, str]
+    make: Callable[[], Iterator[Reading]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LoadedGenerator:
     """A generator on the CPU, in eval mode, without gradients.
 
     `subject`: path as given, sha256, loader, family, parameters, weights. `assumptions`: settings that the file does
     not fully state. `notes`: what else the user should know. `labels_first`: with condition "concat", one-hot labels
     come before the latents. `trained_scale`: the latent scale of the training if the file states it, in units of the
-    prior.
+    prior. `open_readings`: the other networks that the file may hold, None where nothing is open; no verdict rests on
+    one of them alone.
     """
 
     module: nn.Module
@@ -33,6 +50,7 @@ class LoadedGenerator:
     notes: tuple[str, ...] = ()
     labels_first: bool = False
     trained_scale: float | None = None
+    open_readings: OpenReadings | None = None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples (B, *output.shape) float32 for latents z (B, *latent.shape) and, if conditional, labels (B,) int64.

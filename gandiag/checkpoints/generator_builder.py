@@ -5,24 +5,25 @@ The contents are a program, a trusted module, weights for --model, or weights wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from gandiag.checkpoints.architectures.registry import rebuild_generator
+from gandiag.checkpoints.architectures.registry import RebuildResult, rebuild_generator
 from gandiag.checkpoints.architectures.sampling_controls import configure_sampling
 from gandiag.checkpoints.file_type import WEIGHT_SUFFIXES
-from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.generator import LoadedGenerator, OpenReadings, Reading
 from gandiag.checkpoints.key_names import clean_text, parse_role
 from gandiag.checkpoints.metadata import read_checkpoint_config
 from gandiag.checkpoints.model_factory import build_model, load_weights
 from gandiag.checkpoints.module_adapter import frozen_copy, infer_call_signature
-from gandiag.checkpoints.network_kind import reject_non_generator
+from gandiag.checkpoints.network_kind import reject_non_generator, reject_recurrent
 from gandiag.checkpoints.readers import FileContents, GeneratorProgram
 from gandiag.checkpoints.state_dict import Weights, cast_to_float32, find_generator_weights
+from gandiag.checkpoints.tensor_checks import iter_tensors
 from gandiag.config import AuditConfig, option_name
 from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption
@@ -51,13 +52,14 @@ def build_from_contents(
         module = build_model(config.model, config.init)
         load_weights(module, weights, name)
         return build_from_module(frozen_copy(module), config, {**subject, "family": config.model}, notes)
+    reject_recurrent(weights.tensors, weights.tensors, name)
     reject_non_generator(weights.tensors, name, _list_generator_files(path))
     settings = {**read_checkpoint_config(Path(path)), **_extra_settings(contents.tree)}
     rebuilt = rebuild_generator(
         replace(weights, extra_settings=settings), config, name, inspect_only=inspect_only and not config.strict
     )
     assumptions = (*rebuilt.assumptions, *configure_sampling(rebuilt.module, config, name))
-    return LoadedGenerator(
+    generator = LoadedGenerator(
         rebuilt.module,
         rebuilt.latent,
         rebuilt.output,
@@ -68,6 +70,34 @@ def build_from_contents(
         notes,
         rebuilt.input_layout.labels_first,
     )
+    return replace(generator, open_readings=_list_open_readings(generator, rebuilt))
+
+
+def _list_open_readings(generator: LoadedGenerator, rebuilt: RebuildResult) -> OpenReadings | None:
+    """The other readings of a sequential network; None where the file and the flags settle everything."""
+    inferred = rebuilt.inferred
+    if inferred is None or not (inferred.open_settings or rebuilt.variants):
+        return None
+
+    def make() -> Iterator[Reading]:
+        for texts, other in rebuilt.iter_alternatives():
+            layout = other.input_layout
+            yield Reading(
+                texts,
+                replace(
+                    generator,
+                    classes=layout.classes,
+                    condition=other.condition,
+                    module=other.module,
+                    latent=other.latent,
+                    output=other.output,
+                    labels_first=layout.labels_first,
+                ),
+            )
+
+    structure = next((str(entry.value) for entry in rebuilt.assumptions if entry.setting == "structure"), "as declared")
+    taken = {"structure": structure} if rebuilt.variants else {}
+    return OpenReadings({**taken, **inferred.describe_open()}, make)
 
 
 def build_from_program(
@@ -134,6 +164,7 @@ def _find_weights(contents: FileContents, config: AuditConfig, path: str) -> Wei
             contents.tree, key=config.key, prefer=config.weights, keys_ordered=contents.keys_ordered, name=name
         )
     except LoadError as error:
+        reject_recurrent((key for key, _ in iter_tensors(contents.tree)), dict(iter_tensors(contents.tree)), name)
         others = [file for file in _list_generator_files(path) if file != name]
         if not others:
             raise

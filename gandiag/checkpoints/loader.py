@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from gandiag.checkpoints.hub import download_checkpoint, is_hub_reference
 from gandiag.checkpoints.inference.sequential import format_module_strides
 from gandiag.checkpoints.key_names import clean_text
 from gandiag.checkpoints.loading_spec import LoadingSpec, read_loading_spec, resolve_settings, write_loading_spec
-from gandiag.checkpoints.metadata import read_file_metadata
+from gandiag.checkpoints.metadata import parse_metadata, read_file_metadata
 from gandiag.checkpoints.module_adapter import frozen_copy
 from gandiag.checkpoints.readers import read_checkpoint
 from gandiag.checkpoints.stored_settings import apply_settings, attribute_settings
@@ -142,6 +143,8 @@ def _load_pipeline(folder: Path, config: AuditConfig, *, inspect_only: bool) -> 
 def _load_file(path: str, config: AuditConfig, *, inspect_only: bool) -> LoadedGenerator:
     contents = read_checkpoint(path, trust=config.trust, compute_hash=not inspect_only)
     metadata = read_file_metadata(Path(path))
+    if isinstance(contents.tree, Mapping) and "gandiag" in contents.tree:
+        metadata = parse_metadata(contents.tree["gandiag"])
     settings = metadata.audit_settings
     generator = build_from_contents(contents, apply_settings(config, settings), path, inspect_only=inspect_only)
     return replace(

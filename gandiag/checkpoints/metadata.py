@@ -2,7 +2,8 @@
 
 Data only, never code. Torch-free.
 
-`gandiag train` writes a header entry "gandiag", a JSON text:
+`gandiag train` writes a header entry "gandiag", a JSON text; a dict saved by torch may hold the same text under that
+key, beside the weights:
 
     {"audit": {"latent_dim": 256, "prior": "normal", "activation": "relu"}, "trained_scale": 1.0,
      "run": {"dataset": "ring8", …}}
@@ -23,7 +24,7 @@ from typing import Any
 
 _CONFIG_NAMES = ("config.json", ".config.json")
 _MAX_BYTES = 1 << 20  # of a header or JSON file that is read
-_ACTIVATION = re.compile(r"relu|tanh|sigmoid|gelu|elu|selu|silu|softplus|leaky:0?\.\d{1,4}")
+_ACTIVATION = re.compile(r"relu|tanh|sigmoid|gelu|elu|selu|silu|mish|softplus|leaky:0?\.\d{1,4}")
 _PRIORS = ("normal", "uniform", "unit", "truncated", "sphere")
 
 
@@ -45,9 +46,17 @@ def read_file_metadata(path: Path) -> FileMetadata:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 2 <= length <= _MAX_BYTES else {}
-        entry = json.loads(header["__metadata__"]["gandiag"])
+        return parse_metadata(header["__metadata__"]["gandiag"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return FileMetadata()
+
+
+def parse_metadata(text: Any) -> FileMetadata:
+    """Metadata as the JSON text of an entry "gandiag"; empty where it is anything else."""
+    try:
+        entry = json.loads(text)
         audit, scale, run = entry.get("audit"), entry.get("trained_scale"), entry.get("run")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return FileMetadata()
     valid_scale = isinstance(scale, (int, float)) and not isinstance(scale, bool) and math.isfinite(scale) and scale > 0
     return FileMetadata(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -39,6 +39,24 @@ def infer_network_kind(tensors: Mapping[str, Tensor]) -> tuple[NetworkKind, str]
     if one_output and first.ndim == 2 and last.ndim == 2 and first.shape[1] > 1:
         return "discriminator", f"its first layer takes {first.shape[1]} values and its last emits 1"
     return ("generator", "") if first.ndim == 2 or first.shape[0] > 4 else ("unknown", "")
+
+
+def reject_recurrent(names: Iterable[str], tensors: Mapping[str, Tensor], name: str) -> None:
+    """LoadError that names a recurrent generator (TimeGAN, RCGAN) for what it is. `names`: all tensors of the file."""
+    if not any(key.endswith("weight_hh_l0") for key in names):
+        return
+    ratios = [
+        entry.shape[0] // max(1, entry.shape[1])
+        for key, entry in tensors.items()
+        if key.rsplit(".", 1)[-1] == "weight_hh_l0" and entry.ndim == 2
+    ]
+    layer = {4: "an LSTM", 3: "a GRU", 1: "a plain RNN"}.get(ratios[0] if ratios else 0, "recurrent layers")
+    raise LoadError(
+        f"{name} holds {layer}: a recurrent network, as of TimeGAN or RCGAN, whose latents are sequences of a length "
+        "that is not in the file",
+        "give the code that builds it, as --model pkg.mod:factory of a module that maps one latent vector to one "
+        "series; or audit its samples: an .npy of shape (N, channels, time)",
+    )
 
 
 def reject_non_generator(tensors: Mapping[str, Tensor], name: str, siblings: list[str]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +22,7 @@ from gandiag.checkpoints.file_type import (
     FileInfo,
     detect_file_type,
     format_sha256,
+    list_zip_entries,
     trust_required_error,
     unsupported_file_error,
 )
@@ -46,9 +48,11 @@ READERS = Registry(
         "safetensors": "gandiag.checkpoints.readers:read_safetensors",
         "torchscript": "gandiag.checkpoints.readers:read_torchscript",
         "pt2": "gandiag.checkpoints.readers:read_exported",
+        "numpy-weights": "gandiag.checkpoints.readers:read_numpy_weights",
         "onnx": "gandiag.checkpoints.onnx.program:read_onnx",
     },
 )
+_MAX_COMPRESSION = 50  # of an .npz: weights hardly shrink, unlike a bomb
 _NO_SIZE_LIMIT = 1 << 62  # plug-in formats may compress their tensors
 
 
@@ -105,7 +109,7 @@ def read_checkpoint(path: str, *, trust: bool = False, compute_hash: bool = True
         )
     reader: Callable[..., FileContents] = READERS.get(file_info.kind)
     contents = reader(file_info, trust=trust, sha256=sha256)
-    check_tensors(contents.tree, file_info.size)
+    check_tensors(contents.tree, file_info.size * (_MAX_COMPRESSION if file_info.kind == "numpy-weights" else 1))
     return contents
 
 
@@ -175,6 +179,22 @@ def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileCo
             "copy it again and compare the sizes",
         ) from None
     return FileContents(tree, "safetensors", sha256, keys_ordered=False)
+
+
+def read_numpy_weights(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
+    """A network's arrays in an .npz file, under the names of a state dict; objects in it are refused."""
+    entries = list_zip_entries(file_info.path)
+    if sum(entry.file_size for entry in entries) > _MAX_COMPRESSION * file_info.size:
+        raise LoadError(f"{file_info.name} claims far more than it stores: malformed or hostile", "do not use it")
+    try:
+        with np.load(file_info.path, allow_pickle=False) as arrays:
+            tree = {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
+    except Exception as error:
+        # BadZipFile, ValueError for objects, TypeError for numbers that torch does not have …
+        raise LoadError(
+            f"{file_info.name} cannot be read as arrays: {first_line(error)}", "save it again with np.savez"
+        ) from None
+    return FileContents(tree, "numpy", sha256)
 
 
 def read_torchscript(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gandiag.checkpoints.file_type import FileInfo, unsupported_file_error
 from gandiag.checkpoints.key_names import parse_role
 from gandiag.checkpoints.network_kind import infer_network_kind
+from gandiag.checkpoints.safe_pickle.nodes import ArrayNode
 from gandiag.checkpoints.tensor_checks import iter_tensors
 from gandiag.checkpoints.weight_groups import Weights, extract_part, find_groups, is_buffer, is_named_buffer
 from gandiag.errors import LoadError, close_match_hint
@@ -98,12 +101,16 @@ def _filter_generators(groups: list[Weights]) -> list[Weights]:
 
 
 def _find_key(groups: list[Weights], key: str, name: str) -> Weights:
+    named = [group for group in groups if group.path == key] or [
+        group for group in groups if group.path.endswith("." + key)
+    ]
+    if len(named) > 1:
+        listed = ", ".join(group.path for group in named[:5])
+        raise LoadError(f"{name} has several parts that end in {key!r}: {listed}", f"choose one: --key {named[0].path}")
+    if named:
+        return replace(named[0], selection_reason=f"{named[0].path} (by --key)")
     for group in groups:
-        if group.path == key:
-            return replace(group, selection_reason=f"{key} (by --key)")
-    for group in groups:
-        inner = key.removeprefix(group.path + ".") if group.path else key
-        if inner != key or not group.path:
+        for inner in _inner_keys(group.path, key):
             part = extract_part(group, inner, key)
             if part.tensors:
                 return replace(part, selection_reason=f"{key} (by --key)")
@@ -111,6 +118,14 @@ def _find_key(groups: list[Weights], key: str, name: str) -> Weights:
         f"{name} has no weights at {key!r}",
         close_match_hint(key, [group.path or "(the whole file)" for group in groups]) if groups else "leave --key out",
     )
+
+
+def _inner_keys(path: str, key: str) -> list[str]:
+    """What may be left of a key below a group: all of it, or what follows the group's path or the path's end."""
+    parts = key.split(".")
+    heads = [".".join(parts[:count]) for count in range(1, len(parts))]
+    shared = [head for head in heads if path == head or path.endswith("." + head)]
+    return [key.removeprefix(head + ".") for head in reversed(shared)] + ([] if path else [key])
 
 
 def _fill_from_raw(average: Weights, raw: list[Weights]) -> Weights:
@@ -152,12 +167,21 @@ def _no_weights_error(tree: Any, name: str) -> LoadError:
             "pass a state dict, or the samples as .npz",
         )
     if isinstance(tree, Mapping):
+        if _holds_flax(tree):
+            raise unsupported_file_error(FileInfo(Path(name), "flax-pickle", 0))
         if "param_groups" in tree or any(parse_role(str(key))[0] == "optimizer" for key in tree):
             return LoadError(f"{name} holds optimizer state, not weights", hint)
         if tree and not any(True for _ in iter_tensors(tree)):
             listed = ", ".join(str(key)[:30] for key in list(tree)[:5])
             return LoadError(f"{name} holds training bookkeeping ({listed}), not weights", hint)
     return LoadError(f"{name} holds no state dict", "save one: torch.save(generator.state_dict(), ...)")
+
+
+def _holds_flax(tree: Any, depth: int = 0) -> bool:
+    """Whether a tree nests arrays called kernel, as Flax does."""
+    if not isinstance(tree, Mapping) or depth > 8:
+        return False
+    return isinstance(tree.get("kernel"), ArrayNode) or any(_holds_flax(entry, depth + 1) for entry in tree.values())
 
 
 def _join_paths(groups: list[Weights]) -> str:

@@ -32,6 +32,7 @@ KIND_NAMES = {
     "pickle": "plain pickle",
     "safetensors": "safetensors",
     "onnx": "ONNX graph",
+    "numpy-weights": "numpy arrays (.npz)",
     **EXECUTABLE_KINDS,
 }
 _MAX_STEPS = 1_000_000  # nodes visited to add up sizes

@@ -143,6 +143,9 @@ def _split_gan(group: Weights) -> list[Weights]:
         return [_join_styles(group, heads, "GE", "SE"), _join_styles(group, heads, "G", "S")]
     if set(heads) == {"ema_model", "online_model"}:  # ema_pytorch: the average and the network in training
         return [extract_part(group, head, _join(group.path, head)) for head in ("ema_model", "online_model")]
+    nested = _split_below(group, heads)
+    if nested:
+        return nested
     roles = {head: parse_role(head)[0] for head in heads}
     is_generator = [role in ("average", "generator") for role in roles.values()]
     if is_generator == [True]:
@@ -153,6 +156,25 @@ def _split_gan(group: Weights) -> list[Weights]:
     if "discriminator" not in roles.values() and not all(role in _SPLIT_ROLES for role in roles.values()):
         return [group]
     return [extract_part(group, head, _join(group.path, head)) for head in heads if roles[head] in _SPLIT_ROLES]
+
+
+def _split_below(group: Weights, heads: list[str], depth: int = 0) -> list[Weights]:
+    """The networks of a GAN that is one part of this group, at any depth (gan.generator.*); empty without one."""
+    if depth >= _MAX_DEPTH or any(parse_role(head)[0] in _SPLIT_ROLES for head in heads):
+        return []
+    for head in heads:
+        if head.isdigit():
+            continue
+        part = extract_part(group, head, _join(group.path, head))
+        inner = list(dict.fromkeys(name.split(".", 1)[0] for name in part.tensors if "." in name))
+        roles = {parse_role(name)[0] for name in inner}
+        is_gan = "discriminator" in roles and bool(roles & {"generator", "average"})
+        if is_gan or set(inner) == {"ema_model", "online_model"}:
+            return _split_gan(part)
+        below = _split_below(part, inner, depth + 1)
+        if below:
+            return below
+    return []
 
 
 def _join_styles(group: Weights, heads: list[str], images: str, styles: str) -> Weights:

@@ -11,17 +11,17 @@ from gandiag.pipeline.build_record import build_provenance, build_record
 from gandiag.pipeline.engine import (
     ProgressCallback,
     StageTimer,
-    collect_needs,
     merge_results,
     no_progress,
     run_metrics,
-    run_sources,
 )
 from gandiag.pipeline.group_audit import audit_groups, describe_group_audit
 from gandiag.pipeline.group_inputs import GroupInputs, is_grouped_audit
-from gandiag.pipeline.plan import collect_degradation_needs
+from gandiag.pipeline.passes import run_passes
+from gandiag.pipeline.readings import score_readings
 from gandiag.pipeline.run_probes import run_probes
-from gandiag.pipeline.session import AuditSession, open_session
+from gandiag.pipeline.session import open_session
+from gandiag.pipeline.variation import measure_variation
 from gandiag.record import Record, to_json_value
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.judge import apply_policy
@@ -47,13 +47,14 @@ def audit_with_config(
     session = open_session(x, config, real=real, timer=timer)
     if on_message is not None:
         on_message(session.summary())
-    results = _run_passes(session, timer, progress)
+    results = run_passes(session, timer, progress)
     outcome = merge_results(
         [
             run_metrics(session.plan.metrics, results, timer=timer, progress=progress),
             *run_probes(session, results, timer=timer, progress=progress),
         ]
     )
+    readings = score_readings(session, outcome, timer=timer, progress=progress)
     sections = outcome.sections
     provenance = build_provenance(
         resolved,
@@ -63,20 +64,10 @@ def audit_with_config(
         inconclusive_reasons=sections.get("doubts", ()),
         notes=[*sections.get("remarks", ()), *session.cache.notes],
     )
-    record = build_record(outcome, session.subject_section(), provenance, limit=config.limit, exhibits=config.exhibits)
+    facts = {"readings": readings, "variation": measure_variation(session)}
+    subject = {**session.subject_section(), **{name: fact for name, fact in facts.items() if fact is not None}}
+    record = build_record(outcome, subject, provenance, limit=config.limit, exhibits=config.exhibits)
     return apply_policy(dataclasses.replace(record, training=training))
-
-
-def _run_passes(session: AuditSession, timer: StageTimer, progress: ProgressCallback) -> dict[str, dict[Any, Any]]:
-    """Role -> spec -> result. A second and third pass are made only where low fidelity calls for degraded views."""
-    needs = collect_needs(session.plan.metrics)
-    results: dict[str, dict[Any, Any]] = {}
-    while needs:
-        streams = {role: (session.batch_factory(role, needs), session.n_samples(role)) for role in needs}
-        for role, by_spec in run_sources(needs, streams, timer=timer, progress=progress).items():
-            results.setdefault(role, {}).update(by_spec)
-        needs = collect_degradation_needs(session.plan, results)
-    return results
 
 
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:

@@ -22,7 +22,8 @@ from gandiag.pipeline.build_record import build_subject_section
 from gandiag.pipeline.discriminator_probe import DualityGapPlan, plan_duality_gap
 from gandiag.pipeline.engine import BatchFactory, StageTimer, required_views
 from gandiag.pipeline.plan import AuditPlan, make_audit_plan
-from gandiag.pipeline.subject import AuditSubject, open_real_data, open_subject
+from gandiag.pipeline.real_size import open_subject_of_size
+from gandiag.pipeline.subject import AuditSubject, open_real_data
 from gandiag.record import Measurement
 from gandiag.report.assumptions import assumption_label, assumption_source, assumption_value
 from gandiag.sampling.sources import SampleSet
@@ -142,7 +143,7 @@ def open_session(x: Any, config: AuditConfig, *, real: Any = None, timer: StageT
     """Open the inputs, make the plan and draw a few samples, so that cheap failures come first."""
     timer = timer or StageTimer()
     with timer.stage("load"):
-        subject = open_subject(x, config)
+        subject = open_subject_of_size(x, config, config.real if real is None else real)
         _check_class(subject, config)
     with timer.stage("real data"):
         real_source = config.real if real is None else real

@@ -20,6 +20,8 @@ _LABELS = {
     "activation": "hidden activation",
     "bn": "BatchNorm mode",
     "bn_eps": "BatchNorm eps",
+    "hidden_norm": "norm without weights",
+    "structure": "structure of the network",
     "dropout": "dropout in training (none at inference)",
     "layer_settings": "activations and BatchNorm eps",
     "forward": "forward()",
@@ -57,6 +59,7 @@ _SOURCES = {
     "module": "from the module",
     "attribute": "from the module's attribute",
     "hub": "from the Hub",
+    "real": "from the size of the real data",
     "undecided": "undecided",
 }
 

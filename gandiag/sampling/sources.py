@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gandiag.checkpoints.file_type import list_zip_entries
+from gandiag.checkpoints.file_type import are_weight_names, list_zip_entries
 from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
@@ -249,6 +249,6 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
         names = [entry.filename for entry in list_zip_entries(path)]
     except (OSError, zipfile.BadZipFile):
         return False
-    return not any(name.endswith("/data.pkl") for name in names) and any(
+    return not (any(name.endswith("/data.pkl") for name in names) or are_weight_names(names)) and any(
         name.endswith(".npy") or is_image_name(name) for name in names
     )

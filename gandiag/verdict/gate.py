@@ -19,6 +19,7 @@ from gandiag.verdict.gate_policy import GatePolicy, find_policy, parse_policy, r
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.limits import Check, CheckState, Limit, RecordValue, check_limit, get_record_value
 from gandiag.verdict.policy import Policy, compute_score_verdict, get_loading_mismatch
+from gandiag.verdict.readings import compare_readings
 
 __all__ = ["GatePolicy", "GateResult", "find_policy", "gate", "make_error_result", "read_policy"]
 
@@ -191,7 +192,10 @@ def _check_baseline(record: Record, old: Record, policy: GatePolicy) -> tuple[li
 
 def _excuse_doubtful_loading(record: Record, checks: list[Check]) -> list[Check]:
     """Turn violations into inconclusive checks where the network may be rebuilt incorrectly."""
-    if get_loading_mismatch(record, Policy(limit=record.score.limit)) is None:
+    limit = record.score.limit
+    verdict = compute_score_verdict(record.score, limit)
+    is_open = verdict != "inconclusive" and compare_readings(record, verdict, limit) in ("differ", "not_sampled")
+    if get_loading_mismatch(record, Policy(limit=limit)) is None and not is_open:
         return checks
     reason = "the loading is in doubt (GD401)"
     return [

@@ -6,7 +6,8 @@
     degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
     groups:       as referenced; collapsed also where single groups are shown to have collapsed
 
-What could not be measured never passes: a missing number, a NaN or a doubtful loading gives inconclusive.
+What could not be measured never passes: a missing number, a NaN, a doubtful loading, or readings of the file that
+disagree give inconclusive.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from typing import Any
 
 from gandiag.config import DEFAULT_LIMIT, MAX_BATCHNORM_MISMATCH
 from gandiag.errors import ExitCode
-from gandiag.record import Record, Score, Verdict
+from gandiag.record import Record, Verdict
+from gandiag.verdict.readings import compare_readings, get_readings
+from gandiag.verdict.score_verdict import compute_score_verdict
+
+__all__ = ["Policy", "compute_score_verdict", "compute_verdict"]
 
 # Measurements without which no verdict is given: if one failed, the record is inconclusive.
 REQUIRED_MEASUREMENTS = ("score",)
@@ -43,29 +48,20 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
     if any(record.measurements[key].status == "error" for key in REQUIRED_MEASUREMENTS if key in record.measurements):
         return "inconclusive"
     verdict = compute_score_verdict(record.score, policy.limit)
+    if verdict != "inconclusive" and compare_readings(record, verdict, policy.limit) in ("differ", "not_sampled"):
+        return "inconclusive"
     if get_collapsed_groups(record):
         verdict = "collapsed"
     if verdict == "healthy" and is_off_manifold(record):
         return "unrealistic"
     if verdict == "healthy" and record.score.list_blind_spots():
         return "inconclusive"
-    return "inconclusive" if verdict == "collapsed" and get_undecided_assumptions(record) else verdict
+    return "inconclusive" if verdict == "collapsed" and get_unresolved_assumptions(record) else verdict
 
 
 def is_off_manifold(record: Record) -> bool:
     """Whether so many samples are unlike any real one that their variety says little about the data's modes."""
     return (record.score.off_manifold or 0.0) > MAX_OFF_MANIFOLD
-
-
-def compute_score_verdict(score: Score, limit: float) -> Verdict:
-    """The verdict of an interval against a limit. A missing or NaN bound never passes."""
-    if score.low is None or score.high is None or not score.low <= score.high:
-        return "inconclusive"
-    if score.low >= limit:
-        return "collapsed"
-    if not score.high < limit:
-        return "inconclusive"
-    return "not_degenerate" if score.basis == "degeneracy" else "healthy"
 
 
 def get_collapsed_groups(record: Record) -> list[Mapping[str, Any]]:
@@ -86,6 +82,12 @@ def get_undecided_assumptions(record: Record) -> list[Mapping[str, Any]]:
     """Assumptions that the file leaves undecided, {what, value, source, …} each. A wrong one can look like collapse."""
     entries = record.subject.get("assumptions") or ()
     return [entry for entry in entries if isinstance(entry, Mapping) and entry.get("source") == "undecided"]
+
+
+def get_unresolved_assumptions(record: Record) -> list[Mapping[str, Any]]:
+    """Undecided assumptions whose other values no reading has tried."""
+    tried = (get_readings(record) or {}).get("open") or {}
+    return [entry for entry in get_undecided_assumptions(record) if entry.get("setting") not in tried]
 
 
 def verdict_exit_code(record: Record) -> ExitCode:

@@ -24,7 +24,7 @@ from gandiag.verdict.evidence_rules import (
 from gandiag.verdict.fidelity_rules import find_constant_channels, find_memorization, find_off_distribution_samples
 from gandiag.verdict.group_rules import GROUP_RULES
 from gandiag.verdict.latent_rules import find_missing_scale_response, find_wrong_latent_scale
-from gandiag.verdict.loading_rules import find_embedded_code, find_loading_mismatch
+from gandiag.verdict.loading_rules import find_embedded_code, find_loading_mismatch, find_untrained_network
 from gandiag.verdict.nearest_baseline import find_closest_baseline
 from gandiag.verdict.rule_base import Rule
 from gandiag.verdict.training_rules import TRAINING_RULES
@@ -32,6 +32,7 @@ from gandiag.verdict.training_rules import TRAINING_RULES
 # Findings of one level are reported in this order.
 RULES: tuple[Rule, ...] = (
     find_loading_mismatch,
+    find_untrained_network,
     find_insufficient_evidence,
     find_wrong_latent_scale,
     *COLLAPSE_RULES,

@@ -61,7 +61,7 @@ def write_file(folder: Path, content: bytes, name: str = "ckpt.pt") -> Path:
         ),
         (b"", "ckpt.pt is empty (0 bytes)", "again"),
         (b"hello there\n", "ckpt.pt is a text file", "checkpoint"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(64), "ckpt.pt is an HDF5 file", "state dict"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "ckpt.pt is an HDF5 file", "samples.npy"),
         (b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:" + bytes(64), "ckpt.pt is a damaged ONNX file", "export it again"),
         (b"\x93NUMPY\x01\x00" + bytes(64), "ckpt.pt is a numpy array: samples", "npz"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "ckpt.pt is an image", "checkpoint"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gandiag.checkpoints.architectures.mlp import activation_layer_specs
 from gandiag.checkpoints.inference.conv_geometry import (
+    COMMON_IMAGE_SIZES,
     COMMON_STRIDES,
     MAX_IMAGE_SIZE,
     StrideSpec,
@@ -32,11 +34,11 @@ from gandiag.checkpoints.inference.layer_specs import (
     transposed_conv_layer_spec,
 )
 from gandiag.checkpoints.inference.output_activation import progressive_gan_activation, resolve_image_output
-from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
+from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec, build_with_variants
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption
+from gandiag.interfaces import UNDECIDED, Assumption
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,21 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     layers = parse_layers(weights)
     if not layers or layers[0].kind != "kernel" or any(layer.kind == "linear" for layer in layers):
         raise ArchitectureMismatch("it is not made of convolutions only")
+    ambiguous = find_square_odd_kernels(layers[1:])
+    squares = [prefers_square_transposed(layers[1:], layers[0].shape[1])] if ambiguous else [False]
+    squares += [not squares[0]] if ambiguous else []
+    texts = {True: "square kernels are transposed", False: "square kernels are plain convolutions"}
+    return build_with_variants(
+        [(texts[square] if ambiguous else "", partial(_build, weights, layers, config, square)) for square in squares],
+        unseen=not any(layer.kind == "norm" for layer in layers[2:]),
+    )
+
+
+def _build(
+    weights: Weights, layers: list[LayerWeights], config: AuditConfig, square_transposed: bool
+) -> SequentialSpec:
     modules_between = count_modules_between(layers, weights.module_names)
-    is_transposed = _find_transposed_from_latent(layers)
+    is_transposed = _find_transposed_from_latent(layers, square_transposed)
     file_activation = progressive_gan_activation(weights.extra_settings.get("config"))
 
     def build_spec(stride_specs: list[StrideSpec], image_size: int) -> SequentialSpec:
@@ -84,7 +99,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     return build_transposed_spec(layers, is_transposed, config, TransposedStack(layers[0].shape[2], 1, build_spec))
 
 
-def _find_transposed_from_latent(layers: list[LayerWeights]) -> list[bool]:
+def _find_transposed_from_latent(layers: list[LayerWeights], square_transposed: bool) -> list[bool]:
     """Which kernels are transposed.
 
     The first one is, even where it is square: a convolution would do nothing to a single pixel.
@@ -92,18 +107,38 @@ def _find_transposed_from_latent(layers: list[LayerWeights]) -> list[bool]:
     first = layers[0]
     if first.shape[2] == first.shape[3] and first.accepts_out_channels(first.shape[1]):
         with contextlib.suppress(ArchitectureMismatch):
-            return [True, *find_transposed_convs(layers[1:], first.shape[1])]
-    is_transposed = find_transposed_convs(layers, first.shape[0])
+            found = find_transposed_convs(layers[1:], first.shape[1], square_transposed=square_transposed)
+            return [True, *found]
+    is_transposed = find_transposed_convs(layers, first.shape[0], square_transposed=square_transposed)
     if not is_transposed[0]:
         raise ArchitectureMismatch(f"{first.weight_key} is {first.shape}: a convolution, which takes an image")
     return is_transposed
 
 
-def find_transposed_convs(layers: list[LayerWeights], in_channels: int) -> list[bool]:
+def find_square_odd_kernels(layers: list[LayerWeights]) -> list[LayerWeights]:
+    """Kernels that may be convolutions or transposed: as many inputs as outputs, and an odd size above 1."""
+    return [
+        layer
+        for layer in layers
+        if layer.kind == "kernel" and layer.shape[0] == layer.shape[1] and layer.shape[2] % 2 and layer.shape[2] > 1
+    ]
+
+
+def prefers_square_transposed(layers: list[LayerWeights], in_channels: int) -> bool:
+    """Whether square odd kernels are more likely transposed: others of an odd size are, by their channels."""
+    with contextlib.suppress(ArchitectureMismatch):
+        found = find_transposed_convs(layers, in_channels)
+        return any(transposed and layer.shape[2] % 2 for layer, transposed in zip(layers, found, strict=True))
+    return True  # as plain convolutions the channels do not match
+
+
+def find_transposed_convs(
+    layers: list[LayerWeights], in_channels: int, *, square_transposed: bool = False
+) -> list[bool]:
     """Which kernels are transposed, by matching channels: ConvTranspose2d is (in, out, k, k), Conv2d (out, in, k, k).
 
     With as many inputs as outputs both fit: even kernel sizes are then transposed, as convolutions that keep the image
-    size have odd ones.
+    size have odd ones; odd ones above 1 only if `square_transposed`.
     """
     is_transposed = []
     for layer in layers:
@@ -118,6 +153,7 @@ def find_transposed_convs(layers: list[LayerWeights], in_channels: int) -> list[
         if height != width:
             raise ArchitectureMismatch(f"{layer.weight_key} is {layer.shape}: its kernel is not square")
         prefers_transposed = second != in_channels or height % 2 == 0
+        prefers_transposed |= square_transposed and first == second and height > 1
         transposed = first == in_channels and prefers_transposed
         out_channels = second if transposed else first
         if (not transposed and prefers_transposed) or not layer.accepts_out_channels(out_channels):
@@ -162,7 +198,9 @@ def build_transposed_spec(
         spec = stack.build_spec(inferred[0], transposed_stack_size(stack.start_size, kernels, inferred[0]))
         assumptions = spec.assumptions
         if len(fixed) < len(kernels):
-            source = "flag" if config.image_size else "default"
+            is_odd = any(kernel % 2 and kernel > 1 for kernel in kernels[len(fixed) :])
+            is_guess = is_odd and spec.output.shape[-1] not in COMMON_IMAGE_SIZES
+            source = "flag" if config.image_size else UNDECIDED if is_guess else "default"
             n = len(fixed)
             assumptions = (_assume_strides(names[n:], kernels[n:], inferred[0][n:], source), *assumptions)
         return replace(spec, assumptions=assumptions, open_choices=open_strides.choices, rebuild_with=rebuild_with)
@@ -305,6 +343,7 @@ def stack_conv_layers(
     `stride_specs`: one per transposed convolution.
     """
     layer_specs: list[LayerSpec] = []
+    open_norms = not any(layer.kind == "norm" for layer in layers)
     channels, remaining = layers[0].shape[0], iter(stride_specs)
     for index, layer in enumerate(layers):
         if layer.kind == "norm":
@@ -316,5 +355,7 @@ def stack_conv_layers(
             layer_specs.append(conv_layer_spec(layer))
             channels = layer.shape[0]
         if index + 1 < len(layers):
-            layer_specs += activation_layer_specs(layer, layers[index + 1], modules_between[index])
+            layer_specs += activation_layer_specs(
+                layer, layers[index + 1], modules_between[index], open_norms=open_norms
+            )
     return layer_specs, channels

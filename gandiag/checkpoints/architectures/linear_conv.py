@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 
 from gandiag.checkpoints.architectures.dcgan import (
     TransposedStack,
     build_transposed_spec,
+    find_square_odd_kernels,
     find_transposed_convs,
+    prefers_square_transposed,
     stack_conv_layers,
 )
 from gandiag.checkpoints.architectures.mlp import activation_layer_specs, stack_linear_layers
@@ -27,9 +31,18 @@ from gandiag.checkpoints.inference.layer_list import (
     parse_layers,
 )
 from gandiag.checkpoints.inference.layer_specs import LayerSpec
-from gandiag.checkpoints.inference.sequential import SequentialSpec
+from gandiag.checkpoints.inference.sequential import SequentialSpec, build_with_variants
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Structure:
+    """What neither shapes nor names show: an activation after the linear layers, upsampling first, square kernels."""
+
+    reshape_activation: bool = True
+    upsample_first: bool = False
+    square_transposed: bool = False
 
 
 def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
@@ -47,12 +60,43 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
         raise ArchitectureMismatch("it is not a linear layer followed by convolutions")
     modules_between = count_modules_between(layers, weights.module_names)
     channels, split = _find_reshape(layers, first_kernel)
-    linear_specs, width = stack_linear_layers(layers[:split], modules_between[:split])
+    n_modules = _count_beside_reshape(layers[split - 1], layers[split], modules_between[split - 1])
+    ambiguous = find_square_odd_kernels(layers[split:])
+    squares = [prefers_square_transposed(layers[split:], channels)] if ambiguous else [False]
+    squares += [not squares[0]] if ambiguous else []
+    structures = [("", _Structure(square_transposed=square)) for square in squares]
+    if len(squares) > 1:
+        structures = [(_SQUARE_TEXT[square], _Structure(square_transposed=square)) for square in squares]
+    if layers[split].kind == "kernel" and n_modules == 1:
+        first = _Structure(reshape_activation=False, upsample_first=True, square_transposed=squares[0])
+        structures.append(("upsampling, not an activation, after the reshape", first))
+    elif layers[split].kind == "kernel" and n_modules is None:
+        bare = _Structure(reshape_activation=False, square_transposed=squares[0])
+        structures.append(("no activation after the first linear layers", bare))
+        first = _Structure(reshape_activation=False, upsample_first=True, square_transposed=squares[0])
+        structures.append(("upsampling, not an activation, after the reshape", first))
+    return build_with_variants(
+        [(text, partial(_build, layers, modules_between, config, entry)) for text, entry in structures],
+        unseen=not any(layer.kind == "norm" for layer in layers[split + 1 :]),
+    )
+
+
+_SQUARE_TEXT = {True: "square kernels are transposed", False: "square kernels are plain convolutions"}
+
+
+def _build(
+    layers: list[LayerWeights], modules_between: list[int | None], config: AuditConfig, structure: _Structure
+) -> SequentialSpec:
+    first_kernel = next(i for i, layer in enumerate(layers) if layer.kind == "kernel")
+    channels, split = _find_reshape(layers, first_kernel)
+    open_norms = not any(layer.kind == "norm" for layer in layers)
+    linear_specs, width = stack_linear_layers(layers[:split], modules_between[:split], open_norms=open_norms)
     if not _is_square_map(width, channels):
         raise ArchitectureMismatch(f"{width} features cannot be reshaped to {channels} square maps")
     map_size = isqrt(width // channels)
     n_modules = _count_beside_reshape(layers[split - 1], layers[split], modules_between[split - 1])
-    linear_specs += activation_layer_specs(layers[split - 1], layers[split], n_modules)
+    if structure.reshape_activation:
+        linear_specs += activation_layer_specs(layers[split - 1], layers[split], n_modules, open_norms=open_norms)
     unflatten = LayerSpec("unflatten", size=(channels, map_size, map_size))
     stack = ConvStack(
         layers[0].shape[1],
@@ -60,16 +104,18 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
         layers[split:],
         modules_between[split:],
         sum(layer.kind == "norm" for layer in layers[:split]),
-        n_modules,
+        2 if structure.upsample_first else n_modules,
     )
     try:
-        is_transposed = find_transposed_convs(stack.layers, channels)
+        is_transposed = find_transposed_convs(stack.layers, channels, square_transposed=structure.square_transposed)
     except ArchitectureMismatch:  # channels that fit only with a pixel shuffle between the convolutions
         with contextlib.suppress(ArchitectureMismatch):
             return build_pixel_shuffle_spec(stack, map_size, find_pixel_shuffles(stack.layers, channels), config)
         raise
-    if any(is_transposed):
+    if any(is_transposed) and not structure.upsample_first:
         return _build_transposed(stack, map_size, is_transposed, config)
+    if any(is_transposed):
+        raise ArchitectureMismatch("transposed convolutions upsample by themselves")
     return build_interpolation_spec(stack, map_size, config)
 
 

@@ -24,13 +24,19 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     if any(layer.kind == "kernel" for layer in layers) or not layers or layers[0].kind != "linear":
         raise ArchitectureMismatch("it is not made of linear layers only")
     modules_between = count_modules_between(layers, weights.module_names)
-    layer_specs, width = stack_linear_layers(layers, modules_between)
+    open_norms = not any(layer.kind == "norm" for layer in layers)
+    layer_specs, width = stack_linear_layers(layers, modules_between, open_norms=open_norms)
     output, activation, assumptions = resolve_flat_output(width, modules_between[-1], config)
     return SequentialSpec("mlp", tuple(layer_specs), layers[0].shape[1], False, output, activation, assumptions)
 
 
-def stack_linear_layers(layers: list[LayerWeights], modules_between: list[int | None]) -> tuple[list[LayerSpec], int]:
-    """Specs of linear layers and BatchNorm with activations between them, and the width of the last one."""
+def stack_linear_layers(
+    layers: list[LayerWeights], modules_between: list[int | None], *, open_norms: bool = False
+) -> tuple[list[LayerSpec], int]:
+    """Specs of linear layers and BatchNorm with activations between them, and the width of the last one.
+
+    `open_norms`: no layer of the file is a norm, so gaps may hold norms without weights.
+    """
     layer_specs: list[LayerSpec] = []
     width = layers[0].shape[1]
     for index, layer in enumerate(layers):
@@ -42,15 +48,28 @@ def stack_linear_layers(layers: list[LayerWeights], modules_between: list[int | 
         layer_specs.append(linear_layer_spec(layer) if is_linear else batchnorm_layer_spec(layer, spatial=False))
         width = layer.shape[0]
         if index + 1 < len(layers):
-            layer_specs += activation_layer_specs(layer, layers[index + 1], modules_between[index])
+            layer_specs += activation_layer_specs(
+                layer, layers[index + 1], modules_between[index], open_norms=open_norms
+            )
     return layer_specs, width
 
 
-def activation_layer_specs(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> list[LayerSpec]:
-    """The weightless modules between two layers: an activation, and possibly a second module that may be dropout."""
+def activation_layer_specs(
+    layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None, *, open_norms: bool = False
+) -> list[LayerSpec]:
+    """The weightless modules between two layers: an activation, and possibly a second module.
+
+    That one may be dropout; or, with `open_norms`, a norm without weights, as it may be where the file does not tell.
+    """
     if not has_activation_between(layer, next_layer, n_modules):
         return []
-    return [LayerSpec("activation"), LayerSpec("dropout")] if n_modules == 2 else [LayerSpec("activation")]
+    specs = [LayerSpec("activation"), LayerSpec("dropout")] if n_modules == 2 else [LayerSpec("activation")]
+    return surround_with_norms(specs) if open_norms and n_modules != 1 else specs
+
+
+def surround_with_norms(specs: list[LayerSpec]) -> list[LayerSpec]:
+    """These modules with gaps before and after them that may hold a norm without weights."""
+    return [LayerSpec("norm_before"), *specs, LayerSpec("norm_after")]
 
 
 def has_activation_between(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> bool:

@@ -29,7 +29,7 @@ from gandiag.checkpoints.safe_pickle.modules import ModuleNode
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption, OutputSpec, SampleKind
+from gandiag.interfaces import UNDECIDED, Assumption, OutputSpec, SampleKind
 
 _MAX_VALUES = 2**27  # values of one sample: 3 x 6,000 x 6,000
 _WRAPPER_ATTRIBUTES = {"module", "_orig_mod"}  # DataParallel and averaged models, compiled models
@@ -87,8 +87,12 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     output, activation, assumptions = _resolve_output(root, leaves, shape, config)
     order = Assumption("forward", "layers in order", "file", note="as in Sequential")
     if root.layer_type != "Sequential":
+        checked = any(leaf.node.layer_type.startswith("BatchNorm") and leaf.node.tensors for leaf in leaves)
         order = Assumption(
-            "forward", "layers in the order of registration", "file", note=f"{root.cls} has a forward() of its own"
+            "forward",
+            "layers in the order of registration",
+            "default" if checked else UNDECIDED,  # BatchNorm statistics show a wrong order, not what follows the last
+            note=f"{root.cls} has a forward() of its own, which is not in the file and may do more than its parts",
         )
     return SequentialSpec(
         "pickled",

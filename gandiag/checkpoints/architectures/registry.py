@@ -9,8 +9,9 @@ do not contain is inferred from the BatchNorm statistics (`inference.selection`)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -20,18 +21,14 @@ from gandiag.checkpoints.architectures.unsupported import identify_unsupported, 
 from gandiag.checkpoints.inference.class_embedding import (
     ClassConditionalGenerator,
     ClassEmbedding,
-    candidate_input_layouts,
     split_class_embedding,
 )
-from gandiag.checkpoints.inference.conditioning import InputLayout, infer_input_layout
-from gandiag.checkpoints.inference.first_layer_evidence import (
-    detect_labels,
-    estimate_latent_stds,
-    find_first_layer,
-)
+from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
-from gandiag.checkpoints.inference.selection import InferredModel, infer_hyperparameters
+from gandiag.checkpoints.inference.layer_order import join_parallel_heads, reorder_layers
+from gandiag.checkpoints.inference.selection import InferredModel
 from gandiag.checkpoints.inference.sequential import SequentialSpec
+from gandiag.checkpoints.inference.structures import Structure, infer_structures
 from gandiag.checkpoints.norm_folding import fold_weight_norms
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
@@ -91,6 +88,19 @@ class RebuildResult:
     input_layout: InputLayout
     assumptions: tuple[Assumption, ...]
     condition: LabelEncoding | None = None
+    inferred: InferredModel | None = None
+    variants: tuple[tuple[str, RebuildResult], ...] = ()
+
+    def iter_alternatives(self) -> Iterator[tuple[Mapping[str, str], RebuildResult]]:
+        """Every other reading of the weights, with its open settings in words."""
+        if self.inferred is not None:
+            for texts, model in self.inferred.iter_alternatives():
+                yield texts, _wrap_inferred(model, self.family, len(self.latent.shape) == 3, self.assumptions)
+        for structure, other in self.variants:
+            if other.inferred is not None:
+                yield {"structure": structure, **other.inferred.describe_open()}, other
+                for texts, rebuilt in other.iter_alternatives():
+                    yield {"structure": structure, **texts}, rebuilt
 
 
 def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspect_only: bool = False) -> RebuildResult:
@@ -99,14 +109,58 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
     `inspect_only`: skip what takes seconds.
     """
     weights = fold_weight_norms(weights)
-    rebuilt, embedding = _match_architecture(weights, config, name)
-    _check_unused_flags(rebuilt, config, name)
-    if isinstance(rebuilt, RebuiltGenerator):
-        return _wrap_rebuilt(rebuilt, config, name)
+    candidates = _match_structures(weights, config, name)
+    first = candidates[0].rebuilt
+    _check_unused_flags(first, config, name)
+    if isinstance(first, RebuiltGenerator):
+        return _wrap_rebuilt(first, config, name)
     try:
-        inferred, assumptions = _infer_sequential(rebuilt, embedding, config, inspect_only)
+        results = infer_structures(candidates, config, inspect_only)
     except ArchitectureMismatch as mismatch:
         raise make_mismatch_error(weights, [("", str(mismatch))], name, shape_only=_SHAPE_ONLY) from None
+    best, *others = [
+        _wrap_inferred(entry.model, entry.family, entry.latent_is_1x1, (*entry.assumptions, *entry.model.assumptions))
+        for entry in results
+    ]
+    return replace(best, variants=tuple(zip([entry.structure for entry in results[1:]], others, strict=True)))
+
+
+def _match_structures(weights: Weights, config: AuditConfig, name: str) -> list[Structure]:
+    """What the weights may be, the likeliest first: an architecture's own network alone, or sequential structures."""
+    mismatch: LoadError | None = None
+    structures: list[Structure] = []
+    try:
+        rebuilt, embedding = _match_architecture(weights, config, name)
+        if isinstance(rebuilt, RebuiltGenerator):
+            return [Structure(rebuilt, None)]
+        structures += [
+            Structure(spec, embedding, spec.structure, spec.structure_unseen) for spec in (rebuilt, *rebuilt.variants)
+        ]
+        if embedding is not None and config.class_place is None and config.classes is None:
+            structures.append(
+                Structure(rebuilt, None, f"{embedding.module_name} is not used", unseen=True, is_rare=True)
+            )
+    except LoadError as error:
+        mismatch = error
+    joined = join_parallel_heads(weights)
+    others = [] if joined is None else [(joined, "the last two layers are heads side by side", True)]
+    if mismatch is not None:
+        others += [(other, "layers in the order of their widths", False) for other in reorder_layers(weights)]
+    for other, text, unseen in others:
+        with contextlib.suppress(LoadError):
+            rebuilt, embedding = _match_architecture(other, config, name)
+            if isinstance(rebuilt, SequentialSpec):
+                structures += [Structure(spec, embedding, text, unseen) for spec in (rebuilt, *rebuilt.variants)]
+    if not structures:
+        assert mismatch is not None
+        raise mismatch
+    return structures
+
+
+def _wrap_inferred(
+    inferred: InferredModel, family: str, latent_is_1x1: bool, assumptions: tuple[Assumption, ...]
+) -> RebuildResult:
+    """A sequential network as a generator: its class embedding, if it has one, inside."""
     layout = inferred.input_layout
     module: nn.Module = inferred.generator
     condition: LabelEncoding | None = "concat" if layout.classes else None
@@ -114,11 +168,8 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
         module = ClassConditionalGenerator(inferred.generator, layout)
         condition = "index" if layout.classes else None
     size = layout.latent_dim
-    shape = (size, 1, 1) if rebuilt.latent_is_1x1 else (size,)
-    latent = LatentSpec(size, inferred.prior, shape)
-    return RebuildResult(
-        module, rebuilt.family, latent, inferred.output, layout, (*assumptions, *inferred.assumptions), condition
-    )
+    latent = LatentSpec(size, inferred.prior, (size, 1, 1) if latent_is_1x1 else (size,))
+    return RebuildResult(module, family, latent, inferred.output, layout, assumptions, condition, inferred)
 
 
 def _match_architecture(
@@ -182,18 +233,3 @@ def _wrap_rebuilt(rebuilt: RebuiltGenerator, config: AuditConfig, name: str) -> 
         rebuilt.assumptions,
         rebuilt.condition,
     )
-
-
-def _infer_sequential(
-    spec: SequentialSpec, embedding: ClassEmbedding | None, config: AuditConfig, inspect_only: bool
-) -> tuple[InferredModel, tuple[Assumption, ...]]:
-    """A sequential network with its hyperparameters inferred, and the assumptions about its inputs."""
-    first_layer = find_first_layer(spec)
-    first_weights = spec.weighted_layers[0]
-    if embedding is not None:
-        layouts, assumptions = candidate_input_layouts(embedding, spec.in_features, first_weights, config)
-    else:
-        layout, assumptions = infer_input_layout(spec.in_features, first_weights, detect_labels(first_layer), config)
-        layouts = (layout,)
-    latent_stds = [estimate_latent_stds(first_layer, layout) for layout in layouts]
-    return infer_hyperparameters(spec, layouts, config, latent_stds, inspect_only=inspect_only), assumptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
-from gandiag.checkpoints.architectures.mlp import has_activation_between
+from gandiag.checkpoints.architectures.mlp import has_activation_between, surround_with_norms
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
 from gandiag.checkpoints.inference.layer_specs import (
     PIXEL_SHUFFLE_MODES,
@@ -56,6 +56,11 @@ class ConvStack:
     def conv_indices(self) -> list[int]:
         """Indices of the convolutions."""
         return [index for index, layer in enumerate(self.layers) if layer.kind == "kernel"]
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether any layer of the file is a norm."""
+        return self.previous_batchnorms > 0 or any(layer.kind == "norm" for layer in self.layers)
 
     @property
     def batchnorms_after_conv(self) -> int:
@@ -271,8 +276,11 @@ def _stack_layers(stack: ConvStack, layout: UpsampleLayout) -> list[LayerSpec]:
             layer_specs.append(conv_layer_spec(layer))
         if index + 1 == len(stack.layers) or is_bare:
             continue
-        if has_activation_between(layer, stack.layers[index + 1], stack.modules_between[index]):
-            layer_specs.append(LayerSpec("activation"))
+        n_modules = stack.modules_between[index]
+        if has_activation_between(layer, stack.layers[index + 1], n_modules):
+            specs = [LayerSpec("activation")]
+            shown = n_modules is not None and n_modules < 2 + (index + 1 in layout.upsample_before)
+            layer_specs += specs if shown or stack.has_norms else surround_with_norms(specs)
     if len(stack.layers) in layout.upsample_before:
         layer_specs.append(upsample_layer_spec(layout.mode))
     return layer_specs

@@ -17,8 +17,8 @@ from gandiag.checkpoints.inference.sequential import (
 class Assignment:
     """A value for every open hyperparameter.
 
-    `latent_std`: of one latent. `choices`: one option of each of the spec's open choices. `layout_index`: which input
-    layout.
+    `latent_std`: of one latent. `norm`: without weights, in the gaps that may hold one. `choices`: one option of
+    each of the spec's open choices. `layout_index`: which input layout.
     """
 
     activation: str
@@ -28,6 +28,7 @@ class Assignment:
     latent_std: float
     choices: tuple[int, ...]
     layout_index: int = 0
+    norm: str = "none"
 
 
 class CandidateNetworks:
@@ -52,7 +53,9 @@ class CandidateNetworks:
         spec = self.get_spec(assignment.choices)
         if spec is None:
             return None
-        return build_sequential_generator(spec, assignment.activation, assignment.eps, assignment.dropout)
+        return build_sequential_generator(
+            spec, assignment.activation, assignment.eps, assignment.dropout, norm=assignment.norm
+        )
 
     def configure(self, assignment: Assignment) -> SequentialGenerator | None:
         """The network of an assignment, shared by all with the same choices: valid until the next call."""
@@ -62,7 +65,7 @@ class CandidateNetworks:
             return None
         if choices not in self._networks:
             self._networks[choices] = build_sequential_generator(
-                spec, assignment.activation, assignment.eps, assignment.dropout
+                spec, assignment.activation, assignment.eps, assignment.dropout, norm=assignment.norm
             )
         return set_hyperparameters(
             self._networks[choices], spec, assignment.activation, assignment.eps, assignment.dropout

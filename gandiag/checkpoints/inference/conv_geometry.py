@@ -62,9 +62,13 @@ def _add_layer(
 
 
 def _rank_strides(kernel: int, kernel_sizes: Sequence[int], fixed: Sequence[StrideSpec]) -> list[StrideSpec]:
-    """Strides of a kernel, the likeliest first: those of the last fixed layer of its size, if that one upsamples."""
-    same_size = [stride_spec for size, stride_spec in zip(kernel_sizes, fixed, strict=False) if size == kernel][-1:]
-    upsampling = (stride_spec for stride_spec in same_size if stride_spec[0] > 1)
+    """Strides of a kernel, the likeliest first.
+
+    Those of the last fixed layer of its size that upsamples, unless a later one of its size keeps the image's.
+    """
+    same_size = [stride_spec for size, stride_spec in zip(kernel_sizes, fixed, strict=False) if size == kernel]
+    keeps_size = bool(same_size) and transposed_conv_size(8, kernel, same_size[-1]) == 8
+    upsampling = [] if keeps_size else [stride_spec for stride_spec in same_size if stride_spec[0] > 1][-1:]
     return list(dict.fromkeys([*upsampling, *COMMON_STRIDES.get(kernel, ())]))
 
 

@@ -77,13 +77,22 @@ def decide_hyperparameter(
         fit = make_fit(mismatch, outcome="same_outputs")
         return chosen, assume_value(hyperparameter, best, "batch-norm", fit)
     extra = hyperparameter.extra_candidates
-    competing = [value for value in others if value in close and (best in extra or value not in extra)]
+    competing = [
+        value
+        for value in others
+        if value in close and (best in extra or value not in extra or _both_leaky(best, value))
+    ]
     # Neighboring dropout probabilities differ little, so a probability is compared with no dropout.
     runner_up = others[0] if hyperparameter.changes_output or best == default else default
     assumption = _assume_margin(hyperparameter, best, runner_up, mismatch, scores, runner_up in close, bool(competing))
     if assumption.undecided:
         _require_same_size(scorer, chosen, hyperparameter.assign(chosen, competing[0]), mismatch)
     return chosen, assumption
+
+
+def _both_leaky(first: Any, second: Any) -> bool:
+    """Whether two values are slopes of LeakyReLU: none of them is uncommon beside another."""
+    return str(first).startswith("leaky") and str(second).startswith("leaky")
 
 
 def _assume_margin(

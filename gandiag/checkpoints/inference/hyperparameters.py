@@ -18,6 +18,7 @@ ScoreTables = dict[str | int, CandidateScores]  # by Hyperparameter.field
 PRIOR_CANDIDATES = ("normal", "uniform", "unit")
 EPS_CANDIDATES = (1e-5, 0.8)
 _EXTRA_ACTIVATIONS = ("elu", "gelu", "silu", "tanh")
+RARE_ACTIVATIONS = ("leaky:0.1", "leaky:0.3", "leaky:0.01", "selu", "mish")  # tried once the rest is known
 _DROPOUT_CANDIDATES = (0.0, 0.2, 0.3, 0.5)
 _PRIOR_NOTES = {"uniform": "on [-1, 1]", "unit": "uniform on [0, 1]"}
 

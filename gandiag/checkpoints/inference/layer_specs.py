@@ -16,8 +16,9 @@ PIXEL_SHUFFLE_MODES = ("pixel-shuffle", "depth-to-space")
 class LayerSpec:
     """One module of a sequential network.
 
-    `kind`: "layer" (with or without weights), "upsample" (both by `build`), "activation", "dropout", "flatten" or
-    "unflatten" (to `size`). `build`: BatchNorm eps -> module. A dropout with a non-empty `size` drops whole channels
+    `kind`: "layer" (with or without weights), "upsample" (both by `build`), "activation", "dropout", "flatten",
+    "unflatten" (to `size`), or "norm_before" and "norm_after": a gap around an activation that may hold a norm without
+    weights. `build`: BatchNorm eps -> module. A dropout with a non-empty `size` drops whole channels
     (Dropout2d).
     """
 

@@ -8,22 +8,29 @@ If the runner-up fits almost as well, the choice is marked "undecided" and no co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from gandiag.checkpoints.batchnorm.moments import prior_std
+from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO, GOOD_MISMATCH
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer, OutOfBudget
 from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.decisions import decide_hyperparameter
-from gandiag.checkpoints.inference.hyperparameters import Hyperparameter, ScoreTables, open_hyperparameters
+from gandiag.checkpoints.inference.hyperparameters import (
+    RARE_ACTIVATIONS,
+    Hyperparameter,
+    ScoreTables,
+    open_hyperparameters,
+)
 from gandiag.checkpoints.inference.latent_evidence import (
     decide_label_position,
     decide_prior,
     search_with_fitted_scale,
 )
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
+from gandiag.checkpoints.inference.open_settings import OpenSetting, iter_readings, list_open_settings
 from gandiag.checkpoints.inference.search import search_with_defaults
 from gandiag.checkpoints.inference.sequential import (
     SequentialGenerator,
@@ -40,13 +47,43 @@ _MAX_INSPECT_PARAMETERS = 2e7  # one pass of a larger network takes too long for
 
 @dataclass(frozen=True, slots=True)
 class InferredModel:
-    """The network, its input layout, output and prior, and how every open hyperparameter was decided."""
+    """The network, its input layout, output and prior, and how every open hyperparameter was decided.
+
+    `open_settings`: those that nothing settles; `iter_alternatives` builds the networks of their other values.
+    """
 
     generator: SequentialGenerator
     input_layout: InputLayout
     output: OutputSpec
     prior: Prior
     assumptions: tuple[Assumption, ...]
+    open_settings: tuple[OpenSetting, ...] = ()
+    scorer: CandidateScorer | None = None
+    assignment: Assignment | None = None
+
+    def total_mismatch(self) -> float | None:
+        """Mean mismatch over every BatchNorm of the network; None without statistics."""
+        if self.scorer is None or self.assignment is None or not self.scorer.n_batchnorms:
+            return None
+        try:
+            mismatches = self.scorer.mismatch(self.assignment, self.scorer.n_batchnorms)
+        except OutOfBudget:
+            return None
+        return sum(mismatches) / len(mismatches)
+
+    def describe_open(self) -> dict[str, str]:
+        """The open settings with the values taken, in words."""
+        return {entry.setting: entry.value_text(entry.values[0]) for entry in self.open_settings}
+
+    def iter_alternatives(self) -> Iterator[tuple[Mapping[str, str], InferredModel]]:
+        """Every other reading of the file, with the open settings' values in words."""
+        if self.scorer is None or self.assignment is None:
+            return
+        for texts, assignment in iter_readings(self.open_settings, self.assignment):
+            try:
+                yield texts, _build_model(self.scorer, assignment, self.assumptions)
+            except ArchitectureMismatch:
+                continue
 
 
 def infer_hyperparameters(
@@ -80,6 +117,7 @@ def infer_hyperparameters(
     default_fit = None
     try:
         assignment, tables = search_with_defaults(scorer, hyperparameters, assignment)
+        hyperparameters, assignment, tables = _try_rare_activations(scorer, hyperparameters, assignment, tables)
     except OutOfBudget:
         default_fit = BatchNormFit(outcome="not_ranked")
     with contextlib.suppress(OutOfBudget):
@@ -89,8 +127,39 @@ def infer_hyperparameters(
             evidence.append(entry)
             hyperparameters = [parameter for parameter in hyperparameters if parameter.field != "prior"]
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
+    pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
+    open_settings = list_open_settings(spec, pairs, tables, assignment, config)
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
-    return _build_model(scorer, assignment, (*assumptions, *_known_settings(spec, config, scorer)))
+    known = _known_settings(spec, config, scorer)
+    model = _build_model(scorer, assignment, (*assumptions, *known))
+    return replace(model, open_settings=open_settings, scorer=scorer, assignment=assignment)
+
+
+def _try_rare_activations(
+    scorer: CandidateScorer, hyperparameters: list[Hyperparameter], assignment: Assignment, tables: ScoreTables
+) -> tuple[list[Hyperparameter], Assignment, ScoreTables]:
+    """Search again with uncommon activations, where one of them fits better, or nothing fits well."""
+    table = tables.get("activation")
+    parameter = next((entry for entry in hyperparameters if entry.field == "activation"), None)
+    if not table or parameter is None:
+        return hyperparameters, assignment, tables
+    depth = scorer.required_depth(parameter.last_batchnorm)
+    best = min(score for score, _ in table.values())
+
+    def score(candidate: Assignment) -> float:
+        row = scorer.mismatch(candidate, depth)[parameter.first_batchnorm :]
+        return sum(row) / max(1, len(row))
+
+    # Strides and upsampling chosen beside a wrong activation may be wrong too.
+    bases = dict.fromkeys((assignment, replace(assignment, choices=(0,) * len(assignment.choices))))
+    scores = {name: min(score(replace(base, activation=name)) for base in bases) for name in RARE_ACTIVATIONS}
+    if min(scores.values()) >= score(assignment) and best < GOOD_MISMATCH:
+        return hyperparameters, assignment, tables
+    extra = tuple(name for name in RARE_ACTIVATIONS if best >= GOOD_MISMATCH or scores[name] < DECISIVE_RATIO * best)
+    wider = replace(parameter, extra_candidates=(*parameter.extra_candidates, *extra))
+    widened = [wider if entry is parameter else entry for entry in hyperparameters]
+    assignment, tables = search_with_defaults(scorer, widened, assignment)
+    return widened, assignment, tables
 
 
 def _initial_assignment(spec: SequentialSpec, config: AuditConfig) -> Assignment:
@@ -106,6 +175,7 @@ def _initial_assignment(spec: SequentialSpec, config: AuditConfig) -> Assignment
         prior,
         prior_std(prior),
         (0,) * len(spec.open_choices),
+        norm=config.hidden_norm or "none",
     )
 
 
@@ -156,7 +226,9 @@ def _build_model(scorer: CandidateScorer, assignment: Assignment, assumptions: t
     spec = scorer.networks.get_spec(assignment.choices)
     if spec is None:
         raise ArchitectureMismatch("no strides lead through its kernels")
-    generator = build_sequential_generator(spec, assignment.activation, assignment.eps, assignment.dropout)
+    generator = build_sequential_generator(
+        spec, assignment.activation, assignment.eps, assignment.dropout, norm=assignment.norm
+    )
     layout = scorer.input_layouts[assignment.layout_index]
     prior = cast(Prior, assignment.prior)  # one of AuditConfig's choices
     return InferredModel(generator, layout, spec.output, prior, (*assumptions, *spec.assumptions))
@@ -172,6 +244,10 @@ def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: Candidate
         result.append(Assumption("layer_settings", "as pickled", "file"))
     if config.prior is not None:
         result.append(Assumption("prior", config.prior, "flag"))
+    if spec.has_open_norms:
+        source = "flag" if config.hidden_norm else "default"
+        note = "" if config.hidden_norm else "a norm without weights leaves no trace in the file"
+        result.append(Assumption("hidden_norm", config.hidden_norm or "none", source, note=note))
     if config.activation is not None and spec.n_activations and not spec.settings_from_file:
         result.append(Assumption("activation", config.activation, "flag"))
     if config.bn_eps is not None and spec.has_batchnorm and not spec.settings_from_file:

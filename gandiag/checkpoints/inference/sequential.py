@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.inference.conv_geometry import format_stride
+from gandiag.checkpoints.inference.gap_norms import make_gap_norm
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
 from gandiag.checkpoints.inference.layer_specs import LayerSpec
-from gandiag.errors import ConfigError
+from gandiag.errors import ConfigError, LoadError
 from gandiag.interfaces import Assumption, OutputSpec
+
+# Kinds of layer specs that stand for a norm without weights, by where it is relative to the activation
+GAP_POSITIONS = {"norm_before": "before", "norm_after": "after"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class SequentialSpec:
     `output_activation`: tanh, sigmoid or none. `default_activation`: the architecture's usual hidden activation.
     `settings_from_file`: activations and eps are known. `open_choices`: settings that a BatchNorm can settle;
     `rebuild_with` gives the spec of other options, one index per open choice, or raises ArchitectureMismatch where they
-    do not fit the weights.
+    do not fit the weights. `variants`: other structures that the weights allow; `structure`: what sets this one apart;
+    `structure_unseen`: no BatchNorm tells it from them.
     """
 
     family: str
@@ -63,6 +68,9 @@ class SequentialSpec:
     settings_from_file: bool = False
     open_choices: tuple[OpenChoice, ...] = ()
     rebuild_with: Callable[[tuple[int, ...]], SequentialSpec] | None = None
+    structure: str = ""
+    structure_unseen: bool = False
+    variants: tuple[SequentialSpec, ...] = ()
 
     @property
     def weighted_layers(self) -> list[LayerWeights]:
@@ -78,6 +86,11 @@ class SequentialSpec:
     def n_dropouts(self) -> int:
         """Number of weightless modules that may be dropout: the second one between two layers."""
         return sum(layer.kind == "dropout" for layer in self.layer_specs)
+
+    @property
+    def has_open_norms(self) -> bool:
+        """Whether a gap between layers may hold a norm without weights."""
+        return any(layer.kind in GAP_POSITIONS for layer in self.layer_specs)
 
     @property
     def n_activations(self) -> int:
@@ -99,6 +112,25 @@ class SequentialGenerator(nn.Module):
         return out.reshape(len(z), *self.output_shape)  # (B, *shape)
 
 
+def build_with_variants(
+    builders: Sequence[tuple[str, Callable[[], SequentialSpec]]], *, unseen: bool = False
+) -> SequentialSpec:
+    """The first spec that fits, with the others as its variants. `builders`: what sets each apart, and how to build it.
+    `unseen`: no BatchNorm tells them apart.
+
+    Raises what the first raised where none fits.
+    """
+    specs, errors = [], []
+    for structure, build in builders:
+        try:
+            specs.append(replace(build(), structure=structure, structure_unseen=unseen))
+        except (ArchitectureMismatch, LoadError) as error:
+            errors.append(error)
+    if not specs or (unseen and errors and isinstance(errors[0], LoadError)):
+        raise errors[0]
+    return replace(specs[0], variants=tuple(specs[1:]))
+
+
 def format_module_strides(module: nn.Module) -> tuple[str, ...]:
     """The strides of a network's transposed convolutions as --strides takes them; empty unless it is sequential.
 
@@ -115,14 +147,17 @@ def format_module_strides(module: nn.Module) -> tuple[str, ...]:
 
 
 def build_sequential_generator(
-    spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0
+    spec: SequentialSpec, activation: str, eps: float, dropout: float = 0.0, *, norm: str = "none"
 ) -> SequentialGenerator:
-    """The network of a spec in eval mode, sharing the weights' memory.
+    """The network of a spec in eval mode, sharing the weights' memory. `norm`: in the gaps that may hold one.
 
     ArchitectureMismatch where a weight does not fit.
     """
     final = make_output_activation(spec.output_activation)
     layers = build_layers(spec.layer_specs, activation, eps, dropout, final=final)
+    for index, layer in enumerate(spec.layer_specs):
+        if layer.kind in GAP_POSITIONS:
+            layers[index] = make_gap_norm(norm, GAP_POSITIONS[layer.kind])
     input_shape = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
     return SequentialGenerator(layers, input_shape, spec.output.shape).eval().requires_grad_(False)
 
@@ -172,6 +207,8 @@ def _build_module(layer: LayerSpec, activation: str, eps: float, dropout: float)
         return nn.Dropout2d(dropout) if layer.size else nn.Dropout(dropout)
     if layer.kind == "flatten":
         return nn.Flatten()
+    if layer.kind in GAP_POSITIONS:
+        return nn.Identity()
     if layer.kind == "unflatten":
         return nn.Unflatten(1, layer.size)
     if layer.build is None:
@@ -200,6 +237,7 @@ HIDDEN_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "selu": nn.SELU,
     "silu": nn.SiLU,
+    "mish": nn.Mish,
     "swish": nn.SiLU,
     "softplus": nn.Softplus,
     "none": nn.Identity,

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gandiag.checkpoints.file_type import are_weight_names
 from gandiag.checkpoints.safe_pickle.modules import ModuleNode, parse_module
-from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, DictNode, LazyTensor, ObjectNode, format_key
+from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, ArrayNode, DictNode, LazyTensor, ObjectNode, format_key
 from gandiag.checkpoints.safe_pickle.reader import PickleContents
 from gandiag.errors import LoadError
 
@@ -80,6 +82,10 @@ def _build_container(node: Any, path: str, walk: _Walk) -> Any:
     if isinstance(node, ObjectNode):
         return _build_object(node, path, walk)
     if isinstance(node, dict):
+        if any(isinstance(value, ArrayNode) for value in node.values()) and are_weight_names(map(format_key, node)):
+            node = type(node)(node) if not isinstance(node, DictNode) else node
+            for key, value in list(node.items()):
+                node[key] = make_array_tensor(value, _join(path, key)) if isinstance(value, ArrayNode) else value
         entries = StateDict(
             (key if isinstance(key, (str, int)) else format_key(key), _build(value, _join(path, key), walk))
             for key, value in node.items()
@@ -112,6 +118,29 @@ def _build_object(node: ObjectNode, path: str, walk: _Walk) -> StateDict | Opaqu
 
 def _join(path: str, key: Any) -> str:
     return f"{path}.{format_key(key)}".strip(".")
+
+
+def make_array_tensor(array: ArrayNode, path: str) -> Tensor:
+    """A numpy array as a tensor. LoadError if it is not plain numbers, or does not hold what it claims."""
+    data = array.data if isinstance(array.data, (bytes, bytearray)) else getattr(array.data, "buffer", None)
+    try:
+        dtype = np.dtype(array.dtype)
+        if dtype.kind not in "fiub" or data is None:
+            raise ValueError
+        start = getattr(array.data, "offset", 0)
+        count = 1
+        for size in array.shape:
+            count *= size
+        if min(array.shape, default=1) < 0 or start + count * dtype.itemsize > len(data):
+            raise ValueError
+        flat = np.frombuffer(data, dtype, count, start).astype(dtype.newbyteorder("="))
+        values = flat.reshape(array.shape, order="F" if array.fortran_order else "C")
+    except (ValueError, TypeError, OverflowError):
+        raise LoadError(
+            f'array "{path}" does not hold what it claims: malformed or hostile',
+            "do not use this file; save the model again",
+        ) from None
+    return torch.from_numpy(np.ascontiguousarray(values).reshape(array.shape))
 
 
 def make_tensor_view(lazy: LazyTensor, path: str) -> Tensor:

@@ -122,7 +122,7 @@ def test_classes_whose_parts_are_registered_in_order(tmp_path: Path) -> None:
     assert_same_outputs(network, net)
     assert find_assumption(network, "layer_settings").source == "file"
     order = find_assumption(network, "forward")
-    assert (order.value, order.source) == ("layers in the order of registration", "file")
+    assert (order.value, order.source) == ("layers in the order of registration", "default")
     assert "PytorchGan" in order.note
     assert_same_outputs(
         load_generator(

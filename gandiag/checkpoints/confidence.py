@@ -1,0 +1,84 @@
+"""How sure a reading of a file is, in one word with its grounds: exact, settled or open."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.errors import GandiagError
+from gandiag.interfaces import UNDECIDED
+
+ConfidenceWord = Literal["exact", "settled", "open"]
+_COMPARED = 8  # latents
+_MAX_SECONDS = 1.0
+_MAX_PARAMETERS = 2e7  # of a network that is run here
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """`word`: "exact" (the structure is in the file, or given), "settled" (by statistics), "open"; `grounds`: why."""
+
+    word: ConfidenceWord
+    grounds: str
+
+
+def assess_confidence(generator: LoadedGenerator) -> Confidence:
+    """The confidence in a loaded generator. Draws a few samples of each reading, for a second at most."""
+    undecided = [entry.setting for entry in generator.assumptions if entry.source == UNDECIDED]
+    unseen_forward = any(entry.setting == "forward" and entry.source == "default" for entry in generator.assumptions)
+    readings = generator.open_readings
+    if readings is not None:
+        names = ", ".join(name.replace("_", " ") for name in {**readings.settings, **dict.fromkeys(undecided)})
+        return Confidence("open", f"{names}; {_describe_difference(generator)}")
+    if undecided:
+        listed = ", ".join(dict.fromkeys(name.replace("_", " ") for name in undecided))
+        return Confidence("open", f"{listed}; the statistics do not tell")
+    fits = [entry.fit for entry in generator.assumptions if entry.source == "batch-norm" and entry.fit is not None]
+    if fits:
+        ratios = [fit.ratio for fit in fits if fit.ratio is not None]
+        margin = f"; the next best fits {min(ratios):.1f} times worse" if ratios else ""
+        also = "; what forward() does beside its parts is not seen" if unseen_forward else ""
+        return Confidence("settled", f"by BatchNorm statistics{margin}{also}")
+    if unseen_forward:
+        return Confidence("settled", "structure from the file; what forward() does beside its parts is not seen")
+    return Confidence("exact", "structure from the file or as given")
+
+
+def _describe_difference(generator: LoadedGenerator) -> str:
+    """How many readings there are, and how far their samples are from the first one's."""
+    assert generator.open_readings is not None
+    rng = torch.Generator().manual_seed(0)
+    z = torch.randn(_COMPARED, *generator.latent.shape, generator=rng)
+    labels = None if generator.classes is None else torch.arange(_COMPARED) % generator.classes
+    n_parameters = int(generator.subject.get("parameters") or 0)
+    own = None if n_parameters > _MAX_PARAMETERS else _run(generator, z, labels)
+    start, count, largest, all_compared = time.perf_counter(), 1, 0.0, own is not None
+    for reading in generator.open_readings.make():
+        count += 1
+        if own is None or time.perf_counter() - start > _MAX_SECONDS:
+            all_compared = False
+            continue
+        classes = reading.generator.classes
+        other = _run(reading.generator, z, None if classes is None else torch.arange(_COMPARED) % classes)
+        spread = max(1e-12, float((own - own.mean(0)).square().mean().sqrt()))
+        same_shape = other is not None and other.shape == own.shape
+        largest = max(largest, float((own - other).square().mean().sqrt()) / spread if same_shape else float("inf"))  # type: ignore[operator]
+    if not all_compared:
+        return f"{count} readings fit"
+    if largest == float("inf"):
+        return f"{count} readings fit and make samples of other shapes"
+    return f"{count} readings fit; on the same latents their samples differ by up to {largest:.2g} standard deviations"
+
+
+def _run(generator: LoadedGenerator, z: Tensor, labels: Tensor | None) -> Tensor | None:
+    """Samples (N, D) of these latents; None where the network cannot run."""
+    try:
+        with torch.no_grad():
+            return generator.forward(z.reshape(len(z), *generator.latent.shape), labels).flatten(1)
+    except (GandiagError, RuntimeError):
+        return None

@@ -1,0 +1,95 @@
+"""Settings that neither the weights nor the BatchNorm statistics settle, and the networks of their other values.
+
+Where no BatchNorm sees an activation or the prior, a default is a guess, and a network read wrongly looks exactly like
+a collapsed one. So every combination that the file allows is offered as a reading; an audit samples those that make
+other samples, and judges each (`pipeline.readings`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO
+from gandiag.checkpoints.inference.candidate_networks import Assignment
+from gandiag.checkpoints.inference.gap_norms import GAP_NORMS
+from gandiag.checkpoints.inference.hyperparameters import Hyperparameter, ScoreTables
+from gandiag.checkpoints.inference.sequential import Choice, SequentialSpec
+from gandiag.config import AuditConfig
+from gandiag.interfaces import Assumption
+
+OPEN_ACTIVATIONS = (
+    *("relu", "leaky:0.2", "tanh", "elu", "leaky:0.01", "selu", "silu"),
+    *("gelu", "mish", "leaky:0.1", "leaky:0.3"),
+)
+MAX_READINGS = 150  # combinations that are offered, those with the fewest changes first
+_GUESSES = ("default", "undecided")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSetting:
+    """One open setting. `values`: the one taken first; `assign`: an assignment with another of them."""
+
+    setting: str
+    values: tuple[Any, ...]
+    assign: Callable[[Assignment, Any], Assignment]
+    describe: Callable[[Any], Choice] = Choice
+
+    def value_text(self, value: Any) -> str:
+        """A value as its option takes it, with the note that tells it from others."""
+        choice = self.describe(value)
+        return f"{choice.value} ({choice.note})" if choice.note else f"{choice.value}"
+
+
+def list_open_settings(
+    spec: SequentialSpec,
+    parameters: Sequence[tuple[Hyperparameter, Assumption]],
+    tables: ScoreTables,
+    assignment: Assignment,
+    config: AuditConfig,
+) -> tuple[OpenSetting, ...]:
+    """The open settings of a network that an audit may be wrong about.
+
+    `parameters`: every hyperparameter with the assumption made of it.
+    """
+    settings = [
+        OpenSetting(parameter.setting, values, parameter.assign, parameter.describe)
+        for parameter, assumption in parameters
+        if parameter.changes_output and assumption.source in _GUESSES
+        for values in [_open_values(parameter, tables, parameter.value_of(assignment))]
+        if len(values) > 1
+    ]
+    if spec.has_open_norms and config.hidden_norm is None:
+        settings.append(OpenSetting("hidden_norm", GAP_NORMS, lambda entry, value: replace(entry, norm=value)))
+    return tuple(settings)
+
+
+def _open_values(parameter: Hyperparameter, tables: ScoreTables, taken: Any) -> tuple[Any, ...]:
+    """The values that stay possible, the one taken first: all without evidence, else those that fit nearly as well."""
+    scores = tables.get(parameter.field, {})
+    if scores:
+        best = min(score for score, _ in scores.values())
+        values = [value for value in scores if scores[value][0] < DECISIVE_RATIO * best]
+    else:
+        values = list(OPEN_ACTIVATIONS if parameter.field == "activation" else parameter.candidates)
+    if parameter.prefer_default and taken == parameter.default and scores:
+        return (taken,)  # uncommon values that fit no better than the default
+    return tuple(dict.fromkeys([taken, *values]))
+
+
+def iter_readings(
+    settings: Sequence[OpenSetting], assignment: Assignment
+) -> Iterator[tuple[Mapping[str, str], Assignment]]:
+    """The other combinations of open values, those with the fewest changes first; each with its values in words."""
+    ranked = sorted(
+        itertools.product(*(range(len(entry.values)) for entry in settings)),
+        key=lambda indices: (sum(index > 0 for index in indices), sum(indices)),
+    )
+    for indices in ranked[1 : MAX_READINGS + 1]:
+        candidate, texts = assignment, {}
+        for entry, index in zip(settings, indices, strict=True):
+            candidate = entry.assign(candidate, entry.values[index])
+            texts[entry.setting] = entry.value_text(entry.values[index])
+        yield texts, candidate

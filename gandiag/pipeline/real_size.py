@@ -1,0 +1,69 @@
+"""The size of the real data as evidence for a generator's image size, where its file leaves that open."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from gandiag.config import AuditConfig
+from gandiag.errors import GandiagError, LoadError, SourceError
+from gandiag.interfaces import UNDECIDED, Assumption, OutputSpec
+from gandiag.pipeline.subject import AuditSubject, open_real_data, open_subject
+
+_SIZE_SETTINGS = ("strides", "upsampling", "image_shape", "structure")
+
+
+def open_subject_of_size(x: Any, config: AuditConfig, real: Any) -> AuditSubject:
+    """The subject; where its file leaves the image size open, read at the size of the real data if that fits.
+
+    LoadError as without real data where neither works.
+    """
+    size = None if real is None or not _may_be_open(x, config) else _real_size(real, config)
+    if size is None:
+        return open_subject(x, config)
+    try:
+        subject = open_subject(x, config)
+    except LoadError as error:
+        try:
+            return _credit_real_data(open_subject(x, replace(config, image_size=size[-1])))
+        except GandiagError:
+            raise error from None
+    if subject.output.shape == size:
+        return _credit_real_data(subject)
+    if not any(
+        entry.setting in _SIZE_SETTINGS and entry.source in ("default", UNDECIDED) for entry in subject.assumptions
+    ):
+        return subject
+    try:
+        other = open_subject(x, replace(config, image_size=size[-1]))
+    except GandiagError:
+        return subject
+    is_open = any(entry.setting in _SIZE_SETTINGS and entry.source == UNDECIDED for entry in other.assumptions)
+    return subject if is_open or other.output.shape != size else _credit_real_data(other)
+
+
+def _may_be_open(x: Any, config: AuditConfig) -> bool:
+    """Whether the subject is a file whose size no flag gives."""
+    is_path = isinstance(x, (str, os.PathLike))
+    return is_path and config.image_size is None and config.strides is None and config.model is None
+
+
+def _real_size(real: Any, config: AuditConfig) -> tuple[int, ...] | None:
+    """The shape (C, H, W) of square real images; None for other data, and for mixed sizes."""
+    try:
+        output: OutputSpec = open_real_data(real, config).output
+    except SourceError:
+        return None
+    is_square = output.kind == "image" and output.shape[-1] == output.shape[-2]
+    return output.shape if is_square else None
+
+
+def _credit_real_data(subject: AuditSubject) -> AuditSubject:
+    """The subject with its size credited to the real data wherever it was a guess."""
+
+    def credit(entry: Assumption) -> Assumption:
+        guessed = entry.source in ("flag", UNDECIDED) and (entry.fit is None or entry.source == "flag")
+        return replace(entry, source="real") if entry.setting in _SIZE_SETTINGS[:3] and guessed else entry
+
+    return replace(subject, assumptions=tuple(map(credit, subject.assumptions)))
