@@ -16,7 +16,7 @@ from gandiag.pipeline.output_reading import make_sigmoid_reading
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.policy import Policy
 
-N = 250
+N = 500
 
 
 def save_mlp(path: Path, *, gain: float = 1.5) -> tuple[Path, nn.Module]:
