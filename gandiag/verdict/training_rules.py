@@ -56,6 +56,7 @@ def _make_rule(kind: str) -> Rule:
     def diagnose(record: Record, policy: Policy) -> Diagnosis | None:
         return _diagnose_event(kind, record.training or {}, "warning")
 
+    diagnose.__doc__ = f"{EVENT_RULES[kind][1]}."
     return Rule(EVENT_RULES[kind][0], diagnose)
 
 
