@@ -79,7 +79,7 @@ def audit_command(
     debug: bool,
     **flags: Any,
 ) -> int:
-    """Audit a generator checkpoint, or a folder, zip, .npy or .npz of samples.
+    """Audit a generator checkpoint, or a folder, zip, .npy, .npz or table (CSV, Parquet) of samples.
 
     With --real, the score is the share of the data's variety that is missing. Without it, only repeated samples and
     samples that ignore the latent can be detected. Everything runs offline, and no code in a checkpoint is executed
@@ -101,7 +101,7 @@ def audit_command(
         return _audit_series(run_path, resolved, options, dry_run)
     if subject is None:
         raise click.UsageError("nothing to audit: give a checkpoint, samples, or --run DIR")
-    check_readable(subject, resolved.config.real)
+    check_readable(subject, resolved.config.real, resolved.config.holdout)
     check_reference(resolved.config.against)
     return _audit_subject(subject, resolved, options, dry_run)
 
@@ -152,7 +152,7 @@ def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions
     return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
-def check_readable(subject: str, real: str | None) -> None:
+def check_readable(subject: str, *real_data: str | None) -> None:
     """Fail at once on a missing path or a failed download, before torch is imported, which takes seconds."""
     if not os.path.lexists(subject) and not subject.startswith("hf:"):
         raise LoadError(f"{subject} does not exist", "check the path")
@@ -160,8 +160,9 @@ def check_readable(subject: str, real: str | None) -> None:
         file_info = detect_file_type(subject)
         if file_info.kind in _UNUSABLE_KINDS:
             raise unsupported_file_error(file_info)
-    if real is not None and not os.path.lexists(real):
-        raise SourceError(f"{real} cannot be read: No such file or directory", "check the path")
+    for path in real_data:
+        if path is not None and not os.path.lexists(path):
+            raise SourceError(f"{path} cannot be read: No such file or directory", "check the path")
 
 
 def check_reference(against: str | None) -> None:

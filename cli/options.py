@@ -187,7 +187,8 @@ def _get_type(annotation: str, rules: Any) -> Any:
 def _get_metavar(entry: dataclasses.Field[Any], annotation: str) -> str | None:
     if entry.metadata["choices"]:
         return None
-    default = {"real": "DATA", "against": "SAMPLES|CKPT", "group_by": "HOW"}.get(entry.name, "TEXT")
+    metavars = {"real": "DATA", "holdout": "DATA", "against": "SAMPLES|CKPT", "group_by": "HOW"}
+    default = metavars.get(entry.name, "TEXT")
     return next((metavar for start, metavar in _METAVARS.items() if annotation.startswith(start)), default)
 
 

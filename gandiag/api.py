@@ -33,13 +33,15 @@ def audit(
     groups: Any = None,
     against: Any = None,
     against_groups: Any = None,
+    holdout: Any = None,
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
     **settings: Any,
 ) -> Record:
     """Audit a generator or a set of samples for mode collapse; `print(record)` shows the verdict and the evidence.
 
-    x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor or Dataset. `settings`: fields of AuditConfig.
+    x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor, Dataset or DataFrame. `holdout`: of tables,
+    real rows that were kept out of training. `settings`: fields of AuditConfig.
     `groups`: one group per sample of x (a prompt, a class), and the audit is of the variety within groups, relative to
     that of `against` (samples with `against_groups`, a path, a model) or of real data with classes. x may also be a
     function fn(condition, seeds) that returns one sample per seed; `groups` are then its conditions, `per_group` the
@@ -49,6 +51,8 @@ def audit(
     """
     if isinstance(real, (str, os.PathLike)):
         settings["real"], real = str(real), None
+    if isinstance(holdout, (str, os.PathLike)):
+        settings["holdout"], holdout = str(holdout), None
     if isinstance(against, (str, os.PathLike)):
         settings["against"], against = str(against), None
     if "per_group" in settings:
@@ -57,6 +61,7 @@ def audit(
         x,
         resolve_config(settings),
         real=real,
+        holdout=holdout,
         progress=progress,
         on_message=on_message,
         grouping=GroupInputs(groups, against, against_groups),

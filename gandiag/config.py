@@ -55,7 +55,10 @@ class AuditConfig:
 
     # what to measure
     real: str | None = setting_field(
-        None, "real data: image folder (class subfolders are compared class by class), zip, .npy or .npz"
+        None, "real data: image folder (class subfolders are compared class by class), zip, .npy, .npz, CSV or Parquet"
+    )
+    holdout: str | None = setting_field(
+        None, "real rows of a table that were kept out of training: are generated rows nearer to those of --real?"
     )
     group_by: str | None = setting_field(
         None,
@@ -83,7 +86,8 @@ class AuditConfig:
     seed: int = setting_field(0, "seed of all random numbers", low=0)
     features: str | None = setting_field(
         None,
-        "imagenet (images), identity (vectors), series, pixels, imagenet@224, or a torch-fidelity extractor",
+        "imagenet (images), identity (vectors), table (columns), series, pixels, imagenet@224, or a torch-fidelity "
+        "extractor",
     )
     metrics: tuple[str, ...] = setting_field(
         (), "extra metrics by name, comma-separated (fid and is need Inception weights)", multiple=True
@@ -112,6 +116,12 @@ class AuditConfig:
         None, "JSON file with all loading settings: written if it does not exist, else replayed", group="load"
     )
     npz_key: str | None = setting_field(None, "name of the array in an .npz file of samples", group="load")
+    columns: tuple[str, ...] | None = setting_field(
+        None,
+        "types of table columns, comma-separated: age=number,cut=category,sold=date,note=skip",
+        group="load",
+        multiple=True,
+    )
     # what the file cannot say
     latent_dim: int | None = setting_field(None, "size of the latent vector without labels", group="latent", low=1)
     prior: str | None = setting_field(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Prior = Literal["normal", "uniform", "unit", "truncated", "sphere"]
 LabelEncoding = Literal["index", "onehot", "concat"]
-SampleKind = Literal["image", "vector", "series"]
+SampleKind = Literal["image", "vector", "series", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,10 @@ class LatentSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """Kind and shape of one sample without batch axis; images are (C, H, W). `range`: declared (low, high) or None."""
+    """Kind and shape of one sample without batch axis; images are (C, H, W). `range`: declared (low, high) or None.
+
+    Rows of a table are (features,), as its encoder makes them.
+    """
 
     kind: SampleKind
     shape: tuple[int, ...]

@@ -147,6 +147,7 @@ class Record:
     modes: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[Mapping[str, Any], ...] = ()
     groups: Mapping[str, Any] = field(default_factory=dict)
+    table: Mapping[str, Any] = field(default_factory=dict)
     response: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] | None = None
     game: Mapping[str, Any] = field(default_factory=dict)

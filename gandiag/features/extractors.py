@@ -12,6 +12,7 @@ from gandiag.errors import FeatureError, PluginError
 from gandiag.features.view_names import ViewName
 from gandiag.interfaces import OutputSpec
 from gandiag.registry import Registry
+from gandiag.sampling.tables.encoder import TableEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class ExtractorRequest:
     """What an extractor's factory receives.
 
     `view`: the parsed name. `output`: the format of the samples. `download`: whether the network may be used.
+    `encoder`: of columns, fitted to the real data, for the features "table".
     """
 
     view: ViewName
@@ -26,6 +28,7 @@ class ExtractorRequest:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     download: bool = False
     inception_weights: str | None = None
+    encoder: TableEncoder | None = None
 
     def require_images(self) -> None:
         """FeatureError unless the samples are images."""
@@ -79,6 +82,7 @@ EXTRACTORS = Registry(
         "identity": "gandiag.features.raw:create_identity",
         "pixels": "gandiag.features.raw:create_pixels",
         "series": "gandiag.features.time_series:create_series",
+        "table": "gandiag.features.table:create_table",
         "imagenet": "gandiag.features.imagenet:create_imagenet",
         **{name: "gandiag.features.image_statistics:create_aspect" for name in IMAGE_STATISTICS_NAMES},
         **{name: "gandiag.features.torch_fidelity:create_torch_fidelity" for name in TORCH_FIDELITY_NAMES},
@@ -87,8 +91,8 @@ EXTRACTORS = Registry(
 
 
 def default_features(output: OutputSpec) -> str:
-    """imagenet for images, identity for vectors, series for series."""
-    return {"image": "imagenet", "vector": "identity", "series": "series"}[output.kind]
+    """imagenet for images, identity for vectors, series for series, table for tables."""
+    return {"image": "imagenet", "vector": "identity", "series": "series", "table": "table"}[output.kind]
 
 
 def create_extractor(request: ExtractorRequest) -> Extractor:

@@ -14,6 +14,7 @@ from gandiag.features.extractors import Extractor, ExtractorRequest, create_extr
 from gandiag.features.view_names import ViewName, parse_view_name
 from gandiag.interfaces import Batch, OutputSpec
 from gandiag.sampling.preprocessing import to_unit_range
+from gandiag.sampling.tables.encoder import TableEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def make_views(
     device: str | torch.device = "cpu",
     download: bool = False,
     inception_weights: str | None = None,
+    encoder: TableEncoder | None = None,
 ) -> tuple[FeatureView, ...]:
     """The views called `names` for samples of `output`; each extractor is built once.
 
@@ -53,7 +55,9 @@ def make_views(
             raise FeatureError(
                 f"{name} degrades images, and these samples are {output.kind}s", f"use {view.with_level(0)}"
             )
-        request = ExtractorRequest(view.with_level(0), output, torch.device(device), download, inception_weights)
+        request = ExtractorRequest(
+            view.with_level(0), output, torch.device(device), download, inception_weights, encoder
+        )
         if request.view not in extractors:
             extractors[request.view] = create_extractor(request)
         views.append(FeatureView(name, extractors[request.view], view.level))

@@ -17,11 +17,14 @@ from torch import Tensor
 from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.view_names import DEGRADATION_LEVELS
 from gandiag.interfaces import Estimate, Metric, MetricResult, Needs
+from gandiag.metrics.distinct_rows import estimate_repeated_rows, has_repeated_rows
 from gandiag.metrics.duplicates import birthday_estimate
 from gandiag.metrics.registry import MetricContext
 from gandiag.metrics.score.estimator import MIN_SAMPLES, DiversityEstimate, estimate_diversity_loss
 from gandiag.metrics.score.multi_view import estimate_multi_view_loss, has_low_fidelity
+from gandiag.metrics.table_score import build_table_section, estimate_table_losses, include_table_losses
 from gandiag.record import Measurement, Score
+from gandiag.sampling.tables.encoder import TableEncoder
 from gandiag.stats.distances import count_within_radius, distance_matrix
 from gandiag.stats.resampling import draw_halves, subsample_indices
 from gandiag.stats.subset import SampleSubset, SubsetSpec
@@ -35,7 +38,7 @@ class CollapseScore:
 
     `aspects`: cheap views beside the main one; none for vectors and series. Degraded versions of the main view
     ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other role, a
-    measurement.
+    measurement. `encoder`: of tables, whose columns and pairs are scored too; the worst speaks.
     """
 
     view: str
@@ -43,6 +46,7 @@ class CollapseScore:
     seed: int = 0
     role: str = "fake"
     aspects: tuple[str, ...] = ()
+    encoder: TableEncoder | None = None
 
     @property
     def key(self) -> str:
@@ -67,8 +71,15 @@ class CollapseScore:
             estimate, aspects = estimate_multi_view_loss(
                 real_views, fake_views, seed=self.seed, inject=self.role == "fake"
             )
+        elif has_repeated_rows(real.values, fake.values):
+            estimate = estimate_repeated_rows(real.values, fake.values, seed=self.seed)
         else:
             estimate = estimate_diversity_loss(real.values, fake.values, seed=self.seed, inject=self.role == "fake")
+        table: dict[str, Any] = {}
+        if self.encoder is not None:
+            losses = estimate_table_losses(self.encoder, real.values, fake.values)
+            table = build_table_section(self.encoder, estimate, losses)
+            estimate = include_table_losses(estimate, losses)
         score = estimate.score
         measurement = Measurement(
             score.value, score.low, score.high, floor=0.0, unit="share", better="lower", n=estimate.n
@@ -77,6 +88,7 @@ class CollapseScore:
             return MetricResult({self.key: measurement})
         sections = _record_sections(estimate, real, fake, is_degraded=bool(self.aspects))
         sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
+        sections["table"] = table
         return MetricResult({self.key: measurement}, sections)
 
     def next_view(self, results: Any) -> str | None:
@@ -242,5 +254,7 @@ def create_score_metrics(context: MetricContext) -> Sequence[Metric]:
     if not context.referenced:
         return [Degeneracy(context.n, context.seed, image_range=image_range)]
     aspects = tuple(ASPECTS) if is_image else ()
-    scores = [CollapseScore(context.view, context.n, context.seed, role, aspects) for role in context.roles]
+    scores = [
+        CollapseScore(context.view, context.n, context.seed, role, aspects, context.encoder) for role in context.roles
+    ]
     return [*scores, Degeneracy(context.n, context.seed, image_range=image_range, key="degeneracy")]

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gandiag.interfaces import Metric, OutputSpec
 from gandiag.registry import Registry
+
+if TYPE_CHECKING:
+    from gandiag.sampling.tables.encoder import TableEncoder
 
 
 @dataclass(frozen=True, slots=True)
 class MetricContext:
     """What a metric factory needs to know.
 
-    `referenced`: there are real data. `roles`: all roles of generated samples, "fake" first.
+    `referenced`: there are real data. `roles`: all roles of generated samples, "fake" first. `encoder`: of the
+    columns of the view "table".
     """
 
     view: str
@@ -29,6 +33,7 @@ class MetricContext:
     is_conditional: bool
     class_names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("fake",)
+    encoder: TableEncoder | None = None
 
 
 @dataclass(frozen=True, slots=True)

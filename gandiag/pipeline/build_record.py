@@ -16,7 +16,7 @@ from gandiag.record import FACT_REASON, Measurement, Record, Score
 from gandiag.report.assumptions import assumption_document
 
 REPORTED_PACKAGES = ("gandiag", "torch", "numpy", "scipy", "scikit-learn")
-RECORD_SECTIONS = ("profile", "aspects", "modes", "groups", "response", "game")
+RECORD_SECTIONS = ("profile", "aspects", "modes", "groups", "response", "game", "table")
 
 
 def build_subject_section(

@@ -34,6 +34,7 @@ def audit_with_config(
     resolved: ResolvedConfig,
     *,
     real: Any = None,
+    holdout: Any = None,
     progress: ProgressCallback = no_progress,
     on_message: MessageCallback | None = None,
     grouping: GroupInputs | None = None,
@@ -44,7 +45,7 @@ def audit_with_config(
         return audit_groups(x, resolved, inputs, real=real, progress=progress, on_message=on_message)
     config, timer = resolved.config, StageTimer()
     training = None if config.log is None else to_json_value(losses(config.log, seed=config.seed).document)
-    session = open_session(x, config, real=real, timer=timer)
+    session = open_session(x, config, real=real, holdout=holdout, timer=timer)
     if on_message is not None:
         on_message(session.summary())
     results = run_passes(session, timer, progress)

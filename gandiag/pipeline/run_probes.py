@@ -44,10 +44,13 @@ def run_probes(
     """
     jobs: dict[str, Callable[[], MetricResult]] = {}
     sampler = session.subject.sampler
+    tables = session.tables
     if sampler is None:
         jobs["scale sweep"] = _describe_missing_sweep
     else:
         jobs |= _generator_jobs(session, sampler, progress)
+    if tables is not None and tables.encoder is not None and tables.real is not None:
+        jobs["closest records"] = lambda: tables.measure_closest_records(session.config.seed)
     if session.config.exhibits:
         jobs["sheets"] = lambda: _make_sheets(session, results)
     outcomes = []

@@ -23,10 +23,12 @@ from gandiag.pipeline.discriminator_probe import DualityGapPlan, plan_duality_ga
 from gandiag.pipeline.engine import BatchFactory, StageTimer, required_views
 from gandiag.pipeline.plan import AuditPlan, make_audit_plan
 from gandiag.pipeline.real_size import open_subject_of_size
-from gandiag.pipeline.subject import AuditSubject, open_real_data
+from gandiag.pipeline.subject import AuditSubject
+from gandiag.pipeline.table_inputs import OpenTables, describe_vectors, fit_vectors, open_tables
 from gandiag.record import Measurement
 from gandiag.report.assumptions import assumption_label, assumption_source, assumption_value
 from gandiag.sampling.sources import SampleSet
+from gandiag.sampling.tables.encoder import TableEncoder
 
 SMOKE_TEST_SAMPLES = 16  # samples drawn and embedded before the run, to fail early and to estimate the time
 READ_BATCH_SIZE = 128  # samples of a set that are read and embedded at a time
@@ -46,6 +48,7 @@ class AuditSession:
     not_measured: dict[str, Measurement] = field(default_factory=dict)
     cache: FeatureCache = field(default_factory=FeatureCache.default)
     duality_gap_plan: DualityGapPlan | None = None
+    tables: OpenTables | None = None
 
     @property
     def device(self) -> str:
@@ -139,26 +142,41 @@ class AuditSession:
         return sum(source.n for source in self.plan.sources.values())
 
 
-def open_session(x: Any, config: AuditConfig, *, real: Any = None, timer: StageTimer | None = None) -> AuditSession:
+def open_session(
+    x: Any, config: AuditConfig, *, real: Any = None, holdout: Any = None, timer: StageTimer | None = None
+) -> AuditSession:
     """Open the inputs, make the plan and draw a few samples, so that cheap failures come first."""
     timer = timer or StageTimer()
     with timer.stage("load"):
         subject = open_subject_of_size(x, config, config.real if real is None else real)
         _check_class(subject, config)
     with timer.stage("real data"):
-        real_source = config.real if real is None else real
-        real_set = None if real_source is None else open_real_data(real_source, config, subject.output)
+        tables = open_tables(
+            subject,
+            config.real if real is None else real,
+            config.holdout if holdout is None else holdout,
+            config,
+        )
+        subject, real_set, encoder = tables.subject, tables.real, tables.encoder
     with timer.stage("features"):
-        main_view = config.features or default_features(subject.output)
-        views, not_measured = _open_views(main_view, config, subject, has_real_data=real_set is not None)
+        column_encoder = encoder or fit_vectors(real_set, subject.output, config)
+        main_view = config.features or ("table" if column_encoder else default_features(subject.output))
+        views, not_measured = _open_views(
+            main_view, config, subject, column_encoder, has_real_data=real_set is not None
+        )
     session = AuditSession(
         config,
         subject,
         real_set,
         views,
-        _make_plan(main_view, config, subject, real_set),
-        (*subject.assumptions, *(() if real_set is None else real_set.assumptions(subject.output))),
+        _make_plan(main_view, config, subject, real_set, column_encoder),
+        (
+            *subject.assumptions,
+            *(() if real_set is None else real_set.assumptions(subject.output)),
+            *(() if encoder else describe_vectors(column_encoder, config)),
+        ),
         not_measured=not_measured,
+        tables=tables,
     )
     with timer.stage("smoke test"):
         session.seconds_per_sample = _run_smoke_test(session)
@@ -184,7 +202,12 @@ def _check_class(subject: AuditSubject, config: AuditConfig) -> None:
 
 
 def _open_views(
-    main_view: str, config: AuditConfig, subject: AuditSubject, *, has_real_data: bool
+    main_view: str,
+    config: AuditConfig,
+    subject: AuditSubject,
+    encoder: TableEncoder | None,
+    *,
+    has_real_data: bool,
 ) -> tuple[dict[str, FeatureView], dict[str, Measurement]]:
     """The feature views by name, and the Inception metrics that will not be measured, each with its reason."""
     inception_views, not_measured = _choose_inception_views(config, subject)
@@ -197,6 +220,7 @@ def _open_views(
         device="cpu" if subject.sampler is None else subject.sampler.device,
         download=config.download,
         inception_weights=config.inception_weights,
+        encoder=encoder,
     )
     return {view.name: view for view in views}, not_measured
 
@@ -218,7 +242,9 @@ def _choose_inception_views(config: AuditConfig, subject: AuditSubject) -> tuple
     return views, not_measured
 
 
-def _make_plan(view: str, config: AuditConfig, subject: AuditSubject, real: SampleSet | None) -> AuditPlan:
+def _make_plan(
+    view: str, config: AuditConfig, subject: AuditSubject, real: SampleSet | None, encoder: TableEncoder | None
+) -> AuditPlan:
     """Sample count, sources and metrics.
 
     Where --scale is not the trained scale, both are sampled; "fake" is the trained one.
@@ -241,7 +267,15 @@ def _make_plan(view: str, config: AuditConfig, subject: AuditSubject, real: Samp
     is_conditional = subject.classes is not None and config.class_ is None
     class_names = () if real is None else real.class_names or ()
     context = MetricContext(
-        view, n, config.seed, subject.output, real is not None, is_conditional, class_names, tuple(sources)
+        view,
+        n,
+        config.seed,
+        subject.output,
+        real is not None,
+        is_conditional,
+        class_names,
+        tuple(sources),
+        encoder if view == "table" else None,
     )
     return make_audit_plan(context, sources, config.metrics)
 

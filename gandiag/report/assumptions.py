@@ -34,6 +34,7 @@ _LABELS = {
     "alpha": "fade-in weight (alpha)",
     "negative_slope": "negative slope of hidden activations",
     "columns": "columns of the table",
+    "columns_left_out": "columns left out",
     "gumbel_noise": "Gumbel noise of categories",
     "batch": "batch size of the graph",
     "graph_noise": "noise inside the graph",

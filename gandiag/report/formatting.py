@@ -42,6 +42,8 @@ KIND_TEXT = {
     "thin_modes": "thin modes: too little variety within modes",
     "recycled": "recycled: the same samples are generated repeatedly",
     "skewed": "skewed: some modes are generated far too often",
+    "lost_values": "lost values: some values or combinations of columns are never generated",
+    "constant_columns": "constant columns: some columns have one value only",
     "conditional": "conditional: some classes or prompts have collapsed",
     "wrong_scale": "wrong scale: sampled at a different latent scale than in training",
     "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
@@ -247,9 +249,11 @@ def describe_score(record: Record) -> str:
         return "There is no score: the evidence is insufficient."
     if score.basis == "degeneracy":
         return _describe_degeneracy(score.value)
-    text = f"{describe_fraction(score.value)} of the real variety is missing"
     if record.verdict == "unrealistic":
         return "variety is not contradicted, but most samples are unlike any real one."
+    names = record.table.get("score_of") or ()
+    of_what = f"variety of {' × '.join(map(str, names))}" if names else "real variety"
+    text = f"{describe_fraction(score.value)} of the {of_what} is missing"
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 

@@ -77,6 +77,7 @@ def _build_sections(record: Record) -> dict[str, Any]:
         "classes": record_view.build_class_rows(record),
         "groups": group_view.build_group_rows(record),
         "group_facts": group_view.build_group_facts(record),
+        "columns": record_view.build_column_rows(record),
         "response": measurement_view.build_response(record),
         "training": record_view.build_training(record),
         "max_events": MAX_EVENTS,

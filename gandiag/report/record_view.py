@@ -142,6 +142,29 @@ def build_share_rows(entries: Mapping[str, Any], meanings: Mapping[str, str]) ->
     ]
 
 
+def build_column_rows(record: Record) -> list[ClassRow]:
+    """Columns of a table, the largest loss first, each with what it lacks."""
+    rows = []
+    for entry in sorted(record.table.get("columns") or (), key=lambda entry: -(entry["loss"]["value"] or 0.0)):
+        rows.append(ClassRow(str(entry["name"]), build_estimate(entry["loss"]), _describe_column(entry)))
+    return rows
+
+
+def _describe_column(entry: Mapping[str, Any]) -> str:
+    """ "category; never made: Fair, Good" ."""
+    parts = [str(entry.get("type"))]
+    lacking = [str(name) for name in entry.get("never_made") or ()]
+    if entry.get("constant"):
+        parts.append("one value only")
+    elif lacking:
+        parts.append(f"never made: {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''}")
+    missing = entry.get("missing_values") or {}
+    if any(missing.values()):
+        shares = f"{100 * missing.get('real', 0):.1f} % real, {100 * missing.get('fake', 0):.1f} % generated"
+        parts.append(f"missing values: {shares}")
+    return "; ".join(parts)
+
+
 def build_class_rows(record: Record) -> list[ClassRow]:
     """Rows of the class table, in the record's order: worst first."""
     rows = []

@@ -39,6 +39,7 @@ def iter_sections(record: Record, verbose: bool = False) -> Iterator[tuple[str, 
         ("Modes", _build_modes),
         ("Classes, worst first", _build_classes),
         ("Groups, worst first", _build_groups),
+        ("Columns, worst first", _build_columns),
         ("Response to the latent scale", _build_response),
         ("Training", _build_training),
         ("Duality gap between G and D", _build_duality_gap),
@@ -141,12 +142,19 @@ def _note_hidden_rows(n_rows: int, name: str) -> list[RenderableType]:
     return [f"{n_rows - MAX_ROWS} more {name} in the record"] if n_rows > MAX_ROWS else []
 
 
+def _build_columns(record: Record) -> list[RenderableType]:
+    return _make_class_table(record_view.build_column_rows(record), "columns")
+
+
 def _build_classes(record: Record) -> list[RenderableType]:
-    rows = record_view.build_class_rows(record)
+    return _make_class_table(record_view.build_class_rows(record), "classes")
+
+
+def _make_class_table(rows: Sequence[record_view.ClassRow], name: str) -> list[RenderableType]:
     table = make_table("left", "left", "left", "left")
     for row in rows[:MAX_ROWS]:
         table.add_row(row.label, _format_estimate(row.estimate), _draw_estimate_bar(row.estimate), row.spread)
-    return [table, *_note_hidden_rows(len(rows), "classes")] if rows else []
+    return [table, *_note_hidden_rows(len(rows), name)] if rows else []
 
 
 def _build_groups(record: Record) -> list[RenderableType]:

@@ -27,9 +27,15 @@ from gandiag.sampling.image_folders import FolderFiles, ZipFiles, is_image_name,
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
 from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, Sampler
+from gandiag.sampling.saved_tensors import is_saved_tensor, read_saved_tensor
+from gandiag.sampling.tables.files import is_frame, is_table_file, read_frame, read_table
+from gandiag.sampling.tables.reader import TableReader
 from gandiag.sampling.torch_datasets import open_dataset
 
-SUPPORTED_SOURCES = "an image folder, a .zip of images, .npy, .npz, a Dataset, an array or a tensor"
+SUPPORTED_SOURCES = (
+    "an image folder, a .zip of images, .npy, .npz, a saved tensor, a CSV, TSV or Parquet table, a DataFrame, "
+    "a Dataset, an array or a tensor"
+)
 
 
 class SampleReader(Protocol):
@@ -201,6 +207,8 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
         return open_array(read_npy(path), name, kind=kind)
     if start.startswith(b"PK") and zipfile.is_zipfile(path):
         return _open_zip(path, npz_key, kind)
+    if is_table_file(path):
+        return TableReader(read_table(path))
     if is_image_name(name):
         raise SourceError(f"{name} is a single image", "pass the folder that contains the images")
     raise SourceError(f"{name} contains no readable samples", f"pass {SUPPORTED_SOURCES}")
@@ -215,7 +223,8 @@ def _open_zip(path: Path, npz_key: str | None, kind: SampleKind | None) -> Sampl
         array, labels = read_npz(path, npz_key)
         return open_array(array, str(path), labels=labels, kind=kind)
     if any(name.endswith("/data.pkl") for name in names):
-        raise SourceError(f"{path} is a PyTorch file, not a set of samples", f"pass {SUPPORTED_SOURCES}")
+        samples, labels = read_saved_tensor(path)
+        return open_array(samples, str(path), labels=labels, kind=kind)
     return open_image_files(ZipFiles(path), str(path))
 
 
@@ -224,6 +233,8 @@ def _open_object(source: Any, kind: SampleKind | None) -> SampleReader:
         return open_array(source, "tensor" if isinstance(source, Tensor) else "array", kind=kind)
     if isinstance(source, torch.utils.data.DataLoader):
         source = source.dataset
+    if is_frame(source):
+        return TableReader(read_frame(source))
     if hasattr(source, "__getitem__") and not isinstance(source, (dict, bytes)):
         return open_dataset(source, type(source).__name__)
     raise SourceError(f"samples cannot be read from a {type(source).__name__}", f"pass {SUPPORTED_SOURCES}")
@@ -237,7 +248,10 @@ def _example_sizes(reader: SampleReader) -> str:
 
 
 def contains_samples(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder or zip with images, .npy or .npz, by first bytes and names; nothing is decoded."""
+    """Whether a path holds samples, by first bytes and names: images, arrays, a table, or one tensor saved by torch.
+
+    No sample is decoded.
+    """
     path = Path(path)
     if path.is_dir():
         return any(is_image_name(name) for _, _, names in os.walk(path) for name in names)
@@ -245,10 +259,10 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
         with path.open("rb") as file:
             start = file.read(8)
         if not start.startswith(b"PK"):
-            return start.startswith(b"\x93NUMPY")
+            return start.startswith(b"\x93NUMPY") or is_table_file(path)
         names = [entry.filename for entry in list_zip_entries(path)]
     except (OSError, zipfile.BadZipFile):
         return False
-    return not (any(name.endswith("/data.pkl") for name in names) or are_weight_names(names)) and any(
-        name.endswith(".npy") or is_image_name(name) for name in names
-    )
+    if any(name.endswith("/data.pkl") for name in names):
+        return is_saved_tensor(path, names)
+    return not are_weight_names(names) and any(name.endswith(".npy") or is_image_name(name) for name in names)

@@ -1,8 +1,8 @@
 """Every rule in order. A rule turns the facts of a record into a finding with a code, or None.
 
-GD1xx  kind of collapse             collapse_rules, group_rules
+GD1xx  kind of collapse             collapse_rules, group_rules, table_rules
 GD2xx  latent scale                 latent_rules
-GD3xx  fidelity and memorization    fidelity_rules
+GD3xx  fidelity and memorization    fidelity_rules, table_rules
 GD4xx  trust in the loading         loading_rules
 GD5xx  strength of the evidence     evidence_rules
 GD6xx  nearest baseline             nearest_baseline
@@ -27,6 +27,7 @@ from gandiag.verdict.latent_rules import find_missing_scale_response, find_wrong
 from gandiag.verdict.loading_rules import find_embedded_code, find_loading_mismatch, find_untrained_network
 from gandiag.verdict.nearest_baseline import find_closest_baseline
 from gandiag.verdict.rule_base import Rule
+from gandiag.verdict.table_rules import TABLE_COLLAPSE_RULES, TABLE_FIDELITY_RULES
 from gandiag.verdict.training_rules import TRAINING_RULES
 
 # Findings of one level are reported in this order.
@@ -37,10 +38,12 @@ RULES: tuple[Rule, ...] = (
     find_wrong_latent_scale,
     *COLLAPSE_RULES,
     *GROUP_RULES,
+    *TABLE_COLLAPSE_RULES,
     find_limit_in_interval,
     find_blind_spots,
     find_off_distribution_samples,
     find_memorization,
+    *TABLE_FIDELITY_RULES,
     find_constant_channels,
     find_failed_metrics,
     find_missing_scale_response,

@@ -1,0 +1,1 @@
+"""Tables: columns read from files and frames, their types, and their encoding as feature rows."""
