@@ -32,7 +32,6 @@ from gandiag.metrics.score.neighborhoods import (
     euclidean_distances,
     expected_coverage,
     nearest_in_matrix,
-    neighbor_distances,
     neighbor_radius,
 )
 from gandiag.metrics.score.row_preparation import find_far_rows
@@ -69,8 +68,8 @@ class SplitDistances:
     heldout_distances: Tensor  # (n, n) held-out → reference, the held-out modes rescaled like the generated ones
     fake_distances: Tensor  # (n, n) generated → reference
     rescaled_fake_distances: Tensor  # (n, n) generated → reference, every generated mode at the reference's width
-    copy_distance: float  # reference rows nearer than this are copies
     copy_matrix: Tensor  # (n, n) bool, which generated rows are copies of which
+    reference_copies: Tensor  # (n, n) bool, the same for reference rows
     real_copies: Tensor  # (n,) reference rows that equal each generated row, at least 1
 
     def find_distinct_rows(self) -> Tensor:
@@ -111,7 +110,8 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
 
     Costs five n × n × D products and holds three n × n float32 matrices.
     """
-    neighbors, radius, reference_scale = _reference_neighbors(reference)
+    reference_distances = euclidean_distances(reference, reference)
+    neighbors, radius, reference_scale = _reference_neighbors(reference_distances)
     edge = reference_scale.quantile(MANIFOLD_QUANTILE)
     far = find_far_rows(reference, heldout, fake)
     inliers = ((reference_scale <= edge) & ~far[0]).float()
@@ -152,17 +152,19 @@ def prepare_split(reference: Tensor, heldout: Tensor, fake: Tensor, partition: M
         heldout_distances=heldout_distances,
         fake_distances=fake_distances,
         rescaled_fake_distances=euclidean_distances(rescaled_fake, reference, min_distance=copy_distance),
-        copy_distance=copy_distance,
         copy_matrix=copy_matrix,
+        reference_copies=(reference_distances <= copy_distance).fill_diagonal_(True),
         real_copies=(fake_distances <= copy_distance).sum(1).clamp(min=1).float(),
     )
 
 
-def _reference_neighbors(reference: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-    """Neighbors of the reference rows, their ball radii (n,), and how much balls must grow to reach each row (n,)."""
-    distances = euclidean_distances(reference, reference)
+def _reference_neighbors(distances: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Neighbors of the reference rows, their ball radii (n,), and how much balls must grow to reach each row (n,).
+
+    Overwrites the diagonal of `distances` (n, n).
+    """
     neighbors = nearest_in_matrix(distances)
-    radius = neighbor_radius(neighbors, torch.arange(len(reference)))
+    radius = neighbor_radius(neighbors, torch.arange(len(distances)))
     return neighbors, radius, _scale_to_reach(distances, radius)
 
 
@@ -230,7 +232,7 @@ def compute_factors(split: SplitDistances, indices: SplitIndices) -> ScoreFactor
     near = fake_scale <= fake_scale.quantile(MANIFOLD_QUANTILE)
     inlier_weight = weight * (near | split.beside_mode[indices[2]])
     width_ratio = _mean_width_ratio(split, indices, inlier_weight, (heldout_scale <= edge).float())
-    n_others = (neighbor_distances(split.neighbors, indices[0]) <= split.copy_distance).sum(1).float()
+    n_others = _count_copies(split.reference_copies, indices[0]) - 1
     # What is left of the data is drawn more often: as often as the missing share makes it.
     reference_copies = 1 + n_others / max(_clamp(mode_balance), MIN_KEPT_BALANCE)
     unique_ratio = unique_fraction(copy_counts) / max(unique_fraction(reference_copies), 1e-9)

@@ -56,14 +56,6 @@ def neighbor_radius(neighbors: tuple[Tensor, Tensor], subset: Tensor) -> Tensor:
     return distances[subset].gather(1, column[:, None]).squeeze(1)
 
 
-def neighbor_distances(neighbors: tuple[Tensor, Tensor], subset: Tensor) -> Tensor:
-    """Distances of each subset row to its nearest rows, inf for those outside the subset: (n, N_CANDIDATES)."""
-    distances, indices = neighbors
-    present = torch.zeros(len(distances), dtype=torch.bool)
-    present[subset] = True
-    return distances[subset].masked_fill(~present[indices[subset]], torch.inf)
-
-
 def expected_coverage(hits: Tensor, n_rows: Tensor, n_target: Tensor) -> Tensor:
     """Probability that a ball with `hits` of `n_rows` rows contains one of `n_target` kept rows, in [0, 1].
 
