@@ -51,6 +51,7 @@ class Measurement:
 
 
 FACT_REASON = "a fact of the file"  # why a measurement that is no statistic of the samples has no floor
+EQUAL_OUTPUTS = "equal outputs"  # how repeats differ: not at all (`reason` of distinct_outputs and largest_repeat)
 MAX_REQUIRED_SAMPLES = 1_000_000  # a question that needs more is not one that sampling answers
 
 

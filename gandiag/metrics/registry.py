@@ -19,6 +19,7 @@ class MetricContext:
     """What a metric factory needs to know.
 
     `referenced`: there are real data. `roles`: all roles of generated samples, "fake" first.
+    `is_network`: they come from a network, not from a set of samples.
     """
 
     view: str
@@ -29,6 +30,7 @@ class MetricContext:
     is_conditional: bool
     class_names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("fake",)
+    is_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

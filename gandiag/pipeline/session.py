@@ -241,7 +241,15 @@ def _make_plan(view: str, config: AuditConfig, subject: AuditSubject, real: Samp
     is_conditional = subject.classes is not None and config.class_ is None
     class_names = () if real is None else real.class_names or ()
     context = MetricContext(
-        view, n, config.seed, subject.output, real is not None, is_conditional, class_names, tuple(sources)
+        view,
+        n,
+        config.seed,
+        subject.output,
+        real is not None,
+        is_conditional,
+        class_names,
+        tuple(sources),
+        is_network=subject.sampler is not None,
     )
     return make_audit_plan(context, sources, config.metrics)
 

@@ -246,7 +246,7 @@ def describe_score(record: Record) -> str:
     if score.value is None:
         return "There is no score: the evidence is insufficient."
     if score.basis == "degeneracy":
-        return _describe_degeneracy(score.value)
+        return _describe_degeneracy(record)
     text = f"{describe_fraction(score.value)} of the real variety is missing"
     if record.verdict == "unrealistic":
         return "variety is not contradicted, but most samples are unlike any real one."
@@ -282,11 +282,15 @@ def format_percent_interval(entry: Mapping[str, Any]) -> str:
     return f"{text} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-def _describe_degeneracy(value: float) -> str:
+def _describe_degeneracy(record: Record) -> str:
+    value = record.score.value or 0.0
+    if record.verdict == "inconclusive":
+        return "outputs repeat or lie close together; whether the data do the same is unknown without real data."
     if value < NEGLIGIBLE_FRACTION:
-        return "samples do not repeat and depend on the latent. Whether modes are missing is unknown."
+        follow = " and depend on the latent" if record.subject.get("latent") else ""
+        return f"samples do not repeat{follow}. Whether modes are missing is unknown."
     fraction = describe_fraction(value).removeprefix("about ")
-    return f"at least {fraction} of the variety is lost to repeats, measured on the generator alone."
+    return f"at least {fraction} of the variety is lost to repeats, measured on the samples alone."
 
 
 def _describe_doubt(record: Record) -> str:

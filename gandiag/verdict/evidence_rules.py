@@ -25,6 +25,10 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
         return None
     if not score.low < policy.limit <= score.high:
         return None
+    if score.basis == "degeneracy":
+        entry = record.measurements.get("score")
+        reason = (entry.reason if entry is not None else None) or "cannot be known without --real"
+        return Diagnosis("warning", f"Undecided: {reason}.", {"low": score.low, "high": score.high, "n": score.n_fake})
     needed = score.required_samples()
     action = f"Generate about {needed:,} samples (-n {needed})" if needed else "Generate more samples (-n)"
     interval = format_interval(score.low, score.high)
@@ -67,10 +71,8 @@ def find_missing_real_data(record: Record, policy: Policy) -> Diagnosis | None:
     """Without real data, missing modes cannot be detected."""
     if record.score.basis != "degeneracy":
         return None
-    text = (
-        "No real data: only repeated outputs and insensitivity to z can be detected. "
-        "Pass the training data with --real to detect missing modes."
-    )
+    seen = "repeated outputs and insensitivity to z" if record.subject.get("latent") else "repeated outputs"
+    text = f"No real data: only {seen} can be detected. Pass the training data with --real to detect missing modes."
     return Diagnosis("note", text)
 
 
