@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from gandiag.metrics.repeats.groups import RepeatGroups, group_isolated
 
 SAME_PATTERN = 0.02  # structured difference, relative to the contrast of the shared pattern, that no eye sees
-UNCLEAR_PATTERN = 0.05  # below this one, folders of samples are undecided
+FAINT_PATTERN = 0.15  # below this one, a network makes one picture, and a folder of samples is undecided
+MAX_FAINT_RANGE = 0.025  # of the range, the same: six gray levels of 256
 GRAY_LEVEL = 1 / 255  # of the range: what 8 bits resolve
 MAX_RANGE_NOISE = 0.1  # of the range: noise under which a picture is still one picture
 MAX_PATTERN_NOISE = 0.5  # of the contrast of the shared pattern
@@ -51,11 +52,13 @@ class _PairStructure:
     error: Tensor
     contrast: Tensor
 
-    def is_same(self, factor: float, pattern: float, level: float, grid: Grid) -> Tensor:
-        """Pairs whose structured difference is below `pattern` contrasts or `level`, times `factor`: (n, n) bool."""
-        limit = (factor * pattern * self.contrast).square().clamp_min((factor * level) ** 2)
+    def is_same(self, factor: float, grid: Grid, *, faint: bool) -> Tensor:
+        """Pairs whose structured difference is below `factor` times what counts as one picture: (n, n) bool."""
+        limit = factor * self.contrast * (FAINT_PATTERN if faint else SAME_PATTERN)
+        if faint and grid.range:
+            limit = limit.clamp(factor * GRAY_LEVEL * grid.range, factor * MAX_FAINT_RANGE * grid.range)
         is_noise = self.noise <= torch.clamp_min(MAX_PATTERN_NOISE * self.contrast, MAX_RANGE_NOISE * grid.range)
-        is_close = self.structure <= limit + factor * self.error
+        is_close = self.structure <= limit.square() + factor * self.error
         return (is_close & is_noise).fill_diagonal_(True)
 
 
@@ -66,23 +69,19 @@ def group_noisy_copies(samples: Tensor, grid: Grid) -> RepeatGroups:
     if len(rows) < 2 or max(grid.shape[1:]) < MIN_SIDE:
         return nothing
     pairs = _measure_pairs(rows, grid)
-    level = GRAY_LEVEL * grid.range if grid.is_network else 0.0
-    labels = _group(pairs, SAME_PATTERN, level, grid)
-    if len(labels.unique()) < len(rows):
-        labels, noise, is_sparse = _verify_groups(rows, labels, grid)
-        if len(labels.unique()) < len(rows):
-            reason = "the outputs of a group differ in a few isolated values" if is_sparse else ""
-            return RepeatGroups(labels, _describe_noise(noise, grid), reason)
-    if grid.is_network:
-        return nothing
-    labels = _group(pairs, UNCLEAR_PATTERN, GRAY_LEVEL * grid.range, grid)
-    labels, noise, _ = _verify_groups(rows, labels, grid, UNCLEAR_PATTERN)
-    reason = "the outputs of a group differ by less than a twentieth of their common pattern"
+    labels, noise, is_sparse = _group(rows, pairs, grid, faint=grid.is_network)
+    if grid.is_network or len(labels.unique()) < len(rows):
+        reason = "the outputs of a group differ in a few isolated values" if is_sparse and not grid.is_network else ""
+        return RepeatGroups(labels, _describe_noise(noise, grid), reason)
+    labels, noise, _ = _group(rows, pairs, grid, faint=True)
+    reason = "the outputs of a group hardly differ against their common pattern"
     return RepeatGroups(labels, _describe_noise(noise, grid), reason)
 
 
-def _group(pairs: _PairStructure, pattern: float, level: float, grid: Grid) -> Tensor:
-    return group_isolated(pairs.is_same(1.0, pattern, level, grid), pairs.is_same(3.0, pattern, level, grid))
+def _group(rows: Tensor, pairs: _PairStructure, grid: Grid, *, faint: bool) -> tuple[Tensor, float, bool]:
+    """Labels, the noise of the groups, and whether it is sparse."""
+    labels = group_isolated(pairs.is_same(1.0, grid, faint=faint), pairs.is_same(3.0, grid, faint=faint))
+    return _verify_groups(rows, labels, grid, faint=faint)
 
 
 def _measure_pairs(rows: Tensor, grid: Grid) -> _PairStructure:
@@ -123,9 +122,7 @@ def _average_blocks(rows: Tensor, grid: Grid, block: int) -> tuple[Tensor, int]:
     return averaged.flatten(1), block_height * block_width
 
 
-def _verify_groups(
-    rows: Tensor, labels: Tensor, grid: Grid, pattern: float = SAME_PATTERN
-) -> tuple[Tensor, float, bool]:
+def _verify_groups(rows: Tensor, labels: Tensor, grid: Grid, *, faint: bool) -> tuple[Tensor, float, bool]:
     """Labels without the groups whose residuals have structure after all; the noise; whether it is sparse."""
     sizes = torch.bincount(labels)
     residuals, noises = [], []
@@ -135,7 +132,7 @@ def _verify_groups(
         residual = rows[members] - rows[members].mean(0)
         noise, structure = _measure_residual(residual, grid)
         energy = rows[members].mean(0).reshape(grid.shape[0], -1).var(1).mean()
-        level = GRAY_LEVEL * grid.range if grid.is_network or pattern > SAME_PATTERN else 0.0
+        pattern, level = (FAINT_PATTERN, GRAY_LEVEL * grid.range) if faint else (SAME_PATTERN, 0.0)
         limit = max(1.5 * pattern * float(energy) ** 0.5, level, MAX_NOISE_STRUCTURE * noise)
         if len(members) >= 20 and structure > limit:
             out[members] = len(sizes) + members  # singles again
