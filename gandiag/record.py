@@ -21,7 +21,7 @@ from gandiag.errors import RecordError, VerdictError
 from gandiag.registry import import_target
 
 SCHEMA = "gandiag.audit/1"
-Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic"]
+Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic", "memorised"]
 MeasurementStatus = Literal["ok", "not_measured", "error"]
 BetterDirection = Literal["higher", "lower", "neither"]
 

@@ -16,6 +16,7 @@ from gandiag.exhibits.samples import SamplesWithFeatures, sample_grid, scale_gri
 from gandiag.interfaces import MetricResult
 from gandiag.metrics.modes import N_RAW_SAMPLES
 from gandiag.pipeline.build_record import measurement_without_floor
+from gandiag.pipeline.copy_probe import measure_copies
 from gandiag.pipeline.discriminator_probe import run_duality_gap
 from gandiag.pipeline.engine import ProgressCallback, StageTimer, run_safely
 from gandiag.pipeline.session import AuditSession
@@ -48,6 +49,8 @@ def run_probes(
         jobs["scale sweep"] = _describe_missing_sweep
     else:
         jobs |= _generator_jobs(session, sampler, progress)
+    if session.real is not None:
+        jobs["copies"] = lambda: measure_copies(session, results)
     if session.config.exhibits:
         jobs["sheets"] = lambda: _make_sheets(session, results)
     outcomes = []

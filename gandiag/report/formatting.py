@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gandiag.record import Record, Score
+from gandiag.verdict.record_queries import is_memorised
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
 NO_REFERENCE = "no reference: a fact and no verdict"
@@ -26,6 +27,7 @@ VERDICT_LABELS = {
     "inconclusive": "INCONCLUSIVE",
     "not_degenerate": "NOT DEGENERATE",
     "unrealistic": "NOT REAL-LIKE",
+    "memorised": "MEMORISED",
 }
 
 KIND_OF_LOSS = {
@@ -44,6 +46,7 @@ KIND_TEXT = {
     "skewed": "skewed: some modes are generated far too often",
     "conditional": "conditional: some classes or prompts have collapsed",
     "wrong_scale": "wrong scale: sampled at a different latent scale than in training",
+    "memorised": "memorised: samples are copies of real ones",
     "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
 }
 
@@ -196,7 +199,12 @@ def capitalize_first(text: str) -> str:
 
 
 def format_verdict(record: Record) -> str:
-    """The verdict in capitals."""
+    """The verdict in capitals, memorization first."""
+    label = _format_verdict_word(record)
+    return f"MEMORISED, {label}" if is_memorised(record) and record.verdict != "memorised" else label
+
+
+def _format_verdict_word(record: Record) -> str:
     return VERDICT_LABELS.get(record.verdict, escape_unprintable(record.verdict).upper())
 
 
@@ -250,6 +258,8 @@ def describe_score(record: Record) -> str:
     text = f"{describe_fraction(score.value)} of the real variety is missing"
     if record.verdict == "unrealistic":
         return "variety is not contradicted, but most samples are unlike any real one."
+    if record.verdict == "memorised":
+        return f"{text}, but the samples are copies of real ones."
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 

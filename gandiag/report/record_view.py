@@ -18,6 +18,7 @@ ACCENT_CLASSES = {
     "inconclusive": "doubt",
     "not_degenerate": "known",
     "unrealistic": "doubt",
+    "memorised": "bad",
 }
 
 

@@ -7,10 +7,12 @@ from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import (
     format_interval,
     format_percent,
+    get_copies,
     get_estimate,
     get_measurement,
     get_value,
     is_collapsed,
+    is_memorised,
 )
 from gandiag.verdict.rule_base import Diagnosis, rule
 
@@ -33,17 +35,23 @@ def find_off_distribution_samples(record: Record, policy: Policy) -> Diagnosis |
     return Diagnosis("note" if is_collapsed(record) else "warning", text, {"off_manifold": share})
 
 
-@rule("GD302")
+@rule("GD302", kind="memorised")
 def find_memorization(record: Record, policy: Policy) -> Diagnosis | None:
     """Outputs that are copies of the real data."""
-    copies = get_measurement(record, "memorised")
+    copies, exact = get_copies(record), get_measurement(record, "exact_copies")
     if copies is None or (copies.low or 0.0) < MIN_MEMORIZED + (copies.floor or 0.0):
         return None
-    text = (
-        f"Memorization: {format_percent(copies.value or 0)} of the samples are near-copies of a real sample, "
-        "far closer to it than real samples are to each other."
-    )
-    return Diagnosis("warning", text, {"memorised": copies.value, "floor": copies.floor})
+    text = f"Memorization: {format_percent(copies.value or 0)} of the samples are copies of a real sample, "
+    evidence = {"memorised": copies.value, "floor": copies.floor}
+    if exact is not None and exact.value:
+        evidence["exact_copies"] = exact.value
+        text += f"{format_percent(exact.value)} exactly equal to it"
+    else:
+        text += "far closer to it than real samples are to each other"
+    text += f" ({copies.reason})." if copies.reason else "."
+    if is_memorised(record):
+        text += " Their variety is that of the real data, not the generator's own."
+    return Diagnosis("error" if is_memorised(record) else "warning", text, evidence)
 
 
 @rule("GD902")
