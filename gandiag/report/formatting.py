@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gandiag.record import Record, Score
-from gandiag.verdict.record_queries import is_memorised
+from gandiag.verdict.record_queries import is_memorised, is_sample_set
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
 NO_REFERENCE = "no reference: a fact and no verdict"
@@ -308,6 +308,10 @@ def _describe_doubt(record: Record) -> str:
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
         n_required = score.required_samples()
         advice = f"About {n_required:,} samples would decide" if n_required else "More samples may decide"
+        if is_sample_set(record):
+            advice = f"These {score.n_fake:,} samples do not decide" + (
+                f"; about {n_required:,} would" if n_required else ""
+            )
         return f", but the interval contains the limit of {format_score(score.limit)}. {advice}."
     if score.list_blind_spots():
         return ", as far as this many samples can show: a loss of half could have been missed."

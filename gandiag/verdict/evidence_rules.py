@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gandiag.record import Record
 from gandiag.verdict.policy import Policy
-from gandiag.verdict.record_queries import format_interval
+from gandiag.verdict.record_queries import format_interval, is_sample_set
 from gandiag.verdict.rule_base import Diagnosis, rule
 
 
@@ -31,6 +31,8 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
         return Diagnosis("warning", f"Undecided: {reason}.", {"low": score.low, "high": score.high, "n": score.n_fake})
     needed = score.required_samples()
     action = f"Generate about {needed:,} samples (-n {needed})" if needed else "Generate more samples (-n)"
+    if is_sample_set(record):
+        action = f"These {score.n_fake:,} samples do not decide" + (f"; generate about {needed:,}" if needed else "")
     interval = format_interval(score.low, score.high)
     if score.basis == "groups":
         text = f"The score's interval {interval} contains the limit {policy.limit:g}. More groups would decide."

@@ -36,6 +36,11 @@ def get_value(record: Record, key: str) -> float | None:
     return None if measurement is None else measurement.value
 
 
+def is_sample_set(record: Record) -> bool:
+    """Whether fixed samples were audited, of which there are no more."""
+    return record.subject.get("loader") == "samples"
+
+
 def get_copies(record: Record) -> Measurement | None:
     """The share of copies: of all real samples in thumbnails or features, or of those compared, the larger excess."""
     found = [entry for key in ("copies", "memorised") if (entry := get_measurement(record, key)) is not None]
