@@ -1,8 +1,8 @@
-"""GD301, GD302 and GD902: samples unlike the data, copies of the data, broken output channels. Not collapse."""
+"""GD301 to GD303 and GD902: samples unlike the data, copies, wrong wholes, broken output channels. Not collapse."""
 
 from __future__ import annotations
 
-from gandiag.record import Record
+from gandiag.record import MIN_STRUCTURE_GAP, Record
 from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import (
     format_interval,
@@ -52,6 +52,22 @@ def find_memorization(record: Record, policy: Policy) -> Diagnosis | None:
     if is_memorised(record):
         text += " Their variety is that of the real data, not the generator's own."
     return Diagnosis("error" if is_memorised(record) else "warning", text, evidence)
+
+
+@rule("GD303")
+def find_structure_gap(record: Record, policy: Policy) -> Diagnosis | None:
+    """Parts pass for real, wholes do not."""
+    gap = get_measurement(record, "structure_gap")
+    if gap is None or not (gap.low or 0.0) >= MIN_STRUCTURE_GAP:
+        return None
+    wholes, patches = get_value(record, "unreal_wholes"), get_value(record, "patch_distance")
+    text = (
+        f"Parts pass for real, wholes do not: {format_percent(wholes or 0)} of the images are arranged like no real "
+        f"one, while their patches differ from real ones by {format_percent(patches or 0)} "
+        f"(structure gap {gap.value:.2f} {format_interval(gap.low, gap.high)}). Look for misplaced, doubled or missing "
+        "parts. This is not collapse and does not raise the score."
+    )
+    return Diagnosis("warning", text, {"structure_gap": gap.value, "unreal_wholes": wholes, "patch_distance": patches})
 
 
 @rule("GD902")
