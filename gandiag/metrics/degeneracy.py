@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gandiag.interfaces import Estimate, MetricResult, Needs, OutputSpec
 from gandiag.metrics.repeats.discrete import group_equal_images, group_equal_vectors, is_explained
-from gandiag.metrics.repeats.groups import RepeatGroups, first_rows, merge_labels
+from gandiag.metrics.repeats.groups import RepeatGroups, first_rows, merge_labels, renumber
 from gandiag.metrics.repeats.noise import Grid, group_noisy_copies
 from gandiag.metrics.repeats.shifts import group_shifted_copies
 from gandiag.metrics.repeats.vectors import group_near_vectors
@@ -117,7 +117,7 @@ def find_repeats(
     if equal.reason:
         return _split_possible(equal, kind)
     chosen = subsample_indices(len(rows), _count_compared(rows.shape[1]), seed=seed)
-    labels = torch.unique(equal.labels[chosen], return_inverse=True)[1]
+    labels = renumber(equal.labels[chosen])
     similar = _add_similar(samples[chosen].float(), labels, _choose_methods(output, samples, is_network, seed))
     if similar.reason:
         return Repeats(equal, similar, similar)

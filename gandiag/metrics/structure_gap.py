@@ -139,7 +139,7 @@ def describe_images(images: Tensor, *, detail: bool = False) -> Tensor:
     """
     contrast = images.flatten(1).std(1)[:, None, None, None].clamp_min(MIN_CONTRAST)
     standardized = (images - images.mean((2, 3), keepdim=True)) / contrast
-    sides = [min(WHOLE_SIDE, side) for side in images.shape[2:]]
+    sides = (min(WHOLE_SIDE, images.shape[2]), min(WHOLE_SIDE, images.shape[3]))
     pixels = F.adaptive_avg_pool2d(standardized, sides).flatten(1)
     pixels = pixels / pixels.std().clamp_min(1e-6)
     if not detail:

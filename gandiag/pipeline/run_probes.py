@@ -22,6 +22,7 @@ from gandiag.pipeline.engine import ProgressCallback, StageTimer, run_safely
 from gandiag.pipeline.session import AuditSession
 from gandiag.probes.batchnorm_mismatch import statistics_mismatch
 from gandiag.probes.conditioning import Conditioning
+from gandiag.probes.latent_response import N_LATENTS, measure_latent_response
 from gandiag.probes.latent_sweep import TRUNCATION_PSIS, sweep_latent_scale
 from gandiag.probes.noise_variance import NoiseVariance
 from gandiag.probes.sensitivity import Sensitivity
@@ -67,6 +68,7 @@ def _generator_jobs(
     jobs: dict[str, Callable[[], MetricResult]] = {
         "trained_scale": lambda: _check_batchnorm(session, sampler),
         "sensitivity": lambda: _measure_sensitivity(session, sampler),
+        "latent response": lambda: _measure_latent_response(session, sampler),
         "scale sweep": lambda: _ScaleSweep(session, sampler, progress).run(),
     }
     if any(find_noise_inputs(sampler.module)):
@@ -114,6 +116,19 @@ def _measure_sensitivity(session: AuditSession, sampler: Sampler) -> MetricResul
 
     latents = _audit_latents(session, sampler, probe.n_latents)
     return probe.measure(forward, latents, sampler.latent, seed=session.config.seed)
+
+
+def _measure_latent_response(session: AuditSession, sampler: Sampler) -> MetricResult:
+    """Noise that the network draws itself is the same in every call, row by row."""
+    labels = None if sampler.classes is None else torch.arange(N_LATENTS) % sampler.classes
+    devices = [sampler.device] if sampler.device.type == "cuda" else []
+
+    def forward(z: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(session.config.seed)
+            return sampler.generate(z, labels, bn=_single_latent_mode(session.config.bn)).cpu()
+
+    return measure_latent_response(forward, _audit_latents(session, sampler, N_LATENTS), seed=session.config.seed)
 
 
 def _measure_conditioning(session: AuditSession, sampler: Sampler) -> MetricResult:

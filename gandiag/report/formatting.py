@@ -297,10 +297,15 @@ def _describe_degeneracy(record: Record) -> str:
     if record.verdict == "inconclusive":
         return "outputs repeat or lie close together; whether the data do the same is unknown without real data."
     if value < NEGLIGIBLE_FRACTION:
-        follow = " and depend on the latent" if record.subject.get("latent") else ""
+        follow = " and depend on the latent" if _follows_latent(record) else ""
         return f"samples do not repeat{follow}. Whether modes are missing is unknown."
     fraction = describe_fraction(value).removeprefix("about ")
     return f"at least {fraction} of the variety is lost to repeats, measured on the samples alone."
+
+
+def _follows_latent(record: Record) -> bool:
+    """Whether there is a latent and no finding that it is ignored (GD109)."""
+    return bool(record.subject.get("latent")) and all(finding.rule != "GD109" for finding in record.findings)
 
 
 def _describe_doubt(record: Record) -> str:

@@ -220,6 +220,13 @@ def find_ignored_input(record: Record, policy: Policy) -> Diagnosis | None:
         distance = f"within a class, samples are only {ratio} as far apart as across classes"
         text = f"Latent ignored: {distance} ({latent.reason})."
         return Diagnosis("error", text, {"z_ignored": latent.value})
+    response = get_measurement(record, "latent_response")
+    if response is not None and response.high is not None and response.high < MAX_IGNORED_RESPONSE:
+        ratio = format_percent(response.value or 0)
+        text = f"Latent ignored: another z moves an output by only {ratio} of the distance between outputs; "
+        return Diagnosis(
+            "error", f"{text}they vary by noise of the network's own.", {"latent_response": response.value}
+        )
     return None
 
 

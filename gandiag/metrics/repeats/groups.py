@@ -26,7 +26,7 @@ class RepeatGroups:
     @property
     def distinct(self) -> int:
         """The number of different outputs."""
-        return len(torch.unique(self.labels))
+        return count_groups(self.labels)
 
     @property
     def largest(self) -> float:
@@ -58,7 +58,18 @@ def group_isolated(is_near: Tensor, is_around: Tensor) -> Tensor:
     if small and _is_isolated(small, is_near, is_around):
         for members in small:
             labels[members] = int(members[0])
-    return torch.unique(labels, return_inverse=True)[1]
+    return renumber(labels)
+
+
+def renumber(labels: Tensor) -> Tensor:
+    """The same groups, numbered 0 ... k - 1, (n,) int64."""
+    numbers: Tensor = torch.unique(labels, return_inverse=True)[1]
+    return numbers
+
+
+def count_groups(labels: Tensor) -> int:
+    """The number of different labels."""
+    return int(renumber(labels).max()) + 1
 
 
 def _cover_greedily(is_near: Tensor) -> list[Tensor]:
@@ -66,7 +77,7 @@ def _cover_greedily(is_near: Tensor) -> list[Tensor]:
     near = is_near.float()
     counts = near.sum(1)
     is_free = torch.ones(len(near), dtype=torch.bool)
-    groups = []
+    groups: list[Tensor] = []
     while True:
         leader = int(torch.where(is_free, counts, 0.0).argmax())
         members = torch.nonzero(is_near[leader] & is_free).flatten()

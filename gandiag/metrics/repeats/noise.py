@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandiag.metrics.repeats.groups import RepeatGroups, group_isolated
+from gandiag.metrics.repeats.groups import RepeatGroups, count_groups, group_isolated, renumber
 
 SAME_PATTERN = 0.02  # structured difference, relative to the contrast of the shared pattern, that no eye sees
 FAINT_PATTERN = 0.15  # below this one, a network makes one picture, and a folder of samples is undecided
@@ -70,7 +70,7 @@ def group_noisy_copies(samples: Tensor, grid: Grid) -> RepeatGroups:
         return nothing
     pairs = _measure_pairs(rows, grid)
     labels, noise, is_sparse = _group(rows, pairs, grid, faint=grid.is_network)
-    if grid.is_network or len(labels.unique()) < len(rows):
+    if grid.is_network or count_groups(labels) < len(rows):
         reason = "the outputs of a group differ in a few isolated values" if is_sparse and not grid.is_network else ""
         return RepeatGroups(labels, _describe_noise(noise, grid), reason)
     labels, noise, _ = _group(rows, pairs, grid, faint=True)
@@ -140,11 +140,11 @@ def _verify_groups(rows: Tensor, labels: Tensor, grid: Grid, *, faint: bool) -> 
             residuals.append(residual.flatten()[:100_000])
             noises.append(noise)
     if not residuals:
-        return torch.unique(out, return_inverse=True)[1], 0.0, False
+        return renumber(out), 0.0, False
     pooled = torch.cat(residuals).double()
     variance = float(pooled.square().mean())
     is_sparse = variance > 0 and float(pooled.pow(4).mean()) > MAX_KURTOSIS * variance**2
-    return torch.unique(out, return_inverse=True)[1], max(noises), is_sparse
+    return renumber(out), max(noises), is_sparse
 
 
 def _measure_residual(residual: Tensor, grid: Grid) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gandiag.metrics.repeats.groups import RepeatGroups
+from gandiag.metrics.repeats.groups import RepeatGroups, renumber
 
 MAX_SIDE = 32  # larger images are averaged to this side
 MAX_SHIFT = 4  # pixels of the averaged image, in each direction
@@ -42,7 +42,7 @@ def group_shifted_copies(samples: Tensor, seed: int = 0) -> RepeatGroups:
         if len(members) >= MIN_SHARE * len(thumbnails):
             labels[members] = int(first)
             free[members] = False
-    return RepeatGroups(torch.unique(labels, return_inverse=True)[1], "shifts of a few pixels")
+    return RepeatGroups(renumber(labels), "shifts of a few pixels")
 
 
 def _shrink(images: Tensor) -> Tensor:

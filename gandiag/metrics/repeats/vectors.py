@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gandiag.metrics.repeats.groups import RepeatGroups, group_isolated
+from gandiag.metrics.repeats.groups import RepeatGroups, count_groups, group_isolated
 from gandiag.stats.distances import distance_matrix
 
 ROUNDING = 2.0**-18  # of the rows' length: what two float32 evaluations of one network differ by
@@ -39,7 +39,7 @@ def group_near_vectors(samples: Tensor, *, is_network: bool) -> RepeatGroups:
     distances = distance_matrix(rows)
     if rows.shape[1] >= MIN_COLUMNS:
         labels = _group_patterns(rows, distances)
-        n_groups = len(labels.unique())
+        n_groups = count_groups(labels)
         if n_groups == 1 or (n_groups < len(rows) and rows.shape[1] >= MIN_COLUMNS_SEVERAL):
             noise = _standard_deviations(rows, labels).square().mean().sqrt()
             return RepeatGroups(labels, f"noise of standard deviation {float(noise):.2g}")
