@@ -138,6 +138,15 @@ def test_honest_outputs_are_not_called_degenerate(name: str) -> None:
     assert repeats.loss.high < LIMIT or repeats.reason
 
 
+def test_two_equal_masks_among_empty_ones_change_nothing() -> None:
+    masks = draw_masks(np.random.default_rng(7)).astype(np.float32)
+    masks[20:] = 0
+    masks[1] = masks[0]
+    assert "empty image" in search(masks, "image").reason
+    masks[:20] = masks[0]  # but two outputs are two, whatever the data are
+    assert search(masks, "image").loss.low > 0.95
+
+
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_what_any_eye_calls_few_outputs_is_counted(name: str) -> None:
     distinct, kind, draw = DEGENERATE[name]

@@ -53,16 +53,18 @@ def group_equal_images(rows: Tensor) -> RepeatGroups:
     """
     labels = label_equal_rows(rows)
     distinct = int(labels.max()) + 1
-    repeated = torch.nonzero(torch.bincount(labels) > 1).flatten()
     if distinct in (1, len(rows)):
         return RepeatGroups(labels)
     if distinct > MAX_POOL * len(rows) and bool(((rows == rows.min()) | (rows == rows.max())).all()):
         return RepeatGroups(labels, reason=_explain_discrete(labels, "binary images"))
-    if len(repeated) != 1:
-        return RepeatGroups(labels)
-    members = labels == repeated[0]
+    members = labels == torch.bincount(labels).argmax()
     blank = rows[members][0]
-    if bool((blank != blank[0]).any()) or float((rows[~members] == blank[0]).float().mean()) < MASK_BACKGROUND:
+    is_pool = distinct - 1 <= MAX_POOL * int((~members).sum())
+    if (
+        is_pool
+        or bool((blank != blank[0]).any())
+        or float((rows[~members] == blank[0]).float().mean()) < MASK_BACKGROUND
+    ):
         return RepeatGroups(labels)
     share = float(members.float().mean())
     reason = f"{share:.0%} of the outputs are one empty image among mostly empty ones, as masks honestly may be"
