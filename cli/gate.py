@@ -15,7 +15,7 @@ from gandiag.record import Record
 from gandiag.report.formats import GATE_FORMATS
 from gandiag.report.gate_text import worst_exit_code
 from gandiag.verdict.gate import GatePolicy, GateResult, find_policy, gate, make_error_result, read_policy
-from gandiag.verdict.gate_policy import ALLOWED_STATES
+from gandiag.verdict.gate_policy import ALLOWED_STATES, is_allowable
 
 from . import console
 from .options import (
@@ -27,6 +27,17 @@ from .options import (
     output_option,
     quiet_option,
 )
+
+
+class AllowedChoice(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """A state of a check, or the code of a finding."""
+
+    def __init__(self) -> None:
+        super().__init__(ALLOWED_STATES)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value) if is_allowable(str(value)) else str(super().convert(value, param, ctx))
+
 
 _POLICY_FLAGS = ("max_score", "baseline", "max_regress", "allow")
 
@@ -60,9 +71,9 @@ _POLICY_FLAGS = ("max_score", "baseline", "max_regress", "allow")
 @click.option(
     "--allow",
     multiple=True,
-    type=click.Choice(ALLOWED_STATES),
+    type=AllowedChoice(),
     envvar="GANDIAG_ALLOW",
-    help="let checks in this state pass (repeatable)",
+    help="let checks in this state, or with this finding (GD201), pass (repeatable)",
 )
 @click.option(
     "-f",

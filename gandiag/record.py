@@ -21,7 +21,7 @@ from gandiag.errors import RecordError, VerdictError
 from gandiag.registry import import_target
 
 SCHEMA = "gandiag.audit/1"
-Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic"]
+Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic", "memorised"]
 MeasurementStatus = Literal["ok", "not_measured", "error"]
 BetterDirection = Literal["higher", "lower", "neither"]
 
@@ -51,6 +51,8 @@ class Measurement:
 
 
 FACT_REASON = "a fact of the file"  # why a measurement that is no statistic of the samples has no floor
+EQUAL_OUTPUTS = "equal outputs"  # how repeats differ: not at all (`reason` of distinct_outputs and largest_repeat)
+MIN_STRUCTURE_GAP = 0.2  # lower bound of structure_gap from which wholes are wrong although parts are right
 MAX_REQUIRED_SAMPLES = 1_000_000  # a question that needs more is not one that sampling answers
 
 

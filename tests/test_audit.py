@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import gandiag
 from gandiag.checkpoints.batchnorm.latent_scale import TrainedScale, estimate_trained_scale
 from gandiag.checkpoints.loader import LoadedGenerator
-from gandiag.errors import ConfigError, OutputError, SourceError
+from gandiag.errors import ConfigError, ExitCode, OutputError, SourceError
 from gandiag.record import FACT_REASON
+from gandiag.verdict.policy import verdict_exit_code
 
 N = 400
 
@@ -102,6 +103,23 @@ def test_without_real_data_missing_modes_are_not_claimed_either_way() -> None:
     record = run_audit(Ring(4), None)
     assert record.verdict == "not_degenerate" and "GD503" in {finding.rule for finding in record.findings}
     assert record.measurements["precision"].status == "not_measured"
+
+
+def test_copies_of_the_real_data_are_called_memorised_before_anything_else() -> None:
+    """Every real sample is searched, although the score compares only some."""
+    draw = np.random.default_rng(0)
+    real = draw.normal(size=(800, 16)).astype(np.float32)
+    copied = run_audit(real[draw.permutation(800)[:N]] + 0.1 * draw.normal(size=(N, 16)).astype(np.float32), real)
+    assert copied.verdict == "memorised" and copied.kinds[0] == "memorised"
+    assert copied.findings[0].rule == "GD302" and copied.findings[0].level == "error"
+    assert str(copied).startswith("MEMORISED") and verdict_exit_code(copied) == ExitCode.INSUFFICIENT
+    assert gandiag.gate(copied).code == 1 and gandiag.gate(copied, {"allow": ["GD302"]}).code == 0
+    few = run_audit(real[np.arange(N) % 40], real)
+    assert few.verdict == "collapsed" and few.kinds[:2] == ("memorised", "partial")
+    assert few.findings[0].rule == "GD302" and str(few).startswith("MEMORISED, COLLAPSED")
+    assert few.measurements["exact_copies"].value == 1
+    fresh = run_audit(draw.normal(size=(N, 16)).astype(np.float32), real)
+    assert fresh.verdict == "healthy" and "GD302" not in {finding.rule for finding in fresh.findings}
 
 
 def test_results_do_not_depend_on_the_batch_size(half: gandiag.Record) -> None:

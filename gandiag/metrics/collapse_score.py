@@ -1,32 +1,26 @@
 """The collapse score as a metric of the engine, computed by `score.estimator` and `score.multi_view`.
 
-Without real data the score is that of *degeneracy*: repeats among the samples. It is a lower bound on collapse, since
-no function of the generator alone can show that modes of the data are missing.
+Without real data the score is that of *degeneracy* (`gandiag.metrics.degeneracy`). It is a lower bound on collapse,
+since no function of the generator alone can show that modes of the data are missing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.view_names import DEGRADATION_LEVELS
 from gandiag.interfaces import Estimate, Metric, MetricResult, Needs
+from gandiag.metrics.degeneracy import Degeneracy
 from gandiag.metrics.distinct_rows import estimate_repeated_rows, has_repeated_rows
-from gandiag.metrics.duplicates import birthday_estimate
 from gandiag.metrics.registry import MetricContext
 from gandiag.metrics.score.estimator import MIN_SAMPLES, DiversityEstimate, estimate_diversity_loss
 from gandiag.metrics.score.multi_view import estimate_multi_view_loss, has_low_fidelity
 from gandiag.metrics.table_score import build_table_section, estimate_table_losses, include_table_losses
 from gandiag.record import Measurement, Score
 from gandiag.sampling.tables.encoder import TableEncoder
-from gandiag.stats.distances import count_within_radius, distance_matrix
-from gandiag.stats.resampling import draw_halves, subsample_indices
 from gandiag.stats.subset import SampleSubset, SubsetSpec
 
 
@@ -169,92 +163,12 @@ def _too_few_samples(key: str, real: SampleSubset, fake: SampleSubset) -> Metric
     return MetricResult({key: Measurement.missing(reason)}, sections)
 
 
-# Two images whose RMS difference is below this fraction of the declared range look the same: 5 of 256 gray levels.
-DUPLICATE_IMAGE_RMS = 0.02
-# Two vectors closer than this fraction of the largest value are equal in float32, up to a few hundred roundings.
-DUPLICATE_VECTOR_RATIO = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class Degeneracy:
-    """Repeats among generated samples, in output space: the score where there is no real data.
-
-    With c near-duplicate pairs among n samples, N = n (n - 1) / 2c is the order-2 Hill number of the outputs (the
-    birthday estimate of the support); the score is 1 - min(1, N / n), the fraction of the sample that repeats. The
-    interval is that of N (`gandiag.metrics.duplicates.birthday_estimate`). Reads low whenever collapse leaves more than
-    n outputs: a lower bound.
-    """
-
-    n: int
-    seed: int = 0
-    image_range: tuple[float, float] | None = None
-    key: str = "score"  # "degeneracy" with real data, which give the score: then a measurement alone
-
-    def needs(self) -> Needs:
-        return {"fake": frozenset({SubsetSpec("samples", self.n)})}
-
-    def measure(self, results: Any) -> MetricResult:
-        rows = results["fake"][SubsetSpec("samples", self.n)].values.flatten(1)
-        n = len(rows)
-        if n < MIN_SAMPLES:
-            reason = f"{n:,} samples are too few to measure repeats: {MIN_SAMPLES} are needed"
-            score = Score(None, None, None, basis="degeneracy", n_fake=n)
-            return self._make_result(Measurement.missing(reason), {"score": score, "doubts": [reason]})
-        loss, replicates = estimate_degeneracy(rows, radius=self._radius(rows), seed=self.seed)
-        measurement = Measurement(
-            loss.value,
-            loss.low,
-            loss.high,
-            floor=None,
-            unit="share",
-            better="lower",
-            n=n,
-            reason="from the samples alone: a lower bound",
-        )
-        score = Score(**asdict(loss), basis="degeneracy", n_fake=n, replicates=replicates)
-        return self._make_result(measurement, {"score": score})
-
-    def _make_result(self, measurement: Measurement, sections: dict[str, Any]) -> MetricResult:
-        return MetricResult({self.key: measurement}, sections if self.key == "score" else {})
-
-    def _radius(self, rows: Tensor) -> float:
-        if self.image_range is not None:
-            low, high = self.image_range
-            return DUPLICATE_IMAGE_RMS * (high - low) * math.sqrt(rows.shape[1])
-        return DUPLICATE_VECTOR_RATIO * float(rows.abs().max())
-
-
-def estimate_degeneracy(
-    rows: Tensor, *, radius: float, seed: int = 0, replicates: int = 20
-) -> tuple[Estimate, tuple[float, ...]]:
-    """1 - min(1, N / n) of `rows` (n, D), N the birthday estimate with its interval; and the same on half-samples.
-
-    `radius`: distance below which two outputs are the same. Each replicate is 1 - min(1, N_half / n). Cost O(n² D).
-    """
-    n = len(rows)
-    support = birthday_estimate(count_within_radius(rows, radius))
-    is_near = (distance_matrix(rows[subsample_indices(n, seed=seed)]) < radius).fill_diagonal_(False)  # (p, p)
-    generator = torch.Generator().manual_seed(seed)
-    losses = []
-    for _ in range(replicates):
-        (half,) = draw_halves((len(is_near),), generator)
-        losses.append(_repeated_fraction(birthday_estimate(is_near[half[:, None], half].sum(1)).value, n))
-    low, high = _repeated_fraction(support.high, n), _repeated_fraction(support.low, n)
-    return Estimate(_repeated_fraction(support.value, n), low, high), tuple(losses)
-
-
-def _repeated_fraction(support: float, n: int) -> float:
-    return 1.0 - min(1.0, support / n)
-
-
 def create_score_metrics(context: MetricContext) -> Sequence[Metric]:
     """The factory of "score": one score per role and the degeneracy; without real data the degeneracy is the score."""
-    is_image = context.output.kind == "image"
-    image_range = context.output.range if is_image else None
     if not context.referenced:
-        return [Degeneracy(context.n, context.seed, image_range=image_range)]
-    aspects = tuple(ASPECTS) if is_image else ()
+        return [Degeneracy(context.n, context.seed, context.output, context.is_network)]
+    aspects = tuple(ASPECTS) if context.output.kind == "image" else ()
     scores = [
         CollapseScore(context.view, context.n, context.seed, role, aspects, context.encoder) for role in context.roles
     ]
-    return [*scores, Degeneracy(context.n, context.seed, image_range=image_range, key="degeneracy")]
+    return [*scores, Degeneracy(context.n, context.seed, context.output, context.is_network, key="degeneracy")]

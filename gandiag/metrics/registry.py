@@ -22,7 +22,7 @@ class MetricContext:
     """What a metric factory needs to know.
 
     `referenced`: there are real data. `roles`: all roles of generated samples, "fake" first. `encoder`: of the
-    columns of the view "table".
+    columns of the view "table". `is_network`: the samples come from a network, not from a set of samples.
     """
 
     view: str
@@ -34,6 +34,7 @@ class MetricContext:
     class_names: tuple[str, ...] = ()
     roles: tuple[str, ...] = ("fake",)
     encoder: TableEncoder | None = None
+    is_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ _ENTRIES = {
     "pairwise": _Entry("pairwise", "PairwiseDistances", ("pairwise_distance", "pairwise_distances", "pairwise_ratio")),
     "duplicates": _Entry("duplicates", "Duplicates", ("duplicate_threshold", "near_duplicates", "support_size")),
     "memorisation": _Entry("memorization", "Memorization", ("authenticity", "copies", "memorised")),
+    "structure": _Entry("structure_gap", "create_structure_metrics"),
     "modes": _Entry("modes", "ModeCoverage"),
     "fid": _Entry("inception", "create_fid", ("fid",), is_default=False),
     "is": _Entry("inception", "create_inception_score", ("inception_score",), is_default=False),

@@ -63,7 +63,7 @@ def audit_with_config(
         feature_fingerprints=session.feature_fingerprints(),
         seconds=timer.seconds,
         inconclusive_reasons=sections.get("doubts", ()),
-        notes=[*sections.get("remarks", ()), *session.cache.notes],
+        notes=[*session.describe_unused_samples(), *sections.get("remarks", ()), *session.cache.notes],
     )
     facts = {"readings": readings, "variation": measure_variation(session)}
     subject = {**session.subject_section(), **{name: fact for name, fact in facts.items() if fact is not None}}

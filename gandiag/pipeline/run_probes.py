@@ -16,11 +16,13 @@ from gandiag.exhibits.samples import SamplesWithFeatures, sample_grid, scale_gri
 from gandiag.interfaces import MetricResult
 from gandiag.metrics.modes import N_RAW_SAMPLES
 from gandiag.pipeline.build_record import measurement_without_floor
+from gandiag.pipeline.copy_probe import measure_copies
 from gandiag.pipeline.discriminator_probe import run_duality_gap
 from gandiag.pipeline.engine import ProgressCallback, StageTimer, run_safely
 from gandiag.pipeline.session import AuditSession
 from gandiag.probes.batchnorm_mismatch import statistics_mismatch
 from gandiag.probes.conditioning import Conditioning
+from gandiag.probes.latent_response import N_LATENTS, measure_latent_response
 from gandiag.probes.latent_sweep import TRUNCATION_PSIS, sweep_latent_scale
 from gandiag.probes.noise_variance import NoiseVariance
 from gandiag.probes.sensitivity import Sensitivity
@@ -51,6 +53,8 @@ def run_probes(
         jobs |= _generator_jobs(session, sampler, progress)
     if tables is not None and tables.encoder is not None and tables.real is not None:
         jobs["closest records"] = lambda: tables.measure_closest_records(session.config.seed)
+    if session.real is not None:
+        jobs["copies"] = lambda: measure_copies(session, results)
     if session.config.exhibits:
         jobs["sheets"] = lambda: _make_sheets(session, results)
     outcomes = []
@@ -67,6 +71,7 @@ def _generator_jobs(
     jobs: dict[str, Callable[[], MetricResult]] = {
         "trained_scale": lambda: _check_batchnorm(session, sampler),
         "sensitivity": lambda: _measure_sensitivity(session, sampler),
+        "latent response": lambda: _measure_latent_response(session, sampler),
         "scale sweep": lambda: _ScaleSweep(session, sampler, progress).run(),
     }
     if any(find_noise_inputs(sampler.module)):
@@ -114,6 +119,19 @@ def _measure_sensitivity(session: AuditSession, sampler: Sampler) -> MetricResul
 
     latents = _audit_latents(session, sampler, probe.n_latents)
     return probe.measure(forward, latents, sampler.latent, seed=session.config.seed)
+
+
+def _measure_latent_response(session: AuditSession, sampler: Sampler) -> MetricResult:
+    """Noise that the network draws itself is the same in every call, row by row."""
+    labels = None if sampler.classes is None else torch.arange(N_LATENTS) % sampler.classes
+    devices = [sampler.device] if sampler.device.type == "cuda" else []
+
+    def forward(z: Tensor) -> Tensor:
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(session.config.seed)
+            return sampler.generate(z, labels, bn=_single_latent_mode(session.config.bn)).cpu()
+
+    return measure_latent_response(forward, _audit_latents(session, sampler, N_LATENTS), seed=session.config.seed)
 
 
 def _measure_conditioning(session: AuditSession, sampler: Sampler) -> MetricResult:

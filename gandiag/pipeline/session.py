@@ -104,6 +104,23 @@ class AuditSession:
             sampling_settings=None if sampler is None else get_sampling_settings(sampler.module),
         )
 
+    def describe_unused_samples(self) -> list[str]:
+        """A sentence for each set of samples of which only a part is compared."""
+        used = self.plan.sources["fake"].n
+        notes = []
+        samples = self.subject.samples
+        if samples is not None and used < samples.n:
+            why = "set by -n or the budget"
+            if self.config.n is None and self.real is not None and used == max(2, self.real.n // 2):
+                why = f"as many as half of the {self.real.n:,} real ones"
+            notes.append(f"{samples.n:,} generated samples were given and {used:,} compared: {why}")
+        if self.real is not None and self.n_samples("real") < self.real.n:
+            notes.append(
+                f"{self.real.n:,} real samples were given and {self.n_samples('real'):,} compared: "
+                f"twice the {used:,} generated ones"
+            )
+        return notes
+
     def estimated_seconds(self) -> float:
         """Approximate duration of the run."""
         draw, embed = self.seconds_per_sample
@@ -275,7 +292,8 @@ def _make_plan(
         is_conditional,
         class_names,
         tuple(sources),
-        encoder if view == "table" else None,
+        encoder=encoder if view == "table" else None,
+        is_network=subject.sampler is not None,
     )
     return make_audit_plan(context, sources, config.metrics)
 

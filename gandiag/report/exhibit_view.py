@@ -27,6 +27,7 @@ EXHIBIT_SECTIONS = {
     "group_map": "groups",
     "response": "response",
     "scatter": "samples",
+    "structure": "samples",
     "maximin": "game",
 }
 EXHIBIT_TITLES = {
@@ -40,6 +41,7 @@ EXHIBIT_TITLES = {
     "distances": "Distances between samples",
     "pairwise": "Distances between samples",
     "scatter": "Real and generated points",
+    "structure": "Wholes unlike any real one",
     "maximin": "G against a frozen discriminator",
 }
 DEFAULT_SIZE = 512  # pixels, of an image whose grid is unknown

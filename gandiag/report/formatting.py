@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gandiag.record import Record, Score
+from gandiag.verdict.record_queries import is_memorised, is_sample_set
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
 NO_REFERENCE = "no reference: a fact and no verdict"
@@ -26,6 +27,7 @@ VERDICT_LABELS = {
     "inconclusive": "INCONCLUSIVE",
     "not_degenerate": "NOT DEGENERATE",
     "unrealistic": "NOT REAL-LIKE",
+    "memorised": "MEMORISED",
 }
 
 KIND_OF_LOSS = {
@@ -46,6 +48,7 @@ KIND_TEXT = {
     "constant_columns": "constant columns: some columns have one value only",
     "conditional": "conditional: some classes or prompts have collapsed",
     "wrong_scale": "wrong scale: sampled at a different latent scale than in training",
+    "memorised": "memorised: samples are copies of real ones",
     "off_distribution": "off distribution: samples unlike the real data (fidelity, not collapse)",
 }
 
@@ -198,7 +201,12 @@ def capitalize_first(text: str) -> str:
 
 
 def format_verdict(record: Record) -> str:
-    """The verdict in capitals."""
+    """The verdict in capitals, memorization first."""
+    label = _format_verdict_word(record)
+    return f"MEMORISED, {label}" if is_memorised(record) and record.verdict != "memorised" else label
+
+
+def _format_verdict_word(record: Record) -> str:
     return VERDICT_LABELS.get(record.verdict, escape_unprintable(record.verdict).upper())
 
 
@@ -248,12 +256,14 @@ def describe_score(record: Record) -> str:
     if score.value is None:
         return "There is no score: the evidence is insufficient."
     if score.basis == "degeneracy":
-        return _describe_degeneracy(score.value)
+        return _describe_degeneracy(record)
     if record.verdict == "unrealistic":
         return "variety is not contradicted, but most samples are unlike any real one."
     names = record.table.get("score_of") or ()
     of_what = f"variety of {' × '.join(map(str, names))}" if names else "real variety"
     text = f"{describe_fraction(score.value)} of the {of_what} is missing"
+    if record.verdict == "memorised":
+        return f"{text}, but the samples are copies of real ones."
     return text + (_describe_doubt(record) if record.verdict == "inconclusive" else ".")
 
 
@@ -286,11 +296,20 @@ def format_percent_interval(entry: Mapping[str, Any]) -> str:
     return f"{text} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-def _describe_degeneracy(value: float) -> str:
+def _describe_degeneracy(record: Record) -> str:
+    value = record.score.value or 0.0
+    if record.verdict == "inconclusive":
+        return "outputs repeat or lie close together; whether the data do the same is unknown without real data."
     if value < NEGLIGIBLE_FRACTION:
-        return "samples do not repeat and depend on the latent. Whether modes are missing is unknown."
+        follow = " and depend on the latent" if _follows_latent(record) else ""
+        return f"samples do not repeat{follow}. Whether modes are missing is unknown."
     fraction = describe_fraction(value).removeprefix("about ")
-    return f"at least {fraction} of the variety is lost to repeats, measured on the generator alone."
+    return f"at least {fraction} of the variety is lost to repeats, measured on the samples alone."
+
+
+def _follows_latent(record: Record) -> bool:
+    """Whether there is a latent and no finding that it is ignored (GD109)."""
+    return bool(record.subject.get("latent")) and all(finding.rule != "GD109" for finding in record.findings)
 
 
 def _describe_doubt(record: Record) -> str:
@@ -298,6 +317,10 @@ def _describe_doubt(record: Record) -> str:
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
         n_required = score.required_samples()
         advice = f"About {n_required:,} samples would decide" if n_required else "More samples may decide"
+        if is_sample_set(record):
+            advice = f"These {score.n_fake:,} samples do not decide" + (
+                f"; about {n_required:,} would" if n_required else ""
+            )
         return f", but the interval contains the limit of {format_score(score.limit)}. {advice}."
     if score.list_blind_spots():
         return ", as far as this many samples can show: a loss of half could have been missed."

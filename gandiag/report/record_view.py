@@ -12,12 +12,14 @@ from typing import Any
 from gandiag.record import Record
 from gandiag.report import formatting, provenance
 
+NO_CLUSTERS = "not counted: the real data have no separated clusters; see what is missing in the profile"
 ACCENT_CLASSES = {
     "healthy": "good",
     "collapsed": "bad",
     "inconclusive": "doubt",
     "not_degenerate": "known",
     "unrealistic": "doubt",
+    "memorised": "bad",
 }
 
 
@@ -189,9 +191,16 @@ def build_missed_modes(record: Record) -> list[tuple[str, str, str]]:
     ]
 
 
+def has_no_clusters(record: Record) -> bool:
+    """Whether modes cannot be counted, because the real data are one connected cloud."""
+    return record.score.basis == "referenced" and record.modes.get("found") == 1
+
+
 def build_mode_facts(record: Record) -> list[tuple[str, str]]:
-    """(label, value) of the mode counts."""
+    """(label, value) of the mode counts; none where the real data have no separated clusters."""
     modes = record.modes
+    if has_no_clusters(record):
+        return [("modes", NO_CLUSTERS)]
     labels = {
         "found": "in the real data" if modes.get("covered") is not None else "found",
         "covered": "covered",

@@ -17,6 +17,7 @@ VERDICT_COLORS = {
     "inconclusive": "yellow",
     "not_degenerate": "cyan",
     "unrealistic": "yellow",
+    "memorised": "red",
 }
 MAX_REMEDIES = 2
 MIN_PATH_WIDTH = 12  # columns of the path on the first line, below which it gets its own line

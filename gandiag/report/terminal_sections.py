@@ -119,6 +119,8 @@ def _build_modes(record: Record) -> list[RenderableType]:
     modes = record.modes
     if not modes:
         return []
+    if record_view.has_no_clusters(record):
+        return [record_view.NO_CLUSTERS]
     facts = [_describe_mode_count(modes)] if {"covered", "found"} <= modes.keys() else []
     labels = (("effective", "effective number"), ("stability", "cluster stability"))
     facts += [f"{label} {formatting.format_value(modes[key])}" for key, label in labels if modes.get(key) is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gandiag.record import Record
+from gandiag.record import EQUAL_OUTPUTS, Record
 from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import (
     format_interval,
@@ -23,6 +23,10 @@ MIN_STABILITY = 0.9
 MAX_DISTANCE_RATIO = 0.1
 # Share of repeated samples from which all outputs count as one.
 MIN_REPEATED_FRACTION = 0.95
+# Lower bound of the share of repeats from which they are a finding without real data.
+MIN_DEGENERACY = 0.02
+# Share of the samples from which the most frequent output is mentioned.
+MIN_LARGEST_SHARE = 0.05
 # Upper bound below which an input of the generator counts as ignored.
 MAX_IGNORED_RESPONSE = 0.05
 
@@ -34,6 +38,9 @@ def is_complete_collapse(record: Record) -> bool:
     distance = get_measurement(record, "pairwise_distance")
     if distance is not None and distance.floor and (distance.value or 0.0) < MAX_DISTANCE_RATIO * distance.floor:
         return True
+    largest = get_measurement(record, "largest_repeat")
+    if largest is not None:
+        return largest.low is not None and largest.low >= MIN_REPEATED_FRACTION
     low = record.score.low
     if record.score.basis != "degeneracy":
         degeneracy = get_measurement(record, "degeneracy")
@@ -68,12 +75,23 @@ def find_complete_collapse(record: Record, policy: Policy) -> Diagnosis | None:
         "degeneracy": degeneracy,
         "near_duplicates": get_value(record, "near_duplicates"),
     }
-    text = "Complete collapse: every latent gives the same output"
+    text = f"Complete collapse: {_describe_sameness(record)}"
     if distance is not None and distance.floor:
         evidence |= {"pairwise_distance": distance.value, "real": distance.floor}
         ratio = format_percent((distance.value or 0) / distance.floor)
         text += f"; the mean distance between samples is {ratio} of that between real samples"
     return Diagnosis("error", f"{text}.", evidence)
+
+
+def _describe_sameness(record: Record) -> str:
+    """That all outputs are one, or nearly all, and how they differ."""
+    largest = get_measurement(record, "largest_repeat")
+    if largest is None or (largest.low or 0.0) < MIN_REPEATED_FRACTION:
+        return "all samples are nearly the same"
+    if (largest.value or 0.0) < 1:
+        return f"{format_percent(largest.value or 0)} of the samples are the same"
+    text = "every latent gives the same output" if record.subject.get("latent") else "all samples are the same"
+    return text if largest.reason == EQUAL_OUTPUTS else f"{text} apart from {largest.reason}"
 
 
 @rule("GD102")
@@ -159,12 +177,21 @@ def find_mode_imbalance(record: Record, policy: Policy) -> Diagnosis | None:
 
 @rule("GD108")
 def find_degeneracy(record: Record, policy: Policy) -> Diagnosis | None:
-    """Without real data: outputs repeat, or do not follow z."""
-    if not is_partial_collapse(record) or record.score.basis != "degeneracy":
+    """Without real data: outputs repeat."""
+    score = record.score
+    if score.basis != "degeneracy" or (score.low or 0.0) < MIN_DEGENERACY or find_complete_collapse(record, policy):
         return None
-    share = record.score.value or 0.0
-    text = f"Degenerate outputs: at least {format_percent(share)} of the diversity is lost because outputs repeat."
-    return Diagnosis("error", text, {"score": share})
+    text = f"Repeated outputs: at least {format_percent(score.value or 0)} of the outputs repeat another one"
+    distinct, largest = get_measurement(record, "distinct_outputs"), get_measurement(record, "largest_repeat")
+    evidence: dict[str, float | None] = {"score": score.value}
+    if distinct is not None and largest is not None and distinct.value is not None:
+        evidence |= {"distinct_outputs": distinct.value, "largest_repeat": largest.value}
+        text = f"Repeated outputs: {distinct.value:,.0f} different outputs among {distinct.n:,}"
+        if (largest.value or 0.0) >= MIN_LARGEST_SHARE:
+            text += f"; {format_percent(largest.value or 0)} of the outputs are one"
+        if distinct.reason != EQUAL_OUTPUTS:
+            text += f", apart from {distinct.reason}"
+    return Diagnosis("error" if is_collapsed(record) else "warning", f"{text}.", evidence)
 
 
 @rule("GD107", kind="conditional")
@@ -193,6 +220,13 @@ def find_ignored_input(record: Record, policy: Policy) -> Diagnosis | None:
         distance = f"within a class, samples are only {ratio} as far apart as across classes"
         text = f"Latent ignored: {distance} ({latent.reason})."
         return Diagnosis("error", text, {"z_ignored": latent.value})
+    response = get_measurement(record, "latent_response")
+    if response is not None and response.high is not None and response.high < MAX_IGNORED_RESPONSE:
+        ratio = format_percent(response.value or 0)
+        text = f"Latent ignored: another z moves an output by only {ratio} of the distance between outputs; "
+        return Diagnosis(
+            "error", f"{text}they vary by noise of the network's own.", {"latent_response": response.value}
+        )
     return None
 
 

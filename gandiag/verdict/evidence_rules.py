@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gandiag.record import Record
 from gandiag.verdict.policy import Policy
-from gandiag.verdict.record_queries import format_interval
+from gandiag.verdict.record_queries import format_interval, is_sample_set
 from gandiag.verdict.rule_base import Diagnosis, rule
 
 
@@ -25,8 +25,14 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
         return None
     if not score.low < policy.limit <= score.high:
         return None
+    if score.basis == "degeneracy":
+        entry = record.measurements.get("score")
+        reason = (entry.reason if entry is not None else None) or "cannot be known without --real"
+        return Diagnosis("warning", f"Undecided: {reason}.", {"low": score.low, "high": score.high, "n": score.n_fake})
     needed = score.required_samples()
     action = f"Generate about {needed:,} samples (-n {needed})" if needed else "Generate more samples (-n)"
+    if is_sample_set(record):
+        action = f"These {score.n_fake:,} samples do not decide" + (f"; generate about {needed:,}" if needed else "")
     interval = format_interval(score.low, score.high)
     if score.basis == "groups":
         text = f"The score's interval {interval} contains the limit {policy.limit:g}. More groups would decide."
@@ -67,10 +73,8 @@ def find_missing_real_data(record: Record, policy: Policy) -> Diagnosis | None:
     """Without real data, missing modes cannot be detected."""
     if record.score.basis != "degeneracy":
         return None
-    text = (
-        "No real data: only repeated outputs and insensitivity to z can be detected. "
-        "Pass the training data with --real to detect missing modes."
-    )
+    seen = "repeated outputs and insensitivity to z" if record.subject.get("latent") else "repeated outputs"
+    text = f"No real data: only {seen} can be detected. Pass the training data with --real to detect missing modes."
     return Diagnosis("note", text)
 
 

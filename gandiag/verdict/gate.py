@@ -27,6 +27,7 @@ _SCORE_STATES: Mapping[str, CheckState] = {
     "collapsed": "violated",
     "healthy": "passed",
     "not_degenerate": "degeneracy",
+    "memorised": "passed",  # the score is kept; GD302 is an error that fails the gate
     "inconclusive": "inconclusive",
     "unrealistic": "inconclusive",
 }
@@ -172,12 +173,20 @@ def _get_limited_value(record: Record, limit: Limit) -> RecordValue:
 
 
 def _check_findings(record: Record, policy: GatePolicy) -> Iterator[Check]:
-    """One check for each forbidden finding."""
+    """One check for each forbidden finding, and for each finding of level "error" that the score does not decide."""
     findings = {finding.rule: finding for finding in record.findings}
     where = policy.lines.get("forbid", policy.source)
     for code in policy.forbid:
         state: CheckState = "violated" if code in findings else "passed"
         yield Check(code, "absent", state, where=where, reason=findings[code].text if code in findings else "")
+    for code, finding in findings.items():
+        if finding.level == "error" and code not in policy.forbid and not _is_decided_by_score(code):
+            yield Check(code, "absent", "violated", where="always", reason=finding.text)
+
+
+def _is_decided_by_score(code: str) -> bool:
+    """Findings about the kind of collapse, and doubts that make the verdict inconclusive; not an ignored input."""
+    return code.startswith(("GD1", "GD4", "GD5")) and code != "GD109"
 
 
 def _check_baseline(record: Record, old: Record, policy: GatePolicy) -> tuple[list[Check], tuple[str, ...]]:
@@ -207,4 +216,4 @@ def _excuse_doubtful_loading(record: Record, checks: list[Check]) -> list[Check]
 
 
 def _mark_allowed(check: Check, policy: GatePolicy) -> Check:
-    return dataclasses.replace(check, allowed=check.state in policy.allow)
+    return dataclasses.replace(check, allowed=check.state in policy.allow or check.key in policy.allow)

@@ -4,7 +4,7 @@
     max-score = 0.2                         # the collapse score must stay below it; default: the limit in the record
     baseline = "audits/last.json"           # relative to this file
     max-regress = 0.05                      # how much worse than the baseline the score may be
-    allow = ["inconclusive"]                # of: inconclusive, degeneracy, unmeasured
+    allow = ["inconclusive", "GD201"]       # of: inconclusive, degeneracy, unmeasured, and codes of findings
     forbid = ["GD201"]                      # findings that fail the gate
 
     [gate.limits]                           # any number of a record
@@ -19,6 +19,7 @@ them.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,8 +56,13 @@ class GatePolicy:
             if value is not None and not value >= 0:  # also refuses NaN
                 raise ConfigError(f"{name} is {value}", "give a number of at least 0")
         for name in sorted(self.allow):
-            if name not in ALLOWED_STATES:
+            if not is_allowable(name):
                 raise ConfigError(f"the policy allows {name!r}", close_match_hint(name, ALLOWED_STATES))
+
+
+def is_allowable(name: str) -> bool:
+    """Whether a policy may allow this: a state of a check, or the code of a finding such as GD201."""
+    return name in ALLOWED_STATES or re.fullmatch(r"GD\d{3}", name) is not None
 
 
 def read_policy(path: str | os.PathLike[str]) -> GatePolicy:

@@ -10,6 +10,7 @@ import dataclasses
 from gandiag.record import Finding, Record
 from gandiag.verdict.collapse_rules import is_partial_collapse
 from gandiag.verdict.policy import Policy, compute_verdict
+from gandiag.verdict.record_queries import is_memorised
 from gandiag.verdict.remedies import get_remedies
 from gandiag.verdict.rules import RULE_KINDS, RULES
 
@@ -29,8 +30,13 @@ def apply_policy(record: Record, policy: Policy | None = None) -> Record:
 
 
 def _list_kinds(record: Record, findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """The kinds of collapse named by the findings, in order, "partial" first where some diversity is left."""
+    """The kinds of collapse named by the findings, in order, "partial" first where diversity is left.
+
+    Before all, "memorised" where most samples are copies.
+    """
     kinds = [RULE_KINDS[finding.rule] for finding in findings if finding.rule in RULE_KINDS]
     if is_partial_collapse(record):
         kinds.insert(0, "partial")
+    if is_memorised(record):
+        kinds.insert(0, "memorised")
     return tuple(dict.fromkeys(kinds))

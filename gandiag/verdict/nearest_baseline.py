@@ -15,6 +15,7 @@ from gandiag.verdict.policy import Policy
 from gandiag.verdict.rule_base import Diagnosis, rule
 
 PROFILE_FACTORS = ("missing", "skewed", "narrowed", "duplicated", "off_manifold")
+POINT_DATASETS = ("ring", "grid")  # runs on points of the plane; the others are on images
 MAX_DISTANCE = 0.25  # beyond this distance no baseline resembles the record
 
 
@@ -53,6 +54,8 @@ def match_baseline(record: Record, baselines: Mapping[str, Any] | None = None) -
         return None
     matches = []
     for run in (load_baselines() if baselines is None else baselines)["runs"]:
+        if not _is_comparable(record, run):
+            continue
         for snapshot in run["snapshots"]:
             point = _make_point(snapshot["score"]["value"], snapshot["profile"]) if snapshot["step"] else None
             if point is not None:
@@ -73,6 +76,16 @@ def find_closest_baseline(record: Record, policy: Policy) -> Diagnosis | None:
     )
     evidence = {"distance": match.distance, "score": score, "step": match.snapshot["step"], "seed": match.run["seed"]}
     return Diagnosis("note", text, evidence)
+
+
+def _is_comparable(record: Record, run: Mapping[str, Any]) -> bool:
+    """Whether both are of one kind of data: points of the plane, or images. Records that do not say are comparable."""
+    output = record.subject.get("output") or {}
+    if not output.get("kind"):
+        return True
+    if str(run["dataset"]).startswith(POINT_DATASETS):
+        return output["kind"] == "vector" and list(output.get("shape") or ()) == [2]
+    return bool(output["kind"] == "image")
 
 
 def _make_point(score: float | None, factors: Mapping[str, Any]) -> tuple[float, ...] | None:

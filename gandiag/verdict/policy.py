@@ -2,7 +2,8 @@
 
     referenced:   collapsed if low >= limit, healthy if high < limit, else inconclusive;
                   unrealistic instead of healthy where more than half of the samples are off the data manifold,
-                  inconclusive instead of healthy where a loss of half would have been missed
+                  inconclusive instead of healthy where a loss of half would have been missed,
+                  memorised instead of healthy where at least half of the samples are copies of real ones
     degeneracy:   collapsed if low >= limit, not_degenerate if high < limit, else inconclusive
     groups:       as referenced; collapsed also where single groups are shown to have collapsed
 
@@ -20,6 +21,7 @@ from gandiag.config import DEFAULT_LIMIT, MAX_BATCHNORM_MISMATCH
 from gandiag.errors import ExitCode
 from gandiag.record import Record, Verdict
 from gandiag.verdict.readings import compare_readings, get_readings
+from gandiag.verdict.record_queries import is_memorised
 from gandiag.verdict.score_verdict import compute_score_verdict
 
 __all__ = ["Policy", "compute_score_verdict", "compute_verdict"]
@@ -52,6 +54,8 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
         return "inconclusive"
     if get_collapsed_groups(record):
         verdict = "collapsed"
+    if verdict == "healthy" and is_memorised(record):
+        return "memorised"
     if verdict == "healthy" and is_off_manifold(record):
         return "unrealistic"
     if verdict == "healthy" and record.score.list_blind_spots():
@@ -96,6 +100,7 @@ def verdict_exit_code(record: Record) -> ExitCode:
         "collapsed": ExitCode.COLLAPSED,
         "inconclusive": ExitCode.INSUFFICIENT,
         "healthy": ExitCode.OK,
+        "memorised": ExitCode.INSUFFICIENT,
         "not_degenerate": ExitCode.OK,
         "unrealistic": ExitCode.INSUFFICIENT,
     }[record.verdict]

@@ -7,6 +7,8 @@ from typing import Any
 
 from gandiag.record import Measurement, Record
 
+MIN_MEMORISED_VERDICT = 0.5  # lower bound of the share of copies, above the floor
+
 
 def is_collapsed(record: Record) -> bool:
     """Whether the verdict is collapse."""
@@ -32,6 +34,23 @@ def get_value(record: Record, key: str) -> float | None:
     """The value of a measurement, or None."""
     measurement = get_measurement(record, key)
     return None if measurement is None else measurement.value
+
+
+def is_sample_set(record: Record) -> bool:
+    """Whether fixed samples were audited, of which there are no more."""
+    return record.subject.get("loader") == "samples"
+
+
+def get_copies(record: Record) -> Measurement | None:
+    """The share of copies: of all real samples in thumbnails or features, or of those compared, the larger excess."""
+    found = [entry for key in ("copies", "memorised") if (entry := get_measurement(record, key)) is not None]
+    return max(found, key=lambda entry: (entry.low or 0.0) - (entry.floor or 0.0), default=None)
+
+
+def is_memorised(record: Record) -> bool:
+    """Whether at least half of the samples are copies of real ones, beyond what real samples are of each other."""
+    copies = get_copies(record)
+    return copies is not None and (copies.low or 0.0) - (copies.floor or 0.0) >= MIN_MEMORISED_VERDICT
 
 
 def get_trained_scale(record: Record) -> Mapping[str, Any] | None:

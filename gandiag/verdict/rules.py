@@ -21,7 +21,12 @@ from gandiag.verdict.evidence_rules import (
     find_limit_in_interval,
     find_missing_real_data,
 )
-from gandiag.verdict.fidelity_rules import find_constant_channels, find_memorization, find_off_distribution_samples
+from gandiag.verdict.fidelity_rules import (
+    find_constant_channels,
+    find_memorization,
+    find_off_distribution_samples,
+    find_structure_gap,
+)
 from gandiag.verdict.group_rules import GROUP_RULES
 from gandiag.verdict.latent_rules import find_missing_scale_response, find_wrong_latent_scale
 from gandiag.verdict.loading_rules import find_embedded_code, find_loading_mismatch, find_untrained_network
@@ -36,14 +41,15 @@ RULES: tuple[Rule, ...] = (
     find_untrained_network,
     find_insufficient_evidence,
     find_wrong_latent_scale,
+    find_memorization,
     *COLLAPSE_RULES,
     *GROUP_RULES,
     *TABLE_COLLAPSE_RULES,
     find_limit_in_interval,
     find_blind_spots,
     find_off_distribution_samples,
-    find_memorization,
     *TABLE_FIDELITY_RULES,
+    find_structure_gap,
     find_constant_channels,
     find_failed_metrics,
     find_missing_scale_response,

@@ -10,9 +10,11 @@ from metric_inputs import draw, results
 from torch import Tensor
 
 from gandiag.errors import SourceError
+from gandiag.metrics.copy_search import HashedRows, search_copies
 from gandiag.metrics.duplicates import Duplicates, birthday_estimate, duplicate_threshold, near_duplicates, support_size
 from gandiag.metrics.memorization import KEYS, Memorization, authenticity, copies, memorised
 from gandiag.stats.distances import count_within_radius
+from gandiag.stats.exact_rows import hash_rows
 from gandiag.stats.resampling import poisson_interval
 from gandiag.testing.toy_mixtures import Corruption, make_mixture
 
@@ -178,3 +180,35 @@ def test_missing_measurements_state_a_reason() -> None:
     for call in (memorised, authenticity, near_duplicates):
         with pytest.raises(SourceError):
             call(draw(1, 3), draw(1, 3))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.15])
+def test_copies_under_noise_are_flagged_and_fresh_data_are_not(noise: float) -> None:
+    """In 32 dimensions; 0.15 is the noise relative to the width of the data."""
+    real = draw(1000, 32)
+    assert memorised(real, real[:500] + noise * draw(500, 32, seed=1)) > 0.99
+    assert memorised(real, draw(500, 32, seed=2)) == 0
+
+
+@pytest.mark.parametrize("dim", [2, 4, 8, 64])
+@pytest.mark.parametrize("width", [1.0, 0.5, 0.0])
+def test_chance_and_narrow_samples_are_not_copies(dim: int, width: float) -> None:
+    """Samples at the center of the data lie nearer to them than the data do to each other, but are no copies."""
+    real, fake = draw(1000, dim, seed=3), width * draw(500, dim, seed=4)
+    found = search_copies(*(HashedRows(hash_rows(rows), rows) for rows in (real, fake)), n_available=1000)
+    if width or dim > 2:  # in the plane, one point among 1,000 may lie at another
+        assert found["copies"].low - found["copies"].floor < 0.05
+    assert found["exact_copies"].value == 0
+
+
+def test_every_real_row_is_searched_exactly_first() -> None:
+    real = draw(1500, 8)
+    fake = torch.cat([real[-300:], draw(100, 8, seed=1)])
+    found = search_copies(HashedRows(hash_rows(real), real), HashedRows(hash_rows(fake), fake), n_available=1500)
+    assert found["exact_copies"].value == 0.75 and found["copies"].value == pytest.approx(0.75, abs=0.01)
+    assert found["copies"].reason == "1,500 real samples searched"
+    discrete = torch.eye(5)[torch.arange(1000) % 5]
+    alike = HashedRows(hash_rows(discrete), discrete)
+    again = search_copies(alike, alike, n_available=2000)
+    assert again["copies"].floor == 1 and again["exact_copies"].floor == pytest.approx(0.995)
+    assert again["copies"].reason == "1,000 of 2,000 real samples searched"

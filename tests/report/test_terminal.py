@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -247,3 +248,12 @@ def test_a_long_path_on_the_last_line_is_never_broken() -> None:
     path = "record /" + "/".join(["a-long-folder-name"] * 8) + "/audit.json"
     text = render_text(records.ALL["healthy"](), width=80, paths=(path,))
     assert text.rstrip("\n").split("\n")[-1] == path
+
+
+def test_one_connected_cloud_is_not_counted_as_a_mode() -> None:
+    """ "1 of 1 modes covered" under "half is missing" contradicts itself."""
+    cloud = dataclasses.replace(
+        records.collapsed(), modes={"found": 1, "covered": 1, "effective": 1.0, "stability": 1.0, "missed": []}
+    )
+    text = " ".join(render_text(cloud).split())
+    assert "not counted: the real data have no separated clusters" in text and "1 of 1 modes" not in text

@@ -86,7 +86,7 @@ VERDICTS = {
     "inconclusive": 3,
     "degeneracy": 3,
     "bare": 3,
-    "wrong_scale": 0,
+    "wrong_scale": 1,  # an error-level finding fails, although the verdict is healthy
 }
 
 
@@ -154,7 +154,11 @@ def test_forbidden_findings_fail() -> None:
         "trained_scale": {"value": 0.02, "low": 0.018, "high": 0.025, "source": "x"},
     }
     record = dataclasses.replace(load_record("healthy"), subject={**load_record("healthy").subject, "latent": latent})
-    assert gate(record).code == 0 and gate(record, {"forbid": ["GD201"]}).code == 1
+    assert gate(record, {"forbid": ["GD201"]}).code == 1
+    alone = gate(record)  # an error fails by itself
+    assert alone.code == 1 and [check.key for check in alone.failures()] == ["GD201"]
+    assert "Wrong latent scale" in alone.failures()[0].reason
+    assert gate(record, {"allow": ["GD201"]}).code == 0 and gate(record, {"allow": ["GD109"]}).code == 1
 
 
 POLICY = """

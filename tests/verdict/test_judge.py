@@ -223,3 +223,43 @@ def test_the_price_of_minibatch_features_is_stated() -> None:
         "counting" in load_remedies()["remedies"]["minibatch"]["price"]
         and "global structure" in load_remedies()["remedies"]["minibatch"]["price"]
     )
+
+
+def test_memorization_comes_before_the_variety() -> None:
+    """At least half of the samples are copies, beyond what real samples are of each other."""
+    copied = {"copies": Measurement(0.9, 0.85, 0.95, 0.02, reason="900 real samples searched")}
+    healthy = apply_policy(make_record(0.0, 0.0, 0.05, measurements=copied))
+    assert healthy.verdict == "memorised" and healthy.kinds == ("memorised",)
+    assert healthy.findings[0].level == "error" and "900 real samples searched" in healthy.findings[0].text
+    collapsed = apply_policy(make_record(0.4, 0.5, 0.6, measurements=copied))
+    assert collapsed.verdict == "collapsed" and collapsed.kinds[:2] == ("memorised", "partial")
+    honest = {"copies": Measurement(0.95, 0.9, 0.97, 0.94)}  # discrete data repeat
+    assert apply_policy(make_record(0.0, 0.0, 0.05, measurements=honest)).verdict == "healthy"
+    some = apply_policy(make_record(0.0, 0.0, 0.05, measurements={"memorised": Measurement(0.2, 0.15, 0.25, 0.0)}))
+    assert some.verdict == "healthy" and [(entry.rule, entry.level) for entry in some.findings] == [
+        ("GD302", "warning")
+    ]
+
+
+def test_few_distinct_outputs_are_counted_and_not_called_one() -> None:
+    def with_largest(value: float, low: float) -> Record:
+        counts = {
+            "degeneracy": Measurement(0.99, 0.98, 1.0),
+            "largest_repeat": Measurement(value, low, min(1.0, value + 0.05), reason="equal outputs"),
+        }
+        return apply_policy(make_record(0.4, 0.46, 0.5, measurements=counts))
+
+    assert with_largest(0.34, 0.3).kinds == ("partial",)
+    assert with_largest(1.0, 0.99).kinds == ("complete",)
+
+
+def test_a_structure_gap_is_a_finding_of_fidelity() -> None:
+    gap = {
+        "structure_gap": Measurement(0.6, 0.5, 0.7, 0.0),
+        "unreal_wholes": Measurement(0.7, 0.6, 0.8, 0.0),
+        "patch_distance": Measurement(0.1, 0.05, 0.15, 0.0),
+    }
+    judged = apply_policy(make_record(0.0, 0.0, 0.05, measurements=gap))
+    assert judged.verdict == "healthy" and [entry.rule for entry in judged.findings] == ["GD303"]
+    unclear = {"structure_gap": Measurement(0.3, 0.1, 0.5, 0.0)}
+    assert not apply_policy(make_record(0.0, 0.0, 0.05, measurements=unclear)).findings
