@@ -14,6 +14,7 @@ from gandiag.errors import ExitCode, GandiagError
 from gandiag.record import Record
 from gandiag.report.formats import GATE_FORMATS
 from gandiag.report.gate_text import worst_exit_code
+from gandiag.untrusted.files import open_regular
 from gandiag.verdict.gate import GatePolicy, GateResult, find_policy, gate, make_error_result, read_policy
 from gandiag.verdict.gate_policy import ALLOWED_STATES
 
@@ -175,10 +176,8 @@ def is_record_file(path: str) -> bool:
 
     A missing .json counts as a record, so that the error message is about records.
     """
-    if not os.path.isfile(path):
-        return path.endswith(".json")
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     except OSError:
         return path.endswith(".json")

@@ -99,6 +99,20 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
+def _forget_working_folder() -> None:
+    """Import nothing from the working folder: `python -m` and an empty entry of PYTHONPATH put it on the path.
+
+    It stays where PYTHONPATH names it in full. Only --model adds it again, for one import.
+    """
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:
+        return
+    stated = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not any(os.path.isabs(entry) and os.path.realpath(entry) == here for entry in stated):
+        sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
+
+
 def _run_guarded(arguments: list[str]) -> ExitCode:
     from . import console
 
@@ -129,4 +143,5 @@ def _run_guarded(arguments: list[str]) -> ExitCode:
 
 def entry() -> None:
     """The entry point of the console script."""
+    _forget_working_folder()
     raise SystemExit(int(run_command_line()))

@@ -25,6 +25,7 @@ LAYERS = {
     "protobuf": 0,
     "record": 0,
     "registry": 0,
+    "untrusted": 0,
     "checkpoints": 1,
     "verdict": 1,
     "sampling": 2,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import open_regular
 
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
@@ -105,7 +106,7 @@ def detect_file_type(path: str | Path) -> FileInfo:
         raise LoadError(f"{path} is not a regular file", "pass a checkpoint")
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             head = stream.read(1024)
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
@@ -217,7 +218,7 @@ def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
     if (directory := _directory_bytes(path, path.stat().st_size)) > _MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile(f"its central directory alone has {directory} bytes")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             return archive.infolist()
     except Exception as error:
         # A damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
@@ -226,7 +227,7 @@ def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
 
 def _directory_bytes(file: Path, size: int) -> int:
     """Size of the zip's central directory according to the record at its end; 0 without such a record."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         stream.seek(max(0, size - 65_600))
         tail = stream.read()
     zip64, end = tail.rfind(b"PK\x06\x06"), tail.rfind(b"PK\x05\x06")

@@ -13,13 +13,14 @@ followed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gandiag.untrusted.files import is_plain_file, open_regular, parse_json, read_text
 
 _CONFIG_NAMES = ("config.json", ".config.json")
 _MAX_BYTES = 1 << 20  # of a header or JSON file that is read
@@ -42,12 +43,12 @@ class FileMetadata:
 def read_file_metadata(path: Path) -> FileMetadata:
     """Metadata in a safetensors header; empty for other files and for malformed headers."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 2 <= length <= _MAX_BYTES else {}
-        entry = json.loads(header["__metadata__"]["gandiag"])
+            header = parse_json(file.read(length)) if 2 <= length <= _MAX_BYTES else {}
+        entry = parse_json(header["__metadata__"]["gandiag"])
         audit, scale, run = entry.get("audit"), entry.get("trained_scale"), entry.get("run")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return FileMetadata()
     valid_scale = isinstance(scale, (int, float)) and not isinstance(scale, bool) and math.isfinite(scale) and scale > 0
     return FileMetadata(
@@ -102,10 +103,10 @@ def read_checkpoint_config(path: Path) -> Mapping[str, Any]:
 def read_json_object(path: Path) -> Mapping[str, Any]:
     """The JSON object in a regular file; empty for links out of its folder, large files, damage and other JSON."""
     try:
-        if path.is_file() and _is_own_file(path) and path.stat().st_size <= _MAX_BYTES:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        if is_plain_file(path) and _is_own_file(path):
+            content = parse_json(read_text(path, _MAX_BYTES))
             return content if isinstance(content, dict) else {}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     return {}
 

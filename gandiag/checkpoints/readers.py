@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from gandiag.checkpoints.tensor_checks import check_tensors, iter_tensors
 from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
 from gandiag.registry import Registry
+from gandiag.untrusted.files import hash_file
 
 if TYPE_CHECKING:
     from gandiag.checkpoints.architectures.base import RebuiltGenerator
@@ -111,8 +111,7 @@ def read_checkpoint(path: str, *, trust: bool = False, compute_hash: bool = True
 
 def file_sha256(file_info: FileInfo) -> str:
     """The file's sha256. Cost: one pass over it."""
-    with file_info.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(file_info.path)
 
 
 def read_pickled(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:

@@ -25,6 +25,7 @@ from gandiag.checkpoints.safe_pickle.nodes import (
 )
 from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import open_regular
 
 KIND_NAMES = {
     "torch-zip": "torch.save, zip format",
@@ -111,7 +112,7 @@ def _list_code_actions(contents: PickleContents) -> tuple[str, ...]:
 
 def _list_programs(info: FileInfo) -> tuple[str, ...]:
     """The programs inside an archive: their sources, if it holds any."""
-    with zipfile.ZipFile(info.path) as archive:
+    with open_regular(info.path) as stream, zipfile.ZipFile(stream) as archive:
         sources = [entry for entry in archive.namelist() if entry.endswith((".py", ".so")) or "/models/" in entry]
     more = f" and {len(sources) - 5} more" if len(sources) > 5 else ""
     listed = ", ".join(entry[:80] for entry in sources[:5]) + more

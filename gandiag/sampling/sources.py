@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,11 +23,12 @@ from gandiag.checkpoints.file_type import list_zip_entries
 from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
-from gandiag.sampling.image_folders import FolderFiles, ZipFiles, is_image_name, open_image_files
+from gandiag.sampling.image_folders import FolderFiles, ImageReader, ZipFiles, is_image_name, open_image_files
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
 from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, Sampler
 from gandiag.sampling.torch_datasets import open_dataset
+from gandiag.untrusted.files import open_regular
 
 SUPPORTED_SOURCES = "an image folder, a .zip of images, .npy, .npz, a Dataset, an array or a tensor"
 
@@ -118,8 +119,9 @@ class SampleSet:
         require_compatible(reader, target)
         for part in chunk_slices(len(chosen), batch_size):
             indices = chosen[part]
-            values, labels = reader.read(indices)
-            yield Batch(_convert_samples(reader, values, target), indices, labels)
+            pieces, labels = _read_pieces(reader, indices)
+            samples = [_convert_samples(reader, values, target) for values in pieces]
+            yield Batch(samples[0] if len(samples) == 1 else torch.cat(samples), indices, labels)
 
 
 def open_samples(
@@ -177,6 +179,14 @@ def generate_batches(
         yield Batch(samples, indices, labels)
 
 
+def _read_pieces(reader: SampleReader, indices: Tensor) -> tuple[Iterable[Tensor | list[Tensor]], Tensor | None]:
+    """The samples of a batch in pieces that fit into memory: decoded images can be far larger than their files."""
+    if isinstance(reader, ImageReader):
+        return reader.read_pieces(indices), None if reader.labels is None else reader.labels[indices]
+    values, labels = reader.read(indices)
+    return [values], labels
+
+
 def _convert_samples(reader: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) -> Tensor:
     """Values as read, converted to the target: (B, *target.shape) float32."""
     if reader.kind != "image":
@@ -193,13 +203,14 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
     if path.is_dir():
         return open_image_files(FolderFiles(path), name)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
+            is_zip = start.startswith(b"PK") and zipfile.is_zipfile(file)
     except OSError as problem:
         raise SourceError(f"{name} cannot be read: {problem.strerror}", "check the path") from None
     if start.startswith(b"\x93NUMPY"):
         return open_array(read_npy(path), name, kind=kind)
-    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+    if is_zip:
         return _open_zip(path, npz_key, kind)
     if is_image_name(name):
         raise SourceError(f"{name} is a single image", "pass the folder that contains the images")
@@ -242,7 +253,7 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
     if path.is_dir():
         return any(is_image_name(name) for _, _, names in os.walk(path) for name in names)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
         if not start.startswith(b"PK"):
             return start.startswith(b"\x93NUMPY")

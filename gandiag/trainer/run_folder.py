@@ -18,13 +18,14 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gandiag.errors import ConfigError, RecordError
+from gandiag.untrusted.files import open_regular, open_text, parse_json, read_text
 
 CONFIG_FILE, SNAPSHOT_FOLDER = "config.json", "snapshots"
 
@@ -56,8 +57,8 @@ class RunFolder:
         """Return the configuration of the run in this folder, or None if there is none."""
         file = self.path / CONFIG_FILE
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
-        except (OSError, ValueError):
+            return dict(parse_json(read_text(file))) if file.exists() else None
+        except (OSError, ValueError, TypeError):
             raise ConfigError(f"{file} cannot be read", "choose another --out, or remove the folder") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
@@ -88,7 +89,8 @@ class RunFolder:
         if not self._state_file.exists():
             return None
         try:
-            return dict(torch.load(self._state_file, weights_only=True))
+            with open_regular(self._state_file) as stream:
+                return dict(torch.load(stream, weights_only=True))
         except Exception:
             raise RecordError(
                 f"{self._state_file} is damaged", "remove it to start over, or choose another --out"
@@ -120,7 +122,8 @@ class RunFolder:
         file = self.path / name
         if not file.exists():
             return
-        header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        with _report_damage(file), open_text(file) as stream:
+            header, *rows = stream.read().splitlines(keepends=True) or [""]
         kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) <= step]
         self.write(name, "".join([header, *kept]))
 
@@ -129,8 +132,18 @@ class RunFolder:
         file = self.path / name
         if not file.exists():
             return []
-        with file.open(newline="", encoding="utf-8") as stream:
+        with _report_damage(file), open_text(file) as stream:
             return list(csv.DictReader(stream))
+
+
+@contextlib.contextmanager
+def _report_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, csv.Error):
+        raise RecordError(
+            f"{file} cannot be read", "remove the folder to start over, or choose another --out"
+        ) from None
 
 
 def _write_error(path: Path, error: OSError) -> RecordError:

@@ -22,6 +22,7 @@ from gandiag.checkpoints.safe_pickle.machine import MAX_STEPS, ParseBudget, Pick
 from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, CorruptPickleError, FileSlice, GlobalRef, Storage
 from gandiag.checkpoints.safe_pickle.opcodes import run_pickle
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import map_regular, open_regular
 
 _HEADER_PICKLES = 3  # legacy stream: magic number, protocol version, system info
 _MAX_NESTING = 4  # torch files inside pickles inside torch files …
@@ -57,8 +58,7 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
     collecting = gc.isenabled()
     gc.disable()  # millions of nodes, no garbage: collection would take most of the time
     try:
-        with file_info.path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_regular(file_info.path)
         if file_info.kind == "torch-zip":
             tree = _parse_zip(file_info, mapped, budget)
         else:
@@ -88,7 +88,7 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
 
 
 def _parse_zip(file_info: FileInfo, mapped: Any, budget: ParseBudget) -> Any:
-    with zipfile.ZipFile(file_info.path) as archive:
+    with open_regular(file_info.path) as stream, zipfile.ZipFile(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         name = next(name for name in entries if name.rsplit("/", 1)[-1] == "data.pkl")
         if entries[name].file_size > _MAX_PICKLE_BYTES:

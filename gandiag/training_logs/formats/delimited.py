@@ -18,6 +18,7 @@ import numpy as np
 from gandiag.errors import SourceError
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
+from gandiag.untrusted.files import open_text
 
 ROWS_PER_BLOCK = 50_000
 DELIMITERS = ("\t", ",", ";")
@@ -141,7 +142,7 @@ class TableFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of at most ROWS_PER_BLOCK rows."""
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             first = file.readline()
             while first and not first.strip():
                 first = file.readline()
@@ -167,7 +168,7 @@ class HeaderlessFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of at most ROWS_PER_BLOCK rows."""
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             first = file.readline()
             delimiter = detect_row_delimiter(first)
             width = len(split_cells(first, delimiter))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from gandiag.training_logs.formats.jsonl import check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.formats.text import text_to_blocks
+from gandiag.untrusted.files import parse_json, read_bytes
 
 
 class NotebookFormat:
@@ -25,8 +25,8 @@ class NotebookFormat:
         """One block for each cell with output; an invalid document is one skipped line."""
         check_document_size(path)
         try:
-            document = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
+            document = parse_json(read_bytes(path), allow_nan=True)
+        except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
         yield from text_to_blocks(_iter_outputs(document), keep)
