@@ -27,6 +27,7 @@ from gandiag.checkpoints.key_names import clean_text, first_line
 from gandiag.checkpoints.plugin_readers import find_plugin_reader
 from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
 from gandiag.checkpoints.safe_pickle.tensors import build_tensor_tree
+from gandiag.checkpoints.safetensors_header import read_header
 from gandiag.checkpoints.tensor_checks import check_tensors, iter_tensors
 from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
@@ -165,6 +166,7 @@ def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileCo
     """safetensors, whatever the file's suffix. The format sorts its keys."""
     from safetensors.torch import load_file
 
+    read_header(file_info.path)
     try:
         tree = load_file(file_info.path, device="cpu")
     except Exception as error:
