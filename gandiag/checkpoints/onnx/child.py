@@ -12,6 +12,7 @@ import json
 import signal
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -109,10 +110,14 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 write_message(answers, {"output": session.get_outputs()[0].name}, {})
                 continue
             allow_cpu_seconds(request["seconds"])
+            start = time.process_time()
             output = session.run([session.get_outputs()[0].name], arrays)[0]
             import numpy as np
 
-            write_message(answers, {}, {"output": np.ascontiguousarray(np.asarray(output, dtype=np.float32))})
+            used = time.process_time() - start
+            write_message(
+                answers, {"seconds": used}, {"output": np.ascontiguousarray(np.asarray(output, dtype=np.float32))}
+            )
         except ImportError:
             write_message(answers, {"error": "missing"}, {})
         except BaseException as error:

@@ -210,6 +210,8 @@ class _Parser:
                 if key == "location":
                     self.graph.external_files.add(location)
         count = math.prod(dims)
+        if count >= 1 << 62:
+            raise ValueError(f"tensor {_shorten(name)!r} claims more values than can be counted")
         nbytes = count * _ITEMSIZE.get(dtype, 1)
         if stored >= 0 and dtype in _ITEMSIZE and dtype not in _FLOAT8_TYPES and stored != nbytes:
             raise ValueError(f"tensor {_shorten(name)!r} should hold {nbytes} bytes but holds {stored}")

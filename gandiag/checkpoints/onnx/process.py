@@ -19,7 +19,8 @@ _MIB = 2**20
 _FREE_BYTES = 2**30  # memory beyond the libraries, and
 _BYTES_PER_BYTE = 4  # for every byte of the graph's files
 _THREAD_BYTES = 80 * _MIB  # address space of a thread
-_MIN_SECONDS, _SECONDS_PER_MIB = 10.0, 5.0  # of processor time, to open the graph and for its first batch
+_MIN_SECONDS, _SECONDS_PER_MIB = 5.0, 5.0  # of processor time, to open the graph, and again for its first batch
+_FACTOR = 20  # times as long as the first batch, for each sample, may the others take
 _WAIT_FACTOR = 30  # a process that uses no processor time is ended after so many times its limit
 _EXPORT_AGAIN = "check it with onnx.checker, or export it again"
 
@@ -29,7 +30,8 @@ class GraphProcess:
 
     def __init__(self, path: Path, name: str, *, n_bytes: int, threads: int) -> None:
         self.name = name
-        self.seconds = (_MIN_SECONDS + _SECONDS_PER_MIB * n_bytes / _MIB) * threads
+        self.seconds = _MIN_SECONDS + _SECONDS_PER_MIB * n_bytes / _MIB
+        self._sample_seconds = 0.0
         environ = {**os.environ, "MALLOC_ARENA_MAX": "2", "PYTHONDONTWRITEBYTECODE": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-I", child.__file__],
@@ -59,10 +61,14 @@ class GraphProcess:
 
         OutputError with the runtime's message, or where a limit on time ended it; MemoryError at the limit on memory.
         """
-        seconds = self.seconds * max(1, n_samples)
-        return self._ask({"seconds": seconds}, arrays, seconds)["output"]
+        seconds = max(self.seconds, _FACTOR * self._sample_seconds * n_samples)
+        answer, output = self._ask({"seconds": seconds}, arrays, seconds)
+        self._sample_seconds = max(self._sample_seconds, answer["seconds"] / max(1, n_samples))
+        return output["output"]
 
-    def _ask(self, request: Mapping[str, Any], arrays: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(
+        self, request: Mapping[str, Any], arrays: Mapping[str, Any], seconds: float
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None and answers is not None
         try:
@@ -74,13 +80,13 @@ class GraphProcess:
             raise self._explain_end(seconds) from None
         if "error" in answer:
             raise _explain(answer["error"], self.name)
-        return output
+        return answer, output
 
     def _explain_end(self, seconds: float) -> OutputError | MemoryError:
         code = self._process.wait()
         if code in (child.CPU_EXIT, -9):
             return OutputError(
-                f"{self.name} was stopped: it computes for more than {seconds:.0f} s", "export a graph that ends"
+                f"the graph of {self.name} was stopped after {seconds:.0f} s of computing", "export a graph that ends"
             )
         return MemoryError(f"the process that ran it ended with code {code}")
 

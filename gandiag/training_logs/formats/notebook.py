@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gandiag.errors import SourceError
 from gandiag.training_logs.formats.jsonl import check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.formats.text import text_to_blocks
 from gandiag.untrusted.files import parse_json, read_bytes
+from gandiag.untrusted.schema import SchemaError, either, list_of, optional, table, text
+
+_TEXT = either(text(), list_of(text()), due="a text")
+_OUTPUT = table({"text": optional(_TEXT), "data": optional(table({"text/plain": optional(_TEXT)}))})
+_NOTEBOOK = table({"cells": list_of(table({"outputs": optional(list_of(_OUTPUT))}))})
 
 
 class NotebookFormat:
@@ -29,6 +35,10 @@ class NotebookFormat:
         except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
+        try:
+            _NOTEBOOK(document, "")
+        except SchemaError as wrong:
+            raise SourceError(f"{path} is not a notebook: {wrong}", "open it and save it again") from None
         yield from text_to_blocks(_iter_outputs(document), keep)
 
 
