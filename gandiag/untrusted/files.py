@@ -100,7 +100,7 @@ def map_regular(path: StrPath) -> mmap.mmap:
 def hash_file(path: StrPath) -> str:
     """The sha256 of a regular file. Cost: one pass over it."""
     with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered reader
 
 
 def is_plain_file(path: StrPath) -> bool:

@@ -14,12 +14,12 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 CPU_EXIT = -getattr(signal, "SIGXCPU", signal.SIGTERM)  # return code after too much processor time
 
 
-def write_message(stream: BinaryIO, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def write_message(stream: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
     """Write a header and named arrays."""
     rows = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
     encoded = json.dumps({**header, "arrays": rows}).encode()
@@ -29,7 +29,7 @@ def write_message(stream: BinaryIO, header: Mapping[str, Any], arrays: Mapping[s
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A header and its arrays. EOFError where the other process has ended."""
     import numpy as np
 
@@ -45,7 +45,7 @@ def read_message(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, arrays
 
 
-def _read(stream: BinaryIO, count: int) -> bytes:
+def _read(stream: IO[bytes], count: int) -> bytes:
     content = stream.read(count)
     if len(content) < count:
         raise EOFError
@@ -95,7 +95,7 @@ def _open_session(request: Mapping[str, Any]) -> Any:
     )
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Open the graph of the first request, then run it once for each further one, until the parent ends."""
     session = None
     while True:
