@@ -164,7 +164,7 @@ def _evaluate(subject: str, policy: GatePolicy, baseline: Record | None, resolve
         return replace(gate(record, policy, baseline=baseline), subject=subject)
     except GandiagError as error:
         return make_error_result(subject, error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not is_record_file(subject):
             raise
         message = f"{subject} is a record with damaged content: {type(error).__name__}: {error}"
@@ -184,6 +184,9 @@ def is_record_file(path: str) -> bool:
 
 
 def _audit(subject: str, resolved: ResolvedConfig) -> Record:
+    from .main import require_address_space
+
+    require_address_space()
     from gandiag.pipeline.run_audit import audit_with_config
 
     with console.show_progress() as on_progress:

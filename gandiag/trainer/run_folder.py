@@ -16,6 +16,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ import torch
 from gandiag.errors import ConfigError, RecordError
 from gandiag.untrusted.files import open_regular, open_text, parse_json, read_text
 
-CONFIG_FILE, SNAPSHOT_FOLDER = "config.json", "snapshots"
+CONFIG_FILE, SNAPSHOT_FOLDER, LOCK_FILE = "config.json", "snapshots", ".lock"
 
 
 class RunFolder:
@@ -46,12 +47,16 @@ class RunFolder:
         existing = self.read_config()
         if existing is not None:
             _check_same_run(existing, config, self.path)
+        self.create()
+        self.write(CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return existing is not None
+
+    def create(self) -> None:
+        """Create the folder if there is none."""
         try:
             (self.path / SNAPSHOT_FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecordError(f"{self.path} cannot be created: {error.strerror}", "choose another --out") from None
-        self.write(CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        return existing is not None
 
     def read_config(self) -> dict[str, Any] | None:
         """Return the configuration of the run in this folder, or None if there is none."""
@@ -109,7 +114,7 @@ class RunFolder:
         """Append rows to a CSV table, which starts with its header."""
         file = self.path / name
         try:
-            is_new = not file.exists()
+            is_new = not file.exists() or file.stat().st_size == 0
             with file.open("a", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerows([header] if is_new else [])
@@ -124,7 +129,9 @@ class RunFolder:
             return
         with _report_damage(file), open_text(file) as stream:
             header, *rows = stream.read().splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) <= step]
+        if not header.endswith("\n"):  # the disk was full: the first rows bring the header again
+            header, rows = "", []
+        kept = [row for row in rows if row.endswith("\n") and _parse_step(row) <= step]
         self.write(name, "".join([header, *kept]))
 
     def read_table(self, name: str) -> list[dict[str, str]]:
@@ -134,6 +141,12 @@ class RunFolder:
             return []
         with _report_damage(file), open_text(file) as stream:
             return list(csv.DictReader(stream))
+
+
+def _parse_step(row: str) -> float:
+    """The step at the start of a row; infinity where there is none, so that the row is dropped."""
+    text = row.split(",", 1)[0]
+    return int(text) if text.isdecimal() and len(text) < 19 else math.inf
 
 
 @contextlib.contextmanager
@@ -166,3 +179,20 @@ def _check_same_run(existing: Mapping[str, Any], config: Mapping[str, Any], path
 
 def _shorten(value: Any) -> str:
     return str(value.get("name", "…")) if isinstance(value, Mapping) else str(value)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, name: str) -> Iterator[bool]:
+    """Yield whether this process got the folder's lock, which is released when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # this system has no such locks
+        yield True
+        return
+    with (folder / name).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
