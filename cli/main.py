@@ -141,8 +141,7 @@ def _run_guarded(arguments: list[str]) -> ExitCode:
             hint = "free some space, or write elsewhere with -o"
             console.print_error(GandiagError(f"the output cannot be written: {error.strerror}", hint))
         else:
-            where = f"{error.filename} cannot be used" if error.filename else "the system refused"
-            console.print_error(GandiagError(f"{where}: {error.strerror or error}", "check the path and your rights"))
+            console.print_error(_explain_system_error(error))
     except (MemoryError, RecursionError):
         console.print_error(_memory_error())
     except Exception as error:
@@ -151,6 +150,15 @@ def _run_guarded(arguments: list[str]) -> ExitCode:
         else:
             console.print_bug_report(error)
     return ExitCode.CANNOT_RUN
+
+
+def _explain_system_error(error: OSError) -> GandiagError:
+    try:
+        os.getcwd()
+    except OSError:
+        return GandiagError("the working folder does not exist any more", "change to one that does: cd ~")
+    where = f"{error.filename} cannot be used" if error.filename else "the system refused"
+    return GandiagError(f"{where}: {error.strerror or error}", "check the path and your rights")
 
 
 def _memory_error() -> GandiagError:

@@ -52,7 +52,7 @@ def restored(module: nn.Module) -> Iterator[nn.Module]:
 def _attribute_restorer(part: nn.Module) -> Callable[[], None]:
     """A function that puts the attributes of one submodule back."""
     attributes = {name: value for name, value in vars(part).items() if name not in _OWN_TABLES}
-    contents = [restore for value in attributes.values() if (restore := _content_restorer(value)) is not None]
+    contents = [put for value in attributes.values() if (put := _content_restorer(value)) is not None]
 
     def restore() -> None:
         own = vars(part)

@@ -26,7 +26,7 @@ from gandiag.sampling.arrays import open_array, read_npy, read_npz
 from gandiag.sampling.image_folders import FolderFiles, ImageReader, ZipFiles, is_image_name, open_image_files
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
-from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, Sampler
+from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, MIN_GROUP_SIZE, Sampler
 from gandiag.sampling.torch_datasets import open_dataset
 from gandiag.untrusted.files import open_regular
 
@@ -172,7 +172,10 @@ def generate_batches(
 ) -> Iterator[Batch]:
     """The generator's samples 0 … n-1 at the scale and BatchNorm mode of `source`; `only_class` draws one class."""
     step = -(-batch_size // BATCHNORM_GROUP_SIZE) * BATCHNORM_GROUP_SIZE if source.bn == "batch" else batch_size
-    for part in chunk_slices(n, step):
+    parts = chunk_slices(n, step)
+    if source.bn == "batch" and len(parts) > 1 and n - parts[-1].start < MIN_GROUP_SIZE:
+        parts[-2:] = [slice(parts[-2].start, n)]  # so that groups do not depend on the batch size
+    for part in parts:
         indices = torch.arange(part.start, part.stop)
         labels = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)
         samples = sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=labels, bn=source.bn)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from gandiag.errors import ConfigError, RecordError
-from gandiag.untrusted.files import open_regular, open_text, parse_json, read_text
+from gandiag.untrusted.files import is_plain_file, open_regular, open_text, parse_json, read_text
 
 CONFIG_FILE, SNAPSHOT_FOLDER, LOCK_FILE = "config.json", "snapshots", ".lock"
 
@@ -115,6 +116,8 @@ class RunFolder:
         file = self.path / name
         try:
             is_new = not file.exists() or file.stat().st_size == 0
+            if os.path.lexists(file) and (file.is_symlink() or not is_plain_file(file)):
+                raise OSError(errno.EINVAL, "it is a link, or not a regular file")
             with file.open("a", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerows([header] if is_new else [])
@@ -189,7 +192,12 @@ def lock_folder(folder: Path, name: str) -> Iterator[bool]:
     except ImportError:  # this system has no such locks
         yield True
         return
-    with (folder / name).open("a") as handle:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(folder / name, flags, 0o666)
+    except OSError as error:
+        raise _write_error(folder / name, error) from None
+    with os.fdopen(descriptor, "rb+", buffering=0) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

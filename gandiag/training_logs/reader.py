@@ -103,7 +103,7 @@ def _read_file(path: Path, keep: ColumnFilter, is_step_column: ColumnFilter, hea
         raise SourceError(f"{path} is empty", "pass a log written by a training run")
     with open_as_utf8(path, head) as readable:
         if readable != path:
-            head = readable.read_bytes()[:HEAD_BYTES] if readable.stat().st_size < HEAD_BYTES else _read_head(readable)
+            head = _read_head(readable)
         log_format = HeaderlessFormat(headerless) if headerless else detect_format(readable, head)
         _check_format(path, head, log_format)
         log_file = LogFile(str(path), log_format.name)
@@ -125,7 +125,7 @@ def _read_file(path: Path, keep: ColumnFilter, is_step_column: ColumnFilter, hea
 
 
 def _read_head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(HEAD_BYTES)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from gandiag.errors import SourceError
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
-from gandiag.untrusted.files import open_text
+from gandiag.untrusted.files import open_regular, open_text
 
 ROWS_PER_BLOCK = 50_000
 DELIMITERS = ("\t", ",", ";")
@@ -146,7 +146,7 @@ class TableFormat:
             first = file.readline()
             while first and not first.strip():
                 first = file.readline()
-            with path.open("rb") as binary:
+            with open_regular(path) as binary:
                 delimiter = _detect_table(_get_first_lines(binary.read(1 << 16))) or ","
             header = _name_columns(split_cells(first, delimiter), path)
             yield from _read_blocks(file, delimiter, header, keep)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gandiag.errors import SourceError
-from gandiag.training_logs.formats.jsonl import check_document_size
+from gandiag.training_logs.formats.jsonl import MAX_DOCUMENT_BYTES, check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.formats.text import text_to_blocks
 from gandiag.untrusted.files import parse_json, read_bytes
@@ -31,7 +31,7 @@ class NotebookFormat:
         """One block for each cell with output; an invalid document is one skipped line."""
         check_document_size(path)
         try:
-            document = parse_json(read_bytes(path), allow_nan=True)
+            document = parse_json(read_bytes(path, MAX_DOCUMENT_BYTES), allow_nan=True)
         except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
