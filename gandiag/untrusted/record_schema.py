@@ -36,7 +36,7 @@ _SCORE = table(
         "low": _OPTIONAL,
         "high": _OPTIONAL,
         "limit": number(0, 1),
-        "basis": text("referenced", "degeneracy"),
+        "basis": text("referenced", "degeneracy", "groups"),
         "power": _OPTIONAL,
         "n_fake": integer(0),
         "n_real": integer(0),
