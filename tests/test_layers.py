@@ -213,6 +213,7 @@ _OWN_CALLS = {
     "gandiag.sampling.npy_files": ("archive.open(",),
     "gandiag.sampling.image_folders": ("self._zip.open(", "files.open(", "self.files.open("),
     "gandiag.trainer.train": ("self.folder.open(",),
+    "gandiag.training_logs.text_encoding": ("copy.open(",),  # a copy in a temporary folder
 }
 
 
