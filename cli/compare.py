@@ -53,7 +53,7 @@ def compare_command(
     old_record, new_record = Record.read(old), Record.read(new)
     try:
         comparison = compare(old_record, new_record)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"one of the records has damaged content: {type(error).__name__}: {error}"
         raise RecordError(message, "write both again with `gandiag audit -o`") from error
     check = check_regression(Limit("score"), comparison.change("score"), max_regress)

@@ -14,6 +14,7 @@ from gandiag.errors import ExitCode, GandiagError
 from gandiag.record import Record
 from gandiag.report.formats import GATE_FORMATS
 from gandiag.report.gate_text import worst_exit_code
+from gandiag.untrusted.files import open_regular
 from gandiag.verdict.gate import GatePolicy, GateResult, find_policy, gate, make_error_result, read_policy
 from gandiag.verdict.gate_policy import ALLOWED_STATES, is_allowable
 
@@ -174,7 +175,7 @@ def _evaluate(subject: str, policy: GatePolicy, baseline: Record | None, resolve
         return replace(gate(record, policy, baseline=baseline), subject=subject)
     except GandiagError as error:
         return make_error_result(subject, error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not is_record_file(subject):
             raise
         message = f"{subject} is a record with damaged content: {type(error).__name__}: {error}"
@@ -186,16 +187,17 @@ def is_record_file(path: str) -> bool:
 
     A missing .json counts as a record, so that the error message is about records.
     """
-    if not os.path.isfile(path):
-        return path.endswith(".json")
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     except OSError:
         return path.endswith(".json")
 
 
 def _audit(subject: str, resolved: ResolvedConfig) -> Record:
+    from .main import require_address_space
+
+    require_address_space()
     from gandiag.pipeline.run_audit import audit_with_config
 
     with console.show_progress() as on_progress:

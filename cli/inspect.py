@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import textwrap
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from gandiag.report.assumptions import (
     describe_source,
     merge_layers,
 )
+from gandiag.untrusted.files import hash_file
 
 if TYPE_CHECKING:
     from gandiag.checkpoints.generator import LoadedGenerator
@@ -48,7 +50,7 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
     it.
     """
     console.configure_output(debug=debug)
-    config = resolve_config({name: value for name, value in flags.items() if value is not None}).config
+    config = _without_code(resolve_config({name: value for name, value in flags.items() if value is not None}).config)
     try:
         summary = summarize_file(_resolve_path(path, config.weights))
     except LoadError as missing:
@@ -68,6 +70,11 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
     return ExitCode.OK if error is None else ExitCode.CANNOT_RUN
 
 
+def _without_code(config: AuditConfig) -> AuditConfig:
+    """The configuration without what would run or import anything, wherever it was set."""
+    return dataclasses.replace(config, trust=False, model=None, init=())
+
+
 def _resolve_path(path: str, prefer: str) -> str:
     """The file to summarize: the likeliest file of a checkpoint folder, the downloaded file of a Hub reference."""
     from gandiag.checkpoints.folders import is_checkpoint_folder, open_checkpoint_folder
@@ -78,10 +85,7 @@ def _resolve_path(path: str, prefer: str) -> str:
 
 
 def _compute_sha256(summary: FileSummary) -> str:
-    import hashlib
-
-    with summary.file_info.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(summary.file_info.path)
 
 
 def _load(path: str, config: AuditConfig, summary: FileSummary) -> tuple[LoadedGenerator | None, LoadError | None]:

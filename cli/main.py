@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -37,6 +38,9 @@ COMMANDS = {
     "selftest": ("gandiag.cli.selftest:self_test_command", "Check the score against collapses of known size."),
 }
 
+TORCH_COMMANDS = ("audit", "inspect", "train", "bank", "selftest")
+_TORCH_ADDRESS_SPACE = 4 * 2**30
+_MEMORY_WORDS = re.compile("map segment|allocate memory|DefaultCPUAllocator|bad_alloc|out of memory", re.IGNORECASE)
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,6 +54,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         module, _, attr = COMMANDS[name][0].partition(":")
+        if name in TORCH_COMMANDS:
+            require_address_space()
         command: click.Command = getattr(import_module(module), attr)
         return command
 
@@ -99,6 +105,20 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
+def forget_working_folder() -> None:
+    """Import nothing from the working folder: `python -m` and an empty entry of PYTHONPATH put it on the path.
+
+    It stays where PYTHONPATH names it in full. Only --model adds it again, for one import.
+    """
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:
+        return
+    stated = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not any(os.path.isabs(entry) and os.path.realpath(entry) == here for entry in stated):
+        sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
+
+
 def _run_guarded(arguments: list[str]) -> ExitCode:
     from . import console
 
@@ -121,12 +141,46 @@ def _run_guarded(arguments: list[str]) -> ExitCode:
             hint = "free some space, or write elsewhere with -o"
             console.print_error(GandiagError(f"the output cannot be written: {error.strerror}", hint))
         else:
-            console.print_bug_report(error)
+            console.print_error(_explain_system_error(error))
+    except (MemoryError, RecursionError):
+        console.print_error(_memory_error())
     except Exception as error:
-        console.print_bug_report(error)
+        if isinstance(error, (ImportError, RuntimeError)) and _MEMORY_WORDS.search(str(error)):
+            console.print_error(_memory_error())
+        else:
+            console.print_bug_report(error)
     return ExitCode.CANNOT_RUN
+
+
+def _explain_system_error(error: OSError) -> GandiagError:
+    try:
+        os.getcwd()
+    except OSError:
+        return GandiagError("the working folder does not exist any more", "change to one that does: cd ~")
+    where = f"{error.filename} cannot be used" if error.filename else "the system refused"
+    return GandiagError(f"{where}: {error.strerror or error}", "check the path and your rights")
+
+
+def _memory_error() -> GandiagError:
+    return GandiagError("there is not enough memory", "free some, or pass a smaller -n and --batch-size")
+
+
+def require_address_space() -> None:
+    """GandiagError under a limit (ulimit -v) with which torch ends the process, before it is imported."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= limit < _TORCH_ADDRESS_SPACE:
+        raise GandiagError(
+            f"the address space is limited to {limit / 2**30:.1f} GiB, and torch needs "
+            f"{_TORCH_ADDRESS_SPACE / 2**30:.0f} GiB",
+            "raise the limit: ulimit -v unlimited",
+        )
 
 
 def entry() -> None:
     """The entry point of the console script."""
+    forget_working_folder()
     raise SystemExit(int(run_command_line()))

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from gandiag.config import AuditConfig, option_name, parse_floats
+from gandiag.config import AuditConfig, option_name
+from gandiag.untrusted.settings_files import parse_floats
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -34,8 +35,8 @@ _HIDDEN_ALIASES: dict[str, tuple[str, ...]] = {
     "bn_eps": ("--batchnorm-eps",),
 }
 _LOADING_GROUPS = ("load", "latent", "output")
-# Settings of those groups that change what is run or sampled, not how a file is read.
-_NOT_FOR_READING = ("trust", "npz_key", "scale", "class_", "bn")
+# Settings of those groups that run code, or change what is sampled, not how a file is read.
+_NOT_FOR_READING = ("trust", "model", "init", "npz_key", "scale", "class_", "bn")
 # Help for commands that write nothing.
 _READING_HELP = {"spec": "loading spec written by `gandiag audit --spec`; replayed"}
 _GROUP_TITLES = {

@@ -37,7 +37,7 @@ def report_command(record: str, format_name: str | None, output: str | None, ver
             console.print_record(loaded, paths=(f"record {record}",), verbose=verbose)
             return
         text = render(loaded)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         message = f"{record} is a record with damaged content: {type(error).__name__}: {error}"
         hint = "write it again with `gandiag audit -o`; if gandiag itself wrote this content, please report it"
         raise RecordError(message, hint) from error

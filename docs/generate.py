@@ -76,7 +76,9 @@ def reference() -> str:
     lines += [
         "## Settings",
         "",
-        "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > default.",
+        "Option > environment > `[audit]` in `gandiag.toml` (`[tool.gandiag.audit]` in `pyproject.toml`) > the same "
+        "table in your own `~/.config/gandiag/gandiag.toml` > default. What runs code or reads elsewhere may not stand "
+        "in a project's file: [SECURITY](../SECURITY.md).",
         "",
     ]
     lines += table(

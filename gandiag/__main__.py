@@ -1,6 +1,6 @@
 """Entry point of `python -m gandiag`."""
 
-from gandiag.cli.main import entry
+from gandiag.cli.start import entry
 
 if __name__ == "__main__":
     entry()

@@ -1,20 +1,21 @@
 """Defines every audit setting once: name, type, default, bounds and help.
 
 Command-line options, environment variables and TOML keys derive from it.
-Precedence: flag > GANDIAG_<NAME> > gandiag.toml or [tool.gandiag] > budget preset > default.
+Precedence: flag > GANDIAG_<NAME> > gandiag.toml or [tool.gandiag] > the user's file > budget preset > default.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gandiag.errors import ConfigError, close_match_hint
+from gandiag.untrusted.settings_files import parse_setting, read_project_settings, read_user_settings, require_type
 
 DEFAULT_LIMIT = 0.15  # collapse score at which the verdict is "collapsed"
 # BatchNorm mismatch from which a rebuilt network may be a loading error: mean over layers of
@@ -79,11 +80,11 @@ class AuditConfig:
         "generated samples: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000",
         choices=tuple(BUDGET_SAMPLES),
     )
-    n: int | None = setting_field(None, "number of generated samples; overrides --budget", low=2)
+    n: int | None = setting_field(None, "number of generated samples; overrides --budget", low=2, high=10_000_000)
     scales: tuple[float, ...] = setting_field(
         DEFAULT_LATENT_SCALES, "latent scales of the sweep, comma-separated", multiple=True, low=0.0
     )
-    seed: int = setting_field(0, "seed of all random numbers", low=0)
+    seed: int = setting_field(0, "seed of all random numbers", low=0, high=2**63 - 1)
     features: str | None = setting_field(
         None,
         "imagenet (images), identity (vectors), table (columns), series, pixels, imagenet@224, or a torch-fidelity "
@@ -97,7 +98,11 @@ class AuditConfig:
     # how to run
     device: str = setting_field("auto", "device to sample on", group="run", choices=("auto", "cpu", "cuda", "mps"))
     batch_size: int | None = setting_field(
-        None, "generator batch size (default: automatic, halved when memory runs out)", group="run", low=1
+        None,
+        "generator batch size (default: automatic, halved when memory runs out)",
+        group="run",
+        low=1,
+        high=1_000_000,
     )
     download: bool = setting_field(False, "allow downloading extractor weights", group="run")
     inception_weights: str | None = setting_field(
@@ -123,7 +128,9 @@ class AuditConfig:
         multiple=True,
     )
     # what the file cannot say
-    latent_dim: int | None = setting_field(None, "size of the latent vector without labels", group="latent", low=1)
+    latent_dim: int | None = setting_field(
+        None, "size of the latent vector without labels", group="latent", low=1, high=1 << 20
+    )
     prior: str | None = setting_field(
         None,
         "latent prior (default: normal)",
@@ -138,7 +145,9 @@ class AuditConfig:
         group="latent",
         choices=("const", "random", "none"),
     )
-    classes: int | None = setting_field(None, "number of classes of a conditional generator", group="latent", low=1)
+    classes: int | None = setting_field(
+        None, "number of classes of a conditional generator", group="latent", low=1, high=1 << 20
+    )
     condition: str | None = setting_field(
         None, "how the class is passed to the network", group="latent", choices=("index", "onehot", "concat")
     )
@@ -148,9 +157,11 @@ class AuditConfig:
         group="latent",
         choices=("before", "after", "between", "times", "plus"),
     )
-    class_: int | None = setting_field(None, "sample this class only", group="latent", low=0)
-    image_size: int | None = setting_field(None, "image height and width in pixels", group="output", low=1)
-    channels: int | None = setting_field(None, "image channels", group="output", low=1)
+    class_: int | None = setting_field(None, "sample this class only", group="latent", low=0, high=1 << 20)
+    image_size: int | None = setting_field(
+        None, "image height and width in pixels", group="output", low=1, high=1 << 15
+    )
+    channels: int | None = setting_field(None, "image channels", group="output", low=1, high=1 << 12)
     strides: tuple[str, ...] | None = setting_field(
         None,
         "stride/padding of each transposed convolution whose input has more than one pixel, in order: 2/1,2/1",
@@ -204,15 +215,18 @@ def option_name(name: str) -> str:
 
 
 def validate_setting(entry: dataclasses.Field[Any], value: Any) -> None:
-    """Check the choices and bounds of one setting. ConfigError names the option, the value and what is allowed."""
+    """Check type, choices and bounds of a setting. ConfigError names the option, the value and what is allowed."""
     if value is None:
         return
     rules, name = entry.metadata, option_name(entry.name)
+    require_type(entry, value, name)
     if rules["choices"] and value not in rules["choices"]:
         raise ConfigError(f"{name} is {value!r}", close_match_hint(str(value), rules["choices"]))
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, str):
             continue
+        if isinstance(number, float) and math.isinf(number):
+            raise ConfigError(f"{name} is {number}", "pass a finite number")
         # Negated comparisons, so that NaN fails too.
         if rules["low"] is not None and not number >= rules["low"]:
             raise ConfigError(f"{name} is {number}", f"pass a number of at least {rules['low']:g}")
@@ -233,14 +247,19 @@ def resolve_config(
 ) -> ResolvedConfig:
     """Combine flags, environment, TOML and defaults, in this order of precedence.
 
-    `folder`: where to look for TOML files, by default the working directory. ConfigError for unknown names, with close
-    matches.
+    `folder`: where to look for a project's TOML files, by default the working directory; these may not set what runs
+    code, reaches the network or reads other paths. ConfigError for unknown names, with close matches.
     """
     environ = os.environ if environ is None else environ
     known = {entry.name: entry for entry in dataclasses.fields(AuditConfig)}
     values: dict[str, Any] = {}
     sources = {name: "default" for name in known}
-    for name, value, source in [*_read_toml(folder or Path.cwd(), known), *_read_environ(environ, known)]:
+    rows = [
+        *read_user_settings(environ, known),
+        *read_project_settings(folder or _working_folder(), known),
+        *_read_environ(environ, known),
+    ]
+    for name, value, source in rows:
         values[name], sources[name] = value, source
     for name, value in options.items():
         if name not in known:
@@ -250,64 +269,22 @@ def resolve_config(
     return ResolvedConfig(AuditConfig(**values), sources)
 
 
+def _working_folder() -> Path:
+    """The working folder. ConfigError where it has been removed."""
+    try:
+        return Path.cwd()
+    except OSError:
+        raise ConfigError("the working folder does not exist any more", "change to one that does: cd ~") from None
+
+
 def _read_environ(environ: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
     """(setting, value, source) of every GANDIAG_ variable that names a setting."""
     rows = []
     for name, entry in known.items():
         variable = "GANDIAG_" + name.strip("_").upper()
         if variable in environ:
-            rows.append((name, _parse_value(entry, environ[variable], variable), f"environment ({variable})"))
+            rows.append((name, parse_setting(entry, environ[variable], variable), f"environment ({variable})"))
     return rows
-
-
-def _read_toml(folder: Path, known: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    """(setting, value, source) of [audit] in gandiag.toml, else of [tool.gandiag.audit] in pyproject.toml."""
-    for name, path in (("gandiag.toml", ()), ("pyproject.toml", ("tool", "gandiag"))):
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            table: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
-            raise ConfigError(f"{name} is not valid TOML: {broken}", "correct the file") from None
-        for part in path:
-            table = table.get(part, {})
-        if "audit" in table:
-            return [_parse_toml_row(key, value, known, name) for key, value in table["audit"].items()]
-    return []
-
-
-def _parse_toml_row(key: str, value: Any, known: Mapping[str, Any], file: str) -> tuple[str, Any, str]:
-    name = {"class": "class_"}.get(key, key.replace("-", "_"))
-    if name not in known:
-        raise ConfigError(f"{file} sets {key!r}, which is not a setting", close_match_hint(key, list(known)))
-    return name, tuple(value) if isinstance(value, list) else _parse_value(known[name], value, f"{file}: {key}"), file
-
-
-def _parse_value(entry: dataclasses.Field[Any], text: Any, origin: str) -> Any:
-    """A string converted to the type of a setting; other values unchanged."""
-    if not isinstance(text, str):
-        return text
-    annotation = str(entry.type)
-    try:
-        if annotation.startswith("bool"):
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-        if annotation.startswith("int"):
-            return int(text)
-        if annotation.startswith("float"):
-            return float(text)
-        if annotation.startswith("tuple[float"):
-            return parse_floats(text)
-        if annotation.startswith("tuple[str"):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-    except (ValueError, KeyError):
-        raise ConfigError(f"{origin} is {text!r}", f"pass a value of type {annotation.split(' ')[0]}") from None
-    return text
-
-
-def parse_floats(text: str) -> tuple[float, ...]:
-    """ "0.5, 1,2" -> (0.5, 1.0, 2.0). ValueError for anything else."""
-    return tuple(float(part) for part in text.split(",") if part.strip())
 
 
 # Assumptions that another setting, or several, answer.

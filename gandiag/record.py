@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any, Literal
 from gandiag.config import DEFAULT_LIMIT
 from gandiag.errors import RecordError, VerdictError
 from gandiag.registry import import_target
+from gandiag.untrusted.files import parse_json, read_text, write_file
+from gandiag.untrusted.record_schema import check_record
 
 SCHEMA = "gandiag.audit/1"
 Verdict = Literal["healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic", "memorised"]
@@ -167,18 +168,20 @@ class Record:
     def from_json(cls, text: str) -> Record:
         """Parse a record. RecordError for anything that is not a record of this schema."""
         try:
-            document = json.loads(text)
-        except json.JSONDecodeError as broken:
+            document = parse_json(text)
+        except ValueError as broken:
+            place = f"{broken.msg} at line {broken.lineno}" if isinstance(broken, json.JSONDecodeError) else str(broken)
             raise RecordError(
-                f"the text is not JSON ({broken.msg} at line {broken.lineno})",
-                "pass a file written by `gandiag audit -o`",
+                f"the text is not JSON ({place[:120]})", "pass a file written by `gandiag audit -o`"
             ) from None
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:
             raise RecordError(
-                f"the schema is {schema!r}, not {SCHEMA!r}", "pass a file written by `gandiag audit -o` of this version"
+                f"the schema is {ascii(schema)[:60]}, not {SCHEMA!r}",
+                "pass a file written by `gandiag audit -o` of this version",
             )
         try:
+            check_record(document)
             return cls(**{**document, **_parse_sections(document)})
         except (TypeError, KeyError, ValueError) as wrong:
             raise RecordError(f"the record is damaged: {wrong}", "write it again with `gandiag audit -o`") from None
@@ -187,7 +190,7 @@ class Record:
     def read(cls, path: str | os.PathLike[str]) -> Record:
         """Read a record from a file. RecordError where that fails."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(path)
         except (OSError, UnicodeDecodeError) as problem:
             reason = problem.strerror if isinstance(problem, OSError) else "not text"
             raise RecordError(f"{path} cannot be read: {reason}", "pass a file written by `gandiag audit -o`") from None
@@ -250,24 +253,15 @@ def to_json_value(value: Any) -> Any:
     return value
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+def write_atomically(path: str | os.PathLike[str], text: str, *, follow_links: bool = True) -> None:
     """Write `text` to a temporary file next to `path`, then rename it. RecordError where that fails.
 
-    Links are followed. Pipes and devices such as /dev/stdout are written to directly: a rename would replace them.
+    Links are followed within their folder, and replaced without `follow_links`. Pipes and devices such as /dev/stdout
+    are written to directly: a rename would replace them.
     """
-    target = Path(os.path.realpath(path))
-    data = text.encode("utf-8", "backslashreplace")  # paths in a record may contain bytes that are not valid text
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
-            Path(path).write_bytes(data)
-            return
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+    try:  # paths in a record may contain bytes that are not valid text
+        write_file(Path(path), text.encode("utf-8", "backslashreplace"), follow_links=follow_links)
     except OSError as problem:
         raise RecordError(
             f"{path} cannot be written: {problem.strerror}", "choose another path, or free some space"
         ) from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()

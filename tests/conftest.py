@@ -26,4 +26,5 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Temp
         name for name in os.environ if name.startswith("GANDIAG_") and name != "GANDIAG_FAMILY_LIBS"
     ]:  # that one is the slow tests' own
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
     monkeypatch.setenv("GANDIAG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

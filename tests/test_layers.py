@@ -25,6 +25,7 @@ LAYERS = {
     "protobuf": 0,
     "record": 0,
     "registry": 0,
+    "untrusted": 0,
     "checkpoints": 1,
     "verdict": 1,
     "sampling": 2,
@@ -180,3 +181,66 @@ def test_pickles_are_never_loaded_by_accident() -> None:
                 assert ast.unparse(node.func) == "torch.load" and "weights_only" in keywords, (
                     f"{name}: {ast.unparse(node)}"
                 )
+
+
+# Modules that may open files themselves, with the calls that do: own files, standard streams, streams already open.
+_OPENING = (
+    "open",
+    "read_text",
+    "read_bytes",
+    "memmap",
+    "mmap",
+    "fromfile",
+    "loadtxt",
+    "genfromtxt",
+    "TarFile",
+    "h5open",
+)
+_STREAM_CALLS = ("ZipFile(stream)", "Image.open(stream,", "torch.load(stream,", "np.load(stream")
+_OWN_CALLS = {
+    "gandiag.untrusted.files": ("os.open(", "mmap.mmap(", "scratch.open("),
+    "gandiag.checkpoints.onnx.child": ("open('/proc/self/statm'",),
+    "gandiag.cli.main": ("open(os.devnull", "os.open(os.devnull"),
+    "gandiag.cli.terminal_io": ("os.open(os.devnull",),
+    "gandiag.cli.gate": ("open(path, 'a'",),  # the job summary of GitHub
+    "gandiag.catalogue": ("file.read_text(",),  # package data
+    "gandiag.verdict.nearest_baseline": ("file.read_text(",),
+    "gandiag.features.imagenet": ("path.read_bytes(",),  # the weights of an installed package
+    "gandiag.trainer.run_folder": ("os.open(", "scratch.open(", "file.open('a'"),
+    "gandiag.testing.checkpoint_checks": ("Path(path).read_bytes(",),
+    "gandiag.checkpoints.safe_pickle.opcodes": ("machine.read_bytes(",),
+    "gandiag.sampling.arrays": ("stored.open(",),  # members of archives
+    "gandiag.sampling.npy_files": ("archive.open(",),
+    "gandiag.sampling.image_folders": ("self._zip.open(", "files.open(", "self.files.open("),
+    "gandiag.trainer.train": ("self.folder.open(",),
+    "gandiag.training_logs.text_encoding": ("copy.open(",),  # a copy in a temporary folder
+}
+
+
+def test_files_are_opened_in_one_place() -> None:
+    """`untrusted.files` refuses pipes, devices and files without end, so nothing else opens a file by its name."""
+    for name in MODULES:
+        imported = {
+            alias.name
+            for node in ast.walk(parse_module(name))
+            if isinstance(node, ast.ImportFrom) and node.module == "gandiag.untrusted.files"
+            for alias in node.names
+        }
+        for node in ast.walk(parse_module(name)):
+            if not isinstance(node, ast.Call):
+                continue
+            text = ast.unparse(node)
+            function = ast.unparse(node.func)
+            opens = function.rsplit(".", 1)[-1] in _OPENING or function in ("zipfile.ZipFile", "np.load", "torch.load")
+            if not opens or function in imported or "files('gandiag.data')" in function:
+                continue
+            own = _OWN_CALLS.get(name, ())
+            is_trusted = function == "torch.load" and (
+                "weights_only=False" in text or name.startswith("gandiag.features.")
+            )
+            assert (
+                text.startswith(own)
+                or any(call in text for call in _STREAM_CALLS)
+                or is_trusted
+                or (name == "gandiag.untrusted.files" and function in ("read_bytes", "read_text"))
+            ), f"{name}: {text[:100]}"

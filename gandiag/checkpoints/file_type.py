@@ -7,12 +7,14 @@ takes, with what to do instead. Nothing is unpickled, imported or decompressed h
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import open_regular
 
 LEGACY_TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # torch < 1.6, after the two PROTO bytes
 WEIGHT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl")
@@ -33,6 +35,7 @@ _TENSORFLOW_PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _MSGPACK_MAP = re.compile(
     rb"(?:[\x80-\x8f]|\xde..)[\xa1-\xbf](?:params|batch_stats|model|state|opt|step|ema|\w{1,31})", re.DOTALL
 )
+_LOCAL_HEADER_BYTES = 30
 _MAX_DIRECTORY_BYTES = 8 * 2**20  # of a zip's central directory: enough for a hundred thousand tensors
 _MAGIC = {
     b"\x89HDF": "hdf5",
@@ -126,7 +129,7 @@ def detect_file_type(path: str | Path) -> FileInfo:
         raise LoadError(f"{path} is not a regular file", "pass a checkpoint")
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             head = stream.read(1024)
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {error.strerror}", "check its permissions") from None
@@ -240,7 +243,7 @@ def _parse_lfs_size(head: bytes) -> str:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= 100_000_000
+    return len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 40
 
 
 def _check_safetensors(head: bytes, size: int) -> tuple[str, str]:
@@ -252,7 +255,7 @@ def _check_safetensors(head: bytes, size: int) -> tuple[str, str]:
 
 
 def _detect_zip_kind(file: Path, size: int) -> tuple[str, str]:
-    if (directory := _directory_bytes(file, size)) > _MAX_DIRECTORY_BYTES:
+    if (directory := _directory_bytes(file)) > _MAX_DIRECTORY_BYTES:
         return "malformed", f"its central directory alone has {directory} bytes"
     try:
         entries = list_zip_entries(file)
@@ -266,25 +269,24 @@ def _detect_zip_kind(file: Path, size: int) -> tuple[str, str]:
 
 def list_zip_entries(path: Path) -> list[zipfile.ZipInfo]:
     """Entries of a zip. BadZipFile if its directory is damaged, or so long that the list alone would exhaust memory."""
-    if (directory := _directory_bytes(path, path.stat().st_size)) > _MAX_DIRECTORY_BYTES:
+    if (directory := _directory_bytes(path)) > _MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile(f"its central directory alone has {directory} bytes")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             return archive.infolist()
     except Exception as error:
         # A damaged directory surfaces as BadZipFile, UnicodeDecodeError, NotImplementedError, struct.error …
         raise zipfile.BadZipFile(f"its central directory is damaged ({type(error).__name__})") from None
 
 
-def _directory_bytes(file: Path, size: int) -> int:
-    """Size of the zip's central directory according to the record at its end; 0 without such a record."""
-    with file.open("rb") as stream:
-        stream.seek(max(0, size - 65_600))
-        tail = stream.read()
-    zip64, end = tail.rfind(b"PK\x06\x06"), tail.rfind(b"PK\x05\x06")
-    if zip64 >= 0:
-        return int.from_bytes(tail[zip64 + 40 : zip64 + 48], "little")
-    return int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
+def _directory_bytes(file: Path) -> int:
+    """Size of the zip's central directory as zipfile itself will read it; 0 without a directory."""
+    with open_regular(file) as stream:
+        try:
+            record = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # another parser could be misled
+        except (OSError, ValueError, struct.error, zipfile.BadZipFile):
+            return 0
+    return 0 if record is None else int(record[zipfile._ECD_SIZE])  # type: ignore[attr-defined]
 
 
 def _archive_kind(names: list[str]) -> tuple[str, str]:
@@ -308,21 +310,36 @@ def _archive_kind(names: list[str]) -> tuple[str, str]:
 
 
 def _check_archive(entries: list[zipfile.ZipInfo], kind: str, size: int) -> tuple[str, str]:
-    """Check for what torch never writes: compressed entries, duplicate or absolute names, sizes beyond the file's."""
+    """Check for what torch never writes: compressed entries, strange or equal names, entries that share bytes."""
     compressed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if compressed and kind == "torch-zip":
         worst = max(compressed, key=lambda entry: entry.file_size)
         name = _printable_name(worst.filename)
         return "compressed", f"{name}: {worst.compress_size} bytes that claim {worst.file_size}"
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names):
+    names = [entry.orig_filename for entry in entries]
+    if len({name.casefold() for name in names}) != len(names):
         return "malformed", "two entries have the same name"
-    if any(name.startswith(("/", "\\")) or ".." in name.split("/") for name in names):
+    if any(name.startswith("/") or ".." in name.split("/") for name in names):
         return "malformed", "an entry's name points outside the archive"
+    if any("\0" in name or "\\" in name for name in names):
+        return "malformed", "an entry's name holds a zero byte or a backslash"
     total = sum(entry.file_size for entry in entries)
     if total > size and kind == "torch-zip":
         return "malformed", f"its entries claim {total} bytes and the file has {size}"
-    return kind, ""
+    if len({name.split("/")[0] for name in names}) > 1:
+        return "malformed", "its entries are not in one folder"
+    return (kind, "") if _are_apart(entries, size) else ("malformed", "its entries share bytes, or lie outside of it")
+
+
+def _are_apart(entries: list[zipfile.ZipInfo], size: int) -> bool:
+    """Whether entries lie one after another in the file, from its first byte."""
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    end = 0
+    for index, entry in enumerate(ordered):
+        if entry.header_offset < end or (index == 0 and entry.header_offset != 0):
+            return False
+        end = entry.header_offset + _LOCAL_HEADER_BYTES + len(entry.orig_filename) + entry.compress_size
+    return end <= size
 
 
 def _printable_name(name: str) -> str:

@@ -46,7 +46,7 @@ def load_generator(
     config = config or AuditConfig()
     try:
         spec = LoadingSpec()
-        if config.spec and Path(config.spec).exists():
+        if config.spec and os.path.lexists(config.spec):
             spec = read_loading_spec(config.spec)
         generator = _load_path(path, spec.apply_to(config), inspect_only=inspect_only)
         generator = replace(

@@ -19,6 +19,7 @@ from gandiag.checkpoints.stored_settings import apply_settings
 from gandiag.config import AuditConfig, assumption_options, option_name
 from gandiag.errors import ConfigError, LoadError
 from gandiag.interfaces import Assumption, LatentSpec, OutputSpec
+from gandiag.untrusted.files import parse_json, read_text, write_file
 
 SCHEMA = "gandiag.spec/1"
 _SETTINGS = (
@@ -100,12 +101,12 @@ def read_loading_spec(path: str) -> LoadingSpec:
 
 def _read_document(path: str) -> dict[str, Any]:
     """The JSON object with the schema of a spec, else empty."""
-    file = Path(path)
     try:
-        document = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size <= _MAX_BYTES else {}
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(read_text(path, _MAX_BYTES))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else first_line(error, 100)
         raise LoadError(
-            f"--spec {path} cannot be read: {first_line(error, 100)}",
+            f"--spec {path} cannot be read: {reason}",
             "check the path and its permissions, or name a new file",
         ) from None
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else {}
@@ -157,6 +158,6 @@ def write_loading_spec(path: str, settings: Mapping[str, Any], subject: Mapping[
         "settings": dict(settings),
     }
     try:
-        Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        write_file(Path(path), (json.dumps(document, indent=2) + "\n").encode())
     except OSError as error:
         raise LoadError(f"--spec {path} cannot be written: {error.strerror}", "choose another path") from None

@@ -14,13 +14,14 @@ followed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gandiag.untrusted.files import is_plain_file, open_regular, parse_json, read_text
 
 _CONFIG_NAMES = ("config.json", ".config.json")
 _MAX_BYTES = 1 << 20  # of a header or JSON file that is read
@@ -43,9 +44,9 @@ class FileMetadata:
 def read_file_metadata(path: Path) -> FileMetadata:
     """Metadata in a safetensors header; empty for other files and for malformed headers."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 2 <= length <= _MAX_BYTES else {}
+            header = parse_json(file.read(length)) if 2 <= length <= _MAX_BYTES else {}
         return parse_metadata(header["__metadata__"]["gandiag"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return FileMetadata()
@@ -54,7 +55,7 @@ def read_file_metadata(path: Path) -> FileMetadata:
 def parse_metadata(text: Any) -> FileMetadata:
     """Metadata as the JSON text of an entry "gandiag"; empty where it is anything else."""
     try:
-        entry = json.loads(text)
+        entry = parse_json(text)
         audit, scale, run = entry.get("audit"), entry.get("trained_scale"), entry.get("run")
     except (ValueError, TypeError, AttributeError, RecursionError):
         return FileMetadata()
@@ -111,10 +112,10 @@ def read_checkpoint_config(path: Path) -> Mapping[str, Any]:
 def read_json_object(path: Path) -> Mapping[str, Any]:
     """The JSON object in a regular file; empty for links out of its folder, large files, damage and other JSON."""
     try:
-        if path.is_file() and _is_own_file(path) and path.stat().st_size <= _MAX_BYTES:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        if is_plain_file(path) and _is_own_file(path):
+            content = parse_json(read_text(path, _MAX_BYTES))
             return content if isinstance(content, dict) else {}
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         pass
     return {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,13 +57,31 @@ def frozen_copy(module: nn.Module) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        copied = copy.deepcopy(module, memo)
+        with torch.no_grad():
+            copied = copy.deepcopy(module, memo)
     except Exception as error:
         raise LoadError(
             f"{type(module).__name__} cannot be copied: {error}",
             "pass a module without open files, hooks or streams in it",
         ) from error
-    return copied.to("cpu").eval().requires_grad_(False)
+    if _share_weights(module, copied):
+        raise LoadError(
+            f"{type(module).__name__} cannot be copied: its copy shares weights with it",
+            "give it a __deepcopy__ that copies",
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about the gradients of a copied TorchScript module
+        copied = copied.to("cpu").eval()
+    for parameter in copied.parameters():  # TorchScript modules have no requires_grad_
+        parameter.requires_grad = False
+    return copied
+
+
+def _share_weights(module: nn.Module, copied: nn.Module) -> bool:
+    """Whether changing one would change the other."""
+    own = {tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers()) if tensor.numel()}
+    others = (tensor.data_ptr() for tensor in (*copied.parameters(), *copied.buffers()) if tensor.numel())
+    return copied is module or any(place in own for place in others)
 
 
 def infer_call_signature(module: nn.Module, config: AuditConfig) -> CallSignature:

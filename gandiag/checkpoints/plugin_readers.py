@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from gandiag.checkpoints.file_type import UNSUPPORTED_KINDS, FileInfo
 from gandiag.registry import Registry
+from gandiag.untrusted.files import open_regular
 
 HEADER_BYTES = 1024  # passed to Reader.takes
 PLUGIN_READERS = Registry("readers", {}, noun="reader")
@@ -43,7 +44,7 @@ def find_plugin_reader(file_info: FileInfo) -> tuple[str, Reader] | None:
     names = list(PLUGIN_READERS)
     if not names:
         return None
-    with file_info.path.open("rb") as stream:
+    with open_regular(file_info.path) as stream:
         head = stream.read(HEADER_BYTES)
     for name in names:
         reader = PLUGIN_READERS.get(name)

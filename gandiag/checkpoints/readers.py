@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,10 +29,12 @@ from gandiag.checkpoints.key_names import clean_text, first_line
 from gandiag.checkpoints.plugin_readers import find_plugin_reader
 from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
 from gandiag.checkpoints.safe_pickle.tensors import build_tensor_tree
+from gandiag.checkpoints.safetensors_header import read_header
 from gandiag.checkpoints.tensor_checks import check_tensors, iter_tensors
 from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
 from gandiag.registry import Registry
+from gandiag.untrusted.files import hash_file, open_regular
 
 if TYPE_CHECKING:
     from gandiag.checkpoints.architectures.base import RebuiltGenerator
@@ -115,8 +116,7 @@ def read_checkpoint(path: str, *, trust: bool = False, compute_hash: bool = True
 
 def file_sha256(file_info: FileInfo) -> str:
     """The file's sha256. Cost: one pass over it."""
-    with file_info.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(file_info.path)
 
 
 def read_pickled(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
@@ -170,6 +170,7 @@ def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileCo
     """safetensors, whatever the file's suffix. The format sorts its keys."""
     from safetensors.torch import load_file
 
+    read_header(file_info.path)
     try:
         tree = load_file(file_info.path, device="cpu")
     except Exception as error:
@@ -187,7 +188,7 @@ def read_numpy_weights(file_info: FileInfo, *, trust: bool, sha256: str) -> File
     if sum(entry.file_size for entry in entries) > _MAX_COMPRESSION * file_info.size:
         raise LoadError(f"{file_info.name} claims far more than it stores: malformed or hostile", "do not use it")
     try:
-        with np.load(file_info.path, allow_pickle=False) as arrays:
+        with open_regular(file_info.path) as stream, np.load(stream, allow_pickle=False) as arrays:
             tree = {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
     except Exception as error:
         # BadZipFile, ValueError for objects, TypeError for numbers that torch does not have …

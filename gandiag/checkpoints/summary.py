@@ -5,17 +5,16 @@ Only headers and pickles are read, no tensors: the time does not depend on the s
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from gandiag.checkpoints.file_type import EXECUTABLE_KINDS, FileInfo, detect_file_type
-from gandiag.checkpoints.key_names import first_line
+from gandiag.checkpoints.safe_pickle.budget import ParseBudget
 from gandiag.checkpoints.safe_pickle.modules import parse_module, to_json_value
 from gandiag.checkpoints.safe_pickle.nodes import (
-    ITEMSIZE,
     ArrayNode,
     DictNode,
     LazyTensor,
@@ -24,7 +23,9 @@ from gandiag.checkpoints.safe_pickle.nodes import (
     list_children,
 )
 from gandiag.checkpoints.safe_pickle.reader import PickleContents, parse_pickle
+from gandiag.checkpoints.safetensors_header import read_header
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import open_regular
 
 KIND_NAMES = {
     "torch-zip": "torch.save, zip format",
@@ -35,21 +36,10 @@ KIND_NAMES = {
     "numpy-weights": "numpy arrays (.npz)",
     **EXECUTABLE_KINDS,
 }
-_MAX_STEPS = 1_000_000  # nodes visited to add up sizes
+_MAX_ROWS, _MAX_ENTRIES = 2_000, 200  # rows in all, and of one container
+_MAX_KEY = 200  # characters of a key that are shown
 _MAX_DEPTH = 3
 _CONTAINERS = (LazyTensor, dict, list, tuple, ObjectNode)
-_SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +75,8 @@ def summarize_file(path: str) -> FileSummary:
     try:
         if info.kind in ("torch-zip", "torch-legacy", "pickle"):
             contents = parse_pickle(info)
-            rows = tuple(_list_rows(contents.tree, "", 0, [_MAX_STEPS]))
+            contents.budget.begin_walk()
+            rows = tuple(_list_rows(contents.tree, "", 0, contents.budget))[:_MAX_ROWS]
             return FileSummary(info, name, rows, _list_code_actions(contents), contents.protocol)
         if info.kind == "safetensors":
             return FileSummary(info, name, _summarize_safetensors(info))
@@ -112,7 +103,7 @@ def _list_code_actions(contents: PickleContents) -> tuple[str, ...]:
 
 def _list_programs(info: FileInfo) -> tuple[str, ...]:
     """The programs inside an archive: their sources, if it holds any."""
-    with zipfile.ZipFile(info.path) as archive:
+    with open_regular(info.path) as stream, zipfile.ZipFile(stream) as archive:
         sources = [entry for entry in archive.namelist() if entry.endswith((".py", ".so")) or "/models/" in entry]
     more = f" and {len(sources) - 5} more" if len(sources) > 5 else ""
     listed = ", ".join(entry[:80] for entry in sources[:5]) + more
@@ -120,24 +111,10 @@ def _list_programs(info: FileInfo) -> tuple[str, ...]:
 
 
 def _summarize_safetensors(info: FileInfo) -> tuple[SummaryRow, ...]:
-    from safetensors import safe_open
-
-    n_tensors, n_values, nbytes = 0, 0, 0
-    try:
-        with safe_open(info.path, framework="np") as file:
-            for name in list(file.keys()):
-                tensor = file.get_slice(name)
-                dtype = _SAFETENSORS_DTYPES.get(tensor.get_dtype(), tensor.get_dtype().lower())
-                count = math.prod(tensor.get_shape())
-                n_tensors, n_values, nbytes = n_tensors + 1, n_values + count, nbytes + count * ITEMSIZE.get(dtype, 1)
-            metadata = file.metadata() or {}
-    except Exception as error:
-        # SafetensorError, and ValueError or KeyError for a header that is JSON but not a table of tensors.
-        raise LoadError(
-            f"{info.name} is a damaged safetensors file: {first_line(error, 120)}",
-            "copy it again and compare the sizes",
-        ) from None
-    return (SummaryRow("", "tensors by name", n_tensors, n_values, nbytes), *_metadata_rows(metadata))
+    tensors, metadata = read_header(info.path)
+    n_values = sum(tensor.numel() for tensor in tensors.values())
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    return (SummaryRow("", "tensors by name", len(tensors), n_values, nbytes), *_metadata_rows(metadata))
 
 
 def _summarize_onnx(info: FileInfo) -> tuple[SummaryRow, ...]:
@@ -168,13 +145,15 @@ def _metadata_rows(metadata: Mapping[str, str]) -> list[SummaryRow]:
 # pickles
 
 
-def _list_rows(node: Any, path: str, depth: int, budget: list[int]) -> list[SummaryRow]:
+def _list_rows(node: Any, path: str, depth: int, budget: ParseBudget) -> list[SummaryRow]:
     """Rows for the tree below a node. A network is one row, whatever it holds."""
-    module = parse_module(node)
+    budget.use_walk(1, path)
+    module = parse_module(node, budget)
     if module is not None:
         return [_sum_tensors(node, path, f"module {module.cls}{_format_settings(module.settings)}", budget)]
     if isinstance(node, LazyTensor):
         return [SummaryRow(path, f"tensor {node.dtype} {node.shape}", 1, node.numel(), node.nbytes)]
+    budget.use_walk(len(node) if isinstance(node, (dict, list, tuple)) else 0)
     unit = _describe_unit(node)
     children: list[tuple[str, Any]] = []
     if isinstance(node, dict):
@@ -183,9 +162,8 @@ def _list_rows(node: Any, path: str, depth: int, budget: list[int]) -> list[Summ
         children = list(node.attributes().items())
     if unit or depth >= _MAX_DEPTH or not children:
         return [_sum_tensors(node, path, unit or _describe_value(node), budget)]
-    rows = [
-        row for key, entry in children[:200] for row in _list_rows(entry, f"{path}.{key}".strip("."), depth + 1, budget)
-    ]
+    shown = [(entry, f"{path}.{key[:_MAX_KEY]}".strip(".")) for key, entry in children[:_MAX_ENTRIES]]
+    rows = [row for entry, name in shown for row in _list_rows(entry, name, depth + 1, budget)]
     return [SummaryRow(path, _describe_value(node)), *rows] if path or isinstance(node, ObjectNode) else rows
 
 
@@ -206,16 +184,16 @@ def _describe_unit(node: Any) -> str:
     return ""
 
 
-def _sum_tensors(node: Any, path: str, description: str, budget: list[int]) -> SummaryRow:
-    """One row with the tensors anywhere below a node, as far as the step budget lasts."""
+def _sum_tensors(node: Any, path: str, description: str, budget: ParseBudget) -> SummaryRow:
+    """One row with the tensors anywhere below a node."""
     pending, n_tensors, n_values, nbytes = [node], 0, 0, 0
-    while pending and budget[0] > 0:
+    while pending:
         entry = pending.pop()
         if isinstance(entry, LazyTensor):
             n_tensors, n_values, nbytes = n_tensors + 1, n_values + entry.numel(), nbytes + entry.nbytes
             continue
         children = [child for _, child in list_children(entry)]
-        budget[0] -= 1 + len(children)
+        budget.use_walk(1 + len(children))
         pending += [child for child in children if isinstance(child, _CONTAINERS)]
     return SummaryRow(path, description, n_tensors, n_values, nbytes)
 
@@ -223,9 +201,9 @@ def _sum_tensors(node: Any, path: str, description: str, budget: list[int]) -> S
 def _format_settings(settings: Mapping[Any, Any]) -> str:
     """The first few plain attributes of an object, in parentheses."""
     shown = [
-        f"{key}={to_json_value(value)!r}"
-        for key, value in settings.items()
-        if isinstance(value, (int, float, str, bool)) and key != "training"
+        f"{key[:60]}={to_json_value(value)!r}"
+        for key, value in islice(settings.items(), 1_000)
+        if isinstance(key, str) and isinstance(value, (int, float, str, bool)) and key != "training"
     ]
     return f" ({', '.join(entry[:60] for entry in shown[:8])}{', …' if len(shown) > 8 else ''})" if shown else ""
 
@@ -237,6 +215,8 @@ def _describe_value(node: Any) -> str:
         return f"object {node.full_name}, not built"
     if isinstance(node, ArrayNode):
         return f"array {node.dtype} {node.shape}"
-    if isinstance(node, (bool, float, str)) or node is None or (isinstance(node, int) and abs(node) < 10**18):
+    if isinstance(node, str):
+        return repr(node[:80])[:80]
+    if isinstance(node, (bool, float)) or node is None or (isinstance(node, int) and abs(node) < 10**18):
         return repr(node)[:80]
     return type(node).__name__

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gandiag.record import Exhibit, to_json_value
+from gandiag.sampling.image_opener import open_image
 
 TILE_SIZE = 64  # pixels: smaller images are enlarged by an integer factor, larger ones reduced
 MAX_IMAGES = 64
@@ -145,7 +146,8 @@ def _can_be_halved(exhibit: Exhibit) -> bool:
 
 
 def _halve(exhibit: Exhibit) -> Exhibit:
-    with Image.open(io.BytesIO(base64.b64decode(exhibit.data["png"]))) as image:
+    content = base64.b64decode(exhibit.data["png"])
+    with open_image(io.BytesIO(content), len(content)) as image:
         pixels = np.asarray(image)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     halved = _resize(pixels, max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2))

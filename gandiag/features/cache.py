@@ -26,6 +26,7 @@ from gandiag.interfaces import Batch, OutputSpec
 from gandiag.sampling.latents import chunk_slices
 from gandiag.sampling.module_state import tensor_to_bytes
 from gandiag.sampling.sources import SampleSet, select_indices
+from gandiag.untrusted.files import read_bytes
 
 FORMAT = "gandiag.features/2"  # increment it when the way samples are read or fitted changes
 MAX_CACHE_BYTES = 2 << 30  # of the folder; least recently used entries are removed first
@@ -190,7 +191,7 @@ def cache_key(content_hash: str, view: FeatureView, fit: OutputSpec, limit: int 
 def _read_entry(path: Path) -> Tensor | None:
     """The features of an entry, or None if they do not match their checksum."""
     # Read the file once: between two reads another process may replace it.
-    stored = load(path.read_bytes())
+    stored = load(read_bytes(path, MAX_CACHE_BYTES))
     return stored["features"] if bytes(stored["sum"].tolist()) == _checksum(stored["features"]) else None
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from gandiag.config import AuditConfig, resolve_config
-from gandiag.errors import ConfigError
+from gandiag.errors import ConfigError, GandiagError, LoadError
 from gandiag.monitor.distributed import broadcast_decision, is_distributed, is_rank_zero
 from gandiag.monitor.loggers import make_log_function
 from gandiag.monitor.real_statistics import RealStatistics
@@ -45,7 +45,8 @@ class Monitor:
 
     At most steps a call costs one comparison. A quick check (samples, their features, underrepresented modes) costs a
     copy of the module and n samples; a full evaluation adds the collapse score, O(n² D). Samples come from a copy in
-    eval mode: weights, buffers, flags, gradients and random states of the training are untouched. Modules inside
+    eval mode: weights, buffers, flags, gradients and random states of the training are untouched. A module that cannot
+    be copied is sampled in place and put back, all but what lies outside of it (hooks that count). Modules inside
     `torch.compile` and DDP are found. With several processes, call it in all of them; rank 0 evaluates, and with `stop`
     the others wait for its decision every `every` steps.
     Reads low while the running statistics of BatchNorm lag behind the weights (bn="batch" uses the batch's own).
@@ -118,15 +119,26 @@ class Monitor:
         device = next(generator.parameters(), torch.empty(0)).device.type
         with self.time_budget.measure(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
             if self._sampler is None:
-                self._sampler = SnapshotSampler(generator, self.config)
-                self._statistics = RealStatistics(
-                    self._real, self._sampler.output, self.config, self.time_budget.max_samples
-                )
-                self.time_budget.max_samples = self._statistics.max_samples
+                self._prepare(generator)
             evaluation = self._evaluate_or_warn(step, generator) if due else None
             if evaluation is not None:
                 self._report(evaluation)
             return evaluation
+
+    def _prepare(self, generator: nn.Module) -> None:
+        """Find out how the generator is called, and read the real data. GandiagError for what can never work."""
+        try:
+            sampler = SnapshotSampler(generator, self.config)
+            self._statistics = RealStatistics(self._real, sampler.output, self.config, self.time_budget.max_samples)
+        except GandiagError:
+            raise
+        except Exception as error:
+            raise LoadError(
+                f"Monitor: {type(generator).__name__} cannot be sampled: {type(error).__name__}: {error}",
+                "pass a module that is called as generator(z), such as your EMA copy",
+            ) from error
+        self._sampler = sampler
+        self.time_budget.max_samples = self._statistics.max_samples
 
     def _evaluate_or_warn(self, step: int, generator: nn.Module) -> Evaluation | None:
         try:
@@ -166,8 +178,12 @@ class Monitor:
         except Exception as error:
             self._warn_once("the sink failed", error)
         if self._status is not None:
-            self._status.write(f"{evaluation}, monitor {100 * self.overhead:.1f} % of the time\n")
-            self._status.flush()
+            try:
+                self._status.write(f"{evaluation}, monitor {100 * self.overhead:.1f} % of the time\n")
+                self._status.flush()
+            except Exception as error:  # a closed stream or a full disk, which must not end the training
+                self._status = None
+                self._warn_once("the status stream failed", error)
         if evaluation.is_alarm and is_new_state and self._on_alarm is not None:
             self._on_alarm(evaluation)
 

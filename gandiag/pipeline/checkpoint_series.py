@@ -1,13 +1,13 @@
 """Audits every checkpoint of a training run and relates the scores to the training log (schema gandiag.run/1).
 
-Records are kept in the folder's `gandiag-audits/`, one per checkpoint. A record with the same file hash, settings and
-version is reused, so an interrupted pass continues where it stopped.
+Records are written to the folder's `gandiag-audits/`, one per checkpoint, and kept in the user's cache. A kept record
+of the same checkpoint, data, settings and version is reused, so an interrupted pass continues where it stopped; what
+lies in the run's folder is never believed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gandiag import __version__
 from gandiag.checkpoints.file_type import WEIGHT_SUFFIXES
 from gandiag.checkpoints.key_names import parse_role
 from gandiag.config import ResolvedConfig
 from gandiag.errors import ExitCode, GandiagError, RecordError, SourceError
 from gandiag.pipeline.engine import ProgressCallback, no_progress
-from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
+from gandiag.pipeline.record_store import RecordStore
+from gandiag.pipeline.run_audit import MessageCallback, audit_with_config, without_new_spec
 from gandiag.pipeline.subject import is_sample_path
 from gandiag.record import Record, to_json_value, write_atomically
-from gandiag.sampling.group_names import choose_sample_array
-from gandiag.sampling.sources import open_samples
 from gandiag.training_logs.analysis import losses
+from gandiag.untrusted.files import make_own_folder
 from gandiag.verdict.policy import verdict_exit_code
 from gandiag.verdict.series_advice import advise_checkpoint
 
@@ -47,8 +46,6 @@ EVENT_TEXT = {
 }
 DIGITS_PATTERN = re.compile(r"\d+")
 STEP_PATTERN = re.compile(r"(?:step|iter|it|epoch|ep|kimg|snapshot)[-_ =]*(\d+)|(\d+)(?!.*\d)", re.IGNORECASE)
-# Settings that do not change what a record of one checkpoint says.
-_IRRELEVANT_SETTINGS = ("log", "exhibits", "device", "batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +100,20 @@ def audit_series(
     log = _read_log(root, resolved)
     record_folder = root / RECORD_FOLDER
     try:
-        record_folder.mkdir(exist_ok=True)
+        make_own_folder(record_folder)
     except OSError as problem:
         raise RecordError(
             f"{record_folder} cannot be created: {problem.strerror}",
             "make the run's folder writable: records are kept there",
         ) from None
+    store = RecordStore(resolved)
     points, failed = [], []
     for n_done, (step, path) in enumerate(checkpoints):
         progress("checkpoints", n_done, len(checkpoints))
         try:
-            points.append((step, _audit_checkpoint(path, _record_path(root, path), resolved, on_message)))
+            points.append((step, _audit_checkpoint(path, _record_path(root, path), resolved, store, on_message)))
+        except RecordError:
+            raise  # a full disk is not a fault of this checkpoint
         except GandiagError as problem:
             failed.append((path.name, problem.message))
     if not points:
@@ -127,13 +127,14 @@ def audit_series(
 def describe_series(folder: str | Path, resolved: ResolvedConfig) -> str:
     """What `audit_series` would do, as text: the log, every checkpoint and its state, and the time.
 
-    Opens the first checkpoint and draws a few samples.
+    Opens the first checkpoint and draws a few samples; writes nothing.
     """
     root = Path(folder)
     checkpoints = find_checkpoints(root, prefers_samples=resolved.config.group_by is not None)
     rows, pending = [], []
+    store = RecordStore(resolved)
     for step, path in checkpoints:
-        is_known = _read_current_record(path, _record_path(root, path), resolved) is not None
+        is_known = store.get(path) is not None
         rows.append(f"  {step:>12,.0f}  {path.relative_to(root)}: {'already audited' if is_known else 'to audit'}")
         pending += [] if is_known else [path]
     log = _read_log(root, resolved)
@@ -153,7 +154,8 @@ def _estimate_time(pending: Sequence[Path], resolved: ResolvedConfig) -> str:
     if is_grouped_audit(resolved.config, None):
         return f"variety within groups, by {resolved.config.group_by or 'class'}"
     try:
-        session = open_session(str(pending[0]), _single_config(resolved).config, real=None, timer=StageTimer())
+        config = without_new_spec(_single_config(resolved).config)
+        session = open_session(str(pending[0]), config, real=None, timer=StageTimer())
     except GandiagError as problem:
         return f"time unknown: {pending[0].name} could not be opened: {problem.message}"
     return f"each: {session.summary()}; all: about {session.estimated_seconds() * len(pending):,.0f} s"
@@ -214,14 +216,6 @@ def find_sample_series(folder: Path) -> list[tuple[float, Path]]:
     return sorted(series[max(series, key=lambda pattern: len(series[pattern]))]) if series else []
 
 
-def _hash_content(path: Path, resolved: ResolvedConfig) -> str:
-    """What `subject.sha256` of a record of this checkpoint says."""
-    if not is_sample_path(path):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    key = choose_sample_array(resolved.config.group_by, path, resolved.config.npz_key)
-    return open_samples(path, npz_key=key).fingerprint()
-
-
 def _parse_step(stem: str) -> float | None:
     """The number after a word such as step or epoch, else the last number of a file name, else None."""
     matches = list(STEP_PATTERN.finditer(stem))
@@ -279,45 +273,20 @@ def _read_log(folder: Path, resolved: ResolvedConfig) -> Mapping[str, Any] | Non
         return None
 
 
-def _read_current_record(path: Path, record_path: Path, resolved: ResolvedConfig) -> Record | None:
-    """The kept record of a checkpoint if it was made from the same file with the same settings and version."""
-    if not record_path.is_file():
-        return None
-    try:
-        record = Record.read(record_path)
-    except RecordError:
-        return None
-    try:
-        if record.subject.get("sha256") != _hash_content(path, resolved):
-            return None
-    except GandiagError:
-        return None
-    return record if _recorded_settings(record) == _current_settings(resolved) else None
-
-
 def _audit_checkpoint(
-    path: Path, record_path: Path, resolved: ResolvedConfig, on_message: MessageCallback | None
+    path: Path,
+    record_path: Path,
+    resolved: ResolvedConfig,
+    store: RecordStore,
+    on_message: MessageCallback | None,
 ) -> Record:
-    """The current record of a checkpoint, or a new one, which is then kept."""
-    current = _read_current_record(path, record_path, resolved)
-    if current is not None:
-        return current
-    if on_message is not None:
-        on_message(f"auditing {path.name}")
-    record = audit_with_config(str(path), _single_config(resolved))
-    write_atomically(record_path, record.to_json() + "\n")
+    """The kept record of a checkpoint, or a new one; written to the run's folder, over whatever is there."""
+    record = store.get(path)
+    if record is None:
+        if on_message is not None:
+            on_message(f"auditing {path.name}")
+        record = audit_with_config(str(path), _single_config(resolved))
+        store.put(path, record)
+    record = dataclasses.replace(record, subject={**record.subject, "path": str(path)})  # the same file elsewhere
+    write_atomically(record_path, record.to_json() + "\n", follow_links=False)
     return record
-
-
-def _recorded_settings(record: Record) -> tuple[dict[str, Any], str | None]:
-    config = record.provenance.get("config") or {}
-    values = {name: entry.get("value") for name, entry in config.items() if name not in _IRRELEVANT_SETTINGS}
-    return values, (record.provenance.get("versions") or {}).get("gandiag")
-
-
-def _current_settings(resolved: ResolvedConfig) -> tuple[dict[str, Any], str | None]:
-    from gandiag.pipeline.build_record import package_version
-
-    settings = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
-    values = {name: value for name, value in to_json_value(settings).items() if name not in _IRRELEVANT_SETTINGS}
-    return values, package_version("gandiag") or __version__

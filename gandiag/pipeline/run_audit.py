@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
-from gandiag.config import ResolvedConfig
+from gandiag.config import AuditConfig, ResolvedConfig
 from gandiag.pipeline.build_record import build_provenance, build_record
 from gandiag.pipeline.engine import (
     ProgressCallback,
@@ -72,7 +73,13 @@ def audit_with_config(
 
 
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:
-    """What an audit would do, as text: subject, assumptions, sources, metrics, features, time. Draws a few samples."""
+    """What an audit would do, as text. Draws a few samples; writes nothing."""
     if is_grouped_audit(resolved.config, None):
-        return describe_group_audit(x, resolved.config, GroupInputs())
-    return open_session(x, resolved.config, real=None, timer=StageTimer()).describe()
+        return describe_group_audit(x, without_new_spec(resolved.config), GroupInputs())
+    return open_session(x, without_new_spec(resolved.config), real=None, timer=StageTimer()).describe()
+
+
+def without_new_spec(config: AuditConfig) -> AuditConfig:
+    """The settings for a dry run, which replays a loading spec but writes none."""
+    is_new = config.spec is not None and not os.path.lexists(config.spec)
+    return dataclasses.replace(config, spec=None) if is_new else config

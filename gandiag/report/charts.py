@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Exhibit
 from gandiag.report import formatting
+from gandiag.report.plot_style import load_matplotlib, plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +71,7 @@ class ScaleMarkers:
 
 def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
     """Draw one exhibit: about 50 ms, after 0.5 s for matplotlib. ChartError if the data does not match the kind."""
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     draw = {"series": _draw_series, "histogram": _draw_histogram}.get(exhibit.kind)
@@ -90,8 +92,6 @@ def draw_chart(exhibit: Exhibit, markers: ScaleMarkers | None = None) -> Chart:
 
 def svg_settings(salt: str) -> AbstractContextManager[None]:
     """matplotlib's settings for an SVG; `salt` makes its ids reproducible and unique on the page."""
-    import matplotlib
-
     settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
@@ -100,7 +100,7 @@ def svg_settings(salt: str) -> AbstractContextManager[None]:
         "hatch.linewidth": 0.7,
         "axes.unicode_minus": True,
     }
-    return matplotlib.rc_context(settings)
+    return plot_style(settings)
 
 
 def style_axes(axes: Axes) -> None:

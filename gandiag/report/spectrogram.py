@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.report import formatting
+from gandiag.report.plot_style import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ def draw_spectrogram(spectrogram: Mapping[str, Any], period: float | None, unit:
     The strongest period is dashed, and cells whose windows reach beyond the log are hatched. Loads matplotlib. The only
     text in it is numbers and `unit`, which comes from gandiag, not from the log.
     """
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     from gandiag.report.charts import figure_to_svg, svg_settings

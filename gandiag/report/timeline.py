@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Record
 from gandiag.report import formatting
+from gandiag.report.plot_style import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ def draw_timeline(
 
     Shaded: intervals in which variety dropped (`score_jumps`). Dotted: events of the log.
     """
+    load_matplotlib()
     from matplotlib.figure import Figure
 
     from gandiag.report.charts import figure_to_svg, style_axes, svg_settings

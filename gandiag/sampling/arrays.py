@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from gandiag.errors import SourceError, close_match_hint
 from gandiag.interfaces import Assumption, OutputSpec, SampleKind
 from gandiag.sampling.latents import chunk_slices
+from gandiag.sampling.npy_files import open_npy, read_array_header, read_npz_array, to_native
 from gandiag.sampling.preprocessing import infer_value_range
+from gandiag.untrusted.files import open_regular
 
 LABEL_KEYS = ("labels", "label", "y", "targets")
 _RANGE_ROWS = 4096  # rows that determine the range of a float array; every batch is checked again
@@ -86,7 +87,7 @@ class ArrayReader:
 
     def read(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (B, C, h, w), uint8 or in [0, 1]; vectors and series unchanged, float32."""
-        values = torch.from_numpy(np.ascontiguousarray(self.array[indices.numpy()]))
+        values = torch.from_numpy(np.ascontiguousarray(self._rows(indices)))
         labels = None if self.labels is None else self.labels[indices]
         if self.kind != "image":
             ordered = values.float().transpose(1, 2) if self.layout == "NTC" else values.float()
@@ -111,10 +112,16 @@ class ArrayReader:
             f"{self.array.dtype}|{self.array.shape}|{self.kind}|{self.layout}|{self.range}".encode(), digest_size=16
         )
         for rows in chunk_slices(len(indices), 1024):
-            digest.update(np.ascontiguousarray(self.array[indices[rows].numpy()]).tobytes())
+            digest.update(np.ascontiguousarray(self._rows(indices[rows])).tobytes())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
+
+    def _rows(self, indices: Tensor) -> np.ndarray[Any, Any]:
+        try:
+            return np.asarray(self.array[indices.numpy()])
+        except (OSError, ValueError) as broken:  # a file that changes while it is read
+            raise SourceError(f"{self.name} cannot be read: {_first_line(broken)}", "write it again") from None
 
     def _require_finite(self, values: Tensor, indices: Tensor) -> Tensor:
         bad = ~torch.isfinite(values.flatten(1)).all(1)
@@ -125,10 +132,9 @@ class ArrayReader:
 
 
 def read_npy(path: Path) -> np.ndarray[Any, Any]:
-    """The array of an .npy file, memory-mapped; nothing in the file is executed."""
+    """The array of an .npy file, its rows read as they are needed; nothing in the file is executed."""
     try:
-        with np.errstate(over="ignore"):  # a damaged header may declare overflowing sizes, which np.load then rejects
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return open_npy(path)  # type: ignore[return-value]  # large files: as much of an array as is used here
     except _UNREADABLE as broken:
         raise SourceError(
             f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.save, without Python objects"
@@ -138,12 +144,12 @@ def read_npy(path: Path) -> np.ndarray[Any, Any]:
 def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor | None]:
     """The samples and labels of an .npz file: array `key`, else the only one that is not called like labels."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = list(stored.files)
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as stored:
+            names = [name.removesuffix(".npy") for name in stored.namelist()]
             chosen = _choose_array(path, names, key, stored)
-            array = _read_member(stored, chosen)
+            array = read_npz_array(stored, chosen)
             label_key = next((name for name in LABEL_KEYS if name in names and name != chosen), None)
-            labels = None if label_key is None else _read_member(stored, label_key)
+            labels = None if label_key is None else read_npz_array(stored, label_key)
     except _UNREADABLE as broken:
         raise SourceError(
             f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects"
@@ -156,64 +162,35 @@ def read_npz(path: Path, key: str | None) -> tuple[np.ndarray[Any, Any], Tensor 
 def read_named_array(path: Path, name: str) -> tuple[np.ndarray[Any, Any] | None, list[str]]:
     """The array `name` of an .npz file, None where it has none of that name; and the names that it has."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            names = list(stored.files)
-            return (_read_member(stored, name) if name in names else None), names
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as stored:
+            names = [entry.removesuffix(".npy") for entry in stored.namelist()]
+            return (read_npz_array(stored, name) if name in names else None), names
     except _UNREADABLE as broken:
         raise SourceError(
             f"{path} cannot be read: {_first_line(broken)}", "write it with numpy.savez, without Python objects"
         ) from None
 
 
-def _read_member(stored: NpzFile, name: str) -> np.ndarray[Any, Any]:
-    """An array of an .npz file.
-
-    ValueError where it is smaller than it claims: numpy would allocate the claimed size first.
-    """
-    entry = _open_archive(stored).getinfo(f"{name}.npy")
-    if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
-        raise ValueError(f"{name} claims {entry.file_size:,} bytes but has {entry.compress_size:,}")
-    shape, dtype, n_bytes = _read_header(stored, name)
-    claimed = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject:
-        raise ValueError(f"{name} contains Python objects")
-    if claimed != n_bytes:
-        raise ValueError(f"{name} claims {claimed:,} bytes but has {n_bytes:,}")
-    return np.asarray(stored[name])
-
-
-def _read_header(stored: NpzFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """(shape, type, bytes after the header) of an array in an .npz file."""
-    archive = _open_archive(stored)
-    entry = archive.getinfo(f"{name}.npy")
-    with archive.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} is written in format version {version}")
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-        return shape, dtype, entry.file_size - stream.tell()
-
-
-def _open_archive(stored: NpzFile) -> zipfile.ZipFile:
-    assert stored.zip is not None  # only after close()
-    return stored.zip
-
-
 def _first_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
+    text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    return (text.strip().splitlines() or [type(problem).__name__])[0][:160]
 
 
-def _choose_array(path: Path, names: list[str], key: str | None, stored: NpzFile) -> str:
+def _choose_array(path: Path, names: list[str], key: str | None, stored: zipfile.ZipFile) -> str:
     if key is not None:
         if key not in names:
             raise SourceError(f"{path} has no array called {key!r}", close_match_hint(key, names))
         return key
     candidates = [name for name in names if name not in LABEL_KEYS] or names
     if len(candidates) != 1:
-        listed = ", ".join(f"{name} {_read_header(stored, name)[0]}" for name in candidates[:6]) or "nothing"
+        listed = ", ".join(f"{name} {_read_shape(stored, name)}" for name in candidates[:6]) or "nothing"
         raise SourceError(f"{path} has {len(candidates)} arrays: {listed}", "choose one with --npz-key")
     return candidates[0]
+
+
+def _read_shape(stored: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with stored.open(f"{name}.npy") as stream:
+        return read_array_header(stream)[0]
 
 
 def open_array(
@@ -232,6 +209,7 @@ def open_array(
         array = (array.float() if array.dtype in (torch.bfloat16, torch.float16) else array).detach().cpu().numpy()
     if array.dtype.kind not in "biuf":
         raise SourceError(f"{name} contains {array.dtype} values", "pass numbers")
+    array = to_native(array) if isinstance(array, np.ndarray) else array
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise SourceError(
             f"{name} has shape {array.shape}", "pass (N, D) vectors, (N, H, W), (N, C, H, W) or (N, H, W, C) images"

@@ -21,6 +21,7 @@ from typing import Any
 from gandiag.errors import ConfigError, SourceError, close_match_hint
 from gandiag.sampling.arrays import LABEL_KEYS, read_named_array
 from gandiag.sampling.sources import SampleSet
+from gandiag.untrusted.files import open_regular, read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "sample", "name")
@@ -118,7 +119,7 @@ def names_from_stems(files: Sequence[str]) -> Names:
 def _is_npz(path: Path) -> bool:
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(2) == b"PK" and path.suffix.lower() == ".npz"
 
 
@@ -216,7 +217,7 @@ def _read_table(path: Path) -> _Table:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise SourceError(f"{path} is larger than {MAX_TABLE_BYTES:,} bytes", "list files and groups only")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MAX_TABLE_BYTES)
     except OSError as problem:
         raise SourceError(f"{path} cannot be read: {problem.strerror}", "check the path of --group-by") from None
     except UnicodeDecodeError:

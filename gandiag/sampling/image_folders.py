@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
+import weakref
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
@@ -21,9 +20,12 @@ from torch import Tensor
 from gandiag.checkpoints.file_type import IMAGE_SUFFIXES
 from gandiag.errors import SourceError
 from gandiag.interfaces import OutputSpec, SampleKind
+from gandiag.sampling.image_opener import open_image, report_unreadable
+from gandiag.untrusted.files import open_regular
 
 _MAX_HEADERS = 5000  # headers checked before the run; the other files are checked as they are read
 _MAX_MEMBER_BYTES = 1 << 28  # unpacked size of one zip member
+_MAX_PIECE_BYTES = 1 << 28  # decoded images that are held at a time, before they are resized
 _GRAYSCALE_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -47,17 +49,18 @@ class FolderFiles:
         self.names = tuple(sorted(self._walk()))
 
     def open(self, name: str) -> IO[bytes]:
-        return (self.root / name).open("rb")
+        return open_regular(self.root / name, max_bytes=_MAX_MEMBER_BYTES)
 
     def file_size(self, name: str) -> int:
         return (self.root / name).stat().st_size
 
     def _walk(self) -> Iterator[str]:
         visited: set[str] = set()
+        root = os.path.realpath(self.root)
         for folder, subfolders, names in os.walk(self.root, followlinks=True):
             real_path = os.path.realpath(folder)
-            if real_path in visited:
-                subfolders.clear()
+            if real_path in visited or (_contains(real_path, root) and folder != os.fspath(self.root)):
+                subfolders.clear()  # seen before, or a link to a folder above, whose content is not what was meant
                 continue
             visited.add(real_path)
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -66,13 +69,20 @@ class FolderFiles:
             )
 
 
+def _contains(folder: str, other: str) -> bool:
+    """Whether `other` is a folder below this one, or the same."""
+    return os.path.commonpath([folder, other]) == folder
+
+
 class ZipFiles:
     """The images inside a zip file, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as broken:
+            stream = open_regular(path)
+            weakref.finalize(self, stream.close)
+            self._zip = zipfile.ZipFile(stream)
+        except Exception as broken:  # BadZipFile, OSError, UnicodeDecodeError, struct.error …
             raise SourceError(f"{path} cannot be read as a zip file: {broken}", "create it again") from None
         self.names = tuple(sorted(name for name in self._zip.namelist() if is_image_name(name)))
 
@@ -122,13 +132,26 @@ class ImageReader:
         images = [decode_image(self.files, self.files.names[index], self.channels) for index in indices.tolist()]
         return images, None if self.labels is None else self.labels[indices]
 
+    def read_pieces(self, indices: Tensor) -> Iterator[list[Tensor]]:
+        """The images in lists of at most 256 MiB, one image at least."""
+        piece: list[Tensor] = []
+        n_bytes = 0
+        for index in indices.tolist():
+            piece.append(decode_image(self.files, self.files.names[index], self.channels))
+            n_bytes += piece[-1].numel() * piece[-1].element_size()
+            if n_bytes > _MAX_PIECE_BYTES:
+                yield piece
+                piece, n_bytes = [], 0
+        if piece:
+            yield piece
+
     def fingerprint(self, indices: Tensor) -> str:
         """A hash of the names and sizes of all files and the contents of `indices`."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.files.names:
-            digest.update(f"{name}|{self.files.file_size(name)}\n".encode())
+            digest.update(f"{name}|{self.files.file_size(name)}\n".encode("utf-8", "surrogateescape"))
         for index in indices.tolist():
-            with _report_unreadable(self.files.names[index]), self.files.open(self.files.names[index]) as file:
+            with report_unreadable(self.files.names[index]), self.files.open(self.files.names[index]) as file:
                 digest.update(hashlib.blake2b(file.read()).digest())
         return digest.hexdigest()
 
@@ -172,13 +195,13 @@ def labels_from_folders(names: tuple[str, ...]) -> tuple[Tensor | None, tuple[st
 
 def read_image_header(files: ImageFiles, name: str) -> tuple[int, int, str]:
     """Width, height and mode of an image, without decoding it."""
-    with _report_unreadable(name), files.open(name) as file, Image.open(file) as image:
+    with report_unreadable(name), files.open(name) as file, open_image(file, files.file_size(name)) as image:
         return image.width, image.height, image.mode
 
 
 def decode_image(files: ImageFiles, name: str, channels: int) -> Tensor:
     """One image file as (channels, h, w): uint8, or float in [0, 1] where the file has more than 8 bits."""
-    with _report_unreadable(name), files.open(name) as file, Image.open(file) as image:
+    with report_unreadable(name), files.open(name) as file, open_image(file, files.file_size(name)) as image:
         return pil_to_tensor(image, channels)
 
 
@@ -190,15 +213,3 @@ def pil_to_tensor(image: Image.Image, channels: int) -> Tensor:
         return values.div(top).clamp(0, 1).expand(channels, -1, -1)
     pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels).permute(2, 0, 1)  # (C, h, w)
-
-
-@contextmanager
-def _report_unreadable(name: str) -> Iterator[None]:
-    """Turn any exception of an image decoder into a SourceError that names the file; silence its warnings."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except Exception as problem:
-        raise SourceError(f"{name} cannot be read as an image: {problem}", "remove it or save it again") from problem

@@ -29,7 +29,7 @@ from gandiag.sampling.stream_names import NETWORK_NOISE, STANDING_STATISTICS
 BATCHNORM_MODES = ("eval", "batch", "standing")
 BATCHNORM_GROUP_SIZE = 64  # samples that share statistics where BatchNorm uses the batch's own
 STANDING_BATCHES = 16
-_MIN_GROUP_SIZE = 16  # a smaller last group is merged into the one before it
+MIN_GROUP_SIZE = 16  # a smaller last group is merged into the one before it
 
 
 class GeneratorLike(Protocol):
@@ -179,7 +179,7 @@ class Sampler:
         """Rows that run together. With batch statistics the groups are part of the result, so their size is fixed."""
         step = BATCHNORM_GROUP_SIZE if bn == "batch" else max(self.batch_size, 1)
         starts = list(range(0, count, step))
-        if bn == "batch" and len(starts) > 1 and count - starts[-1] < _MIN_GROUP_SIZE:
+        if bn == "batch" and len(starts) > 1 and count - starts[-1] < MIN_GROUP_SIZE:
             starts.pop()
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gandiag.errors import SourceError
+from gandiag.untrusted.files import open_regular
 
 SAMPLE_KEYS = ("samples", "images", "fake", "x")
 LABEL_KEYS = ("labels", "y")
@@ -45,7 +46,8 @@ def read_saved_tensor(path: Path) -> tuple[Tensor, Tensor | None]:
 
 
 def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with open_regular(path) as stream:
+        return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _find_samples(content: Any) -> tuple[Tensor, Tensor | None] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,14 +23,15 @@ from gandiag.checkpoints.file_type import are_weight_names, list_zip_entries
 from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
-from gandiag.sampling.image_folders import FolderFiles, ZipFiles, is_image_name, open_image_files
+from gandiag.sampling.image_folders import FolderFiles, ImageReader, ZipFiles, is_image_name, open_image_files
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
-from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, Sampler
+from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, MIN_GROUP_SIZE, Sampler
 from gandiag.sampling.saved_tensors import is_saved_tensor, read_saved_tensor
 from gandiag.sampling.tables.files import is_frame, is_table_file, read_frame, read_table
 from gandiag.sampling.tables.reader import TableReader
 from gandiag.sampling.torch_datasets import open_dataset
+from gandiag.untrusted.files import open_regular
 
 SUPPORTED_SOURCES = (
     "an image folder, a .zip of images, .npy, .npz, a saved tensor, a CSV, TSV or Parquet table, a DataFrame, "
@@ -124,8 +125,9 @@ class SampleSet:
         require_compatible(reader, target)
         for part in chunk_slices(len(chosen), batch_size):
             indices = chosen[part]
-            values, labels = reader.read(indices)
-            yield Batch(_convert_samples(reader, values, target), indices, labels)
+            pieces, labels = _read_pieces(reader, indices)
+            samples = [_convert_samples(reader, values, target) for values in pieces]
+            yield Batch(samples[0] if len(samples) == 1 else torch.cat(samples), indices, labels)
 
 
 def open_samples(
@@ -176,11 +178,22 @@ def generate_batches(
 ) -> Iterator[Batch]:
     """The generator's samples 0 … n-1 at the scale and BatchNorm mode of `source`; `only_class` draws one class."""
     step = -(-batch_size // BATCHNORM_GROUP_SIZE) * BATCHNORM_GROUP_SIZE if source.bn == "batch" else batch_size
-    for part in chunk_slices(n, step):
+    parts = chunk_slices(n, step)
+    if source.bn == "batch" and len(parts) > 1 and n - parts[-1].start < MIN_GROUP_SIZE:
+        parts[-2:] = [slice(parts[-2].start, n)]  # so that groups do not depend on the batch size
+    for part in parts:
         indices = torch.arange(part.start, part.stop)
         labels = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)
         samples = sampler.sample_indices(indices, seed=seed, scale=source.scale, labels=labels, bn=source.bn)
         yield Batch(samples, indices, labels)
+
+
+def _read_pieces(reader: SampleReader, indices: Tensor) -> tuple[Iterable[Tensor | list[Tensor]], Tensor | None]:
+    """The samples of a batch in pieces that fit into memory: decoded images can be far larger than their files."""
+    if isinstance(reader, ImageReader):
+        return reader.read_pieces(indices), None if reader.labels is None else reader.labels[indices]
+    values, labels = reader.read(indices)
+    return [values], labels
 
 
 def _convert_samples(reader: SampleReader, values: Tensor | list[Tensor], target: OutputSpec) -> Tensor:
@@ -199,13 +212,14 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
     if path.is_dir():
         return open_image_files(FolderFiles(path), name)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
+            is_zip = start.startswith(b"PK") and zipfile.is_zipfile(file)
     except OSError as problem:
         raise SourceError(f"{name} cannot be read: {problem.strerror}", "check the path") from None
     if start.startswith(b"\x93NUMPY"):
         return open_array(read_npy(path), name, kind=kind)
-    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+    if is_zip:
         return _open_zip(path, npz_key, kind)
     if is_table_file(path):
         return TableReader(read_table(path))
@@ -256,7 +270,7 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
     if path.is_dir():
         return any(is_image_name(name) for _, _, names in os.walk(path) for name in names)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(8)
         if not start.startswith(b"PK"):
             return start.startswith(b"\x93NUMPY") or is_table_file(path)

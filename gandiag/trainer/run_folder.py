@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gandiag.errors import ConfigError, RecordError
+from gandiag.untrusted.files import is_plain_file, open_regular, open_text, parse_json, read_text
 
-CONFIG_FILE, SNAPSHOT_FOLDER = "config.json", "snapshots"
+CONFIG_FILE, SNAPSHOT_FOLDER, LOCK_FILE = "config.json", "snapshots", ".lock"
 
 
 class RunFolder:
@@ -45,19 +48,23 @@ class RunFolder:
         existing = self.read_config()
         if existing is not None:
             _check_same_run(existing, config, self.path)
+        self.create()
+        self.write(CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return existing is not None
+
+    def create(self) -> None:
+        """Create the folder if there is none."""
         try:
             (self.path / SNAPSHOT_FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecordError(f"{self.path} cannot be created: {error.strerror}", "choose another --out") from None
-        self.write(CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        return existing is not None
 
     def read_config(self) -> dict[str, Any] | None:
         """Return the configuration of the run in this folder, or None if there is none."""
         file = self.path / CONFIG_FILE
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
-        except (OSError, ValueError):
+            return dict(parse_json(read_text(file))) if file.exists() else None
+        except (OSError, ValueError, TypeError):
             raise ConfigError(f"{file} cannot be read", "choose another --out, or remove the folder") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
@@ -88,7 +95,8 @@ class RunFolder:
         if not self._state_file.exists():
             return None
         try:
-            return dict(torch.load(self._state_file, weights_only=True))
+            with open_regular(self._state_file) as stream:
+                return dict(torch.load(stream, weights_only=True))
         except Exception:
             raise RecordError(
                 f"{self._state_file} is damaged", "remove it to start over, or choose another --out"
@@ -107,7 +115,9 @@ class RunFolder:
         """Append rows to a CSV table, which starts with its header."""
         file = self.path / name
         try:
-            is_new = not file.exists()
+            is_new = not file.exists() or file.stat().st_size == 0
+            if os.path.lexists(file) and (file.is_symlink() or not is_plain_file(file)):
+                raise OSError(errno.EINVAL, "it is a link, or not a regular file")
             with file.open("a", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerows([header] if is_new else [])
@@ -120,8 +130,11 @@ class RunFolder:
         file = self.path / name
         if not file.exists():
             return
-        header, *rows = file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) <= step]
+        with _report_damage(file), open_text(file) as stream:
+            header, *rows = stream.read().splitlines(keepends=True) or [""]
+        if not header.endswith("\n"):  # the disk was full: the first rows bring the header again
+            header, rows = "", []
+        kept = [row for row in rows if row.endswith("\n") and _parse_step(row) <= step]
         self.write(name, "".join([header, *kept]))
 
     def read_table(self, name: str) -> list[dict[str, str]]:
@@ -129,8 +142,24 @@ class RunFolder:
         file = self.path / name
         if not file.exists():
             return []
-        with file.open(newline="", encoding="utf-8") as stream:
+        with _report_damage(file), open_text(file) as stream:
             return list(csv.DictReader(stream))
+
+
+def _parse_step(row: str) -> float:
+    """The step at the start of a row; infinity where there is none, so that the row is dropped."""
+    text = row.split(",", 1)[0]
+    return int(text) if text.isdecimal() and len(text) < 19 else math.inf
+
+
+@contextlib.contextmanager
+def _report_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, csv.Error):
+        raise RecordError(
+            f"{file} cannot be read", "remove the folder to start over, or choose another --out"
+        ) from None
 
 
 def _write_error(path: Path, error: OSError) -> RecordError:
@@ -153,3 +182,25 @@ def _check_same_run(existing: Mapping[str, Any], config: Mapping[str, Any], path
 
 def _shorten(value: Any) -> str:
     return str(value.get("name", "…")) if isinstance(value, Mapping) else str(value)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, name: str) -> Iterator[bool]:
+    """Yield whether this process got the folder's lock, which is released when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # this system has no such locks
+        yield True
+        return
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(folder / name, flags, 0o666)
+    except OSError as error:
+        raise _write_error(folder / name, error) from None
+    with os.fdopen(descriptor, "rb+", buffering=0) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gandiag.report.plot_style import load_matplotlib, plot_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -21,25 +23,27 @@ PANELS_PER_ROW = 6
 
 def render_sample_strip(panels: Sequence[tuple[str, Tensor]], real: Tensor) -> bytes:
     """Return a PNG of the real samples, then one panel per (title, samples): points in the plane, or image grids."""
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     all_panels = [("real", real), *panels]
     columns = min(PANELS_PER_ROW, len(all_panels))
     rows = -(-len(all_panels) // columns)
-    figure = Figure(figsize=(2.0 * columns, 2.2 * rows), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    for index, (title, samples) in enumerate(all_panels):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        axes.set_title(title, fontsize=9, color=TEXT_COLOR)
-        axes.set_axis_off()
-        if samples.ndim == 4:
-            grid = make_image_grid(samples.detach()[: IMAGES_PER_SIDE * IMAGES_PER_SIDE])
-            axes.imshow(grid, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-        else:
-            _plot_points(axes, samples.detach(), real, FAKE_COLOR if index else REAL_COLOR)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with plot_style():
+        figure = Figure(figsize=(2.0 * columns, 2.2 * rows), dpi=110, layout="constrained")
+        FigureCanvasAgg(figure)
+        for index, (title, samples) in enumerate(all_panels):
+            axes = figure.add_subplot(rows, columns, index + 1)
+            axes.set_title(title, fontsize=9, color=TEXT_COLOR)
+            axes.set_axis_off()
+            if samples.ndim == 4:
+                grid = make_image_grid(samples.detach()[: IMAGES_PER_SIDE * IMAGES_PER_SIDE])
+                axes.imshow(grid, interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+            else:
+                _plot_points(axes, samples.detach(), real, FAKE_COLOR if index else REAL_COLOR)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ from gandiag.api import audit
 from gandiag.record import Record, to_json_value
 from gandiag.trainer.run_folder import RunFolder
 from gandiag.trainer.toy_data import Dataset
+from gandiag.untrusted.files import parse_json, read_text
 
 # Generated samples per audit, against twice as many real ones; images cost a thousand times more.
 NUM_VECTOR_SAMPLES, NUM_IMAGE_SAMPLES = 1_000, 250
@@ -33,7 +34,7 @@ def audit_snapshots(
     networks.
     """
     file = folder.path / AUDITS_FILE
-    rows = {row["step"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    rows = {row["step"]: row for row in parse_json(read_text(file))} if file.exists() else {}
     snapshots = dict(list(folder.list_snapshots().items())[-1 if last_only else 0 :])
     count = NUM_IMAGE_SAMPLES if data.output.kind == "image" else NUM_VECTOR_SAMPLES
     real = data.draw(2 * count, torch.Generator().manual_seed(REAL_SEED))

@@ -17,7 +17,7 @@ from gandiag.trainer.export import serialize_generator
 from gandiag.trainer.gan_trainer import GANTrainer, make_trainer
 from gandiag.trainer.mode_coverage import ModeCoverage, measure_coverage
 from gandiag.trainer.run_config import RunConfig
-from gandiag.trainer.run_folder import RunFolder
+from gandiag.trainer.run_folder import LOCK_FILE, RunFolder, lock_folder
 from gandiag.trainer.toy_data import DATASETS
 
 LOG_FILE, LOG_COLUMNS = "log.csv", ("step", "loss_d", "loss_g")
@@ -69,10 +69,14 @@ def train(
     """
     trainer = (trainer_factory or make_default_trainer)(config)
     run = _Run(trainer, config, RunFolder(out))
-    run.resume()
-    while trainer.steps < config.steps:
-        run.advance(on_status)
-    run.folder.write(run.folder.generator_file.name, run.serialize())
+    run.folder.create()
+    with lock_folder(out, LOCK_FILE) as is_locked:
+        if not is_locked:
+            raise ConfigError(f"another run is writing to {out}", "wait for it, or choose another --out")
+        run.resume()
+        while trainer.steps < config.steps:
+            run.advance(on_status)
+        run.folder.write(run.folder.generator_file.name, run.serialize())
     return run.folder
 
 

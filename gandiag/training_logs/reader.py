@@ -17,6 +17,7 @@ from gandiag.training_logs.reader_names import HEADERLESS_NAMES, ColumnNames
 from gandiag.training_logs.series import LOSS_ROLES, Log
 from gandiag.training_logs.side_columns import infer_side_role
 from gandiag.training_logs.text_encoding import check_regular_file, open_as_utf8, open_standard_input
+from gandiag.untrusted.files import open_regular
 
 HEAD_BYTES = 1 << 16  # bytes of the file that a format gets to recognize it
 MAX_CONTROL_FRACTION = 0.01  # of the first bytes; a file with more control characters is binary
@@ -94,7 +95,7 @@ def _list_log_files(path: Path) -> list[Path]:
 def _read_file(path: Path, keep: ColumnFilter, is_step_column: ColumnFilter, headerless: Sequence[str] = ()) -> LogFile:
     check_regular_file(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}", "check the path of the log") from None
@@ -102,7 +103,7 @@ def _read_file(path: Path, keep: ColumnFilter, is_step_column: ColumnFilter, hea
         raise SourceError(f"{path} is empty", "pass a log written by a training run")
     with open_as_utf8(path, head) as readable:
         if readable != path:
-            head = readable.read_bytes()[:HEAD_BYTES] if readable.stat().st_size < HEAD_BYTES else _read_head(readable)
+            head = _read_head(readable)
         log_format = HeaderlessFormat(headerless) if headerless else detect_format(readable, head)
         _check_format(path, head, log_format)
         log_file = LogFile(str(path), log_format.name)
@@ -124,7 +125,7 @@ def _read_file(path: Path, keep: ColumnFilter, is_step_column: ColumnFilter, hea
 
 
 def _read_head(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(HEAD_BYTES)
 
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gandiag.errors import SourceError
+from gandiag.untrusted.files import open_text
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -71,7 +72,7 @@ def open_as_utf8(path: Path, head: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gandiag-log-") as folder:
         copy = Path(folder) / path.name
         with (
-            path.open(encoding=encoding, errors="replace", newline="") as source,
+            open_text(path, encoding=encoding) as source,
             copy.open("w", encoding="utf-8") as out,
         ):
             shutil.copyfileobj(source, out, CHUNK)

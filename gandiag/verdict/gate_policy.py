@@ -18,15 +18,17 @@ them.
 
 from __future__ import annotations
 
+import math
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gandiag.errors import ConfigError, close_match_hint
+from gandiag.untrusted.files import is_plain_file
+from gandiag.untrusted.settings_files import find_toml_lines, get_table, read_toml_file
 from gandiag.verdict.limits import Limit
 
 ALLOWED_STATES = ("inconclusive", "degeneracy", "unmeasured")
@@ -70,11 +72,11 @@ def read_policy(path: str | os.PathLike[str]) -> GatePolicy:
 
     ConfigError if there is no such table or it holds an unknown key.
     """
-    document, text = _parse_toml(Path(path))
+    document, text = read_toml_file(Path(path), str(path))
     for _, keys in POLICY_FILES:
-        table = _get_table(document, keys)
+        table = get_table(document, keys)
         if table is not None:
-            lines = {key: f"{path}:{number}" for key, number in _find_lines(text, keys).items()}
+            lines = {key: f"{path}:{number}" for key, number in find_toml_lines(text, keys).items()}
             return parse_policy(table, str(path), lines)
     raise ConfigError(
         f"{path} has no [gate] table", "start the policy with [gate], or [tool.gandiag.gate] in pyproject.toml"
@@ -85,16 +87,28 @@ def find_policy(folder: Path) -> GatePolicy:
     """The policy of a folder: from gandiag.toml, else from pyproject.toml, else the default one."""
     for name, keys in POLICY_FILES:
         file = folder / name
-        if file.is_file() and _get_table(_parse_toml(file)[0], keys) is not None:
-            return read_policy(name if folder == Path.cwd() else file)
+        if is_plain_file(file) and get_table(read_toml_file(file, name)[0], keys) is not None:
+            policy = read_policy(name if folder == Path.cwd() else file)
+            _require_own_baseline(policy, folder)
+            return policy
     return GatePolicy()
+
+
+def _require_own_baseline(policy: GatePolicy, folder: Path) -> None:
+    """ConfigError where a policy that nobody asked for reads a file outside its folder."""
+    if policy.baseline is not None and not (folder / policy.baseline).resolve().is_relative_to(folder.resolve()):
+        where = policy.lines.get("baseline", policy.source)
+        raise ConfigError(
+            f"{where} sets a baseline outside this folder: a project's file may not",
+            f"remove that line; if you want it, pass --policy {policy.source} or --baseline RECORD",
+        )
 
 
 def parse_policy(table: Any, source: str = "", lines: Mapping[str, str] | None = None) -> GatePolicy:
     """Validate a [gate] table. `source` and `lines` say where it comes from, for error messages."""
     lines, where = lines or {}, source or "the policy"
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: gate is {table!r}", "write a table: [gate]")
+        raise ConfigError(f"{where}: gate is {ascii(table)[:60]}", "write a table: [gate]")
     for key in table:
         if key not in POLICY_KEYS:
             hint = close_match_hint(key, POLICY_KEYS)
@@ -118,13 +132,13 @@ def parse_policy(table: Any, source: str = "", lines: Mapping[str, str] | None =
 def _parse_limits(table: Any, where: str, lines: Mapping[str, str], parents: tuple[str, ...] = ()) -> Iterator[Limit]:
     """The limits of a table. A table of tables is a section, so that profile.missing needs no quotes."""
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: the limit of {'.'.join(parents) or 'limits'} is {table!r}", _LIMIT_HINT)
+        raise ConfigError(f"{where}: the limit of {'.'.join(parents) or 'limits'} is {ascii(table)[:60]}", _LIMIT_HINT)
     for key, value in table.items():
         path = (*parents, key)
         name = ".".join(path)
         line = lines.get(f"limits.{name}", where)
         if not isinstance(value, Mapping) or not value:
-            raise ConfigError(f"{line}: the limit of {name!r} is {value!r}", _LIMIT_HINT)
+            raise ConfigError(f"{line}: the limit of {name!r} is {ascii(value)[:60]}", _LIMIT_HINT)
         if any(isinstance(part, Mapping) for part in value.values()):
             yield from _parse_limits(value, line, lines, path)
             continue
@@ -139,72 +153,19 @@ def _parse_number(table: Mapping[str, Any], key: str, where: str, default: float
     value = table.get(key, default)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise ConfigError(f"{where}: {key} is {value!r}", "give a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{where}: {key} is {ascii(value)[:60]}", "give a number")
     return float(value)
 
 
 def _parse_text(value: Any, where: str, key: str) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{where}: {key} is {value!r}", "give a text in quotes")
+        raise ConfigError(f"{where}: {key} is {ascii(value)[:60]}", "give a text in quotes")
     return value
 
 
 def _parse_texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = table.get(key, [])
     if not isinstance(value, list):
-        raise ConfigError(f"{where}: {key} is {value!r}", f'give a list: {key} = ["…"]')
+        raise ConfigError(f"{where}: {key} is {ascii(value)[:60]}", f'give a list: {key} = ["…"]')
     return tuple(_parse_text(entry, where, key) for entry in value)
-
-
-def _parse_toml(file: Path) -> tuple[dict[str, Any], str]:
-    """The document and its text."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        return tomllib.loads(text), text
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}", "give a policy in TOML") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}", "correct the file") from None
-
-
-def _get_table(document: Any, path: tuple[str, ...]) -> Any:
-    for part in path:
-        document = document.get(part) if isinstance(document, Mapping) else None
-    return document
-
-
-def _find_lines(text: str, parents: tuple[str, ...]) -> dict[str, int]:
-    """Dotted key below the table `parents` -> number of the line that sets it."""
-    lines: dict[str, int] = {}
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("["):
-            table = _parse_key_path(line.strip()) or table
-        key = (*table, *_parse_assigned_key(line))
-        if key[: len(parents)] == parents and len(key) > len(parents):
-            lines.setdefault(".".join(key[len(parents) :]), number)
-    return lines
-
-
-def _parse_assigned_key(line: str) -> tuple[str, ...]:
-    """The key that a line sets: the text before the first `=` that makes it valid TOML."""
-    position = line.find("=")
-    while position >= 0:
-        if path := _parse_key_path(line[:position] + "= 0"):
-            return path
-        position = line.find("=", position + 1)
-    return ()
-
-
-def _parse_key_path(line: str) -> tuple[str, ...]:
-    """The key path in one line of TOML; () if the line is not valid TOML."""
-    try:
-        table: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
-        return ()
-    path = []
-    while isinstance(table, Mapping) and table:
-        key, table = next(iter(table.items()))
-        path.append(key)
-    return tuple(path)

@@ -268,7 +268,7 @@ def save_memory_bomb(path: Path, count: int) -> Path:
 
 
 def test_a_graph_that_asks_for_terabytes_fails(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"machine's memory|does not run"):
+    with pytest.raises(LoadError, match=r"more memory than its size allows"):
         load_generator(save_memory_bomb(tmp_path / "g.onnx", 1 << 40))
     assert load_generator(tmp_path / "g.onnx", inspect_only=True).output.shape == (8,)  # inspecting it runs nothing
 

@@ -470,7 +470,7 @@ def hostile() -> Record:
             Exhibit(ATTACK, "series", ATTACK, {"x": [0, 1, 2], "lines": {ATTACK: [0, 1, 2]}}),
             Exhibit("broken", "image", ATTACK, {"png": ATTACK, "columns": 1, "rows": 1, "tile": 8}),
         ),
-        modes={"found": ATTACK, "covered": ATTACK, "missed": [{"mode": ATTACK, "share_real": 0.1, "share_fake": 0.0}]},
+        modes={"found": 3, "covered": 2, "missed": [{"mode": ATTACK, "share_real": 0.1, "share_fake": 0.0}]},
         training={"verdict": ATTACK, "events": [{"step": 1, "kind": ATTACK, "evidence": ATTACK}]},
         response={"axis": ATTACK, "reason": ATTACK, "points": [{ATTACK: 1.0, "spread": 0.5}]},
     )

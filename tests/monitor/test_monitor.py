@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,60 @@ def test_failures_warn_once_and_training_continues() -> None:
     assert watch(4, net) is None
     net.shift.data.zero_()
     assert watch(5, net) is not None
+
+
+class _ClosedStream(io.StringIO):
+    def write(self, text: str) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+def test_a_closed_status_stream_warns_once() -> None:
+    watch, net = monitor(status=_ClosedStream()), Ring()
+    with pytest.warns(RuntimeWarning, match="the status stream failed, and training continues"):
+        assert watch(1, net) is not None
+    assert watch(2, net) is not None  # an error where warnings are errors
+
+
+class _Locked(Ring):
+    """Cannot be copied; counts its calls, keeps a history, and owns random generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock, self.calls, self.history = threading.Lock(), 0, [0]
+        self.generator, self.python = torch.Generator().manual_seed(1), random.Random(2)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        self.history.append(self.calls)
+        self.python.random()
+        return super().forward(z) + 0 * torch.rand(2, generator=self.generator) + 0 * self.norm(z[:, :2])
+
+
+class _OwnCopy(_Locked):
+    """Returns itself as its copy."""
+
+    def __deepcopy__(self, memo: Any) -> _OwnCopy:
+        return self
+
+
+@pytest.mark.parametrize("kind", [_Locked, _OwnCopy])
+def test_modules_that_cannot_be_copied_are_put_back(kind: type[_Locked]) -> None:
+    net = kind()
+    net.train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    states = net.generator.get_state(), net.python.getstate()
+    assert monitor()(1, net) is not None
+    assert (net.calls, net.history) == (0, [0]) and all(part.training for part in net.modules())
+    assert torch.equal(net.generator.get_state(), states[0]) and net.python.getstate() == states[1]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_scripted_modules_are_sampled() -> None:
+    scripted = torch.jit.trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
+    assert monitor(latent_dim=4)(1, scripted) is not None
 
 
 def test_an_exception_in_on_alarm_ends_training() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gandiag.cli.main import run_command_line
 
 from gandiag.config import resolve_config
-from gandiag.errors import ExitCode, SourceError
+from gandiag.errors import ExitCode, RecordError, SourceError
 from gandiag.pipeline.checkpoint_series import audit_series, describe_series, find_checkpoints, find_score_jumps
 from gandiag.record import Record, Score
 
@@ -19,12 +20,14 @@ FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A run folder with two snapshots of a ring generator and a training log."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder with two snapshots of a ring generator and a training log, and a cache without records."""
+    monkeypatch.setenv("GANDIAG_CACHE", str(tmp_path / "cache"))
     place = tmp_path / "run"
     place.mkdir()
+    state = torch.load(FIXTURES / "ring_healthy.pt", weights_only=True)
     for step in (100, 300):
-        shutil.copy(FIXTURES / "ring_healthy.pt", place / f"netG_step_{step}.pt")
+        torch.save(state, place / f"netG_step_{step}.pt")  # two files of different bytes
         (place / f"netD_step_{step}.pt").write_bytes(b"a discriminator is not read")
     shutil.copy(FIXTURES / "logs" / "dcgan.txt", place / "train.log")
     return place
@@ -51,10 +54,47 @@ def test_records_are_reused_until_something_changes(folder: Path) -> None:
     assert [record.to_json() for _, record in again.points] == [record.to_json() for _, record in first.points]
     (folder / "gandiag-audits" / "netG_step_300.json").write_text('{"trunca')  # a pass that was killed
     audit_series(folder, resolved, on_message=messages.append)
-    assert messages == ["auditing netG_step_300.pt"]
-    messages.clear()
+    assert not messages
+    assert Record.read(folder / "gandiag-audits" / "netG_step_300.json") == again.points[1][1]
     audit_series(folder, resolve_config({"n": 100}), on_message=messages.append)
     assert len(messages) == 2
+
+
+def test_what_lies_in_the_folder_is_not_believed(folder: Path, tmp_path: Path) -> None:
+    """Neither a forged record nor a link: the one is replaced, the other is not followed."""
+    first = audit_series(folder, resolve_config({"n": 100}))
+    kept = folder / "gandiag-audits" / "netG_step_100.json"
+    truth = kept.read_text()
+    kept.write_text(truth.replace('"verdict": "', '"verdict": "healthy", "x": "'))
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    other = folder / "gandiag-audits" / "netG_step_300.json"
+    other.unlink()
+    other.symlink_to(victim)
+    again = audit_series(folder, resolve_config({"n": 100}))
+    assert again.exit_codes == first.exit_codes and kept.read_text() == truth
+    assert victim.read_text() == "mine" and not other.is_symlink()
+    shutil.rmtree(folder / "gandiag-audits")
+    (folder / "gandiag-audits").symlink_to(tmp_path)
+    with pytest.raises(RecordError, match="it is a link"):
+        audit_series(folder, resolve_config({"n": 100}))
+
+
+def test_other_data_under_the_same_path_is_audited_again(folder: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    data = tmp_path / "real.npy"
+    for shift in (0.0, 0.0, 3.0):
+        np.save(data, np.random.default_rng(0).normal(shift, 1, (300, 2)).astype(np.float32))
+        audit_series(folder, resolve_config({"n": 100, "real": str(data)}), on_message=messages.append)
+    assert len(messages) == 4
+
+
+def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for subject in (["--run", str(folder)], [str(folder / "netG_step_100.pt")]):
+        arguments = ["audit", *subject, "--dry-run", "--spec", str(tmp_path / "new.json")]
+        assert run_command_line(arguments) == ExitCode.OK, capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def record_with_score(low: float, value: float, high: float) -> Record:

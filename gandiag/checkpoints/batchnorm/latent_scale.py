@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from gandiag.checkpoints.batchnorm.first_layer import FirstLayer, estimate_latent_std
 from gandiag.checkpoints.batchnorm.first_layer_capture import capture_first_layer
 from gandiag.checkpoints.batchnorm.moments import prior_std, standardized_prior_mean
@@ -51,6 +53,8 @@ def estimate_trained_scale(network: LoadedGenerator) -> TrainedScale | None:
         return TrainedScale(
             network.trained_scale, network.trained_scale, network.trained_scale, "the file's own header"
         )
+    if not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.module.modules()):
+        return None  # nothing is run to find that out: not to inspect a graph, above all
     layer = capture_first_layer(
         network.forward, network.module, network.latent.shape, network.classes if network.condition else None
     )

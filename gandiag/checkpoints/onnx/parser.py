@@ -8,7 +8,6 @@ tensors that claim more than they store, and operators that only a third-party l
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import stat
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from gandiag.checkpoints.key_names import clean_text
 from gandiag.checkpoints.onnx.graph import OnnxGraph, ValueInfo
 from gandiag.errors import LoadError
 from gandiag.protobuf import decode_integers, decode_text, iter_fields, require_message
+from gandiag.untrusted.files import map_regular
 
 _ITEMSIZE = {  # data type -> bytes
     **dict.fromkeys((2, 3, 9, 17, 18, 19, 20), 1),
@@ -45,21 +45,21 @@ _DTYPE_NAMES = {
 }
 _BUILT_IN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _MAX_DEPTH = 32
+_MAX_NODES, _MAX_VALUES = 300_000, 10_000  # operators; inputs, outputs, metadata and external files
+_MAX_DIMS = 64
 
 
 def read_onnx_graph(path: Path) -> OnnxGraph:
     """Parse a file's graph. LoadError if it is damaged, or would read other files than its own."""
     parser = _Parser()
-    with path.open("rb") as stream:
-        # Closed with its last slice: an error's traceback may hold one.
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        try:
-            parser.parse_model(memoryview(mapped))
-        except (ValueError, IndexError, UnicodeDecodeError, RecursionError) as error:
-            raise LoadError(
-                f"{path.name} is a damaged ONNX file: {str(error)[:80]}",
-                "export it again, or copy it again and compare the sizes",
-            ) from None
+    mapped = map_regular(path)  # closed with its last slice: an error's traceback may hold one
+    try:
+        parser.parse_model(memoryview(mapped))
+    except (ValueError, IndexError, UnicodeDecodeError, RecursionError) as error:
+        raise LoadError(
+            f"{path.name} is a damaged ONNX file: {str(error)[:80]}",
+            "export it again, or copy it again and compare the sizes",
+        ) from None
     custom = sorted(parser.used_domains - parser.local_domains - set(_BUILT_IN_DOMAINS))
     if custom:
         raise LoadError(
@@ -99,6 +99,8 @@ class _Parser:
     graph: OnnxGraph = field(default_factory=OnnxGraph)
     used_domains: set[str] = field(default_factory=set)
     local_domains: set[str] = field(default_factory=set)  # of functions defined in the file
+    n_nodes: int = 0
+    n_values: int = 0
 
     def parse_model(self, view: memoryview) -> None:
         for number, value in iter_fields(view):
@@ -112,12 +114,18 @@ class _Parser:
             elif number == 2:
                 self.graph.producer = _shorten(decode_text(value))
             elif number == 14:
+                self._count_value()
                 key, entry = _parse_pair(value)
                 self.graph.metadata[_shorten(key)] = _shorten(entry)
             elif number == 20:
                 raise ValueError("it holds a training program")
             elif number == 25:
                 self._parse_function(require_message(value))
+
+    def _count_value(self) -> None:
+        self.n_values += 1
+        if self.n_values > _MAX_VALUES:
+            raise ValueError(f"it has more than {_MAX_VALUES:,} inputs, outputs, metadata and external files")
 
     def _parse_function(self, view: memoryview) -> None:
         for number, value in iter_fields(view):
@@ -139,8 +147,10 @@ class _Parser:
             elif number == 15:
                 self._parse_sparse_tensor(require_message(value))
             elif number == 11:
+                self._count_value()
                 inputs.append(_parse_value_info(require_message(value)))
             elif number == 12 and depth == 0:
+                self._count_value()
                 self.graph.outputs.append(_parse_value_info(require_message(value)))
         if depth == 0:
             self.graph.inputs = [entry for entry in inputs if entry.name not in stored]
@@ -158,6 +168,9 @@ class _Parser:
                 self._parse_attribute(require_message(value), depth)
             elif number == 7:
                 self.used_domains.add(decode_text(value))
+        self.n_nodes += 1
+        if self.n_nodes > _MAX_NODES:
+            raise ValueError(f"it has more than {_MAX_NODES:,} operators")
         self.graph.operator_counts[_shorten(operator)] += 1
         if depth == 0:
             self.graph.nodes.append((operator, tuple(inputs), tuple(outputs)))
@@ -183,6 +196,8 @@ class _Parser:
         for number, value in iter_fields(view):
             if number == 1:
                 dims += decode_integers(value)
+                if len(dims) > _MAX_DIMS:
+                    raise ValueError(f"a tensor has more than {_MAX_DIMS} dimensions")
             elif number == 2:
                 dtype = int(value) if isinstance(value, int) else 0
             elif number == 8:
@@ -190,10 +205,13 @@ class _Parser:
             elif number == 9:
                 stored = len(require_message(value))
             elif number == 13:
+                self._count_value()
                 key, location = _parse_pair(value)
                 if key == "location":
                     self.graph.external_files.add(location)
         count = math.prod(dims)
+        if count >= 1 << 62:
+            raise ValueError(f"tensor {_shorten(name)!r} claims more values than can be counted")
         nbytes = count * _ITEMSIZE.get(dtype, 1)
         if stored >= 0 and dtype in _ITEMSIZE and dtype not in _FLOAT8_TYPES and stored != nbytes:
             raise ValueError(f"tensor {_shorten(name)!r} should hold {nbytes} bytes but holds {stored}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gandiag.checkpoints.safe_pickle.data_globals import is_data_global
+from gandiag.checkpoints.safe_pickle.keys import check_hashable
 from gandiag.checkpoints.safe_pickle.machine import PickleMachine
 from gandiag.checkpoints.safe_pickle.nodes import (
     ArrayNode,
@@ -20,7 +21,6 @@ from gandiag.checkpoints.safe_pickle.nodes import (
     LazyTensor,
     ObjectNode,
     Storage,
-    check_hashable,
 )
 from gandiag.errors import LoadError
 
@@ -139,8 +139,10 @@ def _numpy_frombuffer(machine: PickleMachine, args: tuple[Any, ...]) -> ArrayNod
 def _numpy_scalar(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
     """A numpy scalar as a Python number."""
     code = _STRUCT_CODES.get(args[0].dtype.lstrip("<|>="))
+    if code is None or not isinstance(args[1], (str, bytes)) or len(args[1]) > 16:
+        raise UnsupportedCallError
     raw = args[1].encode("latin-1") if isinstance(args[1], str) else args[1]
-    if code is None:
+    if len(raw) > 16:
         raise UnsupportedCallError
     return struct.unpack("<" + code, raw)[0]
 
@@ -151,14 +153,18 @@ def _numpy_scalar(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
 def _dict_subclass(name: str) -> Handler:
     def build(machine: PickleMachine, args: tuple[Any, ...]) -> DictNode:
         entries = next((entry for entry in args if isinstance(entry, (dict, list, tuple))), ())
+        machine.budget.use_steps(len(entries))
         pairs = entries.items() if isinstance(entries, dict) else entries
-        return DictNode([(check_hashable(key), value) for key, value in pairs], name=name)
+        return DictNode([(check_hashable(key, machine.budget), value) for key, value in pairs], name=name)
 
     return build
 
 
 def _set(machine: PickleMachine, args: tuple[Any, ...]) -> set[Any]:
-    return {check_hashable(entry) for entry in args[0]} if args else set()
+    if args and not isinstance(args[0], (list, tuple, set, frozenset)):
+        raise UnsupportedCallError
+    machine.budget.use_steps(len(args[0]) if args else 0)
+    return {check_hashable(entry, machine.budget) for entry in args[0]} if args else set()
 
 
 def _encode(machine: PickleMachine, args: tuple[Any, ...]) -> bytes:
@@ -180,7 +186,7 @@ def _allocation(name: str) -> Handler:
     """A call that reserves memory: LoadError for large sizes, else a node."""
 
     def refuse(machine: PickleMachine, args: tuple[Any, ...]) -> Any:
-        if any(type(entry) is int and entry > 4096 for entry in args):
+        if any(type(entry) is int and entry > 4096 for entry in args[:64]):
             raise LoadError(
                 f"the pickle in this file calls {name}, which reserves memory that the file does not have: "
                 "malformed or hostile",
@@ -203,7 +209,13 @@ def _text(machine: PickleMachine, args: tuple[Any, ...]) -> str:
 
 
 def _joined_text(separator: str, longest: int) -> Handler:
-    return lambda machine, args: separator.join(str(part)[:longest] for part in args)
+    def join(machine: PickleMachine, args: tuple[Any, ...]) -> str:
+        # str() of anything else could take for ever: lists that hold themselves, or the same list ten times.
+        if len(args) > 64 or not all(type(part) in (str, int) for part in args):
+            raise UnsupportedCallError
+        return separator.join(part[:longest] if isinstance(part, str) else f"{part:d}"[:longest] for part in args)
+
+    return join
 
 
 _QUANTIZED = "is quantized, nested or not on the CPU"

@@ -7,11 +7,10 @@ costs more than seconds.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+from gandiag.checkpoints.safe_pickle.budget import ParseBudget
 from gandiag.checkpoints.safe_pickle.nodes import (
     ArrayNode,
     CorruptPickleError,
@@ -23,79 +22,8 @@ from gandiag.checkpoints.safe_pickle.nodes import (
 from gandiag.errors import LoadError
 
 MARK = object()  # stack marker of the MARK opcode
-MAX_STEPS = 3_000_000  # opcodes: a checkpoint with millions of logged numbers, or a few seconds
-MAX_MEMORY_BYTES = 192 * 2**20  # strings and numbers held in memory
-_MAX_CALLS = 40  # calls and source texts that are recorded
+_MAX_NAME = 500  # characters of a global's name
 MIN_SLICE_BYTES = 4096  # byte strings from this length on stay in the file
-
-
-@dataclass(slots=True)
-class ParseBudget:
-    """What parsing one file may still cost, and what its pickles name. Shared with pickles nested inside."""
-
-    file_size: int
-    steps_left: int = MAX_STEPS
-    bytes_left: int = MAX_MEMORY_BYTES
-    nesting_depth: int = 0
-    protocol: int = 0
-    global_names: dict[str, None] = field(default_factory=dict)
-    notes: dict[str, None] = field(default_factory=dict)
-    sources: dict[str, dict[str, None]] = field(default_factory=dict)  # source text -> classes that carry it
-    calls: dict[str, None] = field(default_factory=dict)
-
-    def use_step(self) -> None:
-        """Count one opcode. LoadError beyond `MAX_STEPS`."""
-        self.steps_left -= 1
-        if self.steps_left < 0:
-            raise LoadError(
-                f"the pickle in this file has more than {MAX_STEPS:,} steps: too long, or malicious",
-                "save the weights alone",
-            )
-
-    def use_bytes(self, count: int) -> None:
-        """Count bytes of text and numbers. LoadError beyond `MAX_MEMORY_BYTES`."""
-        self.bytes_left -= count
-        if self.bytes_left < 0:
-            raise LoadError(
-                f"the pickle in this file makes more than {MAX_MEMORY_BYTES >> 20} MiB of text and numbers: "
-                "malformed or hostile",
-                "save the weights alone",
-            )
-
-    def record_protocol(self, version: int) -> None:
-        """Keep the highest protocol seen."""
-        self.protocol = max(self.protocol, version)
-
-    def record_call(self, name: str, args: tuple[Any, ...]) -> None:
-        """Keep what unpickling would call, and the source text it carries, for `gandiag inspect`; the first forty."""
-        if len(self.calls) < _MAX_CALLS:
-            self.calls[f"{name}({', '.join(map(_abbreviate, args[:4]))}{', …' if len(args) > 4 else ''})"] = None
-        meta = args[0] if args and isinstance(args[0], dict) else {}
-        text = meta.get("module_src")
-        if isinstance(text, str) and (text in self.sources or len(self.sources) < _MAX_CALLS):
-            classes = self.sources.setdefault(text, {})
-            if len(classes) < 25 * _MAX_CALLS:
-                classes[_abbreviate(meta.get("class_name"))] = None
-
-    def describe_sources(self) -> list[str]:
-        """One sentence per source text in the file. NVIDIA's pickles repeat it for every layer class."""
-        sentences = []
-        for text, classes in self.sources.items():
-            digest, names = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12], list(classes)
-            more = f" and {len(names) - 6} more classes" if len(names) > 6 else ""
-            sentences.append(
-                f"carries source text ({len(text):,} characters, sha256 {digest}…) for {', '.join(names[:6])}{more}, "
-                "which unpickling would run"
-            )
-        return sentences
-
-
-def _abbreviate(value: Any) -> str:
-    if isinstance(value, str):
-        return repr(value[:60]) + ("…" if len(value) > 60 else "")
-    if isinstance(value, GlobalRef):
-        return value.full_name[:60]
-    return str(value)[:30] if isinstance(value, (int, float)) and abs(value) < 1e18 else type(value).__name__
 
 
 class PickleMachine:
@@ -165,6 +93,8 @@ class PickleMachine:
         """A reference to a global; its name is recorded in the budget."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise CorruptPickleError("a global without a name")
+        if len(module) + len(name) > _MAX_NAME:
+            raise CorruptPickleError(f"a global whose name has {len(module) + len(name):,} characters")
         reference = GlobalRef(module, name)
         self.budget.global_names[reference.full_name] = None
         return reference
@@ -178,6 +108,8 @@ class PickleMachine:
     def apply_state(self, state: Any) -> None:
         """BUILD: give the top of the stack its state."""
         target = self.stack[-1]
+        parts = state if isinstance(state, tuple) else (state,)
+        self.budget.use_steps(len(parts) + sum(len(part) for part in parts[:8] if isinstance(part, dict)))
         if isinstance(target, ObjectNode):
             target.states.append(state)
         elif isinstance(target, DictNode) and isinstance(state, dict):

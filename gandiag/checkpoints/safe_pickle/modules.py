@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+from gandiag.checkpoints.safe_pickle.budget import ParseBudget
 from gandiag.checkpoints.safe_pickle.nodes import LazyTensor, ObjectNode
 
 _MAX_DEPTH = 40
+_MAX_NAME = 500  # characters: names are joined, once for each of a module's descendants
 _PERSISTENT_CLASS = "_reconstruct_persistent_obj"
 
 
@@ -48,24 +51,27 @@ class ModuleNode:
             yield from child.named_modules(f"{prefix}.{name}".lstrip("."))
 
 
-def parse_module(record: Any, depth: int = 0) -> ModuleNode | None:
-    """The module that a node describes, or None. Children deeper than 40 levels are dropped, shared ones repeated."""
+def parse_module(record: Any, budget: ParseBudget, depth: int = 0) -> ModuleNode | None:
+    """The module that a node describes, or None. Children deeper than 40 levels are dropped, shared ones repeated.
+
+    LoadError where there are more of these than the budget allows.
+    """
     if not isinstance(record, ObjectNode) or depth > _MAX_DEPTH:
         return None
+    budget.use_walk(1 + sum(len(state) for state in record.states if isinstance(state, (dict, tuple))))
     cls, attributes, source_hash = record.full_name, record.attributes(), ""
     if cls.endswith(_PERSISTENT_CLASS) and record.args and isinstance(record.args[0], dict):
         cls, attributes, source_hash = _parse_persistent(record.args[0])
     parameters, buffers, modules = (attributes.get(name) for name in ("_parameters", "_buffers", "_modules"))
     if not isinstance(parameters, dict) or not isinstance(modules, dict):
         return None
+    budget.use_walk(len(parameters) + len(modules) + (len(buffers) if isinstance(buffers, dict) else 0))
     entries = {**parameters, **_persistent_buffers(buffers, attributes.get("_non_persistent_buffers_set"))}
-    tensors = {
-        name: entry for name, entry in entries.items() if isinstance(name, str) and isinstance(entry, LazyTensor)
-    }
+    tensors = {name: entry for name, entry in entries.items() if _is_name(name) and isinstance(entry, LazyTensor)}
     children = {
         name: child
         for name, entry in modules.items()
-        if isinstance(name, str) and (child := parse_module(entry, depth + 1)) is not None
+        if _is_name(name) and (child := parse_module(entry, budget, depth + 1)) is not None
     }
     settings = {
         name: entry
@@ -73,6 +79,10 @@ def parse_module(record: Any, depth: int = 0) -> ModuleNode | None:
         if isinstance(name, str) and (not name.startswith("_") or name in ("_init_args", "_init_kwargs"))
     }  # keys of a pickled dict may be anything
     return ModuleNode(cls, tensors, children, settings, source_hash)
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= _MAX_NAME
 
 
 def _persistent_buffers(buffers: Any, excluded: Any) -> dict[Any, Any]:
@@ -86,8 +96,14 @@ def _persistent_buffers(buffers: Any, excluded: Any) -> dict[Any, Any]:
 def _parse_persistent(meta: Mapping[Any, Any]) -> tuple[str, dict[str, Any], str]:
     """NVIDIA's {type, version, module_src, class_name, state} -> class, attributes, sha256 of the source text."""
     state, text = meta.get("state"), meta.get("module_src")
-    source_hash = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() if isinstance(text, str) else ""
-    return str(meta.get("class_name"))[:80], state if isinstance(state, dict) else {}, source_hash
+    source_hash, name = _hash_text(text) if isinstance(text, str) else "", meta.get("class_name")
+    return name[:80] if isinstance(name, str) else "", state if isinstance(state, dict) else {}, source_hash
+
+
+@lru_cache(maxsize=64)
+def _hash_text(text: str) -> str:
+    """The sha256 of a source text, which every layer may repeat."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def to_json_value(value: Any, depth: int = 0) -> Any:
@@ -100,8 +116,8 @@ def to_json_value(value: Any, depth: int = 0) -> Any:
         return [to_json_value(entry, depth + 1) for entry in value]
     if depth < 3 and isinstance(value, dict) and len(value) <= 64:
         return {
-            str(key)[:80]: to_json_value(entry, depth + 1)
+            (key if isinstance(key, str) else f"{key:d}")[:80]: to_json_value(entry, depth + 1)
             for key, entry in value.items()
-            if isinstance(key, (str, int))
+            if isinstance(key, str) or (isinstance(key, int) and abs(key) < 10**18)
         }
     return None

@@ -12,8 +12,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from gandiag.errors import LoadError
-
 ITEMSIZE = {
     "float64": 8,
     "float32": 4,
@@ -179,25 +177,12 @@ class ArrayNode:
         if not isinstance(state, tuple) or len(state) < 5:
             return
         if isinstance(state[1], tuple) and isinstance(state[2], ArrayNode):
+            if len(state[1]) > 64 or not all(type(size) is int and 0 <= size < 2**62 for size in state[1]):
+                raise CorruptPickleError("an invalid shape")
             self.dtype, self.data, self.fortran_order = state[2].dtype, state[4], bool(state[3])
-            self.shape = tuple(int(size) for size in state[1])
+            self.shape = state[1]
         elif state[1] == ">":
             self.dtype = ">" + self.dtype.lstrip("<")
-
-
-def check_hashable(key: Any, depth: int = 0) -> Any:
-    """Return the key if it is safe to hash: text, numbers, nodes, shallow tuples.
-
-    Hashing a deep tuple would exhaust the C stack.
-    """
-    if isinstance(key, tuple):
-        if depth > 3 or len(key) > 64:
-            raise LoadError("the pickle in this file uses a deeply nested key: malformed or hostile", "do not load it")
-        for entry in key:
-            check_hashable(entry, depth + 1)
-    elif isinstance(key, (list, dict, set, ArrayNode)) and not isinstance(key, DictNode):
-        raise CorruptPickleError("an unhashable key")
-    return key
 
 
 def list_children(node: Any) -> list[tuple[str, Any]]:

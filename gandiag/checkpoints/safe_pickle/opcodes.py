@@ -9,9 +9,11 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
+from gandiag.checkpoints.safe_pickle.budget import DICT_BYTES, OBJECT_BYTES
 from gandiag.checkpoints.safe_pickle.calls import resolve_call
+from gandiag.checkpoints.safe_pickle.keys import check_hashable
 from gandiag.checkpoints.safe_pickle.machine import MARK, PickleMachine
-from gandiag.checkpoints.safe_pickle.nodes import CorruptPickleError, ObjectNode, check_hashable
+from gandiag.checkpoints.safe_pickle.nodes import CorruptPickleError, ObjectNode
 from gandiag.errors import LoadError
 
 Decoder = Callable[[PickleMachine, Any], Any]  # (machine, stream) -> argument
@@ -39,7 +41,7 @@ def run_pickle(machine: PickleMachine) -> Any:
         entry = OPCODES.get(code)
         if entry is None:
             raise CorruptPickleError("it ends early" if not code else f"unknown opcode {code.hex()}")
-        budget.use_step()
+        budget.use_steps()
         decode, action, name = entry
         if decode is None:
             if action is None:  # STOP
@@ -66,7 +68,7 @@ def _append_items(machine: PickleMachine, values: list[Any]) -> None:
     elif isinstance(target, ObjectNode):
         target.list_items.extend(values)
     elif isinstance(target, set):
-        target.update(check_hashable(value) for value in values)
+        target.update(check_hashable(value, machine.budget) for value in values)
     else:
         raise CorruptPickleError(f"it appends to a {type(target).__name__}")
 
@@ -75,7 +77,7 @@ def _set_items(machine: PickleMachine, flat: list[Any]) -> None:
     """Set key, value, key, value … on the top of the stack."""
     target, pairs = machine.stack[-1], list(zip(flat[::2], flat[1::2], strict=True))
     if isinstance(target, dict):
-        target.update((check_hashable(key), value) for key, value in pairs)
+        target.update((check_hashable(key, machine.budget), value) for key, value in pairs)
     elif isinstance(target, ObjectNode):
         target.dict_items.extend(pairs)
     else:
@@ -84,6 +86,7 @@ def _set_items(machine: PickleMachine, flat: list[Any]) -> None:
 
 def _push_dict(machine: PickleMachine, _: Any) -> None:
     flat = machine.pop_mark()
+    machine.budget.use_bytes(DICT_BYTES)
     machine.stack.append({})
     _set_items(machine, flat)
 
@@ -91,6 +94,8 @@ def _push_dict(machine: PickleMachine, _: Any) -> None:
 def _call(machine: PickleMachine, function: Any, args: Any, kwargs: Any = None) -> None:
     if not isinstance(args, tuple):
         raise CorruptPickleError("a call whose arguments are not a tuple")
+    machine.budget.use_bytes(OBJECT_BYTES)
+    machine.budget.use_steps(len(args) >> 3)
     machine.stack.append(resolve_call(machine, function, args, kwargs))
 
 
@@ -102,6 +107,20 @@ def _call_marked(machine: PickleMachine, _: Any) -> None:
 
 def _push_new(factory: Callable[[], Any]) -> Action:
     return lambda machine, _: machine.stack.append(factory())
+
+
+def _push_counted(factory: Callable[[], Any]) -> Action:
+    """Push a container, which takes memory though it is empty."""
+
+    def push(machine: PickleMachine, _: Any) -> None:
+        machine.budget.use_bytes(DICT_BYTES)
+        machine.stack.append(factory())
+
+    return push
+
+
+def _push_frozenset(machine: PickleMachine, _: Any) -> None:
+    machine.stack.append(frozenset(check_hashable(value, machine.budget) for value in machine.pop_mark()))
 
 
 def _global(machine: PickleMachine, argument: Any) -> Any:
@@ -119,10 +138,10 @@ _ACTIONS: dict[str, Action] = {
     "NONE": _push_new(lambda: None),
     "NEWTRUE": _push_new(lambda: True),
     "NEWFALSE": _push_new(lambda: False),
-    "EMPTY_LIST": _push_new(list),
+    "EMPTY_LIST": _push_counted(list),
     "EMPTY_TUPLE": _push_new(tuple),
-    "EMPTY_DICT": _push_new(dict),
-    "EMPTY_SET": _push_new(set),
+    "EMPTY_DICT": _push_counted(dict),
+    "EMPTY_SET": _push_counted(set),
     "MARK": _push_new(lambda: MARK),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda machine, index: machine.put_memo(index)),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.stack.append(machine.memo[index])),
@@ -138,7 +157,7 @@ _ACTIONS: dict[str, Action] = {
     "TUPLE3": lambda machine, _: machine.stack.append(tuple(machine.pop_values(3))),
     "LIST": lambda machine, _: machine.stack.append(machine.pop_mark()),
     "DICT": _push_dict,
-    "FROZENSET": lambda machine, _: machine.stack.append(frozenset(map(check_hashable, machine.pop_mark()))),
+    "FROZENSET": _push_frozenset,
     "APPEND": lambda machine, _: _append_items(machine, machine.pop_values(1)),
     **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda machine, _: _append_items(machine, machine.pop_mark())),
     "SETITEM": lambda machine, _: _set_items(machine, machine.pop_values(2)),

@@ -17,11 +17,13 @@ from typing import Any
 
 from gandiag.checkpoints.file_type import LEGACY_TORCH_MAGIC, FileInfo
 from gandiag.checkpoints.key_names import first_line
+from gandiag.checkpoints.safe_pickle.budget import ParseBudget
 from gandiag.checkpoints.safe_pickle.data_globals import STORAGE_DTYPES, is_data_global
-from gandiag.checkpoints.safe_pickle.machine import MAX_STEPS, ParseBudget, PickleMachine
+from gandiag.checkpoints.safe_pickle.machine import PickleMachine
 from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, CorruptPickleError, FileSlice, GlobalRef, Storage
 from gandiag.checkpoints.safe_pickle.opcodes import run_pickle
 from gandiag.errors import LoadError
+from gandiag.untrusted.files import map_regular, open_regular
 
 _HEADER_PICKLES = 3  # legacy stream: magic number, protocol version, system info
 _MAX_NESTING = 4  # torch files inside pickles inside torch files …
@@ -38,7 +40,7 @@ class PickleContents:
     tree: Any
     global_names: tuple[str, ...]
     protocol: int
-    steps: int
+    budget: ParseBudget
     notes: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
 
@@ -57,8 +59,7 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
     collecting = gc.isenabled()
     gc.disable()  # millions of nodes, no garbage: collection would take most of the time
     try:
-        with file_info.path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_regular(file_info.path)
         if file_info.kind == "torch-zip":
             tree = _parse_zip(file_info, mapped, budget)
         else:
@@ -78,7 +79,7 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
         tree,
         tuple(budget.global_names),
         budget.protocol,
-        MAX_STEPS - budget.steps_left,
+        budget,
         (*budget.notes, *budget.describe_sources()),
         tuple(budget.calls),
     )
@@ -88,7 +89,7 @@ def parse_pickle(file_info: FileInfo) -> PickleContents:
 
 
 def _parse_zip(file_info: FileInfo, mapped: Any, budget: ParseBudget) -> Any:
-    with zipfile.ZipFile(file_info.path) as archive:
+    with open_regular(file_info.path) as stream, zipfile.ZipFile(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         name = next(name for name in entries if name.rsplit("/", 1)[-1] == "data.pkl")
         if entries[name].file_size > _MAX_PICKLE_BYTES:
@@ -134,7 +135,7 @@ def _parse_storage_id(identity: Any) -> tuple[str, str, str, int]:
     valid_count = type(count) is int and 0 <= count < 2**62
     if kind != "storage" or dtype is None or not isinstance(key, str) or not valid_count:
         raise CorruptPickleError("an invalid storage")
-    return dtype, key, str(device)[:20], count
+    return dtype, key, device[:20] if isinstance(device, str) else "", count
 
 
 # streams: pickles one after another, then the storages
@@ -164,11 +165,16 @@ def _parse_legacy(stream: Any, buffer: Any, budget: ParseBudget) -> Any:
     slots: dict[str, _Slot] = {}
     tree = _run(stream, buffer, budget, _storage_loader(slots))
     keys = run_pickle(PickleMachine(stream, buffer, budget))
+    if not isinstance(keys, (list, tuple)):
+        raise CorruptPickleError("the names of its storages are missing")
+    budget.use_steps(len(keys))
     for key in keys:
         slot = slots.get(key) if isinstance(key, str) else None
-        count = int.from_bytes(stream.read(8), "little")
-        if slot is None or count * slot.itemsize > len(buffer) - stream.tell():
-            raise CorruptPickleError(f"storage {str(key)[:20]} has {count} elements, and the file ends before that")
+        head = stream.read(8)
+        count = int.from_bytes(head, "little")
+        if slot is None or len(head) < 8 or count * slot.itemsize > len(buffer) - stream.tell():
+            shown = key[:20] if isinstance(key, str) else "?"
+            raise CorruptPickleError(f"storage {shown} has {count} elements, and the file ends before that")
         slot.file_slice = FileSlice(buffer, stream.tell(), count * slot.itemsize)
         stream.seek(stream.tell() + count * slot.itemsize)
     return tree

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from gandiag.checkpoints.file_type import are_weight_names
+from gandiag.checkpoints.safe_pickle.budget import ParseBudget
 from gandiag.checkpoints.safe_pickle.modules import ModuleNode, parse_module
 from gandiag.checkpoints.safe_pickle.nodes import ITEMSIZE, ArrayNode, DictNode, LazyTensor, ObjectNode, format_key
 from gandiag.checkpoints.safe_pickle.reader import PickleContents
 from gandiag.errors import LoadError
 
 _MAX_DEPTH = 60
+_WEIGHTS = (LazyTensor, Tensor, dict, ObjectNode)  # what makes a dict one of weights, or one that holds them
 
 
 class StateDict(OrderedDict[Any, Any]):
@@ -46,27 +48,25 @@ class OpaqueObject:
 
 @dataclass(slots=True)
 class _Walk:
-    """Steps left, and the ids of the nodes above the present one."""
+    """The file's budget, the ids of the nodes above the present one, and copies of what is not aligned."""
 
-    steps_left: int
+    budget: ParseBudget
     ancestors: set[int] = field(default_factory=set)
+    copies: dict[tuple[int, int, int, str], Tensor] = field(default_factory=dict)
 
 
 def build_tensor_tree(contents: PickleContents) -> Any:
     """Nested dicts and lists of tensors and numbers. LoadError for a tensor that is not what it claims to be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the buffer is not writable; it is only read
-        return _build(contents.tree, "", _Walk(20 * contents.steps + 10_000))
+        contents.budget.begin_walk()
+        return _build(contents.tree, "", _Walk(contents.budget))
 
 
 def _build(node: Any, path: str, walk: _Walk) -> Any:
-    walk.steps_left -= 1
-    if walk.steps_left < 0:
-        raise LoadError(
-            "the parts of this file refer to each other without end: malformed or hostile", "do not load it"
-        )
+    walk.budget.use_walk(1, path)
     if isinstance(node, LazyTensor):
-        return make_tensor_view(node, path)
+        return _view_tensor(node, path, walk)
     if not isinstance(node, (dict, list, tuple, ObjectNode)):
         return node
     if id(node) in walk.ancestors or len(walk.ancestors) > _MAX_DEPTH:
@@ -86,6 +86,11 @@ def _build_container(node: Any, path: str, walk: _Walk) -> Any:
             node = type(node)(node) if not isinstance(node, DictNode) else node
             for key, value in list(node.items()):
                 node[key] = make_array_tensor(value, _join(path, key)) if isinstance(value, ArrayNode) else value
+        if type(node) is dict and not any(isinstance(value, _WEIGHTS) for value in node.values()):
+            return {
+                key if isinstance(key, (str, int)) else format_key(key): _build(value, _join(path, key), walk)
+                for key, value in node.items()
+            }
         entries = StateDict(
             (key if isinstance(key, (str, int)) else format_key(key), _build(value, _join(path, key), walk))
             for key, value in node.items()
@@ -101,13 +106,14 @@ def _build_container(node: Any, path: str, walk: _Walk) -> Any:
 
 
 def _build_object(node: ObjectNode, path: str, walk: _Walk) -> StateDict | OpaqueObject:
-    module = parse_module(node)
+    module = parse_module(node, walk.budget)
     if module is not None:
         lazy_tensors = dict(module.named_tensors())
-        walk.steps_left -= len(lazy_tensors)
-        state = StateDict((name, make_tensor_view(lazy, _join(path, name))) for name, lazy in lazy_tensors.items())
+        walk.budget.use_walk(len(lazy_tensors))
+        state = StateDict((name, _view_tensor(lazy, _join(path, name), walk)) for name, lazy in lazy_tensors.items())
         state._metadata, state.structure = {name: None for name, _ in module.named_modules()}, module
         return state
+    walk.budget.use_walk(sum(len(state) for state in node.states if isinstance(state, (dict, tuple))))
     parts = {**node.attributes(), **{format_key(key): value for key, value in node.dict_items}}
     entries = StateDict((key, _build(value, _join(path, key), walk)) for key, value in parts.items())
     if any(isinstance(value, Tensor) or (isinstance(value, Mapping) and value) for value in entries.values()):
@@ -143,7 +149,7 @@ def make_array_tensor(array: ArrayNode, path: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values).reshape(array.shape))
 
 
-def make_tensor_view(lazy: LazyTensor, path: str) -> Tensor:
+def _view_tensor(lazy: LazyTensor, path: str, walk: _Walk) -> Tensor:
     """A view of the file as a tensor. LoadError if the file does not hold what it claims."""
     problem = lazy.find_problem()
     if problem:
@@ -153,12 +159,18 @@ def make_tensor_view(lazy: LazyTensor, path: str) -> Tensor:
     dtype: torch.dtype = getattr(torch, lazy.dtype)
     if lazy.numel() == 0:
         return torch.empty(lazy.shape, dtype=dtype)
+    walk.budget.use_copies(lazy.nbytes)
     stored, itemsize = lazy.storage.file_slice, ITEMSIZE[lazy.dtype]
     assert stored is not None  # find_problem() has checked
     span = 1 + sum((size - 1) * step for size, step in zip(lazy.shape, lazy.stride, strict=True))
     start = stored.offset + lazy.offset * itemsize
     if start % itemsize:  # older streams do not align their storages
-        flat = torch.frombuffer(bytearray(stored.buffer[start : start + span * itemsize]), dtype=dtype)
+        place = (id(stored.buffer), start, span, lazy.dtype)
+        if place not in walk.copies:
+            walk.budget.use_copies(span * itemsize)
+            content = bytearray(stored.buffer[start : start + span * itemsize])
+            walk.copies[place] = torch.frombuffer(content, dtype=dtype)
+        flat = walk.copies[place]
     else:
         flat = torch.frombuffer(stored.buffer, dtype=dtype, count=span, offset=start)
     return flat.as_strided(lazy.shape, lazy.stride)

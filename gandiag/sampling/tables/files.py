@@ -20,10 +20,12 @@ from gandiag.sampling.tables.columns import (
     column_from_objects,
     make_table,
 )
+from gandiag.untrusted.files import open_regular, read_bytes
 
 PARQUET_MAGIC = b"PAR1"
 DELIMITERS = (",", "\t", ";", "|")
 _SNIFF_BYTES = 65_536
+MAX_TABLE_BYTES = 2 * 2**30  # of delimited text, which takes several times that in memory
 _SUFFIXES = (".csv", ".tsv", ".tab")  # of a table with a single column, which nothing else shows
 _FRAME_PACKAGES = ("pandas", "polars", "pyarrow")
 
@@ -31,7 +33,7 @@ _FRAME_PACKAGES = ("pandas", "polars", "pyarrow")
 def is_table_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is Parquet or delimited text, by its first bytes."""
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_SNIFF_BYTES)
     except OSError:
         return False
@@ -46,7 +48,7 @@ def is_frame(source: Any) -> bool:
 
 def read_table(path: Path) -> RawTable:
     """The table in a file. SourceError where it cannot be read."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_SNIFF_BYTES)
     if head.startswith(PARQUET_MAGIC):
         return _read_parquet(path)
@@ -125,7 +127,7 @@ def _decode_lines(head: bytes) -> list[str] | None:
 
 
 def _read_delimited(path: Path, delimiter: str) -> RawTable:
-    raw = path.read_bytes()
+    raw = read_bytes(path, MAX_TABLE_BYTES)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

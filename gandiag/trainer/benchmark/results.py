@@ -17,6 +17,7 @@ from gandiag.trainer.mode_coverage import measure_coverage
 from gandiag.trainer.run_folder import RunFolder
 from gandiag.trainer.toy_data import DATASETS, Dataset
 from gandiag.trainer.train import COVERAGE_FILE, EVALUATION_SEED, NUM_COVERAGE_SAMPLES
+from gandiag.untrusted.files import parse_json, read_text
 
 RESULT_FILE = "result.json"
 SCHEMA = "gandiag.bank/1"
@@ -49,7 +50,7 @@ def collect_results(jobs: Sequence[BenchmarkJob], out: Path) -> dict[str, Any]:
     from importlib.metadata import version
 
     paths = [job.run_folder(out) / RESULT_FILE for job in jobs]
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    runs = [parse_json(read_text(path)) for path in paths if path.exists()]
     versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "scipy")}}
     real = {
         name: coverage

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from gandiag.errors import GandiagError
 from gandiag.trainer.benchmark.jobs import BenchmarkJob
 from gandiag.trainer.benchmark.results import RESULT_FILE, build_result
+from gandiag.trainer.run_folder import lock_folder
 from gandiag.trainer.snapshot_audits import audit_snapshots
 from gandiag.trainer.toy_data import DATASETS
 from gandiag.trainer.train import train
 
+_PARENT_INTERVAL = 1.0  # seconds between looks for the parent
 DONE, RUNNING_ELSEWHERE, FAILED = "done", "running elsewhere", "failed"
 JobCallback = Callable[[BenchmarkJob, str], None]  # a job and its outcome: one of the above; failures add the reason
 
@@ -46,11 +50,31 @@ def run_jobs(
             report(job, run_job(job, out))
         return problems
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    with ProcessPoolExecutor(min(workers, max(1, len(pending))), multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job, out): job for job in pending}
-        for future in as_completed(futures):
-            report(futures[future], future.result())
+    context = multiprocessing.get_context("spawn")
+    n_workers = min(workers, max(1, len(pending)))
+    with ProcessPoolExecutor(n_workers, context, initializer=_follow_parent, initargs=(os.getpid(),)) as pool:
+        try:
+            futures = {pool.submit(run_job, job, out): job for job in pending}
+            for future in as_completed(futures):
+                report(futures[future], future.result())
+        except BaseException:  # Ctrl-C, above all: the jobs resume where they stopped
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
     return problems
+
+
+def _follow_parent(parent: int) -> None:
+    """In a worker: end with the parent, however that ends, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_INTERVAL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_job(job: BenchmarkJob, out: Path) -> str:
@@ -60,7 +84,7 @@ def run_job(job: BenchmarkJob, out: Path) -> str:
     torch.set_num_threads(1)
     folder = job.run_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock_folder(folder) as is_locked:
+    with lock_folder(folder, ".bank.lock") as is_locked:
         if not is_locked:
             return RUNNING_ELSEWHERE
         try:
@@ -71,20 +95,3 @@ def run_job(job: BenchmarkJob, out: Path) -> str:
         except GandiagError as error:
             return f"{FAILED}: {error.message}"
     return DONE
-
-
-@contextlib.contextmanager
-def _lock_folder(folder: Path) -> Iterator[bool]:
-    """Yield whether this process got the folder's lock, which is released when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # this system has no such locks
-        yield True
-        return
-    with (folder / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True

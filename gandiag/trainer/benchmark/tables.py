@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gandiag.report.plot_style import load_matplotlib, plot_style
 from gandiag.trainer.benchmark.results import load_paper_results
 from gandiag.trainer.benchmark.statistics import arm_of, final_coverage, paired_differences, summarize_runs
 
@@ -75,28 +76,30 @@ def format_estimate(estimate: Mapping[str, Any], digits: int, scale: float = 1.0
 
 def render_figure(benchmark: Mapping[str, Any]) -> bytes:
     """Return a PNG with the final total variation of every run, and each arm's mean with its interval."""
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     summaries = summarize_runs(benchmark)
-    figure = Figure(figsize=(7.0, 0.8 + 0.42 * max(1, len(summaries))), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for y, entry in enumerate(summaries):
-        runs = [run for run in benchmark["runs"] if arm_of(run) == (entry["study"], entry["arm"])]
-        values = [coverage["variation"] for run in runs if (coverage := final_coverage(run))]
-        axes.plot(values, [y] * len(values), linestyle="none", marker="o", markersize=4, alpha=0.5, color=RUN_COLOR)
-        mean = entry["variation"]
-        if mean["low"] is not None:
-            axes.plot([max(0.0, mean["low"]), mean["high"]], [y, y], color=MEAN_COLOR, linewidth=2)
-        if mean["value"] is not None:
-            axes.plot([mean["value"]], [y], marker="D", markersize=6, color=MEAN_COLOR)
-    axes.set_yticks(range(len(summaries)), [f"{entry['study']} · {entry['arm']}" for entry in summaries])
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set_xlabel("total variation between modes at the end (0: even; 1 − 1/K: one mode)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with plot_style():
+        figure = Figure(figsize=(7.0, 0.8 + 0.42 * max(1, len(summaries))), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for y, entry in enumerate(summaries):
+            runs = [run for run in benchmark["runs"] if arm_of(run) == (entry["study"], entry["arm"])]
+            values = [coverage["variation"] for run in runs if (coverage := final_coverage(run))]
+            axes.plot(values, [y] * len(values), linestyle="none", marker="o", markersize=4, alpha=0.5, color=RUN_COLOR)
+            mean = entry["variation"]
+            if mean["low"] is not None:
+                axes.plot([max(0.0, mean["low"]), mean["high"]], [y, y], color=MEAN_COLOR, linewidth=2)
+            if mean["value"] is not None:
+                axes.plot([mean["value"]], [y], marker="D", markersize=6, color=MEAN_COLOR)
+        axes.set_yticks(range(len(summaries)), [f"{entry['study']} · {entry['arm']}" for entry in summaries])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.set_xlabel("total variation between modes at the end (0: even; 1 − 1/K: one mode)")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

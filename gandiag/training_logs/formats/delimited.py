@@ -18,6 +18,7 @@ import numpy as np
 from gandiag.errors import SourceError
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
+from gandiag.untrusted.files import open_regular, open_text
 
 ROWS_PER_BLOCK = 50_000
 DELIMITERS = ("\t", ",", ";")
@@ -141,11 +142,11 @@ class TableFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of at most ROWS_PER_BLOCK rows."""
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             first = file.readline()
             while first and not first.strip():
                 first = file.readline()
-            with path.open("rb") as binary:
+            with open_regular(path) as binary:
                 delimiter = _detect_table(_get_first_lines(binary.read(1 << 16))) or ","
             header = _name_columns(split_cells(first, delimiter), path)
             yield from _read_blocks(file, delimiter, header, keep)
@@ -167,7 +168,7 @@ class HeaderlessFormat:
 
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of at most ROWS_PER_BLOCK rows."""
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             first = file.readline()
             delimiter = detect_row_delimiter(first)
             width = len(split_cells(first, delimiter))

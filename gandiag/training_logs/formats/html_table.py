@@ -9,6 +9,7 @@ from pathlib import Path
 from gandiag.training_logs.formats.delimited import parse_column
 from gandiag.training_logs.formats.jsonl import check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
+from gandiag.untrusted.files import open_text
 
 MAX_CELL = 200  # characters
 MAX_COLUMNS = 1_000
@@ -56,7 +57,7 @@ class HtmlFormat:
         """The table as one block."""
         check_document_size(path)
         parser = _TableParser()
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             while chunk := file.read(CHUNK):
                 parser.feed(chunk)
         rows = max(parser.tables, key=len, default=[])

@@ -13,6 +13,7 @@ import numpy as np
 from gandiag.errors import SourceError
 from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
+from gandiag.untrusted.files import open_regular, parse_json, read_bytes
 
 ROWS_PER_BLOCK = 50_000
 VALUES_PER_BLOCK = 1_000_000
@@ -80,7 +81,7 @@ class JsonLinesFormat:
         """Blocks of ROWS_PER_BLOCK rows; lines that are not objects are skipped."""
         rows: list[dict[str, float]] = []
         skipped = n_values = 0
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 row = _parse_object(line)
                 if row is not None:
@@ -119,8 +120,8 @@ class TrainerStateFormat:
         """The document as one block; an invalid document is one skipped line."""
         check_document_size(path)
         try:
-            document = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
+            document = parse_json(read_bytes(path, MAX_DOCUMENT_BYTES), allow_nan=True)
+        except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
         rows = [dict(flatten_row(row)) for row in _find_rows(document) if isinstance(row, dict)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gandiag.training_logs.formats.delimited import parse_column
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
+from gandiag.untrusted.files import open_text
 
 LINE_PATTERN = re.compile(rb"\d{13} \S+ \d+\s*$")
 METRICS_FOLDER = "metrics"
@@ -29,7 +30,7 @@ class MlflowFormat:
         name = "/".join(parts[len(parts) - parts[::-1].index(METRICS_FOLDER) :])
         rows: list[list[str]] = []
         skipped = 0
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with open_text(path) as file:
             for line in file:
                 cells = line.split()
                 if len(cells) == 3:

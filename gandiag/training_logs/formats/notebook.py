@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gandiag.training_logs.formats.jsonl import check_document_size
+from gandiag.errors import SourceError
+from gandiag.training_logs.formats.jsonl import MAX_DOCUMENT_BYTES, check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.formats.text import text_to_blocks
+from gandiag.untrusted.files import parse_json, read_bytes
+from gandiag.untrusted.schema import SchemaError, either, list_of, optional, table, text
+
+_TEXT = either(text(), list_of(text()), due="a text")
+_OUTPUT = table({"text": optional(_TEXT), "data": optional(table({"text/plain": optional(_TEXT)}))})
+_NOTEBOOK = table({"cells": list_of(table({"outputs": optional(list_of(_OUTPUT))}))})
 
 
 class NotebookFormat:
@@ -25,10 +31,14 @@ class NotebookFormat:
         """One block for each cell with output; an invalid document is one skipped line."""
         check_document_size(path)
         try:
-            document = json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
+            document = parse_json(read_bytes(path, MAX_DOCUMENT_BYTES), allow_nan=True)
+        except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
+        try:
+            _NOTEBOOK(document, "")
+        except SchemaError as wrong:
+            raise SourceError(f"{path} is not a notebook: {wrong}", "open it and save it again") from None
         yield from text_to_blocks(_iter_outputs(document), keep)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from gandiag.protobuf import iter_fields, require_message
 from gandiag.training_logs.formats.jsonl import rows_to_block
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
+from gandiag.untrusted.files import open_regular
 
 ROWS_PER_BLOCK = 50_000
 MAX_RECORD_BYTES = 1 << 26  # images may be large; a longer record is a damaged file
@@ -62,7 +63,7 @@ class TensorBoardFormat:
 
 def _iter_records(path: Path, problems: list[str]) -> Iterator[bytes]:
     """The bodies of the records; checksums are not verified."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while head := file.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else MAX_RECORD_BYTES + 1
             body = file.read(length) if length <= MAX_RECORD_BYTES else b""

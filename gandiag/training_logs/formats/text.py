@@ -21,6 +21,7 @@ from gandiag.training_logs.formats.line_templates import (
 )
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
+from gandiag.untrusted.files import open_text
 
 CHUNK_SIZE = 1 << 22  # characters
 FIRST_CHUNK_SIZE = 1 << 16  # short, so that the kind of line is known early
@@ -191,7 +192,7 @@ def text_to_blocks(chunks: Iterable[str], keep: ColumnFilter, loss_name: str | N
 def _read_chunks(path: Path) -> Iterator[str]:
     """Pieces of CHUNK_SIZE characters that end with a line; a line longer than eight of them is cut."""
     size, rest = FIRST_CHUNK_SIZE, ""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with open_text(path) as file:
         while chunk := file.read(size):
             chunk, size = rest + chunk, CHUNK_SIZE
             end = max(chunk.rfind("\n"), chunk.rfind("\r")) + 1

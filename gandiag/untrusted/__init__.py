@@ -1,0 +1,1 @@
+"""What comes from outside is opened and checked here: files, documents, settings of projects. Torch-free."""
