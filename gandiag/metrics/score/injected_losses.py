@@ -21,6 +21,7 @@ MAX_ROWS = 500  # generated rows of an injection
 N_REGIONS = 12  # k-means regions that are narrowed, each towards its mean
 ROWS_PER_SMALL_MODE = 5
 MAX_SEPARATION_RATIO = 0.2  # nearest row in the same cell over the nearest in another: below it, cells are modes
+N_COMPONENTS = 8  # leading principal components, across which a continuum is halved
 MIN_ROWS = 40
 
 
@@ -108,10 +109,11 @@ def _drop_cells(rows: Tensor, cells: Tensor, loss: float, generator: torch.Gener
 def _drop_half_space(rows: Tensor, loss: float) -> Tensor:
     """The rows below the 1 − `loss` quantile of an even mixture of the leading principal components."""
     centered = rows - rows.mean(0)
-    n_components = min(8, *rows.shape)
-    _, spread, axes = torch.svd_lowrank(centered, q=n_components, niter=4)
-    scores = centered @ axes / spread.clamp(min=1e-9)  # (N, C) of equal variance
-    position = scores.sum(1)
+    use_rows = centered.shape[1] > len(centered)  # decompose the smaller of N x N and D x D
+    _, vectors = torch.linalg.eigh(centered @ centered.T if use_rows else centered.T @ centered)
+    axes = vectors[:, -N_COMPONENTS:]
+    scores = axes if use_rows else centered @ axes  # (N, C)
+    position = (scores / scores.std(0).clamp(min=1e-9)).sum(1)
     return rows[position <= position.quantile(1 - loss)]
 
 

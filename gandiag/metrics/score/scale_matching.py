@@ -24,6 +24,7 @@ HITS = torch.arange(MAX_HITS + 1).double()
 BISECTION_STEPS = 24
 FIDELITY_WEIGHT = 2.0  # unmatched generated rows count this many times against unmatched real ones
 SELECTION_FACTOR = 1.35  # on the half-width, for the choice among the distances (Bonferroni)
+MAX_HALF_WIDTH = 0.35  # distances at which the fraction is less certain than this are left out
 MIN_REPLICATES = 8
 MAX_ROWS = 2000  # per set
 
@@ -102,7 +103,9 @@ def estimate_missing_by_scale(
     halves = [draw_halves(sizes, generator) for _ in range(max(replicates, MIN_REPLICATES))]
     by_scale = torch.stack([matches.missing_fractions((a, b, c), is_even=is_even) for a, b, c in halves])  # (R, S)
     half_widths = replicate_half_width(by_scale)  # (S,)
-    best = int((fractions - SELECTION_FACTOR * half_widths).argmax())
+    lower_bounds = fractions - SELECTION_FACTOR * half_widths
+    lower_bounds[half_widths > max(MAX_HALF_WIDTH, float(half_widths.min()))] = -torch.inf
+    best = int(lower_bounds.argmax())
     value, half_width = float(fractions[best]), float(half_widths[best])
     if replicates < 2:
         half_width = 0.0
