@@ -30,6 +30,8 @@ from gandiag.stats.subset import SubsetSpec
 
 MAX_PRODUCTS = 2e10  # multiplications for one distance matrix
 MIN_COMPARED = 300
+MIN_IMAGE_SIDE = 12
+COLUMN_KINDS = ("vector", "table")  # outputs whose values may honestly repeat, column by column
 UNKNOWN = "cannot be known without --real"
 REASON = "from the samples alone: a lower bound"
 
@@ -132,13 +134,13 @@ def _count_compared(width: int) -> int:
 
 def _group_equal_rows(rows: Tensor, kind: str) -> RepeatGroups:
     groups = group_equal_vectors(rows)
-    return groups if kind == "vector" else RepeatGroups(groups.labels)
+    return groups if kind in COLUMN_KINDS else RepeatGroups(groups.labels)
 
 
 def _split_possible(equal: RepeatGroups, kind: str) -> Repeats:
     """No repeat is sure; possible are those that the data do not plainly explain."""
     distinct = RepeatGroups(torch.arange(len(equal.labels)))
-    return Repeats(distinct, distinct if kind == "vector" and is_explained(equal) else equal, equal)
+    return Repeats(distinct, distinct if kind in COLUMN_KINDS and is_explained(equal) else equal, equal)
 
 
 Method = Callable[[Tensor], RepeatGroups]
@@ -149,12 +151,16 @@ def _choose_methods(output: OutputSpec | None, samples: Tensor, is_network: bool
     near_vectors = partial(group_near_vectors, is_network=is_network)
     if output is None or output.kind == "vector":
         return (near_vectors,)
+    if output.kind == "table":  # rows of columns in units of their own: only equal ones are the same
+        return ()
     if output.kind == "series":
         grid = Grid((math.prod(samples.shape[1:-1]), 1, samples.shape[-1]), 0.0, is_network)
         noisy = partial(group_noisy_copies, grid=grid)
         return (noisy, near_vectors) if is_network else (noisy,)
     low, high = output.range or (float(samples.min()), float(samples.max()))
     height, width = (int(side) for side in samples.shape[-2:])
+    if min(height, width) < MIN_IMAGE_SIDE:  # too few pixels to tell structure from noise
+        return (near_vectors,)
     grid = Grid((math.prod(samples.shape[1:-2]), height, width), high - low, is_network)
     return partial(group_noisy_copies, grid=grid), partial(group_shifted_copies, seed=seed)
 

@@ -114,6 +114,8 @@ def read_item(dataset: Any, index: int) -> tuple[Any, int | None]:
     if isinstance(item, dict):
         label = item.get("label", item.get("labels"))
         item = next((item[key] for key in _IMAGE_KEYS if key in item), item)
+    elif isinstance(item, list) and all(isinstance(value, (int, float)) for value in item):
+        item = np.asarray(item, dtype=np.float32)  # a row of numbers, not a pair of sample and label
     elif isinstance(item, (tuple, list)):
         label = item[1] if len(item) > 1 else None
         item = item[0]

@@ -103,8 +103,7 @@ def find_aspect_collapse(record: Record, policy: Policy) -> Diagnosis | None:
         return None
     ranked = sorted(collapsed.items(), key=lambda item: -item[1][0])
     parts = ", ".join(f"{name} {format_percent(loss[0])}" for name, loss in ranked)
-    shared = format_list(sorted(collapsed))
-    text = f"Partial collapse: the samples share the same {shared}. Diversity lost by aspect: {parts}."
+    text = f"Partial collapse: variety in {format_list(sorted(collapsed))} is lost. By aspect: {parts}."
     return Diagnosis("error", text, {name: loss[0] for name, loss in losses.items()})
 
 

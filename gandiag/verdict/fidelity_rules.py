@@ -76,6 +76,11 @@ def find_constant_channels(record: Record, policy: Policy) -> Diagnosis | None:
     count = get_value(record, "constant_channels")
     if not count:
         return None
+    if (record.subject.get("output") or {}).get("kind") != "image":
+        text = (
+            f"{count:.0f} output columns have the same value in every sample. Check whether the real data vary there."
+        )
+        return Diagnosis("note", text, {"constant_channels": count})
     text = (
         f"{count:.0f} output channel{'s have' if count > 1 else ' has'} the same value in every sample: "
         "look for an alpha channel, or an output layer that was not loaded."

@@ -195,3 +195,18 @@ def test_the_texts_name_what_repeats() -> None:
     rare = gandiag.audit(HONEST["rare category"][1](np.random.default_rng(0)).astype(np.float32), n=N, exhibits=False)
     assert rare.verdict == "inconclusive"
     assert "cannot be known without --real" in {entry.rule: entry.text for entry in rare.findings}["GD502"]
+
+
+def test_small_real_images_are_not_called_noise() -> None:
+    """8 × 8 pixels are too few to tell structure from noise: all digits are different."""
+    from sklearn.datasets import load_digits
+
+    images = torch.tensor(load_digits().images[:300]).float()[:, None] / 16
+    repeats = find_repeats(images, OutputSpec("image", (1, 8, 8), (0.0, 1.0)))
+    assert repeats.loss.value == 0
+
+
+def test_rows_of_a_table_are_compared_for_equality() -> None:
+    rows = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
+    assert find_repeats(rows, OutputSpec("table", (5,))).loss.value == 0
+    assert find_repeats(rows[:1].expand(300, 5), OutputSpec("table", (5,))).observed.repeated > 0.95
