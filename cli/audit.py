@@ -91,6 +91,7 @@ def audit_command(
         values = {entry.name: getattr(resolved.config, entry.name) for entry in dataclasses.fields(resolved.config)}
         console.print_result(format_config(values, dict(resolved.sources)))
         return ExitCode.OK
+    console.print_import_note(resolved.config.model)
     for path in (output, html_path):
         check_writable(path)
     options = _OutputOptions(as_json, output, html_path, exit_zero, verbose > 0)

@@ -31,6 +31,7 @@ __all__ = [
     "get_output_width",
     "print_bug_report",
     "print_error",
+    "print_import_note",
     "print_info",
     "print_interrupted",
     "print_record",
@@ -103,6 +104,13 @@ def print_warning(text: str) -> None:
     """Print a warning that may invalidate the result; shown under -q too."""
     if settings.quiet < 2:
         _print_labeled("warning:", WARNING_STYLE, text)
+
+
+def print_import_note(model: str | None) -> None:
+    """Say, before it happens, that --model may import from the working folder; a file.py is named already."""
+    location = (model or "").rpartition(":")[0]
+    if location and not location.endswith(".py"):
+        print_info(f"--model imports {location}, from this folder too")
 
 
 def print_error(error: GandiagError) -> None:

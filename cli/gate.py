@@ -118,6 +118,7 @@ def gate_command(
     if show_config:
         console.print_result(_format_policy(policy, resolved))
         return ExitCode.OK
+    console.print_import_note(resolved.config.model)
     baseline = None if policy.baseline is None else Record.read(policy.baseline)
     results = [_evaluate(subject, policy, baseline, resolved) for subject in subjects]
     console.write_or_print(render(results), output)

@@ -124,7 +124,7 @@ def _setting(entry: dataclasses.Field[object]) -> tuple[str, ...]:
     )
     return (
         f"`{option_name(entry.name)}`",
-        f"`GANDIAG_{entry.name.strip('_').upper()}`",
+        "none" if entry.name == "trust" else f"`GANDIAG_{entry.name.strip('_').upper()}`",
         cell(default),
         cell(entry.metadata["help"]),
     )

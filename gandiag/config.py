@@ -282,8 +282,12 @@ def _read_environ(environ: Mapping[str, str], known: Mapping[str, Any]) -> list[
     rows = []
     for name, entry in known.items():
         variable = "GANDIAG_" + name.strip("_").upper()
-        if variable in environ:
-            rows.append((name, parse_setting(entry, environ[variable], variable), f"environment ({variable})"))
+        if variable not in environ:
+            continue
+        value = parse_setting(entry, environ[variable], variable)
+        if name == "trust" and value:
+            raise ConfigError(f"{variable} would trust every file", "unset it, and pass --trust for the one you trust")
+        rows.append((name, value, f"environment ({variable})"))
     return rows
 
 

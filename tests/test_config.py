@@ -84,3 +84,20 @@ def test_budgets() -> None:
     assert AuditConfig().n_samples("cpu") == 2_000 and AuditConfig().n_samples("cuda") == 10_000
     assert AuditConfig(budget="thorough", n=77).n_samples("cpu") == 77
     assert set(BUDGET_SAMPLES) == {"quick", "standard", "thorough"}
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES"])
+def test_the_environment_cannot_trust_every_file(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_config({}, environ={"GANDIAG_TRUST": text}, folder=tmp_path)
+    assert "GANDIAG_TRUST would trust every file" in caught.value.message and "--trust" in caught.value.hint
+    with pytest.raises(ConfigError):  # neither beside the option: the variable stays set for the next file
+        resolve_config({"trust": True}, environ={"GANDIAG_TRUST": text}, folder=tmp_path)
+
+
+@pytest.mark.parametrize("text", ["0", "no"])
+def test_the_environment_may_say_that_nothing_is_trusted(text: str, tmp_path: Path) -> None:
+    assert not resolve_config({}, environ={"GANDIAG_TRUST": text}, folder=tmp_path).config.trust
+    assert resolve_config({"trust": True}, environ={"GANDIAG_TRUST": text}, folder=tmp_path).config.trust
+    with pytest.raises(ConfigError, match="GANDIAG_TRUST is 'maybe'"):
+        resolve_config({}, environ={"GANDIAG_TRUST": "maybe"}, folder=tmp_path)

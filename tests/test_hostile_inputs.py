@@ -20,7 +20,15 @@ sys.path.insert(0, str(ROOT / "fixtures"))
 import hostile_cases  # noqa: E402
 
 KINDS = sorted({kind for kind, _ in hostile_cases.CASES})
-FAST_KINDS = ("logs and notebooks", "policies", "records", "safetensors", "toml")  # these take a process of seconds
+FAST_KINDS = (
+    "groups",
+    "logs and notebooks",
+    "policies",
+    "records",
+    "safetensors",
+    "saved tensors",
+    "toml",
+)  # take seconds
 SLOW_KINDS = tuple(kind for kind in KINDS if kind not in FAST_KINDS)
 WATCH_SCRIPT = """
 import contextlib, io, json, os, re, resource, sys, time, warnings

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,14 @@ from typing import Any
 from gandiag.errors import ConfigError, SourceError, close_match_hint
 from gandiag.sampling.arrays import LABEL_KEYS, read_named_array
 from gandiag.sampling.sources import SampleSet
-from gandiag.untrusted.files import open_regular, read_text
+from gandiag.untrusted.files import open_regular, parse_json, read_text
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json")
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "sample", "name")
 GROUP_COLUMNS = ("group", "prompt", "class", "label", "condition", "caption")
 MAX_TABLE_BYTES = 1 << 28
+MAX_COLUMNS = 1_000
+MAX_CELLS = 10_000_000  # rows times columns of a mapping file
 # The end of a file name that numbers the samples of a group: _3, -03, _seed3, _seed_3, (3)
 SAMPLE_NUMBER = re.compile(r"(?:[_\-. ]+(?:seed|sample|s|img|n)?[_\-. ]*\d+|[_\-. ]*\(\d+\))$", re.IGNORECASE)
 HOW_HINT = "pass folder, stem, a CSV of files and groups, or the name of an array in the .npz"
@@ -230,29 +231,41 @@ def _read_table(path: Path) -> _Table:
 
 def _parse_json_lines(text: str, path: Path) -> list[dict[str, str]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    columns: dict[str, None] = {}
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+            entry = parse_json(line, allow_nan=True)
+        except ValueError:
             raise SourceError(f"{path}, line {number} is not JSON", "write one object per line") from None
         if not isinstance(entry, dict):
             raise SourceError(f"{path}, line {number} is no object", 'write {"file": …, "group": …}')
-        rows.append({str(key): "" if value is None else str(value) for key, value in entry.items()})
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+        rows.append({key: "" if value is None else str(value) for key, value in entry.items()})
+        columns |= dict.fromkeys(entry)
+        _require_size(path, len(columns), len(rows))
     return [{key: row.get(key, "") for key in columns} for row in rows]
 
 
 def _parse_csv(text: str, path: Path) -> list[dict[str, str]]:
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
+    _require_size(path, 1, text.count(delimiter) + text.count("\n"))
     try:
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(line)]
     except csv.Error as problem:
         raise SourceError(f"{path} is not a readable CSV: {problem}", "write it again") from None
     columns = [name.strip() for name in lines[0]] if lines else []
+    _require_size(path, len(columns), len(lines))
     return [
         {name: (line[index].strip() if index < len(line) else "") for index, name in enumerate(columns)}
         for line in lines[1:]
     ]
+
+
+def _require_size(path: Path, n_columns: int, n_rows: int) -> None:
+    """SourceError for a file with too many columns or cells to be a mapping."""
+    if n_columns > MAX_COLUMNS or n_columns * n_rows > MAX_CELLS:
+        raise SourceError(
+            f"{path} has more than {MAX_COLUMNS:,} columns or {MAX_CELLS:,} cells", "list files and groups only"
+        )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from gandiag.errors import SourceError
-from gandiag.untrusted.files import open_regular
+from gandiag.checkpoints.file_type import detect_file_type
+from gandiag.checkpoints.readers import read_pickled
+from gandiag.checkpoints.tensor_checks import check_tensors
+from gandiag.errors import LoadError, SourceError
 
 SAMPLE_KEYS = ("samples", "images", "fake", "x")
 LABEL_KEYS = ("labels", "y")
 MAX_STORAGES = 3  # in the file: a state dict has more, or its names say so
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError)
+MAX_TENSOR_BYTES = 4 * 2**30  # samples are read into memory as a whole
 
 
 def is_saved_tensor(path: Path, names: Sequence[str]) -> bool:
@@ -26,33 +25,38 @@ def is_saved_tensor(path: Path, names: Sequence[str]) -> bool:
     if not 0 < len(storages) <= MAX_STORAGES or any("/code/" in name for name in names):
         return False
     try:
-        return _find_samples(_load(path)) is not None
-    except _UNREADABLE:
+        return _find_samples(_read(path)) is not None
+    except LoadError:
         return False
 
 
 def read_saved_tensor(path: Path) -> tuple[Tensor, Tensor | None]:
-    """The samples and labels. SourceError for any other PyTorch file; no code in it is executed."""
+    """The samples and labels. SourceError for any other PyTorch file; nothing in it is executed."""
     try:
-        content = _load(path)
-    except _UNREADABLE:
-        content = None
-    found = _find_samples(content)
+        found = _find_samples(_read(path))
+    except LoadError as broken:
+        raise SourceError(f"{path} cannot be read: {broken.message}", broken.hint) from None
     if found is None:
         raise SourceError(
             f"{path} is a PyTorch file, not a set of samples", "save the samples alone: torch.save(samples, path)"
         )
-    return found
+    samples, labels = found
+    if samples.nbytes > MAX_TENSOR_BYTES:
+        raise SourceError(f"{path} holds {samples.nbytes:,} bytes, more than fit into memory", "save it as .npy")
+    return samples.clone(), None if labels is None else labels.clone()  # no views: the file may be cut short
 
 
-def _load(path: Path) -> Any:
-    with open_regular(path) as stream:
-        return torch.load(stream, map_location="cpu", weights_only=True)
+def _read(path: Path) -> Any:
+    """What the file holds, read as a checkpoint is: within one budget, and no tensor larger than its bytes."""
+    file_info = detect_file_type(path)
+    if file_info.kind != "torch-zip":
+        return None
+    contents = read_pickled(file_info, trust=False, sha256="")
+    check_tensors(contents.tree, file_info.size)
+    return None if contents.notes else contents.tree
 
 
 def _find_samples(content: Any) -> tuple[Tensor, Tensor | None] | None:
-    if isinstance(content, np.ndarray):
-        content = torch.from_numpy(content)
     if isinstance(content, Tensor):
         return (content.detach(), None) if content.ndim >= 2 else None
     if not isinstance(content, Mapping):

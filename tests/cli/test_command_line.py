@@ -221,3 +221,23 @@ def test_a_closed_pipe_is_no_error() -> None:
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, env=env, check=False
     )
     assert "Traceback" not in process.stderr and "Usage" in process.stdout
+
+
+@pytest.mark.parametrize(("model", "n_notes"), [("absent_module:make", 1), ("absent.py:make", 0)])
+def test_model_says_once_that_it_searches_the_working_folder(
+    model: str, n_notes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file.py is named already, so that nothing is searched."""
+    assert run_command_line(["audit", "--dry-run", RING, "--model", model]) == 2
+    output = capsys.readouterr()
+    assert output.err.count("from this folder too") == n_notes and output.out == ""
+    assert n_notes == 0 or output.err.index("--model imports absent_module") < output.err.index("error:")
+
+
+def test_trust_from_the_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GANDIAG_TRUST", "1")
+    for command in ("audit", "gate", "inspect"):
+        assert run_command_line([command, RING]) == 2
+        assert "GANDIAG_TRUST would trust every file" in capsys.readouterr().err

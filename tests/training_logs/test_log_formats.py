@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gandiag.errors import ConfigError, SourceError
 from gandiag.training_logs.column_names import choose_columns
+from gandiag.training_logs.formats.jsonl import TRAINER_STATE
 from gandiag.training_logs.reader import read_log
 from gandiag.training_logs.reader_names import ColumnNames
 
@@ -149,3 +153,35 @@ def test_other_files_give_a_message_and_a_hint(tmp_path: Path, name: str, conten
 def test_a_missing_file_raises() -> None:
     with pytest.raises(SourceError, match="No such file"):
         read_log(["nowhere.csv"])
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ("x", "log_history is 'x', where a list is due"),
+        (None, "log_history is null, where a list is due"),
+        ([[1], [2]], "log_history[0] is a list, where a table is due"),
+        (
+            [{"step": 1, "loss": 0.5}, {"step": "two", "loss": 0.5}],
+            "log_history[1].step is 'two', where a number is due",
+        ),
+        ([{"step": 1, "loss": [0.5]}], "log_history[0].loss is a list, where a number is due"),
+        ([{"step": 1, "loss": 0.5, "epoch": {}}], "log_history[0].epoch is a table, where a number is due"),
+    ],
+)
+def test_a_wrong_field_of_a_trainer_state_is_named(history: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": history}))
+    with pytest.raises(SourceError) as caught:
+        list(TRAINER_STATE.blocks(path, lambda name: True))
+    assert message in caught.value.message
+
+
+def test_a_broken_loss_in_a_trainer_state_is_evidence(tmp_path: Path) -> None:
+    path = tmp_path / "trainer_state.json"
+    path.write_text(
+        '{"log_history": [{"step": 1, "loss": NaN}, {"step": 2, "loss": "inf"}, {"step": 3, "loss": null}]}'
+    )
+    (block,) = TRAINER_STATE.blocks(path, lambda name: True)
+    loss = block.columns["loss"].tolist()
+    assert loss[:2] == [math.inf, math.inf] and math.isnan(loss[2])

@@ -14,12 +14,14 @@ from gandiag.errors import SourceError
 from gandiag.training_logs.bounded_store import check_column_count
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.untrusted.files import open_regular, parse_json, read_bytes
+from gandiag.untrusted.schema import SchemaError, check, either, list_of, number, optional, table
 
 ROWS_PER_BLOCK = 50_000
 VALUES_PER_BLOCK = 1_000_000
 MAX_NAMES = 10_000  # different keys in one block
 MAX_LINE_BYTES = 1 << 24
 MAX_DOCUMENT_BYTES = 1 << 29  # a document is read as a whole
+BROKEN_NUMBERS = ("nan", "inf", "-inf", "infinity")  # as text
 MAX_DEPTH = 20  # of nested objects in which numbers and rows are sought
 
 
@@ -39,7 +41,7 @@ def flatten_row(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Ite
             yield name, _to_float(value)
         elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], (int, float)):
             yield name, _to_float(value[0])
-        elif isinstance(value, str) and value.lower() in ("nan", "inf", "-inf", "infinity"):
+        elif isinstance(value, str) and value.lower() in BROKEN_NUMBERS:
             yield name, math.inf
 
 
@@ -95,6 +97,12 @@ class JsonLinesFormat:
         yield rows_to_block(rows, keep, skipped)
 
 
+def _is_broken_number(value: Any, path: str) -> None:
+    """NaN and infinity, which the Trainer writes as such, or as text: a broken loss, which is evidence."""
+    if not (isinstance(value, float) or (isinstance(value, str) and value.lower() in BROKEN_NUMBERS)):
+        raise SchemaError(f"{path} is not a number")
+
+
 def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
@@ -124,8 +132,25 @@ class TrainerStateFormat:
         except ValueError:
             yield RowBlock({}, 0, (), 1)
             return
+        _check_trainer_state(document, path)
         rows = [dict(flatten_row(row)) for row in _find_rows(document) if isinstance(row, dict)]
         yield rows_to_block(rows, keep)
+
+
+_NUMBER = either(number(), _is_broken_number, due="a number")
+_TRAINER_STATE = table(
+    {"log_history": list_of(table({key: optional(_NUMBER) for key in ("step", "epoch", "loss", "learning_rate")}))}
+)
+
+
+def _check_trainer_state(document: Any, path: Path) -> None:
+    """SourceError with the path of the first field of a trainer_state.json that is not what the Trainer writes."""
+    if not isinstance(document, dict) or isinstance(document.get("log_history", {}), dict):
+        return  # other documents have columns or rows by any name
+    try:
+        check(_TRAINER_STATE, document)
+    except SchemaError as wrong:
+        raise SourceError(f"{path.name}: {wrong}", "write it again, or log one JSON object a line") from None
 
 
 def check_document_size(path: Path) -> None:
