@@ -6,9 +6,11 @@ since no function of the generator alone can show that modes of the data are mis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
 
 from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.view_names import DEGRADATION_LEVELS
@@ -57,18 +59,15 @@ class CollapseScore:
         real, fake = self._subsets(results, self.view)
         if min(len(fake.indices), len(real.indices) // 2) < MIN_SAMPLES:
             return _too_few_samples(self.key, real, fake)
-        aspects: dict[str, Estimate] = {}
-        if self.aspects:
-            subsets = {name: self._subsets(results, name) for name in self._available_views(results)}
-            real_views = {name: subset.values for name, (subset, _) in subsets.items()}
-            fake_views = {name: subset.values for name, (_, subset) in subsets.items()}
-            estimate, aspects = estimate_multi_view_loss(
-                real_views, fake_views, seed=self.seed, inject=self.role == "fake"
-            )
-        elif has_repeated_rows(real.values, fake.values):
-            estimate = estimate_repeated_rows(real.values, fake.values, seed=self.seed)
-        else:
-            estimate = estimate_diversity_loss(real.values, fake.values, seed=self.seed, inject=self.role == "fake")
+        names = self._available_views(results) if self.aspects else [self.view]
+        subsets = {name: self._subsets(results, name) for name in names}
+        estimate, aspects = estimate_loss(
+            {name: pair[0].values for name, pair in subsets.items()},
+            {name: pair[1].values for name, pair in subsets.items()},
+            seed=self.seed,
+            has_aspects=bool(self.aspects),
+            inject=self.role == "fake",
+        )
         table: dict[str, Any] = {}
         if self.encoder is not None:
             losses = estimate_table_losses(self.encoder, real.values, fake.values)
@@ -80,7 +79,9 @@ class CollapseScore:
         )
         if self.role != "fake":
             return MetricResult({self.key: measurement})
-        sections = _record_sections(estimate, real, fake, is_degraded=bool(self.aspects))
+        sections = score_sections(
+            estimate, n_real=len(real.indices), n_fake=len(fake.indices), has_aspects=bool(self.aspects)
+        )
         sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
         sections["table"] = table
         return MetricResult({self.key: measurement}, sections)
@@ -125,10 +126,26 @@ def degraded_view_name(view: str, level: int) -> str:
     return f"{view}+{level}" if level else view
 
 
-def _record_sections(
-    estimate: DiversityEstimate, real: SampleSubset, fake: SampleSubset, *, is_degraded: bool
-) -> dict[str, Any]:
-    n_real, n_fake = len(real.indices), len(fake.indices)
+def estimate_loss(
+    real: Mapping[str, Tensor],
+    fake: Mapping[str, Tensor],
+    *,
+    seed: int,
+    has_aspects: bool,
+    inject: bool,
+    replicates: int = 20,
+) -> tuple[DiversityEstimate, dict[str, Estimate]]:
+    """The loss over views of real (N, D) and generated (M, D) samples, and of each aspect where there are aspects."""
+    if has_aspects:
+        return estimate_multi_view_loss(real, fake, seed=seed, replicates=replicates, inject=inject)
+    (view,) = real
+    if has_repeated_rows(real[view], fake[view]):
+        return estimate_repeated_rows(real[view], fake[view], seed=seed, replicates=replicates), {}
+    return estimate_diversity_loss(real[view], fake[view], seed=seed, replicates=replicates, inject=inject), {}
+
+
+def score_sections(estimate: DiversityEstimate, *, n_real: int, n_fake: int, has_aspects: bool) -> dict[str, Any]:
+    """What a record says of an estimate: score, profile, doubts and remarks."""
     score = Score(
         **asdict(estimate.score),
         power=estimate.power,
@@ -136,7 +153,7 @@ def _record_sections(
         n_real=n_real,
         replicates=estimate.replicates,
         injected=tuple(asdict(entry) for entry in estimate.injected),
-        off_manifold=None if is_degraded else estimate.profile["off_manifold"].value,
+        off_manifold=None if has_aspects else estimate.profile["off_manifold"].value,
     )
     notes = []
     if n_real < 2 * n_fake:

@@ -24,8 +24,11 @@ from gandiag.monitor.distributed import broadcast_decision, is_distributed, is_r
 from gandiag.monitor.loggers import make_log_function
 from gandiag.monitor.real_statistics import RealStatistics
 from gandiag.monitor.snapshot_sampler import SnapshotSampler
-from gandiag.monitor.status import Evaluation, evaluation_from_dict, evaluation_to_dict, infer_state
-from gandiag.monitor.time_budget import TimeBudget
+from gandiag.monitor.state_rules import infer_state, is_confirmed
+from gandiag.monitor.status import Evaluation, evaluation_from_dict, evaluation_to_dict
+from gandiag.monitor.time_budget import MIN_SAMPLES, TimeBudget
+
+MIN_PATIENCE = 2  # one evaluation can be chance
 
 
 class Monitor:
@@ -34,21 +37,25 @@ class Monitor:
     real       what the generator learns: path, array, tensor, Dataset or DataLoader (its dataset is read once)
     every      steps between evaluations, if the budget allows them; step 0 is never evaluated
     sink       f(dict, step=int), a SummaryWriter, a Lightning logger, an Accelerate tracker, or a list of them
-    budget     seconds of monitoring per second of training, at most; the first evaluation always runs and is paid off.
-               None: no limit
-    n          samples of an evaluation, if time does not limit them (the budget starts with 256)
+    after      no collapse is reported before this step. Without it too, none is reported before the samples have passed
+               for real once, or variety that was clearly gained is lost again
+    budget     seconds of monitoring per second of training, at most; an evaluation that does not fit is skipped, and
+               that is said once. None: no limit. Setting up, at the first call, is not part of it: its seconds are
+               announced
+    n          samples of an evaluation, if time does not limit them
     on_alarm   called with the Evaluation when the state turns to "losing" or "collapsed"; an exception that it raises
                ends the training
-    stop       set `.stopped` to True, in every process, after `patience` collapsed evaluations in a row
-    status     True: one line per evaluation on stderr; or a text stream; or False
+    stop       set `.stopped` to True, in every process, after `patience` (at least 2) evaluations in a row whose
+               score shows collapse
+    status     True: one line for the set-up and one per evaluation on stderr; or a text stream; or False
     settings   fields of AuditConfig: latent_dim, classes, condition, scale, prior, features, bn, limit, seed …
 
     At most steps a call costs one comparison. A quick check (samples, their features, underrepresented modes) costs a
-    copy of the module and n samples; a full evaluation adds the collapse score, O(n² D). Samples come from a copy in
-    eval mode: weights, buffers, flags, gradients and random states of the training are untouched. A module that cannot
-    be copied is sampled in place and put back, all but what lies outside of it (hooks that count). Modules inside
-    `torch.compile` and DDP are found. With several processes, call it in all of them; rank 0 evaluates, and with `stop`
-    the others wait for its decision every `every` steps.
+    copy of the module and n samples; a full evaluation adds the score and verdict of an audit, O(n² D). Samples come
+    from a copy in eval mode: weights, buffers, flags, gradients and random states of the training are untouched. A
+    module that cannot be copied is sampled in place and put back, all but what lies outside of it (hooks that count).
+    Modules inside `torch.compile` and DDP are found. With several processes, call it in all of them; rank 0 evaluates,
+    and with `stop` the others wait for its decision every `every` steps.
     Reads low while the running statistics of BatchNorm lag behind the weights (bn="batch" uses the batch's own).
     An evaluation that fails warns once, and training continues; settings that can never work raise at the first call.
     """
@@ -59,6 +66,7 @@ class Monitor:
         real: Any,
         every: int = 1_000,
         sink: Any = None,
+        after: int = 0,
         budget: float | None = 0.02,
         n: int = 1_024,
         on_alarm: Callable[[Evaluation], Any] | None = None,
@@ -74,9 +82,12 @@ class Monitor:
             "give a fraction of the training time, such as 0.02, or None",
         )
         _require(n >= 100, f"n is {n}", "give at least 100 samples")
-        _require(patience >= 1, f"patience is {patience}", "give at least 1 evaluation")
+        _require(after >= 0, f"after is {after}", "give a step, or 0")
+        _require(
+            patience >= MIN_PATIENCE, f"patience is {patience}", f"give at least {MIN_PATIENCE}: one look can be chance"
+        )
         self.config: AuditConfig = resolve_config(settings).config
-        self.every, self.patience, self.stop = every, patience, stop
+        self.every, self.after, self.patience, self.stop = every, after, patience, stop
         self.evaluations: list[Evaluation] = []
         self.stopped = False
         self.time_budget = TimeBudget(math.inf if budget is None else budget, n)
@@ -85,7 +96,7 @@ class Monitor:
         self._sampler: SnapshotSampler | None = None
         self._statistics: RealStatistics | None = None
         self._last_bucket = 0
-        self._warned: set[str] = set()
+        self._said: set[str] = set()
 
     def __call__(self, step: int, generator: nn.Module) -> Evaluation | None:
         """Report the current step. Returns the Evaluation if one was made in this process, else None."""
@@ -117,19 +128,29 @@ class Monitor:
         """Prepare at the first call; evaluate and report if an evaluation is due."""
         self.time_budget.start()
         device = next(generator.parameters(), torch.empty(0)).device.type
-        with self.time_budget.measure(), torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
+        with torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
             if self._sampler is None:
-                self._prepare(generator)
-            evaluation = self._evaluate_or_warn(step, generator) if due else None
-            if evaluation is not None:
-                self._report(evaluation)
-            return evaluation
+                with self.time_budget.measure_setup():
+                    statistics = self._prepare(generator)
+                self._say(
+                    f"gandiag monitor: set-up took {self.time_budget.setup_seconds:.1f} s "
+                    f"({statistics.describe()}), which the budget does not count"
+                )
+            with self.time_budget.measure():
+                evaluation = self._evaluate_or_warn(step, generator) if due else None
+                if evaluation is not None:
+                    self._report(evaluation)
+                return evaluation
 
-    def _prepare(self, generator: nn.Module) -> None:
-        """Find out how the generator is called, and read the real data. GandiagError for what can never work."""
+    def _prepare(self, generator: nn.Module) -> RealStatistics:
+        """Find out how the generator is called, read the real data, and measure what an evaluation costs.
+
+        GandiagError for what can never work.
+        """
         try:
             sampler = SnapshotSampler(generator, self.config)
-            self._statistics = RealStatistics(self._real, sampler.output, self.config, self.time_budget.max_samples)
+            statistics = RealStatistics(self._real, sampler.output, self.config, self.time_budget.max_samples)
+            self._rehearse(generator, sampler, statistics)
         except GandiagError:
             raise
         except Exception as error:
@@ -137,8 +158,19 @@ class Monitor:
                 f"Monitor: {type(generator).__name__} cannot be sampled: {type(error).__name__}: {error}",
                 "pass a module that is called as generator(z), such as your EMA copy",
             ) from error
-        self._sampler = sampler
-        self.time_budget.max_samples = self._statistics.max_samples
+        self._sampler, self._statistics = sampler, statistics
+        self.time_budget.max_samples = statistics.max_samples
+        return statistics
+
+    def _rehearse(self, generator: nn.Module, sampler: SnapshotSampler, statistics: RealStatistics) -> None:
+        """Learn the cost of both kinds of evaluation, where a budget asks for it."""
+        if self.time_budget.fraction == math.inf:
+            return
+        n = min(MIN_SAMPLES, statistics.max_samples)
+        start = time.perf_counter()
+        statistics.quick_check(statistics.embed(sampler.sample(generator, n)))
+        self.time_budget.learn_cost("quick", n, time.perf_counter() - start)
+        self.time_budget.learn_cost("full", n, statistics.time_judgment(n))
 
     def _evaluate_or_warn(self, step: int, generator: nn.Module) -> Evaluation | None:
         try:
@@ -151,6 +183,8 @@ class Monitor:
         """Quick check, and the score if the budget allows it; None if it allows neither."""
         budget, statistics = self.time_budget, self._statistics
         n = budget.allowed_samples("quick", budget.max_samples)
+        if not n:
+            self._say_once_that_looks_are_skipped(step)
         if not n or self._sampler is None or statistics is None:
             return None
         start = time.perf_counter()
@@ -158,39 +192,54 @@ class Monitor:
         check = statistics.quick_check(fake)
         checked = time.perf_counter()
         budget.record_cost("quick", n, checked - start)
-        n_scored = budget.allowed_samples("full", n)
-        score = statistics.score({name: rows[:n_scored] for name, rows in fake.items()}) if n_scored else None
+        n_judged = budget.allowed_samples("full", n)
+        judgment = statistics.judge({name: rows[:n_judged] for name, rows in fake.items()}) if n_judged else None
         end = time.perf_counter()
-        if score is not None:
-            budget.record_cost("full", n_scored, end - checked)
-        state = infer_state(check, score, self.evaluations, self.config.limit)
-        return Evaluation(step, n, state, check, score, end - start)
+        if judgment is not None:
+            budget.record_cost("full", n_judged, end - checked)
+        state = infer_state(check, judgment, self.evaluations, is_early=step < self.after)
+        return Evaluation(step, n, state, check, judgment, end - start)
 
     def _report(self, evaluation: Evaluation) -> None:
         """Record an evaluation, then tell sink, status stream and alarm."""
         is_new_state = not self.evaluations or self.evaluations[-1].state != evaluation.state
         self.evaluations.append(evaluation)
         if self.stop:
-            recent = self.evaluations[-self.patience :]
-            self.stopped = len(recent) == self.patience and all(entry.state == "collapsed" for entry in recent)
+            self.stopped = is_confirmed(self.evaluations, self.patience)
         try:
             self._sink(evaluation.scalars(), step=evaluation.step)
         except Exception as error:
             self._warn_once("the sink failed", error)
-        if self._status is not None:
-            try:
-                self._status.write(f"{evaluation}, monitor {100 * self.overhead:.1f} % of the time\n")
-                self._status.flush()
-            except Exception as error:  # a closed stream or a full disk, which must not end the training
-                self._status = None
-                self._warn_once("the status stream failed", error)
+        self._say(f"{evaluation}, monitor {100 * self.overhead:.1f} % of the time")
         if evaluation.is_alarm and is_new_state and self._on_alarm is not None:
             self._on_alarm(evaluation)
 
+    def _say(self, line: str) -> None:
+        """Write one line to the status stream."""
+        if self._status is None:
+            return
+        try:
+            self._status.write(line + "\n")
+            self._status.flush()
+        except Exception as error:  # a closed stream or a full disk, which must not end the training
+            self._status = None
+            self._warn_once("the status stream failed", error)
+
+    def _say_once_that_looks_are_skipped(self, step: int) -> None:
+        if "skipped" in self._said:
+            return
+        self._said.add("skipped")
+        budget = self.time_budget
+        cost = budget.estimate_cost("quick", min(MIN_SAMPLES, budget.max_samples))
+        self._say(
+            f"gandiag step {step:,}  skipped  a look takes about {cost:.2g} s, which does not fit into "
+            f"{100 * budget.fraction:g} % of {budget.training_seconds:.0f} s of training; looks are made when they fit"
+        )
+
     def _warn_once(self, problem: str, error: Exception) -> None:
         """Warn once for each kind of failure, so that it does not flood the training log."""
-        if problem not in self._warned:
-            self._warned.add(problem)
+        if problem not in self._said:
+            self._said.add(problem)
             warnings.warn(
                 f"gandiag.Monitor: {problem}, and training continues: {type(error).__name__}: {error}",
                 RuntimeWarning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,13 @@ from gandiag.errors import SourceError
 from gandiag.features.extractors import default_features
 from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.views import FeatureView, embed_batch, make_views, noise_seed_for
-from gandiag.interfaces import Batch, Estimate, OutputSpec
+from gandiag.interfaces import Batch, OutputSpec
 from gandiag.metrics.score.estimator import MIN_SAMPLES as MIN_SCORED_SAMPLES
-from gandiag.metrics.score.estimator import estimate_diversity_loss
 from gandiag.metrics.score.mode_partition import ModePartition, find_modes
-from gandiag.metrics.score.multi_view import estimate_multi_view_loss
+from gandiag.monitor.judgment import Judge, Judgment
 from gandiag.pipeline.subject import open_real_data
 
 MIN_MODE_RATIO = 0.5  # of its real share; a mode whose count is below this by two standard errors is lost
-REPLICATES = 12
 _BATCH_SIZE = 128
 
 
@@ -31,7 +30,8 @@ class QuickCheck:
     """What mode counts and variance show.
 
     `lost`: share of the real data in modes that the samples underrepresent. `spread`: variance of the samples over
-    that of the real data. `starved`: number of underrepresented modes, out of `modes`.
+    that of the real data. `starved`: number of underrepresented modes, out of `modes`; modes that held-out real data
+    underrepresent do not count.
     """
 
     lost: float
@@ -66,7 +66,8 @@ class RealStatistics:
         )
         batches = data.iter_batches(_BATCH_SIZE, output=output, limit=2 * self.max_samples)
         self._features = self._embed_batches(batches, "real")  # (2n, D) for each view
-        self._modes, self._mode_shares = self._find_modes(self._features[self.view])
+        self._modes, self._mode_shares, self._counted = self._find_modes(self._features[self.view])
+        self._judge = Judge(config.seed, config.limit, output.kind == "image").rehearse(self._features)
 
     def _embed_batches(self, batches: Iterable[Batch], role: str) -> dict[str, Tensor]:
         """Features (n, D) of all batches, for each view."""
@@ -75,13 +76,17 @@ class RealStatistics:
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in self._view_names}
 
-    def _find_modes(self, features: Tensor) -> tuple[ModePartition, Tensor]:
-        """The modes, and the share of the real data in each (K,)."""
+    def _find_modes(self, features: Tensor) -> tuple[ModePartition, Tensor, Tensor]:
+        """The modes, the share of the real data in each (K,), and which of them held-out real data fill too (K,)."""
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
-        shuffled = features[order]
-        modes = find_modes(shuffled[::2], shuffled[1::2], seed=self.seed)
-        counts = torch.bincount(modes.assign_modes(features), minlength=modes.n_modes).double()  # (K,)
-        return modes, counts / len(features)
+        first, second = features[order[::2]], features[order[1::2]]
+        modes = find_modes(first, second, seed=self.seed)
+        fitted, heldout = (
+            torch.bincount(modes.assign_modes(rows), minlength=modes.n_modes).double() / len(rows)
+            for rows in (first, second)
+        )  # (K,)
+        shares = (fitted * len(first) + heldout * len(second)) / len(features)
+        return modes, shares, heldout >= MIN_MODE_RATIO * fitted
 
     def embed(self, samples: Tensor) -> dict[str, Tensor]:
         """Features (n, D) of generated samples, for each view."""
@@ -100,20 +105,27 @@ class RealStatistics:
         assigned = self._modes.assign_modes(features)
         counts = torch.bincount(assigned, minlength=len(self._mode_shares)).double()  # (K,)
         expected = self._mode_shares * len(features)
-        starved = counts + 2 * (counts + 1).sqrt() < MIN_MODE_RATIO * expected
+        starved = self._counted & (counts + 2 * (counts + 1).sqrt() < MIN_MODE_RATIO * expected)
         spread = float(features.var(0).sum() / real.var(0).sum().clamp(min=1e-30))
         return QuickCheck(
             lost=float(self._mode_shares[starved].sum()),
             spread=spread,
-            modes=len(self._mode_shares),
+            modes=int(self._counted.sum()),
             starved=int(starved.sum()),
         )
 
-    def score(self, fake: Mapping[str, Tensor]) -> Estimate:
-        """The collapse score of n samples against 2n real ones, as an audit computes it. Cost: O(n² D)."""
+    def judge(self, fake: Mapping[str, Tensor]) -> Judgment:
+        """What an audit would say of n samples, against 2n real ones. Cost: O(n² D)."""
         n = len(fake[self.view])
-        real = {name: features[: 2 * n] for name, features in self._features.items()}
-        if self.output.kind != "image":
-            estimate = estimate_diversity_loss(real[self.view], fake[self.view], seed=self.seed, replicates=REPLICATES)
-            return estimate.score
-        return estimate_multi_view_loss(real, fake, seed=self.seed, replicates=REPLICATES)[0].score
+        return self._judge.judge({name: rows[: 2 * n] for name, rows in self._features.items()}, fake)
+
+    def time_judgment(self, n: int) -> float:
+        """Seconds of a judgment on n samples, measured on real ones."""
+        start = time.perf_counter()
+        self.judge({name: rows[-n:] for name, rows in self._features.items()})
+        return time.perf_counter() - start
+
+    def describe(self) -> str:
+        """What the samples are compared with, in words."""
+        modes = f", {int(self._counted.sum())} modes" if int(self._counted.sum()) > 1 else ", no separate modes"
+        return f"{2 * self.max_samples:,} real samples{modes}"

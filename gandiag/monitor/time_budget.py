@@ -1,7 +1,8 @@
 """Keeps monitoring overhead within a fraction of training time.
 
-Costs are learned from past evaluations. Fewer samples are assumed to cost proportionally less, more samples
-quadratically more, so an estimate is never much too low.
+Costs are measured once while the monitor is set up, and learned from every evaluation; the set-up itself is not
+charged. Fewer samples are assumed to cost proportionally less, more samples quadratically more, so an estimate is never
+much too low.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 EvaluationKind = Literal["quick", "full"]
 
-MIN_SAMPLES = 256  # samples of the first evaluation, and the fewest that later ones shrink to
+MIN_SAMPLES = 256  # the fewest samples that an evaluation shrinks to
 # Largest share of the budget for quick checks, so that full scores remain affordable; the rest is the largest share for
 # full scores, so that quick checks do.
 QUICK_CHECK_FRACTION = 0.5
@@ -33,6 +34,7 @@ class TimeBudget:
     max_samples: int
     clock: Callable[[], float] = time.perf_counter
     monitor_seconds: float = 0.0
+    setup_seconds: float = 0.0
     _start: float | None = None
     _costs: dict[EvaluationKind, tuple[int, float]] = field(default_factory=dict)
     _spent: dict[EvaluationKind, float] = field(default_factory=lambda: {"quick": 0.0, "full": 0.0})
@@ -56,13 +58,25 @@ class TimeBudget:
         if self._start is not None:
             self._start += seconds
 
-    def record_cost(self, kind: EvaluationKind, n: int, seconds: float) -> None:
-        """Record what an evaluation with n samples cost.
+    @contextmanager
+    def measure_setup(self) -> Iterator[None]:
+        """Count the time inside as set-up: neither training nor charged to the budget."""
+        start = self.clock()
+        try:
+            yield
+        finally:
+            seconds = self.clock() - start
+            self.setup_seconds += seconds
+            self.exclude(seconds)
 
-        The first of each kind is not charged to its share, because it always runs.
-        """
-        self._spent[kind] += seconds if kind in self._costs else 0.0
+    def learn_cost(self, kind: EvaluationKind, n: int, seconds: float) -> None:
+        """Remember what an evaluation with n samples costs, without charging it."""
         self._costs[kind] = (n, seconds)
+
+    def record_cost(self, kind: EvaluationKind, n: int, seconds: float) -> None:
+        """Record what an evaluation with n samples has cost."""
+        self._spent[kind] += seconds
+        self.learn_cost(kind, n, seconds)
 
     @property
     def training_seconds(self) -> float:
@@ -76,7 +90,7 @@ class TimeBudget:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds that may be spent now; negative until the first evaluation is paid off."""
+        """Seconds that may be spent now; negative while an evaluation that cost more than expected is paid off."""
         return math.inf if self.fraction == math.inf else self.fraction * self.training_seconds - self.monitor_seconds
 
     def estimate_cost(self, kind: EvaluationKind, n: int) -> float:
@@ -89,23 +103,15 @@ class TimeBudget:
 
     def allowed_samples(self, kind: EvaluationKind, max_samples: int) -> int:
         """Samples that an evaluation may use now: `max_samples`, halved until they fit; 0 if none do."""
-        fewest = min(MIN_SAMPLES, max_samples)
-        if kind not in self._costs:
-            return fewest
-        seconds = self._seconds_left_for(kind)
+        fewest, seconds = min(MIN_SAMPLES, max_samples), self._seconds_left_for(kind)
         n = max_samples
         while n > fewest and self.estimate_cost(kind, n) > seconds:
             n = max(n // 2, fewest)
         return n if self.estimate_cost(kind, n) <= seconds else 0
 
     def _seconds_left_for(self, kind: EvaluationKind) -> float:
-        """Seconds for this kind of evaluation.
-
-        The cost of the first evaluation is paid off by full scores alone, so that quick checks continue meanwhile.
-        """
+        """Seconds for this kind of evaluation: neither kind may use up the share of the other."""
         if self.fraction == math.inf:
             return math.inf
-        budget = self.fraction * self.training_seconds
-        if kind == "quick":
-            return QUICK_CHECK_FRACTION * budget - self._spent[kind]
-        return min(self.seconds_left, (1 - QUICK_CHECK_FRACTION) * budget - self._spent[kind])
+        share = QUICK_CHECK_FRACTION if kind == "quick" else 1 - QUICK_CHECK_FRACTION
+        return min(self.seconds_left, share * self.fraction * self.training_seconds - self._spent[kind])

@@ -18,10 +18,11 @@ pytestmark = pytest.mark.filterwarnings("default")  # third-party libraries warn
 
 
 def evaluate(sink: Any) -> None:
-    """Evaluate at step 4 with this sink; a warning of gandiag is an error."""
+    """Evaluate a healthy generator and at step 4 a collapsed one; a warning of gandiag is an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="gandiag")
-        assert monitor(sink=sink)(4, Ring(2)) is not None
+        watch = monitor(sink=sink)
+        assert watch(3, Ring()) is not None and watch(4, Ring(2)) is not None
 
 
 def test_any_function_is_a_sink() -> None:
@@ -29,7 +30,7 @@ def test_any_function_is_a_sink() -> None:
     evaluate(
         [lambda values, step: logged.append(step), lambda values, *, step: logged.append(values["gandiag/lost"] > 0.5)]
     )
-    assert logged == [4, True]
+    assert logged == [3, False, 4, True]
     make_log_function(None)({}, step=1)
     with pytest.raises(ConfigError, match="Ring"):
         make_log_function(object.__new__(type("Ring", (), {})))
@@ -42,7 +43,7 @@ def test_tensorboard(tmp_path: Path) -> None:
         evaluate(writer)
     found = accumulator.EventAccumulator(str(tmp_path))
     found.Reload()
-    (event,) = found.Scalars("gandiag/score")
+    *_, event = found.Scalars("gandiag/score")
     assert event.step == 4 and event.value > 0.5
 
 
@@ -112,7 +113,7 @@ def test_lightning(tmp_path: Path) -> None:
 
     watch = monitor(every=2, stop=True, patience=2)
     trainer = fit(watch)
-    assert watch.stopped and trainer.global_step == 4 and [entry.step for entry in watch.evaluations] == [2, 4]
+    assert watch.stopped and trainer.global_step == 6 and [entry.step for entry in watch.evaluations] == [2, 4, 6]
     csv.save()
     assert "gandiag/score" in (Path(csv.log_dir) / "metrics.csv").read_text()
     with pytest.raises(ConfigError, match="netX") as caught:
@@ -129,4 +130,4 @@ def test_ignite() -> None:
     watch = monitor(every=2, stop=True, patience=2)
     attach(trainer, watch, net)
     trainer.run(range(50), max_epochs=1)
-    assert watch.stopped and trainer.state.iteration == 4 and [entry.step for entry in watch.evaluations] == [2, 4]
+    assert watch.stopped and trainer.state.iteration == 6 and [entry.step for entry in watch.evaluations] == [2, 4, 6]
