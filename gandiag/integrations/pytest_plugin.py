@@ -115,8 +115,8 @@ def _fixture(
 
 
 def _attach_report(request: pytest.FixtureRequest, record: Record) -> None:
-    """Add the text report to the test's output, and write the HTML report if a folder was given."""
-    request.node.add_report_section("call", "gandiag", str(record))
+    """Add the brief report to the test's output, and write the HTML report if a folder was given."""
+    request.node.add_report_section("call", "gandiag", record.summary())
     folder = request.config.getoption("--gandiag-reports")
     if folder:
         from gandiag.report.html_page import render_html

@@ -20,6 +20,7 @@ from torch import nn
 
 from gandiag.config import AuditConfig, resolve_config
 from gandiag.errors import ConfigError, GandiagError, LoadError
+from gandiag.keywords.errors import naming_keywords
 from gandiag.monitor.distributed import broadcast_decision, is_distributed, is_rank_zero
 from gandiag.monitor.loggers import make_log_function
 from gandiag.monitor.real_statistics import RealStatistics
@@ -75,7 +76,8 @@ class Monitor:
         )
         _require(n >= 100, f"n is {n}", "give at least 100 samples")
         _require(patience >= 1, f"patience is {patience}", "give at least 1 evaluation")
-        self.config: AuditConfig = resolve_config(settings).config
+        with naming_keywords():
+            self.config: AuditConfig = resolve_config(settings).config
         self.every, self.patience, self.stop = every, patience, stop
         self.evaluations: list[Evaluation] = []
         self.stopped = False
