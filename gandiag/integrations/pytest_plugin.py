@@ -53,6 +53,7 @@ def assert_not_collapsed(
     """
     from gandiag.verdict.gate import gate
 
+    __tracebackhide__ = True  # the frame to show is the test's
     gate_policy = _make_policy(policy, max_score, allow_degeneracy=real is None)
     result = gate(_get_record(generator, real, settings), gate_policy)
     if not result.passed or result.record is None:
@@ -101,6 +102,7 @@ def _fixture(
     """`assert_not_collapsed(generator, real=…, max_score=…)`, with its report attached to the test."""
 
     def check(*arguments: Any, **settings: Any) -> Record:
+        __tracebackhide__ = True
         try:
             record = assert_not_collapsed(*arguments, **settings)
         except CollapsedError as error:
