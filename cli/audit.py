@@ -148,7 +148,7 @@ def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions
     else:
         text = series.advice["text"]
         table = (series.points, series.log, series.score_jumps, series.failed, written, text)
-        console.print_result(formatting.escape_unprintable(text) if options.quiet else render_run(*table))
+        console.print_result(formatting.escape_unprintable(" ".join(text[:1])) if options.quiet else render_run(*table))
     return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
