@@ -22,14 +22,13 @@ from .options import (
     CONTEXT_SETTINGS,
     GroupedCommand,
     audit_options,
+    brief_options,
     debug_option,
     exit_zero_option,
     format_config,
     html_option,
     json_option,
     output_option,
-    quiet_option,
-    verbose_option,
 )
 
 _UNUSABLE_KINDS = ("lfs", "html", "empty")  # neither weights nor samples
@@ -43,7 +42,7 @@ class _OutputOptions:
     path: str | None
     html_path: str | None
     exit_zero: bool
-    verbose: bool
+    quiet: bool
 
 
 @click.command(cls=GroupedCommand, context_settings=CONTEXT_SETTINGS)
@@ -61,9 +60,8 @@ class _OutputOptions:
 @html_option
 @exit_zero_option
 @click.option("--dry-run", is_flag=True, help="check files and settings, print the plan, and exit")
-@click.option("--show-config", is_flag=True, help="print every setting with its source, and exit")
-@quiet_option
-@verbose_option("show all measurements, all remedies and seconds per stage")
+@click.option("--show-config", is_flag=True, help="print every setting with its source and default, and exit")
+@brief_options
 @debug_option
 def audit_command(
     subject: str | None,
@@ -94,7 +92,7 @@ def audit_command(
     console.print_import_note(resolved.config.model)
     for path in (output, html_path):
         check_writable(path)
-    options = _OutputOptions(as_json, output, html_path, exit_zero, verbose > 0)
+    options = _OutputOptions(as_json, output, html_path, exit_zero, quiet > 0)
     if run_path is not None:
         if subject is not None:
             raise click.UsageError(f"--run audits the checkpoints of a folder: drop {subject}")
@@ -120,7 +118,7 @@ def _audit_subject(subject: str, resolved: ResolvedConfig, options: _OutputOptio
     if options.as_json:
         console.print_result(record.to_json())
     else:
-        console.print_record(record, paths=written, verbose=options.verbose)
+        console.print_record(record, paths=written, more=_describe_more(options))
     return ExitCode.OK if options.exit_zero else verdict_exit_code(record)
 
 
@@ -149,7 +147,8 @@ def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions
         console.print_result(series.to_json())
     else:
         text = series.advice["text"]
-        console.print_result(render_run(series.points, series.log, series.score_jumps, series.failed, written, text))
+        table = (series.points, series.log, series.score_jumps, series.failed, written, text)
+        console.print_result(formatting.escape_unprintable(" ".join(text[:1])) if options.quiet else render_run(*table))
     return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
@@ -183,6 +182,12 @@ def check_writable(path: str | None) -> None:
         raise RecordError(f"{path} is a folder", "give a file name")
     if not os.access(path if Path(path).exists() else folder, os.W_OK):
         raise RecordError(f"{path} cannot be written: permission denied", "choose another path")
+
+
+def _describe_more(options: _OutputOptions) -> str:
+    """Where the rest of the report is: in what was written, else in what can be."""
+    whole = f"gandiag report {options.path} -v" if options.path else "-v (-o RECORD keeps it)"
+    return f"The whole report: {whole}." + ("" if options.html_path else " As a page with pictures: --html FILE.")
 
 
 def _write_record(record: Record, options: _OutputOptions) -> list[str]:

@@ -1,6 +1,6 @@
 """Prints everything that gandiag outputs: results on stdout, the rest on stderr.
 
-    print_result, print_record         stdout; nothing under -qq
+    print_result, print_record         stdout; nothing under -qq; of a record, one line under -q
     write_or_print                     a file, or stdout
     print_info                         stderr; nothing under -q
     print_warning                      stderr; nothing under -qq
@@ -75,18 +75,25 @@ def write_or_print(text: str, path: str | None) -> None:
         print_info(f"wrote {path}")
 
 
-def print_record(record: Record, paths: Sequence[str] = (), verbose: int | None = None) -> None:
-    """Print a Record as text that fits the terminal.
+def print_record(record: Record, paths: Sequence[str] = (), verbose: int | None = None, more: str = "") -> None:
+    """Print a Record as text that fits the terminal: brief, whole with -v, all numbers with -vv, one line under -q.
 
     `paths`: written files, for the last line. `verbose`: the count of -v; default: as configured.
+    `more`: where the rest is, for the brief form.
     """
     if settings.quiet >= 2:
         return
+    from gandiag.report.brief_text import MORE_IN_PYTHON, render_brief, render_verdict_line
     from gandiag.report.terminal import render_text
 
-    is_verbose = (settings.verbose if verbose is None else verbose) > 0
+    verbose = settings.verbose if verbose is None else verbose
     width, color = get_output_width(sys.stdout), supports_color(sys.stdout)
-    print_result(render_text(record, width=width, color=color, paths=paths, verbose=is_verbose))
+    if settings.quiet:
+        print_result(render_verdict_line(record))
+    elif verbose:
+        print_result(render_text(record, width=width, color=color, paths=paths, verbose=verbose > 1))
+    else:
+        print_result(render_brief(record, width=width, color=color, paths=paths, more=more or MORE_IN_PYTHON))
 
 
 def show_progress() -> ProgressReporter:

@@ -146,6 +146,12 @@ def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-q", "--quiet", count=True, help="hide progress and notes (-q), print nothing (-qq)")(command)
 
 
+def brief_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-q and -v of a command whose result is a verdict."""
+    command = verbose_option("show the whole report (-v), with all measurements and remedies (-vv)")(command)
+    return click.option("-q", "--quiet", count=True, help="print the verdict line only (-q), nothing (-qq)")(command)
+
+
 def verbose_option(help: str) -> Decorator:
     """-v/--verbose, counted."""
     return click.option("-v", "--verbose", count=True, help=help)
@@ -201,15 +207,20 @@ def _format_default(entry: dataclasses.Field[Any]) -> str:
 
 
 def format_config(values: dict[str, Any], sources: dict[str, str]) -> str:
-    """The resolved settings, one per line, each with its source."""
+    """The resolved settings, one per line: value, source, and the default where that is another value."""
     width = max(len(name) for name in values)
-    return "\n".join(
-        f"{option_name(name)[2:]:<{width}}  {_format_setting(value):<28}  {sources[name]}"
-        for name, value in values.items()
-    )
+    entries = {entry.name: entry for entry in dataclasses.fields(AuditConfig)}
+    rows = []
+    for name, value in values.items():
+        unset = entries[name].metadata["unset"]
+        default = "" if sources[name] == "default" else f"default: {_format_setting(entries[name].default, unset)}"
+        rows.append(
+            f"{option_name(name)[2:]:<{width}}  {_format_setting(value, unset):<28}  {sources[name]:<8}  {default}"
+        )
+    return "\n".join(row.rstrip() for row in rows)
 
 
-def _format_setting(value: Any) -> str:
+def _format_setting(value: Any, unset: str = "not set") -> str:
     if value is None:
-        return "(not set)"
+        return f"({unset})"
     return ",".join(str(part) for part in value) or "(none)" if isinstance(value, tuple) else str(value)

@@ -22,19 +22,21 @@ from .options import output_option, verbose_option
     help="text, html, json, markdown, or a plug-in's  [default: from the suffix of -o, else text]",
 )
 @output_option("write to this file instead of standard output")
-@verbose_option("show all measurements, all remedies and seconds per stage")
+@verbose_option("show the whole report (-v), with all measurements and remedies (-vv)")
 def report_command(record: str, format_name: str | None, output: str | None, verbose: int) -> None:
     """Show RECORD, a file written by `gandiag audit -o`. Nothing is measured again.
 
     \b
     gandiag report audit.json                    the text that the audit printed
+    gandiag report audit.json -v                 the whole report
     gandiag report audit.json -o report.html     one self-contained page
     """
     loaded, format_name = Record.read(record), format_name or guess_format(output)
     render = FORMATS.get(format_name)
     try:
         if format_name == "text" and output is None:
-            console.print_record(loaded, paths=(f"record {record}",), verbose=verbose)
+            more = "The whole report: -v. As a page with pictures: -o FILE.html."
+            console.print_record(loaded, paths=(f"record {record}",), verbose=verbose, more=more)
             return
         text = render(loaded)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

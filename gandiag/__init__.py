@@ -1,7 +1,7 @@
 """Detects mode collapse in GAN generators.
 
     record = gandiag.audit("generator.pt", real="photos/")
-    print(record)
+    print(record.summary())
 
 Public names are imported on first use, so `import gandiag` is fast.
 """

@@ -41,9 +41,18 @@ def setting_field(
     low: float | None = None,
     high: float | None = None,
     multiple: bool = False,
+    unset: str = "inferred",
 ) -> Any:
-    """A dataclass field with the metadata that command line, environment and TOML need."""
-    meta = {"help": help, "group": group, "choices": choices, "low": low, "high": high, "many": multiple}
+    """A dataclass field with the metadata that command line, environment and TOML need. `unset`: what None means."""
+    meta = {
+        "help": help,
+        "group": group,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "many": multiple,
+        "unset": unset,
+    }
     return field(default=default, metadata=meta)
 
 
@@ -56,31 +65,43 @@ class AuditConfig:
 
     # what to measure
     real: str | None = setting_field(
-        None, "real data: image folder (class subfolders are compared class by class), zip, .npy, .npz, CSV or Parquet"
+        None,
+        "real data: image folder (class subfolders are compared class by class), zip, .npy, .npz, CSV or Parquet",
+        unset="no real data",
     )
     holdout: str | None = setting_field(
-        None, "real rows of a table that were kept out of training: are generated rows nearer to those of --real?"
+        None,
+        "real rows of a table that were kept out of training: are generated rows nearer to those of --real?",
+        unset="no held-out rows",
     )
     group_by: str | None = setting_field(
         None,
         "audit variety within groups: folder, stem (017_3.png: group 017), a CSV or JSON lines of files and groups "
         "(FILE or FILE:COLUMN), or the name of an array in the .npz",
+        unset="no groups",
     )
     against: str | None = setting_field(
-        None, "samples or checkpoint whose variety within the same groups is the reference: teacher, base model"
+        None,
+        "samples or checkpoint whose variety within the same groups is the reference: teacher, base model",
+        unset="no reference",
     )
     per_class: int | None = setting_field(
-        None, "samples of each class of a conditional generator; each class is a group", low=2
+        None,
+        "samples of each class of a conditional generator; each class is a group",
+        low=2,
+        unset="classes are no groups",
     )
     log: str | None = setting_field(
-        None, "training log of this generator; its losses are diagnosed next to the verdict"
+        None, "training log of this generator; its losses are diagnosed next to the verdict", unset="no log"
     )
     budget: str = setting_field(
         "standard",
         "generated samples: quick 1,000, standard 2,000 (10,000 on a GPU), thorough 50,000",
         choices=tuple(BUDGET_SAMPLES),
     )
-    n: int | None = setting_field(None, "number of generated samples; overrides --budget", low=2, high=10_000_000)
+    n: int | None = setting_field(
+        None, "number of generated samples; overrides --budget", low=2, high=10_000_000, unset="set by the budget"
+    )
     scales: tuple[float, ...] = setting_field(
         DEFAULT_LATENT_SCALES, "latent scales of the sweep, comma-separated", multiple=True, low=0.0
     )
@@ -89,6 +110,7 @@ class AuditConfig:
         None,
         "imagenet (images), identity (vectors), table (columns), series, pixels, imagenet@224, or a torch-fidelity "
         "extractor",
+        unset="by kind of sample",
     )
     metrics: tuple[str, ...] = setting_field(
         (), "extra metrics by name, comma-separated (fid and is need Inception weights)", multiple=True
@@ -103,24 +125,37 @@ class AuditConfig:
         group="run",
         low=1,
         high=1_000_000,
+        unset="automatic",
     )
     download: bool = setting_field(False, "allow downloading extractor weights", group="run")
     inception_weights: str | None = setting_field(
-        None, "local file with torch-fidelity's Inception weights", group="run"
+        None, "local file with torch-fidelity's Inception weights", group="run", unset="none"
     )
     # how to read the file
-    key: str | None = setting_field(None, "path of the generator inside the file, such as a.b.c", group="load")
+    key: str | None = setting_field(
+        None, "path of the generator inside the file, such as a.b.c", group="load", unset="found in the file"
+    )
     weights: str = setting_field(
         "ema", "which weights to use where the file has both", group="load", choices=("ema", "raw")
     )
-    model: str | None = setting_field(None, "pkg.mod:factory that builds the network for these weights", group="load")
+    model: str | None = setting_field(
+        None,
+        "pkg.mod:factory that builds the network for these weights",
+        group="load",
+        unset="rebuilt from the weights",
+    )
     init: tuple[str, ...] = setting_field((), "k=v argument for the factory (repeatable)", group="load", multiple=True)
     trust: bool = setting_field(False, "execute code in this file (TorchScript, pickled modules)", group="load")
     strict: bool = setting_field(False, "turn every assumption into an error", group="load")
     spec: str | None = setting_field(
-        None, "JSON file with all loading settings: written if it does not exist, else replayed", group="load"
+        None,
+        "JSON file with all loading settings: written if it does not exist, else replayed",
+        group="load",
+        unset="none",
     )
-    npz_key: str | None = setting_field(None, "name of the array in an .npz file of samples", group="load")
+    npz_key: str | None = setting_field(
+        None, "name of the array in an .npz file of samples", group="load", unset="the only array"
+    )
     columns: tuple[str, ...] | None = setting_field(
         None,
         "types of table columns, comma-separated: age=number,cut=category,sold=date,note=skip",
@@ -136,6 +171,7 @@ class AuditConfig:
         "latent prior (default: normal)",
         group="latent",
         choices=("normal", "uniform", "unit", "truncated", "sphere"),
+        unset="inferred, else normal",
     )
     scale: float = setting_field(1.0, "latent scale to sample at", group="latent", low=0.0)
     psi: float = setting_field(1.0, "truncation psi: pulls styles toward their mean; 1 is off", group="latent", low=0.0)
@@ -157,7 +193,9 @@ class AuditConfig:
         group="latent",
         choices=("before", "after", "between", "times", "plus"),
     )
-    class_: int | None = setting_field(None, "sample this class only", group="latent", low=0, high=1 << 20)
+    class_: int | None = setting_field(
+        None, "sample this class only", group="latent", low=0, high=1 << 20, unset="all classes"
+    )
     image_size: int | None = setting_field(
         None, "image height and width in pixels", group="output", low=1, high=1 << 15
     )
@@ -191,7 +229,11 @@ class AuditConfig:
         choices=("eval", "batch", "standing"),
     )
     bn_eps: float | None = setting_field(
-        None, "BatchNorm eps (default 1e-5; some popular code uses 0.8)", group="output", low=0.0
+        None,
+        "BatchNorm eps (default 1e-5; some popular code uses 0.8)",
+        group="output",
+        low=0.0,
+        unset="inferred, else 1e-5",
     )
 
     def __post_init__(self) -> None:

@@ -214,6 +214,10 @@ class Record:
             message = f"verdict {self.verdict}: {first_finding}".rstrip(": ")
             raise VerdictError(message, "print(record) shows the evidence", record=self)
 
+    def summary(self) -> str:
+        """The verdict, its score and the most important findings on one screen; `str(record)` is the whole report."""
+        return str(import_target("gandiag.report.brief_text:render_brief")(self))
+
     def __str__(self) -> str:
         return str(import_target("gandiag.report.terminal:render_text")(self))
 

@@ -22,6 +22,7 @@ LAYERS = {
     "data": 0,
     "errors": 0,
     "interfaces": 0,
+    "keywords": 0,
     "protobuf": 0,
     "record": 0,
     "registry": 0,

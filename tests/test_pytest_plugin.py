@@ -63,6 +63,8 @@ def test_a_collapsed_generator_fails_its_test_with_the_report_attached(tmp_path:
         and "COLLAPSED  " in process.stdout
         and "GD101" in process.stdout
     )
+    assert "The whole report:" in process.stdout and "Measurements" not in process.stdout
+    assert "integrations/pytest_plugin.py" not in process.stdout, "frames of the plug-in are shown"
     (page,) = (tmp_path / "pages").iterdir()
     assert (
         page.name == "test_it.py_test_collapsed.html"

@@ -53,6 +53,7 @@ def assert_not_collapsed(
     """
     from gandiag.verdict.gate import gate
 
+    __tracebackhide__ = True  # the frame to show is the test's
     gate_policy = _make_policy(policy, max_score, allow_degeneracy=real is None)
     result = gate(_get_record(generator, real, settings), gate_policy)
     if not result.passed or result.record is None:
@@ -101,6 +102,7 @@ def _fixture(
     """`assert_not_collapsed(generator, real=…, max_score=…)`, with its report attached to the test."""
 
     def check(*arguments: Any, **settings: Any) -> Record:
+        __tracebackhide__ = True
         try:
             record = assert_not_collapsed(*arguments, **settings)
         except CollapsedError as error:
@@ -115,8 +117,8 @@ def _fixture(
 
 
 def _attach_report(request: pytest.FixtureRequest, record: Record) -> None:
-    """Add the text report to the test's output, and write the HTML report if a folder was given."""
-    request.node.add_report_section("call", "gandiag", str(record))
+    """Add the brief report to the test's output, and write the HTML report if a folder was given."""
+    request.node.add_report_section("call", "gandiag", record.summary())
     folder = request.config.getoption("--gandiag-reports")
     if folder:
         from gandiag.report.html_page import render_html

@@ -20,6 +20,7 @@ from torch import nn
 
 from gandiag.config import AuditConfig, resolve_config
 from gandiag.errors import ConfigError, GandiagError, LoadError
+from gandiag.keywords.errors import naming_keywords
 from gandiag.monitor.distributed import broadcast_decision, is_distributed, is_rank_zero
 from gandiag.monitor.loggers import make_log_function
 from gandiag.monitor.real_statistics import RealStatistics
@@ -86,7 +87,8 @@ class Monitor:
         _require(
             patience >= MIN_PATIENCE, f"patience is {patience}", f"give at least {MIN_PATIENCE}: one look can be chance"
         )
-        self.config: AuditConfig = resolve_config(settings).config
+        with naming_keywords():
+            self.config: AuditConfig = resolve_config(settings).config
         self.every, self.after, self.patience, self.stop = every, after, patience, stop
         self.evaluations: list[Evaluation] = []
         self.stopped = False

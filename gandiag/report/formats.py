@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from gandiag.errors import ConfigError
 from gandiag.record import Record
 from gandiag.registry import Registry
 
@@ -42,5 +43,11 @@ def render_json(record: Record) -> str:
 
 
 def guess_format(path: str | PurePath | None) -> str:
-    """The record format that a file name implies; "text" for None and unknown suffixes."""
-    return FORMAT_BY_SUFFIX.get(PurePath(path).suffix.lower(), "text") if path is not None else "text"
+    """The record format that a file name implies; "text" for None and without a suffix. ConfigError for other ones."""
+    suffix = PurePath(path).suffix.lower() if path is not None else ""
+    if suffix and suffix not in FORMAT_BY_SUFFIX:
+        known = ", ".join(FORMAT_BY_SUFFIX)
+        raise ConfigError(
+            f"{path}: no report format is called {suffix}", f"use one of {known}, or name a format with -f"
+        )
+    return FORMAT_BY_SUFFIX.get(suffix, "text")

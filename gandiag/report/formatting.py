@@ -327,12 +327,17 @@ def _describe_doubt(record: Record) -> str:
     return ", but the evidence is insufficient for a verdict."
 
 
+def describe_counts(score: Score) -> str:
+    """ "500 generated against 1,000 real", or "500 generated"."""
+    return f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+
+
 def describe_sample_size(record: Record) -> str:
     """How many samples were used, and which loss they would have detected."""
     score = record.score
     if not score.n_fake:
         return ""
-    counts = f"{score.n_fake:,} generated" + (f" against {score.n_real:,} real" if score.n_real else "")
+    counts = describe_counts(score)
     if score.basis == "groups":
         return _describe_group_sizes(record)
     seen = _describe_injections(score)

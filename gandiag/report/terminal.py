@@ -6,10 +6,14 @@ Nothing depends on color alone, 80 columns suffice, and no string of a checkpoin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gandiag.record import Record
 from gandiag.report import finding_view, formatting, measurement_view, provenance, terminal_sections
 from gandiag.report.text_page import TextPage
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 VERDICT_COLORS = {
     "healthy": "green",
@@ -30,7 +34,7 @@ def render_text(
 
     `width`: columns, at least 40. `color`: ANSI colors; without them, newlines are the only control characters.
     `paths`: written files, as "record audit.json", for the last line.
-    `verbose`: all remedies, all measurements and the seconds of every stage.
+    `verbose`: also all remedies, all measurements and the seconds of every stage.
     """
     page = TextPage(width, color)
     _add_head(page, record)
@@ -42,30 +46,35 @@ def render_text(
     return page.render()
 
 
-def _add_head(page: TextPage, record: Record) -> None:
+def make_first_line(width: int, record: Record) -> tuple[Text, bool]:
+    """Verdict, path and caveat, and whether the whole path is among them."""
     from rich.text import Text
 
-    color = VERDICT_COLORS.get(record.verdict, "white")
     label, caveat = formatting.format_verdict(record), formatting.describe_caveat(record)
     path = formatting.format_subject(record)
-    path_width = page.width - len(label) - 2 - (len(caveat) + 4 if caveat else 0)
+    path_width = width - len(label) - 2 - (len(caveat) + 4 if caveat else 0)
     path_fits = path_width >= min(len(path), MIN_PATH_WIDTH)
-    first_line = Text(label, style=f"bold {color}")
+    line = Text(label, style=f"bold {VERDICT_COLORS.get(record.verdict, 'white')}")
     if path_fits:
-        first_line.append(f"  {formatting.truncate_start(path, path_width)}", style="bold")
+        line.append(f"  {formatting.truncate_start(path, path_width)}", style="bold")
     if caveat:
-        first_line.append(f"  ({caveat})" if path_fits else f"  {caveat}", style="not bold")
+        line.append(f"  ({caveat})" if path_fits else f"  {caveat}", style="not bold")
+    return line, path_fits and len(path) <= path_width
+
+
+def _add_head(page: TextPage, record: Record) -> None:
+    first_line, is_whole = make_first_line(page.width, record)
+    color = VERDICT_COLORS.get(record.verdict, "white")
     page.add(first_line)
     page.add(formatting.summarize_record(record))
     page.add()
     if record.score.value is not None:
         page.add(f"  {terminal_sections.draw_score_bar(record.score)}", style=color)
-    is_whole = path_fits and len(path) <= path_width
     rows = (
         *formatting.describe_kinds(record),
         formatting.describe_sample_size(record),
         provenance.describe_trained_scale(record),
-        "" if is_whole else path,
+        "" if is_whole else formatting.format_subject(record),
     )
     for row in rows:
         if row:

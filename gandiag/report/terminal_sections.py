@@ -235,7 +235,7 @@ def _build_measurements(record: Record) -> list[RenderableType]:
     if any(row.floor != formatting.NOT_AVAILABLE for row in main_rows):
         is_grouped = record.score.basis == "groups"
         body.append(GROUP_FLOOR_TEXT if is_grouped else FLOOR_TEXT)
-    return [*body, f"{len(other_rows)} more with -v"] if other_rows else body
+    return [*body, f"{len(other_rows)} more with -vv"] if other_rows else body
 
 
 def _make_measurement_table(rows: Sequence[MeasurementRow]) -> Table:

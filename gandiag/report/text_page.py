@@ -15,6 +15,7 @@ from gandiag.report.finding_view import FindingView, RemedyView
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 MIN_WIDTH = 40
 LEVEL_COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
@@ -54,6 +55,19 @@ class TextPage:
 
         self._console.print(Padding(renderable, (0, 0, 0, indent)))
 
+    def wrap(self, text: str | Text, *, indent: int = 0, max_lines: int = 1) -> list[Text]:
+        """Wrap a text into at most `max_lines` lines, indented; the last one ends with … where the text is cut."""
+        from rich.text import Text
+
+        lines = list((Text(text) if isinstance(text, str) else text).wrap(self._console, self.width - indent))
+        for line in lines:
+            line.rstrip()
+        if len(lines) > max_lines:
+            lines = lines[:max_lines]
+            lines[-1].truncate(self.width - indent - 2)
+            lines[-1].append(" …")
+        return [Text(" " * indent).append_text(line) for line in lines]
+
     def add_section(self, title: str, body: Sequence[RenderableType]) -> None:
         """Add an empty line, a bold title and an indented body."""
         self.add()
@@ -66,10 +80,11 @@ class TextPage:
         if findings:
             self.add_section("Findings", [make_finding_table(finding) for finding in findings])
 
-    def add_paths(self, paths: Sequence[str]) -> None:
-        """Add one line with the written files, never wrapped: a broken path cannot be copied."""
+    def add_paths(self, paths: Sequence[str], *, gap: bool = True) -> None:
+        """Add one line with the written files, never wrapped: a broken path cannot be copied. `gap`: above it."""
         if paths:
-            self.add()
+            if gap:
+                self.add()
             self._console.print("   ".join(formatting.escape_unprintable(path) for path in paths), soft_wrap=True)
 
     def render(self) -> str:

@@ -174,6 +174,8 @@ def test_settings_are_shown_with_their_source(tmp_path: Path) -> None:
         and "GANDIAG_BUDGET" in rows["budget"]
         and "gandiag.toml" in rows["limit"]
     )
+    assert rows["seed"].endswith("default: 0") and rows["limit"].endswith("default: 0.15")
+    assert rows["prior"].split(maxsplit=1)[1].startswith("(inferred, else normal)") and "default:" not in rows["prior"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_standard_spellings_of_options_are_accepted_but_not_shown(
 ) -> None:
     assert run_command_line(["audit", *alias.split(), "--show-config"]) == 0
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
-    assert rows[setting] == [shown, "flag"]
+    assert rows[setting][:3] == [shown, "flag", "default:"]
     assert run_command_line(["audit", "--help"]) == 0
     assert f" {alias.split()[0]} " not in capsys.readouterr().out
 

@@ -90,6 +90,12 @@ def test_text_goes_to_stdout_and_loads_nothing_heavy(audit: str) -> None:
     assert process.stderr == "loaded:\n"
 
 
+def test_brief_by_default_and_whole_on_request(audit: str) -> None:
+    brief, whole, everything = (run(audit, *flags).stdout for flags in ((), ("-v",), ("-vv",)))
+    assert len(brief.splitlines()) <= 25 and "The whole report: -v." in brief and "Measurements" not in brief
+    assert "Measurements" in whole and "Seconds per stage" not in whole and "Seconds per stage" in everything
+
+
 @pytest.mark.parametrize(
     ("extra", "colored"),
     [
@@ -130,6 +136,7 @@ def test_the_suffix_chooses_the_format_and_only_the_page_draws(audit: str, tmp_p
     ("arguments", "message", "hint"),
     [
         (["absent.json"], "absent.json cannot be read", "gandiag audit -o"),
+        (["{audit}", "-o", "report.pdf"], "report.pdf: no report format is called .pdf", ".html"),
         (["{audit}", "-f", "htlm"], "no formats called 'htlm'", "did you mean html"),
         (["{audit}", "-o", "/nowhere/report.html"], "cannot be written", "another path"),
     ],
@@ -200,6 +207,13 @@ def test_verbosity(reset_console: None, capsys: pytest.CaptureFixture[str], leve
     captured = capsys.readouterr()
     joined = tuple(" ".join(text.split("\n")).strip() for text in (captured.out, captured.err))
     assert joined == (out, err)
+
+
+def test_quiet_prints_the_verdict_line_only(reset_console: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for level, expected in ((1, "COLLAPSED  runs/042/generator.pt  score 0.48 [0.44, 0.52]\n"), (2, "")):
+        console.configure_output(quiet=level, verbose=1)
+        console.print_record(records.collapsed(), paths=("record a.json",))
+        assert capsys.readouterr() == (expected, "")
 
 
 def test_a_bug_is_one_line_and_a_traceback_only_with_debug(

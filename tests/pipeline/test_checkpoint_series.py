@@ -170,10 +170,13 @@ def test_samples_of_each_checkpoint_by_group(tmp_path: Path, capsys: pytest.Capt
         save(run / f"step_{step}.npz", width)
     shutil.copy(run / "step_300.npz", run / "step_400.npz")
     arguments = ["audit", "--run", str(run), "--group-by", "group", "--against", str(tmp_path / "base.npz")]
-    assert run_command_line([*arguments, "-q", "--html", str(tmp_path / "run.html")]) == ExitCode.COLLAPSED
+    assert run_command_line([*arguments, "--html", str(tmp_path / "run.html")]) == ExitCode.COLLAPSED
     shown = capsys.readouterr().out
     assert "Keep 200, the latest healthy one" in shown and "300 and 400 give bit-identical outputs" in shown
     assert "Keep 200" in (tmp_path / "run.html").read_text()
+    assert run_command_line([*arguments, "-q"]) == ExitCode.COLLAPSED
+    quiet = capsys.readouterr().out
+    assert quiet.startswith("Keep 200, the latest healthy one") and quiet.count("\n") == 1
     again = audit_series(run, resolve_config({"group_by": "group", "against": str(tmp_path / "base.npz")}))
     assert json.loads(again.to_json())["advice"]["latest_healthy"] == 200
     messages: list[str] = []

@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> ExitCode:
-    return run_command_line(["audit", *arguments, "-q"])
+    return run_command_line(["audit", *arguments])
 
 
 def test_a_turbo_model_against_its_base(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

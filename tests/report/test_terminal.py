@@ -10,6 +10,7 @@ import sys
 import pytest
 import records
 
+from gandiag.errors import ConfigError
 from gandiag.record import Record
 from gandiag.report import formatting
 from gandiag.report.formats import FORMATS, guess_format
@@ -197,6 +198,9 @@ def test_formats_are_guessed_from_the_suffix() -> None:
         "text",
     ]
     assert {"text", "html", "json"} <= set(FORMATS)
+    for path in ("x.pdf", "a.b.docx"):
+        with pytest.raises(ConfigError, match="no report format is called"):
+            guess_format(path)
 
 
 @pytest.mark.parametrize("name", records.ALL)
@@ -240,7 +244,7 @@ def test_a_remedy_is_described_in_full_once() -> None:
 
 def test_measurements_with_a_floor_come_first_and_the_rest_on_request() -> None:
     short, long = (render_text(records.collapsed(), verbose=verbose) for verbose in (False, True))
-    assert "effective_rank" in short and "1 more with -v" in short
+    assert "effective_rank" in short and "1 more with -vv" in short
     assert "  parameters " not in short and "  parameters " in long
 
 
