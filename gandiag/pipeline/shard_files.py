@@ -156,23 +156,20 @@ def _with_strides(value: Tensor, strides: Sequence[int] | None) -> Tensor:
 
 
 def _cut_batches(role: str, tensors: Mapping[str, Tensor], strides: Mapping[str, Sequence[int]]) -> list[Batch]:
+    """The batches of one role, from the tensors of its file."""
     sizes = [int(size) for size in tensors[f"{role}/sizes"]]
-    prefix = f"{role}/view:"
-
-    def split(name: str) -> list[Tensor]:
-        key = f"{role}/{name}"
-        return [_with_strides(part, strides.get(key)) for part in tensors[key].split(sizes)]
-
-    indices = tensors[f"{role}/indices"].split(sizes)
-    samples = split("samples") if f"{role}/samples" in tensors else None
-    labels = tensors[f"{role}/labels"].split(sizes) if f"{role}/labels" in tensors else None
-    features = {name[len(prefix) :]: split(name.partition("/")[2]) for name in tensors if name.startswith(prefix)}
+    parts = {
+        name.partition("/")[2]: [_with_strides(part, strides.get(name)) for part in torch.split(values, sizes)]
+        for name, values in tensors.items()
+        if name.startswith(f"{role}/") and name != f"{role}/sizes"
+    }
+    views = [name for name in parts if name.startswith("view:")]
     return [
         Batch(
-            torch.empty(size, 0) if samples is None else samples[at],
-            indices[at],
-            None if labels is None else labels[at],
-            {name: values[at] for name, values in features.items()},
+            parts["samples"][at] if "samples" in parts else torch.empty(size, 0),
+            parts["indices"][at],
+            parts["labels"][at] if "labels" in parts else None,
+            {name.removeprefix("view:"): parts[name][at] for name in views},
         )
         for at, size in enumerate(sizes)
     ]
