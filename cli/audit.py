@@ -15,6 +15,7 @@ from gandiag.config import ResolvedConfig, resolve_config
 from gandiag.errors import ExitCode, LoadError, RecordError, SourceError
 from gandiag.record import Record, write_atomically
 from gandiag.report import formatting
+from gandiag.sampling.shards import Shard, parse_shard
 from gandiag.verdict.policy import verdict_exit_code
 
 from . import console
@@ -35,7 +36,7 @@ _UNUSABLE_KINDS = ("lfs", "html", "empty")  # neither weights nor samples
 
 
 @dataclass(frozen=True, slots=True)
-class _OutputOptions:
+class OutputOptions:
     """Where the result goes, and whether the verdict sets the exit code."""
 
     as_json: bool
@@ -55,6 +56,12 @@ class _OutputOptions:
     help="audit every checkpoint of a run (weights, or a folder of samples per step) beside its log, and say which "
     "one to keep; finished audits are reused",
 )
+@click.option(
+    "--shard",
+    "shard_text",
+    metavar="K/W",
+    help="make part K of W of this audit, and write it with -o; `gandiag merge` makes the record of all parts",
+)
 @json_option("print the record as one JSON document")
 @output_option("write the record (JSON) here", metavar="RECORD")
 @html_option
@@ -66,6 +73,7 @@ class _OutputOptions:
 def audit_command(
     subject: str | None,
     run_path: str | None,
+    shard_text: str | None,
     as_json: bool,
     output: str | None,
     html_path: str | None,
@@ -90,9 +98,12 @@ def audit_command(
         console.print_result(format_config(values, dict(resolved.sources)))
         return ExitCode.OK
     console.print_import_note(resolved.config.model)
+    shard = None if shard_text is None else parse_shard(shard_text)
     for path in (output, html_path):
         check_writable(path)
-    options = _OutputOptions(as_json, output, html_path, exit_zero, quiet > 0)
+    options = OutputOptions(as_json, output, html_path, exit_zero, quiet > 0)
+    if shard is not None:
+        _check_shard_usage(options, run_path)
     if run_path is not None:
         if subject is not None:
             raise click.UsageError(f"--run audits the checkpoints of a folder: drop {subject}")
@@ -102,10 +113,22 @@ def audit_command(
         raise click.UsageError("nothing to audit: give a checkpoint, samples, or --run DIR")
     check_readable(subject, resolved.config.real, resolved.config.holdout)
     check_reference(resolved.config.against)
+    if shard is not None and not dry_run:
+        return _audit_shard(subject, resolved, options, shard)
     return _audit_subject(subject, resolved, options, dry_run)
 
 
-def _audit_subject(subject: str, resolved: ResolvedConfig, options: _OutputOptions, dry_run: bool) -> int:
+def _check_shard_usage(options: OutputOptions, run_path: str | None) -> None:
+    """UsageError for options that a shard has no use for."""
+    if run_path is not None:
+        raise click.UsageError("--shard divides one audit: drop --run, or give it one checkpoint")
+    if options.as_json or options.html_path is not None:
+        raise click.UsageError("a shard is no record: give --json and --html to `gandiag merge`")
+    if options.path is None:
+        raise click.UsageError("a shard is a file: say where with -o, such as -o s1.gandiag")
+
+
+def _audit_subject(subject: str, resolved: ResolvedConfig, options: OutputOptions, dry_run: bool) -> int:
     """Audit one checkpoint or set of samples."""
     from gandiag.pipeline.run_audit import audit_with_config, describe_audit
 
@@ -114,6 +137,11 @@ def _audit_subject(subject: str, resolved: ResolvedConfig, options: _OutputOptio
         return ExitCode.OK
     with console.show_progress() as on_progress:
         record = audit_with_config(subject, resolved, progress=on_progress, on_message=console.print_info)
+    return finish_audit(record, options)
+
+
+def finish_audit(record: Record, options: OutputOptions) -> int:
+    """Write and print a record; returns the exit code."""
     written = _write_record(record, options)
     if options.as_json:
         console.print_result(record.to_json())
@@ -122,7 +150,18 @@ def _audit_subject(subject: str, resolved: ResolvedConfig, options: _OutputOptio
     return ExitCode.OK if options.exit_zero else verdict_exit_code(record)
 
 
-def _audit_series(folder: str, resolved: ResolvedConfig, options: _OutputOptions, dry_run: bool) -> int:
+def _audit_shard(subject: str, resolved: ResolvedConfig, options: OutputOptions, shard: Shard) -> int:
+    """Make one shard of an audit."""
+    from gandiag.pipeline.shard_audit import audit_shard
+
+    assert options.path is not None
+    with console.show_progress() as on_progress:
+        audit_shard(subject, resolved, shard, options.path, progress=on_progress, on_message=console.print_info)
+    console.print_info(f"shard {shard}: {options.path}")
+    return ExitCode.OK
+
+
+def _audit_series(folder: str, resolved: ResolvedConfig, options: OutputOptions, dry_run: bool) -> int:
     """Audit every checkpoint of a folder; the result is one document and one table."""
     from gandiag.pipeline.checkpoint_series import audit_series, describe_series
     from gandiag.report.series_text import render_run
@@ -184,13 +223,13 @@ def check_writable(path: str | None) -> None:
         raise RecordError(f"{path} cannot be written: permission denied", "choose another path")
 
 
-def _describe_more(options: _OutputOptions) -> str:
+def _describe_more(options: OutputOptions) -> str:
     """Where the rest of the report is: in what was written, else in what can be."""
     whole = f"gandiag report {options.path} -v" if options.path else "-v (-o RECORD keeps it)"
     return f"The whole report: {whole}." + ("" if options.html_path else " As a page with pictures: --html FILE.")
 
 
-def _write_record(record: Record, options: _OutputOptions) -> list[str]:
+def _write_record(record: Record, options: OutputOptions) -> list[str]:
     """Write the record and the page where asked; returns "record PATH", "report PATH"."""
     written = []
     if options.path is not None:

@@ -20,6 +20,7 @@ from gandiag.errors import ExitCode, GandiagError, close_match_hint
 # Name -> where the command is, and its summary; nothing is imported for --help.
 COMMANDS = {
     "audit": ("gandiag.cli.audit:audit_command", "Diagnose mode collapse: verdict, extent, kind, and remedies."),
+    "merge": ("gandiag.cli.merge:merge_command", "Make the record of an audit from all its shards."),
     "inspect": ("gandiag.cli.inspect:inspect_command", "Show what a checkpoint contains and how it would be loaded."),
     "gate": ("gandiag.cli.gate:gate_command", "Check records or checkpoints against a policy, for CI."),
     "compare": ("gandiag.cli.compare:compare_command", "Show what changed between two records, with intervals."),
@@ -38,7 +39,7 @@ COMMANDS = {
     "selftest": ("gandiag.cli.selftest:self_test_command", "Check the score against collapses of known size."),
 }
 
-TORCH_COMMANDS = ("audit", "inspect", "train", "bank", "selftest")
+TORCH_COMMANDS = ("audit", "merge", "inspect", "train", "bank", "selftest")
 _TORCH_ADDRESS_SPACE = 4 * 2**30
 _MEMORY_WORDS = re.compile("map segment|allocate memory|DefaultCPUAllocator|bad_alloc|out of memory", re.IGNORECASE)
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)

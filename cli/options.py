@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gandiag.config import AuditConfig, option_name
-from gandiag.untrusted.settings_files import parse_floats
+from gandiag.untrusted.settings_files import describe_danger, parse_floats
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -118,6 +118,14 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for entry in reversed(dataclasses.fields(AuditConfig)):
         if entry.metadata["group"] in _LOADING_GROUPS and entry.name not in _NOT_FOR_READING:
             command = _make_option(entry, _READING_HELP.get(entry.name))(command)
+    return command
+
+
+def own_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the settings that no file may decide: they run code, reach the network or read other files."""
+    for entry in reversed(dataclasses.fields(AuditConfig)):
+        if describe_danger(entry.name, "module:name"):
+            command = _make_option(entry)(command)
     return command
 
 

@@ -25,6 +25,7 @@ from gandiag.features.views import FeatureView, embed_batch, noise_seed_for
 from gandiag.interfaces import Batch, OutputSpec
 from gandiag.sampling.latents import chunk_slices
 from gandiag.sampling.module_state import tensor_to_bytes
+from gandiag.sampling.shards import WHOLE, Shard
 from gandiag.sampling.sources import SampleSet, select_indices
 from gandiag.untrusted.files import read_bytes
 
@@ -118,16 +119,17 @@ class FeatureCache:
 
 @dataclass(frozen=True, slots=True)
 class CachedRealFeatures:
-    """Iterates over the real data with every view filled, from the cache where possible."""
+    """Iterates over the real data with every view filled, from the cache where possible. `shard`: only its batches."""
 
     samples: SampleSet
     views: Sequence[FeatureView]
     fit: OutputSpec
     limit: int | None = None
     cache: FeatureCache = field(default_factory=lambda: FeatureCache(None))
+    shard: Shard = WHOLE
 
     def batches(self, batch_size: int, *, with_samples: bool = True) -> Iterator[Batch]:
-        """Batches in index order. Computed features are stored once the iterator is exhausted.
+        """Batches in index order. Computed features are stored once the iterator is exhausted, those of a part never.
 
         `with_samples=False`: the samples themselves are not needed. Where every view is cached, no file is then decoded
         and `batch.samples` is (B, 0).
@@ -135,19 +137,21 @@ class CachedRealFeatures:
         indices = select_indices(self.samples.n, self.limit)
         keys = self._cache_keys()
         cached = self._load_cached(keys, len(indices))
+        indices = self.shard.choose_rows(indices, batch_size)
+        cached = {name: self.shard.choose_rows(features, batch_size) for name, features in cached.items()}
         slices = chunk_slices(len(indices), batch_size)
         if not with_samples and len(cached) == len(self.views) and self._labels_known:
             yield from self._cached_batches(indices, cached, slices)
             return
         computed: dict[str, list[Tensor]] = {name: [] for name in keys if name not in cached}
-        sample_batches = self.samples.iter_batches(batch_size, output=self.fit, limit=self.limit)
+        sample_batches = self.samples.read_rows(indices, batch_size, self.fit)
         for rows, batch in zip(slices, sample_batches, strict=True):
             partial = replace(batch, features={name: features[rows] for name, features in cached.items()})
             embedded = embed_batch(partial, self.views, self.fit, noise_seed=noise_seed_for("real"))
             for name, parts in computed.items():
                 parts.append(embedded.features[name])
             yield embedded
-        for name, parts in computed.items():
+        for name, parts in computed.items() if self.shard.is_whole else ():
             self.cache.put(keys[name], torch.cat(parts))
 
     def _cached_batches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gandiag.config import AuditConfig, ResolvedConfig
@@ -18,10 +18,10 @@ from gandiag.pipeline.engine import (
 )
 from gandiag.pipeline.group_audit import audit_groups, describe_group_audit
 from gandiag.pipeline.group_inputs import GroupInputs, is_grouped_audit
-from gandiag.pipeline.passes import run_passes
+from gandiag.pipeline.passes import StoredPass, run_passes
 from gandiag.pipeline.readings import score_readings
 from gandiag.pipeline.run_probes import run_probes
-from gandiag.pipeline.session import open_session
+from gandiag.pipeline.session import AuditSession, open_session
 from gandiag.pipeline.variation import measure_variation
 from gandiag.record import Record, to_json_value
 from gandiag.training_logs.analysis import losses
@@ -44,12 +44,31 @@ def audit_with_config(
     if is_grouped_audit(resolved.config, grouping):
         inputs = grouping or GroupInputs()
         return audit_groups(x, resolved, inputs, real=real, progress=progress, on_message=on_message)
-    config, timer = resolved.config, StageTimer()
-    training = None if config.log is None else to_json_value(losses(config.log, seed=config.seed).document)
-    session = open_session(x, config, real=real, holdout=holdout, timer=timer)
+    timer = StageTimer()
+    training = diagnose_log(resolved.config)
+    session = open_session(x, resolved.config, real=real, holdout=holdout, timer=timer)
     if on_message is not None:
         on_message(session.summary())
-    results = run_passes(session, timer, progress)
+    record = audit_session(session, resolved, timer=timer, progress=progress)
+    return apply_policy(dataclasses.replace(record, training=training))
+
+
+def diagnose_log(config: AuditConfig) -> Any:
+    """The record's `training`; None without a log."""
+    return None if config.log is None else to_json_value(losses(config.log, seed=config.seed).document)
+
+
+def audit_session(
+    session: AuditSession,
+    resolved: ResolvedConfig,
+    *,
+    timer: StageTimer,
+    progress: ProgressCallback,
+    stored: Mapping[str, StoredPass] | None = None,
+) -> Record:
+    """The record of an open session, not yet judged. `stored`: what shards have drawn and embedded."""
+    config = resolved.config
+    results = run_passes(session, timer, progress, stored)
     outcome = merge_results(
         [
             run_metrics(session.plan.metrics, results, timer=timer, progress=progress),
@@ -68,8 +87,7 @@ def audit_with_config(
     )
     facts = {"readings": readings, "variation": measure_variation(session)}
     subject = {**session.subject_section(), **{name: fact for name, fact in facts.items() if fact is not None}}
-    record = build_record(outcome, subject, provenance, limit=config.limit, exhibits=config.exhibits)
-    return apply_policy(dataclasses.replace(record, training=training))
+    return build_record(outcome, subject, provenance, limit=config.limit, exhibits=config.exhibits)
 
 
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:

@@ -27,6 +27,7 @@ from gandiag.pipeline.subject import AuditSubject
 from gandiag.pipeline.table_inputs import OpenTables, describe_vectors, fit_vectors, open_tables
 from gandiag.record import Measurement
 from gandiag.report.assumptions import assumption_label, assumption_source, assumption_value
+from gandiag.sampling.shards import WHOLE, Shard
 from gandiag.sampling.sources import SampleSet
 from gandiag.sampling.tables.encoder import TableEncoder
 
@@ -60,19 +61,27 @@ class AuditSession:
             return self.plan.sources[role].n
         return 0 if self.real is None else min(2 * self.plan.context.n, self.real.n)
 
-    def batch_factory(self, role: str, needs: Mapping[str, frozenset[Any]]) -> BatchFactory:
-        """A function that starts the stream of a role, each batch embedded once per required view."""
+    @property
+    def batch_size(self) -> int:
+        """Samples of the subject that are drawn and embedded at a time."""
+        return READ_BATCH_SIZE if self.subject.sampler is None else self.subject.sampler.batch_size
+
+    def batch_factory(self, role: str, needs: Mapping[str, frozenset[Any]], shard: Shard = WHOLE) -> BatchFactory:
+        """A function that starts the stream of a role, each batch embedded once per required view.
+
+        `shard`: only its batches.
+        """
         views = self.get_views(required_views(needs[role]))
         if role == "real":
             assert self.real is not None
-            cached = CachedRealFeatures(self.real, views, self.subject.output, self.n_samples(role), self.cache)
+            cached = CachedRealFeatures(self.real, views, self.subject.output, self.n_samples(role), self.cache, shard)
             with_samples = any(spec.view == "samples" for spec in needs[role])
             return lambda: cached.batches(READ_BATCH_SIZE, with_samples=with_samples)
-        source, config = self.plan.sources[role], self.config
-        batch_size = READ_BATCH_SIZE if self.subject.sampler is None else self.subject.sampler.batch_size
+        source, config, batch_size = self.plan.sources[role], self.config, self.batch_size
 
         def start() -> Iterator[Batch]:
-            for batch in self.subject.batches(source, batch_size, seed=config.seed, only_class=config.class_):
+            batches = self.subject.batches(source, batch_size, seed=config.seed, only_class=config.class_, shard=shard)
+            for batch in batches:
                 yield embed_batch(batch, views, self.subject.output, noise_seed=noise_seed_for(role))
 
         return start

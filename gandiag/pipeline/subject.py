@@ -18,7 +18,15 @@ from gandiag.checkpoints.loader import load_generator, wrap_module
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleSource
 from gandiag.sampling.sampler import Sampler
-from gandiag.sampling.sources import SampleSet, contains_samples, generate_batches, open_samples
+from gandiag.sampling.shards import WHOLE, Shard
+from gandiag.sampling.sources import (
+    SampleSet,
+    contains_samples,
+    cut_batches,
+    generate_parts,
+    open_samples,
+    select_indices,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +57,21 @@ class AuditSubject:
         return requested if self.samples is None else min(requested, self.samples.n)
 
     def batches(
-        self, source: SampleSource, batch_size: int, *, seed: int = 0, only_class: int | None = None
+        self,
+        source: SampleSource,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        only_class: int | None = None,
+        shard: Shard = WHOLE,
     ) -> Iterator[Batch]:
-        """The batches of one source: indices 0 … n-1, samples in the output's range."""
+        """The batches of one source: indices 0 … n-1, samples in the output's range. `shard`: only its batches."""
         if self.sampler is not None:
-            return generate_batches(self.sampler, source, source.n, batch_size, seed=seed, only_class=only_class)
+            parts = shard.choose(cut_batches(source, source.n, batch_size))
+            return generate_parts(self.sampler, source, parts, seed=seed, only_class=only_class)
         assert self.samples is not None
-        return self.samples.iter_batches(batch_size, output=None, limit=source.n)
+        chosen = select_indices(self.samples.n, source.n)
+        return self.samples.read_rows(shard.choose_rows(chosen, batch_size), batch_size)
 
 
 def open_subject(x: Any, config: AuditConfig) -> AuditSubject:

@@ -177,10 +177,22 @@ def generate_batches(
     sampler: Sampler, source: SampleSource, n: int, batch_size: int, *, seed: int = 0, only_class: int | None = None
 ) -> Iterator[Batch]:
     """The generator's samples 0 … n-1 at the scale and BatchNorm mode of `source`; `only_class` draws one class."""
+    return generate_parts(sampler, source, cut_batches(source, n, batch_size), seed=seed, only_class=only_class)
+
+
+def cut_batches(source: SampleSource, n: int, batch_size: int) -> list[slice]:
+    """The batches of samples 0 … n-1. In BatchNorm's batch mode they are whole groups of samples."""
     step = -(-batch_size // BATCHNORM_GROUP_SIZE) * BATCHNORM_GROUP_SIZE if source.bn == "batch" else batch_size
     parts = chunk_slices(n, step)
     if source.bn == "batch" and len(parts) > 1 and n - parts[-1].start < MIN_GROUP_SIZE:
         parts[-2:] = [slice(parts[-2].start, n)]  # so that groups do not depend on the batch size
+    return parts
+
+
+def generate_parts(
+    sampler: Sampler, source: SampleSource, parts: Iterable[slice], *, seed: int, only_class: int | None = None
+) -> Iterator[Batch]:
+    """One batch of the generator's samples for each range of indices."""
     for part in parts:
         indices = torch.arange(part.start, part.stop)
         labels = None if sampler.classes is None else make_labels(indices, sampler.classes, only_class)

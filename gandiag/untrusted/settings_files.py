@@ -104,9 +104,7 @@ def _parse_row(key: str, value: Any, known: Fields, file: str, line: int) -> Row
 def _require_harmless(setting: str, value: Any, folder: Path, where: str) -> None:
     """ConfigError for a setting of a project's file that only the user may choose."""
     option = "--" + setting.replace("_", "-")
-    danger = _OWN_ONLY.get(setting, "")
-    if setting in _NAMES_OF_CODE and any(":" in str(name) for name in (value if isinstance(value, tuple) else [value])):
-        danger = "imports code"
+    danger = describe_danger(setting, value)
     if setting in _PATHS and not _is_within(folder, str(value)):
         danger = "reads files outside this folder"
     if danger:
@@ -114,6 +112,13 @@ def _require_harmless(setting: str, value: Any, folder: Path, where: str) -> Non
             f"{where} sets {setting.replace('_', '-')}, which {danger}: a project's file may not",
             f"remove that line; if you want it, pass {option}",
         )
+
+
+def describe_danger(setting: str, value: Any) -> str:
+    """Why only the user may choose this value, such as "imports code"; empty for a harmless one."""
+    if setting in _NAMES_OF_CODE and any(":" in str(name) for name in (value if isinstance(value, tuple) else [value])):
+        return "imports code"
+    return _OWN_ONLY.get(setting, "")
 
 
 def _is_within(folder: Path, path: str) -> bool:
