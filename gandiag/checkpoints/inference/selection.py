@@ -129,6 +129,7 @@ def infer_hyperparameters(
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
     pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
     open_settings = list_open_settings(spec, pairs, tables, assignment, config)
+    decided = [_note_twin(entry, open_settings) for entry in decided]
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
     known = _known_settings(spec, config, scorer)
     model = _build_model(scorer, assignment, (*assumptions, *known))
@@ -212,6 +213,13 @@ def _decide_all(
         assignment, entry = decide_hyperparameter(scorer, parameter, assignment, tables.get(parameter.field, {}))
         decided.append(entry if default_fit is None else replace(entry, fit=default_fit))
     return assignment, decided
+
+
+def _note_twin(entry: Assumption, open_settings: Sequence[OpenSetting]) -> Assumption:
+    """The assumption with the values that the statistics cannot tell from the one they settled."""
+    twins = [other for other in open_settings if other.setting == entry.setting and entry.source == "batch-norm"]
+    others = ", ".join(other.value_text(value) for other in twins for value in other.values[1:])
+    return replace(entry, note=f"or {others}, which no statistics tell from it") if others else entry
 
 
 def _credit_flags(entry: Assumption, config: AuditConfig) -> Assumption:
