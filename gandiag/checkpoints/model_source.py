@@ -72,9 +72,9 @@ def add_layer(module, name, layer):
 
 def write_model_source(generator: LoadedGenerator) -> str:
     """The source of a module G with the reading's structure. LoadError for networks that are not sequential."""
-    module, table = generator.module, None
-    if isinstance(module, ClassConditionalGenerator):
-        module, table = module.chain, module
+    module = generator.module
+    table = module if isinstance(module, ClassConditionalGenerator) else None
+    module = module if table is None else table.chain
     if not isinstance(module, SequentialGenerator):
         family = generator.subject.get("family") or type(module).__name__
         raise LoadError(f"{family} is not written as source, only layers in sequence are", "use its own code")
@@ -112,7 +112,9 @@ def _require_every_weight(
     """LoadError where the file's tensors are not the module's, one by one: `--model` would refuse the file."""
     counted = sum(parameter.numel() for parameter in (table or module).parameters())
     in_file = generator.subject.get("parameters")
-    nameless = any(not name and len(layer.state_dict()) for name, layer in zip(module.layer_names, module.layers))
+    nameless = any(
+        not name and len(layer.state_dict()) for name, layer in zip(module.layer_names, module.layers, strict=True)
+    )
     if counted == in_file and not nameless:
         return
     raise LoadError(

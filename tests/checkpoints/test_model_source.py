@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from gandiag.cli.inspect import inspect_command
 from torch import Tensor, nn
 
 from gandiag.checkpoints.loader import load_generator
 from gandiag.checkpoints.model_source import write_model_source
-from gandiag.cli.inspect import inspect_command
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
 

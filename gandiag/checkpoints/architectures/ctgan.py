@@ -1,9 +1,9 @@
 """CTGAN's generator, TVAE's decoder, and the table columns that their outputs encode.
 
-Xu et al. 2019, "Modeling Tabular Data using Conditional GAN". CTGAN: `seq.N.fc`, `seq.N.bn`, a last linear layer; each layer's output is concatenated to its input. Columns
-are spans of tanh (numbers) and softmax with temperature 0.2 (categories and modes), listed by the saved object; the
-package adds Gumbel noise to the softmax and draws the condition by its frequency. Here the noise is left out, and
-conditions take turns.
+Xu et al. 2019, "Modeling Tabular Data using Conditional GAN". CTGAN: `seq.N.fc`, `seq.N.bn`, a last linear layer;
+each layer's output is concatenated to its input. Columns are spans of tanh (numbers) and softmax with temperature 0.2
+(categories and modes), listed by the saved object; the package adds Gumbel noise to the softmax and draws the condition
+by its frequency. Here the noise is left out, and conditions take turns.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO
+from gandiag.checkpoints.inference.activation_twins import TWINS, leaves_twin_open
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.gap_norms import GAP_NORMS
-from gandiag.checkpoints.inference.hyperparameters import CandidateScores, Hyperparameter, ScoreTables
+from gandiag.checkpoints.inference.hyperparameters import Hyperparameter, ScoreTables
 from gandiag.checkpoints.inference.sequential import Choice, SequentialSpec
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Assumption
@@ -24,7 +25,6 @@ OPEN_ACTIVATIONS = (
     *("relu", "leaky:0.2", "tanh", "elu", "leaky:0.01", "selu", "silu"),
     *("gelu", "mish", "leaky:0.1", "leaky:0.3"),
 )
-_TWINS = {"relu": "leaky:0.01", "leaky:0.01": "relu"}  # so alike that no statistics tell them apart
 MAX_READINGS = 150  # combinations that are offered, those with the fewest changes first
 _GUESSES = ("default", "undecided")
 
@@ -63,11 +63,10 @@ def list_open_settings(
         if len(values) > 1
     ]
     settings += [
-        OpenSetting(parameter.setting, (taken, _TWINS[taken]), parameter.assign, parameter.describe)
+        OpenSetting(parameter.setting, (taken, TWINS[taken]), parameter.assign, parameter.describe)
         for parameter, assumption in parameters
         for taken in [parameter.value_of(assignment)]
-        if parameter.field == "activation" and assumption.source == "batch-norm" and taken in _TWINS
-        if not _is_decided(tables.get("activation", {}), taken, _TWINS[taken])
+        if parameter.field == "activation" and leaves_twin_open(assumption)
     ]
     if spec.has_open_norms and config.hidden_norm is None:
         settings.append(OpenSetting("hidden_norm", GAP_NORMS, lambda entry, value: replace(entry, norm=value)))
@@ -85,11 +84,6 @@ def _open_values(parameter: Hyperparameter, tables: ScoreTables, taken: Any) -> 
     if parameter.prefer_default and taken == parameter.default and scores:
         return (taken,)  # uncommon values that fit no better than the default
     return tuple(dict.fromkeys([taken, *values]))
-
-
-def _is_decided(scores: CandidateScores, taken: Any, other: Any) -> bool:
-    """Whether the statistics were compared with both values, and clearly prefer the one taken."""
-    return taken in scores and other in scores and scores[other][0] >= DECISIVE_RATIO * scores[taken][0]
 
 
 def iter_readings(

@@ -14,6 +14,7 @@ from typing import cast
 
 from gandiag.checkpoints.batchnorm.moments import prior_std
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO, GOOD_MISMATCH
+from gandiag.checkpoints.inference.activation_twins import settle_twin
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer, OutOfBudget
 from gandiag.checkpoints.inference.conditioning import InputLayout
@@ -127,9 +128,9 @@ def infer_hyperparameters(
             evidence.append(entry)
             hyperparameters = [parameter for parameter in hyperparameters if parameter.field != "prior"]
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
+    assignment, decided = _settle_twins(scorer, spec, assignment, decided)
     pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
     open_settings = list_open_settings(spec, pairs, tables, assignment, config)
-    decided = [_note_twin(entry, open_settings) for entry in decided]
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
     known = _known_settings(spec, config, scorer)
     model = _build_model(scorer, assignment, (*assumptions, *known))
@@ -215,11 +216,14 @@ def _decide_all(
     return assignment, decided
 
 
-def _note_twin(entry: Assumption, open_settings: Sequence[OpenSetting]) -> Assumption:
-    """The assumption with the values that the statistics cannot tell from the one they settled."""
-    twins = [other for other in open_settings if other.setting == entry.setting and entry.source == "batch-norm"]
-    others = ", ".join(other.value_text(value) for other in twins for value in other.values[1:])
-    return replace(entry, note=f"or {others}, which no statistics tell from it") if others else entry
+def _settle_twins(
+    scorer: CandidateScorer, spec: SequentialSpec, assignment: Assignment, decided: list[Assumption]
+) -> tuple[Assignment, list[Assumption]]:
+    """The activation and its twin compared by all channels, once the rest is known."""
+    for index, entry in enumerate(decided):
+        if entry.setting == "activation":
+            assignment, decided[index] = settle_twin(scorer, spec, assignment, entry)
+    return assignment, decided
 
 
 def _credit_flags(entry: Assumption, config: AuditConfig) -> Assumption:
