@@ -13,8 +13,9 @@ import click
 
 from gandiag.checkpoints.summary import FileSummary, SummaryRow, format_row_size, summarize_file
 from gandiag.config import AuditConfig, assumption_options, resolve_config
-from gandiag.errors import ExitCode, LoadError
+from gandiag.errors import ConfigError, ExitCode, LoadError
 from gandiag.interfaces import Assumption
+from gandiag.record import write_atomically
 from gandiag.report import formatting
 from gandiag.report.assumptions import (
     assumption_document,
@@ -42,8 +43,9 @@ _ENCODING_TEXT = {"index": "as an index", "onehot": "as one-hot vectors", "conca
 @load_options
 @click.option("--json", "as_json", is_flag=True, help="print everything as one JSON document")
 @click.option("--hash", "hashed", is_flag=True, help="compute the file's sha256 (reads all of it)")
+@click.option("--emit-model", "source_path", metavar="NET.PY", help="write the reading as a PyTorch module's source")
 @click.option("--debug", is_flag=True, help="show tracebacks")
-def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags: Any) -> int:
+def inspect_command(path: str, as_json: bool, hashed: bool, source_path: str | None, debug: bool, **flags: Any) -> int:
     """Show what CKPT contains, which weights an audit would load and how, and the code in it, which is never run.
 
     Only headers are read, and the few tensors needed to settle open questions. Exit code 2 if an audit could not load
@@ -58,7 +60,7 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
             console.print_result(json.dumps(_missing_file_document(path, missing), indent=2, ensure_ascii=False))
         raise
     sha256 = _compute_sha256(summary) if hashed else None
-    generator, error = _load(path, config, summary)
+    generator, error = _load(path, config, summary, inspect_only=source_path is None)
     if as_json:
         document = build_document(summary, generator, error, sha256)
         console.print_result(json.dumps(document, indent=2, ensure_ascii=False))
@@ -67,7 +69,19 @@ def inspect_command(path: str, as_json: bool, hashed: bool, debug: bool, **flags
         console.print_result("\n".join(map(formatting.escape_unprintable, lines)))
         if error is not None:
             console.print_error(error)
+    if source_path is not None and generator is not None:
+        _emit_model(generator, source_path)
     return ExitCode.OK if error is None else ExitCode.CANNOT_RUN
+
+
+def _emit_model(generator: LoadedGenerator, path: str) -> None:
+    """Write the reading as source, to a new file."""
+    from gandiag.checkpoints.model_source import write_model_source
+
+    if Path(path).exists():
+        raise ConfigError(f"--emit-model {path} exists", "give the name of a new file")
+    write_atomically(path, write_model_source(generator))
+    console.print_info(f"the reading as source: {path}; check it, then: --model {path}:G")
 
 
 def _without_code(config: AuditConfig) -> AuditConfig:
@@ -88,8 +102,13 @@ def _compute_sha256(summary: FileSummary) -> str:
     return hash_file(summary.file_info.path)
 
 
-def _load(path: str, config: AuditConfig, summary: FileSummary) -> tuple[LoadedGenerator | None, LoadError | None]:
-    """The generator as an audit would load it, or the error. Torch is not imported for files that no reader takes."""
+def _load(
+    path: str, config: AuditConfig, summary: FileSummary, *, inspect_only: bool
+) -> tuple[LoadedGenerator | None, LoadError | None]:
+    """The generator as an audit would load it, or the error. Torch is not imported for files that no reader takes.
+
+    `inspect_only`: skip what takes seconds.
+    """
     if summary.error is not None:
         return None, _explain_trust(summary.error)
     try:
@@ -97,7 +116,7 @@ def _load(path: str, config: AuditConfig, summary: FileSummary) -> tuple[LoadedG
         from gandiag.checkpoints.loader import load_generator
         from gandiag.pipeline.subject import with_inferred_prior
 
-        generator = load_generator(path, config, inspect_only=True)
+        generator = load_generator(path, config, inspect_only=inspect_only)
         return (generator if config.prior else with_inferred_prior(generator)), None
     except LoadError as error:
         return None, _explain_trust(error)

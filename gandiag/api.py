@@ -14,6 +14,7 @@ from gandiag.pipeline.group_inputs import GroupInputs
 from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
 from gandiag.pipeline.subject import make_sampler
 from gandiag.record import Record
+from gandiag.report.assumptions import state_assumption
 from gandiag.sampling.sampler import Sampler
 
 
@@ -21,13 +22,16 @@ from gandiag.sampling.sampler import Sampler
 def load(path: str | os.PathLike[str], **settings: Unpack[LoadSettings]) -> Sampler:
     """Load a generator from a checkpoint.
 
-    `.sample(n, seed=0, scale=1.0, labels=None)` of the result returns a CPU tensor (n, …) in data units.
+    `.sample(n, seed=0, scale=1.0, labels=None)` of the result returns a CPU tensor (n, …) in data units;
+    `.assumptions` states what the file does not say: what, value and source as text, setting and data.
     A setting that is not given comes from the environment or a TOML file, else it is the default below; None is
     inferred from the file. Nothing in the file is executed without `trust=True`. LoadError states what is missing.
     """
     with naming_keywords():
         config = resolve_config(settings).config
-        return make_sampler(load_generator(path, config), config)
+        sampler = make_sampler(load_generator(path, config), config)
+    sampler.assumptions = tuple(map(state_assumption, sampler.generator.assumptions))
+    return sampler
 
 
 @document_settings(AuditSettings)

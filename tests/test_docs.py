@@ -121,6 +121,7 @@ def test_code_on_the_pages_is_code(page: Path) -> None:
 
 ROWS = {  # of docs/families.md, by the name that a family is registered under
     "ctgan": "CTGAN",
+    "tvae": "TVAE",
     "nvidia": "StyleGAN2-ADA (NVIDIA)",
     "rosinality": "StyleGAN2 (rosinality)",
     "stylegan2-pytorch": "StyleGAN2 (stylegan2-pytorch)",

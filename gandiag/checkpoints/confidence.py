@@ -14,6 +14,7 @@ from gandiag.errors import GandiagError
 from gandiag.interfaces import UNDECIDED
 
 ConfidenceWord = Literal["exact", "settled", "open"]
+SAME_OUTPUTS = 0.02  # in standard deviations of the samples: below, two readings are the same generator
 _COMPARED = 8  # latents
 _MAX_SECONDS = 1.0
 _MAX_PARAMETERS = 2e7  # of a network that is run here
@@ -34,7 +35,9 @@ def assess_confidence(generator: LoadedGenerator) -> Confidence:
     readings = generator.open_readings
     if readings is not None:
         names = ", ".join(name.replace("_", " ") for name in {**readings.settings, **dict.fromkeys(undecided)})
-        return Confidence("open", f"{names}; {_describe_difference(generator)}")
+        count, difference = _compare_readings(generator)
+        is_small = difference is not None and difference <= SAME_OUTPUTS and not undecided
+        return Confidence("settled" if is_small else "open", f"{names}; {_describe_difference(count, difference)}")
     if undecided:
         listed = ", ".join(dict.fromkeys(name.replace("_", " ") for name in undecided))
         return Confidence("open", f"{listed}; the statistics do not tell")
@@ -49,8 +52,11 @@ def assess_confidence(generator: LoadedGenerator) -> Confidence:
     return Confidence("exact", "structure from the file or as given")
 
 
-def _describe_difference(generator: LoadedGenerator) -> str:
-    """How many readings there are, and how far their samples are from the first one's."""
+def _compare_readings(generator: LoadedGenerator) -> tuple[int, float | None]:
+    """How many readings there are, and how far their samples are from the first one's, in standard deviations.
+
+    None where not all were compared, infinity where samples have other shapes.
+    """
     assert generator.open_readings is not None
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(_COMPARED, *generator.latent.shape, generator=rng)
@@ -68,11 +74,15 @@ def _describe_difference(generator: LoadedGenerator) -> str:
         spread = max(1e-12, float((own - own.mean(0)).square().mean().sqrt()))
         same_shape = other is not None and other.shape == own.shape
         largest = max(largest, float((own - other).square().mean().sqrt()) / spread if same_shape else float("inf"))  # type: ignore[operator]
-    if not all_compared:
+    return count, largest if all_compared else None
+
+
+def _describe_difference(count: int, difference: float | None) -> str:
+    if difference is None:
         return f"{count} readings fit"
-    if largest == float("inf"):
+    if difference == float("inf"):
         return f"{count} readings fit and make samples of other shapes"
-    return f"{count} readings fit; on the same latents their samples differ by up to {largest:.2g} standard deviations"
+    return f"{count} readings fit; on the same latents samples differ by up to {difference:.2g} standard deviations"
 
 
 def _run(generator: LoadedGenerator, z: Tensor, labels: Tensor | None) -> Tensor | None:

@@ -91,6 +91,10 @@ UNSUPPORTED_KINDS = {
     "msgpack": ("holds Flax (JAX) parameters as msgpack", _EXPORT_HINT),
     "orbax": ("is an Orbax checkpoint of JAX arrays", _EXPORT_HINT),
     "numpy": ("is a numpy array: samples, not weights", "pass a checkpoint, or audit the samples themselves as .npz"),
+    "joblib": (
+        "is a joblib file, whose arrays stand between the parts of its pickle",
+        "load it where it was made and save the arrays by name: np.savez('weights.npz', **joblib.load('{name}'))",
+    ),
     "image": ("is an image, not weights", "pass the checkpoint that generated it"),
     "zip": ("is a zip archive, not a checkpoint{detail}", "unpack it and pass the checkpoint inside"),
     "unknown": (
@@ -192,6 +196,8 @@ def _detect_kind(file: Path, head: bytes, size: int) -> tuple[str, str]:
         return "lfs", _parse_lfs_size(head)
     if _is_safetensors(head):  # before pickles: a header of 1,408 bytes starts as a pickle of protocol 5 does
         return _check_safetensors(head, size)
+    if b"joblib.numpy_pickle" in head or (file.suffix == ".joblib" and head[:1] == b"x"):  # zlib, its default
+        return "joblib", ""
     if head[:1] == b"\x80" and len(head) > 2 and head[1] <= 5:
         return ("torch-legacy" if head[2:].startswith(LEGACY_TORCH_MAGIC) else "pickle"), ""
     if _TENSORFLOW_PART.search(file.name):

@@ -54,7 +54,7 @@ def build_from_contents(
         return build_from_module(frozen_copy(module), config, {**subject, "family": config.model}, notes)
     reject_recurrent(weights.tensors, weights.tensors, name)
     reject_non_generator(weights.tensors, name, _list_generator_files(path))
-    settings = {**read_checkpoint_config(Path(path)), **_extra_settings(contents.tree)}
+    settings = {**read_checkpoint_config(Path(path)), **_extra_settings(contents.tree, weights.path)}
     rebuilt = rebuild_generator(
         replace(weights, extra_settings=settings), config, name, inspect_only=inspect_only and not config.strict
     )
@@ -191,11 +191,15 @@ def _find_module(tree: Any, config: AuditConfig, name: str) -> tuple[nn.Module, 
     return None
 
 
-def _extra_settings(tree: Any) -> dict[str, Any]:
-    """What a file holds beside its weights: settings, and vectors such as a mean style."""
-    if not isinstance(tree, Mapping):
-        return {}
-    return {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor) or entry.ndim == 1}
+def _extra_settings(tree: Any, weights_path: str) -> dict[str, Any]:
+    """What stands beside the weights and beside every object around them: settings, vectors such as a mean style."""
+    settings: dict[str, Any] = {}
+    for part in weights_path.split("."):
+        if not isinstance(tree, Mapping):
+            break
+        settings |= {str(key): entry for key, entry in tree.items() if not isinstance(entry, Tensor) or entry.ndim == 1}
+        tree = tree.get(part)
+    return settings
 
 
 def _clean_assumptions(assumptions: tuple[Assumption, ...]) -> tuple[Assumption, ...]:

@@ -26,6 +26,7 @@ from gandiag.pipeline.group_inputs import (
     open_reference,
     rename_classes,
 )
+from gandiag.pipeline.readings import find_distinct_readings
 from gandiag.record import FACT_REASON, Exhibit, Measurement, Record
 from gandiag.training_logs.analysis import losses
 from gandiag.verdict.judge import apply_policy
@@ -89,6 +90,8 @@ def audit_groups(
                 embedded[role] = _embed(source, session.view, role, progress)
     with timer.stage("measure: groups"):
         variety = _measure(embedded, config.seed)
+    with timer.stage("readings"):
+        readings = _find_open_readings(session)
     result = _collect_result(session, embedded, variety)
     provenance = build_provenance(
         resolved,
@@ -98,7 +101,8 @@ def audit_groups(
         inconclusive_reasons=(),
         notes=[*session.subject.notes, *variety.remarks],
     )
-    record = build_record(result, _subject_section(session), provenance, limit=config.limit, exhibits=config.exhibits)
+    subject = _subject_section(session) | ({} if readings is None else {"readings": readings})
+    record = build_record(result, subject, provenance, limit=config.limit, exhibits=config.exhibits)
     return apply_policy(dataclasses.replace(record, training=training))
 
 
@@ -133,6 +137,22 @@ def open_group_session(x: Any, config: AuditConfig, inputs: GroupInputs, *, real
 
 def _is_generator(source: GroupedSource) -> bool:
     return source.subject is not None and source.subject.sampler is not None
+
+
+def _find_open_readings(session: GroupSession) -> dict[str, Any] | None:
+    """The other networks that a file may hold, the subject's or the reference's.
+
+    Their groups are not compared, so no verdict stands.
+    """
+    for source in (session.subject, session.against):
+        subject = None if source is None else source.subject
+        if source is None or subject is None or subject.sampler is None:
+            continue
+        scale = session.config.scale if source.scale is None else source.scale
+        found = find_distinct_readings(subject.sampler, session.config, scale)
+        if found is not None:
+            return found
+    return None
 
 
 def _device_of(source: GroupedSource) -> torch.device:

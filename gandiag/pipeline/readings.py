@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gandiag.checkpoints.confidence import SAME_OUTPUTS
 from gandiag.checkpoints.generator import LoadedGenerator, OpenReadings, Reading
+from gandiag.config import AuditConfig
 from gandiag.errors import GandiagError
 from gandiag.interfaces import MetricResult, SampleSource
 from gandiag.metrics.collapse_score import create_score_metrics
@@ -33,7 +35,6 @@ from gandiag.verdict.policy import compute_score_verdict
 READING_SAMPLES = 400  # generated samples by which a reading is scored
 MAX_SCORED = 48  # readings that are scored; beyond, the verdict is inconclusive
 _COMPARED = 48  # latents on which readings are compared with each other
-_SAME_OUTPUTS = 0.02  # in standard deviations of the samples: below, two readings are the same generator
 _COMPARE_SECONDS = 40.0  # spent on comparing; readings beyond count as different
 
 
@@ -63,13 +64,15 @@ def score_readings(
     opened |= {"output_activation": "tanh"} if sigmoid is not None else {}
     with timer.stage("readings"):
         candidates = [] if sigmoid is None else [sigmoid]
-        candidates += [] if generator.open_readings is None else _list_distinct(session, generator.open_readings)
+        if generator.open_readings is not None:
+            candidates += _list_distinct(_Draw.of_session(session), generator.open_readings, _real_moments(session))
         if not candidates:
             return None
         verdict = _own_verdict(session, outcome)
         scored = _score_until_disagreement(session, candidates, verdict, progress)
     nearest = min(candidates, key=lambda entry: entry.distance)
-    own_distance = _moment_distance(_sample_flat(session.subject.sampler, session), _real_moments(session))
+    own = _Draw.of_session(session).sample(session.subject.sampler)
+    own_distance = _moment_distance(own, _real_moments(session))
     return {
         "open": opened,
         "distinct": len(candidates),
@@ -79,11 +82,26 @@ def score_readings(
     }
 
 
+def find_distinct_readings(sampler: Sampler | None, config: AuditConfig, scale: float) -> dict[str, Any] | None:
+    """The same document without scores, where none are computed: a verdict then needs that nothing is open.
+
+    For grouped audits. None where nothing is open, or every reading makes the same samples.
+    """
+    generator = None if sampler is None else sampler.generator
+    if not isinstance(generator, LoadedGenerator) or generator.open_readings is None:
+        return None
+    count = len(_list_distinct(_Draw(config, scale, sampler), generator.open_readings, None))
+    if not count:
+        return None
+    opened = dict(generator.open_readings.settings)
+    return {"open": opened, "distinct": count, "scored": [], "left": count, "nearest": None}
+
+
 def _find_sigmoid_reading(session: AuditSession, generator: LoadedGenerator) -> _Candidate | None:
     """The generator with a sigmoid at its end, where the real data's values speak for it."""
     if session.real is None or session.subject.output.range != (-1.0, 1.0):
         return None
-    samples = _sample_flat(session.subject.sampler, session)
+    samples = _Draw.of_session(session).sample(session.subject.sampler)
     if not samples.numel():
         return None
     batches = session.real.iter_batches(4 * _COMPARED, output=session.subject.output, limit=4 * _COMPARED)
@@ -102,39 +120,46 @@ def _own_verdict(session: AuditSession, outcome: MetricResult) -> str:
 # which readings make other samples
 
 
-def _list_distinct(session: AuditSession, open_readings: OpenReadings) -> list[_Candidate]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draw:
+    """How readings are sampled to be compared: on the same latents as `own`."""
+
+    config: AuditConfig
+    scale: float
+    own: Sampler | None
+
+    @classmethod
+    def of_session(cls, session: AuditSession) -> _Draw:
+        return cls(session.config, session.plan.sources["fake"].scale, session.subject.sampler)
+
+    def sample_reading(self, reading: Reading) -> Tensor:
+        return self.sample(Sampler(reading.generator, device=self.config.device, batch_size=self.config.batch_size))
+
+    def sample(self, sampler: Sampler | None) -> Tensor:
+        """The first samples of a generator, (N, D); empty where they are not finite."""
+        assert sampler is not None
+        try:
+            samples = sampler.sample_indices(torch.arange(_COMPARED), seed=self.config.seed, scale=self.scale)
+        except GandiagError:
+            return torch.empty(0, 0)
+        return samples.flatten(1)
+
+
+def _list_distinct(draw: _Draw, open_readings: OpenReadings, real: tuple[float, Tensor] | None) -> list[_Candidate]:
     """The readings that make other samples than the one taken and than each other."""
-    real = _real_moments(session)
-    own = _sample_flat(session.subject.sampler, session)
-    known = [own]
+    known = [draw.sample(draw.own)]
     candidates: list[_Candidate] = []
     start = time.perf_counter()
     for reading in open_readings.make():
         if time.perf_counter() - start > _COMPARE_SECONDS:
             candidates.append(_Candidate(reading, None, math.inf))
             continue
-        samples = _sample_flat(_make_sampler(session, reading), session)
+        samples = draw.sample_reading(reading)
         if any(_same_samples(samples, other) for other in known):
             continue
         known.append(samples)
         candidates.append(_Candidate(reading, samples, _moment_distance(samples, real)))
     return candidates
-
-
-def _make_sampler(session: AuditSession, reading: Reading) -> Sampler:
-    return Sampler(reading.generator, device=session.config.device, batch_size=session.config.batch_size)
-
-
-def _sample_flat(sampler: Sampler | None, session: AuditSession) -> Tensor:
-    """The first samples of a generator, (N, D); empty where they are not finite."""
-    assert sampler is not None
-    try:
-        samples = sampler.sample_indices(
-            torch.arange(_COMPARED), seed=session.config.seed, scale=session.plan.sources["fake"].scale
-        )
-    except GandiagError:
-        return torch.empty(0, 0)
-    return samples.flatten(1)
 
 
 def _same_samples(first: Tensor, second: Tensor) -> bool:
@@ -143,7 +168,7 @@ def _same_samples(first: Tensor, second: Tensor) -> bool:
     if not first.numel():
         return True
     spread = max(float((entry - entry.mean(0)).square().mean().sqrt()) for entry in (first, second))
-    return float((first - second).square().mean().sqrt()) <= _SAME_OUTPUTS * spread
+    return float((first - second).square().mean().sqrt()) <= SAME_OUTPUTS * spread
 
 
 def _real_moments(session: AuditSession) -> tuple[float, Tensor] | None:

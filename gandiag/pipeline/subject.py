@@ -147,7 +147,7 @@ def _describe_sampler(sampler: Sampler, trained_scale: TrainedScale | None) -> A
         sampler.output,
         sampler=sampler,
         facts=dict(sampler.subject),
-        assumptions=tuple(sampler.assumptions),
+        assumptions=tuple(sampler.generator.assumptions),
         notes=tuple(sampler.notes),
         trained_scale=trained_scale,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.config import assumption_options
@@ -124,6 +124,27 @@ def assumption_document(entry: Assumption) -> dict[str, Any]:
         "ratio": fit.ratio,
         "note": entry.note,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class StatedAssumption:
+    """An assumption in words, as `gandiag.load` gives it and the record holds it; `data`: the value as plain data."""
+
+    what: str
+    value: str
+    source: str
+    setting: str
+    data: Any
+    layers: tuple[str, ...] = ()
+    note: str = ""
+
+
+def state_assumption(entry: Assumption) -> StatedAssumption:
+    """The assumption in words."""
+    words = assumption_document(entry)
+    return StatedAssumption(
+        words["what"], words["value"], words["source"], entry.setting, entry.value, entry.layers, entry.note
+    )
 
 
 def merge_layers(entries: Sequence[Assumption]) -> list[Assumption]:

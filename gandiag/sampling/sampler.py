@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -71,7 +72,7 @@ class Sampler:
         self.classes = generator.classes
         self.condition = generator.condition
         self.subject = generator.subject
-        self.assumptions = generator.assumptions
+        self.assumptions: Sequence[Any] = generator.assumptions
         self.notes = generator.notes
         self._on_device, self.device = to_device(generator, select_device(device))
         self.batch_size = batch_size or default_batch_size(generator.output, self.device)
@@ -144,6 +145,15 @@ class Sampler:
             samples = self._forward(z, labels)
         require_output_shape(samples, self.output, len(z))
         return samples.float()
+
+    def run(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The old name of `generate`."""
+        warnings.warn(
+            "Sampler.run is now called generate; the old name goes away in the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.generate(z, labels)
 
     def _require_batchnorm_mode(self, bn: str) -> None:
         if bn not in BATCHNORM_MODES:

@@ -53,7 +53,7 @@ def compute_verdict(record: Record, policy: Policy) -> Verdict:
     if verdict != "inconclusive" and compare_readings(record, verdict, policy.limit) in ("differ", "not_sampled"):
         return "inconclusive"
     if get_collapsed_groups(record):
-        verdict = "collapsed"
+        verdict = "inconclusive" if get_readings(record) else "collapsed"  # readings' groups are not compared
     if verdict == "healthy" and is_memorised(record):
         return "memorised"
     if verdict == "healthy" and is_off_manifold(record):

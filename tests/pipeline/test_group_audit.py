@@ -187,6 +187,7 @@ def test_the_shipped_conditional_generators(
     name: str, named: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     how = ["--classes", "10", "--condition", "onehot", "--latent-dim", "4", "--per-class", "8"]
+    how += ["--activation", "relu", "--prior", "normal"]  # without a norm the file leaves them open
     reference = str(FIXTURES / "classes_healthy.pt")
     code = run(str(FIXTURES / f"{name}.pt"), *how, "--against", reference, "-o", str(tmp_path / "r.json"))
     record = Record.read(tmp_path / "r.json")

@@ -129,3 +129,20 @@ def test_the_real_values_tell_a_sigmoid_from_a_tanh(tmp_path: Path, final: type[
     if reading is not None:
         with torch.no_grad():
             assert torch.allclose(reading.generator.forward(z).flatten(1), net(z), atol=1e-5)
+
+
+def test_groups_of_a_network_that_is_open_have_no_verdict(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classes, dim = 3, 4
+    net = nn.Sequential(nn.Linear(dim + classes, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    how = {"classes": classes, "condition": "concat", "class_place": "after", "per_class": 40, "exhibits": False}
+    flags = {"activation": "tanh", "prior": "normal", "hidden_norm": "none"}
+    reference = gandiag.load(tmp_path / "net.pt", **{name: how[name] for name in list(how)[:3]}, **flags)
+    record = gandiag.audit(tmp_path / "net.pt", against=reference, **how, **flags)
+    assert "readings" not in record.subject and record.verdict == "healthy"
+    record = gandiag.audit(tmp_path / "net.pt", against=reference, **how)
+    assert record.subject["readings"]["distinct"] and record.verdict == "inconclusive"
+    collapsed = dataclasses.replace(record, groups={**record.groups, "collapsed": [{"group": "0", "ratio": 0.1}]})
+    assert apply_policy(collapsed).verdict == "inconclusive"
+    assert "--activation" in find_loading(record).text

@@ -1,9 +1,9 @@
-"""CTGAN's generator and the table columns that its outputs encode: `seq.N.fc`, `seq.N.bn`, and a last linear layer.
+"""CTGAN's generator, TVAE's decoder, and the table columns that their outputs encode.
 
-Xu et al. 2019, "Modeling Tabular Data using Conditional GAN": each layer's output is concatenated to its input. Columns
-are spans of tanh (numbers) and softmax with temperature 0.2 (categories and modes), listed by the saved object; the
-package adds Gumbel noise to the softmax and draws the condition by its frequency. Here the noise is left out, and
-conditions take turns.
+Xu et al. 2019, "Modeling Tabular Data using Conditional GAN". CTGAN: `seq.N.fc`, `seq.N.bn`, a last linear layer;
+each layer's output is concatenated to its input. Columns are spans of tanh (numbers) and softmax with temperature 0.2
+(categories and modes), listed by the saved object; the package adds Gumbel noise to the softmax and draws the condition
+by its frequency. Here the noise is left out, and conditions take turns.
 """
 
 from __future__ import annotations
@@ -64,6 +64,34 @@ def rebuild(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
     )
 
 
+def rebuild_decoder(weights: Weights, config: AuditConfig) -> RebuiltGenerator:
+    """TVAE's decoder (the same package): linear layers at even places with ReLU between them, and `sigma`.
+
+    The package takes the largest of the categories' outputs, and adds noise of deviation sigma to the numbers; here
+    both stay as the network gives them. ArchitectureMismatch for other keys.
+    """
+    tensors = weights.tensors
+    if "sigma" not in tensors or "seq.0.weight" not in tensors:
+        raise ArchitectureMismatch("")
+    with torch.device("meta"):
+        net = TableDecoder(tensors)
+    load_strict(net, tensors)
+    latent_dim = require_shape(tensors, "seq.0.weight", 2)[1]
+    net.columns = _read_columns(weights.extra_settings, len(net.sigma))
+    notes = [_state_columns(net.columns)]
+    if net.columns:
+        notes.append(Assumption("noise", None, "gandiag", note="the package adds noise of deviation sigma to numbers"))
+    return RebuiltGenerator(
+        "TVAE",
+        net,
+        assume_latent(latent_dim, config.prior, "TVAE")[0],
+        OutputSpec("vector", (len(net.sigma),)),
+        None,
+        None,
+        (Assumption("latent_dim", latent_dim, "shapes"), *notes),
+    )
+
+
 def _resolve_latent_dim(file_value: Any, in_features: int, config: AuditConfig) -> tuple[int, str]:
     """The latent size and its source: --latent-dim, else the file's value, else all inputs that are not classes."""
     is_in_file = isinstance(file_value, int) and 0 < file_value <= in_features
@@ -96,12 +124,37 @@ class TabularGenerator(nn.Module):
         out: Tensor = self.seq(z)
         if not self.columns:
             return out
-        spans = torch.split_with_sizes(out, [size for size, _ in self.columns], dim=1)
-        activated = [
-            torch.tanh(span) if kind == "tanh" else (span / _TAU).softmax(1)
-            for span, (_, kind) in zip(spans, self.columns, strict=True)
-        ]
-        return torch.cat(activated, 1)
+        return activate_columns(out, self.columns)
+
+
+class TableDecoder(nn.Module):
+    """Linear layers seq.0, seq.2 … with ReLU between them; `columns` as of TabularGenerator."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in itertools.count(step=2):
+            if f"seq.{index}.weight" not in tensors:
+                break
+            out_features, in_features = require_shape(tensors, f"seq.{index}.weight", 2)
+            layers += [*([nn.ReLU()] if layers else []), nn.Linear(in_features, out_features)]
+        self.seq = nn.Sequential(*layers)
+        self.sigma = nn.Parameter(torch.empty(require_shape(tensors, "sigma", 1)))
+        self.columns: Sequence[ColumnSpan] = ()
+
+    def forward(self, z: Tensor) -> Tensor:
+        out: Tensor = self.seq(z)
+        return activate_columns(out, self.columns) if self.columns else out.tanh()
+
+
+def activate_columns(out: Tensor, columns: Sequence[ColumnSpan]) -> Tensor:
+    """Tanh of the spans of numbers, softmax with temperature 0.2 of those of categories: (B, D) to (B, D)."""
+    spans = torch.split_with_sizes(out, [size for size, _ in columns], dim=1)
+    activated = [
+        torch.tanh(span) if kind == "tanh" else (span / _TAU).softmax(1)
+        for span, (_, kind) in zip(spans, columns, strict=True)
+    ]
+    return torch.cat(activated, 1)
 
 
 class ConcatResidual(nn.Module):
@@ -117,7 +170,8 @@ class ConcatResidual(nn.Module):
 
 def _read_columns(settings: Mapping[str, Any], width: int) -> tuple[ColumnSpan, ...]:
     """The spans that the transformer lists as (size, activation) records; empty if they do not add up to `width`."""
-    transformer = getattr(settings.get("_transformer"), "attributes", settings.get("_transformer"))
+    stored = settings.get("_transformer", settings.get("transformer"))
+    transformer = getattr(stored, "attributes", stored)
     listed = transformer.get("output_info_list") if isinstance(transformer, Mapping) else None
     spans: list[ColumnSpan] = []
     for column in listed if isinstance(listed, list) else []:

@@ -43,16 +43,18 @@ RebuildFunction = Callable[[Weights, AuditConfig], SequentialSpec | RebuiltGener
 class Architecture:
     """One architecture: its public name and the module with its `rebuild`.
 
-    `shape_only`: it matches by shapes, not by key names.
+    `shape_only`: it matches by shapes, not by key names. `function`: the name of its rebuild function.
     """
 
     name: str
     module: str
     shape_only: bool = False
+    function: str = "rebuild"
 
 
 ARCHITECTURES = (  # in match order, the most specific first
     Architecture("ctgan", "ctgan"),
+    Architecture("tvae", "ctgan", function="rebuild_decoder"),
     Architecture("nvidia", "stylegan2_nvidia"),
     Architecture("rosinality", "stylegan2_rosinality"),
     Architecture("stylegan2-pytorch", "stylegan2_lucidrains"),
@@ -72,7 +74,8 @@ ARCHITECTURES = (  # in match order, the most specific first
 )
 MATCH_ORDER = tuple(entry.name for entry in ARCHITECTURES)
 FAMILIES = Registry(
-    "loaders", {entry.name: f"gandiag.checkpoints.architectures.{entry.module}:rebuild" for entry in ARCHITECTURES}
+    "loaders",
+    {entry.name: f"gandiag.checkpoints.architectures.{entry.module}:{entry.function}" for entry in ARCHITECTURES},
 )
 _SHAPE_ONLY = frozenset(entry.name for entry in ARCHITECTURES if entry.shape_only)
 

@@ -47,6 +47,7 @@ class ClassConditionalGenerator(nn.Module):
         assert input_layout.embedding is not None
         classes, width = input_layout.embedding.shape
         self.table = nn.Embedding(classes, width, _weight=input_layout.embedding).requires_grad_(False)
+        self.table_name = input_layout.embedding_name
         self.chain = chain
         self.label_position = input_layout.label_position
         self.continuous_codes = input_layout.continuous_codes
@@ -116,7 +117,11 @@ def candidate_input_layouts(
         )
         positions = (resolve_label_position(config, positions, reason),)
         assumptions = (*assumptions, Assumption("class_place", positions[0], "flag"))
-    return tuple(InputLayout(latent_dim, classes, position, embedding.weight) for position in positions), assumptions
+    layouts = tuple(
+        InputLayout(latent_dim, classes, position, embedding.weight, embedding_name=embedding.module_name)
+        for position in positions
+    )
+    return layouts, assumptions
 
 
 def _check_embedding(embedding: ClassEmbedding, in_features: int, first_layer: LayerWeights) -> None:

@@ -23,7 +23,8 @@ class InputLayout:
     """`latent_dim` inputs are z.
 
     With `classes`, each class is joined at `label_position`: its row of `embedding` (K, E), or one-hot.
-    `continuous_codes`: how many of the latents follow a class that is between them.
+    `continuous_codes`: how many of the latents follow a class that is between them. `embedding_name`: the embedding's
+    module in the file.
     """
 
     latent_dim: int
@@ -31,6 +32,7 @@ class InputLayout:
     label_position: LabelPosition = "after"
     embedding: Tensor | None = None
     continuous_codes: int = 0
+    embedding_name: str = ""
 
     @property
     def labels_first(self) -> bool:

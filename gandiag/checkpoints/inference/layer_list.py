@@ -139,10 +139,13 @@ def _count_between(first: LayerWeights, second: LayerWeights, leaves: list[str] 
     first_rest, second_rest = first_path[depth:], second_path[depth:]
     if not first_rest or not second_rest or not first_rest[-1].isdigit():
         return None
+    is_one_container = len(first_rest) == len(second_rest) == 1 and second_rest[0].isdigit()
     if leaves is not None and first.name in leaves and second.name in leaves:
         between = leaves[leaves.index(first.name) + 1 : leaves.index(second.name)]
-        return len([name for name in between if _is_numbered(name)])
-    if len(first_rest) == len(second_rest) == 1 and second_rest[0].isdigit():
+        count = len([name for name in between if _is_numbered(name)])
+        # Between containers an activation may be a function, and a norm is hardly ever followed by none.
+        return None if not count and first.kind == "norm" and not is_one_container else count
+    if is_one_container:
         return max(0, int(second_rest[0]) - int(first_rest[0]) - 1)
     return None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO
+from gandiag.checkpoints.inference.activation_twins import TWINS, leaves_twin_open
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.gap_norms import GAP_NORMS
 from gandiag.checkpoints.inference.hyperparameters import Hyperparameter, ScoreTables
@@ -60,6 +61,12 @@ def list_open_settings(
         if parameter.changes_output and assumption.source in _GUESSES
         for values in [_open_values(parameter, tables, parameter.value_of(assignment))]
         if len(values) > 1
+    ]
+    settings += [
+        OpenSetting(parameter.setting, (taken, TWINS[taken]), parameter.assign, parameter.describe)
+        for parameter, assumption in parameters
+        for taken in [parameter.value_of(assignment)]
+        if parameter.field == "activation" and leaves_twin_open(assumption)
     ]
     if spec.has_open_norms and config.hidden_norm is None:
         settings.append(OpenSetting("hidden_norm", GAP_NORMS, lambda entry, value: replace(entry, norm=value)))

@@ -14,6 +14,7 @@ from typing import cast
 
 from gandiag.checkpoints.batchnorm.moments import prior_std
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO, GOOD_MISMATCH
+from gandiag.checkpoints.inference.activation_twins import settle_twin
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer, OutOfBudget
 from gandiag.checkpoints.inference.conditioning import InputLayout
@@ -127,6 +128,7 @@ def infer_hyperparameters(
             evidence.append(entry)
             hyperparameters = [parameter for parameter in hyperparameters if parameter.field != "prior"]
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
+    assignment, decided = _settle_twins(scorer, spec, assignment, decided)
     pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
     open_settings = list_open_settings(spec, pairs, tables, assignment, config)
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
@@ -211,6 +213,16 @@ def _decide_all(
     for parameter in hyperparameters:
         assignment, entry = decide_hyperparameter(scorer, parameter, assignment, tables.get(parameter.field, {}))
         decided.append(entry if default_fit is None else replace(entry, fit=default_fit))
+    return assignment, decided
+
+
+def _settle_twins(
+    scorer: CandidateScorer, spec: SequentialSpec, assignment: Assignment, decided: list[Assumption]
+) -> tuple[Assignment, list[Assumption]]:
+    """The activation and its twin compared by all channels, once the rest is known."""
+    for index, entry in enumerate(decided):
+        if entry.setting == "activation":
+            assignment, decided[index] = settle_twin(scorer, spec, assignment, entry)
     return assignment, decided
 
 

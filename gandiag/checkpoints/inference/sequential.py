@@ -99,10 +99,20 @@ class SequentialSpec:
 
 
 class SequentialGenerator(nn.Module):
-    """Layers in sequence: (B, inputs) latents, labels included, to (B, *shape)."""
+    """Layers in sequence: (B, inputs) latents, labels included, to (B, *shape).
 
-    def __init__(self, layers: nn.Sequential, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
+    `layer_names`: of every layer in the file, "" for those without weights.
+    """
+
+    def __init__(
+        self,
+        layers: nn.Sequential,
+        input_shape: tuple[int, ...],
+        output_shape: tuple[int, ...],
+        layer_names: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
+        self.layer_names = layer_names
         self.layers = layers
         self.input_shape = input_shape
         self.output_shape = output_shape
@@ -159,7 +169,8 @@ def build_sequential_generator(
         if layer.kind in GAP_POSITIONS:
             layers[index] = make_gap_norm(norm, GAP_POSITIONS[layer.kind])
     input_shape = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
-    return SequentialGenerator(layers, input_shape, spec.output.shape).eval().requires_grad_(False)
+    names = (*("" if layer.weights is None else layer.weights.name for layer in spec.layer_specs), "")
+    return SequentialGenerator(layers, input_shape, spec.output.shape, names).eval().requires_grad_(False)
 
 
 def build_layers(
