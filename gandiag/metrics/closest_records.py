@@ -61,15 +61,17 @@ def measure_closest_records(
     training, holdout, fake = _cut(training, n), _cut(holdout, n), _cut(fake, MAX_ROWS)
     distances = closest_record_distances(columns, fake, training)
     floors = closest_record_distances(columns, _cut(holdout, MAX_ROWS), training)
-    others = closest_record_distances(columns, fake, holdout, training) if is_heldout else None
+    others = closest_record_distances(columns, fake, holdout, training)
     copied, copied_floor = float((distances == 0).mean()), float((floors == 0).mean())
+    if not is_heldout:  # both halves are training rows; a real row meets each with the same probability
+        copied, copied_floor = float(((distances == 0) | (others == 0)).mean()), 1 - (1 - copied_floor) ** 2
     return MetricResult(
         {
             "closest_record": _measure_median(distances, float(np.median(floors))),
             "copied_rows": make_fraction_measurement(
                 copied, 0.0, n=fake.n, floor=copied_floor, better="lower", unit="share of generated rows"
             ),
-            "closer_to_training": _compare_with_training(distances, others),
+            "closer_to_training": _compare_with_training(distances, others if is_heldout else None),
         }
     )
 

@@ -82,6 +82,8 @@ def find_divergence(curve: Curve, trimmed: TrimmedCurve) -> LossEvent | None:
         evidence = f"the swings of {curve.name} grow {trend.factor:,.1f}-fold to the end of the log"
         return LossEvent(trimmed.start, "diverging", evidence)
     level = np.abs(running_median(curve.value))
+    if not np.isfinite(level[-1]):  # that is a failure, and said as one
+        return None
     usual = float(np.median(level[: len(level) // 2])) + 1e-9
     tail = level[-max(len(level) // 10, 5) :]
     second_half = np.array_split(level[len(level) // 2 :], N_WINDOWS)

@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 from gandiag.errors import SourceError
 
-MISSING_WORDS = frozenset(
-    ("", "na", "n/a", "#n/a", "nan", "-nan", "<na>", "null", "none", "nat")
-)  # compared in lower case
+MISSING_WORDS = frozenset(("", "na", "n/a", "#n/a", "nan", "-nan", "<na>", "null", "nat"))  # compared in lower case
 DATE_FORMATS = ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y %H:%M", "%m/%d/%Y %H:%M:%S")
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?")
 _LEADING_ZERO = re.compile(r"[+-]?0\d")  # as in postal codes: a label, not a number
@@ -117,9 +115,14 @@ def table_from_array(array: npt.NDArray[Any], name: str, column_names: Sequence[
     return make_table(name, (RawColumn(title, values[:, index]) for index, title in enumerate(names)))
 
 
+def _is_missing_word(word: str) -> bool:
+    """Whether a cell is empty or says so: as pandas does, "None" is missing and "none" is a category."""
+    return word.lower() in MISSING_WORDS or word == "None"
+
+
 def column_from_cells(name: str, cells: Sequence[str]) -> RawColumn:
     """A column of text cells: numbers or dates where all cells are, else words."""
-    words = [None if cell.strip().lower() in MISSING_WORDS else cell.strip() for cell in cells]
+    words = [None if _is_missing_word(cell.strip()) else cell.strip() for cell in cells]
     known = [word for word in words if word is not None]
     if known and all(word.lower() in _TRUTH_WORDS for word in known):
         return RawColumn(name, _scatter(words, np.array([_TRUTH_WORDS[word.lower()] for word in known])))
