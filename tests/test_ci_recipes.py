@@ -75,6 +75,7 @@ def test_the_github_recipe_fails_on_a_collapsed_generator_and_says_why(job: Path
     assert "GD101" in (job / "summary.md").read_text() and (job / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_gitlab_recipe_leaves_a_junit_report(job: Path) -> None:
     done = shell(healed(recipe("gitlab.yml")["gandiag"]["script"]), job)
     assert done.returncode == 1, done.stderr
@@ -82,6 +83,7 @@ def test_the_gitlab_recipe_leaves_a_junit_report(job: Path) -> None:
     assert ET.parse(job / report).getroot().get("failures") == "1"
 
 
+@pytest.mark.slow
 def test_the_jenkins_recipe_tells_thin_evidence_from_a_violation(job: Path) -> None:
     lines = re.findall(
         r"sh(?:\(returnStatus: true, script:)? '([^']*)'", (ROOT / "docs" / "ci" / "Jenkinsfile").read_text()

@@ -61,6 +61,7 @@ def test_document_has_rows_nulls_and_a_summary(document: dict) -> None:
     assert all(sum(row["verdicts"].values()) == document["nulls"] for row in nulls)
 
 
+@pytest.mark.slow
 def test_result_depends_on_the_seed_but_not_on_threads() -> None:
     def without_time(result: dict) -> dict:
         return {**result, "seconds": 0}
@@ -194,6 +195,7 @@ def gandiag(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_command_prints_one_document_and_exits_by_its_result() -> None:
     done = gandiag("--quick", "--dims", "8", "-n", "500", "--json", "--first-seed", "2")
     document = json.loads(done.stdout)

@@ -111,6 +111,7 @@ def test_every_job_has_a_configuration() -> None:
         assert job.shortened == (job.steps < config.recipe.steps)
 
 
+@pytest.mark.slow
 def test_a_job_runs_once_and_gives_the_same_result_in_any_process(tmp_path: Path) -> None:
     jobs = [TINY, replace(TINY, seed=1)]
     assert run_jobs(jobs, tmp_path / "two", 2) == []
@@ -126,6 +127,7 @@ def test_a_job_runs_once_and_gives_the_same_result_in_any_process(tmp_path: Path
     assert alone["snapshots"][-1]["coverage"]["of"] == 8 and alone["shortened"] is True
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_resumes(tmp_path: Path) -> None:
     job = replace(TINY, steps=150, snapshots=15)
     code = (

@@ -110,6 +110,7 @@ def test_the_best_remedy_is_named_with_a_caveat_if_intervals_overlap() -> None:
     assert "no remedy lowers" in describe_best_remedy([result("none", 0.1, 0.1), result("r1", 0.6, 0.3)])
 
 
+@pytest.mark.slow
 def test_custom_networks_under_remedies(tmp_path: Path) -> None:
     real = DATASETS.get("ring8")().draw(600, torch.Generator().manual_seed(0))
     np.save(tmp_path / "real.npy", real.numpy())

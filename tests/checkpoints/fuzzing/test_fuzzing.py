@@ -144,6 +144,7 @@ def run_cases(first: int, seconds: float, folder: Path) -> int:
     raise AssertionError("the numbers ended")
 
 
+@pytest.mark.slow
 def test_twenty_seconds_of_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "print_bug_report", raise_bug)
     warm_up(tmp_path / "seeds")
