@@ -31,6 +31,12 @@ class GroupRow:
     strips: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
+def _describe_collapsed(groups: Mapping[str, Any]) -> str:
+    if groups.get("basis") != "reference":
+        return "not judged without a reference"
+    return f"{len(groups.get('collapsed') or ())} of {formatting.format_value(groups.get('count'))}"
+
+
 def build_group_facts(record: Record) -> list[tuple[str, str]]:
     """(label, value) of what holds for all groups."""
     groups = record.groups
@@ -50,7 +56,7 @@ def build_group_facts(record: Record) -> list[tuple[str, str]]:
         ("between groups", "" if is_relative else _percent(groups.get("between"))),
         ("a tenth of the groups keep less than", _percent(quantile) if quantile else ""),
         ("… by noise alone", _percent({"value": quantile.get("floor")}) if quantile else ""),
-        ("collapsed", f"{len(groups.get('collapsed') or ())} of {formatting.format_value(groups.get('count'))}"),
+        ("collapsed", _describe_collapsed(groups)),
         ("left out", ", ".join(left_out)),
         *_describe_real(groups.get("real")),
     ]

@@ -15,6 +15,7 @@ MAX_IGNORED_RATIO = 0.05
 # Upper bound of the variety between groups below which the condition changes nothing, if the lower one is 0.
 MAX_IGNORED_CONDITION = 0.2
 MAX_NAMED_GROUPS = 5
+MAX_EQUAL_RATIO = 0.01  # of the distance across groups: below it, the outputs of a group are the same
 
 
 def get_ratio(record: Record, name: str) -> tuple[float, float, float] | None:
@@ -96,7 +97,18 @@ def find_missing_reference(record: Record, policy: Policy) -> Diagnosis | None:
         if floor.get("low") is not None:
             text += f" groups (with shuffled groups {format_percent(floor['low'])})"
     text += ". That is a fact and no verdict: pass the teacher, the base model or the last release with --against."
-    return Diagnosis("note", text, {} if ratio is None else {"within": ratio[0]})
+    equal = _list_equal_groups(record)
+    if equal and ratio is not None:
+        more = f" and {len(equal) - MAX_NAMED_GROUPS} more" if len(equal) > MAX_NAMED_GROUPS else ""
+        named = f"{format_list(equal[:MAX_NAMED_GROUPS])}{more}"
+        text = f"All outputs are the same in {len(equal)} of {record.groups.get('count')} groups: {named}. {text}"
+    return Diagnosis("warning" if equal else "note", text, {} if ratio is None else {"within": ratio[0]})
+
+
+def _list_equal_groups(record: Record) -> list[str]:
+    """Names of the groups whose samples hardly differ, compared with samples of different groups."""
+    rows = [row for row in record.groups.get("rows") or () if isinstance(row, Mapping)]
+    return [str(row.get("group")) for row in rows if (row.get("ratio") or 0.0) < MAX_EQUAL_RATIO]
 
 
 @rule("GD114")
