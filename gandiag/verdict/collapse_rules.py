@@ -121,6 +121,8 @@ def find_mode_dropping(record: Record, policy: Policy) -> Diagnosis | None:
     text = f"Mode dropping: {format_percent(share)} {interval} of the real data has no counterpart among the samples"
     if missed:
         text += f"; {len(missed)} of {record.modes.get('found')} clusters are missing or underrepresented"
+    elif record.modes.get("found"):
+        text += "; no cluster is missing as a whole"
     evidence: dict[str, float] = {"missing": share}
     if record.modes.get("covered") is not None:  # None: too few samples lie near real ones to count modes
         evidence["modes_missed"] = len(missed)

@@ -28,7 +28,7 @@ def find_off_distribution_samples(record: Record, policy: Policy) -> Diagnosis |
         return None
     text = (
         f"Low fidelity: {format_percent(share)} {format_interval(low, high)} of the samples are off the data manifold, "
-        "unlike any real sample. This is not collapse and does not raise the score."
+        "and can be told from real ones. This is not collapse and does not raise the score."
     )
     if record.verdict == "unrealistic":
         text += " So few lie on the data that their variety says little about the data's modes: improve fidelity first."
