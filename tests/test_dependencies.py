@@ -97,3 +97,11 @@ def test_the_tests_import_what_the_test_extra_brings() -> None:
     assert not missing, f"imported by tests, and not in the extra test: {missing}"
     unused = declared("test") - imported - declared(*runtime_extras()) - RUN_AS_COMMANDS
     assert not unused, f"in the extra test, and not imported by tests: {unused}"
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    """A checkout finds packages that a wheel would lack: each must be listed."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(document["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gandiag").rglob("*.py")}
+    assert found | {"gandiag.cli"} == listed
