@@ -84,5 +84,5 @@ def losses_command(
         text = render_losses(
             analysis.document, analysis.findings, width=width, color=color, paths=written, verbose=verbose > 0
         )
-        console.print_result(text)
+        console.print_result(text.splitlines()[0] if quiet else text)
     return ExitCode.OK if exit_zero else analysis.exit_code
