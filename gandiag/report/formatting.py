@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gandiag.record import Record, Score
+from gandiag.verdict.evidence_rules import KIND_OF_LOSS
 from gandiag.verdict.record_queries import is_memorised, is_sample_set
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
@@ -30,13 +31,6 @@ VERDICT_LABELS = {
     "memorised": "MEMORISED",
 }
 
-KIND_OF_LOSS = {
-    "modes": "half of the modes",
-    "small_modes": "half of the small modes",
-    "continuum": "half of a continuum",
-    "narrowing": "half of the width",
-    "repeats": "half of the outputs",
-}
 KIND_TEXT = {
     "complete": "complete collapse: nearly all samples are the same",
     "partial": "partial collapse: some of the variety is left",

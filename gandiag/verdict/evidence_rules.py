@@ -43,11 +43,11 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
 
 
 KIND_OF_LOSS = {
-    "modes": "half of the modes never made",
-    "small_modes": "half of many small modes never made",
-    "continuum": "half of a continuum never made",
-    "narrowing": "modes half as wide",
-    "repeats": "half of the outputs recycled",
+    "modes": "half of the modes",
+    "small_modes": "half of the small modes",
+    "continuum": "half of a continuum",
+    "narrowing": "half of the width",
+    "repeats": "half of the outputs",
 }
 
 
@@ -62,7 +62,7 @@ def find_blind_spots(record: Record, policy: Policy) -> Diagnosis | None:
     }  # of the largest loss, which comes last
     missed = "; ".join(f"{KIND_OF_LOSS.get(kind, kind)} scored {scores[kind]:.2f}" for kind in blind)
     text = (
-        f"Injected into half of the real data, a loss of half was missed: {missed}. "
+        f"Injected into half of the real data, a loss was missed: {missed}. "
         f"Pass at least {2 * record.score.n_fake:,} samples and twice as many real ones."
     )
     return Diagnosis("warning" if record.verdict == "inconclusive" else "note", text, scores)

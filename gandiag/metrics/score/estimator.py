@@ -116,7 +116,7 @@ def _estimate_from_rows(
     """The largest of the three estimates, from prepared real rows (N, D) and generated rows (M, D)."""
     real, fake = real_rows.values, fake_rows.values[:n]
     by_modes, split = _estimate_by_modes((real, fake), n, seed=seed, replicates=replicates)
-    by_scale = estimate_missing_by_scale(
+    by_scale, scale_replicates = estimate_missing_by_scale(
         real[:n],
         real[n : 2 * n],
         fake[split.find_distinct_rows()],
@@ -127,9 +127,10 @@ def _estimate_from_rows(
     size = min(n, MAX_CLASSIFIER_ROWS)
     fold = torch.cat([real_rows.fold[: 2 * size], fake_rows.fold[:size]])
     log_odds = cross_fit_log_odds(real[: 2 * size], fake[:size], seed=seed, fold=fold)
-    by_classifier = half_sample_estimate(LogOdds.missing_fraction, log_odds, seed=seed, replicates=replicates)
+    odds_replicates = replicate_odds(LogOdds.missing_fraction, log_odds, seed=seed, replicates=replicates)
+    by_classifier = estimate_from_replicates(log_odds.missing_fraction(), odds_replicates)
     estimate = replace(by_modes, fake_only_fraction=log_odds.fake_only_fraction())
-    return combine_losses(estimate, by_scale, by_classifier)
+    return combine_losses(estimate, (by_scale, scale_replicates), (by_classifier, odds_replicates))
 
 
 def prepare_rows(real: Tensor, fake: Tensor, n: int) -> tuple[PreparedRows, PreparedRows]:
@@ -165,12 +166,12 @@ def _estimate_by_modes(
     return _make_estimate(factors, half_factors, mode_uncertainty, split), split
 
 
-def combine_losses(estimate: DiversityEstimate, *missing: Estimate) -> DiversityEstimate:
+def combine_losses(estimate: DiversityEstimate, *missing: tuple[Estimate, Tensor]) -> DiversityEstimate:
     """The estimate with the largest loss of itself and other estimates of the missing fraction.
 
     `missing` in the profile makes up the difference. The lower bound allows for the choice among them.
     """
-    losses = (estimate.score, *missing)
+    losses = (estimate.score, *(loss for loss, _ in missing))
     largest = max(losses, key=lambda loss: (loss.value, loss.low))
     factor = NormalDist().inv_cdf(1 - 0.025 / len(losses)) / Z_SCORE
     low = max(loss.value - factor * (loss.value - loss.low) for loss in losses)
@@ -184,7 +185,17 @@ def combine_losses(estimate: DiversityEstimate, *missing: Estimate) -> Diversity
             for bound, floor in ((score.low, 0.0), (score.value, own.value), (score.high, own.high))
         )
         profile["missing"] = Estimate(value, min(low, value), max(high, value))
+        replicates = next(values for loss, values in missing if loss is largest)
+        estimate = replace(estimate, replicates=tuple(replicates.tolist()), power=_compute_power(replicates))
     return replace(estimate, score=score, profile=profile)
+
+
+def _compute_power(replicates: Tensor, mode_uncertainty: float = 0.0) -> float | None:
+    """The smallest loss that would be distinguished from none in 95 of 100 cases; None with fewer than 2 replicates."""
+    if len(replicates) < 2:
+        return None
+    standard_error = math.hypot(float(replicates.std()), mode_uncertainty / Z_SCORE)
+    return min(1.0, (Z_SCORE + POWER_Z_SCORE) * standard_error)
 
 
 def _draw_sorted_halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,14 +214,10 @@ def _make_estimate(
         name: estimate_from_replicates(value, torch.tensor([half[name] for half in half_profiles]))
         for name, value in _loss_profile(factors).items()
     }
-    power = None
-    if len(half_factors) > 1:
-        standard_error = math.hypot(float(losses.std()), mode_uncertainty / Z_SCORE)
-        power = min(1.0, (Z_SCORE + POWER_Z_SCORE) * standard_error)
     return DiversityEstimate(
         score=score,
         profile=profile,
-        power=power,
+        power=_compute_power(losses, mode_uncertainty),
         n=len(split.on_manifold),
         replicates=tuple(min(max(half.loss, 0.0), 1.0) for half in half_factors),
         inconclusive_reasons=_inconclusive_reasons(factors, split, profile, score),
@@ -246,10 +253,15 @@ def half_sample_estimate(
     statistic: Callable[[LogOdds], float], log_odds: LogOdds, *, seed: int, replicates: int
 ) -> Estimate:
     """A statistic of the log odds with its 95 % interval from half-samples of the rows; the classifier is kept."""
+    values = replicate_odds(statistic, log_odds, seed=seed, replicates=replicates)
+    return estimate_from_replicates(statistic(log_odds), values)
+
+
+def replicate_odds(statistic: Callable[[LogOdds], float], log_odds: LogOdds, *, seed: int, replicates: int) -> Tensor:
+    """A statistic of the log odds on half-samples of the rows, (R,); the classifier is kept."""
     generator = torch.Generator().manual_seed(seed)
     sizes = len(log_odds.real), len(log_odds.fake)
-    halves = [log_odds.subset(*draw_halves(sizes, generator)) for _ in range(replicates)]
-    return estimate_from_replicates(statistic(log_odds), torch.tensor([statistic(half) for half in halves]))
+    return torch.tensor([statistic(log_odds.subset(*draw_halves(sizes, generator))) for _ in range(replicates)])
 
 
 def _inconclusive_reasons(

@@ -89,11 +89,11 @@ def estimate_missing_by_scale(
     is_even: bool = True,
     seed: int = 0,
     replicates: int = 20,
-) -> Estimate:
+) -> tuple[Estimate, Tensor]:
     """The missing fraction at the distance whose lower bound is largest, with a 95 % interval over all distances.
 
-    Replicates are half-samples of all three sets. At least MIN_REPLICATES choose the distance; without `replicates` the
-    interval has no width.
+    Also the replicates (R,) at that distance. They are half-samples of all three sets. At least MIN_REPLICATES choose
+    the distance; without `replicates` the interval has no width.
     """
     matches = match_scales(*(rows[:MAX_ROWS] for rows in (reference, heldout, fake)))
     sizes = len(matches.fake_reference[0]), len(matches.heldout_reference), len(matches.fake_reference)
@@ -112,7 +112,7 @@ def estimate_missing_by_scale(
     low, value, high = (
         min(1.0, max(0.0, bound)) for bound in (value - SELECTION_FACTOR * half_width, value, value + half_width)
     )
-    return Estimate(value, low, high)
+    return Estimate(value, low, high), by_scale[:replicates, best].clamp(0, 1)
 
 
 def _hit_shares(buckets: Tensor) -> Tensor:

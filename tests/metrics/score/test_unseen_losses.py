@@ -171,3 +171,10 @@ def test_blind_spots_are_kinds_of_which_even_half_is_missed() -> None:
     )
     assert Score(0.0, 0.0, 0.02, injected=injected).list_blind_spots() == ["continuum"]
     assert Score(0.0, 0.0, 0.02, limit=0.05, injected=injected).list_blind_spots() == []
+
+
+def test_replicates_are_those_of_the_estimate_that_speaks() -> None:
+    """Paired comparisons correlate them, so they must belong to the score's own value."""
+    estimate = measure(half_space(16))
+    replicates = torch.tensor(estimate.replicates)
+    assert abs(float(replicates.mean()) - estimate.score.value) < 0.1 and estimate.power is not None
