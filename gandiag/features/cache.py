@@ -26,10 +26,10 @@ from gandiag.interfaces import Batch, OutputSpec
 from gandiag.sampling.latents import chunk_slices
 from gandiag.sampling.module_state import tensor_to_bytes
 from gandiag.sampling.shards import WHOLE, Shard
-from gandiag.sampling.sources import SampleSet, select_indices
+from gandiag.sampling.sources import SampleSet
 from gandiag.untrusted.files import read_bytes
 
-FORMAT = "gandiag.features/2"  # increment it when the way samples are read or fitted changes
+FORMAT = "gandiag.features/3"  # increment it when the way samples are read or fitted changes
 MAX_CACHE_BYTES = 2 << 30  # of the folder; least recently used entries are removed first
 _ABANDONED_SECONDS = 86_400  # age from which an unfinished file is removed
 
@@ -129,22 +129,22 @@ class CachedRealFeatures:
     shard: Shard = WHOLE
 
     def batches(self, batch_size: int, *, with_samples: bool = True) -> Iterator[Batch]:
-        """Batches in index order. Computed features are stored once the iterator is exhausted, those of a part never.
+        """Batches by ascending key. Computed features are stored once the iterator is exhausted, those of a part never.
 
-        `with_samples=False`: the samples themselves are not needed. Where every view is cached, no file is then decoded
-        and `batch.samples` is (B, 0).
+        `with_samples=False`: the samples themselves are not needed. Where every view is cached, they are then not
+        converted, and `batch.samples` is (B, 0).
         """
-        indices = select_indices(self.samples.n, self.limit)
+        positions = self.samples.choose(self.limit)
         keys = self._cache_keys()
-        cached = self._load_cached(keys, len(indices))
-        indices = self.shard.choose_rows(indices, batch_size)
+        cached = self._load_cached(keys, len(positions))
+        positions = self.shard.choose_rows(positions, batch_size)
         cached = {name: self.shard.choose_rows(features, batch_size) for name, features in cached.items()}
-        slices = chunk_slices(len(indices), batch_size)
+        slices = chunk_slices(len(positions), batch_size)
         if not with_samples and len(cached) == len(self.views) and self._labels_known:
-            yield from self._cached_batches(indices, cached, slices)
+            yield from self._cached_batches(positions, cached, slices)
             return
         computed: dict[str, list[Tensor]] = {name: [] for name in keys if name not in cached}
-        sample_batches = self.samples.read_rows(indices, batch_size, self.fit)
+        sample_batches = self.samples.read_rows(positions, batch_size, self.fit)
         for rows, batch in zip(slices, sample_batches, strict=True):
             partial = replace(batch, features={name: features[rows] for name, features in cached.items()})
             embedded = embed_batch(partial, self.views, self.fit, noise_seed=noise_seed_for("real"))
@@ -155,14 +155,14 @@ class CachedRealFeatures:
             self.cache.put(keys[name], torch.cat(parts))
 
     def _cached_batches(
-        self, indices: Tensor, cached: Mapping[str, Tensor], slices: Sequence[slice]
+        self, positions: Tensor, cached: Mapping[str, Tensor], slices: Sequence[slice]
     ) -> Iterator[Batch]:
         labels = self.samples.labels
         for rows in slices:
-            batch_indices = indices[rows]
-            batch_labels = None if labels is None else labels[batch_indices]
+            chosen = positions[rows]
+            batch_labels = None if labels is None else labels[chosen]
             features = {name: values[rows] for name, values in cached.items()}
-            yield Batch(torch.empty(len(batch_indices), 0), batch_indices, batch_labels, features)
+            yield Batch(torch.empty(len(chosen), 0), self.samples.keys[chosen], batch_labels, features)
 
     @property
     def _labels_known(self) -> bool:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from gandiag.interfaces import MetricResult
 from gandiag.metrics.base import make_fraction_measurement, make_measurement
 from gandiag.record import Measurement
+from gandiag.sampling.content_keys import table_keys
 from gandiag.sampling.latents import chunk_slices
-from gandiag.sampling.sources import select_indices
+from gandiag.sampling.stream_names import GENERATED_ORDER, HELDOUT_ORDER, REAL_ORDER
 from gandiag.sampling.tables.columns import RawTable
 from gandiag.sampling.tables.encoder import ColumnEncoder
 from gandiag.stats.resampling import wilson_interval
@@ -55,8 +56,8 @@ def measure_closest_records(
     is not known. Both sets are cut to one size, because more rows are nearer.
     """
     is_heldout = holdout is not None
-    if holdout is None:
-        training, holdout = _halve(training, seed)
+    training, fake = _by_content(training, REAL_ORDER), _by_content(fake, GENERATED_ORDER)
+    training, holdout = _halve(training, seed) if holdout is None else (training, _by_content(holdout, HELDOUT_ORDER))
     n = min(training.n, holdout.n, 2 * MAX_ROWS)
     training, holdout, fake = _cut(training, n), _cut(holdout, n), _cut(fake, MAX_ROWS)
     distances = closest_record_distances(columns, fake, training)
@@ -125,5 +126,10 @@ def _halve(table: RawTable, seed: int) -> tuple[RawTable, RawTable]:
     return table.take(order[: table.n // 2]), table.take(order[table.n // 2 :])
 
 
+def _by_content(table: RawTable, stream: str) -> RawTable:
+    """The rows in an order that their content decides."""
+    return table.take(np.argsort(table_keys(table, stream).numpy(), kind="stable"))
+
+
 def _cut(table: RawTable, n: int) -> RawTable:
-    return table if table.n <= n else table.take(select_indices(table.n, n).numpy())
+    return table if table.n <= n else table.take(np.arange(n))

@@ -21,6 +21,7 @@ from gandiag.sampling.group_names import Names, choose_sample_array, names_from_
 from gandiag.sampling.preprocessing import DEFAULT_RANGE
 from gandiag.sampling.sampler import Sampler
 from gandiag.sampling.sources import SampleSet, generate_batches, open_samples
+from gandiag.sampling.stream_names import GENERATED_ORDER
 from gandiag.sampling.torch_datasets import DatasetReader, read_item, to_channels_first
 
 MIN_REFERENCE_ROWS = 64  # per group: a larger reference group is cut to this, or to 4 times the subject's largest
@@ -100,6 +101,8 @@ def _open_source(x: Any, config: AuditConfig, groups: Any, *, target: GroupedSou
         key = config.npz_key if path is None else choose_sample_array(config.group_by, path, config.npz_key)
         samples = x if isinstance(x, SampleSet) else open_samples(x, npz_key=key)
         names = _find_names(samples, path, config, groups)
+        if target is None:
+            samples = replace(samples, stream=GENERATED_ORDER, _keys=[])
         return _limit_groups(samples, names, target)
     if groups is not None:
         raise ConfigError("groups were passed for a generator", "pass samples, or a function fn(condition, seeds)")
@@ -131,12 +134,12 @@ def _limit_groups(samples: SampleSet, names: Names, target: GroupedSource | None
     wanted = set(target.groups)
     if names and wanted.isdisjoint(name for name in names if name is not None):
         wanted = {name for name in names if name is not None}  # the mismatch is reported with both sides' names
-    kept: Names = []
-    for name in names:
-        take = name is not None and (name not in wanted or seen[name] < cap)
-        if take and name is not None:
+    kept: list[str | None] = [None] * len(names)
+    for row in samples.choose().tolist():
+        name = names[row]
+        if name is not None and (name not in wanted or seen[name] < cap):
             seen[name] += 1
-        kept.append(name if take else None)
+            kept[row] = name
     return _from_set(samples, kept, target=target.output, count_ungrouped=False)
 
 
@@ -150,7 +153,7 @@ def _from_set(
     count_ungrouped: bool = True,
 ) -> GroupedSource:
     """A set of samples, those without a group left out. Images of several sizes are resized to the most common one."""
-    rows = torch.tensor([row for row, group in enumerate(names) if group is not None], dtype=torch.int64)
+    rows = torch.tensor([row for row in samples.choose().tolist() if names[row] is not None], dtype=torch.int64)
     if not len(rows):
         raise SourceError(f"no sample of {samples.name} has a group", "check --group-by")
     output, notes = (target, ()) if target is not None else _common_output(samples)
@@ -168,7 +171,7 @@ def _from_set(
     return GroupedSource(
         name or samples.name,
         output,
-        tuple(group for group in names if group is not None),
+        tuple(str(names[row]) for row in rows.tolist()),
         lambda batch_size: samples.read_rows(rows, batch_size, output),
         AuditSubject(output, samples=samples, facts=about),
         notes,

@@ -36,7 +36,6 @@ from gandiag.pipeline.shard_files import (
 )
 from gandiag.record import Record, to_json_value
 from gandiag.sampling.shards import Shard
-from gandiag.sampling.sources import select_indices
 from gandiag.untrusted.settings_files import describe_danger, require_type
 from gandiag.verdict.judge import apply_policy
 
@@ -221,7 +220,7 @@ def _fits(session: AuditSession, batch: Batch, views: frozenset[str]) -> bool:
 def _expected_indices(session: AuditSession, role: str) -> torch.Tensor:
     n = session.n_samples(role)
     samples = session.real if role == "real" else session.subject.samples
-    return torch.arange(n) if samples is None else select_indices(samples.n, n)
+    return torch.arange(n) if samples is None else samples.keys[samples.choose(n)]
 
 
 # what a file may decide

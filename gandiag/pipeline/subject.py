@@ -25,8 +25,8 @@ from gandiag.sampling.sources import (
     cut_batches,
     generate_parts,
     open_samples,
-    select_indices,
 )
+from gandiag.sampling.stream_names import GENERATED_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class AuditSubject:
             parts = shard.choose(cut_batches(source, source.n, batch_size))
             return generate_parts(self.sampler, source, parts, seed=seed, only_class=only_class)
         assert self.samples is not None
-        chosen = select_indices(self.samples.n, source.n)
+        chosen = self.samples.choose(source.n)
         return self.samples.read_rows(shard.choose_rows(chosen, batch_size), batch_size)
 
 
@@ -154,7 +154,7 @@ def _describe_sampler(sampler: Sampler, trained_scale: TrainedScale | None) -> A
 
 
 def _open_sample_set(x: Any, config: AuditConfig) -> AuditSubject:
-    samples = open_real_data(x, config)
+    samples = replace(open_real_data(x, config), stream=GENERATED_ORDER, _keys=[])
     path = str(x) if isinstance(x, (str, os.PathLike)) else None
     facts = {
         "path": path,

@@ -67,13 +67,14 @@ def open_tables(subject: AuditSubject, real_source: Any, holdout_source: Any, co
             raise ConfigError("--holdout needs the training rows too", "pass them with --real")
         encoder, notes = fit_pair(fake, None, given)
         return OpenTables(_with_reader(subject, with_encoder(fake, encoder, notes)), None, encoder)
-    real_reader = _as_table(open_real_data(real_source, config), fake)
+    real_set = open_real_data(real_source, config)
+    real_reader = _as_table(real_set, fake)
     encoder, notes = fit_pair(real_reader, fake, given)
     holdout = None
     if holdout_source is not None:
         holdout = _as_table(open_real_data(holdout_source, config), fake).table
         plan_columns(holdout, real_reader.table, given)  # raises where types differ
-    real_set = SampleSet(with_encoder(real_reader, encoder))
+    real_set = real_set.with_reader(with_encoder(real_reader, encoder))
     return OpenTables(_with_reader(subject, with_encoder(fake, encoder, notes)), real_set, encoder, holdout)
 
 
@@ -127,5 +128,6 @@ def _as_table(samples: SampleSet, fake: TableReader) -> TableReader:
 
 
 def _with_reader(subject: AuditSubject, reader: TableReader) -> AuditSubject:
-    samples = SampleSet(reader)
+    assert subject.samples is not None
+    samples = subject.samples.with_reader(reader)
     return replace(subject, samples=samples, output=samples.output, assumptions=(*subject.assumptions, *reader.notes))

@@ -38,6 +38,14 @@ class ImageFiles(Protocol):
     def file_size(self, name: str) -> int: ...
 
 
+def read_tail(files: ImageFiles, name: str, count: int) -> tuple[int, bytes]:
+    """The size of a file and its last `count` bytes."""
+    with report_unreadable(name), files.open(name) as file:
+        size = files.file_size(name)
+        file.seek(max(0, size - count))
+        return size, file.read(count)
+
+
 class FolderFiles:
     """The images under a folder, by sorted relative name.
 

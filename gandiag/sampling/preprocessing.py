@@ -24,6 +24,7 @@ def match_image_format(images: Tensor | list[Tensor], output: OutputSpec) -> Ten
             return torch.cat([match_image_format(image[None], output) for image in images])
         images = torch.stack(images)
     channels, height, width = output.shape
+    images = images.contiguous()  # kernels round by the layout in memory, which depends on how images are stored
     unit = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
     unit = center_crop_resize(match_channels(unit, channels), height, width)
     low, high = output.range or DEFAULT_RANGE

@@ -11,7 +11,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +23,13 @@ from gandiag.checkpoints.file_type import are_weight_names, list_zip_entries
 from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
+from gandiag.sampling.content_keys import content_keys
 from gandiag.sampling.image_folders import FolderFiles, ImageReader, ZipFiles, is_image_name, open_image_files
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
 from gandiag.sampling.preprocessing import DEFAULT_RANGE, describe_image_conversion, match_image_format
 from gandiag.sampling.sampler import BATCHNORM_GROUP_SIZE, MIN_GROUP_SIZE, Sampler
 from gandiag.sampling.saved_tensors import is_saved_tensor, read_saved_tensor
+from gandiag.sampling.stream_names import REAL_ORDER
 from gandiag.sampling.tables.files import is_frame, is_table_file, read_frame, read_table
 from gandiag.sampling.tables.reader import TableReader
 from gandiag.sampling.torch_datasets import open_dataset
@@ -61,9 +63,15 @@ class SampleReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SampleSet:
-    """A finite set of samples: real data, or the saved output of a generator."""
+    """A finite set of samples: real data, or the saved output of a generator.
+
+    Samples are chosen and ordered by content (see `content_keys`), so that names, order and storage do not matter.
+    `stream`: sets of different streams are chosen from independently, even where they hold the same samples.
+    """
 
     reader: SampleReader
+    stream: str = REAL_ORDER
+    _keys: list[Tensor] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -106,20 +114,46 @@ class SampleSet:
 
     def fingerprint(self, limit: int | None = None) -> str:
         """A content hash of everything, or of all names and sizes and the contents of the `limit` samples used."""
-        return self.reader.fingerprint(select_indices(self.n, limit))
+        return self.reader.fingerprint(self.choose(limit))
+
+    @property
+    def keys(self) -> Tensor:
+        """A number for each sample by position, (n,) int64, from its content. Cost: once, every sample is read."""
+        if not self._keys:
+            self._keys.append(content_keys(self.reader, self.stream))
+        return self._keys[0]
+
+    def choose(self, limit: int | None = None) -> Tensor:
+        """Positions (k,) of the samples, by ascending key; of more than `limit`, those with the smallest hashes of it.
+
+        They are always the same, and nested.
+        """
+        keys = self.keys
+        order = torch.argsort(keys, stable=True)
+        if limit is None or limit >= self.n:
+            return order
+        kept = torch.argsort(hash_indices(keys[order]), stable=True)[:limit]
+        return order[kept.sort().values]
+
+    def with_reader(self, reader: SampleReader) -> SampleSet:
+        """The same samples in the same order, read in another way."""
+        return SampleSet(reader, self.stream, self._keys)
 
     def iter_batches(
         self, batch_size: int, output: OutputSpec | None = None, limit: int | None = None
     ) -> Iterator[Batch]:
-        """Batches in index order, converted to the size, channels and range of `output` (default: the samples' own).
+        """Batches by ascending key, converted to the size, channels and range of `output` (default: the samples' own).
 
-        `limit`: where there are more samples, those with the smallest index hashes (always the same, and nested).
-        Indices are positions among all samples. SourceError where a sample cannot be read or does not match.
+        `limit`: where there are more samples, those that `choose` keeps. SourceError where a sample cannot be read or
+        does not match.
         """
-        yield from self.read_rows(select_indices(self.n, limit), batch_size, output)
+        yield from self.read_rows(self.choose(limit), batch_size, output)
 
     def read_rows(self, chosen: Tensor, batch_size: int, output: OutputSpec | None = None) -> Iterator[Batch]:
-        """Batches of the samples `chosen` (k,) int64, in that order, converted like those of `iter_batches`."""
+        """Batches of the samples at the positions `chosen` (k,) int64, in that order, converted like `iter_batches`.
+
+        The indices of a batch are the samples' keys.
+        """
         target = output or self.output
         reader = self.reader.match_output(target)
         require_compatible(reader, target)
@@ -127,7 +161,7 @@ class SampleSet:
             indices = chosen[part]
             pieces, labels = _read_pieces(reader, indices)
             samples = [_convert_samples(reader, values, target) for values in pieces]
-            yield Batch(samples[0] if len(samples) == 1 else torch.cat(samples), indices, labels)
+            yield Batch(samples[0] if len(samples) == 1 else torch.cat(samples), self.keys[indices], labels)
 
 
 def open_samples(
@@ -149,14 +183,6 @@ def open_samples(
     if output is not None:
         require_compatible(reader.match_output(output), output)
     return SampleSet(reader)
-
-
-def select_indices(n: int, limit: int | None) -> Tensor:
-    """All indices, or the `limit` indices with the smallest hashes, in ascending order: (k,) int64."""
-    indices = torch.arange(n)
-    if limit is None or limit >= n:
-        return indices
-    return torch.argsort(hash_indices(indices), stable=True)[:limit].sort().values
 
 
 def require_compatible(reader: SampleReader, output: OutputSpec) -> None:

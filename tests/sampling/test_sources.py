@@ -16,7 +16,7 @@ from gandiag.interfaces import OutputSpec
 from gandiag.sampling.arrays import open_array
 from gandiag.sampling.latents import hash_indices
 from gandiag.sampling.preprocessing import center_crop_resize, infer_value_range, match_channels, match_image_format
-from gandiag.sampling.sources import contains_samples, open_samples, select_indices
+from gandiag.sampling.sources import contains_samples, open_samples
 
 RGB = OutputSpec("image", (3, 16, 16), (-1.0, 1.0))
 GREY = OutputSpec("image", (1, 16, 16), (-1.0, 1.0))
@@ -46,9 +46,13 @@ def folder(tmp_path):
 
 
 def joined(samples, fit=None, limit=None, batch_size=3):
+    """Samples, positions and labels, by position."""
     batches = list(samples.iter_batches(batch_size, fit, limit))
-    labels = None if batches[0].labels is None else torch.cat([batch.labels for batch in batches])
-    return torch.cat([batch.samples for batch in batches]), torch.cat([batch.indices for batch in batches]), labels
+    positions = samples.choose(limit)
+    assert torch.equal(torch.cat([batch.indices for batch in batches]), samples.keys[positions])
+    order = torch.argsort(positions)
+    labels = None if batches[0].labels is None else torch.cat([batch.labels for batch in batches])[order]
+    return torch.cat([batch.samples for batch in batches])[order], positions[order], labels
 
 
 def test_a_folder_becomes_samples_labels_and_names(folder):
@@ -78,8 +82,9 @@ def test_batches_and_limits_are_subsets_of_the_whole(folder):
     for limit in (2, 5, 7, 100):
         samples, indices, _ = joined(found, limit=limit, batch_size=2)
         assert torch.equal(samples, whole[indices]) and len(indices) == min(limit, 7)
-    smaller, larger = (set(select_indices(1000, limit).tolist()) for limit in (50, 80))
-    assert smaller < larger and smaller == set(torch.argsort(hash_indices(torch.arange(1000)))[:50].tolist())
+    many = open_samples(np.random.default_rng(0).normal(size=(1000, 2)))
+    smaller, larger = (set(many.choose(limit).tolist()) for limit in (50, 80))
+    assert smaller < larger and smaller == set(torch.argsort(hash_indices(many.keys))[:50].tolist())
 
 
 def test_fingerprints_follow_contents(folder):

@@ -157,6 +157,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=10_000)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
+    here = Path(__file__).resolve().parent  # the folders that pytest finds modules of seeds in
+    sys.path[:0] = [str(here.parents[1] / "helpers")]
+    sys.path[:0] = [str(here.parent / name) for name in ("", "architectures", "inference")]
     console.print_bug_report = raise_bug  # type: ignore[assignment]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
