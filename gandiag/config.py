@@ -121,7 +121,7 @@ class AuditConfig:
     device: str = setting_field("auto", "device to sample on", group="run", choices=("auto", "cpu", "cuda", "mps"))
     batch_size: int | None = setting_field(
         None,
-        "generator batch size (default: automatic, halved when memory runs out)",
+        "generator batch size (default: automatic, halved when memory runs out); on a CPU whole calls of 16 or 64",
         group="run",
         low=1,
         high=1_000_000,

@@ -30,8 +30,9 @@ FAST_KINDS = (
     "toml",
 )  # take seconds
 SLOW_KINDS = tuple(kind for kind in KINDS if kind not in FAST_KINDS)
+MAX_GROWTH_MIB = 1024  # libraries that a case is the first to import among it
 WATCH_SCRIPT = """
-import contextlib, io, json, os, re, resource, sys, time, warnings
+import contextlib, io, json, os, resource, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import hostile_cases
@@ -56,6 +57,20 @@ def watch(event, args):
         if not path.startswith((here, cache, "/dev/null")):
             events.append(f"writes {path[:100]}")
 sys.addaudithook(watch)
+def processor_seconds():
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+def resident(name):
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux: the peak of the process so far
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+def reset_peak():
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+def content_size(folder):
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 results = {}
 for number, (kind, name, case) in enumerate(hostile_cases.iterate()):
     if kind not in kinds:
@@ -63,16 +78,18 @@ for number, (kind, name, case) in enumerate(hostile_cases.iterate()):
     folder = out / str(number)
     argv, here = hostile_cases.make_case(case, folder, marker), os.path.realpath(folder)
     os.chdir(folder)
-    text = io.StringIO()
-    start, watching = time.process_time(), True
+    text, size = io.StringIO(), content_size(folder)
+    reset_peak()
+    memory, start, watching = resident("VmRSS"), processor_seconds(), True
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             code = int(run_command_line(argv))
         except BaseException as error:
             code = repr(error)
     watching = False
-    results[f"{kind}: {name}"] = {"code": code, "text": text.getvalue()[-600:], "seconds": time.process_time() - start,
-                     "events": list(events), "ran": marker.exists() or (folder / "MARKER").exists()}
+    results[f"{kind}: {name}"] = {"code": code, "text": text.getvalue()[-600:],
+                     "seconds": processor_seconds() - start, "megabytes": size / 2**20,
+                     "grown": (resident("VmHWM") - memory) / 2**10, "events": list(events), "ran": marker.exists() or (folder / "MARKER").exists()}
     events.clear()
     os.chdir("/")
 print(json.dumps(results))
@@ -124,7 +141,8 @@ def check_cases(kind: str, results: dict[str, Any]) -> None:
         assert not result["events"] and not result["ran"], (kind, name, result)
         assert "bug in gandiag" not in result["text"] and "Traceback" not in result["text"], (kind, name, result)
         assert result["code"] != 2 or "error: " in result["text"] or "ERROR" in result["text"], (kind, name, result)
-        assert result["seconds"] < 10, (kind, name, result)
+        assert result["seconds"] < max(10, 5 * result["megabytes"]), (kind, name, result)
+        assert result["grown"] < MAX_GROWTH_MIB, (kind, name, result)
 
 
 def test_the_corpus_is_large_enough() -> None:

@@ -37,6 +37,16 @@ def default_batch_size(output: OutputSpec, device: torch.device) -> int:
     return int(min(max_samples, 1 << (affordable.bit_length() - 1)))
 
 
+def fixed_call_rows(output: OutputSpec, device: torch.device) -> int | None:
+    """How many samples one call of a network makes on a CPU, whatever the batch size: rounding depends on it.
+
+    None elsewhere, where the batch size decides.
+    """
+    if device.type != "cpu":
+        return None
+    return min(16 if output.kind == "image" else 64, default_batch_size(output, device))
+
+
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether an exception means out of memory, as CUDA, MPS, the CPU allocator or Python reports it."""
     if isinstance(problem, (torch.OutOfMemoryError, MemoryError)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gandiag.checkpoints.architectures.sampling_controls import override_sampling
 from gandiag.errors import ConfigError, GandiagError, OutputError, close_match_hint
 from gandiag.interfaces import Assumption, LabelEncoding, LatentSpec, OutputSpec
-from gandiag.sampling.device import default_batch_size, is_on_device, is_out_of_memory, select_device
+from gandiag.sampling.device import default_batch_size, fixed_call_rows, is_on_device, is_out_of_memory, select_device
 from gandiag.sampling.latents import chunk_slices, derive_seed, make_labels, make_noise_sampler, sample_latents
 from gandiag.sampling.module_state import (
     estimate_standing_statistics,
@@ -58,9 +58,10 @@ class GeneratorLike(Protocol):
 class Sampler:
     """A generator on a device. Sample i depends on (seed, i) alone, not on batch size, order or device.
 
-    `device`: "auto" (CUDA, then MPS, then CPU) or a torch device. `batch_size`: None is automatic; when memory runs out
-    it is halved and the batch repeated. The network passed in is never moved or changed: on another device a copy runs;
-    on its own device flags, buffers and random state are restored after every call.
+    `device`: "auto" (CUDA, then MPS, then CPU) or a torch device. `batch_size`: None is automatic; on a CPU it is
+    rounded up to whole calls of the network (`fixed_call_rows`); when memory runs out it is halved and the batch
+    repeated. The network passed in is never moved or changed: on another device a copy runs; on its own device flags,
+    buffers and random state are restored after every call.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Sampler:
         self.assumptions: Sequence[Any] = generator.assumptions
         self.notes = generator.notes
         self._on_device, self.device = to_device(generator, select_device(device))
-        self.batch_size = batch_size or default_batch_size(generator.output, self.device)
+        self._call_rows = fixed_call_rows(generator.output, self.device)
+        step = self._call_rows or 1
+        self.batch_size = -(-(batch_size or default_batch_size(generator.output, self.device)) // step) * step
         self._standing: tuple[tuple[int, float], list[Tensor]] | None = None
 
     def __repr__(self) -> str:
@@ -115,11 +118,10 @@ class Sampler:
         classes = self._check_labels(indices, labels)
         standing = self._standing_statistics(seed, scale) if bn == "standing" else None
         parts = []
-        with isolated_rng(derive_seed(seed, NETWORK_NOISE)):
-            for rows in self._split_rows(len(indices), bn):
-                z = sample_latents(self.latent, indices[rows], seed=seed, scale=scale)
-                row_classes = None if classes is None else classes[rows]
-                parts += self._generate_rows(z, row_classes, bn, standing, seed, indices[rows])
+        for rows in self._split_rows(len(indices), bn):
+            z = sample_latents(self.latent, indices[rows], seed=seed, scale=scale)
+            row_classes = None if classes is None else classes[rows]
+            parts += self._generate_rows(z, row_classes, bn, standing, seed, indices[rows])
         samples = torch.cat(parts) if parts else torch.empty(0, *self.output.shape)
         require_finite_samples(samples)
         return samples  # (B, *shape)
@@ -214,9 +216,13 @@ class Sampler:
             if standing is not None:
                 set_standing_statistics(module, standing)
             while start < len(z):
-                rows = slice(start, len(z) if bn == "batch" else start + self.batch_size)
+                size = len(z) if bn == "batch" else min(self._call_rows or self.batch_size, self.batch_size)
+                rows = slice(start, start + size)
                 try:
-                    with override_sampling(module, noise_sampler=make_noise_sampler(seed, indices[rows])):
+                    with (
+                        isolated_rng(_network_noise_seed(seed, int(indices[start]))),
+                        override_sampling(module, noise_sampler=make_noise_sampler(seed, indices[rows])),
+                    ):
                         samples = self._forward(z[rows], None if classes is None else classes[rows])
                 except (RuntimeError, MemoryError) as problem:
                     self._shrink_batch(problem, bn)
@@ -276,6 +282,11 @@ class Sampler:
 
         with isolated_rng(seed), preserve_module_state(module), torch.no_grad():
             return estimate_standing_statistics(module, forward)
+
+
+def _network_noise_seed(seed: int, index: int) -> int:
+    """The seed of a network's own noise in the call that begins with sample `index`."""
+    return derive_seed(seed, NETWORK_NOISE if index == 0 else f"{NETWORK_NOISE} {index}")
 
 
 def to_device(generator: GeneratorLike, device: torch.device) -> tuple[GeneratorLike, torch.device]:

@@ -35,6 +35,14 @@ def assert_close(result: Gaussian, values: Tensor) -> None:
     assert np.abs((result.cov.numpy() - expected) / scale).max() < 1e-6
 
 
+def test_batching_changes_no_bit() -> None:
+    values = draw(1e3, 1e-1)
+    whole = accumulate(MomentsAccumulator(MomentsSpec("v")), values, [600]).result()
+    for sizes in ([1] * 600, [7] * 85 + [5], [64] * 9 + [24], [200] * 3):
+        result = accumulate(MomentsAccumulator(MomentsSpec("v")), values, sizes).result()
+        assert torch.equal(result.mean, whole.mean) and torch.equal(result.cov, whole.cov), sizes
+
+
 @pytest.mark.parametrize(("mean", "std"), DISTRIBUTIONS)
 @pytest.mark.parametrize("sizes", [[600], [1] * 600, [599, 1], [100, 0, 500], [64] * 9 + [24]])
 def test_result_does_not_depend_on_batching(mean: float, std: float, sizes: list[int]) -> None:
