@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from gandiag.errors import ConfigError, close_match_hint
-from gandiag.untrusted.settings_files import parse_setting, read_project_settings, read_user_settings, require_type
+from gandiag.untrusted.settings_files import (
+    parse_setting,
+    project_files,
+    read_project_settings,
+    read_user_settings,
+    require_type,
+)
 
 DEFAULT_LIMIT = 0.15  # collapse score at which the verdict is "collapsed"
 # BatchNorm mismatch from which a rebuilt network may be a loading error: mean over layers of
@@ -308,6 +314,11 @@ def resolve_config(
             raise ConfigError(f"there is no setting {name!r}", close_match_hint(name, list(known)))
         if value is not None:
             values[name], sources[name] = value, "flag"
+    if values.get("trust") and sources["against"] in project_files():
+        raise ConfigError(
+            f"--trust would run the code in {values['against']} too, which {sources['against']} sets as against",
+            "remove that line, or pass --against yourself",
+        )
     return ResolvedConfig(AuditConfig(**values), sources)
 
 

@@ -101,3 +101,21 @@ def test_the_environment_may_say_that_nothing_is_trusted(text: str, tmp_path: Pa
     assert resolve_config({"trust": True}, environ={"GANDIAG_TRUST": text}, folder=tmp_path).config.trust
     with pytest.raises(ConfigError, match="GANDIAG_TRUST is 'maybe'"):
         resolve_config({}, environ={"GANDIAG_TRUST": "maybe"}, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["real", "holdout", "log", "against", "group-by"])
+@pytest.mark.parametrize(
+    ("value", "why"), [("../x", "outside"), ("/etc/x", "outside"), ("hf:a/b", "network"), ("-", "standard input")]
+)
+def test_paths_of_a_project_stay_in_it(name: str, value: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "gandiag.toml").write_text(f"[audit]\n{name} = {value!r}\n")
+    with pytest.raises(ConfigError, match=rf"gandiag.toml:2 sets {name}.*{why}"):
+        resolve_config({}, environ={}, folder=tmp_path)
+
+
+def test_trust_is_not_extended_to_a_file_that_a_project_names(tmp_path: Path) -> None:
+    (tmp_path / "gandiag.toml").write_text('[audit]\nagainst = "other.pt"\n')
+    with pytest.raises(ConfigError, match=r"run the code in other\.pt too"):
+        resolve_config({"trust": True}, environ={}, folder=tmp_path)
+    assert resolve_config({"trust": True, "against": "mine.pt"}, environ={}, folder=tmp_path).config.trust
+    assert resolve_config({}, environ={}, folder=tmp_path).config.against == "other.pt"

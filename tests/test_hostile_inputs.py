@@ -89,7 +89,8 @@ for number, (kind, name, case) in enumerate(hostile_cases.iterate()):
     watching = False
     results[f"{kind}: {name}"] = {"code": code, "text": text.getvalue()[-600:],
                      "seconds": processor_seconds() - start, "megabytes": size / 2**20,
-                     "grown": (resident("VmHWM") - memory) / 2**10, "events": list(events), "ran": marker.exists() or (folder / "MARKER").exists()}
+                     "grown": (resident("VmHWM") - memory) / 2**10, "events": list(events),
+                     "ran": marker.exists() or (folder / "MARKER").exists()}
     events.clear()
     os.chdir("/")
 print(json.dumps(results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 import records
 
+from gandiag.errors import RecordError
 from gandiag.trainer.run_folder import RunFolder, lock_folder
-from gandiag.untrusted.files import open_regular, write_file
+from gandiag.untrusted.files import make_own_folders, open_regular, write_file
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 RECORD = records.healthy().to_json()
@@ -187,3 +189,36 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     while status.exists() and " Z " not in status.read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not status.exists() or " Z " in status.read_text()
+
+
+def test_nothing_beside_is_imported_by_python_m(folder: Path) -> None:
+    """Python puts the working folder on the path of `python -m`; it goes before anything else is imported."""
+    for name in ("click", "signal", "rich", "torch", "numpy", "gzip"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'MARKER')!r}, 'w')")
+    done = run("gate", "a record.json", cwd=folder, env={"PYTHONPATH": str(FIXTURES.parent)})
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "MARKER").exists()
+
+
+def test_a_run_does_not_write_through_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "snapshots").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecordError, match="link"):
+        RunFolder(tmp_path / "run").open({"seed": 1})
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "study").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="link"):
+        make_own_folders(tmp_path / "bank", tmp_path / "bank" / "study" / "seed-1")
+    make_own_folders(tmp_path / "new", tmp_path / "new" / "a" / "b")
+    assert (tmp_path / "new" / "a" / "b").is_dir() and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_snapshots_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    run_folder = RunFolder(tmp_path)
+    run_folder.create()
+    run_folder.save_snapshot(7, b"x")
+    for name in ("x", "\u00b2", "-1", "9" * 5000):
+        with contextlib.suppress(OSError):
+            (tmp_path / "snapshots" / f"step-{name}.safetensors").write_bytes(b"")
+    assert list(run_folder.list_snapshots()) == [7]

@@ -18,6 +18,7 @@ from gandiag.config import AuditConfig, ResolvedConfig
 from gandiag.errors import GandiagError, RecordError
 from gandiag.features.cache import FeatureCache
 from gandiag.pipeline.build_record import package_version
+from gandiag.pipeline.copy_probe import MAX_SEARCHED
 from gandiag.pipeline.subject import open_real_data
 from gandiag.record import Record, to_json_value, write_atomically
 from gandiag.sampling.sources import open_samples
@@ -73,8 +74,9 @@ class RecordStore:
             settings = {entry.name: getattr(config, entry.name) for entry in dataclasses.fields(config)}
             real = None
             if config.real is not None:
-                # The samples that are used are among these, whatever the device.
-                real = open_real_data(config.real, config).fingerprint(2 * config.n_samples("gpu"))
+                # The samples that are used are among these, whatever the device; more are searched for copies.
+                used = max(2 * config.n_samples("gpu"), max(MAX_SEARCHED.values()))
+                real = open_real_data(config.real, config).fingerprint(used)
             self._shared_key = {
                 "settings": {
                     name: value for name, value in to_json_value(settings).items() if name not in _IRRELEVANT_SETTINGS
@@ -86,6 +88,7 @@ class RecordStore:
                         config.spec,
                         config.inception_weights,
                         config.against,
+                        config.holdout,
                         config.group_by and config.group_by.partition(":")[0],
                     )
                 ],

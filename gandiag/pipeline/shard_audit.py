@@ -151,7 +151,7 @@ def merge_shards(
     headers = [read_shard_header(path) for path in paths]
     check_shard_set(headers)
     first = headers[0]
-    resolved = _read_settings(first, own)
+    resolved = _read_settings(first, _agree_to_network(first, own))
     require_divisible(resolved.config)
     _require_inputs(first, resolved.config)
     timer = StageTimer()
@@ -241,6 +241,19 @@ def _read_settings(header: ShardHeader, own: Mapping[str, Any]) -> ResolvedConfi
     for name, field in fields.items():
         _require_repeated(name, getattr(config, name), field.default, own.get(name))
     return ResolvedConfig(config, sources)
+
+
+def _agree_to_network(header: ShardHeader, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The user's own settings, less the --download that lets a subject be read from the Hub. ConfigError without it."""
+    if not header.subject.startswith("hf:"):
+        return own
+    if not own.get("download"):
+        raise ConfigError(
+            f"the shards are of {header.subject}, which reaches the network: no file may decide that",
+            "repeat it if you want it: gandiag merge … --download",
+        )
+    is_setting = header.settings.get("download", {}).get("value") is True
+    return own if is_setting else {name: value for name, value in own.items() if name != "download"}
 
 
 def _require_repeated(name: str, value: Any, default: Any, given: Any) -> None:

@@ -21,6 +21,7 @@ from gandiag.trainer.remedies.registry import get_remedy
 from gandiag.trainer.run_config import RunConfig
 from gandiag.trainer.toy_data import Dataset
 from gandiag.trainer.unrolling.adam import AdamSettings
+from gandiag.untrusted.files import make_own_folders
 
 DEFAULT_STEPS = 2_000  # per remedy
 DEFAULT_UNROLL_STEPS = 5
@@ -131,12 +132,23 @@ def compare_remedies(
     for name in remedies:
         try:
             config = make_remedy_config(networks, latent, name, options)
-            *previous, last = train_and_audit(config, out / name.replace("+", "-"), data)
+            folder = _make_run_folder(out, name)
+            *previous, last = train_and_audit(config, folder, data)
             after_start = tuple(row for row in previous if row["step"])
             results.append(RemedyResult(name, last, previous_audits=after_start))
         except GandiagError as error:
             results.append(RemedyResult(name, reason=error.message))
     return results
+
+
+def _make_run_folder(out: Path, remedy: str) -> Path:
+    """The folder of a remedy's run. ConfigError where it is a link."""
+    folder = out / remedy.replace("+", "-")
+    try:
+        make_own_folders(out, folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be used: {error.strerror}", "choose another --out") from None
+    return folder
 
 
 def describe_best_remedy(results: Sequence[RemedyResult]) -> str:

@@ -19,6 +19,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +28,10 @@ from typing import Any
 import torch
 
 from gandiag.errors import ConfigError, RecordError
-from gandiag.untrusted.files import is_plain_file, open_regular, open_text, parse_json, read_text
+from gandiag.untrusted.files import is_plain_file, make_own_folder, open_regular, open_text, parse_json, read_text
 
 CONFIG_FILE, SNAPSHOT_FOLDER, LOCK_FILE = "config.json", "snapshots", ".lock"
+_SNAPSHOT_NAME = re.compile(r"step-([0-9]{1,18})")
 
 
 class RunFolder:
@@ -55,7 +57,8 @@ class RunFolder:
     def create(self) -> None:
         """Create the folder if there is none."""
         try:
-            (self.path / SNAPSHOT_FOLDER).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            make_own_folder(self.path / SNAPSHOT_FOLDER)
         except OSError as error:
             raise RecordError(f"{self.path} cannot be created: {error.strerror}", "choose another --out") from None
 
@@ -109,7 +112,7 @@ class RunFolder:
     def list_snapshots(self) -> dict[int, Path]:
         """Return the complete snapshots by step, in order."""
         paths = sorted((self.path / SNAPSHOT_FOLDER).glob("step-*.safetensors"))
-        return {int(path.stem.removeprefix("step-")): path for path in paths}
+        return {int(found[1]): path for path in paths if (found := _SNAPSHOT_NAME.fullmatch(path.stem))}
 
     def append_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Append rows to a CSV table, which starts with its header."""

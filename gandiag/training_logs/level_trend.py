@@ -31,6 +31,7 @@ MIN_LASTING_FRACTION = 0.15  # of the change, that must fall into the last third
 PLATEAU_DEVIATIONS = 2.5  # of the noise, that the level may change by on a plateau …
 PLATEAU_RELATIVE_CHANGE = 0.1  # … or this share of the level
 MIN_WALK_ROWS = 900
+MAX_SQUARED = 1e100  # of values whose squares are summed
 WALK_BINS = 64
 WALK_STATISTIC = -5.0  # of one loss …
 JOINT_WALK_STATISTIC = -16.5  # … and the sum of two
@@ -143,10 +144,13 @@ def is_random_walk(values: Sequence[Array]) -> bool:
 def _unit_root_statistic(value: Array) -> float:
     """n (φ - 1) of bin means: around -4 for a random walk, far below for noise around a level."""
     size = max(1, len(value) // WALK_BINS)
+    largest = float(np.abs(value).max())
+    value = value / largest if largest > MAX_SQUARED else value
     bins = value[len(value) % size :].reshape(-1, size).mean(1)
     if float(bins.std()) <= 1e-12 * max(1.0, float(np.abs(bins).max())):
         return -float(len(bins))
     centered = bins - bins.mean()
     before = centered[:-1] - centered[:-1].mean()
     after = centered[1:] - centered[1:].mean()
-    return len(bins) * (float(before @ after) / float(before @ before) - 1)
+    energy = float(before @ before)
+    return len(bins) * (float(before @ after) / energy - 1) if energy else -float(len(bins))

@@ -118,6 +118,14 @@ def make_own_folder(path: Path) -> None:
         raise OSError(errno.ENOTDIR, "it is a link, not a folder", os.fspath(path))
 
 
+def make_own_folders(root: Path, folder: Path) -> None:
+    """Create `root`, and below it a folder that no link leads to. OSError where something else is in the way."""
+    root.mkdir(parents=True, exist_ok=True)
+    for part in folder.relative_to(root).parts:
+        root = root / part
+        make_own_folder(root)
+
+
 def write_file(path: Path, data: bytes, *, follow_links: bool = True) -> None:
     """Write a file so that it is complete or as before. OSError where that fails.
 

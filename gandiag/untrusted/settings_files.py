@@ -28,7 +28,7 @@ _OWN_ONLY = {
     "inception_weights": "reads other files",
 }
 _NAMES_OF_CODE = ("features", "metrics")  # harmless by name; "module:attr" imports code
-_PATHS = ("real", "log", "against", "group_by")  # must stay within the project
+_PATHS = ("real", "holdout", "log", "against", "group_by")  # must stay within the project
 _ALIASES = {"class": "class_"}
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -48,6 +48,11 @@ def read_project_settings(folder: Path, known: Fields) -> list[Row]:
         if rows:
             return rows
     return []
+
+
+def project_files() -> tuple[str, ...]:
+    """The sources that `read_project_settings` names."""
+    return tuple(name for name, _ in PROJECT_FILES)
 
 
 def read_user_settings(environ: Mapping[str, str], known: Fields) -> list[Row]:
@@ -105,8 +110,8 @@ def _require_harmless(setting: str, value: Any, folder: Path, where: str) -> Non
     """ConfigError for a setting of a project's file that only the user may choose."""
     option = "--" + setting.replace("_", "-")
     danger = describe_danger(setting, value)
-    if setting in _PATHS and not _is_within(folder, str(value)):
-        danger = "reads files outside this folder"
+    if setting in _PATHS and not danger:
+        danger = _describe_dangerous_path(folder, str(value))
     if danger:
         raise ConfigError(
             f"{where} sets {setting.replace('_', '-')}, which {danger}: a project's file may not",
@@ -119,6 +124,14 @@ def describe_danger(setting: str, value: Any) -> str:
     if setting in _NAMES_OF_CODE and any(":" in str(name) for name in (value if isinstance(value, tuple) else [value])):
         return "imports code"
     return _OWN_ONLY.get(setting, "")
+
+
+def _describe_dangerous_path(folder: Path, path: str) -> str:
+    if path == "-":
+        return "waits for standard input"
+    if path.startswith("hf:"):
+        return "reaches the network"
+    return "" if _is_within(folder, path) else "reads files outside this folder"
 
 
 def _is_within(folder: Path, path: str) -> bool:

@@ -14,6 +14,7 @@ from gandiag.cli.main import run_command_line
 from gandiag.config import resolve_config
 from gandiag.errors import ExitCode, RecordError, SourceError
 from gandiag.pipeline.checkpoint_series import audit_series, describe_series, find_checkpoints, find_score_jumps
+from gandiag.pipeline.record_store import RecordStore
 from gandiag.record import Record, Score
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -87,6 +88,15 @@ def test_other_data_under_the_same_path_is_audited_again(folder: Path, tmp_path:
         np.save(data, np.random.default_rng(0).normal(shift, 1, (300, 2)).astype(np.float32))
         audit_series(folder, resolve_config({"n": 100, "real": str(data)}), on_message=messages.append)
     assert len(messages) == 4
+
+
+def test_held_out_rows_count_by_content(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "holdout.csv"
+    keys = []
+    for text in ("a\n1\n", "a\n2\n"):
+        data.write_text(text)
+        keys.append(RecordStore(resolve_config({"holdout": str(data)}))._describe_shared()["files"])
+    assert keys[0] != keys[1]
 
 
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,3 +244,10 @@ def test_injected_losses_do_not_depend_on_the_global_stream() -> None:
         torch.manual_seed(seed)
         found.append(measure_injected_losses(real, 200, lambda reference, rows: float(rows.double().sum())))
     assert found[0] == found[1] and {entry.kind for entry in found[0]} >= {"continuum", "repeats"}
+
+
+def test_a_shard_cannot_decide_to_reach_the_network(three: list[str], tmp_path: Path) -> None:
+    paths = [rewrite(old, tmp_path / f"h{at}.gandiag", subject="hf:owner/name") for at, old in enumerate(three)]
+    with pytest.raises(ConfigError, match="reaches the network") as refused:
+        merge(paths)
+    assert "--download" in refused.value.hint

@@ -81,6 +81,29 @@ def test_batch_size_and_order_do_not_change_samples(bn):
         )
 
 
+class Dropping(nn.Module):
+    """Vectors with the network's own noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 33), nn.ReLU(), nn.Linear(33, 4))
+
+    def forward(self, z):
+        return self.layers(z) + torch.randn(len(z), 4)
+
+
+@pytest.mark.parametrize("bn", ["eval", "batch", "standing"])
+def test_the_batch_size_changes_no_bit_of_a_stream(bn):
+    for network in (dcgan(), *([vectors(Dropping())] if bn == "eval" else [])):
+        streams = []
+        for size in (64, 1, 7, 200):
+            one = sampler(network, batch_size=size)
+            batches = generate_batches(one, SampleSource("fake", bn=bn), 150, one.batch_size, seed=1)
+            streams.append(torch.cat([batch.samples for batch in batches]))
+        assert all(torch.equal(stream, streams[0]) for stream in streams[1:])
+        assert len(streams[0].flatten(1).unique(dim=0)) == 150
+
+
 def test_the_samples_are_the_module_on_the_latents():
     network = dcgan()
     with torch.no_grad():

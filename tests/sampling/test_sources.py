@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fixtures"))
+
+import hostile_tricks
 
 from gandiag.errors import SourceError
 from gandiag.interfaces import OutputSpec
@@ -459,3 +465,21 @@ def test_ranges_are_known_or_refused(low, high, dtype, expected):
 def test_ambiguous_axes_follow_the_library():
     both = np.zeros((4, 3, 9, 3), np.uint8)
     assert open_array(both, "x").shape == (3, 3, 9) and open_array(torch.from_numpy(both), "x").shape == (3, 9, 3)
+
+
+def test_images_that_cost_far_more_than_they_are(tmp_path):
+    """A progressive JPEG of many scans takes a pass for each; a TIFF's tile is in memory as a whole."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
+    for name, options in (("a.jpg", {"progressive": True}), ("b.tif", {"compression": "tiff_lzw"})):
+        image.save(tmp_path / name, **options)
+    assert open_samples(tmp_path).n == 2
+    for name, content, reason in (
+        ("c.jpg", hostile_tricks.many_scans(64, 101), "101 scans"),
+        ("c.tif", hostile_tricks.tiled(40_000), "tiles claim 40,000 x 40,000"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceError, match=rf"{name} cannot be read as an image.*{reason}"):
+            open_samples(tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "c.tif").write_bytes(hostile_tricks.tiled(2048))
+    assert open_samples(tmp_path).n == 3

@@ -90,6 +90,13 @@ def test_a_random_walk_has_no_level() -> None:
     assert judge(3 + walk[0], 2 + walk[1]).verdict == "drifting"
 
 
+def test_a_level_that_changes_in_its_last_bin_alone_is_no_walk() -> None:
+    """Losses of 1e300 divided zero by zero, and so did a constant with another last value."""
+    level = np.ones(2000)
+    level[-1] = 1.5
+    assert not is_random_walk([level]) and not is_random_walk([np.full(900, 1e300)])
+
+
 def test_the_trend_of_noise_is_not_shown() -> None:
     """A pooled rate of 2 % of 120: seven or more have a probability below 1 %."""
     shown = 0

@@ -19,6 +19,7 @@ from gandiag.trainer.run_folder import lock_folder
 from gandiag.trainer.snapshot_audits import audit_snapshots
 from gandiag.trainer.toy_data import DATASETS
 from gandiag.trainer.train import train
+from gandiag.untrusted.files import make_own_folders
 
 _PARENT_INTERVAL = 1.0  # seconds between looks for the parent
 DONE, RUNNING_ELSEWHERE, FAILED = "done", "running elsewhere", "failed"
@@ -83,7 +84,10 @@ def run_job(job: BenchmarkJob, out: Path) -> str:
 
     torch.set_num_threads(1)
     folder = job.run_folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        make_own_folders(out, folder)
+    except OSError as error:
+        return f"{FAILED}: {folder} cannot be used: {error.strerror}"
     with lock_folder(folder, ".bank.lock") as is_locked:
         if not is_locked:
             return RUNNING_ELSEWHERE
