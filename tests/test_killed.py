@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,9 @@ COMMANDS = {
     "audit": ("audit", "g.pt", "-n", "100", "-q", "-o", "out.json"),
     "losses": ("losses", "dcgan.txt", "-o", "out.json"),
     "report": ("report", "r.json", "-o", "out.json"),
+    "run": ("audit", "--run", "run", "-n", "100", "-q", "-o", "out.json"),
+    "shard": ("audit", "g.pt", "-n", "100", "-q", "--shard", "1/1", "-o", "out.json"),
+    "merge": ("merge", "s.gandiag", "-q", "-o", "out.json"),
 }
 
 
@@ -48,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "number"),
     [
-        pytest.param("audit", signal.SIGKILL, marks=pytest.mark.slow),
+        *(pytest.param(name, signal.SIGKILL, marks=pytest.mark.slow) for name in ("audit", "run", "shard", "merge")),
         ("losses", signal.SIGKILL),
         ("losses", signal.SIGTERM),
         ("report", signal.SIGTERM),
@@ -56,6 +60,12 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_killed_while_it_writes(command: str, number: signal.Signals, folder: Path) -> None:
     """The old file is whole; the same command then does its work."""
+    if command == "run":
+        (folder / "run").mkdir()
+        shutil.copy(folder / "g.pt", folder / "run" / "step-1.pt")
+    if command == "merge":
+        shard = [sys.executable, "-m", "gandiag", *COMMANDS["shard"][:-1], "s.gandiag"]
+        subprocess.run(shard, cwd=folder, env=ENV, check=True)
     process = subprocess.Popen(
         [sys.executable, "-c", HELD, *COMMANDS[command]], cwd=folder, env=ENV, stdout=subprocess.PIPE, text=True
     )
@@ -67,7 +77,7 @@ def test_killed_while_it_writes(command: str, number: signal.Signals, folder: Pa
     assert (folder / "out.json").read_text() == "old"
     if command != "audit":
         again = subprocess.run([sys.executable, "-m", "gandiag", *COMMANDS[command]], cwd=folder, env=ENV, check=False)
-        assert again.returncode in (0, 1, 3) and (folder / "out.json").read_text() != "old"
+        assert again.returncode in (0, 1, 3) and (folder / "out.json").read_bytes() != b"old"
 
 
 @pytest.mark.slow
