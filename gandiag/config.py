@@ -37,6 +37,9 @@ BUDGET_SAMPLES: dict[str, dict[str, int]] = {
     "thorough": {"cpu": 50_000, "gpu": 50_000},
 }
 
+# Rows among which exact neighbors are searched, by device: their cost grows with the square.
+NEIGHBOR_ROWS = {"cpu": 20_000, "gpu": 200_000}
+
 
 def setting_field(
     default: Any,
@@ -107,6 +110,14 @@ class AuditConfig:
     )
     n: int | None = setting_field(
         None, "number of generated samples; overrides --budget", low=2, high=10_000_000, unset="set by the budget"
+    )
+    neighbours_max: int | None = setting_field(
+        None,
+        "generated samples that are compared pair by pair (score, neighbours, duplicates, KID …), a subsample by seed "
+        "where there are more",
+        low=100,
+        high=10_000_000,
+        unset="20,000 on CPU, 200,000 on a GPU",
     )
     scales: tuple[float, ...] = setting_field(
         DEFAULT_LATENT_SCALES, "latent scales of the sweep, comma-separated", multiple=True, low=0.0
@@ -255,6 +266,10 @@ class AuditConfig:
     def n_samples(self, device: str) -> int:
         """Number of generated samples: `n`, else that of the budget on this device."""
         return self.n or BUDGET_SAMPLES[self.budget]["cpu" if device == "cpu" else "gpu"]
+
+    def n_neighbors(self, device: str) -> int:
+        """The most generated samples that are compared pair by pair on this device."""
+        return self.neighbours_max or NEIGHBOR_ROWS["cpu" if device == "cpu" else "gpu"]
 
 
 def option_name(name: str) -> str:

@@ -62,6 +62,7 @@ class AuditSettings(LoadSettings, total=False):
     log: str | None
     budget: str
     n: int | None
+    neighbours_max: int | None
     scales: tuple[float, ...]
     seed: int
     features: str | None

@@ -34,7 +34,8 @@ class CollapseScore:
 
     `aspects`: cheap views beside the main one; none for vectors and series. Degraded versions of the main view
     ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other role, a
-    measurement. `encoder`: of tables, whose columns and pairs are scored too; the worst speaks.
+    measurement. `encoder`: of tables, whose columns and pairs are scored too; the worst speaks. `n_drawn`: samples of
+    which the n are a subset, where there are more.
     """
 
     view: str
@@ -43,6 +44,7 @@ class CollapseScore:
     role: str = "fake"
     aspects: tuple[str, ...] = ()
     encoder: TableEncoder | None = None
+    n_drawn: int = 0
 
     @property
     def key(self) -> str:
@@ -82,6 +84,11 @@ class CollapseScore:
         sections = score_sections(
             estimate, n_real=len(real.indices), n_fake=len(fake.indices), has_aspects=bool(self.aspects)
         )
+        if self.n_drawn > self.n:
+            sections["remarks"].append(
+                f"the score and all comparisons of pairs are of {self.n:,} of the {self.n_drawn:,} samples, "
+                "a subset by seed (--neighbours-max)"
+            )
         sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
         sections["table"] = table
         return MetricResult({self.key: measurement}, sections)
@@ -186,6 +193,9 @@ def create_score_metrics(context: MetricContext) -> Sequence[Metric]:
         return [Degeneracy(context.n, context.seed, context.output, context.is_network)]
     aspects = tuple(ASPECTS) if context.output.kind == "image" else ()
     scores = [
-        CollapseScore(context.view, context.n, context.seed, role, aspects, context.encoder) for role in context.roles
+        CollapseScore(
+            context.view, context.n_neighbors, context.seed, role, aspects, context.encoder, n_drawn=context.n
+        )
+        for role in context.roles
     ]
     return [*scores, Degeneracy(context.n, context.seed, context.output, context.is_network, key="degeneracy")]

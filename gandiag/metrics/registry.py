@@ -23,6 +23,7 @@ class MetricContext:
 
     `referenced`: there are real data. `roles`: all roles of generated samples, "fake" first. `encoder`: of the
     columns of the view "table". `is_network`: the samples come from a network, not from a set of samples.
+    `neighbors_max`: the most samples that are compared pair by pair; None for all.
     """
 
     view: str
@@ -35,6 +36,12 @@ class MetricContext:
     roles: tuple[str, ...] = ("fake",)
     encoder: TableEncoder | None = None
     is_network: bool = False
+    neighbors_max: int | None = None
+
+    @property
+    def n_neighbors(self) -> int:
+        """Generated samples of a metric whose cost grows with the square: a subset, by seed, of the n."""
+        return self.n if self.neighbors_max is None else min(self.n, self.neighbors_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,10 @@ _ENTRIES = {
 # Names that --metrics accepts. A metric class is constructed from the context; a factory takes it and returns metrics.
 METRICS = Registry(
     "metrics", {name: f"gandiag.metrics.{entry.module}:{entry.factory}" for name, entry in _ENTRIES.items()}
+)
+# Metrics whose cost grows with the square of the samples; the score chooses for itself.
+PAIRWISE_METRICS = frozenset(
+    {"neighbours", "kid", "irs", "pqmass", "kernel_missing", "pairwise", "duplicates", "memorisation", "modes"}
 )
 DEFAULT_METRICS = tuple(name for name, entry in _ENTRIES.items() if entry.is_default)
 # Functions without a metric: they need the group of each sample, or a bandwidth.

@@ -7,11 +7,11 @@ metrics   the built-in ones for this kind of data, those requested by name, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.interfaces import Metric, SampleSource
-from gandiag.metrics.registry import DEFAULT_METRICS, METRICS, MetricContext, create_metrics
+from gandiag.metrics.registry import DEFAULT_METRICS, METRICS, PAIRWISE_METRICS, MetricContext, create_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,12 @@ def make_audit_plan(
     PluginError for an unknown name, with close matches.
     """
     names = [*DEFAULT_METRICS, *(name for name in extra_metrics if name not in DEFAULT_METRICS)]
-    metrics = [metric for name in names for metric in create_metrics(METRICS.get(name), context)]
+    pairwise = replace(context, n=context.n_neighbors)
+    metrics = [
+        metric
+        for name in names
+        for metric in create_metrics(METRICS.get(name), pairwise if name in PAIRWISE_METRICS else context)
+    ]
     return AuditPlan(context, sources, tuple(metrics))
 
 

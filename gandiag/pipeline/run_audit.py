@@ -16,7 +16,6 @@ from gandiag.pipeline.engine import (
     no_progress,
     run_metrics,
 )
-from gandiag.pipeline.group_audit import audit_groups, describe_group_audit
 from gandiag.pipeline.group_inputs import GroupInputs, is_grouped_audit
 from gandiag.pipeline.passes import StoredPass, run_passes
 from gandiag.pipeline.readings import score_readings
@@ -42,6 +41,8 @@ def audit_with_config(
 ) -> Record:
     """`audit` with resolved settings: cheap failures first, then passes, metrics, probes and the verdict."""
     if is_grouped_audit(resolved.config, grouping):
+        from gandiag.pipeline.group_audit import audit_groups  # loads what other audits do not need
+
         inputs = grouping or GroupInputs()
         return audit_groups(x, resolved, inputs, real=real, progress=progress, on_message=on_message)
     timer = StageTimer()
@@ -93,6 +94,8 @@ def audit_session(
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:
     """What an audit would do, as text. Draws a few samples; writes nothing."""
     if is_grouped_audit(resolved.config, None):
+        from gandiag.pipeline.group_audit import describe_group_audit
+
         return describe_group_audit(x, without_new_spec(resolved.config), GroupInputs())
     return open_session(x, without_new_spec(resolved.config), real=None, timer=StageTimer()).describe()
 

@@ -303,6 +303,7 @@ def _make_plan(
         tuple(sources),
         encoder=encoder if view == "table" else None,
         is_network=subject.sampler is not None,
+        neighbors_max=config.n_neighbors(device),
     )
     return make_audit_plan(context, sources, config.metrics)
 

@@ -242,7 +242,7 @@ def test_injected_losses_do_not_depend_on_the_global_stream() -> None:
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        found.append(measure_injected_losses(real, 200, lambda reference, rows: float(rows.double().sum())))
+        found.append(measure_injected_losses(real, 200, lambda reference: lambda rows: float(rows.double().sum())))
     assert found[0] == found[1] and {entry.kind for entry in found[0]} >= {"continuum", "repeats"}
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gandiag.metrics.score.neighborhoods import euclidean_distances
+from gandiag.metrics.score.neighborhoods import measure_distances
 
 N_COMPONENTS = 128  # whitened principal components; with the squares of some, the classifier's inputs
 N_SQUARES = 64
 NEIGHBOR_COUNTS = (4, 16, 64)
 N_FOLDS = 5
 RIDGE_PENALTY = 1.0  # prior precision of a coefficient, in units of one row
-NEWTON_STEPS = 8
+NEWTON_STEPS = 8  # at most
+CONVERGED_STEP = 1e-7  # the next one is its square
 CLEAR_DENSITY_RATIO = 3.0  # rows are clearly of one set where it is more than this many times as dense as the other
 
 DENSITY_RATIOS = (1.5, 2.0, CLEAR_DENSITY_RATIO)  # at which real-only and fake-only rows are weighed
@@ -100,7 +101,7 @@ def _neighbor_inputs(rows: Tensor, target: Tensor, fold: Tensor, n_real: int) ->
 
     Neighbors in a row's own fold do not count: its own label would show in theirs.
     """
-    distances = euclidean_distances(rows, rows)
+    distances = measure_distances(rows, rows)
     distances.masked_fill_(fold[:, None] == fold, torch.inf)
     n_neighbors = min(max(NEIGHBOR_COUNTS), len(rows) - int(fold.bincount().max()))
     nearest = distances.topk(n_neighbors, largest=False).indices  # (N, k)
@@ -137,7 +138,10 @@ def _fit_logistic(inputs: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         gradient = inputs.T @ (weight * (target - probability)) - ridge * coefficients
         curvature = weight * probability * (1 - probability)
         hessian = (inputs * curvature[:, None]).T @ inputs + torch.diag(ridge + 1e-6)
-        coefficients = coefficients + torch.linalg.solve(hessian, gradient)
+        step = torch.linalg.solve(hessian, gradient)
+        coefficients = coefficients + step
+        if float(step.abs().max()) < CONVERGED_STEP:
+            break
     return coefficients
 
 

@@ -13,19 +13,18 @@ from torch import Tensor
 from gandiag.config import DEFAULT_LIMIT
 from gandiag.interfaces import Estimate
 from gandiag.metrics.score.classifier_test import N_FOLDS, LogOdds, cross_fit_log_odds
-from gandiag.metrics.score.decomposition import (
+from gandiag.metrics.score.decomposition import ScoreFactors, compute_factors
+from gandiag.metrics.score.injected_losses import InjectedLoss, measure_injected_losses
+from gandiag.metrics.score.mode_partition import ModePartition, find_modes
+from gandiag.metrics.score.row_preparation import content_keys, standardize_rows
+from gandiag.metrics.score.scale_matching import estimate_missing_by_scale
+from gandiag.metrics.score.split_distances import (
     RELIABLE_WIDTH_RATIO,
-    ScoreFactors,
+    Rows,
     SplitDistances,
-    compute_factors,
     prepare_split,
     with_fine_modes,
 )
-from gandiag.metrics.score.injected_losses import InjectedLoss, measure_injected_losses
-from gandiag.metrics.score.mode_partition import find_modes
-from gandiag.metrics.score.neighborhoods import neighbor_radius
-from gandiag.metrics.score.row_preparation import content_keys, standardize_rows
-from gandiag.metrics.score.scale_matching import estimate_missing_by_scale
 from gandiag.stats.resampling import draw_halves, replicate_half_width
 
 MIN_SAMPLES = 100  # with fewer generated samples there is no score
@@ -87,8 +86,8 @@ def estimate_diversity_loss(
     replacement: their spread is that of the score at n, and replacement would create duplicates. They are widened by
     the change of the score when modes are separated on weaker evidence. With `inject`, a low score is questioned by
     injecting known losses into the real rows (`score.injected_losses`). Reads low where modes overlap and are
-    imbalanced or narrowed; reads high where real rows are sorted by quality. Costs eight n × n × D products and holds
-    three n × n float32 matrices (0.95 GB at n = 5,000).
+    imbalanced or narrowed; reads high where real rows are sorted by quality. Costs about eight n × n × D products and
+    holds tiles of distances, so that memory grows as n.
     """
     n = min(len(fake), len(real) // 2)
     if n < MIN_SAMPLES:
@@ -97,28 +96,40 @@ def estimate_diversity_loss(
             f"the score needs at least {2 * MIN_SAMPLES} and {MIN_SAMPLES}"
         )
     real_rows, fake_rows = prepare_rows(real, fake, n)
-    estimate = _estimate_from_rows(real_rows, fake_rows, n, seed=seed, replicates=replicates)
+    modes = _find_partition(real_rows.values, seed)
+    estimate = _estimate_from_rows(real_rows, fake_rows, n, modes, seed=seed, replicates=replicates)
     if not inject or estimate.score.high >= MAX_QUESTIONED_LOSS:
         return estimate
 
-    def measure(real: Tensor, fake: Tensor) -> float:
-        n = min(len(fake), len(real) // 2)
-        injected = PreparedRows(fake, torch.arange(len(fake)) % N_FOLDS)
-        reference = PreparedRows(real, torch.arange(len(real)) % N_FOLDS)
-        return _estimate_from_rows(reference, injected, n, seed=seed, replicates=0).score.value
+    def prepare_measure(reference: Tensor) -> Callable[[Tensor], float]:
+        real_rows = PreparedRows(reference, torch.arange(len(reference), device=reference.device) % N_FOLDS)
+        modes = _find_partition(reference, seed)
 
-    return replace(estimate, injected=measure_injected_losses(real_rows.values, n, measure, seed=seed))
+        def measure(fake: Tensor) -> float:
+            n = min(len(fake), len(reference) // 2)
+            fake_rows = PreparedRows(fake, torch.arange(len(fake), device=fake.device) % N_FOLDS)
+            return _estimate_from_rows(real_rows, fake_rows, n, modes, seed=seed, replicates=0).score.value
+
+        return measure
+
+    return replace(estimate, injected=measure_injected_losses(real_rows.values, n, prepare_measure, seed=seed))
+
+
+def _find_partition(real_rows: Tensor, seed: int) -> ModePartition:
+    """The modes of all real rows (N, D), so that a small number of generated samples does not blur them."""
+    half = min(len(real_rows) // 2, MAX_MODE_ROWS)
+    return find_modes(real_rows[:half], real_rows[-half:], seed=seed)
 
 
 def _estimate_from_rows(
-    real_rows: PreparedRows, fake_rows: PreparedRows, n: int, *, seed: int, replicates: int
+    real_rows: PreparedRows, fake_rows: PreparedRows, n: int, modes: ModePartition, *, seed: int, replicates: int
 ) -> DiversityEstimate:
     """The largest of the three estimates, from prepared real rows (N, D) and generated rows (M, D)."""
     real, fake = real_rows.values, fake_rows.values[:n]
-    by_modes, split = _estimate_by_modes((real, fake), n, seed=seed, replicates=replicates)
+    sets = real[:n], real[n : 2 * n], fake
+    by_modes, split = _estimate_by_modes(sets, modes, seed=seed, replicates=replicates)
     by_scale, scale_replicates = estimate_missing_by_scale(
-        real[:n],
-        real[n : 2 * n],
+        *sets[:2],
         fake[split.find_distinct_rows()],
         is_even=by_modes.profile["skewed"].value < MIN_UNEVEN_LOSS,
         seed=seed,
@@ -146,23 +157,20 @@ def prepare_rows(real: Tensor, fake: Tensor, n: int) -> tuple[PreparedRows, Prep
 
 
 def _estimate_by_modes(
-    rows: tuple[Tensor, Tensor], n: int, *, seed: int, replicates: int
+    sets: Rows, modes: ModePartition, *, seed: int, replicates: int
 ) -> tuple[DiversityEstimate, SplitDistances]:
-    """The estimate from the modes of the data, of real rows (N, D) and generated rows (n, D)."""
-    real_rows, fake_rows = rows
+    """The estimate from the modes of the data, of reference, held-out and generated rows (n, D)."""
     generator = torch.Generator().manual_seed(seed)
-    # From all real rows, so that a small number of generated samples does not blur the modes.
-    half = min(len(real_rows) // 2, MAX_MODE_ROWS)
-    modes = find_modes(real_rows[:half], real_rows[-half:], seed=seed)
-    sets = real_rows[:n], real_rows[n : 2 * n], fake_rows
-    split = prepare_split(*sets, modes)
-    all_indices = torch.arange(n), torch.arange(n), torch.arange(n)
-    factors = compute_factors(split, all_indices)
+    n = len(sets[0])
+    every = torch.arange(n, device=sets[0].device)
+    halves = [_draw_sorted_halves(n, generator, every.device) for _ in range(replicates)]
+    split = prepare_split(sets, modes, [(every, every, every), *halves])
+    factors = compute_factors(split)
     mode_uncertainty = 0.0
     if replicates and not modes.fine_mode_of_cell.equal(modes.mode_of_cell):
-        fine_factors = compute_factors(with_fine_modes(split, sets, modes), all_indices)
+        fine_factors = compute_factors(with_fine_modes(split, sets, modes))
         mode_uncertainty = abs(fine_factors.loss - factors.loss)
-    half_factors = [compute_factors(split, _draw_sorted_halves(n, generator)) for _ in range(replicates)]
+    half_factors = [compute_factors(split, number) for number in range(1, replicates + 1)]
     return _make_estimate(factors, half_factors, mode_uncertainty, split), split
 
 
@@ -198,9 +206,9 @@ def _compute_power(replicates: Tensor, mode_uncertainty: float = 0.0) -> float |
     return min(1.0, (Z_SCORE + POWER_Z_SCORE) * standard_error)
 
 
-def _draw_sorted_halves(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_sorted_halves(n: int, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Random halves of the three sets, in ascending order so that memory is read sequentially."""
-    reference, heldout, fake = (half.sort().values for half in draw_halves((n, n, n), generator))
+    reference, heldout, fake = (half.sort().values.to(device) for half in draw_halves((n, n, n), generator))
     return reference, heldout, fake
 
 
@@ -306,5 +314,4 @@ def _max_distance_ratio(split: SplitDistances) -> float:
     has_reference = split.mode_labels[0].bincount(minlength=split.n_modes) > 0
     means = split.real_rows.mode_means[has_reference]  # (K, D)
     mode_distance = torch.cdist(means, means).fill_diagonal_(torch.inf).amin(1).median()
-    radius = neighbor_radius(split.neighbors, torch.arange(len(split.neighbors[0])))
-    return float(mode_distance / radius.median().clamp(min=1e-12))
+    return float(mode_distance / split.radius.median().clamp(min=1e-12))

@@ -39,12 +39,12 @@ class InjectedLoss:
 
 
 def measure_injected_losses(
-    real: Tensor, n: int, measure: Callable[[Tensor, Tensor], float], *, seed: int = 0
+    real: Tensor, n: int, prepare_measure: Callable[[Tensor], Callable[[Tensor], float]], *, seed: int = 0
 ) -> tuple[InjectedLoss, ...]:
     """The score of each kind and size of loss in these data, (N, D), at up to n/2 generated rows.
 
-    `measure(real, fake)` is the score's value. Empty with fewer than 4 · MIN_ROWS real rows. Costs four to
-    eight scores of at most 2 · MAX_ROWS real rows.
+    `prepare_measure(real)` gives the function from generated rows to the score's value. Empty with fewer than
+    4 · MIN_ROWS real rows. Costs four to eight scores of at most 2 · MAX_ROWS real rows.
     """
     size = min(n // 2, MAX_ROWS, len(real) // 4)
     if size < MIN_ROWS:
@@ -52,10 +52,10 @@ def measure_injected_losses(
     generator = torch.Generator().manual_seed(seed)
     half = len(real) // 2
     reference, source = real[:half][: 2 * size], real[half:][: 2 * size]
+    measure = prepare_measure(reference)
     modes = find_modes(reference, source, seed=seed).assign_modes(source)
     return tuple(
-        InjectedLoss(kind, loss, measure(reference, rows))
-        for kind, loss, rows in _make_generators(source, modes, size, generator)
+        InjectedLoss(kind, loss, measure(rows)) for kind, loss, rows in _make_generators(source, modes, size, generator)
     )
 
 
