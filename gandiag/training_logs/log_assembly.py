@@ -19,6 +19,8 @@ from gandiag.training_logs.step_alignment import (
     select_runs,
 )
 
+MAX_LOSS = 1e100  # of a loss or a step; larger ones count as infinite
+
 
 @dataclass(slots=True)
 class LogFile:
@@ -175,8 +177,12 @@ def _infer_unit(column: str) -> str:
 
 
 def _make_curve(name: str, step: Array, value: Array) -> Curve:
-    """The curve of one role. NaN is a gap and dropped; losses written as NaN are infinite here and kept."""
-    known = ~np.isnan(value) & np.isfinite(step)
+    """The curve of one role. NaN is a gap and dropped; losses written as NaN are infinite here and kept.
+
+    So are losses whose squares could not be summed: such a run has failed as well.
+    """
+    value = np.where(np.abs(value) > MAX_LOSS, np.copysign(np.inf, value), value)
+    known = ~np.isnan(value) & (np.abs(step) < MAX_LOSS)
     return Curve(name, *average_duplicate_steps(step[known], value[known]))
 
 

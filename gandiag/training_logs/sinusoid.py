@@ -64,9 +64,10 @@ def fit_cycle(step: Array, value: Array, peak_frequency: float) -> CycleFit:
 
 
 def remove_quadratic_trend(step: Array, value: Array) -> Array:
-    """The series without its quadratic trend."""
+    """The series without its quadratic trend; of fewer than three values, without all that they say."""
+    degree = min(2, len(value) - 1)
     centered = (step - step.mean()) / ((step[-1] - step[0]) or 1.0)
-    return np.asarray(value - np.polyval(np.polyfit(centered, value, 2), centered))
+    return np.asarray(value - np.polyval(np.polyfit(centered, value, degree), centered))
 
 
 def fit_sinusoid(step: Array, value: Array, frequency: float) -> complex:

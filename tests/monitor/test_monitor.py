@@ -373,8 +373,9 @@ def test_a_beginner_has_not_collapsed() -> None:
     assert not watch.stopped
 
 
-def test_modes_that_held_out_data_underrepresent_do_not_count() -> None:
-    """Seventy rows far away, of which the half that modes are found in has sixty."""
+def test_modes_that_held_out_data_underrepresent_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seventy rows far away, of which the half that modes are found in has sixty. Rows stay where they are put."""
+    monkeypatch.setattr("gandiag.sampling.sources.content_keys", lambda reader, stream: torch.arange(reader.n))
     order = torch.randperm(1_200, generator=torch.Generator().manual_seed(0))
     real = REAL.clone()
     real[torch.cat([order[:120:2], order[1:20:2]])] = 20 + MIXTURE.std * torch.randn(

@@ -15,6 +15,7 @@ from gandiag.training_logs.change_points import find_level_steps
 from gandiag.training_logs.column_names import choose_columns, choose_pairs
 from gandiag.training_logs.level_trend import fit_level_trend, is_random_walk
 from gandiag.training_logs.reader import read_log
+from gandiag.training_logs.sinusoid import remove_quadratic_trend
 from gandiag.training_logs.step_alignment import select_runs
 
 Array = np.ndarray[Any, Any]
@@ -88,6 +89,13 @@ def test_a_random_walk_has_no_level() -> None:
     walk = 0.05 * np.cumsum(rng.standard_normal((2, 1000)), axis=1)
     assert is_random_walk([walk[0], walk[1]]) and not is_random_walk([noise(1, 2000, 0.98), noise(2, 2000, 0.98)])
     assert judge(3 + walk[0], 2 + walk[1]).verdict == "drifting"
+
+
+def test_a_loss_of_one_row_has_no_trend() -> None:
+    """One of the losses had a single value: the fit did not converge."""
+    for count in (1, 2, 3):
+        steps = np.arange(count, dtype=np.float64)
+        assert np.allclose(remove_quadratic_trend(steps, steps**2 + 5), 0)
 
 
 def test_a_level_that_changes_in_its_last_bin_alone_is_no_walk() -> None:
