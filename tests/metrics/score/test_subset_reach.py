@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gandiag.metrics.score import neighborhoods, subset_reach
+from gandiag.metrics.score import estimator, neighborhoods, scale_matching, subset_reach
 from gandiag.metrics.score.estimator import estimate_diversity_loss
 from gandiag.metrics.score.neighborhoods import DistanceTiles, measure_distances, nearest_in_tiles, neighbor_radius
 from gandiag.metrics.score.subset_reach import (
@@ -101,3 +104,37 @@ def test_the_score_is_the_same_in_small_tiles(monkeypatch: pytest.MonkeyPatch) -
     assert after.score.value == pytest.approx(before.score.value, abs=1e-5)
     assert after.score.low == pytest.approx(before.score.low, abs=1e-5)
     assert after.replicates == pytest.approx(before.replicates, abs=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        parts = out if isinstance(out, (tuple, list)) else (out,)
+        self.elements = max([self.elements, *(part.numel() for part in parts if isinstance(part, Tensor))])
+        return out
+
+
+def test_the_score_makes_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the outputs repeat, so that copies are dense too."""
+    for module, name, value in (
+        (neighborhoods, "TILE_SIZE", 64),
+        (neighborhoods, "MAX_KEPT_ELEMENTS", 0),
+        (scale_matching, "MAX_ROWS", 200),
+        (estimator, "MAX_CLASSIFIER_ROWS", 100),
+        (estimator, "MAX_MODE_ROWS", 200),
+    ):
+        monkeypatch.setattr(module, name, value)
+    generator = torch.Generator().manual_seed(0)
+    n = 1000
+    real, fake = torch.randn(2 * n, 3, generator=generator), torch.randn(n, 3, generator=generator)
+    fake[: n // 2] = fake[0]
+    with LargestTensor() as largest:
+        estimate = estimate_diversity_loss(real, fake, replicates=2)
+    assert estimate.profile["duplicated"].value > 0.3
+    assert 64 * n <= largest.elements < n * n // 5  # a tile, never a matrix
