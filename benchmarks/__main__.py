@@ -11,6 +11,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 LIBRARIES = {
     "__main__",
+    "kept_results",
+    "sanity_checks",
+    "sanity_criteria",
     "small_generators",
     "validity_auc",
     "validity_classes",

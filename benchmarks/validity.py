@@ -113,6 +113,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-n", type=int, default=1500, help="generated samples; twice as many real ones")
     parser.add_argument("--separation", type=float, help="of the modes, see gandiag.testing.mixture")
     parser.add_argument("--only", default="", help="table: rows whose name contains this; digits: features likewise")
+    parser.add_argument("--keep", metavar="FILE", help="worlds: write every result here at once, and resume from it")
     parser.add_argument("--plot", metavar="FILE", help="cost: save a plot here")
     return parser.parse_args(arguments)
 

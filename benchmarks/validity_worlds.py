@@ -4,22 +4,32 @@
     python -m benchmarks validity --mode worlds --full                      # 200 healthy and 200 collapsed ones
 
 Each law draws its parameters from the seed. The collapsed ones lose .3 to .9 by dropped groups, repeats or narrowing.
+Other metrics stand beside the score on the same rows: how often a collapsed generator looks worse than a healthy one of
+the same law (AUC, mean over the laws), and the Spearman correlation of their values with the true loss, law by law.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 import numpy as np
+import torch
+from kept_results import KeptResults
+from scipy.stats import spearmanr
+from validity import seeds_of
 
-from benchmarks.validity import seeds_of
+from gandiag.metrics.score.estimator import estimate_diversity_loss
+from gandiag.testing.competing_metrics import compute_metrics, metric_direction
+from gandiag.testing.selftest_rows import roc_auc
 
 Sampler = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """(n, random) -> rows (n, D) and the group of each row (n,)."""
 LIMIT = 0.15
 LOSSES = ("groups", "repeats", "narrowing")
+OTHERS = ("frechet", "coverage", "recall", "vendi_1", "irs", "pqmass")
 
 
 def one_hot(random: np.random.Generator) -> Sampler:
@@ -142,50 +152,94 @@ def is_measurable(kind: str, law: str) -> bool:
     return kind == "groups" or not (discrete or (kind == "narrowing" and law in ("series", "curved manifold")))
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One generator: its law and damage, true loss, score with interval, and other metrics."""
+
+    law: str
+    kind: str
+    truth: float
+    value: float
+    low: float
+    high: float
+    others: dict[str, float]
+
+
+def measure(law: str, kind: str, truth: float, real: np.ndarray, fake: np.ndarray) -> Found:
+    rows = torch.tensor(real).float(), torch.tensor(fake).float()
+    score = estimate_diversity_loss(*rows, seed=0).score
+    others = compute_metrics(rows[0][: len(fake)], rows[1], OTHERS)
+    return Found(law, kind, truth, score.value, score.low, score.high, others)
+
+
 def run(options: argparse.Namespace) -> None:
-    import torch
-
-    from gandiag.metrics.score.estimator import estimate_diversity_loss
-
-    healthy: list[tuple[str, float, float, float]] = []
-    collapsed: list[tuple[str, float, float, float, float]] = []
+    kept = KeptResults(options.keep)
+    found: list[Found] = []
     n = min(options.n, 1000)
     for seed in seeds_of(options, 4, 25):
-        for law, build in LAWS.items():
-            sample = build(np.random.default_rng(seed))
-            real, _ = sample(2 * n, np.random.default_rng(10_000 + seed))
-            fresh, _ = sample(n, np.random.default_rng(20_000 + seed))
-
-            def measure(fake: np.ndarray, real: np.ndarray = real) -> tuple[float, float, float]:
-                score = estimate_diversity_loss(torch.tensor(real).float(), torch.tensor(fake).float(), seed=0).score
-                return score.value, score.low, score.high
-
-            healthy.append((law, *measure(fresh)))
-            random = np.random.default_rng(30_000 + seed)
-            kinds = [kind for kind in LOSSES if is_measurable(kind, law)]
-            kind = kinds[seed % len(kinds)]
-            fake, truth = damage(kind, sample, n, float(random.uniform(0.3, 0.9)), random)
-            if truth >= 0.3 and len(fake) >= 100:
-                collapsed.append((f"{law}, {kind}", truth, *measure(fake)))
+        for law in LAWS:
+            rows = kept.get(
+                f"{law} {seed} {n}", lambda law=law, seed=seed: [asdict(row) for row in judge(law, seed, n)]
+            )  # type: ignore[misc]
+            found += [Found(**row) for row in rows]
+    healthy, collapsed = ([row for row in found if (row.kind != "none") == lost] for lost in (False, True))
     _print_healthy(healthy)
     _print_collapsed(collapsed)
+    _print_others(healthy, collapsed)
 
 
-def _print_healthy(rows: list[tuple[str, float, float, float]]) -> None:
-    called = [row for row in rows if row[2] >= LIMIT]
-    undecided = [row for row in rows if row[2] < LIMIT <= row[3]]
+def judge(law: str, seed: int, n: int) -> list[Found]:
+    """A healthy generator of one law, and a collapsed one unless too little is lost."""
+    sample = LAWS[law](np.random.default_rng(seed))
+    real, _ = sample(2 * n, np.random.default_rng(10_000 + seed))
+    fresh, _ = sample(n, np.random.default_rng(20_000 + seed))
+    random = np.random.default_rng(30_000 + seed)
+    kinds = [kind for kind in LOSSES if is_measurable(kind, law)]
+    kind = kinds[seed % len(kinds)]
+    fake, truth = damage(kind, sample, n, float(random.uniform(0.3, 0.9)), random)
+    rows = [measure(law, "none", 0.0, real, fresh)]
+    return [*rows, measure(law, kind, truth, real, fake)] if truth >= 0.3 and len(fake) >= 100 else rows
+
+
+def _print_others(healthy: list[Found], collapsed: list[Found]) -> None:
+    print("on the same rows, mean over laws:       " + "  ".join(f"{key:>8s}" for key in ("score", *OTHERS)))
+    areas: list[str] = []
+    ranks: list[str] = []
+    for key in ("score", *OTHERS):
+        by_law: list[tuple[float, float]] = []
+        for law in LAWS:
+            none, lost = ([row for row in rows if row.law == law] for rows in (healthy, collapsed))
+            if not lost:
+                continue
+            values = [[row.value if key == "score" else row.others[key] for row in rows] for rows in (none, lost)]
+            area = roc_auc(values[1], values[0], "lower" if key == "score" else metric_direction(key))
+            truth = [row.truth for row in none + lost]
+            both = values[0] + values[1]
+            rank = abs(float(spearmanr(truth, both).statistic)) if len(set(both)) > 1 else 0.0
+            by_law.append((area, rank))
+        areas.append(f"{fmean(area for area, _ in by_law):8.2f}")
+        ranks.append(f"{fmean(rank for _, rank in by_law):8.2f}")
+    print("    AUC, collapsed against healthy      " + "  ".join(areas))
+    print("    |Spearman| to the true loss         " + "  ".join(ranks))
+
+
+def _print_healthy(rows: list[Found]) -> None:
+    called = [row for row in rows if row.low >= LIMIT]
+    undecided = [row for row in rows if row.low < LIMIT <= row.high]
     print(
         f"{len(rows)} healthy: {len(called)} called collapsed, {len(undecided)} inconclusive, "
-        f"interval holds 0 in {fmean(row[2] <= 0.005 for row in rows):.0%}, mean {fmean(row[1] for row in rows):.3f}"
+        f"interval holds 0 in {fmean(row.low <= 0.005 for row in rows):.0%}, "
+        f"mean {fmean(row.value for row in rows):.3f}"
     )
-    for law, value, low, high in called + undecided:
-        print(f"    {law:28s} {value:.2f} [{low:.2f}, {high:.2f}]")
+    for row in called + undecided:
+        print(f"    {row.law:28s} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]")
 
 
-def _print_collapsed(rows: list[tuple[str, float, float, float, float]]) -> None:
-    called = fmean(row[3] >= LIMIT for row in rows)
-    missed = [row for row in rows if row[4] < LIMIT]
-    error = fmean(abs(row[2] - row[1]) for row in rows)
+def _print_collapsed(rows: list[Found]) -> None:
+    called = fmean(row.low >= LIMIT for row in rows)
+    missed = [row for row in rows if row.high < LIMIT]
+    error = fmean(abs(row.value - row.truth) for row in rows)
     print(f"{len(rows)} collapsed: {called:.0%} called, {len(missed)} healthy, mean absolute error {error:.3f}")
-    for name, truth, value, low, high in sorted(rows, key=lambda row: -abs(row[2] - row[1]))[:15]:
-        print(f"    {name:36s} truth {truth:.2f}  {value:.2f} [{low:.2f}, {high:.2f}]")
+    for row in sorted(rows, key=lambda row: -abs(row.value - row.truth))[:15]:
+        name = f"{row.law}, {row.kind}"
+        print(f"    {name:36s} truth {row.truth:.2f}  {row.value:.2f} [{row.low:.2f}, {row.high:.2f}]")

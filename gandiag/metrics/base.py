@@ -70,6 +70,23 @@ class PairedMetric(FeatureMetric):
         """Measure generated against reference rows; the floor is the same of held-out against reference rows."""
 
 
+class NamedPairedMetric(PairedMetric):
+    """A paired metric of one measurement, whose key and least number of samples are the same in every view."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    fewest_samples: ClassVar[int]
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    @property
+    def min_samples(self) -> int:
+        return self.fewest_samples
+
+
 class UnpairedMetric(FeatureMetric):
     """Measures the generated samples alone; real data, if any, give the scale and the floor."""
 

@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from gandiag.interfaces import Estimate, MetricResult
-from gandiag.metrics.base import PairedMetric
+from gandiag.metrics.base import NamedPairedMetric
 from gandiag.record import Measurement
 from gandiag.stats.neighbors import nearest_neighbors
 from gandiag.stats.splits import RealFakeSplit
@@ -62,18 +62,12 @@ def occupancy_estimate(n_distinct: int, n_draws: int, n_total: int) -> Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRetrieval(PairedMetric):
+class ImageRetrieval(NamedPairedMetric):
     """The score of generated samples against the reference half; the floor is that of the held-out half."""
 
+    name: ClassVar[str] = KEY
+    fewest_samples: ClassVar[int] = MIN_SAMPLES
     purpose: ClassVar[str] = "the image retrieval score"
-
-    @property
-    def key(self) -> str:
-        return KEY
-
-    @property
-    def min_samples(self) -> int:
-        return MIN_SAMPLES
 
     def compute(self, split: RealFakeSplit) -> MetricResult:
         reference, heldout, fake = split.flat_rows()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gandiag.interfaces import MetricResult
-from gandiag.metrics.base import PairedMetric
+from gandiag.metrics.base import NamedPairedMetric
 from gandiag.metrics.kernel_entropy import gaussian_kernel
 from gandiag.record import Measurement
 from gandiag.stats.neighbors import kth_neighbor_distance
@@ -99,18 +99,12 @@ def default_bandwidth(real: Tensor) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class KernelMissingModes(PairedMetric):
+class KernelMissingModes(NamedPairedMetric):
     """Share of the real data in modes that the samples lack; the floor is that of held-out data."""
 
+    name: ClassVar[str] = KEY
+    fewest_samples: ClassVar[int] = MIN_SAMPLES
     purpose: ClassVar[str] = "missing modes by kernels"
-
-    @property
-    def key(self) -> str:
-        return KEY
-
-    @property
-    def min_samples(self) -> int:
-        return MIN_SAMPLES
 
     def compute(self, split: RealFakeSplit) -> MetricResult:
         reference, heldout, fake = (

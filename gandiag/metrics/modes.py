@@ -13,7 +13,7 @@ from gandiag.exhibits.samples import ClusterExamples, cluster_exhibits
 from gandiag.interfaces import MetricResult, Needs
 from gandiag.record import Exhibit, Measurement
 from gandiag.stats.clustering import ClusterAssignment, Clustering, find_clusters
-from gandiag.stats.resampling import half_sample_estimate
+from gandiag.stats.resampling import estimate_by_halves
 from gandiag.stats.splits import split_from_results, split_needs
 from gandiag.stats.subset import SampleSubset, SubsetSpec
 
@@ -203,7 +203,7 @@ def _make_result(
     low = min(covered, _lowest_covered(real, fake))
     measurements["modes_covered"] = Measurement(covered, low, covered, heldout_covered, "modes", "higher", fake.n)
     bounds = (1.0, float(clusters.n_clusters))
-    effective = half_sample_estimate(effective_count, comparison.fake_labels, seed=comparison.seed, bounds=bounds)
+    effective = estimate_by_halves(effective_count, comparison.fake_labels, seed=comparison.seed, bounds=bounds)
     floor = effective_count(comparison.heldout_labels)
     measurements["modes_effective"] = Measurement(
         effective.value, effective.low, effective.high, floor, "modes", "higher", fake.n
@@ -257,7 +257,7 @@ def _measure_alone(fake: SampleSubset, seed: int) -> MetricResult:
     rows = fake.values[:MAX_ROWS]
     clusters = find_clusters(rows, seed=seed)
     bounds = (1.0, float(clusters.n_clusters))
-    effective = half_sample_estimate(effective_count, clusters.labels, seed=seed, bounds=bounds)
+    effective = estimate_by_halves(effective_count, clusters.labels, seed=seed, bounds=bounds)
     measurements = _clustering_measurements(clusters)
     measurements["modes_covered"] = Measurement.missing(NO_REAL_DATA)
     measurements["modes_effective"] = Measurement(

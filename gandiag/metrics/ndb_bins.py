@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gandiag.errors import ConfigError
 from gandiag.interfaces import MetricResult
-from gandiag.metrics.base import PairedMetric, make_measurement
+from gandiag.metrics.base import NamedPairedMetric, make_measurement
 from gandiag.stats.resampling import interval_half_widths
 from gandiag.stats.splits import RealFakeSplit
 from gandiag.stats.validation import as_feature_pair
@@ -84,18 +84,12 @@ def fraction_different(real_bins: Tensor, fake_bins: Tensor, n_bins: int, level:
 
 
 @dataclass(frozen=True, slots=True)
-class Ndb(PairedMetric):
+class Ndb(NamedPairedMetric):
     """NDB/K in one view; the floor is that of the held-out real half, on the same bins."""
 
+    name: ClassVar[str] = KEY
+    fewest_samples: ClassVar[int] = MIN_SAMPLES
     purpose: ClassVar[str] = "a difference between two bins"
-
-    @property
-    def key(self) -> str:
-        return KEY
-
-    @property
-    def min_samples(self) -> int:
-        return MIN_SAMPLES
 
     def compute(self, split: RealFakeSplit) -> MetricResult:
         reference, heldout, fake = split.flat_rows()  # (n, D) each

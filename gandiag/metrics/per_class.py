@@ -13,7 +13,7 @@ from gandiag.interfaces import Estimate, Metric, MetricResult, Needs
 from gandiag.metrics.registry import MetricContext
 from gandiag.metrics.score.estimator import MIN_SAMPLES, estimate_diversity_loss
 from gandiag.record import Measurement
-from gandiag.stats.resampling import half_sample_estimate
+from gandiag.stats.resampling import estimate_by_halves
 from gandiag.stats.subset import SampleSubset, SubsetSpec
 
 MIN_CLASS_SAMPLES = 20  # classes with fewer samples are skipped
@@ -76,7 +76,7 @@ class ClassScores:
         fake_rows = fake.values[fake.labels == label]  # (n_c, D)
         if len(fake_rows) < MIN_CLASS_SAMPLES:
             return None
-        spread = half_sample_estimate(
+        spread = estimate_by_halves(
             lambda rows: median_distance(rows) / mixture_distance if mixture_distance > 0 else 0.0,
             fake_rows,
             seed=self.seed,
@@ -103,7 +103,7 @@ class ClassScores:
         if min(len(fake_rows), len(real_rows) // 2) >= MIN_SAMPLES:
             estimate = estimate_diversity_loss(real_rows, fake_rows, seed=self.seed, replicates=CLASS_REPLICATES)
             return estimate.score, "variety"
-        return half_sample_estimate(spread_loss, real_rows, fake_rows, seed=self.seed, bounds=(0.0, 1.0)), "spread"
+        return estimate_by_halves(spread_loss, real_rows, fake_rows, seed=self.seed, bounds=(0.0, 1.0)), "spread"
 
 
 def create_class_metrics(context: MetricContext) -> Sequence[Metric]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gandiag.errors import ConfigError
 from gandiag.interfaces import MetricResult
-from gandiag.metrics.base import PairedMetric, make_measurement
+from gandiag.metrics.base import NamedPairedMetric, make_measurement
 from gandiag.stats.neighbors import nearest_neighbors
 from gandiag.stats.resampling import replicate_half_width
 from gandiag.stats.splits import RealFakeSplit
@@ -83,18 +83,12 @@ def compare_cells(rows: Tensor, n_real: int, centers: Tensor) -> CellTest:
 
 
 @dataclass(frozen=True, slots=True)
-class VoronoiMass(PairedMetric):
+class VoronoiMass(NamedPairedMetric):
     """Mean chi-squared over its degrees, reference against generated rows; the floor: against held-out ones."""
 
+    name: ClassVar[str] = KEY
+    fewest_samples: ClassVar[int] = MIN_SAMPLES
     purpose: ClassVar[str] = "PQMass"
-
-    @property
-    def key(self) -> str:
-        return KEY
-
-    @property
-    def min_samples(self) -> int:
-        return MIN_SAMPLES
 
     def compute(self, split: RealFakeSplit) -> MetricResult:
         reference, heldout, fake = split.flat_rows()

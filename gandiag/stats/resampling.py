@@ -61,7 +61,7 @@ def interval_half_widths(
     return replicate_half_width(values.double()) * odd_size_factor * scale  # (S,)
 
 
-def half_sample_estimate(
+def estimate_by_halves(
     statistic: Callable[..., float],
     *sets: Tensor,
     seed: int = 0,

@@ -16,11 +16,13 @@ from torch import Tensor
 from gandiag.catalogue import get_entry
 from gandiag.metrics.duplicates import near_duplicates
 from gandiag.metrics.frechet import frechet_distance
+from gandiag.metrics.image_retrieval import image_retrieval_score
 from gandiag.metrics.kernel_distance import kid
 from gandiag.metrics.ndb_bins import ndb
 from gandiag.metrics.pairwise import pairwise_distances
 from gandiag.metrics.precision_recall import prdc
 from gandiag.metrics.vendi import ORDERS, hill_number, similarity_eigenvalues
+from gandiag.metrics.voronoi_cells import pqmass
 
 SIMILARITY_KEY = "pairwise_similarity"
 
@@ -60,6 +62,8 @@ _GROUPS: dict[tuple[str, ...], Callable[[Tensor, Tensor], dict[str, float]]] = {
     tuple(ORDERS): _vendi_scores,
     ("pairwise_distance", "pairwise_distance_q05"): _distance_statistics,
     (SIMILARITY_KEY,): lambda real, fake: {SIMILARITY_KEY: pairwise_similarity(real, fake)},
+    ("irs",): lambda real, fake: {"irs": image_retrieval_score(real, fake)},
+    ("pqmass",): lambda real, fake: {"pqmass": pqmass(real, fake)},
     ("near_duplicates",): lambda real, fake: {"near_duplicates": near_duplicates(real, fake)},
 }
 

@@ -32,7 +32,8 @@ def make_digit_classifier() -> nn.Sequential:
 
 
 @cache
-def _load_classifier() -> nn.Sequential:
+def load_classifier() -> nn.Sequential:
+    """Return the shipped classifier, in eval mode."""
     from safetensors.torch import load_file
 
     with torch.random.fork_rng(devices=[]):
@@ -53,7 +54,7 @@ def validation_accuracy() -> float:
 
 def predict_digits(images: Tensor) -> Tensor:
     """Return the digits (B,) of images (B, 1, 8, 8)."""
-    return torch.cat([_load_classifier()(part).argmax(1) for part in torch.split(images, BATCH_SIZE)])
+    return torch.cat([load_classifier()(part).argmax(1) for part in torch.split(images, BATCH_SIZE)])
 
 
 def assign_digit_modes(samples: Tensor) -> ModeAssignment:

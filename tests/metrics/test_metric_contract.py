@@ -24,7 +24,7 @@ from gandiag.metrics.precision_recall import Prdc
 from gandiag.metrics.registry import FUNCTION_MODULES
 from gandiag.metrics.vendi import Vendi
 from gandiag.metrics.voronoi_cells import VoronoiMass
-from gandiag.stats.resampling import half_sample_estimate, interval_half_widths, subsample_indices, wilson_interval
+from gandiag.stats.resampling import estimate_by_halves, interval_half_widths, subsample_indices, wilson_interval
 
 METRICS = (
     Prdc,
@@ -94,7 +94,7 @@ def test_half_samples_estimate_the_error_of_a_mean(n: int) -> None:
     widths, helper = [], []
     for seed in range(20):
         x = draw(n, 1, seed=seed)
-        result = half_sample_estimate(lambda rows: float(rows.mean()), x, seed=seed)
+        result = estimate_by_halves(lambda rows: float(rows.mean()), x, seed=seed)
         widths.append((result.high - result.low) / 2)
         keep = x[subsample_indices(n, seed=seed)]
         helper.append(

@@ -23,7 +23,7 @@ from gandiag.pipeline.engine import (
 )
 from gandiag.record import Measurement
 from gandiag.sampling.latents import hash_indices
-from gandiag.stats.resampling import half_sample_estimate
+from gandiag.stats.resampling import estimate_by_halves
 from gandiag.stats.splits import make_split, split_indices
 from gandiag.stats.subset import SubsetSpec
 
@@ -155,5 +155,5 @@ def test_halves_are_disjoint_and_a_trio_is_cut_to_the_smaller_side() -> None:
 def test_half_sampling_estimates_the_spread_at_n() -> None:
     """The standard error of a mean is sigma / sqrt(n); 400 half-samples estimate it to 3.5 %, and 11 % are 3 sigma."""
     rows = torch.randn(900, generator=torch.Generator().manual_seed(0))
-    found = half_sample_estimate(lambda part: float(part.mean()), rows, replicates=400)
+    found = estimate_by_halves(lambda part: float(part.mean()), rows, replicates=400)
     assert (found.high - found.low) / 2 / 1.96 == pytest.approx(float(rows.std()) / 30, rel=0.11)
