@@ -65,6 +65,12 @@ def setting_field(
     return field(default=default, metadata=meta)
 
 
+HIDDEN_NORMS = (
+    *("none", "instance", "pixel", "layer", "pixel-after", "layer-after", "instance-after"),
+    *("avg-pool", "max-pool", "upsample"),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
     """The settings of one audit; frozen and validated.
@@ -232,9 +238,10 @@ class AuditConfig:
     activation: str | None = setting_field(None, "hidden activation: relu, leaky:0.2, tanh …", group="output")
     hidden_norm: str | None = setting_field(
         None,
-        "norm without weights between the layers: InstanceNorm, PixelNorm (before or after the activation), LayerNorm",
+        "layer without weights between the others: InstanceNorm, PixelNorm or LayerNorm (before the activation, or "
+        "after it), pooling by 2, upsampling by 2",
         group="output",
-        choices=("none", "instance", "pixel", "pixel-after", "layer"),
+        choices=HIDDEN_NORMS,
     )
     output_range: tuple[float, ...] | None = setting_field(
         None, "range of output values, such as -1,1 or 0,1", group="output", multiple=True
@@ -275,6 +282,11 @@ class AuditConfig:
 def option_name(name: str) -> str:
     """The command-line option of a setting: `latent_dim` -> --latent-dim, `class_` -> --class."""
     return "--" + name.strip("_").replace("_", "-")
+
+
+def setting_group(*groups: str) -> tuple[str, ...]:
+    """Names of the settings of these groups: "audit", "run", "load", "latent", "output" and others."""
+    return tuple(entry.name for entry in dataclasses.fields(AuditConfig) if entry.metadata["group"] in groups)
 
 
 def validate_setting(entry: dataclasses.Field[Any], value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from gandiag.checkpoints.generator import LoadedGenerator
+from gandiag.checkpoints.inference.forward_cost import count_multiplications
 from gandiag.errors import GandiagError
 from gandiag.interfaces import UNDECIDED
 
 ConfidenceWord = Literal["exact", "settled", "open"]
 SAME_OUTPUTS = 0.02  # in standard deviations of the samples: below, two readings are the same generator
 _COMPARED = 8  # latents
-_MAX_SECONDS = 1.0
+_BUDGET = 1e10  # multiplications of all readings that are compared: about half a second
+_MAX_COMPARED = 200  # readings
 _MAX_PARAMETERS = 2e7  # of a network that is run here
 
 
@@ -29,7 +31,7 @@ class Confidence:
 
 
 def assess_confidence(generator: LoadedGenerator) -> Confidence:
-    """The confidence in a loaded generator. Draws a few samples of each reading, for a second at most."""
+    """The confidence in a loaded generator. Draws a few samples of each reading, as far as they cost little."""
     undecided = [entry.setting for entry in generator.assumptions if entry.source == UNDECIDED]
     unseen_forward = any(entry.setting == "forward" and entry.source == "default" for entry in generator.assumptions)
     readings = generator.open_readings
@@ -62,19 +64,28 @@ def _compare_readings(generator: LoadedGenerator) -> tuple[int, float | None]:
     z = torch.randn(_COMPARED, *generator.latent.shape, generator=rng)
     labels = None if generator.classes is None else torch.arange(_COMPARED) % generator.classes
     n_parameters = int(generator.subject.get("parameters") or 0)
-    own = None if n_parameters > _MAX_PARAMETERS else _run(generator, z, labels)
-    start, count, largest, all_compared = time.perf_counter(), 1, 0.0, own is not None
+    total = 1 + generator.open_readings.total
+    if n_parameters > _MAX_PARAMETERS:
+        return total, None
+    draws: list[Tensor | None] = []
+    cost = count_multiplications(generator.module, lambda: draws.append(_run(generator, z, labels)))
+    own = draws[0]
+    if own is None or total > _MAX_COMPARED or cost * total > _BUDGET:
+        return total, None
+    largest, n_made = 0.0, 1
     for reading in generator.open_readings.make():
-        count += 1
-        if own is None or time.perf_counter() - start > _MAX_SECONDS:
-            all_compared = False
-            continue
         classes = reading.generator.classes
         other = _run(reading.generator, z, None if classes is None else torch.arange(_COMPARED) % classes)
-        spread = max(1e-12, float((own - own.mean(0)).square().mean().sqrt()))
-        same_shape = other is not None and other.shape == own.shape
-        largest = max(largest, float((own - other).square().mean().sqrt()) / spread if same_shape else float("inf"))  # type: ignore[operator]
-    return count, largest if all_compared else None
+        largest, n_made = max(largest, _difference(own, other)), n_made + 1
+    return n_made, largest if n_made == total else None
+
+
+def _difference(own: Tensor, other: Tensor | None) -> float:
+    """Root mean square difference in standard deviations of the samples; infinite where shapes differ."""
+    if other is None or other.shape != own.shape:
+        return math.inf
+    spread = max(1e-12, float((own - own.mean(0)).square().mean().sqrt()))
+    return float((own - other).square().mean().sqrt()) / spread
 
 
 def _describe_difference(count: int, difference: float | None) -> str:

@@ -23,10 +23,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenReadings:
-    """What a file leaves open. `settings`: its open settings with the value taken, in words; `make`: other readings."""
+    """What a file leaves open.
+
+    `settings`: its open settings with the value taken, in words; `make`: other readings, the likeliest first; `total`:
+    how many there are, which may be more than are made.
+    """
 
     settings: Mapping[str, str]
     make: Callable[[], Iterator[Reading]]
+    total: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

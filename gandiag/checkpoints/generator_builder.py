@@ -97,7 +97,7 @@ def _list_open_readings(generator: LoadedGenerator, rebuilt: RebuildResult) -> O
 
     structure = next((str(entry.value) for entry in rebuilt.assumptions if entry.setting == "structure"), "as declared")
     taken = {"structure": structure} if rebuilt.variants else {}
-    return OpenReadings({**taken, **inferred.describe_open()}, make)
+    return OpenReadings({**taken, **inferred.describe_open()}, make, rebuilt.count_alternatives())
 
 
 def build_from_program(

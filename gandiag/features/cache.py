@@ -27,6 +27,7 @@ from gandiag.sampling.latents import chunk_slices
 from gandiag.sampling.module_state import tensor_to_bytes
 from gandiag.sampling.shards import WHOLE, Shard
 from gandiag.sampling.sources import SampleSet
+from gandiag.untrusted.cache_folder import find_cache_folder
 from gandiag.untrusted.files import read_bytes
 
 FORMAT = "gandiag.features/3"  # increment it when the way samples are read or fitted changes
@@ -44,17 +45,7 @@ class FeatureCache:
     @classmethod
     def default(cls, environ: Mapping[str, str] | None = None) -> FeatureCache:
         """$GANDIAG_CACHE ("off" disables it), else $XDG_CACHE_HOME/gandiag, else ~/.cache/gandiag."""
-        environ = os.environ if environ is None else environ
-        setting = environ.get("GANDIAG_CACHE", "")
-        if setting.lower() == "off":
-            return cls(None)
-        if setting:
-            return cls(Path(setting).expanduser())
-        try:
-            parent = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        except RuntimeError:  # there is no home folder
-            return cls(None)
-        return cls(Path(parent) / "gandiag")
+        return cls(find_cache_folder(environ))
 
     def get(self, key: str, shape: tuple[int, int]) -> Tensor | None:
         """The features stored under `key`, (n, D) float32; None if missing, damaged or of another shape."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor
 
 from gandiag.checkpoints.confidence import SAME_OUTPUTS
 from gandiag.checkpoints.generator import LoadedGenerator, OpenReadings, Reading
+from gandiag.checkpoints.inference.forward_cost import count_multiplications
+from gandiag.checkpoints.inference.open_settings import MAX_READINGS
 from gandiag.config import AuditConfig
 from gandiag.errors import GandiagError
 from gandiag.interfaces import MetricResult, SampleSource
@@ -34,8 +35,8 @@ from gandiag.verdict.policy import compute_score_verdict
 
 READING_SAMPLES = 400  # generated samples by which a reading is scored
 MAX_SCORED = 48  # readings that are scored; beyond, the verdict is inconclusive
-_COMPARED = 48  # latents on which readings are compared with each other
-_COMPARE_SECONDS = 40.0  # spent on comparing; readings beyond count as different
+_COMPARED, _MIN_COMPARED = 48, 8  # latents on which readings are compared with each other
+_COMPARE_BUDGET = 3e11  # multiplications spent on comparing, about ten seconds; readings beyond count as different
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,9 +64,11 @@ def score_readings(
     opened = dict(generator.open_readings.settings) if generator.open_readings is not None else {}
     opened |= {"output_activation": "tanh"} if sigmoid is not None else {}
     with timer.stage("readings"):
-        candidates = [] if sigmoid is None else [sigmoid]
+        candidates, n_unmade = [] if sigmoid is None else [sigmoid], 0
         if generator.open_readings is not None:
-            candidates += _list_distinct(_Draw.of_session(session), generator.open_readings, _real_moments(session))
+            draw = _Draw.of_session(session)
+            found, n_unmade = _list_distinct(draw, generator.open_readings, _real_moments(session))
+            candidates += found
         if not candidates:
             return None
         verdict = _own_verdict(session, outcome)
@@ -75,9 +78,9 @@ def score_readings(
     own_distance = _moment_distance(own, _real_moments(session))
     return {
         "open": opened,
-        "distinct": len(candidates),
+        "distinct": len(candidates) + n_unmade,
         "scored": scored,
-        "left": len(candidates) - len(scored),
+        "left": len(candidates) + n_unmade - len(scored),
         "nearest": dict(nearest.reading.settings) if nearest.distance < own_distance else None,
     }
 
@@ -90,8 +93,9 @@ def find_distinct_readings(sampler: Sampler | None, config: AuditConfig, scale: 
     generator = None if sampler is None else sampler.generator
     if not isinstance(generator, LoadedGenerator) or generator.open_readings is None:
         return None
-    count = len(_list_distinct(_Draw(config, scale, sampler), generator.open_readings, None))
-    if not count:
+    found, n_unmade = _list_distinct(_Draw(config, scale, sampler), generator.open_readings, None)
+    count = len(found) + n_unmade
+    if not found:
         return None
     opened = dict(generator.open_readings.settings)
     return {"open": opened, "distinct": count, "scored": [], "left": count, "nearest": None}
@@ -122,11 +126,12 @@ def _own_verdict(session: AuditSession, outcome: MetricResult) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draw:
-    """How readings are sampled to be compared: on the same latents as `own`."""
+    """How readings are sampled to be compared: on the same latents as `own`. `n`: how many."""
 
     config: AuditConfig
     scale: float
     own: Sampler | None
+    n: int = _COMPARED
 
     @classmethod
     def of_session(cls, session: AuditSession) -> _Draw:
@@ -139,19 +144,22 @@ class _Draw:
         """The first samples of a generator, (N, D); empty where they are not finite."""
         assert sampler is not None
         try:
-            samples = sampler.sample_indices(torch.arange(_COMPARED), seed=self.config.seed, scale=self.scale)
+            samples = sampler.sample_indices(torch.arange(self.n), seed=self.config.seed, scale=self.scale)
         except GandiagError:
             return torch.empty(0, 0)
         return samples.flatten(1)
 
 
-def _list_distinct(draw: _Draw, open_readings: OpenReadings, real: tuple[float, Tensor] | None) -> list[_Candidate]:
-    """The readings that make other samples than the one taken and than each other."""
+def _list_distinct(
+    draw: _Draw, open_readings: OpenReadings, real: tuple[float, Tensor] | None
+) -> tuple[list[_Candidate], int]:
+    """The readings that make other samples than the one taken and than each other; how many more were not made."""
+    draw, affordable = _fit_budget(draw, open_readings.total)
     known = [draw.sample(draw.own)]
     candidates: list[_Candidate] = []
-    start = time.perf_counter()
-    for reading in open_readings.make():
-        if time.perf_counter() - start > _COMPARE_SECONDS:
+    n_made = 0
+    for n_made, reading in enumerate(open_readings.make(), start=1):
+        if n_made > affordable:
             candidates.append(_Candidate(reading, None, math.inf))
             continue
         samples = draw.sample_reading(reading)
@@ -159,7 +167,16 @@ def _list_distinct(draw: _Draw, open_readings: OpenReadings, real: tuple[float, 
             continue
         known.append(samples)
         candidates.append(_Candidate(reading, samples, _moment_distance(samples, real)))
-    return candidates
+    return candidates, max(0, open_readings.total - n_made) if n_made >= MAX_READINGS else 0
+
+
+def _fit_budget(draw: _Draw, total: int) -> tuple[_Draw, int]:
+    """The draw with as many latents as comparing all readings can afford, and how many readings it can."""
+    assert draw.own is not None
+    single = dataclasses.replace(draw, n=1)
+    cost = max(1.0, count_multiplications(draw.own.module, lambda: single.sample(draw.own)))
+    n = int(max(_MIN_COMPARED, min(draw.n, _COMPARE_BUDGET / cost / (1 + total))))
+    return dataclasses.replace(draw, n=n), int(_COMPARE_BUDGET / cost / n)
 
 
 def _same_samples(first: Tensor, second: Tensor) -> bool:

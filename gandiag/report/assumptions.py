@@ -20,7 +20,7 @@ _LABELS = {
     "activation": "hidden activation",
     "bn": "BatchNorm mode",
     "bn_eps": "BatchNorm eps",
-    "hidden_norm": "norm without weights",
+    "hidden_norm": "layer without weights",
     "structure": "structure of the network",
     "dropout": "dropout in training (none at inference)",
     "layer_settings": "activations and BatchNorm eps",
@@ -178,7 +178,7 @@ def _describe_fit(entry: Assumption) -> str:
     if fit is None:
         return ""
     if fit.outcome == "not_ranked":
-        return "default; an audit ranks the alternatives by BatchNorm statistics, which takes seconds"
+        return "default; to rank the alternatives by BatchNorm statistics takes longer than the search may"
     best = f"BatchNorm mismatch {fit.mismatch:.3f}" if fit.mismatch is not None else ""
     if fit.outcome == "none_fits":
         return f"no value fits the BatchNorm statistics: {best} at best"

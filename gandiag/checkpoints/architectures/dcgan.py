@@ -33,7 +33,11 @@ from gandiag.checkpoints.inference.layer_specs import (
     conv_layer_spec,
     transposed_conv_layer_spec,
 )
-from gandiag.checkpoints.inference.output_activation import progressive_gan_activation, resolve_image_output
+from gandiag.checkpoints.inference.output_activation import (
+    assume_no_resize,
+    progressive_gan_activation,
+    resolve_image_output,
+)
 from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec, build_with_variants
 from gandiag.checkpoints.state_dict import Weights
 from gandiag.config import AuditConfig
@@ -92,6 +96,7 @@ def _build(
         output, activation, assumptions = resolve_image_output(
             (channels, image_size, image_size), modules_between[-1], config, file_activation
         )
+        assumptions = (*assumptions, *assume_no_resize(modules_between[-1], config))
         return SequentialSpec(
             "transposed", tuple(layer_specs), layers[0].shape[0], True, output, activation, assumptions
         )

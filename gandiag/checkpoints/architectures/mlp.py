@@ -59,16 +59,18 @@ def activation_layer_specs(
 ) -> list[LayerSpec]:
     """The weightless modules between two layers: an activation, and possibly a second module.
 
-    That one may be dropout; or, with `open_norms`, a norm without weights, as it may be where the file does not tell.
+    That one may be dropout, or a norm or another layer without weights; with `open_norms`, such a layer is possible
+    where the file does not tell.
     """
     if not has_activation_between(layer, next_layer, n_modules):
         return []
     specs = [LayerSpec("activation"), LayerSpec("dropout")] if n_modules == 2 else [LayerSpec("activation")]
-    return surround_with_norms(specs) if open_norms and n_modules != 1 else specs
+    is_open = open_norms if n_modules is None else n_modules > 1
+    return surround_with_norms(specs) if is_open else specs
 
 
 def surround_with_norms(specs: list[LayerSpec]) -> list[LayerSpec]:
-    """These modules with gaps before and after them that may hold a norm without weights."""
+    """These modules with gaps before and after them that may hold a layer without weights."""
     return [LayerSpec("norm_before"), *specs, LayerSpec("norm_after")]
 
 

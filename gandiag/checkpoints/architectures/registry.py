@@ -26,6 +26,7 @@ from gandiag.checkpoints.inference.class_embedding import (
 from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
 from gandiag.checkpoints.inference.layer_order import join_parallel_heads, reorder_layers
+from gandiag.checkpoints.inference.search_store import SearchStore
 from gandiag.checkpoints.inference.selection import InferredModel
 from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.checkpoints.inference.structures import Structure, infer_structures
@@ -94,6 +95,11 @@ class RebuildResult:
     inferred: InferredModel | None = None
     variants: tuple[tuple[str, RebuildResult], ...] = ()
 
+    def count_alternatives(self) -> int:
+        """How many other readings of the weights there are, at most."""
+        own = 0 if self.inferred is None else self.inferred.count_alternatives()
+        return own + sum(1 + other.count_alternatives() for _, other in self.variants if other.inferred is not None)
+
     def iter_alternatives(self) -> Iterator[tuple[Mapping[str, str], RebuildResult]]:
         """Every other reading of the weights, with its open settings in words."""
         if self.inferred is not None:
@@ -117,10 +123,13 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
     _check_unused_flags(first, config, name)
     if isinstance(first, RebuiltGenerator):
         return _wrap_rebuilt(first, config, name)
+    store = SearchStore.of_weights(weights, config, inspect_only=inspect_only)
+    state = store.open()
     try:
-        results = infer_structures(candidates, config, inspect_only)
+        results = infer_structures(candidates, config, state)
     except ArchitectureMismatch as mismatch:
         raise make_mismatch_error(weights, [("", str(mismatch))], name, shape_only=_SHAPE_ONLY) from None
+    store.keep(state)
     best, *others = [
         _wrap_inferred(entry.model, entry.family, entry.latent_is_1x1, (*entry.assumptions, *entry.model.assumptions))
         for entry in results

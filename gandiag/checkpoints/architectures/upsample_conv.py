@@ -14,7 +14,7 @@ from gandiag.checkpoints.inference.layer_specs import (
     conv_layer_spec,
     upsample_layer_spec,
 )
-from gandiag.checkpoints.inference.output_activation import resolve_image_output
+from gandiag.checkpoints.inference.output_activation import assume_no_resize, resolve_image_output
 from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
@@ -49,7 +49,7 @@ class ConvStack:
             False,
             output,
             activation,
-            assumptions,
+            (*assumptions, *assume_no_resize(self.modules_between[-1], config)),
         )
 
     @property
@@ -214,6 +214,9 @@ def _candidate_positions(stack: ConvStack, start_size: int, config: AuditConfig)
     if no_activation and 1 in convs:
         # One module between the first BatchNorm and its convolution: PyTorch-GAN's upsampling, or an activation.
         positions = [_Positions(tuple(sorted({*shown, 1})), True), _Positions(shown)]
+    elif from_file and len(shown) > 1 and modules[-1] == 2 and max(count or 0 for count in modules) > 2:
+        # The blocks before have a layer more than an activation and upsampling, and the last one may have that alone.
+        positions = [_Positions(shown[:-1]), _Positions(shown)]
     elif from_file:
         positions = [_Positions(shown)]
     else:
@@ -279,8 +282,8 @@ def _stack_layers(stack: ConvStack, layout: UpsampleLayout) -> list[LayerSpec]:
         n_modules = stack.modules_between[index]
         if has_activation_between(layer, stack.layers[index + 1], n_modules):
             specs = [LayerSpec("activation")]
-            shown = n_modules is not None and n_modules < 2 + (index + 1 in layout.upsample_before)
-            layer_specs += specs if shown or stack.has_norms else surround_with_norms(specs)
+            extra = not stack.has_norms if n_modules is None else n_modules > 1 + (index + 1 in layout.upsample_before)
+            layer_specs += surround_with_norms(specs) if extra else specs
     if len(stack.layers) in layout.upsample_before:
         layer_specs.append(upsample_layer_spec(layout.mode))
     return layer_specs

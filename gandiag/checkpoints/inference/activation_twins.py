@@ -10,7 +10,8 @@ import math
 from dataclasses import replace
 
 from gandiag.checkpoints.inference.candidate_networks import Assignment
-from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer, OutOfBudget
+from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer
+from gandiag.checkpoints.inference.search_state import OutOfBudget
 from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.interfaces import Assumption
 

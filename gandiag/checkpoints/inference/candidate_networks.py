@@ -58,15 +58,12 @@ class CandidateNetworks:
         )
 
     def configure(self, assignment: Assignment) -> SequentialGenerator | None:
-        """The network of an assignment, shared by all with the same choices: valid until the next call."""
+        """The layers of an assignment, shared by all with the same choices: valid until the next call."""
         choices = assignment.choices
         spec = self.get_spec(choices)
         if spec is None:
             return None
+        settings = assignment.activation, assignment.eps, assignment.dropout
         if choices not in self._networks:
-            self._networks[choices] = build_sequential_generator(
-                spec, assignment.activation, assignment.eps, assignment.dropout, norm=assignment.norm
-            )
-        return set_hyperparameters(
-            self._networks[choices], spec, assignment.activation, assignment.eps, assignment.dropout
-        )
+            self._networks[choices] = build_sequential_generator(spec, *settings)
+        return set_hyperparameters(self._networks[choices], spec, *settings, norm=assignment.norm)

@@ -8,9 +8,10 @@ and the better score counts. Of the last layer before the last BatchNorm a few c
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,37 +34,42 @@ from gandiag.checkpoints.inference.activation_cache import ActivationCache
 from gandiag.checkpoints.inference.candidate_networks import Assignment, CandidateNetworks
 from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.forward_cost import MACS_PER_VALUE, WEIGHTED_LAYERS, ForwardCost, estimate_costs
+from gandiag.checkpoints.inference.search_state import PASS_OVERHEAD, SearchState
 from gandiag.checkpoints.inference.sequential import SequentialGenerator, SequentialSpec, build_sequential_generator
 from gandiag.interfaces import IMPOSSIBLE_MISMATCH
 
 MIN_LATENTS = 128  # latents with which a pass counts as cheap
 _POOR_MISMATCH = 0.3  # from here on the running statistics are tried in place of the batch's own
 _MAX_DEPTH = 3  # BatchNorm layers visited where that is cheap; later ones cost more and add nothing
+_CACHED_VALUES, _CACHE_MISSES = 1e6, 2.5  # activations of more numbers leave the cache: how much slower that is
 _MAX_OUTPUT_DIFFERENCE = 0.05  # in outputs' std: how far two assignments may differ and still count as one generator
-
-
-class OutOfBudget(Exception):
-    """Scoring the candidates takes longer than is allowed."""
 
 
 class CandidateScorer:
     """Scores assignments of one spec, each of them once.
 
     All with the same prior share their latents, and so their sampling noise. `input_layouts`: the ways to join classes
-    to latents; all have the same number of latents. `remaining_budget`: multiplications, roughly, that all passes
-    together may still take; OutOfBudget beyond.
+    to latents; all have the same number of latents. `state`: the budget of the search, and what its passes found;
+    methods that run networks raise OutOfBudget where it is spent.
     """
 
-    def __init__(self, spec: SequentialSpec, input_layouts: Sequence[InputLayout], initial: Assignment) -> None:
+    def __init__(
+        self,
+        spec: SequentialSpec,
+        input_layouts: Sequence[InputLayout],
+        initial: Assignment,
+        state: SearchState | None = None,
+    ) -> None:
         self.input_layouts = input_layouts
         self.networks = CandidateNetworks(spec, initial.choices)
-        self.remaining_budget = math.inf
+        self.state = state or SearchState()
         self._latent_is_1x1 = spec.latent_is_1x1
         self._cache = ActivationCache()
         self._mismatches: dict[tuple[Assignment, int, bool], tuple[float, ...]] = {}
-        self._costs: dict[tuple[tuple[int, ...], int], ForwardCost] = {}
+        self._costs: dict[tuple[tuple[int | str, ...], int], ForwardCost] = {}
         network = build_sequential_generator(spec, initial.activation, initial.eps)
         layers = [layer for layer in network.layers if isinstance(layer, BatchNorm)]
+        self._name = _name_search(spec, network, input_layouts)
         has_statistics = bool(layers) and not all(has_initial_statistics(layer) for layer in layers)
         self.costs = estimate_costs(network) if has_statistics else []  # of the initial choices, by BatchNorm
 
@@ -79,17 +85,23 @@ class CandidateScorer:
         """
         key = (assignment, depth, coarse)
         if key not in self._mismatches:
-            network = self.networks.configure(assignment)
-            mismatches = (math.inf,) * depth
-            if network is not None:
-                mismatches = self._run(network, assignment, depth, use_batch_stats=True, coarse=coarse)
-            if network is not None and not coarse and _POOR_MISMATCH < max(mismatches) < math.inf:
-                with_running = self._run(network, assignment, depth, use_batch_stats=False, coarse=coarse)
-                mismatches = tuple(map(min, mismatches, with_running))
-            self._mismatches[key] = tuple(
-                number if number == math.inf or math.isfinite(number) else IMPOSSIBLE_MISMATCH for number in mismatches
-            )
+            name = f"{self._name} {describe_assignment(assignment)} {depth} {'few' if coarse else 'many'}"
+            self._mismatches[key] = self.state.recall(name, lambda: self._measure(assignment, depth, coarse))
         return self._mismatches[key]
+
+    def _measure(self, assignment: Assignment, depth: int, coarse: bool) -> tuple[float, ...]:
+        """Mismatch at each of the first `depth` BatchNorm layers, by a pass with the batch's or running statistics."""
+        self.state.spend(PASS_OVERHEAD)
+        network = self.networks.configure(assignment)
+        mismatches = (math.inf,) * depth
+        if network is not None:
+            mismatches = self._run(network, assignment, depth, use_batch_stats=True, coarse=coarse)
+        if network is not None and not coarse and _POOR_MISMATCH < max(mismatches) < math.inf:
+            with_running = self._run(network, assignment, depth, use_batch_stats=False, coarse=coarse)
+            mismatches = tuple(map(min, mismatches, with_running))
+        return tuple(
+            number if number == math.inf or math.isfinite(number) else IMPOSSIBLE_MISMATCH for number in mismatches
+        )
 
     def _run(
         self, network: SequentialGenerator, assignment: Assignment, depth: int, *, use_batch_stats: bool, coarse: bool
@@ -113,19 +125,16 @@ class CandidateScorer:
         if known is not None:
             return known
         resumes = self._cache.has_activation(head_key, use_batch_stats)
-        self._spend(n * (cost.macs_last + MACS_PER_VALUE * cost.largest_layer if resumes else cost.cost_per_sample))
+        self.state.spend(
+            n * (cost.macs_last + MACS_PER_VALUE * cost.largest_layer if resumes else cost.cost_per_sample)
+        )
         return self._cache.run(
             layers[: last + 1], split, (head_key, key), lambda: self._draw_input(assignment, n), use_batch_stats
         )
 
-    def _spend(self, multiplications: float) -> None:
-        self.remaining_budget -= multiplications
-        if self.remaining_budget < 0:
-            raise OutOfBudget
-
     def _estimate_cost(self, network: SequentialGenerator, assignment: Assignment, depth: int) -> ForwardCost:
         """Cost of a pass to the BatchNorm at `depth`; the initial choices' cost if layers do not fit together."""
-        key = (assignment.choices, depth)
+        key = ((*assignment.choices, assignment.norm), depth)
         if key not in self._costs:
             try:
                 self._costs[key] = estimate_costs(network, depth)[-1]
@@ -137,6 +146,10 @@ class CandidateScorer:
         """Whether two assignments with the same prior give the same samples, to 5 % of their std."""
         if first.prior != second.prior:
             return False
+        name = f"{self._name} {describe_assignment(first)} as {describe_assignment(second)}"
+        return self.state.recall(name, lambda: (float(self._compare_outputs(first, second)),)) == (1.0,)
+
+    def _compare_outputs(self, first: Assignment, second: Assignment) -> bool:
         z, labels = self._draw(first, 8)
         outputs: list[Tensor | None] = []
         with torch.no_grad(), contextlib.suppress(RuntimeError):  # of layers that do not fit each other
@@ -151,6 +164,11 @@ class CandidateScorer:
 
     def fit_latent_std(self, assignment: Assignment) -> float | None:
         """The latent std at which most channels of the first BatchNorm have their stored variance, if any."""
+        name = f"{self._name} {describe_assignment(assignment)} scale"
+        found = self.state.recall(name, lambda: (self._fit_latent_std(assignment) or 0.0,))[0]
+        return found or None
+
+    def _fit_latent_std(self, assignment: Assignment) -> float | None:
         network = self.networks.configure(assignment)
         if network is None or not self.n_batchnorms:
             return None
@@ -159,7 +177,7 @@ class CandidateScorer:
         assert isinstance(batchnorm, BatchNorm)
         unit = prior_std(assignment.prior)
         z, labels = self._draw(replace(assignment, latent_std=unit), self.costs[0].max_latents)
-        self._spend(len(SCALE_GRID) * len(z) * (self.costs[0].macs_before + self.costs[0].macs_last))
+        self.state.spend(len(SCALE_GRID) * len(z) * (self.costs[0].macs_before + self.costs[0].macs_last))
         variances = []
         with torch.no_grad(), enable_dropout(nn.Sequential(*layers)):
             for scale in SCALE_GRID:
@@ -189,6 +207,23 @@ class CandidateScorer:
         """Latents and labels to the first layer's input, (n, D) or (n, D, 1, 1)."""
         x = self.input_layouts[assignment.layout_index].combine(z, labels)
         return x.reshape(len(z), -1, *(1, 1) * self._latent_is_1x1)
+
+
+def describe_assignment(assignment: Assignment) -> str:
+    """An assignment as text that no other one has."""
+    values = (getattr(assignment, entry.name) for entry in fields(assignment))
+    return "/".join(f"{value}" for value in values)
+
+
+def _name_search(spec: SequentialSpec, network: SequentialGenerator, input_layouts: Sequence[InputLayout]) -> str:
+    """A short name of a spec with its input layouts, which tells it from the others of the same weights."""
+    inputs = [
+        (entry.latent_dim, entry.classes, entry.label_position, entry.continuous_codes, entry.embedding_name)
+        for entry in input_layouts
+    ]
+    options = [(choice.setting, choice.options) for choice in spec.open_choices]
+    text = repr((spec.structure, network.layer_names, repr(network.layers), inputs, options))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def informative_layers(mismatches: Iterable[tuple[float, ...]]) -> list[int]:

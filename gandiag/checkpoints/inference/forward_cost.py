@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gandiag.checkpoints.batchnorm.sequential import MAX_CHANNELS, BatchNorm
 from gandiag.checkpoints.inference.sequential import SequentialGenerator
@@ -76,3 +77,23 @@ def estimate_costs(generator: SequentialGenerator, depth: int | None = None) -> 
                 costs.append(ForwardCost(macs_before, macs_last * computed, largest, total))
             follows_weights = isinstance(layer, WEIGHTED_LAYERS)
     return costs
+
+
+def count_multiplications(module: nn.Module, forward: Callable[[], object]) -> float:
+    """Multiplications of the module's weighted layers in one call of `forward`, which runs it."""
+    total = 0.0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        x = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += float(weight.numel() * len(x) * math.prod(x.shape[2:]))
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, WEIGHTED_LAYERS)]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -19,6 +19,7 @@ PRIOR_CANDIDATES = ("normal", "uniform", "unit")
 EPS_CANDIDATES = (1e-5, 0.8)
 _EXTRA_ACTIVATIONS = ("elu", "gelu", "silu", "tanh")
 RARE_ACTIVATIONS = ("leaky:0.1", "leaky:0.3", "leaky:0.01", "selu", "mish")  # tried once the rest is known
+SCREENED_ACTIVATIONS = ("relu", "leaky:0.2", "elu", "selu", "silu", "tanh")  # by which a structure is judged at first
 _DROPOUT_CANDIDATES = (0.0, 0.2, 0.3, 0.5)
 _PRIOR_NOTES = {"uniform": "on [-1, 1]", "unit": "uniform on [0, 1]"}
 
@@ -80,6 +81,10 @@ def describe_prior(prior: str) -> Choice:
     return Choice(prior, _PRIOR_NOTES.get(prior, ""))
 
 
+def _describe_gap(norm: str) -> Choice:
+    return Choice(norm, "a layer without weights leaves no trace in the file" if norm == "none" else "")
+
+
 def label_position_hyperparameter(input_layouts: Sequence[InputLayout]) -> Hyperparameter:
     """Which of the ways to join the class to the latents."""
     return Hyperparameter(
@@ -115,6 +120,12 @@ def open_hyperparameters(
             )
         if spec.has_batchnorm and config.bn_eps is None:
             result.append(Hyperparameter("bn_eps", EPS_CANDIDATES, "eps", 1, shown))
+    if spec.has_open_norms and config.hidden_norm is None:
+        result.append(
+            Hyperparameter(
+                "hidden_norm", spec.gap_layers, "norm", *spec.gap_batchnorms, _describe_gap, prefer_default=True
+            )
+        )
     result += [_choice_hyperparameter(choice, index) for index, choice in enumerate(spec.open_choices)]
     if spec.n_dropouts:
         result.append(Hyperparameter("dropout", _DROPOUT_CANDIDATES, "dropout", start, 1, changes_output=False))

@@ -8,17 +8,16 @@ other samples, and judges each (`pipeline.readings`).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO
 from gandiag.checkpoints.inference.activation_twins import TWINS, leaves_twin_open
 from gandiag.checkpoints.inference.candidate_networks import Assignment
-from gandiag.checkpoints.inference.gap_norms import GAP_NORMS
 from gandiag.checkpoints.inference.hyperparameters import Hyperparameter, ScoreTables
-from gandiag.checkpoints.inference.sequential import Choice, SequentialSpec
-from gandiag.config import AuditConfig
+from gandiag.checkpoints.inference.sequential import Choice
 from gandiag.interfaces import Assumption
 
 OPEN_ACTIVATIONS = (
@@ -45,11 +44,7 @@ class OpenSetting:
 
 
 def list_open_settings(
-    spec: SequentialSpec,
-    parameters: Sequence[tuple[Hyperparameter, Assumption]],
-    tables: ScoreTables,
-    assignment: Assignment,
-    config: AuditConfig,
+    parameters: Sequence[tuple[Hyperparameter, Assumption]], tables: ScoreTables, assignment: Assignment
 ) -> tuple[OpenSetting, ...]:
     """The open settings of a network that an audit may be wrong about.
 
@@ -68,8 +63,6 @@ def list_open_settings(
         for taken in [parameter.value_of(assignment)]
         if parameter.field == "activation" and leaves_twin_open(assumption)
     ]
-    if spec.has_open_norms and config.hidden_norm is None:
-        settings.append(OpenSetting("hidden_norm", GAP_NORMS, lambda entry, value: replace(entry, norm=value)))
     return tuple(settings)
 
 
@@ -86,17 +79,31 @@ def _open_values(parameter: Hyperparameter, tables: ScoreTables, taken: Any) -> 
     return tuple(dict.fromkeys([taken, *values]))
 
 
+def count_readings(settings: Sequence[OpenSetting]) -> int:
+    """Number of other combinations of open values."""
+    return math.prod(len(entry.values) for entry in settings) - 1
+
+
 def iter_readings(
     settings: Sequence[OpenSetting], assignment: Assignment
 ) -> Iterator[tuple[Mapping[str, str], Assignment]]:
-    """The other combinations of open values, those with the fewest changes first; each with its values in words."""
-    ranked = sorted(
-        itertools.product(*(range(len(entry.values)) for entry in settings)),
-        key=lambda indices: (sum(index > 0 for index in indices), sum(indices)),
-    )
-    for indices in ranked[1 : MAX_READINGS + 1]:
+    """The other combinations of open values, those with the fewest changes first; each with its values in words.
+
+    At most MAX_READINGS of them.
+    """
+    for indices in itertools.islice(_iter_changes([len(entry.values) for entry in settings]), MAX_READINGS):
         candidate, texts = assignment, {}
         for entry, index in zip(settings, indices, strict=True):
             candidate = entry.assign(candidate, entry.values[index])
             texts[entry.setting] = entry.value_text(entry.values[index])
         yield texts, candidate
+
+
+def _iter_changes(lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Every tuple of indices but zeros, by the number of others than zero; early values first where they are few."""
+    for n_changes in range(1, len(lengths) + 1):
+        for changed in itertools.combinations(range(len(lengths)), n_changes):
+            ranges = [range(1, length) if at in changed else range(1) for at, length in enumerate(lengths)]
+            combinations = itertools.product(*ranges)
+            few = math.prod(map(len, ranges)) <= MAX_READINGS
+            yield from sorted(combinations, key=sum) if few else combinations

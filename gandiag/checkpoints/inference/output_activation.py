@@ -7,7 +7,7 @@ from typing import Any
 
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
-from gandiag.interfaces import Assumption, OutputSpec
+from gandiag.interfaces import UNDECIDED, Assumption, OutputSpec
 
 # Flat outputs that usually are images: size -> (C, H, W)
 FLAT_IMAGE_SHAPES = {784: (1, 28, 28), 1024: (1, 32, 32), 3072: (3, 32, 32), 12288: (3, 64, 64)}
@@ -66,6 +66,17 @@ def resolve_image_output(
         return output, activation, (assumption,)
     evidence = f"{_describe_modules_after(modules_after)}; sigmoid, range [0, 1], would fit as well"
     return output, "tanh", (assume_output_activation("tanh", (-1.0, 1.0), "default", note=evidence),)
+
+
+def assume_no_resize(modules_after: int | None, config: AuditConfig) -> tuple[Assumption, ...]:
+    """Of a convolutional network: what more than the output activation after its last layer leaves open.
+
+    Nothing where --image-size is given.
+    """
+    if modules_after is None or modules_after < 2 or config.image_size is not None:
+        return ()
+    note = f"{modules_after} modules without weights follow it; one of them may resize, pool or normalize the image"
+    return (Assumption("structure", "nothing but the output activation after the last layer", UNDECIDED, note=note),)
 
 
 def _describe_modules_after(modules_after: int | None) -> str:

@@ -22,6 +22,7 @@ from gandiag.checkpoints.inference.hyperparameters import CandidateScores, Hyper
 _KEEP_RATIO = 2.0  # assignments within this many times the best mismatch go on to the next BatchNorm
 _WIDE_BEAM, _NARROW_BEAM = 32, 6  # assignments kept where a pass costs little, and where it costs much
 _REFINEMENTS = 3
+_SCREENED_DEPTH = 2  # BatchNorm layers by which a structure is compared with others before its search
 
 
 @dataclass(slots=True)
@@ -50,6 +51,13 @@ def search_with_defaults(
         for parameter in kept:
             assignment = parameter.assign(assignment, parameter.default)
         hyperparameters = [parameter for parameter in hyperparameters if parameter not in kept]
+
+
+def sweep_mismatch(scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment) -> float:
+    """Mean mismatch at the first BatchNorm layers, on few latents, of the best assignment of a sweep over them."""
+    depth = min(_SCREENED_DEPTH, scorer.n_batchnorms)
+    best = _sweep(scorer, hyperparameters, initial, depth).best
+    return sum(scorer.mismatch(best, depth, coarse=True)) / depth
 
 
 def beam_search(
@@ -86,13 +94,15 @@ def _score(entry: tuple[float, Assignment]) -> float:
     return entry[0]
 
 
-def _sweep(scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment) -> BeamState:
-    """Visit the BatchNorm layers in turn, on few latents."""
+def _sweep(
+    scorer: CandidateScorer, hyperparameters: list[Hyperparameter], initial: Assignment, max_depth: int | None = None
+) -> BeamState:
+    """Visit the BatchNorm layers in turn, on few latents. `max_depth`: the first of them alone."""
     state = BeamState(initial)
     beam = [initial]
     opened: list[Hyperparameter] = []
     depth = 1 + max((parameter.last_batchnorm for parameter in hyperparameters), default=-1)
-    for index in range(min(scorer.n_batchnorms, depth)):
+    for index in range(min(scorer.n_batchnorms, depth, max_depth or depth)):
         new = [parameter for parameter in hyperparameters if parameter.first_batchnorm == index]
         opened += new
         expanded = [candidate for assignment in beam for candidate in _expand(new, assignment)]

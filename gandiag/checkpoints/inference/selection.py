@@ -16,11 +16,13 @@ from gandiag.checkpoints.batchnorm.moments import prior_std
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO, GOOD_MISMATCH
 from gandiag.checkpoints.inference.activation_twins import settle_twin
 from gandiag.checkpoints.inference.candidate_networks import Assignment
-from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer, OutOfBudget
+from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer
 from gandiag.checkpoints.inference.conditioning import InputLayout
 from gandiag.checkpoints.inference.decisions import decide_hyperparameter
+from gandiag.checkpoints.inference.gap_search import score_gap_layers, screen_gap_layers
 from gandiag.checkpoints.inference.hyperparameters import (
     RARE_ACTIVATIONS,
+    SCREENED_ACTIVATIONS,
     Hyperparameter,
     ScoreTables,
     open_hyperparameters,
@@ -31,8 +33,9 @@ from gandiag.checkpoints.inference.latent_evidence import (
     search_with_fitted_scale,
 )
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
-from gandiag.checkpoints.inference.open_settings import OpenSetting, iter_readings, list_open_settings
-from gandiag.checkpoints.inference.search import search_with_defaults
+from gandiag.checkpoints.inference.open_settings import OpenSetting, count_readings, iter_readings, list_open_settings
+from gandiag.checkpoints.inference.search import search_with_defaults, sweep_mismatch
+from gandiag.checkpoints.inference.search_state import OutOfBudget, SearchState
 from gandiag.checkpoints.inference.sequential import (
     SequentialGenerator,
     SequentialSpec,
@@ -41,9 +44,6 @@ from gandiag.checkpoints.inference.sequential import (
 )
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Assumption, BatchNormFit, OutputSpec, Prior
-
-_INSPECT_BUDGET = 8e10  # multiplications of `gandiag inspect`: about four seconds
-_MAX_INSPECT_PARAMETERS = 2e7  # one pass of a larger network takes too long for `gandiag inspect`
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,10 @@ class InferredModel:
         """The open settings with the values taken, in words."""
         return {entry.setting: entry.value_text(entry.values[0]) for entry in self.open_settings}
 
+    def count_alternatives(self) -> int:
+        """How many other readings of the file there are."""
+        return count_readings(self.open_settings)
+
     def iter_alternatives(self) -> Iterator[tuple[Mapping[str, str], InferredModel]]:
         """Every other reading of the file, with the open settings' values in words."""
         if self.scorer is None or self.assignment is None:
@@ -92,32 +96,38 @@ def infer_hyperparameters(
     input_layouts: Sequence[InputLayout],
     config: AuditConfig,
     latent_stds: Sequence[Mapping[str, float]],
-    *,
-    inspect_only: bool = False,
+    state: SearchState | None = None,
 ) -> InferredModel:
     """The network of a spec with the hyperparameters that best fit its BatchNorm statistics.
 
     `input_layouts`: the ways to join the class, the default first. `latent_stds`: for each of them, the std of one
     latent under each prior where the first layer shows it; without it the prior is one of the open hyperparameters.
-    `inspect_only`: networks whose ranking takes seconds keep the defaults, and the assumptions state it.
+    `state`: the budget of the search; where it is spent, the settings that were not ranked keep their defaults, the
+    assumptions state it, and their other values stay open.
 
     LoadError where undecided candidates give images of different sizes; ArchitectureMismatch where the weights do not
     fit the layers.
     """
     assignment = _initial_assignment(spec, config)
     build_sequential_generator(spec, assignment.activation, assignment.eps)  # ArchitectureMismatch first
-    scorer = CandidateScorer(spec, input_layouts, assignment)
-    assignment, evidence = _read_first_layer(scorer, assignment, config, latent_stds)
+    scorer = CandidateScorer(spec, input_layouts, assignment, state)
+    tables: ScoreTables = {}
+    default_fit = None
+    evidence: list[Assumption] = []
+    try:
+        assignment, evidence = _read_first_layer(scorer, assignment, config, latent_stds)
+    except OutOfBudget:
+        latent_stds = [{} for _ in latent_stds]
     hyperparameters = open_hyperparameters(
         spec, () if evidence else input_layouts, config, include_prior=not latent_stds[assignment.layout_index]
     )
-    if inspect_only:
-        n_parameters = sum(entry.numel() for layer in spec.weighted_layers for entry in layer.tensors.values())
-        scorer.remaining_budget = 0 if n_parameters > _MAX_INSPECT_PARAMETERS else _INSPECT_BUDGET
-    tables: ScoreTables = {}
-    default_fit = None
+    gaps = [parameter for parameter in hyperparameters if parameter.field == "norm"]
+    hyperparameters = [parameter for parameter in hyperparameters if parameter not in gaps]
     try:
+        for parameter in gaps:
+            assignment = screen_gap_layers(scorer, hyperparameters, parameter, assignment)
         assignment, tables = search_with_defaults(scorer, hyperparameters, assignment)
+        tables |= {parameter.field: score_gap_layers(scorer, parameter, assignment) for parameter in gaps}
         hyperparameters, assignment, tables = _try_rare_activations(scorer, hyperparameters, assignment, tables)
     except OutOfBudget:
         default_fit = BatchNormFit(outcome="not_ranked")
@@ -127,14 +137,89 @@ def infer_hyperparameters(
             assignment, tables, entry = rescaled
             evidence.append(entry)
             hyperparameters = [parameter for parameter in hyperparameters if parameter.field != "prior"]
+    hyperparameters = [*hyperparameters, *gaps]
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
     assignment, decided = _settle_twins(scorer, spec, assignment, decided)
     pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
-    open_settings = list_open_settings(spec, pairs, tables, assignment, config)
+    open_settings = list_open_settings(pairs, tables, assignment)
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
     known = _known_settings(spec, config, scorer)
     model = _build_model(scorer, assignment, (*assumptions, *known))
     return replace(model, open_settings=open_settings, scorer=scorer, assignment=assignment)
+
+
+def adopt_settings(
+    spec: SequentialSpec,
+    input_layouts: Sequence[InputLayout],
+    config: AuditConfig,
+    latent_stds: Sequence[Mapping[str, float]],
+    model: InferredModel,
+) -> InferredModel:
+    """The network of the same layers with other inputs: a model's settings, and the prior that the inputs show."""
+    assert model.scorer is not None and model.assignment is not None
+    scorer = CandidateScorer(spec, input_layouts, _initial_assignment(spec, config), model.scorer.state)
+    assignment, evidence = replace(model.assignment, layout_index=0), []
+    with contextlib.suppress(OutOfBudget):
+        assignment, evidence = _read_first_layer(scorer, assignment, config, latent_stds)
+    replaced = {"class_place", *(entry.setting for entry in evidence)}
+    kept = [entry for entry in model.assumptions if entry.setting not in replaced and entry not in spec.assumptions]
+    built = _build_model(scorer, assignment, (*kept, *evidence))
+    open_settings = tuple(entry for entry in model.open_settings if entry.setting not in replaced)
+    return replace(built, open_settings=open_settings, scorer=scorer, assignment=assignment)
+
+
+def screen_spec(
+    spec: SequentialSpec,
+    input_layouts: Sequence[InputLayout],
+    config: AuditConfig,
+    latent_stds: Sequence[Mapping[str, float]],
+    state: SearchState,
+) -> float | None:
+    """The mismatch of the best assignment of a first sweep on few latents; None without statistics.
+
+    The search of that spec begins with the same sweep, which then costs nothing.
+    """
+    assignment = _initial_assignment(spec, config)
+    scorer = CandidateScorer(spec, input_layouts, assignment, state)
+    if not scorer.n_batchnorms:
+        return None
+    assignment, evidence = _read_first_layer(scorer, assignment, config, latent_stds)
+    hyperparameters = open_hyperparameters(
+        spec, () if evidence else input_layouts, config, include_prior=not latent_stds[assignment.layout_index]
+    )
+    searched = [parameter for parameter in hyperparameters if parameter.field != "norm"]
+    return sweep_mismatch(scorer, searched, assignment)
+
+
+def compare_spec(
+    spec: SequentialSpec, input_layouts: Sequence[InputLayout], config: AuditConfig, model: InferredModel
+) -> float:
+    """How many times worse than a model another spec of the same weights fits, on few latents, at the model's settings.
+
+    The best of the usual activations counts. 0 where that cannot be told. Cost: a dozen passes.
+    """
+    if model.scorer is None or model.assignment is None:
+        return 0.0
+    own, base = model.assignment, _initial_assignment(spec, config)
+    scorer = CandidateScorer(spec, input_layouts, base, model.scorer.state)
+    if not scorer.n_batchnorms or scorer.n_batchnorms != model.scorer.n_batchnorms:
+        return 0.0
+    same_choices = len(own.choices) == len(base.choices)
+    candidates = [
+        replace(own, activation=name, choices=choices, layout_index=index, norm=base.norm)
+        for name in dict.fromkeys((own.activation, *_screened_activations(spec, config, base)))
+        for choices in dict.fromkeys((own.choices if same_choices else base.choices, base.choices))
+        for index in range(len(input_layouts))
+    ]
+    reference = sum(model.scorer.mismatch(own, model.scorer.n_batchnorms, coarse=True))
+    best = min(sum(scorer.mismatch(entry, scorer.n_batchnorms, coarse=True)) for entry in candidates)
+    return best / max(reference, 1e-6)
+
+
+def _screened_activations(spec: SequentialSpec, config: AuditConfig, base: Assignment) -> tuple[str, ...]:
+    if config.activation is not None or not spec.n_activations or spec.settings_from_file:
+        return (base.activation,)
+    return tuple(dict.fromkeys((base.activation, *SCREENED_ACTIVATIONS)))
 
 
 def _try_rare_activations(
@@ -160,8 +245,8 @@ def _try_rare_activations(
     extra = tuple(name for name in RARE_ACTIVATIONS if best >= GOOD_MISMATCH or scores[name] < DECISIVE_RATIO * best)
     wider = replace(parameter, extra_candidates=(*parameter.extra_candidates, *extra))
     widened = [wider if entry is parameter else entry for entry in hyperparameters]
-    assignment, tables = search_with_defaults(scorer, widened, assignment)
-    return widened, assignment, tables
+    assignment, found = search_with_defaults(scorer, widened, assignment)
+    return widened, assignment, {**tables, **found}
 
 
 def _initial_assignment(spec: SequentialSpec, config: AuditConfig) -> Assignment:
@@ -243,7 +328,8 @@ def _build_model(scorer: CandidateScorer, assignment: Assignment, assumptions: t
     )
     layout = scorer.input_layouts[assignment.layout_index]
     prior = cast(Prior, assignment.prior)  # one of AuditConfig's choices
-    return InferredModel(generator, layout, spec.output, prior, (*assumptions, *spec.assumptions))
+    output = replace(spec.output, shape=generator.output_shape)  # pooling and upsampling change it
+    return InferredModel(generator, layout, output, prior, (*assumptions, *spec.assumptions))
 
 
 def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: CandidateScorer) -> tuple[Assumption, ...]:
@@ -256,10 +342,8 @@ def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: Candidate
         result.append(Assumption("layer_settings", "as pickled", "file"))
     if config.prior is not None:
         result.append(Assumption("prior", config.prior, "flag"))
-    if spec.has_open_norms:
-        source = "flag" if config.hidden_norm else "default"
-        note = "" if config.hidden_norm else "a norm without weights leaves no trace in the file"
-        result.append(Assumption("hidden_norm", config.hidden_norm or "none", source, note=note))
+    if spec.has_open_norms and config.hidden_norm is not None:
+        result.append(Assumption("hidden_norm", config.hidden_norm, "flag"))
     if config.activation is not None and spec.n_activations and not spec.settings_from_file:
         result.append(Assumption("activation", config.activation, "flag"))
     if config.bn_eps is not None and spec.has_batchnorm and not spec.settings_from_file:

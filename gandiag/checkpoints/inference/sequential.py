@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from gandiag.checkpoints.inference.conv_geometry import format_stride
-from gandiag.checkpoints.inference.gap_norms import make_gap_norm
+from gandiag.checkpoints.inference.gap_norms import (
+    IMAGE_GAP_LAYERS,
+    RESIZING_LAYERS,
+    VECTOR_GAP_LAYERS,
+    make_gap_norm,
+)
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
 from gandiag.checkpoints.inference.layer_specs import LayerSpec
 from gandiag.errors import ConfigError, LoadError
@@ -93,6 +98,23 @@ class SequentialSpec:
         return any(layer.kind in GAP_POSITIONS for layer in self.layer_specs)
 
     @property
+    def gap_layers(self) -> tuple[str, ...]:
+        """What such a gap may hold, "none" first."""
+        has_maps = any(layer.kind == "kernel" for layer in self.weighted_layers)
+        return IMAGE_GAP_LAYERS if has_maps else VECTOR_GAP_LAYERS
+
+    @property
+    def gap_batchnorms(self) -> tuple[int, int]:
+        """The first and the last BatchNorm that see such a gap: the number of all where none does."""
+        before, seen = 0, []
+        for layer in self.layer_specs:
+            before += layer.weights is not None and layer.weights.kind == "norm"
+            seen += [before] if layer.kind in GAP_POSITIONS else []
+        n_batchnorms = before
+        visible = [index for index in seen if index < n_batchnorms] or [n_batchnorms]
+        return visible[0], visible[-1]
+
+    @property
     def n_activations(self) -> int:
         """Number of hidden activations."""
         return sum(layer.kind == "activation" for layer in self.layer_specs)
@@ -165,12 +187,28 @@ def build_sequential_generator(
     """
     final = make_output_activation(spec.output_activation)
     layers = build_layers(spec.layer_specs, activation, eps, dropout, final=final)
+    _fill_gaps(layers, spec, norm)
+    input_shape = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
+    names = (*("" if layer.weights is None else layer.weights.name for layer in spec.layer_specs), "")
+    shape = spec.output.shape
+    if norm in RESIZING_LAYERS and spec.has_open_norms:
+        shape = _run_for_shape(layers.eval(), input_shape)
+    return SequentialGenerator(layers, input_shape, shape, names).eval().requires_grad_(False)
+
+
+def _fill_gaps(layers: nn.Sequential, spec: SequentialSpec, norm: str) -> None:
     for index, layer in enumerate(spec.layer_specs):
         if layer.kind in GAP_POSITIONS:
             layers[index] = make_gap_norm(norm, GAP_POSITIONS[layer.kind])
-    input_shape = (spec.in_features, 1, 1) if spec.latent_is_1x1 else (spec.in_features,)
-    names = (*("" if layer.weights is None else layer.weights.name for layer in spec.layer_specs), "")
-    return SequentialGenerator(layers, input_shape, spec.output.shape, names).eval().requires_grad_(False)
+
+
+def _run_for_shape(layers: nn.Sequential, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one output. ArchitectureMismatch where the layers do not fit each other."""
+    try:
+        with torch.no_grad():
+            return tuple(layers(torch.zeros(1, *input_shape)).shape[1:])
+    except RuntimeError as error:
+        raise ArchitectureMismatch(str(error).splitlines()[0]) from None
 
 
 def build_layers(
@@ -228,9 +266,16 @@ def _build_module(layer: LayerSpec, activation: str, eps: float, dropout: float)
 
 
 def set_hyperparameters(
-    generator: SequentialGenerator, spec: SequentialSpec, activation: str, eps: float, dropout: float
+    generator: SequentialGenerator,
+    spec: SequentialSpec,
+    activation: str,
+    eps: float,
+    dropout: float,
+    *,
+    norm: str = "none",
 ) -> SequentialGenerator:
-    """Change a spec's own network in place to another activation, eps and dropout; its weights stay."""
+    """Change a spec's own network in place to other settings; its weights stay, and so does its output's shape."""
+    _fill_gaps(generator.layers, spec, norm)
     for index, layer in enumerate(spec.layer_specs):
         if layer.kind in ("dropout", "activation"):
             generator.layers[index] = _build_module(layer, activation, eps, dropout).eval()

@@ -6,16 +6,25 @@ after the reshape: shapes fit all of them, and every BatchNorm of the network co
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gandiag.checkpoints.architectures.base import RebuiltGenerator
 from gandiag.checkpoints.batchnorm.thresholds import BAD_MISMATCH, DECISIVE_RATIO, GOOD_MISMATCH
 from gandiag.checkpoints.inference.class_embedding import ClassEmbedding, candidate_input_layouts
-from gandiag.checkpoints.inference.conditioning import infer_input_layout
+from gandiag.checkpoints.inference.conditioning import InputLayout, infer_input_layout
 from gandiag.checkpoints.inference.first_layer_evidence import detect_labels, estimate_latent_stds, find_first_layer
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
-from gandiag.checkpoints.inference.selection import InferredModel, infer_hyperparameters
+from gandiag.checkpoints.inference.search_state import OutOfBudget, SearchState
+from gandiag.checkpoints.inference.selection import (
+    InferredModel,
+    adopt_settings,
+    compare_spec,
+    infer_hyperparameters,
+    screen_spec,
+)
 from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
@@ -23,6 +32,8 @@ from gandiag.interfaces import UNDECIDED, Assumption
 
 _RARE_RATIO = 1.0
 _CONVINCING = 0.4 * GOOD_MISMATCH  # a structure that fits this well, with common strides, is not compared with others
+_SCREENED_RATIO = 3.0  # one that fits this many times worse than a good one, at its settings, is not searched
+_RESERVED_SHARE = 0.3  # of the budget, kept for the other structures while the first one is searched
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +55,7 @@ class Structure:
 class InferredStructure:
     """A structure with its hyperparameters inferred. `assumptions`: about its inputs and the structure itself."""
 
+    rebuilt: SequentialSpec
     structure: str
     model: InferredModel
     family: str
@@ -54,7 +66,7 @@ class InferredStructure:
 
 
 def infer_structures(
-    structures: Sequence[Structure], config: AuditConfig, inspect_only: bool
+    structures: Sequence[Structure], config: AuditConfig, state: SearchState
 ) -> list[InferredStructure]:
     """The structure that fits the statistics best, then those that fit nearly as well.
 
@@ -62,13 +74,19 @@ def infer_structures(
     """
     found: list[InferredStructure] = []
     errors: list[Exception] = []
-    for structure in structures:
+    structures = _order_by_fit(structures, config, state)
+    for index, structure in enumerate(structures):
+        is_last = index + 1 == len(structures)
+        state.reserved = 0.0 if is_last or not math.isfinite(state.remaining) else _RESERVED_SHARE * state.remaining
         if structure.is_rare and not found:
             continue
         if not structure.unseen and any(map(_is_convincing, found)):
             continue
         try:
-            found.append(_infer(structure, config, inspect_only))
+            if any(_is_ruled_out(structure, entry, config) for entry in found):
+                continue
+            same_layers = [entry for entry in found if entry.rebuilt is structure.rebuilt and _fits_well(entry)]
+            found.append(_infer(structure, config, state, *same_layers[:1]))
         except (ArchitectureMismatch, LoadError) as error:
             errors.append(error)
     if not found or (errors and (found[0].mismatch or 0.0) >= BAD_MISMATCH):
@@ -96,6 +114,10 @@ def _is_convincing(entry: InferredStructure) -> bool:
     return entry.mismatch is not None and entry.mismatch < _CONVINCING and is_common
 
 
+def _fits_well(entry: InferredStructure) -> bool:
+    return entry.mismatch is not None and entry.mismatch < GOOD_MISMATCH
+
+
 def _fits_better(rare: InferredStructure, first: InferredStructure) -> bool:
     """Whether an uncommon structure is worth a thought: no statistics, or it fits well and better than the first."""
     if rare.mismatch is None or first.mismatch is None:
@@ -111,7 +133,43 @@ def _state_structure(entry: InferredStructure, source: str) -> InferredStructure
     return replace(entry, assumptions=(Assumption("structure", text, source), *entry.assumptions))
 
 
-def _infer(structure: Structure, config: AuditConfig, inspect_only: bool) -> InferredStructure:
+def _is_ruled_out(structure: Structure, found: InferredStructure, config: AuditConfig) -> bool:
+    """Whether another structure fits well, and this one clearly worse at the same settings."""
+    if not _fits_well(found):
+        return False
+    layouts, _, _ = _list_inputs(structure, config)
+    assert isinstance(structure.rebuilt, SequentialSpec)
+    try:
+        return compare_spec(structure.rebuilt, layouts, config, found.model) >= _SCREENED_RATIO
+    except OutOfBudget:
+        return False
+
+
+def _order_by_fit(structures: Sequence[Structure], config: AuditConfig, state: SearchState) -> Sequence[Structure]:
+    """The structures in their order, but first the one that fits far better than the first by few passes: searching a
+    wrong one takes longest.
+    """
+    common = [entry for entry in structures if not entry.is_rare]
+    if len(common) < 2:
+        return structures
+    scores: dict[int, float] = {}
+    for index, structure in enumerate(common):
+        with contextlib.suppress(ArchitectureMismatch, LoadError, OutOfBudget):
+            assert isinstance(structure.rebuilt, SequentialSpec)
+            layouts, latent_stds, _ = _list_inputs(structure, config)
+            score = screen_spec(structure.rebuilt, layouts, config, latent_stds, state)
+            if score is not None:
+                scores[index] = score
+    best = min(scores, key=scores.__getitem__, default=0)
+    if 0 not in scores or scores[0] < DECISIVE_RATIO * scores[best]:
+        return structures
+    return [common[best], *(entry for entry in structures if entry is not common[best])]
+
+
+def _list_inputs(
+    structure: Structure, config: AuditConfig
+) -> tuple[tuple[InputLayout, ...], list[dict[str, float]], tuple[Assumption, ...]]:
+    """The input layouts of a structure, the std of one latent that the first layer shows for each, and assumptions."""
     spec, embedding = structure.rebuilt, structure.embedding
     assert isinstance(spec, SequentialSpec)
     first_layer = find_first_layer(spec)
@@ -121,9 +179,22 @@ def _infer(structure: Structure, config: AuditConfig, inspect_only: bool) -> Inf
     else:
         layout, assumptions = infer_input_layout(spec.in_features, first_weights, detect_labels(first_layer), config)
         layouts = (layout,)
-    latent_stds = [estimate_latent_stds(first_layer, layout) for layout in layouts]
-    model = infer_hyperparameters(spec, layouts, config, latent_stds, inspect_only=inspect_only)
+    return layouts, [estimate_latent_stds(first_layer, layout) for layout in layouts], assumptions
+
+
+def _infer(
+    structure: Structure, config: AuditConfig, state: SearchState, like: InferredStructure | None = None
+) -> InferredStructure:
+    """`like`: one of the same layers with other inputs, which fits well, so that its settings hold here too."""
+    spec = structure.rebuilt
+    assert isinstance(spec, SequentialSpec)
+    layouts, latent_stds, assumptions = _list_inputs(structure, config)
+    if like is None:
+        model = infer_hyperparameters(spec, layouts, config, latent_stds, state)
+    else:
+        model = adopt_settings(spec, layouts, config, latent_stds, like.model)
     return InferredStructure(
+        spec,
         structure.text,
         model,
         spec.family,

@@ -16,7 +16,7 @@ from toy_generators import DCGAN, calibrated, mlp, normal, save
 from gandiag.checkpoints.architectures.mlp import rebuild as rebuild_mlp
 from gandiag.checkpoints.batchnorm.latent_scale import estimate_trained_scale
 from gandiag.checkpoints.batchnorm.moments import channel_moments, enable_dropout
-from gandiag.checkpoints.inference import search, selection
+from gandiag.checkpoints.inference import search, search_state
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.candidate_scorer import CandidateScorer
 from gandiag.checkpoints.inference.decisions import decide_hyperparameter, select_candidate
@@ -192,19 +192,19 @@ def test_set_hyperparameters_equals_a_new_network() -> None:
         assert torch.equal(changed(z), build_sequential_generator(spec, activation, eps)(z))
 
 
-@pytest.mark.parametrize("limit, value", [("_INSPECT_BUDGET", 1e8), ("_MAX_INSPECT_PARAMETERS", 1e3)])
-def test_inspect_does_not_rank_what_takes_seconds(
+@pytest.mark.parametrize("limit, value", [("BUDGET", 1e8), ("PARAMETERS_IN_BUDGET", 1e3)])
+def test_what_the_budget_does_not_cover_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ) -> None:
-    """A network that is too large, or turns out to take long, keeps the defaults, and its assumptions are marked."""
+    """A network that is too large, or turns out to take long, keeps the defaults; marked, and with readings."""
     file = save(calibrated(DCGAN(), normal(12), batches=5).state_dict(), tmp_path)
     ranked = find_assumption(load_generator(file, inspect_only=True), "activation")
     assert ranked.source == "batch-norm" and ranked.fit is not None and ranked.fit.outcome == "settled"
-    monkeypatch.setattr(selection, limit, value)
-    skipped = find_assumption(load_generator(file, inspect_only=True), "activation")
+    monkeypatch.setattr(search_state, limit, value)
+    inspected = load_generator(file, inspect_only=True)
+    skipped = find_assumption(inspected, "activation")
     assert skipped.source == "default" and skipped.fit is not None and skipped.fit.outcome == "not_ranked"
-    audited = load_generator(file).assumptions
-    assert all(entry.fit is None or entry.fit.outcome != "not_ranked" for entry in audited)
+    assert inspected.open_readings is not None and {"activation", "bn_eps"} <= set(inspected.open_readings.settings)
 
 
 def test_where_a_default_stands_the_rest_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
