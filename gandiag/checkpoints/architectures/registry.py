@@ -124,7 +124,7 @@ def rebuild_generator(weights: Weights, config: AuditConfig, name: str, *, inspe
     if isinstance(first, RebuiltGenerator):
         return _wrap_rebuilt(first, config, name)
     store = SearchStore.of_weights(weights, config, inspect_only=inspect_only)
-    state = store.open()
+    state = store.restore()
     try:
         results = infer_structures(candidates, config, state)
     except ArchitectureMismatch as mismatch:

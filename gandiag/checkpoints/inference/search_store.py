@@ -59,7 +59,7 @@ class SearchStore:
         root = find_cache_folder() if budget else None
         return cls(None if root is None else root / _FOLDER / f"{_hash_search(weights, config, budget)}.json", budget)
 
-    def open(self) -> SearchState:
+    def restore(self) -> SearchState:
         """A new search, with what an earlier one has found."""
         results: PassResults = {}
         if self.path is not None:

@@ -52,7 +52,7 @@ def test_a_file_read_again_is_not_searched_again(dcgan_file: Path, monkeypatch: 
 @pytest.mark.parametrize("damage", ["none", "truncated", "other numbers", "text for numbers", "negative", "not ours"])
 def test_a_damaged_entry_is_not_believed(tmp_path: Path, damage: str) -> None:
     store = SearchStore(tmp_path / "searches" / "a.json", 10.0)
-    state = store.open()
+    state = store.restore()
     state.recall("pass", lambda: (0.5, math.inf))
     store.keep(state)
     document = json.loads(store.path.read_text())  # type: ignore[union-attr]
@@ -64,7 +64,7 @@ def test_a_damaged_entry_is_not_believed(tmp_path: Path, damage: str) -> None:
         document["passes"]["pass"][0] = -1e30
     text = "[1, 2]" if damage == "not ours" else json.dumps(document)
     store.path.write_text(text[: 40 if damage == "truncated" else None])  # type: ignore[union-attr]
-    assert store.open().results == ({"pass": (0.0, 0.5, math.inf)} if damage == "none" else {})
+    assert store.restore().results == ({"pass": (0.0, 0.5, math.inf)} if damage == "none" else {})
 
 
 def test_an_entry_is_that_of_weights_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
