@@ -13,12 +13,14 @@ from gandiag.report.html_templates import mark_safe, render_template
 from gandiag.report.log_text import (
     CURVE_LABELS,
     VERDICT_COLORS,
-    VERDICT_TEXT,
     describe_columns,
     describe_oscillation,
     describe_parts,
     describe_side_columns,
     describe_source,
+    describe_summary,
+    describe_verdict,
+    name_curve,
     name_verdict,
     shows_spectrum,
 )
@@ -37,8 +39,8 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
         "losses.html.jinja",
         accent=ACCENT_CLASSES.get(VERDICT_COLORS.get(verdict, ""), "bad"),
         word=formatting.capitalize_first(name_verdict(document)),
-        summary=VERDICT_TEXT.get(verdict, ""),
-        sentences=str(document.get("summary") or ""),
+        summary=describe_verdict(document),
+        sentences=describe_summary(document),
         files=", ".join(map(str, document["read"].get("files") or ())) or "series",
         facts=[describe_source(document), describe_columns(document)],
         parts=describe_parts(document),
@@ -59,7 +61,7 @@ def _build_loss_exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
     marks += document.get("rate_drops") or []
     exhibits = []
     for title, roles in _group_curves(curves):
-        lines = {CURVE_LABELS[role]: {"x": curves[role]["step"], "y": curves[role]["value"]} for role in roles}
+        lines = {name_curve(role, document): {"x": curves[role]["step"], "y": curves[role]["value"]} for role in roles}
         data = {"lines": lines, "wide": True, "events": marks, "plateau": _find_plateau_start(document)}
         caption = f"{title} over {unit}" + ("; dashed: where an event begins" if marks else "")
         exhibits.append(Exhibit(title, "series", caption, data))

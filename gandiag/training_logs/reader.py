@@ -21,11 +21,13 @@ from gandiag.untrusted.files import open_regular
 
 HEAD_BYTES = 1 << 16  # bytes of the file that a format gets to recognize it
 MAX_CONTROL_FRACTION = 0.01  # of the first bytes; a file with more control characters is binary
+BINARY_FORMATS = ("tensorboard", "W&B run")
 MAX_METRIC_FILES = 50
 MAX_NAMES = 20_000  # different names of values in a file
 # What a folder stands for: the files of the first pattern that matches any.
 FOLDER_PATTERNS = (
     "**/events.out.tfevents.*",
+    "**/run-*.wandb",
     "**/wandb-history.jsonl",
     "**/metrics.csv",
     "**/*.jsonl",
@@ -131,10 +133,10 @@ def _read_head(path: Path) -> bytes:
 
 def _check_format(path: Path, head: bytes, log_format: LogFormat) -> None:
     """Raise SourceError for binary data and for a table without the header that it needs."""
-    if log_format.name != "tensorboard" and _is_binary(head):
+    if log_format.name not in BINARY_FORMATS and _is_binary(head):
         raise SourceError(
             f"{path} is binary data, not a training log",
-            "pass CSV, JSON lines, text, a notebook or a TensorBoard event file",
+            "pass CSV, JSON lines, text, a notebook, a TensorBoard event file or a .wandb file",
         )
     if isinstance(log_format, HeaderlessFormat) and not log_format.sniff(path, head):
         raise SourceError(

@@ -11,7 +11,7 @@ import numpy as np
 
 from gandiag.training_logs import column_names
 from gandiag.training_logs.bounded_store import check_column_count
-from gandiag.training_logs.formats.delimited import parse_column
+from gandiag.training_logs.formats.cells import parse_column
 from gandiag.training_logs.formats.fast_path import detect_uniform_lines
 from gandiag.training_logs.formats.line_templates import (
     LineTemplate,
