@@ -168,7 +168,7 @@ def name_curve(role: str, document: Mapping[str, Any]) -> str:
     """ "D(x)" and "D(G(z))" are probabilities: other scores are "D real" and "D fake"."""
     curve = document["curves"].get(role) or {}
     low, high = curve.get("lowest"), curve.get("highest")
-    if role.startswith("score_") and None not in (low, high) and not 0 <= low <= high <= 1:
+    if role.startswith("score_") and low is not None and high is not None and not 0 <= low <= high <= 1:
         return f"D {role.removeprefix('score_')}"
     return CURVE_LABELS.get(role, role)
 

@@ -112,6 +112,7 @@ def _make_level_document(loss: LossMeasurements) -> dict[str, Any]:
             "shown": trend.is_shown,
         },
         "plateau": loss.has_plateau,
+        "tested_from": loss.trimmed.start if len(loss.trimmed.step) else None,
         "steps": [{"step": change.step, "before": change.before, "after": change.after} for change in loss.steps],
         "spikes": None
         if spikes is None

@@ -155,6 +155,11 @@ def find_fooled_discriminator(curves: Mapping[str, Curve]) -> LossEvent | None:
     return LossEvent(float(loss.step[start]), "generator_wins", evidence)
 
 
+def format_confidence(confidence: float) -> str:
+    """ "about 92 %", "over 99 %"."""
+    return "over 99 %" if confidence > 0.99 else f"about {100 * confidence:.0f} %"
+
+
 def describe_chance(family: LossFamily) -> str:
     """ "chance is 1.39"; "" where the family has no such level."""
     if family.chance is None or family is WASSERSTEIN:
@@ -172,7 +177,7 @@ def describe_skill(family: LossFamily, level: float) -> str:
         return "D is no better than chance"
     confidence = family.get_confidence(level)
     if confidence is not None:
-        return f"D is about {100 * confidence:.0f} % sure"
+        return f"D is {format_confidence(confidence)} sure"
     if family.name.startswith("least squares"):
         miss = 0.5 * math.sqrt(max(level, 0.0) / family.chance)
         return f"D misses its targets by about {miss:.2g}, where chance misses by 0.5"

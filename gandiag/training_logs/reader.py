@@ -14,7 +14,7 @@ from gandiag.training_logs.formats.registry import ColumnFilter, LogFormat, dete
 from gandiag.training_logs.log_assembly import LogFile, build_log
 from gandiag.training_logs.missing_losses import explain_missing_losses
 from gandiag.training_logs.reader_names import HEADERLESS_NAMES, ColumnNames
-from gandiag.training_logs.series import LOSS_ROLES, Log
+from gandiag.training_logs.series import LINE_KIND, LOSS_ROLES, Log
 from gandiag.training_logs.side_columns import infer_side_role
 from gandiag.training_logs.text_encoding import check_regular_file, open_as_utf8, open_standard_input
 from gandiag.untrusted.files import open_regular
@@ -54,7 +54,7 @@ def read_log(paths: Sequence[str | os.PathLike[str]], columns: ColumnNames | Non
         return not has_both and (column_names.is_relevant_column(name) or infer_side_role(name) is not None)
 
     def is_step_column(name: str) -> bool:
-        return name in (specified.step, "batches") or column_names.infer_step_role(name) is not None
+        return name in (specified.step, "batches", LINE_KIND) or column_names.infer_step_role(name) is not None
 
     files = []
     for entry in paths:

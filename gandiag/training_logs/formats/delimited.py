@@ -201,7 +201,8 @@ def _make_block(header: list[str], rows: list[list[str]], keep: ColumnFilter) ->
 
 def _find_text(column: Array, cells: Sequence[str]) -> str | None:
     """A cell of a loss that is no number; None if there is none."""
-    return next((cells[row] for row in np.flatnonzero(np.isnan(column)) if is_no_number(cells[row])), None)
+    gaps = np.flatnonzero(np.isnan(column)).tolist()
+    return next((cells[row] for row in gaps if is_no_number(cells[row])), None)
 
 
 TABLE = TableFormat()
