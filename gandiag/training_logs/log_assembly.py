@@ -133,7 +133,10 @@ def _build_run(
     logs = []
     for roles in all_roles:
         curves = {}
-        for role, parts in roles.items():
+        for role in (*LOSS_ROLES, *SCORE_ROLES):
+            parts = roles.get(role, ())
+            if not parts:
+                continue
             value = np.sum([table.columns[part][rows] for part in parts], axis=0)
             curve = _make_curve(" + ".join(parts), step, value)
             if len(curve):
