@@ -54,7 +54,7 @@ LOSS_VERDICTS = {
     "inconclusive": "too short for a cycle test, one loss only, no finite loss, or mixed rows of several runs",
     "no_instability_found": "nothing unstable, but no plateau was shown: the log is short, or its noise slow",
     "settled": "a plateau is shown for both losses: the interval of the trend over the last half rules out a change "
-    "that matters, and there is no cycle, step or spike",
+    "that matters, a random walk is ruled out, and there is no cycle, step or spike",
 }
 
 

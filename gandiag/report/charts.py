@@ -36,7 +36,13 @@ CSS_COLORS = {
     "#010209": "var(--line-3)",
     "#01020a": "var(--line-4)",
 }
-ROLE_COLORS = {"real": "#010205", "fake": "#010206", "generated": "#010206", "G": "#010206", "D": "#010207"}
+ROLE_COLORS = {
+    "real": "#010205",
+    "fake": "#010206",
+    "generated": "#010206",
+    **dict.fromkeys(("G", "D(G(z))", "D fake"), "#010208"),  # the same whatever the verdict, unlike the accent
+    **dict.fromkeys(("D", "D(x)", "D real"), "#010207"),
+}
 LINE_COLORS = ("#010206", "#010207", "#010208", "#010209", "#01020a")  # in the order of the lines
 TRAINED_RANGE_COLOR = "color-mix(in srgb, var(--muted) 30%, transparent)"
 X_LABELS = {

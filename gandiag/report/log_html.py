@@ -13,18 +13,21 @@ from gandiag.report.html_templates import mark_safe, render_template
 from gandiag.report.log_text import (
     CURVE_LABELS,
     VERDICT_COLORS,
-    VERDICT_TEXT,
     describe_columns,
     describe_oscillation,
     describe_parts,
     describe_side_columns,
     describe_source,
+    describe_summary,
+    describe_verdict,
+    name_curve,
     name_verdict,
     shows_spectrum,
 )
 
 ACCENT_CLASSES = {"green": "good", "yellow": "doubt"}
 BAND_FACTOR = 1.3  # half the band of periods that the band test averages, as a factor
+MAX_NAMED_MARKS = 6
 FLAT_RATIO = 0.4  # of the common range: both losses share a chart only if one of them fills this much of it
 
 
@@ -37,8 +40,8 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
         "losses.html.jinja",
         accent=ACCENT_CLASSES.get(VERDICT_COLORS.get(verdict, ""), "bad"),
         word=formatting.capitalize_first(name_verdict(document)),
-        summary=VERDICT_TEXT.get(verdict, ""),
-        sentences=str(document.get("summary") or ""),
+        summary=describe_verdict(document),
+        sentences=describe_summary(document),
         files=", ".join(map(str, document["read"].get("files") or ())) or "series",
         facts=[describe_source(document), describe_columns(document)],
         parts=describe_parts(document),
@@ -54,21 +57,29 @@ def render_losses_page(document: Mapping[str, Any], findings: Sequence[Finding] 
 
 def _build_loss_exhibits(document: Mapping[str, Any]) -> list[Exhibit]:
     """The losses and scores over the whole width, with the events and the drops of the learning rate marked."""
-    unit, curves = document["unit"], document["curves"]
-    marks = [event["step"] for event in document["events"] if event["kind"] != "settled"]
-    marks += document.get("rate_drops") or []
+    unit, curves, tested_from = document["unit"], document["curves"], _find_tested_start(document)
+    events = [event for event in document["events"] if event["kind"] != "settled"]
+    drops = list(document.get("rate_drops") or ())
+    marks = [*(event["step"] for event in events), *drops]
+    words = dict.fromkeys(f"{event['kind'].replace('_', ' ')} from {event['step']:,.6g}" for event in events)
+    words |= dict.fromkeys(f"the learning rate drops at {drop:,.6g}" for drop in drops)
     exhibits = []
     for title, roles in _group_curves(curves):
-        lines = {CURVE_LABELS[role]: {"x": curves[role]["step"], "y": curves[role]["value"]} for role in roles}
-        data = {"lines": lines, "wide": True, "events": marks, "plateau": _find_plateau_start(document)}
-        caption = f"{title} over {unit}" + ("; dashed: where an event begins" if marks else "")
+        lines = {name_curve(role, document): {"x": curves[role]["step"], "y": curves[role]["value"]} for role in roles}
+        data = {"lines": lines, "wide": True, "events": marks, "plateau": tested_from}
+        caption = f"{title} over {unit}" + (f"; dashed: {', '.join(list(words)[:MAX_NAMED_MARKS])}" if marks else "")
+        caption += " …" if len(words) > MAX_NAMED_MARKS else ""
+        caption += "; shaded: left out of the cycle test" if tested_from is not None else ""
         exhibits.append(Exhibit(title, "series", caption, data))
     return exhibits
 
 
-def _find_plateau_start(document: Mapping[str, Any]) -> float | None:
-    """The step up to which the log was cut off as warm-up."""
-    return next((event["step"] for event in document["events"] if event["kind"] == "settled"), None)
+def _find_tested_start(document: Mapping[str, Any]) -> float | None:
+    """The step up to which both losses were left out of the cycle test, as warm-up; None if they were not."""
+    starts = [level.get("tested_from") for level in (document.get("levels") or {}).values()]
+    known = [start for start in starts if start is not None]
+    first = min((curve["step"][0] for curve in document["curves"].values() if curve["step"]), default=0.0)
+    return min(known) if known and min(known) > first else None
 
 
 def _build_spectrum_exhibits(spectrum: Mapping[str, Any], document: Mapping[str, Any]) -> list[Exhibit]:

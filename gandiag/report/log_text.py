@@ -38,7 +38,7 @@ VERDICT_TEXT = {
     "no_instability_found": "Nothing unstable was found, but no plateau was shown either.",
     "drifting": "The losses drift: they have not settled.",
     "spiking": "A loss spikes.",
-    "stepped": "The level of the losses steps.",
+    "stepped": "The losses jump to another level and stay there.",
     "discriminator_at_chance": "The discriminator is at chance: it learns nothing, or G is perfect; samples tell.",
     "oscillating": ("The losses repeat a cycle. That does not prove collapse, and its absence does not rule it out."),
     "diverging": "The losses diverge.",
@@ -60,6 +60,8 @@ SIDE_LABELS = {
     "r1": "R1 penalty",
     "learning_rate": "learning rate",
     "ada": "augmentation probability",
+    "score_real": "D on real samples",
+    "score_fake": "D on generated samples",
 }
 CURVE_LABELS = {"generator": "G", "discriminator": "D", "score_real": "D(x)", "score_fake": "D(G(z))"}
 MAX_CURVE_WIDTH = 60
@@ -102,8 +104,9 @@ def _add_head(page: TextPage, document: Mapping[str, Any]) -> None:
 
     verdict = document["verdict"]
     page.add(Text(name_verdict(document).upper(), style=f"bold {VERDICT_COLORS.get(verdict, 'red')}"))
-    page.add(VERDICT_TEXT.get(verdict, ""))
-    page.add(formatting.escape_unprintable(str(document.get("summary") or "")))
+    if text := describe_verdict(document):
+        page.add(text)
+    page.add(formatting.escape_unprintable(describe_summary(document)))
     page.add()
     files = ", ".join(formatting.escape_unprintable(path) for path in document["read"].get("files") or ())
     page.add_indented(f"{files or 'series'}: {describe_source(document)}")
@@ -114,8 +117,20 @@ def name_verdict(document: Mapping[str, Any]) -> str:
     """The verdict in words."""
     verdict = str(document["verdict"])
     if verdict == "inconclusive" and str(document.get("summary") or "").startswith("Too short"):
-        return TOO_SHORT
+        rows = str(document["summary"]).partition("(")[2].partition(" ")[0]
+        return f"{TOO_SHORT} ({rows} rows)"
     return VERDICT_WORDS.get(verdict, verdict.replace("_", " "))
+
+
+def describe_verdict(document: Mapping[str, Any]) -> str:
+    """The verdict as a sentence; "" where the summary begins with it."""
+    return "" if name_verdict(document).startswith(TOO_SHORT) else VERDICT_TEXT.get(str(document["verdict"]), "")
+
+
+def describe_summary(document: Mapping[str, Any]) -> str:
+    """The summary, without the sentence that repeats the name of the verdict."""
+    summary = str(document.get("summary") or "")
+    return summary.partition(". ")[2] if name_verdict(document).startswith(TOO_SHORT) else summary
 
 
 def shows_spectrum(document: Mapping[str, Any]) -> bool:
@@ -127,11 +142,11 @@ def shows_spectrum(document: Mapping[str, Any]) -> bool:
 def describe_parts(document: Mapping[str, Any]) -> list[str]:
     """A line for each pair of players and each run: its name, its verdict and what it does."""
     entries = [*(document.get("pairs") or ()), *(document.get("runs") or ())]
-    return [
-        f"{formatting.escape_unprintable(str(entry['name']))}: {name_verdict(entry)}. "
-        f"{formatting.escape_unprintable(str(entry.get('summary') or ''))}"
-        for entry in entries
-    ]
+    lines = []
+    for entry in entries:
+        text = f"{entry['name']}: {name_verdict(entry)}. {describe_summary(entry)}"
+        lines.append(formatting.escape_unprintable(text))
+    return lines
 
 
 def describe_side_columns(document: Mapping[str, Any]) -> list[str]:
@@ -140,11 +155,22 @@ def describe_side_columns(document: Mapping[str, Any]) -> list[str]:
     for row in document.get("beside") or ():
         name, label = formatting.escape_unprintable(str(row["name"])), SIDE_LABELS.get(row["role"], row["role"])
         first, last = (formatting.format_number(row[key]) for key in ("first", "last"))
-        line = f"{label} ({name}): {first} → {last}"
+        line = f"{label} ({name}): {first} → {last}" if first != last else f"{label} ({name}): {last}"
         if "best" in row:
             line += f", best {formatting.format_number(row['best'])} at {formatting.format_number(row['best_step'])}"
+        if says := formatting.escape_unprintable(str(row.get("says") or "")):
+            line += f"; {says}"
         lines.append(line)
     return lines
+
+
+def name_curve(role: str, document: Mapping[str, Any]) -> str:
+    """ "D(x)" and "D(G(z))" are probabilities: other scores are "D real" and "D fake"."""
+    curve = document["curves"].get(role) or {}
+    low, high = curve.get("lowest"), curve.get("highest")
+    if role.startswith("score_") and low is not None and high is not None and not 0 <= low <= high <= 1:
+        return f"D {role.removeprefix('score_')}"
+    return CURVE_LABELS.get(role, role)
 
 
 def describe_source(document: Mapping[str, Any]) -> str:
@@ -158,8 +184,8 @@ def describe_columns(document: Mapping[str, Any]) -> str:
     """Which column was read as which loss."""
     columns = document["columns"]
     parts = [
-        f"{label} = {formatting.escape_unprintable(columns[role])}"
-        for role, label in CURVE_LABELS.items()
+        f"{name_curve(role, document)} = {formatting.escape_unprintable(columns[role])}"
+        for role in CURVE_LABELS
         if columns.get(role)
     ]
     parts += [f"{CURVE_LABELS[role]} not found" for role in ("generator", "discriminator") if not columns.get(role)]
@@ -176,9 +202,11 @@ def _build_curves(document: Mapping[str, Any], width: int) -> list[RenderableTyp
         known = [value for value in curve["value"] if value is not None]
         value_range = "no numbers"
         if known:
-            value_range = f"{formatting.format_number(min(known))} to {formatting.format_number(max(known))}"
+            low, high = (curve.get(key) for key in ("lowest", "highest"))
+            low, high = min(known) if low is None else low, max(known) if high is None else high
+            value_range = f"{formatting.format_number(low)} to {formatting.format_number(high)}"
         sparkline = draw_minmax_sparkline(curve["value"], min(width - 30, MAX_CURVE_WIDTH))
-        rows.append(f"{CURVE_LABELS.get(role, role):<8}{sparkline}  {value_range}")
+        rows.append(f"{name_curve(role, document):<8}{sparkline}  {value_range}")
     steps = [step for curve in curves.values() for step in (curve["step"][0], curve["step"][-1])]
     return [*rows, f"{'':<8}{document['unit']} {min(steps):,.6g} to {max(steps):,.6g}"] if steps else rows
 

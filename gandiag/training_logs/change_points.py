@@ -3,7 +3,8 @@
 A step at row t is fitted by generalized least squares with AR(1) residuals, for every t at once: after subtracting φ
 times the row before, a step is a pulse followed by 1 - φ of its size. Steps are sought one after the other in the
 pieces between those found (binary segmentation, Vostrikova 1981). A ramp is no step: most of the change must fall
-within a fiftieth of the log.
+within a fiftieth of the log. Nor is a jump that dies away, as in noise with heavy tails: the rows after it must show
+the new level without the jump itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MIN_STEP_ROWS = 24  # a shorter log is not searched
 MIN_SEGMENT_FRACTION = 0.02  # of the bins, on either side of a step
 MIN_SEGMENT_BINS = 4
 MIN_STEP_RATIO = 4.5  # size over its standard error
+MIN_LEVEL_RATIO = 3.0  # the same without the row of the jump
 MIN_SIZE_IN_DEVIATIONS = 1.0  # of the noise around the levels
 MIN_RELATIVE_SIZE = 0.02  # of the larger level
 MIN_ABRUPTNESS = 0.6  # of the size, that falls within the shortest segment on either side
@@ -97,7 +99,20 @@ def _find_strongest_step(value: Array, shortest: int) -> int | None:
         MIN_ABRUPTNESS * abs(float(shift[ratio.argmax()])),
     )
     is_step = float(ratio.max()) >= MIN_STEP_RATIO and size >= required and _fits_better_than_line(value, best)
-    return best if is_step else None
+    return best if is_step and _stays_at_level(value, best) else None
+
+
+def _stays_at_level(value: Array, row: int) -> bool:
+    """Whether the level differs after `row` even without the jump there, which noise may have made."""
+    correlation = _estimate_correlation(_subtract_levels(value, row))
+    z = value[1:] - correlation * value[:-1]
+    before, after = z[: max(row - 2, 0)], z[row + 1 :]
+    if min(len(before), len(after)) < 2:
+        return False
+    spread = float(np.concatenate([before - before.mean(), after - after.mean()]).std())
+    error = spread * float(np.sqrt(1 / len(before) + 1 / len(after)))
+    shift = float(after.mean() - before.mean()) * np.sign(value[row] - value[row - 1])
+    return bool(shift >= MIN_LEVEL_RATIO * error)
 
 
 def _fits_better_than_line(value: Array, row: int) -> bool:

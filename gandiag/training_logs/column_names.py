@@ -18,9 +18,9 @@ def _words(text: str) -> set[str]:
     return set(text.split())
 
 
-GENERATOR_WORDS = _words("g gen generator netg geng gloss lossg errg genloss lossgen")
+GENERATOR_WORDS = _words("g gen generator refiner netg geng gloss lossg errg genloss lossgen")
 DISCRIMINATOR_WORDS = _words(
-    "d dis disc dsc discriminator discrim critic netd c dloss lossd errd crit discloss lossdisc"
+    "d dis disc discr dsc discriminator discrim critic netd c dloss lossd errd crit discloss lossdisc"
 )
 LOSS_WORDS = _words(
     "loss losses err error cost objective obj gloss dloss lossg lossd errg errd gan "
@@ -45,10 +45,12 @@ RECONSTRUCTION_WORDS = _words(
 # Words that tell one pair of players from another: domains, scales, kinds of discriminators.
 DOMAIN_WORDS = _words(
     """
-    a b x y s t f p r mpd msd mrd mssd cqt period scale stft patch global local image img video obj object face source
-    target spec wave temporal spatial frame seq u v 0 1 2 3 4 5 6 7 8 9
+    a b x y s t f p r mpd msd mrd mssd msstftd cqt period scale stft patch global local image img video obj object face
+    source target spec wave temporal spatial frame seq u v 0 1 2 3 4 5 6 7 8 9
     """
 )
+PART_WORDS = {"scale", "patch", "global", "local", "image", "img", "video", "vid", "frame", "face", "obj", "object"}
+SPECTROGRAM_DISCRIMINATORS = {"msstftd", "mpd", "msd", "mrd", "mssd"}  # of vocoders and codecs
 EXCLUDED_WORDS = _words(
     """
     lr rate acc accuracy time std min max num grad norm val valid validation test eval fid timestamp
@@ -63,7 +65,21 @@ STEP_WORDS = _words(
 EPOCH_WORDS = {"epoch", "epochs", "ep", "epoche", "epoca"}
 BATCH_WORDS = {"batch", "minibatch", "batches", "i"}
 # Words that may stand beside those of a step or batch counter, and words that rule one out.
-STEP_FILLER_WORDS = {"at", "trainer", "progress", "train", "number", "no", "idx", "n", "current", "total"}
+STEP_FILLER_WORDS = {
+    "stdout",
+    "stderr",
+    "f",
+    "at",
+    "trainer",
+    "progress",
+    "train",
+    "number",
+    "no",
+    "idx",
+    "n",
+    "current",
+    "total",
+}
 BATCH_FILLER_WORDS = {"idx", "index", "nb", "number", "current", "no"}
 NOT_STEP_WORDS = {"loss", "time", "sec", "size", "per", "lr", "total", "seen"}
 LOSS_TERM_RANK = 20  # what the name of a loss term adds to the rank of a column
@@ -174,8 +190,11 @@ def _is_bare_player(words: tuple[str, ...], name: str) -> bool:
         return True
     if re.match(r"[GD]/\w", name):
         return True
+    if words[0] == "d" and all(word in PART_WORDS or word.isdigit() for word in words[1:]):  # "D_scale0", "D_face"
+        return True
     return words[0] in {"g", "d", "c"} and all(
-        word in LOSS_TERM_WORDS | {"a", "b", "g", "d"} or word.isdigit() for word in words[1:]
+        word in LOSS_TERM_WORDS | {"a", "b", "g", "d"} | SPECTROGRAM_DISCRIMINATORS or word.isdigit()
+        for word in words[1:]
     )
 
 
@@ -183,7 +202,7 @@ def _infer_unnamed_player(words: set[str], names_both: bool) -> tuple[str, int] 
     """ "gan_loss", "adv_loss", SPADE's "GAN": the generator's loss, if there is no better column."""
     if names_both or not words & ADVERSARIAL_WORDS:
         return None
-    if words <= ADVERSARIAL_WORDS | {"loss"}:
+    if words <= ADVERSARIAL_WORDS | {"loss"} | SPECTROGRAM_DISCRIMINATORS:
         return "generator", 10
     return ("generator", 30) if words & {"loss", "cost", "err", "error"} else None
 

@@ -11,9 +11,10 @@ from gandiag.training_logs import saturation
 from gandiag.training_logs.loss_curves import LossMeasurements, PairMeasurements, measure_pair
 from gandiag.training_logs.loss_levels import infer_family
 from gandiag.training_logs.loss_type import infer_loss_type
+from gandiag.training_logs.number_text import format_step, format_value
 from gandiag.training_logs.oscillation import SIGNIFICANCE_LEVEL, Oscillation, make_oscillation_document
 from gandiag.training_logs.series import Array, Curve, Log
-from gandiag.training_logs.side_columns import make_side_document
+from gandiag.training_logs.side_findings import describe_side_columns
 from gandiag.training_logs.sinusoid import remove_quadratic_trend
 from gandiag.training_logs.spectrogram import compute_spectrogram
 from gandiag.training_logs.summary import summarize
@@ -71,7 +72,7 @@ def analyze_pair(log: Log, *, seed: int = 0) -> dict[str, Any]:
         or _make_settled_event(verdict, pair),
         "levels": {role: _make_level_document(loss) for role, loss in pair.losses.items()},
         "loss": {"family": family.name, "chance": family.chance, "certain": family.is_certain},
-        "beside": make_side_document(log.side_curves),
+        "beside": describe_side_columns(log),
         "rate_drops": list(pair.rate_drops),
         "power": _make_power_document(pair.oscillation),
         "read": {"format": log.format, "rows": log.rows, "skipped": log.skipped_lines, "files": list(log.files)},
@@ -111,6 +112,7 @@ def _make_level_document(loss: LossMeasurements) -> dict[str, Any]:
             "shown": trend.is_shown,
         },
         "plateau": loss.has_plateau,
+        "tested_from": loss.trimmed.start if len(loss.trimmed.step) else None,
         "steps": [{"step": change.step, "before": change.before, "after": change.after} for change in loss.steps],
         "spikes": None
         if spikes is None
@@ -144,18 +146,21 @@ def _list_notes(pair: PairMeasurements) -> list[str]:
     log, oscillation = pair.log, pair.oscillation
     non_finite = (saturation.describe_non_finite_rows(loss.curve) for loss in pair.losses.values())
     notes = [*log.notes, *filter(None, non_finite)]
+    if pair.split is not None:
+        drop = format_step(pair.split)
+        notes.append(f"the learning rate drops at {drop}: trends and cycles are tested on the rows after it")
     for loss in pair.losses.values():
         name, curve = loss.curve.name, loss.trimmed
-        if curve.dropped_rows:
-            notes.append(f"warm-up of {name} dropped: {curve.dropped_rows:,} rows, up to step {curve.start:,.6g}")
         if not curve.has_plateau:
-            notes.append(
-                f"no end of the warm-up of {name} was found: it reaches the half of the log that may be dropped"
-            )
+            notes.append(f"no end of the warm-up of {name} was found: the cycle test has the second half alone")
+        elif curve.dropped_rows:
+            rows, start = curve.dropped_rows, format_step(curve.start)
+            notes.append(f"warm-up of {name} left out of the cycle test: {rows:,} rows, up to step {start}")
         if curve.rows_per_bin > 1:
             notes.append(f"{curve.rows_per_bin:,} rows of {name} averaged into each point tested")
         notes += [
-            f"{name} steps {change.before:.3g} → {change.after:.3g} at {change.step:,.6g}"
+            f"the level of {name} steps {format_value(change.before)} → {format_value(change.after)} at "
+            f"{format_step(change.step)}"
             + (", where the learning rate drops" if pair.find_rate_drop(change.step) is not None else "")
             for change in loss.steps
         ]
@@ -167,24 +172,25 @@ def _list_cycle_notes(log: Log, oscillation: Oscillation) -> list[str]:
     rows, cycle = len(oscillation.trimmed.step), oscillation.cycle
     amplitude = 2 * float(np.sqrt(float(np.median(oscillation.spectrum.critical_power)) / rows))
     notes = [
-        f"tested for periods of {shortest:,.4g} to {longest:,.4g} {log.step_unit}, after removing a quadratic trend; "
-        f"others cannot be detected ({oscillation.spectrum.method})",
+        f"tested for cycles of {format_step(shortest)} to {format_step(longest)} {log.step_unit}, after removing a "
+        f"quadratic trend; others cannot be detected ({oscillation.spectrum.method})",
         f"with {rows:,} rows, only cycles of {oscillation.curve.name} of amplitude above about {amplitude:.2g} "
         "would be seen",
     ]
     gap = float(np.median(np.diff(oscillation.trimmed.step)))
     if gap > 1 and log.step_unit in ("steps", "iterations"):
         notes.append(
-            f"logged every {gap:,.4g} {log.step_unit}: a cycle faster than {2 * gap:,.4g} shows with a false period"
+            f"logged every {format_step(gap)} {log.step_unit}: a cycle shorter than {format_step(2 * gap)} would show "
+            "with a false period"
         )
-    if oscillation.is_per_epoch:
+    if oscillation.is_per_epoch and oscillation.p_value <= SIGNIFICANCE_LEVEL:
         notes.append(
-            f"the cycle of period {cycle.period:,.4g} repeats with the epoch: data order, not the game; "
+            f"the cycle of period {format_step(cycle.period)} repeats with the epoch: data order, not the game; "
             "shuffle the data in every epoch"
         )
     if oscillation.is_significant and not oscillation.is_strong:
         notes.append(
-            f"a weak hint of a cycle of {oscillation.curve.name}, period {cycle.period:,.4g} (p = "
+            f"a weak hint of a cycle of {oscillation.curve.name}, period {format_step(cycle.period)} (p = "
             f"{oscillation.p_value:.2g}, {100 * cycle.variance_fraction:.0f} % of the variance): no verdict rests on it"
         )
     if oscillation.p_value <= SIGNIFICANCE_LEVEL and dies_down(oscillation):
@@ -203,6 +209,7 @@ def _make_settled_event(verdict: str, pair: PairMeasurements) -> list[dict[str, 
 
 def _thin_curve(curve: Curve) -> dict[str, Any]:
     """At most MAX_POINTS points, each the mean of equally many consecutive rows; null where no value is finite.
+    `lowest`, `highest`: of all rows.
 
     Groups of unequal size would draw a change of the noise that is not there.
     """
@@ -210,7 +217,14 @@ def _thin_curve(curve: Curve) -> dict[str, Any]:
     size = max(1, -(-n // MAX_POINTS))
     groups = [slice(low, low + size) for low in range(n % size, n, size)]
     steps = [float(curve.step[group][-1]) for group in groups]
-    return {"name": curve.name, "step": steps, "value": [_mean_of_finite(curve.value[group]) for group in groups]}
+    finite = curve.value[np.isfinite(curve.value)]
+    return {
+        "name": curve.name,
+        "step": steps,
+        "value": [_mean_of_finite(curve.value[group]) for group in groups],
+        "lowest": float(finite.min()) if len(finite) else None,
+        "highest": float(finite.max()) if len(finite) else None,
+    }
 
 
 def _mean_of_finite(value: Array) -> float | None:

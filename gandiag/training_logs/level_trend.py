@@ -5,13 +5,11 @@ the upper end of the interval of the bias-corrected estimate, because a short st
 with small residuals. Share of stationary AR(1) series (φ up to .98, 60 to 2,000 rows) whose trend counts as shown:
 below 2 %.
 
-A random walk has no line to fit. On logs of MIN_WALK_ROWS rows it is told from AR(1) noise by n (φ - 1), the statistic
-of Dickey and Fuller (1979, J. Amer. Stat. Assoc. 74); on shorter ones nothing can tell the two apart.
+A random walk has no line to fit: see random_walk.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +28,6 @@ MIN_RELATIVE_CHANGE = 0.05  # … or by this share of the level, and half a devi
 MIN_LASTING_FRACTION = 0.15  # of the change, that must fall into the last third of the window
 PLATEAU_DEVIATIONS = 2.5  # of the noise, that the level may change by on a plateau …
 PLATEAU_RELATIVE_CHANGE = 0.1  # … or this share of the level
-MIN_WALK_ROWS = 900
-MAX_SQUARED = 1e100  # of values whose squares are summed
-WALK_BINS = 64
-WALK_STATISTIC = -5.0  # of one loss …
-JOINT_WALK_STATISTIC = -16.5  # … and the sum of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +36,7 @@ class LevelTrend:
 
     `first`, `last`: its ends; `change`: last - first, with interval `low` to `high`; `noise`: standard deviation of the
     rows around it; `start`: the first step of the window; `is_lasting`: whether it goes on in the last third.
+    `begins`, `ends`: medians of the rows at either end, which a curved trend does not share with the line.
     """
 
     first: float
@@ -53,6 +47,8 @@ class LevelTrend:
     start: float
     rows: int
     is_lasting: bool
+    begins: float
+    ends: float
 
     @property
     def change(self) -> float:
@@ -85,7 +81,7 @@ class LevelTrend:
 
 def fit_level_trend(step: Array, value: Array) -> LevelTrend | None:
     """The trend over the last half of finite values (n,) at increasing steps; None if it holds too few rows."""
-    half = len(value) // 2
+    half, n_end = len(value) // 2, max(len(value) // 10, 5)
     step, value = step[half:], value[half:]
     if len(value) < MIN_TREND_ROWS:
         return None
@@ -108,6 +104,8 @@ def fit_level_trend(step: Array, value: Array) -> LevelTrend | None:
         start=float(step[first_row]),
         rows=len(value),
         is_lasting=_is_lasting(bins, change),
+        begins=float(np.median(value[:n_end])),
+        ends=float(np.median(value[-n_end:])),
     )
 
 
@@ -131,26 +129,3 @@ def _is_lasting(bins: Array, change: float) -> bool:
     """Whether the last third still moves the way of the whole window: a decay that has ended does not."""
     thirds = [float(part.mean()) for part in np.array_split(bins, 3)]
     return bool((thirds[2] - thirds[1]) * np.sign(change) >= MIN_LASTING_FRACTION * abs(change))
-
-
-def is_random_walk(values: Sequence[Array]) -> bool:
-    """Whether the losses wander without a level: series (n,) of one or two losses, each of MIN_WALK_ROWS or more."""
-    statistics = [_unit_root_statistic(value) for value in values if len(value) >= MIN_WALK_ROWS]
-    if not statistics or len(statistics) < len(values):
-        return False
-    return max(statistics) > WALK_STATISTIC or (len(statistics) > 1 and sum(statistics) > JOINT_WALK_STATISTIC)
-
-
-def _unit_root_statistic(value: Array) -> float:
-    """n (φ - 1) of bin means: around -4 for a random walk, far below for noise around a level."""
-    size = max(1, len(value) // WALK_BINS)
-    largest = float(np.abs(value).max())
-    value = value / largest if largest > MAX_SQUARED else value
-    bins = value[len(value) % size :].reshape(-1, size).mean(1)
-    if float(bins.std()) <= 1e-12 * max(1.0, float(np.abs(bins).max())):
-        return -float(len(bins))
-    centered = bins - bins.mean()
-    before = centered[:-1] - centered[:-1].mean()
-    after = centered[1:] - centered[1:].mean()
-    energy = float(before @ before)
-    return len(bins) * (float(before @ after) / energy - 1) if energy else -float(len(bins))

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gandiag.training_logs import column_names
 from gandiag.training_logs.reader_names import ColumnNames
-from gandiag.training_logs.series import LOSS_ROLES, SCORE_ROLES, STEP_ROLES, Array, Curve, Log
+from gandiag.training_logs.series import LINE_KIND, LOSS_ROLES, SCORE_ROLES, STEP_ROLES, Array, Curve, Log
 from gandiag.training_logs.side_columns import choose_side_columns
 from gandiag.training_logs.step_alignment import (
     RowSelection,
@@ -74,7 +75,7 @@ def build_log(files: list[LogFile], specified: ColumnNames) -> Log:
 
 
 def _list_names(files: list[LogFile]) -> list[str]:
-    return list(dict.fromkeys(name for file in files for name in file.columns))
+    return list(dict.fromkeys(name for file in files for name in file.columns if name != LINE_KIND))
 
 
 def _build_file_log(files: list[LogFile], specified: ColumnNames) -> Log:
@@ -99,7 +100,7 @@ def _build_file_log(files: list[LogFile], specified: ColumnNames) -> Log:
     if not _are_consecutive(files, roles):
         files = [_merge_on_steps(files, chosen.get("step", ("",))[0])]
     table = _stack_files(files, chosen)
-    selections = select_runs(table.steps.step)
+    selections = select_runs(table.steps.step, table.columns.get(LINE_KIND))
     all_roles = [roles, *pairs]
     used = {part for entry in all_roles for parts in entry.values() for part in parts}
     side = choose_side_columns(names, used)
@@ -134,13 +135,17 @@ def _build_run(
     logs = []
     for roles in all_roles:
         curves = {}
-        for role, parts in roles.items():
+        for role in (*LOSS_ROLES, *SCORE_ROLES):
+            parts = roles.get(role, ())
+            if not parts:
+                continue
             value = np.sum([table.columns[part][rows] for part in parts], axis=0)
             curve = _make_curve(" + ".join(parts), step, value)
             if len(curve):
                 curves[role] = curve
         if not any(role in curves for role in LOSS_ROLES):
             continue
+        shared = _describe_shared_steps(curves, table, roles, rows)
         logs.append(
             replace(
                 base,
@@ -148,7 +153,7 @@ def _build_run(
                 step_unit=unit,
                 columns=_list_columns(table.step_column, table.steps, curves),
                 steps_per_epoch=table.steps.steps_per_epoch,
-                notes=(*base.notes, *selection.notes),
+                notes=(*base.notes, *selection.notes, *shared),
                 problems=selection.problems,
                 side_curves=side_curves,
             )
@@ -157,6 +162,23 @@ def _build_run(
         return replace(base, step_unit=unit, columns=_list_columns(None, table.steps, {}), name=selection.name)
     others = tuple(replace(log, name=_name_pair(log)) for log in logs[1:])
     return replace(logs[0], pairs=others, name=selection.name or _name_pair(logs[0]))
+
+
+def _describe_shared_steps(
+    curves: Mapping[str, Curve],
+    table: _Table,
+    roles: Mapping[str, tuple[str, ...]],
+    rows: NDArray[np.intp],
+) -> tuple[str, ...]:
+    """That rows of the same step were averaged, as when several processes write one log."""
+    for role, curve in curves.items():
+        known = np.isfinite(table.steps.step[rows])
+        for part in roles[role]:
+            known &= ~np.isnan(table.columns[part][rows])
+        shared = int(known.sum()) - len(curve)
+        if shared:
+            return (f"{shared:,} rows have the step of another row: of rows with one step, the mean is taken",)
+    return ()
 
 
 def _name_pair(log: Log) -> str:

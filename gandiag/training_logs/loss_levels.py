@@ -21,6 +21,7 @@ import numpy as np
 
 from gandiag.training_logs.events import MIN_EVENT_ROWS, LossEvent, find_lasting_start, running_median
 from gandiag.training_logs.loss_type import infer_loss_type
+from gandiag.training_logs.number_text import format_value
 from gandiag.training_logs.series import Array, Curve
 
 LN2 = math.log(2)
@@ -120,8 +121,8 @@ def find_chance_level(curves: Mapping[str, Curve]) -> LossEvent | None:
     if is_deterministic or noise > CHANCE_NOISE * scale or (family is WASSERSTEIN and not _is_flat(curves, start)):
         return None
     what = "its estimate of the distance is 0" if family is WASSERSTEIN else f"chance is {family.chance:.3g}"
-    since = "for the whole log" if start == 0 else f"since {loss.step[start]:,.0f}"
-    evidence = f"{loss.name} is {np.median(stretch):.3g} {since} ({what}): D separates nothing, or G is perfect"
+    level = format_value(float(np.median(stretch)))
+    evidence = f"{loss.name} stays at {level} ({what}): D separates nothing, or G is perfect"
     return LossEvent(float(loss.step[start]), "discriminator_at_chance", evidence)
 
 
@@ -154,19 +155,33 @@ def find_fooled_discriminator(curves: Mapping[str, Curve]) -> LossEvent | None:
     return LossEvent(float(loss.step[start]), "generator_wins", evidence)
 
 
-def describe_level(family: LossFamily, name: str, level: float) -> str:
-    """What the level of D's loss says, as a phrase."""
+def format_confidence(confidence: float) -> str:
+    """ "about 92 %", "over 99 %"."""
+    return "over 99 %" if confidence > 0.99 else f"about {100 * confidence:.0f} %"
+
+
+def describe_chance(family: LossFamily) -> str:
+    """ "chance is 1.39"; "" where the family has no such level."""
+    if family.chance is None or family is WASSERSTEIN:
+        return ""
+    return f"chance is {family.chance:.3g}" + ("" if family.is_certain else f", {LN2:.2g} if it is averaged")
+
+
+def describe_skill(family: LossFamily, level: float) -> str:
+    """What this level of D's loss says about D, as a phrase; "" where it says nothing."""
+    if family is WASSERSTEIN:
+        return "Wasserstein losses: a level says nothing by itself, only near 0 the critic separates nothing"
     if family.chance is None:
         return ""
-    if family is WASSERSTEIN:
-        return "a Wasserstein loss: its level means nothing, only that 0 is no separation"
-    chance = f"chance is {family.chance:.3g}" + ("" if family.is_certain else f", {LN2:.2g} if it is averaged")
-    confidence = family.get_confidence(level)
-    if confidence is None:
-        return f"{name} is {level:.3g} ({chance})"
     if level > 0.95 * family.chance:
-        return f"{name} is {level:.3g} ({chance}): D is no better than chance"
-    return f"{name} is {level:.3g} ({chance}): D is about {100 * confidence:.0f} % sure"
+        return "D is no better than chance"
+    confidence = family.get_confidence(level)
+    if confidence is not None:
+        return f"D is {format_confidence(confidence)} sure"
+    if family.name.startswith("least squares"):
+        miss = 0.5 * math.sqrt(max(level, 0.0) / family.chance)
+        return f"D misses its targets by about {miss:.2g}, where chance misses by 0.5"
+    return ""
 
 
 def _finite(value: Array) -> Array:

@@ -14,18 +14,20 @@ from gandiag.training_logs.formats.registry import ColumnFilter, LogFormat, dete
 from gandiag.training_logs.log_assembly import LogFile, build_log
 from gandiag.training_logs.missing_losses import explain_missing_losses
 from gandiag.training_logs.reader_names import HEADERLESS_NAMES, ColumnNames
-from gandiag.training_logs.series import LOSS_ROLES, Log
+from gandiag.training_logs.series import LINE_KIND, LOSS_ROLES, Log
 from gandiag.training_logs.side_columns import infer_side_role
 from gandiag.training_logs.text_encoding import check_regular_file, open_as_utf8, open_standard_input
 from gandiag.untrusted.files import open_regular
 
 HEAD_BYTES = 1 << 16  # bytes of the file that a format gets to recognize it
 MAX_CONTROL_FRACTION = 0.01  # of the first bytes; a file with more control characters is binary
+BINARY_FORMATS = ("tensorboard", "W&B run")
 MAX_METRIC_FILES = 50
 MAX_NAMES = 20_000  # different names of values in a file
 # What a folder stands for: the files of the first pattern that matches any.
 FOLDER_PATTERNS = (
     "**/events.out.tfevents.*",
+    "**/run-*.wandb",
     "**/wandb-history.jsonl",
     "**/metrics.csv",
     "**/*.jsonl",
@@ -52,7 +54,7 @@ def read_log(paths: Sequence[str | os.PathLike[str]], columns: ColumnNames | Non
         return not has_both and (column_names.is_relevant_column(name) or infer_side_role(name) is not None)
 
     def is_step_column(name: str) -> bool:
-        return name in (specified.step, "batches") or column_names.infer_step_role(name) is not None
+        return name in (specified.step, "batches", LINE_KIND) or column_names.infer_step_role(name) is not None
 
     files = []
     for entry in paths:
@@ -131,10 +133,10 @@ def _read_head(path: Path) -> bytes:
 
 def _check_format(path: Path, head: bytes, log_format: LogFormat) -> None:
     """Raise SourceError for binary data and for a table without the header that it needs."""
-    if log_format.name != "tensorboard" and _is_binary(head):
+    if log_format.name not in BINARY_FORMATS and _is_binary(head):
         raise SourceError(
             f"{path} is binary data, not a training log",
-            "pass CSV, JSON lines, text, a notebook or a TensorBoard event file",
+            "pass CSV, JSON lines, text, a notebook, a TensorBoard event file or a .wandb file",
         )
     if isinstance(log_format, HeaderlessFormat) and not log_format.sniff(path, head):
         raise SourceError(

@@ -13,7 +13,7 @@ from gandiag.training_logs.events import (
     find_lasting_start,
     running_median,
 )
-from gandiag.training_logs.loss_levels import infer_family
+from gandiag.training_logs.loss_levels import format_confidence, infer_family
 from gandiag.training_logs.loss_type import get_discriminator_probabilities, infer_loss_type
 from gandiag.training_logs.series import Curve
 
@@ -77,7 +77,7 @@ def find_discriminator_win(curves: Mapping[str, Curve]) -> LossEvent | None:
     level = float(np.median(value[start:]))
     evidence = f"{loss.name} stays near 0, at {level:.2g}{before}"
     if confidence := family.get_confidence(level):
-        evidence += f": D is {100 * confidence:.0f} % sure"
+        evidence += f": D is {format_confidence(confidence)} sure"
     return LossEvent(float(loss.step[start]), "discriminator_wins", evidence + _describe_generator_loss(curves))
 
 

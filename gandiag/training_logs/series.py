@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 LOSS_ROLES = ("generator", "discriminator")
 SCORE_ROLES = ("score_real", "score_fake")
 STEP_ROLES = ("step", "epoch", "batch", "batches")
+LINE_KIND = "kind of line"  # column: lines of text that differ only in their numbers have the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """Columns beside the losses that say how the game stands: D's accuracy, StyleGAN's signs, ADA, penalties, rates, FID.
 
-They are shown beside the verdict. Only two of them take part in it: an accuracy of D near 1 is a win, and a drop of
-the learning rate explains a step of the losses.
+They are shown beside the verdict, with what they say (side_findings.py). Only two take part in it: an accuracy of D
+near 1 is a win, and a drop of the learning rate explains a step of the losses and splits the tests.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -79,25 +78,3 @@ def find_sure_accuracy(curves: Mapping[str, tuple[str, Curve]]) -> LossEvent | N
                 float(curve.step[start]), "discriminator_wins", f"{curve.name} is {level:.0f} % to the end"
             )
     return None
-
-
-def make_side_document(curves: Mapping[str, tuple[str, Curve]]) -> list[dict[str, Any]]:
-    """Role, name, first and last level of each column; for FID the best value and its step too."""
-    rows = []
-    for name, (role, curve) in curves.items():
-        finite = np.isfinite(curve.value)
-        step, value = curve.step[finite], curve.value[finite]
-        if not len(value):
-            continue
-        count = max(len(value) // 10, 1)
-        row: dict[str, Any] = {
-            "role": role,
-            "name": name,
-            "first": float(np.median(value[:count])),
-            "last": float(np.median(value[-count:])),
-        }
-        if role == "fid":
-            best = int(value.argmin())
-            row |= {"best": float(value[best]), "best_step": float(step[best]), "last": float(value[-1])}
-        rows.append(row)
-    return rows

@@ -75,17 +75,18 @@ def select_final_rows(step: Array) -> RowSelection:
     return select_runs(step)[-1]
 
 
-def select_runs(step: Array) -> list[RowSelection]:
+def select_runs(step: Array, kind: Array | None = None) -> list[RowSelection]:
     """The runs of a log in order, each with its resumed pieces joined. Rows without a step are dropped.
 
-    Several runs written at the same time are told apart by their steps, each of which increases.
+    Several runs written at the same time are told apart by the kinds of their lines (n,), such as "[run a] step 3 …",
+    else by their steps, each of which increases.
     """
     known = np.flatnonzero(np.isfinite(step))
     returns = np.flatnonzero(np.diff(step[known]) < 0) + 1
     if len(returns) == 0:
         return [RowSelection(known)]
     if len(returns) > MAX_BACKWARD_STEPS and len(returns) > MAX_BACKWARD_FRACTION * len(known):
-        return _part_interleaved_runs(step, known, len(returns))
+        return _part_interleaved_runs(step, known, len(returns), kind)
     return _part_runs(step, np.split(known, returns))
 
 
@@ -111,9 +112,11 @@ def _part_runs(step: Array, pieces: list[NDArray[np.intp]]) -> list[RowSelection
     return [*earlier, RowSelection(rows[-1], notes, name=f"run {n_runs} of {n_runs}")]
 
 
-def _part_interleaved_runs(step: Array, known: NDArray[np.intp], n_returns: int) -> list[RowSelection]:
+def _part_interleaved_runs(
+    step: Array, known: NDArray[np.intp], n_returns: int, kind: Array | None
+) -> list[RowSelection]:
     """Runs written at the same time; if they cannot be told apart, all rows and the problem."""
-    runs = _follow_runs(step, known)
+    runs = (None if kind is None else _part_by_kind(step, known, kind)) or _follow_runs(step, known)
     if runs is None:
         problem = (
             f"the steps go back {n_returns:,} times: rows of several runs are mixed in this log; "
@@ -125,6 +128,14 @@ def _part_interleaved_runs(step: Array, known: NDArray[np.intp], n_returns: int)
         RowSelection(rows, (note,), name=f"run {index + 1} of {len(runs)}", is_interleaved=True)
         for index, rows in enumerate(runs)
     ]
+
+
+def _part_by_kind(step: Array, known: NDArray[np.intp], kind: Array) -> list[NDArray[np.intp]] | None:
+    """Runs whose lines differ by a label; None where the kinds of lines are no runs."""
+    groups = [known[kind[known] == value] for value in np.unique(kind[known])[: MAX_INTERLEAVED_RUNS + 1]]
+    is_run = [len(rows) >= MIN_INTERLEAVED_ROWS and bool((np.diff(step[rows]) >= 0).all()) for rows in groups]
+    is_whole = 1 < len(groups) <= MAX_INTERLEAVED_RUNS and all(is_run) and sum(map(len, groups)) == len(known)
+    return groups if is_whole else None
 
 
 def _follow_runs(step: Array, known: NDArray[np.intp]) -> list[NDArray[np.intp]] | None:
@@ -220,10 +231,11 @@ def _median_gap(step: Array) -> float:
 
 
 def _count_batches(batch: Array, totals: Array | None) -> float:
-    """Batches per epoch: as the log says, else one more step than the largest batch number."""
+    """Batches per epoch: as the log says, else the largest batch number, and one step more if they begin at 0."""
     if totals is not None and _has_values(totals):
         return float(np.nanmax(totals))
-    return float(np.nanmax(batch)) + _median_gap(batch)
+    gap = _median_gap(batch)
+    return float(np.nanmax(batch)) + (gap if float(np.nanmin(batch)) < gap else 0.0)
 
 
 def _estimate_steps_per_epoch(step: Array, epoch: Array | None) -> float | None:

@@ -10,10 +10,12 @@ from gandiag.training_logs import saturation
 from gandiag.training_logs.events import MIN_EVENT_ROWS, LossEvent
 from gandiag.training_logs.loss_curves import LossMeasurements, PairMeasurements
 from gandiag.training_logs.loss_levels import find_chance_level, find_fooled_discriminator
+from gandiag.training_logs.number_text import format_change, format_step, format_value
 from gandiag.training_logs.oscillation import Oscillation, is_constant
 from gandiag.training_logs.series import LOSS_ROLES, Curve, Log
 from gandiag.training_logs.side_columns import find_sure_accuracy
 from gandiag.training_logs.spectrum import MIN_ROWS
+from gandiag.training_logs.spikes import Spikes
 from gandiag.training_logs.trends import find_divergence, find_mode_hopping, fit_amplitude_trend
 
 # The verdict is the first of these kinds that occurs. The first six fail a run; the others are told, and forbid
@@ -49,7 +51,9 @@ def find_events(pair: PairMeasurements) -> list[LossEvent]:
         events += [_find_joint_spikes(pair), _find_spiking(pair), _find_drift(pair), _find_level_step(pair)]
     found = [event for event in events if event is not None]
     if any(event.kind in WINS for event in found):
-        found = [event for event in found if event.kind not in ("stepped", "drifting")]  # how it came to that
+        found = [
+            event for event in found if event.kind not in ("stepped", "drifting", "spiking")
+        ]  # how it came to that
     return sorted(found, key=lambda event: (event.step, EVENT_PRIORITY.index(event.kind)))
 
 
@@ -64,7 +68,7 @@ def conclude(pair: PairMeasurements, events: Sequence[LossEvent]) -> tuple[str, 
         return next(kind for kind in EVENT_PRIORITY if kind in kinds), doubts
     missing = [role for role in LOSS_ROLES if role not in log.curves]
     if len(missing) == 1:
-        doubts.append(f"this log has no {missing[0]} loss; pass its log too, or name its column (--{missing[0]})")
+        doubts.append(f"no loss of the {missing[0]} was found; pass its log too, or name its column (--{missing[0]})")
     if doubts:
         return "inconclusive", doubts
     return "settled" if _has_plateau(pair) else "no_instability_found", doubts
@@ -94,12 +98,12 @@ def _find_insufficient_data(log: Log) -> list[str]:
         finite = curve.value[np.isfinite(curve.value)]
         if len(curve) < MIN_ROWS:
             reasons.append(
-                f"{curve.name} has too few rows for a cycle test, {len(curve)} of the {MIN_ROWS} needed; "
+                f"for a cycle test there are too few rows of {curve.name}, {len(curve)} of the {MIN_ROWS} needed; "
                 "pass a longer log, or log more often"
             )
         elif len(finite) and np.ptp(finite) <= 1e-12 * max(1.0, float(np.abs(finite).max())):
             reasons.append(
-                f"{curve.name} is {finite[0]:g} in every row, and a constant is not a loss; "
+                f"every row of {curve.name} is {finite[0]:g}, and a constant is not a loss; "
                 "name the loss columns (--generator, --discriminator)"
             )
     return reasons
@@ -138,16 +142,22 @@ def _make_oscillation_event(pair: PairMeasurements) -> LossEvent | None:
     log, cycle, cross_spectrum = pair.log, oscillation.cycle, oscillation.cross_spectrum
     about = "" if oscillation.is_line else "about "
     evidence = (
-        f"{oscillation.curve.name} repeats a cycle with period {about}{cycle.period:,.4g} {log.step_unit} and "
-        f"amplitude {cycle.amplitude:.3g} (p = {oscillation.p_value:.3g}, "
+        f"{oscillation.curve.name} repeats a cycle with period {about}{format_step(cycle.period)} {log.step_unit} and "
+        f"amplitude {format_value(cycle.amplitude)} (p = {oscillation.p_value:.3g}, "
         f"{100 * cycle.variance_fraction:.0f} % of its variance)"
     )
     phase, coherence = cross_spectrum["phase"], cross_spectrum["coherence"]
     if phase is not None and coherence is not None and oscillation.is_coherent:
         evidence += f"; D's loss lags G's by {phase:+.0f}° (coherence {coherence:.2f})"
-        if abs(abs(phase) - 90) < 45:
+        if is_chase(oscillation):
             evidence += ", as when the players chase each other"
     return LossEvent(cycle.start, "oscillating", evidence)
+
+
+def is_chase(oscillation: Oscillation) -> bool:
+    """Whether the players move together a quarter of a cycle apart."""
+    phase = oscillation.cross_spectrum["phase"]
+    return phase is not None and oscillation.is_coherent and abs(abs(phase) - 90) < 45
 
 
 def _find_joint_spikes(pair: PairMeasurements) -> LossEvent | None:
@@ -162,11 +172,16 @@ def _find_joint_spikes(pair: PairMeasurements) -> LossEvent | None:
     first, last = float(step[spikes.rows[0]]), float(step[spikes.rows[-1]])
     if last - first < MIN_SPIKE_SPAN * float(step[-1] - step[0]):
         return None
-    evidence = (
-        f"{len(spikes.rows)} spikes of a row or two in {loss.curve.name}, {spikes.n_joint} of them in both losses, "
-        f"{spikes.height:.0f} robust standard deviations high, up to {spikes.largest:.3g}"
-    )
+    share = "all" if spikes.n_joint == len(spikes.rows) else f"{spikes.n_joint}"
+    evidence = f"{_describe_spikes(loss.curve.name, spikes)}, {share} of them in both losses"
     return LossEvent(first, "mode_hopping", evidence)
+
+
+def _describe_spikes(name: str, spikes: Spikes) -> str:
+    return (
+        f"{len(spikes.rows)} spikes of a row or two in {name}, {spikes.height:.0f} robust standard deviations high, "
+        f"the highest at {format_value(spikes.largest)}"
+    )
 
 
 def _find_spiking(pair: PairMeasurements) -> LossEvent | None:
@@ -177,11 +192,7 @@ def _find_spiking(pair: PairMeasurements) -> LossEvent | None:
     loss = max(spiking, key=lambda measured: len(measured.spikes.rows) if measured.spikes else 0)
     spikes = loss.spikes
     assert spikes is not None  # narrows the type: `spiking` holds only losses with spikes
-    evidence = (
-        f"{len(spikes.rows)} spikes of a row or two in {loss.curve.name}, "
-        f"{spikes.height:.0f} robust standard deviations high, up to {spikes.largest:.3g}"
-    )
-    return LossEvent(float(loss.curve.step[spikes.rows[0]]), "spiking", evidence)
+    return LossEvent(float(loss.curve.step[spikes.rows[0]]), "spiking", _describe_spikes(loss.curve.name, spikes))
 
 
 def _find_drift(pair: PairMeasurements) -> LossEvent | None:
@@ -195,7 +206,9 @@ def _find_drift(pair: PairMeasurements) -> LossEvent | None:
     if not wandering:
         return None
     names = " and ".join(loss.curve.name for loss in wandering)
-    ranges = ", ".join(f"{_finite_min(loss.curve):.3g} to {_finite_max(loss.curve):.3g}" for loss in wandering)
+    ranges = ", ".join(
+        f"{format_value(_finite_min(loss.curve))} to {format_value(_finite_max(loss.curve))}" for loss in wandering
+    )
     evidence = f"{names} wander{'s' * (len(wandering) == 1)} like a random walk, with no level to return to ({ranges})"
     return LossEvent(float(wandering[0].curve.step[0]), "drifting", evidence)
 
@@ -210,14 +223,14 @@ def _is_drifting(loss: LossMeasurements) -> bool:
 
 
 def describe_trend(loss: LossMeasurements) -> str:
-    """ "g_loss rises 5 → 7.3 (change +2.3, 95 % interval +1.9 to +2.7)"; "" without a trend."""
+    """ "g_loss rises 5 → 7.3 (trend +2.3, 95 % interval +1.9 to +2.7)"; "" without a trend."""
     trend = loss.trend
     if trend is None:
         return ""
     verb = "rises" if trend.change > 0 else "falls"
     return (
-        f"{loss.curve.name} {verb} {trend.first:.3g} → {trend.last:.3g} "
-        f"(change {trend.change:+.3g}, 95 % interval {trend.low:+.3g} to {trend.high:+.3g})"
+        f"{loss.curve.name} {verb} {format_value(trend.begins)} → {format_value(trend.ends)} (trend "
+        f"{format_change(trend.change)}, 95 % interval {format_change(trend.low)} to {format_change(trend.high)})"
     )
 
 
@@ -232,7 +245,10 @@ def _find_level_step(pair: PairMeasurements) -> LossEvent | None:
     if not candidates:
         return None
     first = min(step for step, _, _ in candidates)
-    phrases = [f"{name} {change.before:.3g} → {change.after:.3g} at {step:,.6g}" for step, name, change in candidates]
+    phrases = [
+        f"{name} {format_value(change.before)} → {format_value(change.after)} at {format_step(step)}"
+        for step, name, change in candidates
+    ]
     evidence = f"the level steps: {', '.join(phrases[:4])}" + (" …" if len(phrases) > 4 else "")
     return LossEvent(first, "stepped", evidence)
 

@@ -13,7 +13,8 @@ import gandiag
 from gandiag.errors import ConfigError, ExitCode, SourceError
 from gandiag.training_logs.change_points import find_level_steps
 from gandiag.training_logs.column_names import choose_columns, choose_pairs
-from gandiag.training_logs.level_trend import fit_level_trend, is_random_walk
+from gandiag.training_logs.level_trend import fit_level_trend
+from gandiag.training_logs.random_walk import find_wandering_losses, returns_to_level
 from gandiag.training_logs.reader import read_log
 from gandiag.training_logs.sinusoid import remove_quadratic_trend
 from gandiag.training_logs.step_alignment import select_runs
@@ -87,7 +88,8 @@ def test_heavy_tails_are_no_spikes() -> None:
 def test_a_random_walk_has_no_level() -> None:
     rng = np.random.default_rng(10)
     walk = 0.05 * np.cumsum(rng.standard_normal((2, 1000)), axis=1)
-    assert is_random_walk([walk[0], walk[1]]) and not is_random_walk([noise(1, 2000, 0.98), noise(2, 2000, 0.98)])
+    pair = [noise(1, 2000, 0.98), noise(2, 2000, 0.98)]
+    assert all(find_wandering_losses([*walk], [*walk])) and not any(find_wandering_losses(pair, pair))
     assert judge(3 + walk[0], 2 + walk[1]).verdict == "drifting"
 
 
@@ -102,7 +104,68 @@ def test_a_level_that_changes_in_its_last_bin_alone_is_no_walk() -> None:
     """Losses of 1e300 divided zero by zero, and so did a constant with another last value."""
     level = np.ones(2000)
     level[-1] = 1.5
-    assert not is_random_walk([level]) and not is_random_walk([np.full(900, 1e300)])
+    for value in (level, np.full(900, 1e300), 1e300 * (1 + 0.1 * noise(1, 900))):
+        assert find_wandering_losses([value], [value]) == [False] and returns_to_level(value)
+    walk = 1e300 * (50 + np.cumsum(np.random.default_rng(2).standard_normal(4000))) / 100
+    assert find_wandering_losses([walk], [walk]) == [True] and not returns_to_level(walk)
+
+
+@pytest.mark.parametrize("n", [60, 120, 300])
+def test_a_short_random_walk_is_never_settled(n: int) -> None:
+    """A test cannot tell it from slow noise: what it cannot tell is said."""
+    for seed in range(3):
+        walk = 0.05 * np.cumsum(np.random.default_rng((seed, n)).standard_normal((2, n)), axis=1)
+        result = judge(3 + walk[0], 2 + walk[1])
+        assert result.verdict != "settled"
+        assert result.verdict != "no_instability_found" or "too few to tell whether" in result.document["summary"]
+
+
+def test_noise_comes_back_to_its_level_and_a_walk_does_not() -> None:
+    assert returns_to_level(noise(1, 60, 0.3)) and returns_to_level(noise(2, 400, 0.9))
+    walks = np.cumsum(np.random.default_rng(4).standard_normal((40, 200)), axis=1)
+    assert sum(map(returns_to_level, walks)) <= 5  # 5 % of 40: six or more have a probability of 1 %
+    assert returns_to_level(np.ones(50)) and not returns_to_level(noise(3, 15))
+
+
+def test_a_warm_up_that_decays_does_not_wander() -> None:
+    decay = 4 * np.exp(-np.arange(1000) / 60)
+    for seed in range(3):
+        result = judge(1.5 + decay + 0.1 * noise(seed, 1000, 0.8), 1.1 + decay / 2 + 0.1 * noise(seed + 9, 1000, 0.8))
+        assert "drifting" not in kinds(result)
+
+
+def test_a_slow_cycle_does_not_wander() -> None:
+    angle = np.arange(2000) * 2 * np.pi / 330
+    result = judge(1.5 + 0.3 * np.sin(angle) + 0.1 * noise(5, 2000), 1.1 + 0.2 * np.cos(angle) + 0.1 * noise(6, 2000))
+    assert result.verdict == "oscillating" and "drifting" not in kinds(result)
+
+
+def test_a_jump_of_heavy_tailed_noise_is_no_step() -> None:
+    found = 0
+    for seed in range(20):
+        draws = np.random.default_rng((seed, 8)).standard_t(3, 600)
+        for i in range(1, 600):
+            draws[i] += 0.9 * draws[i - 1]
+        found += bool(find_level_steps(np.arange(600.0), draws))
+    assert found <= 2
+
+
+def test_sentences_have_no_exponents_and_keep_the_names_of_columns() -> None:
+    steps = 5000.0 * np.arange(400)
+    step = np.arange(400) >= 280
+    result = gandiag.losses(
+        {"step": steps, "generator": 4e3 + 3e3 * step + 90 * noise(1, 400), "discriminator": 9e3 + 90 * noise(2, 400)}
+    )
+    text = " ".join([result.document["summary"], *result.document["notes"]])
+    assert "generator 3,986 → 6,999" in text and "at 1,400,000" in text and "e+0" not in text
+    assert "Discriminator" not in str(result) and "Generator" not in str(result)
+
+
+def test_one_loss_alone_gets_a_sentence() -> None:
+    result = gandiag.losses({"discriminator": 0.9 + 0.1 * noise(3, 96)})
+    assert result.verdict == "inconclusive"
+    assert result.document["summary"].startswith("No loss of the generator was found; pass its log too")
+    assert "discriminator is level at 0.8" in result.document["summary"]
 
 
 def test_the_trend_of_noise_is_not_shown() -> None:

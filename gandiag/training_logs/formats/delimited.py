@@ -16,6 +16,8 @@ from typing import TextIO
 import numpy as np
 
 from gandiag.errors import SourceError
+from gandiag.training_logs.column_names import is_value_column
+from gandiag.training_logs.formats.cells import describe_texts, is_no_number, parse_column, parse_number
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.training_logs.series import Array
 from gandiag.untrusted.files import open_regular, open_text
@@ -23,61 +25,13 @@ from gandiag.untrusted.files import open_regular, open_text
 ROWS_PER_BLOCK = 50_000
 DELIMITERS = ("\t", ",", ";")
 MAX_HEADER_CELL = 80  # characters
-MAX_DECORATED_CELL = 300  # characters of a cell that is no plain number
 MAX_TABLE_COLUMNS = 10_000
 CELLS_PER_BLOCK = 2_000_000
-NUMBER = r"[-+]?(?:\d+(?:[.,]\d+)*\.?|[.,]\d+)(?:[eE][-+]?\d+)?"
-TENSOR_PATTERN = re.compile(
-    rf"[A-Za-z_.]*(?:ensor|array|float\d*|item|Array|ndarray)\(\s*\[*\s*({NUMBER}|nan|inf)\s*\]*(?:[,)].*)$"
-    rf"|<.*numpy=({NUMBER}|nan|inf)|\[+\s*({NUMBER}|nan|inf)\s*\]+$",
-    re.DOTALL,
-)
-THOUSANDS_PATTERN = re.compile(r"\s*[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?\s*$")
-DECIMAL_COMMA_PATTERN = re.compile(r"\s*[-+]?\d[\d.]*,\d+(?:[eE][-+]?\d+)?\s*$")
 VALUE_PATTERN = re.compile(r"[:=]\s*[-+]?\d")  # "d_loss: 0.5" is a line of text, not a name
 RULE_PATTERN = re.compile(r"[\s|:+=-]+$")  # the line below the header of a Markdown or console table
 TENSORBOARD_HEADER = ["wall time", "step", "value"]
 BLANKS = " "  # the delimiter of tables in columns
 PIPE = "|"
-
-
-def parse_number(text: str, decimal_comma: bool = False) -> float:
-    """A cell as a number: NaN (a gap) if it is empty or a word, infinity if it says NaN, which is a broken loss.
-
-    Thousands may be separated by commas; a value may stand in a call, "tensor(1.02, device='cuda:0')", or in brackets.
-    """
-    try:
-        value = float(text)
-    except (ValueError, TypeError):
-        return _parse_decorated(str(text)[:MAX_DECORATED_CELL], decimal_comma)
-    return value if value == value else math.inf
-
-
-def _parse_decorated(text: str, decimal_comma: bool) -> float:
-    text = text.strip().strip("'\"").strip()
-    if match := TENSOR_PATTERN.match(text):
-        text = match[1] or match[2] or match[3]
-    if "," in text:
-        text = text.replace(".", "").replace(",", ".") if decimal_comma else text
-        text = text.replace(",", "") if THOUSANDS_PATTERN.match(text) else text.replace(",", ".")
-    try:
-        value = float(text.rstrip("%"))
-    except ValueError:
-        return math.nan
-    return value if value == value else math.inf
-
-
-def parse_column(cells: Sequence[str]) -> Array:
-    """Cells (n,) as float64; fast if all of them are numbers."""
-    try:
-        column = np.array(list(map(float, cells)), dtype=np.float64)
-        column[np.isnan(column)] = np.inf
-        return column
-    except ValueError:
-        # One cell that cannot be thousands shows that the comma is decimal.
-        commas = [cell for cell in cells if "," in cell and "(" not in cell]
-        decimal_comma = any(DECIMAL_COMMA_PATTERN.match(cell) and not THOUSANDS_PATTERN.match(cell) for cell in commas)
-        return np.array([parse_number(cell, decimal_comma) for cell in cells], dtype=np.float64)
 
 
 def detect_delimiter(line: str) -> str | None:
@@ -237,7 +191,18 @@ def _make_block(header: list[str], rows: list[list[str]], keep: ColumnFilter) ->
     names = tuple(name for name in dict.fromkeys(header) if name and name != "-")
     columns = {name: parse_column(cells[header.index(name)]) for name in names if keep(name)}
     skipped = len([row for row in rows if row]) - len(complete)
-    return RowBlock(columns, len(complete), names, skipped)
+    texts = {
+        name: text
+        for name, column in columns.items()
+        if is_value_column(name) and (text := _find_text(column, cells[header.index(name)])) is not None
+    }
+    return RowBlock(columns, len(complete), names, skipped, describe_texts(texts))
+
+
+def _find_text(column: Array, cells: Sequence[str]) -> str | None:
+    """A cell of a loss that is no number; None if there is none."""
+    gaps = np.flatnonzero(np.isnan(column)).tolist()
+    return next((cells[row] for row in gaps if is_no_number(cells[row])), None)
 
 
 TABLE = TableFormat()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from gandiag.training_logs.formats.delimited import parse_column
+from gandiag.training_logs.formats.cells import parse_column
 from gandiag.training_logs.formats.jsonl import check_document_size
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.untrusted.files import open_text

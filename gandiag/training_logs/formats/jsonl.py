@@ -12,7 +12,10 @@ import numpy as np
 
 from gandiag.errors import SourceError
 from gandiag.training_logs.bounded_store import check_column_count
+from gandiag.training_logs.column_names import is_value_column
+from gandiag.training_logs.formats.cells import describe_texts, is_no_number, parse_number
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
+from gandiag.training_logs.formats.scalar_series import join_scalar_series
 from gandiag.untrusted.files import open_regular, parse_json, read_bytes
 from gandiag.untrusted.schema import SchemaError, check, either, list_of, number, optional, table
 
@@ -22,13 +25,16 @@ MAX_NAMES = 10_000  # different keys in one block
 MAX_LINE_BYTES = 1 << 24
 MAX_DOCUMENT_BYTES = 1 << 29  # a document is read as a whole
 BROKEN_NUMBERS = ("nan", "inf", "-inf", "infinity")  # as text
+MAX_TEXT = 40  # characters of a value that is shown because it is no number
 MAX_DEPTH = 20  # of nested objects in which numbers and rows are sought
 
 
-def flatten_row(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, float]]:
+def flatten_row(
+    row: Mapping[str, Any], prefix: str = "", depth: int = 0, texts: dict[str, str] | None = None
+) -> Iterator[tuple[str, float]]:
     """The numbers of a row by path. StyleGAN's {"mean": m, "std": s, "num": n} gives its mean.
 
-    NaN becomes infinity: a broken loss, not a gap.
+    NaN becomes infinity: a broken loss, not a gap. `texts` collects an example of each loss that is no number.
     """
     for key, value in row.items():
         name = f"{prefix}{key}"
@@ -36,13 +42,19 @@ def flatten_row(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Ite
             if isinstance(value.get("mean"), (int, float)):
                 yield name, _to_float(value["mean"])
             elif depth < MAX_DEPTH:
-                yield from flatten_row(value, f"{name}/", depth + 1)
+                yield from flatten_row(value, f"{name}/", depth + 1, texts)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield name, _to_float(value)
         elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], (int, float)):
             yield name, _to_float(value[0])
         elif isinstance(value, str) and value.lower() in BROKEN_NUMBERS:
             yield name, math.inf
+        elif isinstance(value, str) and is_value_column(name) and len(value) < MAX_TEXT:
+            yield name, parse_number(value)
+            if texts is not None and is_no_number(value):
+                texts.setdefault(name, value)
+        elif texts is not None and value is not None and is_value_column(name):
+            texts.setdefault(name, json.dumps(value)[:MAX_TEXT])
 
 
 def _to_float(value: float) -> float:
@@ -52,8 +64,10 @@ def _to_float(value: float) -> float:
         return math.inf
 
 
-def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int = 0) -> RowBlock:
-    """Rows with arbitrary keys as columns with gaps."""
+def rows_to_block(
+    rows: list[dict[str, float]], keep: ColumnFilter, skipped: int = 0, texts: Mapping[str, str] | None = None
+) -> RowBlock:
+    """Rows with arbitrary keys as columns with gaps. `texts`: an example of each loss that is no number."""
     names = dict.fromkeys(name for row in rows for name in row)
     if len(names) > MAX_NAMES:
         raise SourceError(
@@ -64,7 +78,7 @@ def rows_to_block(rows: list[dict[str, float]], keep: ColumnFilter, skipped: int
     columns = {
         name: np.array([row.get(name, math.nan) for row in rows], dtype=np.float64) for name in names if keep(name)
     }
-    return RowBlock(columns, len(rows), tuple(names), skipped)
+    return RowBlock(columns, len(rows), tuple(names), skipped, describe_texts(texts or {}))
 
 
 class JsonLinesFormat:
@@ -82,19 +96,20 @@ class JsonLinesFormat:
     def blocks(self, path: Path, keep: ColumnFilter) -> Iterator[RowBlock]:
         """Blocks of ROWS_PER_BLOCK rows; lines that are not objects are skipped."""
         rows: list[dict[str, float]] = []
+        texts: dict[str, str] = {}
         skipped = n_values = 0
         with open_regular(path) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 row = _parse_object(line)
                 if row is not None:
-                    rows.append(dict(flatten_row(row)))
+                    rows.append(dict(flatten_row(row, texts=texts)))
                     n_values += len(rows[-1])
                 elif line.strip():
                     skipped += 1
                 if len(rows) >= ROWS_PER_BLOCK or n_values >= VALUES_PER_BLOCK:
                     yield rows_to_block(rows, keep, skipped)
                     rows, skipped, n_values = [], 0, 0
-        yield rows_to_block(rows, keep, skipped)
+        yield rows_to_block(rows, keep, skipped, texts)
 
 
 def _is_broken_number(value: Any, path: str) -> None:
@@ -133,8 +148,10 @@ class TrainerStateFormat:
             yield RowBlock({}, 0, (), 1)
             return
         _check_trainer_state(document, path)
-        rows = [dict(flatten_row(row)) for row in _find_rows(document) if isinstance(row, dict)]
-        yield rows_to_block(rows, keep)
+        texts: dict[str, str] = {}
+        rows = join_scalar_series(document)
+        rows = rows or [dict(flatten_row(row, texts=texts)) for row in _find_rows(document) if isinstance(row, dict)]
+        yield rows_to_block(rows, keep, texts=texts)
 
 
 _NUMBER = either(number(), _is_broken_number, due="a number")

@@ -35,6 +35,8 @@ PROGRESS_BAR_PATTERN = re.compile(
 )
 SEPARATOR_PATTERN = re.compile(r"[\[\]|,;\t{}<>│]|\s-\s|\s{2,}|\s\+\s|(?<=[%\)])\s")
 LABEL_PATTERN = re.compile(r"[A-Za-z_].*")
+UNIT_WORDS = ("s", "sec", "secs", "ms", "min", "it/s", "GB", "MB")
+COUNTER_SUFFIX_PATTERN = re.compile(r"(?<![\w.,])(\d+)(epoch|iter|step)s?(?=[:\s,\]])")  # "3epoch:train:"
 COUNTER_WORDS = ("step", "iter", "iteration", "epoch", "batch", "itr", "it")
 # Calls around a value: tensor(1.02, device='cuda:0'), np.float32(0.5).
 WRAPPED_PATTERN = re.compile(
@@ -65,12 +67,13 @@ MIN_LIST_LENGTH = 4
 class LineTemplate:
     """One kind of line: the pattern of a whole line, the column of each of its groups, and all labels of the line.
 
-    The pattern is None for a line without columns.
+    The pattern is None for a line without columns. `kind`: number of the template.
     """
 
     pattern: re.Pattern[str] | None
     columns: tuple[str, ...]
     names: tuple[str, ...]
+    kind: int = 0
 
 
 def strip_terminal_codes(line: str) -> str:
@@ -78,6 +81,7 @@ def strip_terminal_codes(line: str) -> str:
     line = PROGRESS_BAR_PATTERN.sub("||", ESCAPE_PATTERN.sub("", line)).strip()
     if "(" in line:
         line = WRAPPED_PATTERN.sub(r"\1", line)
+    line = COUNTER_SUFFIX_PATTERN.sub(r"\2 \1", line)
     return line if line.isascii() else translate_names(line)
 
 
@@ -171,7 +175,7 @@ def label_numbers(before: list[str], after: list[str]) -> list[str | None]:
             label = _label_next_in_list(before, labels)
         elif label is None and index == 0 and text.strip() == "[" and after[index] == "]":
             label = "step"
-        elif label is None and index == 0 and not text.strip(" >#") and after[index] in (" ", ":", "]", ",", "\t"):
+        elif label is None and index == 0 and not text.strip(" >#") and after[index] in (" ", ":", "]", ",", "\t", ")"):
             # A line that begins with its step, as Keras-GAN prints it, or with its epoch before "3/12".
             is_epoch = len(before) > 2 and before[1].strip(" ,") == "" and before[2].strip() == "/"
             label = "epoch" if is_epoch else "step"
@@ -251,7 +255,7 @@ def _has_second_ratio(before: list[str], after: list[str], index: int) -> bool:
 def parse_label(text: str) -> str | None:
     """The words right before a number: "] [D loss: " -> "D loss"; None if there are none."""
     last = SEPARATOR_PATTERN.split(text.replace("||", "|").rstrip())[-1].strip()
-    last = last.strip("'\" ").rstrip(":=").strip("'\" (#").rstrip(":=").strip()
+    last = last.strip("'\" ").rstrip(":=").strip("'\" (#").rstrip(":=-").strip()
     last = last.rpartition(":")[2].strip("'\" ") if ":" in last else last  # what a logger puts in front
     n_open = last.count("(") - last.count(")")
     if n_open > 0:
@@ -262,4 +266,5 @@ def parse_label(text: str) -> str | None:
     words = match.group().split()
     low = max((index + 1 for index, word in enumerate(words[:-1]) if "=" in word), default=0)
     words = words[low:]  # "level=info step" is "step"
+    words = words[1:] if len(words) > 1 and words[0] in UNIT_WORDS else words  # "time: 4.1 s d_loss"
     return " ".join(words[-3:]) if len(words) <= 8 else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gandiag.training_logs.formats.delimited import parse_column
+from gandiag.training_logs.formats.cells import parse_column
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
 from gandiag.untrusted.files import open_text
 

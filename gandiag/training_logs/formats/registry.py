@@ -50,16 +50,29 @@ FORMATS = Registry(
     "logs",
     {
         "tensorboard": "gandiag.training_logs.formats.tensorboard:TENSORBOARD",
+        "wandb": "gandiag.training_logs.formats.wandb_run:WANDB_RUN",
         "mlflow": "gandiag.training_logs.formats.mlflow:MLFLOW",
         "html": "gandiag.training_logs.formats.html_table:HTML_TABLE",
         "notebook": "gandiag.training_logs.formats.notebook:NOTEBOOK",
         "trainer state": "gandiag.training_logs.formats.jsonl:TRAINER_STATE",
         "json lines": "gandiag.training_logs.formats.jsonl:JSON_LINES",
+        "long table": "gandiag.training_logs.formats.exported_series:LONG_TABLE",
         "table": "gandiag.training_logs.formats.delimited:TABLE",
         "text": "gandiag.training_logs.formats.text:TEXT",
     },
 )
-BUILTIN_FORMATS = ("tensorboard", "mlflow", "html", "notebook", "trainer state", "json lines", "table", "text")
+BUILTIN_FORMATS = (
+    "tensorboard",
+    "wandb",
+    "mlflow",
+    "html",
+    "notebook",
+    "trainer state",
+    "json lines",
+    "long table",
+    "table",
+    "text",
+)
 
 
 def detect_format(path: Path, head: bytes) -> LogFormat:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gandiag.training_logs import column_names
 from gandiag.training_logs.bounded_store import check_column_count
-from gandiag.training_logs.formats.delimited import parse_column
+from gandiag.training_logs.formats.cells import parse_column
 from gandiag.training_logs.formats.fast_path import detect_uniform_lines
 from gandiag.training_logs.formats.line_templates import (
     LineTemplate,
@@ -20,7 +21,7 @@ from gandiag.training_logs.formats.line_templates import (
     strip_terminal_codes,
 )
 from gandiag.training_logs.formats.registry import ColumnFilter, RowBlock
-from gandiag.training_logs.series import Array
+from gandiag.training_logs.series import LINE_KIND, Array
 from gandiag.untrusted.files import open_text
 
 CHUNK_SIZE = 1 << 22  # characters
@@ -102,7 +103,8 @@ class TextParser:
         """The columns with the context, where the lines do not give it themselves."""
         roles = {column_names.infer_step_role(name) for name in template.columns}
         context = {key: np.full(n_rows, float(value)) for key, value in self.context.items() if key not in roles}
-        return RowBlock(context | columns, n_rows, tuple(self.column_names))
+        kind = {LINE_KIND: np.full(n_rows, float(template.kind))}
+        return RowBlock(context | columns | kind, n_rows, tuple(self.column_names))
 
     def _parse_line(self, line: str) -> dict[str, str] | None:
         """Column -> text of one line; {} for a line that only changes the context, None for a line without values."""
@@ -131,7 +133,8 @@ class TextParser:
         signature = make_line_signature(line)
         template = self.templates.get(signature)
         if template is None and len(self.templates) < MAX_TEMPLATES:
-            template = self.templates[signature] = make_line_template(line, self.keep)
+            template = replace(make_line_template(line, self.keep), kind=len(self.templates))
+            self.templates[signature] = template
             self.column_names.update(template.names)
         return template
 
@@ -140,7 +143,8 @@ class TextParser:
         row = dict(zip(template.columns, values, strict=True))
         roles = {column_names.infer_step_role(name) for name in row}
         if any(map(column_names.is_value_column, row)):
-            return {key: value for key, value in self.context.items() if key not in roles} | row
+            context = {key: value for key, value in self.context.items() if key not in roles}
+            return context | row | {LINE_KIND: str(template.kind)}
         for name, value in row.items():
             role = column_names.infer_step_role(name)
             if role in CONTEXT_COLUMNS:
@@ -163,7 +167,7 @@ def merge_rows(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _complements(last: dict[str, str], row: dict[str, str]) -> bool:
     """Whether the rows agree where both have a value, in steps only, and no loss is in both."""
-    shared = last.keys() & row.keys()
+    shared = (last.keys() & row.keys()) - {LINE_KIND}
     return all(column_names.infer_step_role(key) and last[key] == row[key] for key in shared)
 
 
