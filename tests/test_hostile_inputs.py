@@ -87,7 +87,7 @@ for number, (kind, name, case) in enumerate(hostile_cases.iterate()):
         except BaseException as error:
             code = repr(error)
     watching = False
-    results[f"{kind}: {name}"] = {"code": code, "text": text.getvalue()[-600:],
+    results[f"{kind}: {name}"] = {"code": code, "text": text.getvalue()[-1200:],
                      "seconds": processor_seconds() - start, "megabytes": size / 2**20,
                      "grown": (resident("VmHWM") - memory) / 2**10, "events": list(events),
                      "ran": marker.exists() or (folder / "MARKER").exists()}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gandiag.errors import SourceError
 from gandiag.training_logs.column_names import infer_step_role, split_words
 
+MAX_NAME = 30  # characters of a column's name in a message
 MAX_LISTED_COLUMNS = 12  # column names in the message
 STYLEGAN_TICK_WORDS = {"tick", "kimg"}
 OTHER_MODEL_WORDS = {"loss", "acc", "accuracy", "recon", "reconstruction", "kl", "kld", "elbo", "mse", "mae", "ppl"}
@@ -29,7 +30,8 @@ def explain_missing_losses(where: str, names: Sequence[str]) -> SourceError:
         return SourceError(
             f"{where} holds the ticks of StyleGAN, which have no losses", "pass stats.jsonl from the same folder"
         )
-    listed = ", ".join(names[:MAX_LISTED_COLUMNS]) + (" …" if len(names) > MAX_LISTED_COLUMNS else "")
+    shown = [name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in names[:MAX_LISTED_COLUMNS]]
+    listed = ", ".join(shown) + (" …" if len(names) > MAX_LISTED_COLUMNS else "")
     if words & OTHER_MODEL_WORDS:
         return SourceError(
             f"no loss columns of two players were recognized in {where}, as if a classifier or an autoencoder had "
