@@ -18,12 +18,12 @@ def draw_rows(n: int, seed: int) -> torch.Tensor:
 
 def test_pairs_are_compared_in_a_subset_and_sums_over_all() -> None:
     record = gandiag.audit(draw_rows(400, 1), real=draw_rows(800, 2), neighbours_max=150, exhibits=False)
-    again = gandiag.audit(draw_rows(400, 1), real=draw_rows(800, 2), neighbours_max=150, exhibits=False)
+    fewer = gandiag.audit(draw_rows(400, 1), real=draw_rows(800, 2), n=150, exhibits=False)
     assert record.score is not None and record.score.n_fake == 150 and record.score.n_real == 300
     assert record.measurements["recall"].n == 150 and record.measurements["frechet[identity]"].n == 400
     (remark,) = (text for text in record.provenance["remarks"] if "neighbours-max" in text)
     assert "150 of the 400 samples" in remark and "(--neighbours-max)" in str(record)
-    assert record.score == again.score and record.verdict == "healthy"
+    assert record.score == fewer.score  # the subset is the one that an audit of so many samples takes
 
 
 def test_all_samples_are_compared_where_they_are_few() -> None:
