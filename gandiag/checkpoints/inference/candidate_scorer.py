@@ -66,7 +66,7 @@ class CandidateScorer:
         self._latent_is_1x1 = spec.latent_is_1x1
         self._cache = ActivationCache()
         self._mismatches: dict[tuple[Assignment, int, bool], tuple[float, ...]] = {}
-        self._costs: dict[tuple[tuple[int | str, ...], int], ForwardCost] = {}
+        self._costs: dict[tuple[tuple[object, ...], int], ForwardCost] = {}
         network = build_sequential_generator(spec, initial.activation, initial.eps)
         layers = [layer for layer in network.layers if isinstance(layer, BatchNorm)]
         self._name = _name_search(spec, network, input_layouts)

@@ -93,7 +93,7 @@ def _hash_search(weights: Weights, config: AuditConfig, budget: float) -> str:
 
 def _tensor_bytes(tensor: Tensor) -> bytes | memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
 def _parse(content: bytes) -> PassResults:

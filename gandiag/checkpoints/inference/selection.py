@@ -158,7 +158,8 @@ def adopt_settings(
     """The network of the same layers with other inputs: a model's settings, and the prior that the inputs show."""
     assert model.scorer is not None and model.assignment is not None
     scorer = CandidateScorer(spec, input_layouts, _initial_assignment(spec, config), model.scorer.state)
-    assignment, evidence = replace(model.assignment, layout_index=0), []
+    assignment = replace(model.assignment, layout_index=0)
+    evidence: list[Assumption] = []
     with contextlib.suppress(OutOfBudget):
         assignment, evidence = _read_first_layer(scorer, assignment, config, latent_stds)
     replaced = {"class_place", *(entry.setting for entry in evidence)}
