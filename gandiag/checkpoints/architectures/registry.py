@@ -57,6 +57,7 @@ ARCHITECTURES = (  # in match order, the most specific first
     Architecture("ctgan", "ctgan"),
     Architecture("tvae", "ctgan", function="rebuild_decoder"),
     Architecture("nvidia", "stylegan2_nvidia"),
+    Architecture("stylegan3", "stylegan3"),
     Architecture("rosinality", "stylegan2_rosinality"),
     Architecture("stylegan2-pytorch", "stylegan2_lucidrains"),
     Architecture("biggan-deep", "biggan_deep"),

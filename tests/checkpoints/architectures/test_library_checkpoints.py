@@ -201,7 +201,6 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "keys, description",
     [
-        (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
         (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
         (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
         (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),
