@@ -25,7 +25,8 @@ _MAX_DEPTH = 6
 class Weights:
     """One network's tensors, in order, under clean names.
 
-    `module_names`: names of all modules in registration order, if known. `path`: where the tensors are in the file,
+    `module_names`: names of all modules in registration order, if known. `module_versions`: of their state dicts, which
+    tell BatchNorm and InstanceNorm (2) from GroupNorm and LayerNorm (1). `path`: where the tensors are in the file,
     "" for the whole file. `selection_reason`: which weights were chosen, and what else the file has. `structure`: a
     pickled module's own tree. `extra_settings`: what the file or its folder holds beside the tensors.
     """
@@ -37,6 +38,7 @@ class Weights:
     notes: tuple[str, ...] = field(default=())
     structure: ModuleNode | None = None
     extra_settings: Mapping[str, Any] = field(default_factory=dict)
+    module_versions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_parameters(self) -> int:
@@ -110,6 +112,7 @@ def _make_group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
         path,
         notes=_averaging_notes(tensors),
         structure=getattr(tree, "structure", None),
+        module_versions=_module_versions(getattr(tree, "_metadata", None)),
     )
 
 
@@ -126,6 +129,19 @@ def _module_names(metadata: Any) -> tuple[str, ...] | None:
     if not isinstance(metadata, Mapping):
         return None
     return _strip_module_names([str(name) for name in metadata if name])
+
+
+def _module_versions(metadata: Any) -> dict[str, int]:
+    """Versions of the modules by their names without wrapper prefixes, where the file states them."""
+    if not isinstance(metadata, Mapping):
+        return {}
+    versions = {
+        f"{name}.": entry["version"]
+        for name, entry in metadata.items()
+        if name and f"{name}." not in _WRAPPER_MODULES and isinstance(entry, Mapping) and "version" in entry
+    }
+    names = strip_wrapper_prefixes(list(versions))
+    return {names[old].rstrip("."): entry for old, entry in versions.items() if type(entry) is int}
 
 
 def _strip_module_names(names: list[str]) -> tuple[str, ...] | None:
@@ -197,7 +213,10 @@ def extract_part(group: Weights, head: str, path: str) -> Weights:
     tensors = {name.removeprefix(prefix): entry for name, entry in group.tensors.items() if name.startswith(prefix)}
     modules = [name.removeprefix(prefix) for name in group.module_names or () if name.startswith(prefix)]
     clean = {new: tensors[old] for old, new in strip_wrapper_prefixes(tensors).items()}
-    return Weights(clean, _strip_module_names(modules), path)
+    versions = {
+        name.removeprefix(prefix): entry for name, entry in group.module_versions.items() if name.startswith(prefix)
+    }
+    return Weights(clean, _strip_module_names(modules), path, module_versions=versions)
 
 
 def _join(path: str, key: Any) -> str:

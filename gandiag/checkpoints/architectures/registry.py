@@ -18,6 +18,7 @@ from torch import nn
 from gandiag.checkpoints.architectures.base import RebuiltGenerator
 from gandiag.checkpoints.architectures.shape_check import verify_forward
 from gandiag.checkpoints.architectures.unsupported import identify_unsupported, make_mismatch_error
+from gandiag.checkpoints.inference.affine_norms import state_affine_norms
 from gandiag.checkpoints.inference.class_embedding import (
     ClassConditionalGenerator,
     ClassEmbedding,
@@ -198,7 +199,9 @@ def _match_architecture(
         rebuild: RebuildFunction = FAMILIES.get(family)
         try:
             if family in _SHAPE_ONLY:
-                return rebuild(sequential_weights, config), embedding
+                spec = rebuild(sequential_weights, config)
+                assert isinstance(spec, SequentialSpec)
+                return state_affine_norms(spec, weights, config), embedding
             rebuilt = rebuild(weights, config)
             if isinstance(rebuilt, RebuiltGenerator):
                 verify_forward(rebuilt.module, rebuilt.latent, rebuilt.output, (rebuilt.condition, rebuilt.classes))

@@ -1,4 +1,4 @@
-"""StyleGAN3 (t and r) and StyleGAN-XL, as network pickles or state dicts: mapping.*, synthesis.L<n>_<size>_<channels>.*.
+"""StyleGAN3 (t, r) and StyleGAN-XL, as network pickles or state dicts: mapping.*, synthesis.L<n>_<size>_<channels>.*.
 
 Karras et al. 2021, "Alias-Free Generative Adversarial Networks"; Sauer et al. 2022, "StyleGAN-XL: Scaling StyleGAN to
 Large Diverse Datasets". What tensors do not show (the scale of the output, the clamp, the learning-rate multiplier of
@@ -117,7 +117,7 @@ def _drop_unused_embedding(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor
 
 
 def _infer_variant(tensors: Mapping[str, Tensor], plan: SynthesisPlan) -> str:
-    """Of translation (3x3 kernels) or also of rotation (1x1 kernels), which the layers are equivariant."""
+    """r (1x1 kernels: rotation turns the image too), or t (translation alone)."""
     return "r" if tensors[f"synthesis.{plan.layers[0].name}.weight"].shape[-1] == 1 else "t"
 
 

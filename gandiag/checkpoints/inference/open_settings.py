@@ -66,6 +66,13 @@ def list_open_settings(
     return tuple(settings)
 
 
+def list_affine_settings(affine_norms: tuple[str, ...]) -> tuple[OpenSetting, ...]:
+    """The norms that gains and biases may belong to, as an open setting where there are several."""
+    if len(affine_norms) < 2:
+        return ()
+    return (OpenSetting("hidden_norm", affine_norms, lambda entry, value: replace(entry, norm=value)),)
+
+
 def _open_values(parameter: Hyperparameter, tables: ScoreTables, taken: Any) -> tuple[Any, ...]:
     """The values that stay possible, the one taken first: all without evidence, else those that fit nearly as well."""
     scores = tables.get(parameter.field, {})
