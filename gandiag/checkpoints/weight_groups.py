@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from gandiag.checkpoints.key_names import numeric_sort_key, parse_role, strip_wrapper_prefixes
 from gandiag.checkpoints.safe_pickle.modules import ModuleNode
+from gandiag.checkpoints.vae_parts import find_decoder_heads, find_unnamed_decoder
 from gandiag.errors import LoadError
 
 _BUFFERS = re.compile(
@@ -159,6 +160,9 @@ def _split_gan(group: Weights) -> list[Weights]:
         return [_join_styles(group, heads, "GE", "SE"), _join_styles(group, heads, "G", "S")]
     if set(heads) == {"ema_model", "online_model"}:  # ema_pytorch: the average and the network in training
         return [extract_part(group, head, _join(group.path, head)) for head in ("ema_model", "online_model")]
+    autoencoder = _split_autoencoder(group, heads)
+    if autoencoder:
+        return autoencoder
     nested = _split_below(group, heads)
     if nested:
         return nested
@@ -172,6 +176,24 @@ def _split_gan(group: Weights) -> list[Weights]:
     if "discriminator" not in roles.values() and not all(role in _SPLIT_ROLES for role in roles.values()):
         return [group]
     return [extract_part(group, head, _join(group.path, head)) for head in heads if roles[head] in _SPLIT_ROLES]
+
+
+def _split_autoencoder(group: Weights, heads: list[str]) -> list[Weights]:
+    """The encoder and the decoder of a variational autoencoder; empty where the group is none."""
+    parts = find_decoder_heads(heads)
+    if parts == ["decoder"]:
+        return [extract_part(group, head, _join(group.path, head)) for head in heads if head in ("encoder", "decoder")]
+    own = [name for name in group.tensors if name.split(".", 1)[0] in parts] or find_unnamed_decoder(group.tensors)
+    if not own:
+        return []
+    path = _join(group.path, "decoder")
+    decoder = replace(group, tensors={name: group.tensors[name] for name in own}, path=path)
+    if group.module_names is not None:
+        heads_kept = {name.split(".", 1)[0] for name in own}
+        names = tuple(name for name in group.module_names if name.split(".", 1)[0] in heads_kept)
+        decoder = replace(decoder, module_names=names)
+    rest = {name: entry for name, entry in group.tensors.items() if name not in decoder.tensors}
+    return [replace(group, tensors=rest, path=_join(group.path, "encoder"), module_names=None), decoder]
 
 
 def _split_below(group: Weights, heads: list[str], depth: int = 0) -> list[Weights]:
