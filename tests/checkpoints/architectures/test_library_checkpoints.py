@@ -215,6 +215,16 @@ def test_known_but_unsupported_architectures_are_named(tmp_path: Path, keys: tup
     assert "--model" in caught.value.hint
 
 
+def test_a_vocoder_is_named(tmp_path: Path) -> None:
+    keys = ("conv_pre.weight", "ups.0.weight", "resblocks.0.convs1.0.weight", "conv_post.weight")
+    torch.save(
+        {"generator": {key: torch.zeros(8, 8, 3) for key in keys} | {"x.weight": torch.zeros(4, 4)}}, tmp_path / "g"
+    )
+    with pytest.raises(LoadError, match="a vocoder in the layout of HiFi-GAN: it takes a spectrogram") as caught:
+        load_generator(tmp_path / "g")
+    assert "--group-by" in caught.value.hint
+
+
 def test_tensorflow_files_are_refused_with_the_converter(tmp_path: Path) -> None:
     packed = b"\x80\x02(" + b"cdnnlib.tflib.network\nNetwork\n)\x81}X\x01\x00\x00\x00aK\x01sb" * 3 + b"t."
     (tmp_path / "stylegan2-ffhq.pkl").write_bytes(packed)
