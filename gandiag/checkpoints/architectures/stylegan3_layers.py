@@ -175,7 +175,7 @@ class SynthesisNetwork(nn.Module):
         self.channels = require_shape(tensors, f"synthesis.{self.plan.layers[-1].name}.weight", 4)[0]
 
     def forward(self, w: Tensor) -> Tensor:
-        x = self.input(w)
+        x: Tensor = self.input(w)
         for layer in self.plan.layers:
             x = self.get_submodule(layer.name)(x, w)
         return x * self.output_scale
@@ -242,10 +242,11 @@ class FilteredLayer(nn.Module):
         if x.shape[1] != self.weight.shape[1] or style.shape[1] != x.shape[1]:
             raise RuntimeError(f"{x.shape[1]} channels for a weight of {tuple(self.weight.shape)}")
         gain = self.magnitude_ema.rsqrt()
+        weight: Tensor = self.weight
         if self.is_torgb:
-            gain, weight = gain / math.sqrt(self.weight[0].numel()), self.weight
+            gain = gain / math.sqrt(weight[0].numel())
         else:
-            weight = self.weight * self.weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
+            weight = weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt()
             style = normalize_2nd_moment(style)
             norms = style.square() @ weight.square().sum((2, 3)).T  # (B, O)
             gain = gain * (norms + _EPS).rsqrt()[:, :, None, None]
