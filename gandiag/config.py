@@ -239,9 +239,9 @@ class AuditConfig:
     hidden_norm: str | None = setting_field(
         None,
         "layer without weights between the others: InstanceNorm, PixelNorm or LayerNorm (before the activation, or "
-        "after it), pooling by 2, upsampling by 2",
+        "after it), pooling by 2, upsampling by 2; group:N for the groups of norms with weights",
         group="output",
-        choices=HIDDEN_NORMS,
+        choices=(*HIDDEN_NORMS, *(f"group:{n}" for n in (2, 4, 8, 16, 32))),
     )
     output_range: tuple[float, ...] | None = setting_field(
         None, "range of output values, such as -1,1 or 0,1", group="output", multiple=True

@@ -120,6 +120,11 @@ def test_code_on_the_pages_is_code(page: Path) -> None:
 
 
 ROWS = {  # of docs/families.md, by the name that a family is registered under
+    "stylegan3": "StyleGAN3 t and r",
+    "rosinality-stylegan1": "StyleGAN (rosinality",
+    "sngan-projection": "SNGAN projection",
+    "gan-collections": "pytorch-gan-collections",
+    "gan-stability": r"GAN\_stability",
     "ctgan": "CTGAN",
     "tvae": "TVAE",
     "nvidia": "StyleGAN2-ADA (NVIDIA)",

@@ -20,7 +20,7 @@ from gandiag.checkpoints.key_names import clean_text, parse_role
 from gandiag.checkpoints.metadata import read_checkpoint_config
 from gandiag.checkpoints.model_factory import build_model, load_weights
 from gandiag.checkpoints.module_adapter import frozen_copy, infer_call_signature
-from gandiag.checkpoints.network_kind import reject_non_generator, reject_recurrent
+from gandiag.checkpoints.network_kind import reject_non_generator, reject_recurrent, reject_vocoder
 from gandiag.checkpoints.readers import FileContents, GeneratorProgram
 from gandiag.checkpoints.state_dict import Weights, cast_to_float32, find_generator_weights
 from gandiag.checkpoints.tensor_checks import iter_tensors
@@ -53,6 +53,7 @@ def build_from_contents(
         load_weights(module, weights, name)
         return build_from_module(frozen_copy(module), config, {**subject, "family": config.model}, notes)
     reject_recurrent(weights.tensors, weights.tensors, name)
+    reject_vocoder(weights.tensors, name)
     reject_non_generator(weights.tensors, name, _list_generator_files(path))
     settings = {**read_checkpoint_config(Path(path)), **_extra_settings(contents.tree, weights.path)}
     rebuilt = rebuild_generator(

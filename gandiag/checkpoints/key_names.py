@@ -39,6 +39,8 @@ def parse_role(path: str) -> tuple[NetworkRole, str]:
         return "generator", ""
     if any(_OPTIMIZER.fullmatch(word) for word in words):
         return "optimizer", ""
+    if words == ["generator", "test"]:  # GAN_stability's moving average
+        return "average", ""
     averaged = any(word in _AVERAGE or word.startswith("avg") for word in words)
     words = [word.removeprefix("avg") if word.startswith("avg") and word != "avg" else word for word in words]
     rest = ".".join(word for word in words if word not in _AVERAGE | _GENERATOR | _DISCRIMINATOR)

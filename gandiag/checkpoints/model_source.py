@@ -21,7 +21,7 @@ from gandiag.errors import LoadError
 _TORCH_LAYERS = (
     *(nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Flatten, nn.Unflatten),
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid),
-    *(nn.PixelShuffle, nn.Upsample),
+    *(nn.PixelShuffle, nn.Upsample, nn.GroupNorm, nn.LayerNorm, nn.PReLU),
 )
 _OWN_LAYERS = (PixelNorm, FixedLayerNorm, FixedInstanceNorm, DepthToSpace)
 _SKIPPED_LAYERS = (nn.Identity, nn.Dropout, nn.Dropout2d)  # they do nothing at inference

@@ -59,6 +59,18 @@ def reject_recurrent(names: Iterable[str], tensors: Mapping[str, Tensor], name: 
     )
 
 
+def reject_vocoder(names: Iterable[str], name: str) -> None:
+    """LoadError that names a vocoder (HiFi-GAN, BigVGAN and their like), which makes a waveform of a spectrogram."""
+    heads = {key.split(".")[0] for key in names}
+    if {"conv_pre", "ups", "resblocks", "conv_post"} <= heads:
+        raise LoadError(
+            f"{name} holds a vocoder in the layout of HiFi-GAN: it takes a spectrogram and draws no latents, so it has "
+            "no variety of its own",
+            "audit the model that makes the spectrograms; or compare its samples in groups, one group a spectrogram: "
+            "--group-by",
+        )
+
+
 def reject_non_generator(tensors: Mapping[str, Tensor], name: str, siblings: list[str]) -> None:
     """LoadError if the weights are a discriminator's or an image-to-image network's."""
     kind, reason = infer_network_kind(tensors)

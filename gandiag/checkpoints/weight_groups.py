@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from gandiag.checkpoints.key_names import numeric_sort_key, parse_role, strip_wrapper_prefixes
 from gandiag.checkpoints.safe_pickle.modules import ModuleNode
+from gandiag.checkpoints.vae_parts import find_decoder_heads, find_unnamed_decoder
 from gandiag.errors import LoadError
 
 _BUFFERS = re.compile(
@@ -25,7 +26,8 @@ _MAX_DEPTH = 6
 class Weights:
     """One network's tensors, in order, under clean names.
 
-    `module_names`: names of all modules in registration order, if known. `path`: where the tensors are in the file,
+    `module_names`: names of all modules in registration order, if known. `module_versions`: of their state dicts, which
+    tell BatchNorm and InstanceNorm (2) from GroupNorm and LayerNorm (1). `path`: where the tensors are in the file,
     "" for the whole file. `selection_reason`: which weights were chosen, and what else the file has. `structure`: a
     pickled module's own tree. `extra_settings`: what the file or its folder holds beside the tensors.
     """
@@ -37,6 +39,7 @@ class Weights:
     notes: tuple[str, ...] = field(default=())
     structure: ModuleNode | None = None
     extra_settings: Mapping[str, Any] = field(default_factory=dict)
+    module_versions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_parameters(self) -> int:
@@ -110,6 +113,7 @@ def _make_group(tree: Mapping[str, Any], path: str, ordered: bool) -> Weights:
         path,
         notes=_averaging_notes(tensors),
         structure=getattr(tree, "structure", None),
+        module_versions=_module_versions(getattr(tree, "_metadata", None)),
     )
 
 
@@ -128,6 +132,19 @@ def _module_names(metadata: Any) -> tuple[str, ...] | None:
     return _strip_module_names([str(name) for name in metadata if name])
 
 
+def _module_versions(metadata: Any) -> dict[str, int]:
+    """Versions of the modules by their names without wrapper prefixes, where the file states them."""
+    if not isinstance(metadata, Mapping):
+        return {}
+    versions = {
+        f"{name}.": entry["version"]
+        for name, entry in metadata.items()
+        if name and f"{name}." not in _WRAPPER_MODULES and isinstance(entry, Mapping) and "version" in entry
+    }
+    names = strip_wrapper_prefixes(list(versions))
+    return {names[old].rstrip("."): entry for old, entry in versions.items() if type(entry) is int}
+
+
 def _strip_module_names(names: list[str]) -> tuple[str, ...] | None:
     prefixes = [name + "." for name in names if name + "." not in _WRAPPER_MODULES]
     return tuple(name.rstrip(".") for name in strip_wrapper_prefixes(prefixes).values()) or None
@@ -143,6 +160,9 @@ def _split_gan(group: Weights) -> list[Weights]:
         return [_join_styles(group, heads, "GE", "SE"), _join_styles(group, heads, "G", "S")]
     if set(heads) == {"ema_model", "online_model"}:  # ema_pytorch: the average and the network in training
         return [extract_part(group, head, _join(group.path, head)) for head in ("ema_model", "online_model")]
+    autoencoder = _split_autoencoder(group, heads)
+    if autoencoder:
+        return autoencoder
     nested = _split_below(group, heads)
     if nested:
         return nested
@@ -156,6 +176,24 @@ def _split_gan(group: Weights) -> list[Weights]:
     if "discriminator" not in roles.values() and not all(role in _SPLIT_ROLES for role in roles.values()):
         return [group]
     return [extract_part(group, head, _join(group.path, head)) for head in heads if roles[head] in _SPLIT_ROLES]
+
+
+def _split_autoencoder(group: Weights, heads: list[str]) -> list[Weights]:
+    """The encoder and the decoder of a variational autoencoder; empty where the group is none."""
+    parts = find_decoder_heads(heads)
+    if parts == ["decoder"]:
+        return [extract_part(group, head, _join(group.path, head)) for head in heads if head in ("encoder", "decoder")]
+    own = [name for name in group.tensors if name.split(".", 1)[0] in parts] or find_unnamed_decoder(group.tensors)
+    if not own:
+        return []
+    path = _join(group.path, "decoder")
+    decoder = replace(group, tensors={name: group.tensors[name] for name in own}, path=path)
+    if group.module_names is not None:
+        heads_kept = {name.split(".", 1)[0] for name in own}
+        names = tuple(name for name in group.module_names if name.split(".", 1)[0] in heads_kept)
+        decoder = replace(decoder, module_names=names)
+    rest = {name: entry for name, entry in group.tensors.items() if name not in decoder.tensors}
+    return [replace(group, tensors=rest, path=_join(group.path, "encoder"), module_names=None), decoder]
 
 
 def _split_below(group: Weights, heads: list[str], depth: int = 0) -> list[Weights]:
@@ -197,7 +235,10 @@ def extract_part(group: Weights, head: str, path: str) -> Weights:
     tensors = {name.removeprefix(prefix): entry for name, entry in group.tensors.items() if name.startswith(prefix)}
     modules = [name.removeprefix(prefix) for name in group.module_names or () if name.startswith(prefix)]
     clean = {new: tensors[old] for old, new in strip_wrapper_prefixes(tensors).items()}
-    return Weights(clean, _strip_module_names(modules), path)
+    versions = {
+        name.removeprefix(prefix): entry for name, entry in group.module_versions.items() if name.startswith(prefix)
+    }
+    return Weights(clean, _strip_module_names(modules), path, module_versions=versions)
 
 
 def _join(path: str, key: Any) -> str:

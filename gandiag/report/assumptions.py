@@ -20,7 +20,7 @@ _LABELS = {
     "activation": "hidden activation",
     "bn": "BatchNorm mode",
     "bn_eps": "BatchNorm eps",
-    "hidden_norm": "layer without weights",
+    "hidden_norm": "norm, or layer without weights",
     "structure": "structure of the network",
     "dropout": "dropout in training (none at inference)",
     "layer_settings": "activations and BatchNorm eps",

@@ -29,8 +29,8 @@ from gandiag.checkpoints.inference.layer_list import (
 )
 from gandiag.checkpoints.inference.layer_specs import (
     LayerSpec,
-    batchnorm_layer_spec,
     conv_layer_spec,
+    norm_layer_spec,
     transposed_conv_layer_spec,
 )
 from gandiag.checkpoints.inference.output_activation import (
@@ -71,7 +71,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
 
     ArchitectureMismatch for linear layers or anything unknown.
     """
-    layers = parse_layers(weights)
+    layers = parse_layers(weights, with_affine=True)
     if not layers or layers[0].kind != "kernel" or any(layer.kind == "linear" for layer in layers):
         raise ArchitectureMismatch("it is not made of convolutions only")
     ambiguous = find_square_odd_kernels(layers[1:])
@@ -147,10 +147,11 @@ def find_transposed_convs(
     """
     is_transposed = []
     for layer in layers:
-        if layer.kind == "norm":
-            if layer.shape[0] != in_channels:
+        if layer.keeps_channels:
+            if not layer.accepts_channels(in_channels):
+                leaf = "running_mean" if layer.kind == "norm" else "weight"
                 raise ArchitectureMismatch(
-                    f"{layer.name}.running_mean has {layer.shape[0]} entries after {in_channels} channels"
+                    f"{layer.name}.{leaf} has {layer.shape[0]} entries after {in_channels} channels"
                 )
             is_transposed.append(False)
             continue
@@ -348,11 +349,11 @@ def stack_conv_layers(
     `stride_specs`: one per transposed convolution.
     """
     layer_specs: list[LayerSpec] = []
-    open_norms = not any(layer.kind == "norm" for layer in layers)
+    open_norms = not any(layer.kind in ("norm", "affine") for layer in layers)
     channels, remaining = layers[0].shape[0], iter(stride_specs)
     for index, layer in enumerate(layers):
-        if layer.kind == "norm":
-            layer_specs.append(batchnorm_layer_spec(layer, spatial=True))
+        if layer.keeps_channels:
+            layer_specs.append(norm_layer_spec(layer, spatial=True))
         elif is_transposed[index]:
             layer_specs.append(transposed_conv_layer_spec(layer, next(remaining)))
             channels = layer.shape[1]

@@ -50,7 +50,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
 
     ArchitectureMismatch if the linear part cannot be reshaped to the kernels' channels.
     """
-    layers = parse_layers(weights)
+    layers = parse_layers(weights, with_affine=True)
     first_kernel = next((i for i, layer in enumerate(layers) if layer.kind == "kernel"), 0)
     if (
         first_kernel == 0
@@ -67,7 +67,7 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
     structures = [("", _Structure(square_transposed=square)) for square in squares]
     if len(squares) > 1:
         structures = [(_SQUARE_TEXT[square], _Structure(square_transposed=square)) for square in squares]
-    if layers[split].kind == "kernel" and n_modules == 1:
+    if layers[split].kind == "kernel" and n_modules == 1 and layers[split - 1].kind != "prelu":
         first = _Structure(reshape_activation=False, upsample_first=True, square_transposed=squares[0])
         structures.append(("upsampling, not an activation, after the reshape", first))
     elif layers[split].kind == "kernel" and n_modules is None:
@@ -89,7 +89,7 @@ def _build(
 ) -> SequentialSpec:
     first_kernel = next(i for i, layer in enumerate(layers) if layer.kind == "kernel")
     channels, split = _find_reshape(layers, first_kernel)
-    open_norms = not any(layer.kind == "norm" for layer in layers)
+    open_norms = not any(layer.kind in ("norm", "affine") for layer in layers)
     linear_specs, width = stack_linear_layers(layers[:split], modules_between[:split], open_norms=open_norms)
     if not _is_square_map(width, channels):
         raise ArchitectureMismatch(f"{width} features cannot be reshaped to {channels} square maps")
@@ -133,17 +133,13 @@ def _build_transposed(
 def _find_reshape(layers: list[LayerWeights], first_kernel: int) -> tuple[int, int]:
     """Channels after the reshape, and the index of the layer after it.
 
-    That layer is a BatchNorm narrower than the linear layer, or the kernel.
+    That layer is a norm or PReLU narrower than the linear layer, or the kernel.
     """
-    before = layers[first_kernel - 1]
-    if (
-        before.kind == "norm"
-        and first_kernel >= 2
-        and layers[first_kernel - 2].kind == "linear"
-        and layers[first_kernel - 2].shape[0] != before.shape[0]
-    ):
-        return before.shape[0], first_kernel - 1
-    width, (first, second, kernel, _) = before.shape[0], layers[first_kernel].shape
+    last_linear = max(index for index, layer in enumerate(layers[:first_kernel]) if layer.kind == "linear")
+    width, (first, second, kernel, _) = layers[last_linear].shape[0], layers[first_kernel].shape
+    for index in range(last_linear + 1, first_kernel):
+        if not layers[index].accepts_channels(width):
+            return layers[index].shape[0], index
     # A transposed kernel has its input channels first, a convolution second; where both fit, even kernels are
     # transposed.
     candidates = [

@@ -8,7 +8,7 @@ from gandiag.checkpoints.inference.layer_list import (
     count_modules_between,
     parse_layers,
 )
-from gandiag.checkpoints.inference.layer_specs import LayerSpec, batchnorm_layer_spec, linear_layer_spec
+from gandiag.checkpoints.inference.layer_specs import LayerSpec, linear_layer_spec, norm_layer_spec
 from gandiag.checkpoints.inference.output_activation import resolve_flat_output
 from gandiag.checkpoints.inference.sequential import SequentialSpec
 from gandiag.checkpoints.state_dict import Weights
@@ -20,11 +20,11 @@ def rebuild(weights: Weights, config: AuditConfig) -> SequentialSpec:
 
     ArchitectureMismatch if anything else is in the file, or the widths do not match.
     """
-    layers = parse_layers(weights)
+    layers = parse_layers(weights, with_affine=True)
     if any(layer.kind == "kernel" for layer in layers) or not layers or layers[0].kind != "linear":
         raise ArchitectureMismatch("it is not made of linear layers only")
     modules_between = count_modules_between(layers, weights.module_names)
-    open_norms = not any(layer.kind == "norm" for layer in layers)
+    open_norms = not any(layer.kind in ("norm", "affine") for layer in layers)
     layer_specs, width = stack_linear_layers(layers, modules_between, open_norms=open_norms)
     output, activation, assumptions = resolve_flat_output(width, modules_between[-1], config)
     return SequentialSpec("mlp", tuple(layer_specs), layers[0].shape[1], False, output, activation, assumptions)
@@ -40,13 +40,15 @@ def stack_linear_layers(
     layer_specs: list[LayerSpec] = []
     width = layers[0].shape[1]
     for index, layer in enumerate(layers):
-        if layer.shape[-1] != width:
+        if layer.keeps_channels and layer.accepts_channels(width):
+            layer_specs.append(norm_layer_spec(layer, spatial=False))
+        elif layer.kind == "linear" and layer.shape[-1] == width:
+            layer_specs.append(linear_layer_spec(layer))
+            width = layer.shape[0]
+        else:
             raise ArchitectureMismatch(
                 f"{layer.weight_key} is {layer.shape}, which does not take the {width} values before it"
             )
-        is_linear = layer.kind == "linear"
-        layer_specs.append(linear_layer_spec(layer) if is_linear else batchnorm_layer_spec(layer, spatial=False))
-        width = layer.shape[0]
         if index + 1 < len(layers):
             layer_specs += activation_layer_specs(
                 layer, layers[index + 1], modules_between[index], open_norms=open_norms
@@ -77,6 +79,10 @@ def surround_with_norms(specs: list[LayerSpec]) -> list[LayerSpec]:
 def has_activation_between(layer: LayerWeights, next_layer: LayerWeights, n_modules: int | None) -> bool:
     """Whether an activation follows this layer.
 
-    Where the file does not tell: yes, except between a layer and its BatchNorm.
+    Where the file does not tell: yes, except between a layer and its norm. A PReLU is an activation itself.
     """
-    return bool(n_modules) if n_modules is not None else layer.kind == "norm" or next_layer.kind != "norm"
+    if "prelu" in (layer.kind, next_layer.kind):
+        return False
+    if n_modules is not None:
+        return bool(n_modules)
+    return layer.keeps_channels or not next_layer.keeps_channels

@@ -18,6 +18,7 @@ from torch import nn
 from gandiag.checkpoints.architectures.base import RebuiltGenerator
 from gandiag.checkpoints.architectures.shape_check import verify_forward
 from gandiag.checkpoints.architectures.unsupported import identify_unsupported, make_mismatch_error
+from gandiag.checkpoints.inference.affine_norms import state_affine_norms
 from gandiag.checkpoints.inference.class_embedding import (
     ClassConditionalGenerator,
     ClassEmbedding,
@@ -57,11 +58,16 @@ ARCHITECTURES = (  # in match order, the most specific first
     Architecture("ctgan", "ctgan"),
     Architecture("tvae", "ctgan", function="rebuild_decoder"),
     Architecture("nvidia", "stylegan2_nvidia"),
+    Architecture("stylegan3", "stylegan3"),
     Architecture("rosinality", "stylegan2_rosinality"),
+    Architecture("rosinality-stylegan1", "stylegan1_rosinality"),
     Architecture("stylegan2-pytorch", "stylegan2_lucidrains"),
     Architecture("biggan-deep", "biggan_deep"),
     Architecture("biggan", "biggan"),
     Architecture("studiogan", "studiogan"),
+    Architecture("sngan-projection", "residual_gans", function="rebuild_projection"),
+    Architecture("gan-collections", "residual_gans", function="rebuild_collection"),
+    Architecture("gan-stability", "residual_gans", function="rebuild_stability"),
     Architecture("mimicry", "mimicry"),
     Architecture("r3gan", "r3gan"),
     Architecture("pgan", "progressive_gan"),
@@ -197,7 +203,9 @@ def _match_architecture(
         rebuild: RebuildFunction = FAMILIES.get(family)
         try:
             if family in _SHAPE_ONLY:
-                return rebuild(sequential_weights, config), embedding
+                spec = rebuild(sequential_weights, config)
+                assert isinstance(spec, SequentialSpec)
+                return state_affine_norms(spec, weights, config), embedding
             rebuilt = rebuild(weights, config)
             if isinstance(rebuilt, RebuiltGenerator):
                 verify_forward(rebuilt.module, rebuilt.latent, rebuilt.output, (rebuilt.condition, rebuilt.classes))

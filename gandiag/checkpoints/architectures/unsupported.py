@@ -11,7 +11,7 @@ from gandiag.errors import LoadError
 # Description; patterns of keys, all of which must match; repository with the code that builds it
 _UNSUPPORTED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
-        "StyleGAN3 or StyleGAN-XL, whose filters are designed by code that is not in the file",
+        "StyleGAN3 or StyleGAN-XL",
         (r"synthesis\.L\d+_\d+_\d+\.",),
         "NVlabs/stylegan3",
     ),

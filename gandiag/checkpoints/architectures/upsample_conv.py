@@ -10,8 +10,8 @@ from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, Layer
 from gandiag.checkpoints.inference.layer_specs import (
     PIXEL_SHUFFLE_MODES,
     LayerSpec,
-    batchnorm_layer_spec,
     conv_layer_spec,
+    norm_layer_spec,
     upsample_layer_spec,
 )
 from gandiag.checkpoints.inference.output_activation import assume_no_resize, resolve_image_output
@@ -60,7 +60,7 @@ class ConvStack:
     @property
     def has_norms(self) -> bool:
         """Whether any layer of the file is a norm."""
-        return self.previous_batchnorms > 0 or any(layer.kind == "norm" for layer in self.layers)
+        return self.previous_batchnorms > 0 or any(layer.kind in ("norm", "affine") for layer in self.layers)
 
     @property
     def batchnorms_after_conv(self) -> int:
@@ -105,12 +105,14 @@ def find_pixel_shuffles(layers: list[LayerWeights], in_channels: int) -> tuple[i
             raise ArchitectureMismatch(
                 f"{layer.weight_key} is {layer.shape}: not a convolution that keeps the image size"
             )
-        layer_in = layer.shape[0] if layer.kind == "norm" else layer.shape[1]
+        if layer.kind == "prelu" and layer.accepts_channels(in_channels):
+            continue
+        layer_in = layer.shape[0] if layer.keeps_channels else layer.shape[1]
         if layer_in * 4 == in_channels and index > 0:
             indices.append(index)
         elif layer_in != in_channels:
             raise ArchitectureMismatch(f"{layer.name} takes {layer_in} channels after {in_channels}")
-        in_channels = layer_in if layer.kind == "norm" else layer.shape[0]
+        in_channels = layer_in if layer.keeps_channels else layer.shape[0]
     return (*indices, len(layers)) if in_channels == 4 * 3 else tuple(indices)
 
 
@@ -273,8 +275,8 @@ def _stack_layers(stack: ConvStack, layout: UpsampleLayout) -> list[LayerSpec]:
         if index in layout.upsample_before:
             layer_specs.append(upsample_layer_spec(layout.mode))
         is_bare = layout.no_activation and index == 0  # PyTorch-GAN: this BatchNorm alone has the usual eps
-        if layer.kind == "norm":
-            layer_specs.append(batchnorm_layer_spec(layer, spatial=True, keep_default_eps=is_bare))
+        if layer.keeps_channels:
+            layer_specs.append(norm_layer_spec(layer, spatial=True, keep_default_eps=is_bare))
         else:
             layer_specs.append(conv_layer_spec(layer))
         if index + 1 == len(stack.layers) or is_bare:

@@ -66,3 +66,10 @@ def make_gap_norm(norm: str, position: str) -> nn.Module:
     if (place or "before") != position:
         return nn.Identity()
     return {"instance": FixedInstanceNorm, "pixel": PixelNorm, "layer": FixedLayerNorm}.get(name, nn.Identity)()
+
+
+def set_norm_groups(norm: nn.Module, name: str) -> None:
+    """Let a GroupNorm be another norm with its gain and bias: "instance", "layer" or "group:N"."""
+    assert isinstance(norm, nn.GroupNorm)
+    kind, _, number = name.partition(":")
+    norm.num_groups = {"layer": 1, "group": int(number or 1)}.get(kind, norm.num_channels)

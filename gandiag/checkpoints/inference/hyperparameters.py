@@ -120,7 +120,7 @@ def open_hyperparameters(
             )
         if spec.has_batchnorm and config.bn_eps is None:
             result.append(Hyperparameter("bn_eps", EPS_CANDIDATES, "eps", 1, shown))
-    if spec.has_open_norms and config.hidden_norm is None:
+    if spec.has_open_norms and not spec.affine_norms and config.hidden_norm is None:
         result.append(
             Hyperparameter(
                 "hidden_norm", spec.gap_layers, "norm", *spec.gap_batchnorms, _describe_gap, prefer_default=True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gandiag.checkpoints.state_dict import Weights
 
-LayerKind = Literal["linear", "kernel", "norm"]
+LayerKind = Literal["linear", "kernel", "norm", "affine", "prelu"]
 _SHORTCUT = re.compile(
     r"(^|[._])(c_)?(sc|skip|shortcut|bypass|conv_sc|conv_shortcut|identity_conv|residual)\d*($|[._])"
 )
@@ -29,7 +29,8 @@ class ArchitectureMismatch(Exception):
 class LayerWeights:
     """One module with weights.
 
-    `kind`: "linear" (2-D weight), "kernel" (4-D: a convolution or its transpose) or "norm" (BatchNorm).
+    `kind`: "linear" (2-D weight), "kernel" (4-D: a convolution or its transpose), "norm" (BatchNorm), "affine" (another
+    norm with gain and bias) or "prelu".
     """
 
     name: str
@@ -46,15 +47,25 @@ class LayerWeights:
         return "bias" not in self.tensors or len(self.tensors["bias"]) == out_channels
 
     @property
+    def keeps_channels(self) -> bool:
+        """Whether it has as many outputs as inputs: a norm or a PReLU."""
+        return self.kind not in ("linear", "kernel")
+
+    def accepts_channels(self, channels: int) -> bool:
+        """Whether a norm or a PReLU fits this many inputs. A PReLU may have one slope for all."""
+        return self.shape[0] == channels or (self.kind == "prelu" and self.shape[0] == 1)
+
+    @property
     def weight_key(self) -> str:
         """Key of the weight in the state dict."""
         return f"{self.name}.weight".lstrip(".")
 
 
-def parse_layers(weights: Weights) -> list[LayerWeights]:
+def parse_layers(weights: Weights, *, with_affine: bool = False) -> list[LayerWeights]:
     """Group the tensors into layers, in order.
 
-    ArchitectureMismatch for anything but linear layers, kernels and BatchNorm.
+    ArchitectureMismatch for anything but linear layers, kernels and BatchNorm, and `with_affine` norms of other kinds
+    and PReLU.
     """
     grouped: dict[str, dict[str, Tensor]] = {}
     for key, tensor in weights.tensors.items():
@@ -63,9 +74,14 @@ def parse_layers(weights: Weights) -> list[LayerWeights]:
     shortcut = next((name for name in grouped if _SHORTCUT.search(name.lower())), None)
     if shortcut is not None:
         raise ArchitectureMismatch(f"{shortcut} is a shortcut branch, so the network is not sequential")
-    return [
-        _check_shapes(LayerWeights(name, _classify_layer(name, tensors), tensors)) for name, tensors in grouped.items()
+    layers = [
+        _check_shapes(LayerWeights(name, _classify_layer(name, tensors, with_affine), tensors))
+        for name, tensors in grouped.items()
     ]
+    prelus = [layer.name for layer in layers if layer.kind == "prelu"]
+    if len(prelus) == 1 and not _is_numbered(prelus[0]) and sum(not layer.keeps_channels for layer in layers) > 2:
+        raise ArchitectureMismatch(f"{prelus[0]} is one PReLU, which several layers may share")
+    return layers
 
 
 def _check_shapes(layer: LayerWeights) -> LayerWeights:
@@ -87,7 +103,7 @@ def _check_shapes(layer: LayerWeights) -> LayerWeights:
     return layer
 
 
-def _classify_layer(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
+def _classify_layer(name: str, tensors: Mapping[str, Tensor], with_affine: bool = False) -> LayerKind:
     leaves = set(tensors)
     if {"running_mean", "running_var"} <= leaves <= _BATCHNORM_KEYS:
         return "norm"
@@ -97,6 +113,8 @@ def _classify_layer(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
             f"{name or 'the top level'} holds {', '.join(sorted(leaves)[:4])}: not a linear, convolution or BatchNorm "
             "layer"
         )
+    if with_affine and weight.ndim == 1:
+        return _classify_vector(name, weight, has_bias="bias" in leaves)
     if weight.ndim == 2 and not any(map(is_embedding_name, name.split("."))):
         return "linear"
     if weight.ndim == 4:
@@ -108,6 +126,15 @@ def _classify_layer(name: str, tensors: Mapping[str, Tensor]) -> LayerKind:
     raise ArchitectureMismatch(
         f"{name}.weight has shape {tuple(weight.shape)}: not a linear, convolution or BatchNorm layer"
     )
+
+
+def _classify_vector(name: str, weight: Tensor, *, has_bias: bool) -> LayerKind:
+    """A norm with gain and bias, or a PReLU, whose slopes start at 0.25. ArchitectureMismatch for other vectors."""
+    if has_bias:
+        return "affine"
+    if weight.numel() == 1 or float((weight.float() - 0.25).abs().mean()) < float((weight.float() - 1).abs().mean()):
+        return "prelu"
+    raise ArchitectureMismatch(f"{name}.weight is a gain without a bias: not a layer of a plain stack")
 
 
 def is_embedding_name(name: str) -> bool:
@@ -125,6 +152,9 @@ def count_modules_between(layers: list[LayerWeights], module_names: tuple[str, .
     if module_names is not None:
         leaves = [name for name in module_names if not any(other.startswith(name + ".") for other in module_names)]
     counts = [_count_between(first, second, leaves) for first, second in itertools.pairwise(layers)]
+    counts = [  # a PReLU is the activation that other layers have as a module without weights
+        None if count is None else count + (layer.kind == "prelu") for layer, count in zip(layers, counts, strict=False)
+    ]
     last = layers[-1].name
     after_last = None if leaves is None or last not in leaves or not _is_numbered(last) else _count_after(last, leaves)
     return [*counts, after_last]

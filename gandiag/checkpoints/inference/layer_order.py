@@ -26,11 +26,11 @@ _MAX_LAYERS = 40
 def reorder_layers(weights: Weights) -> list[Weights]:
     """The weights with their layers in other orders that fit, the likeliest first; empty where there is none."""
     try:
-        layers = parse_layers(weights)
+        layers = parse_layers(weights, with_affine=True)
     except ArchitectureMismatch:
         return []
-    norms = [layer for layer in layers if layer.kind == "norm"]
-    weighted = [layer for layer in layers if layer.kind != "norm"]
+    norms = [layer for layer in layers if layer.keeps_channels]
+    weighted = [layer for layer in layers if not layer.keeps_channels]
     if not weighted or len(layers) > _MAX_LAYERS:
         return []
     orders = [[layer.name for layer in layers]]

@@ -17,9 +17,9 @@ class LayerSpec:
     """One module of a sequential network.
 
     `kind`: "layer" (with or without weights), "upsample" (both by `build`), "activation", "dropout", "flatten",
-    "unflatten" (to `size`), or "norm_before" and "norm_after": a gap around an activation that may hold a norm without
-    weights. `build`: BatchNorm eps -> module. A dropout with a non-empty `size` drops whole channels
-    (Dropout2d).
+    "unflatten" (to `size`), "affine_norm" (gain and bias of a norm over maps, whose groups are open), or "norm_before"
+    and "norm_after": a gap around an activation that may hold a norm without weights. `build`: BatchNorm eps -> module.
+    A dropout with a non-empty `size` drops whole channels (Dropout2d).
     """
 
     kind: str
@@ -55,6 +55,18 @@ def batchnorm_layer_spec(layer: LayerWeights, spatial: bool, *, keep_default_eps
         layer,
         lambda eps: batchnorm(layer.shape[0], eps=1e-5 if keep_default_eps and eps == 0.8 else eps, affine=affine),
     )
+
+
+def norm_layer_spec(layer: LayerWeights, spatial: bool, *, keep_default_eps: bool = False) -> LayerSpec:
+    """A BatchNorm, another norm with gain and bias, or a PReLU. `spatial`: over images."""
+    channels = layer.shape[0]
+    if layer.kind == "norm":
+        return batchnorm_layer_spec(layer, spatial, keep_default_eps=keep_default_eps)
+    if layer.kind == "prelu":
+        return LayerSpec("layer", layer, lambda eps: nn.PReLU(channels))
+    if spatial:
+        return LayerSpec("affine_norm", layer, lambda eps: nn.GroupNorm(channels, channels))
+    return LayerSpec("layer", layer, lambda eps: nn.LayerNorm(channels))
 
 
 def conv_layer_spec(layer: LayerWeights) -> LayerSpec:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gandiag.checkpoints.batchnorm.thresholds import DECISIVE_RATIO
@@ -64,6 +64,13 @@ def list_open_settings(
         if parameter.field == "activation" and leaves_twin_open(assumption)
     ]
     return tuple(settings)
+
+
+def list_affine_settings(affine_norms: tuple[str, ...]) -> tuple[OpenSetting, ...]:
+    """The norms that gains and biases may belong to, as an open setting where there are several."""
+    if len(affine_norms) < 2:
+        return ()
+    return (OpenSetting("hidden_norm", affine_norms, lambda entry, value: replace(entry, norm=value)),)
 
 
 def _open_values(parameter: Hyperparameter, tables: ScoreTables, taken: Any) -> tuple[Any, ...]:

@@ -33,7 +33,13 @@ from gandiag.checkpoints.inference.latent_evidence import (
     search_with_fitted_scale,
 )
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch
-from gandiag.checkpoints.inference.open_settings import OpenSetting, count_readings, iter_readings, list_open_settings
+from gandiag.checkpoints.inference.open_settings import (
+    OpenSetting,
+    count_readings,
+    iter_readings,
+    list_affine_settings,
+    list_open_settings,
+)
 from gandiag.checkpoints.inference.search import search_with_defaults, sweep_mismatch
 from gandiag.checkpoints.inference.search_state import OutOfBudget, SearchState
 from gandiag.checkpoints.inference.sequential import (
@@ -141,7 +147,10 @@ def infer_hyperparameters(
     assignment, decided = _decide_all(scorer, hyperparameters, assignment, tables, default_fit)
     assignment, decided = _settle_twins(scorer, spec, assignment, decided)
     pairs = [(parameter, entry) for parameter, entry in zip(hyperparameters, decided, strict=True)]
-    open_settings = list_open_settings(pairs, tables, assignment)
+    open_settings = (
+        *list_open_settings(pairs, tables, assignment),
+        *list_affine_settings(spec.affine_norms),
+    )
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
     known = _known_settings(spec, config, scorer)
     model = _build_model(scorer, assignment, (*assumptions, *known))
@@ -263,7 +272,7 @@ def _initial_assignment(spec: SequentialSpec, config: AuditConfig) -> Assignment
         prior,
         prior_std(prior),
         (0,) * len(spec.open_choices),
-        norm=config.hidden_norm or "none",
+        norm=config.hidden_norm or (*spec.affine_norms, "none")[0],
     )
 
 
@@ -343,8 +352,10 @@ def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: Candidate
         result.append(Assumption("layer_settings", "as pickled", "file"))
     if config.prior is not None:
         result.append(Assumption("prior", config.prior, "flag"))
-    if spec.has_open_norms and config.hidden_norm is not None:
+    if spec.has_open_norms and not spec.affine_norms and config.hidden_norm is not None:
         result.append(Assumption("hidden_norm", config.hidden_norm, "flag"))
+    if spec.affine_assumption is not None:
+        result.append(spec.affine_assumption)
     if config.activation is not None and spec.n_activations and not spec.settings_from_file:
         result.append(Assumption("activation", config.activation, "flag"))
     if config.bn_eps is not None and spec.has_batchnorm and not spec.settings_from_file:

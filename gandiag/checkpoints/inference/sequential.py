@@ -15,6 +15,7 @@ from gandiag.checkpoints.inference.gap_norms import (
     RESIZING_LAYERS,
     VECTOR_GAP_LAYERS,
     make_gap_norm,
+    set_norm_groups,
 )
 from gandiag.checkpoints.inference.layer_list import ArchitectureMismatch, LayerWeights
 from gandiag.checkpoints.inference.layer_specs import LayerSpec
@@ -59,7 +60,8 @@ class SequentialSpec:
     `settings_from_file`: activations and eps are known. `open_choices`: settings that a BatchNorm can settle;
     `rebuild_with` gives the spec of other options, one index per open choice, or raises ArchitectureMismatch where they
     do not fit the weights. `variants`: other structures that the weights allow; `structure`: what sets this one apart;
-    `structure_unseen`: no BatchNorm tells it from them.
+    `structure_unseen`: no BatchNorm tells it from them. `affine_norms`: what its norms with gain and bias may be, the
+    likeliest first, and `affine_assumption` about them.
     """
 
     family: str
@@ -76,6 +78,8 @@ class SequentialSpec:
     structure: str = ""
     structure_unseen: bool = False
     variants: tuple[SequentialSpec, ...] = ()
+    affine_norms: tuple[str, ...] = ()
+    affine_assumption: Assumption | None = None
 
     @property
     def weighted_layers(self) -> list[LayerWeights]:
@@ -197,9 +201,13 @@ def build_sequential_generator(
 
 
 def _fill_gaps(layers: nn.Sequential, spec: SequentialSpec, norm: str) -> None:
+    """Put the norm into the gaps that may hold one; or, where norms have gain and bias, let these be that norm."""
+    has_affine = any(layer.kind == "affine_norm" for layer in spec.layer_specs)
     for index, layer in enumerate(spec.layer_specs):
         if layer.kind in GAP_POSITIONS:
-            layers[index] = make_gap_norm(norm, GAP_POSITIONS[layer.kind])
+            layers[index] = make_gap_norm("none" if has_affine else norm, GAP_POSITIONS[layer.kind])
+        elif layer.kind == "affine_norm":
+            set_norm_groups(layers[index], norm)
 
 
 def _run_for_shape(layers: nn.Sequential, input_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -201,7 +201,6 @@ def test_live_against_the_libraries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "keys, description",
     [
-        (("synthesis.L0_36_1024.weight", "mapping.fc0.weight"), "StyleGAN3 or StyleGAN-XL"),
         (("pos_embed.0", "blocks.0.attn.qkv.weight"), "TransGAN"),
         (("init.init.0.weight", "feat_8.2.weight"), "FastGAN"),
         (("linear0.weight", "blocks.0.0.conv2d1.weight"), "StudioGAN"),
@@ -214,6 +213,16 @@ def test_known_but_unsupported_architectures_are_named(tmp_path: Path, keys: tup
         load_generator(tmp_path / "G.pth")
     assert description in caught.value.message and "does not rebuild" in caught.value.message
     assert "--model" in caught.value.hint
+
+
+def test_a_vocoder_is_named(tmp_path: Path) -> None:
+    keys = ("conv_pre.weight", "ups.0.weight", "resblocks.0.convs1.0.weight", "conv_post.weight")
+    torch.save(
+        {"generator": {key: torch.zeros(8, 8, 3) for key in keys} | {"x.weight": torch.zeros(4, 4)}}, tmp_path / "g"
+    )
+    with pytest.raises(LoadError, match="a vocoder in the layout of HiFi-GAN: it takes a spectrogram") as caught:
+        load_generator(tmp_path / "g")
+    assert "--group-by" in caught.value.hint
 
 
 def test_tensorflow_files_are_refused_with_the_converter(tmp_path: Path) -> None:
