@@ -127,6 +127,11 @@ def format_number(value: Any) -> str:
     return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
 
 
+def format_count(count: Any, noun: str) -> str:
+    """ "1 mode", "10 modes"."""
+    return f"{format_number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def format_percent(value: Any) -> str:
     """0.12 -> "12.0 %"."""
     return f"{100 * value:.1f} %" if isinstance(value, (int, float)) else NOT_AVAILABLE

@@ -189,7 +189,7 @@ def test_a_chart_is_painted_by_the_page_and_the_same_every_time() -> None:
     exhibit = series(x=[1, 2, 3], lines={"$x_": [1, 1, 1], "fake": [3, None, 1], "real": [1, 2, 3]})
     chart: Chart = draw_chart(exhibit)
     assert draw_chart(exhibit) == chart
-    assert chart.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
+    assert chart.legend == (("real", "var(--real)"), ("generated", "var(--fake)"), ("$x ", "var(--line-2)"))
     assert "var(--real)" in chart.svg and "#0102" not in chart.svg
     assert chart.svg.startswith("<svg") and "xmlns" not in chart.svg and "metadata" not in chart.svg
 
