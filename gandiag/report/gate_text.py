@@ -75,7 +75,10 @@ def _format_block(result: GateResult) -> str:
         lines += _wrap("  hint:  ", result.error.hint) if result.error.hint else []
     lines += _format_checks(result)
     if not result.passed:
+        explained = {check.reason for check in result.checks if check.state != "passed"}
         for finding in result.findings():
+            if finding.text in explained:  # printed below its check
+                continue
             lines += _wrap(f"  {finding.rule}  ", finding.text)
     for remark in result.remarks:
         lines += _wrap("  note: ", remark)
