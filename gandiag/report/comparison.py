@@ -125,8 +125,11 @@ def _summarize(report: ComparisonReport) -> str:
     allowed = report.check.must.split(",")[0]
     text = (
         f"The collapse score went from {_format_value(change.old)} to {_format_value(change.new)}:"
-        f" {_format_change(change)}. It may get worse by {allowed}."
+        f" {_format_change(change)}."
+        if change.delta or change.low != change.high
+        else f"The collapse score did not change: {_format_value(change.new)}."
     )
+    text += f" It may get worse by {allowed}."
     is_grouped = report.comparison.change("group_within") is not None
     paired = "pairs the groups" if is_grouped else "uses the paired replicates"
     return text + (f" The interval of the difference {paired} of both records." * change.paired)
@@ -151,7 +154,8 @@ def _format_change(change: Change) -> str:
 
 
 def _format_signed(value: float) -> str:
-    return ("+" if value > 0 else "") + formatting.format_number(value).replace("-", "−")
+    number = int(value) if float(value).is_integer() and abs(value) < 1e9 else value
+    return ("+" if value > 0 else "") + formatting.format_number(number).replace("-", "−")
 
 
 COMPARISON_FORMATS: Mapping[str, Callable[[ComparisonReport, bool], str]] = {

@@ -99,11 +99,12 @@ def _format_checks(result: GateResult) -> list[str]:
 
 
 def _build_cells(check: Check) -> tuple[str, ...]:
+    is_finding = check.must == "absent"
     return (
         format_check_state(check),
         formatting.escape_unprintable(check.key),
-        format_check_value(check),
-        check.must if check.must == "absent" else f"must be {check.must}",
+        ("not found" if check.state == "passed" else "found") if is_finding else format_check_value(check),
+        f"must be {check.must}",
         formatting.escape_unprintable(check.where),
     )
 

@@ -162,29 +162,35 @@ def _list_notes(pair: PairMeasurements) -> list[str]:
     return notes if oscillation is None else [*notes, *_list_cycle_notes(log, oscillation)]
 
 
+def _format_steps(value: float) -> str:
+    """12,000 · 2.5."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
+
+
 def _list_cycle_notes(log: Log, oscillation: Oscillation) -> list[str]:
     shortest, longest = oscillation.spectrum.period_range
     rows, cycle = len(oscillation.trimmed.step), oscillation.cycle
     amplitude = 2 * float(np.sqrt(float(np.median(oscillation.spectrum.critical_power)) / rows))
     notes = [
-        f"tested for periods of {shortest:,.4g} to {longest:,.4g} {log.step_unit}, after removing a quadratic trend; "
-        f"others cannot be detected ({oscillation.spectrum.method})",
+        f"tested for periods of {_format_steps(shortest)} to {_format_steps(longest)} {log.step_unit}, after removing "
+        f"a quadratic trend; others cannot be detected ({oscillation.spectrum.method})",
         f"with {rows:,} rows, only cycles of {oscillation.curve.name} of amplitude above about {amplitude:.2g} "
         "would be seen",
     ]
     gap = float(np.median(np.diff(oscillation.trimmed.step)))
     if gap > 1 and log.step_unit in ("steps", "iterations"):
         notes.append(
-            f"logged every {gap:,.4g} {log.step_unit}: a cycle faster than {2 * gap:,.4g} shows with a false period"
+            f"logged every {_format_steps(gap)} {log.step_unit}: "
+            f"a cycle faster than {_format_steps(2 * gap)} shows with a false period"
         )
     if oscillation.is_per_epoch:
         notes.append(
-            f"the cycle of period {cycle.period:,.4g} repeats with the epoch: data order, not the game; "
+            f"the cycle of period {_format_steps(cycle.period)} repeats with the epoch: data order, not the game; "
             "shuffle the data in every epoch"
         )
     if oscillation.is_significant and not oscillation.is_strong:
         notes.append(
-            f"a weak hint of a cycle of {oscillation.curve.name}, period {cycle.period:,.4g} (p = "
+            f"a weak hint of a cycle of {oscillation.curve.name}, period {_format_steps(cycle.period)} (p = "
             f"{oscillation.p_value:.2g}, {100 * cycle.variance_fraction:.0f} % of the variance): no verdict rests on it"
         )
     if oscillation.p_value <= SIGNIFICANCE_LEVEL and dies_down(oscillation):
