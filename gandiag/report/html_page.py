@@ -6,8 +6,6 @@ forbids the rest. Strings of a checkpoint are untrusted: the template escapes ev
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,16 +23,11 @@ from gandiag.report import (
     record_view,
 )
 from gandiag.report.exhibit_view import ChartView, ImageView
-from gandiag.report.html_templates import mark_safe, render_template
+from gandiag.report.html_templates import hash_script, load_script, mark_safe, render_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-DOWNLOAD_SCRIPT = (
-    "const a=document.getElementById('download');"
-    "a.href=URL.createObjectURL(new Blob([document.getElementById('record').textContent],{type:'application/json'}));"
-    "a.hidden=false;"
-)
 # What could end the script element, control and direction characters, lone surrogates: all inside JSON strings only.
 UNSAFE_CHARACTERS = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 MAX_EVENTS = 50
@@ -44,7 +37,7 @@ SECTIONS = ("samples", "repeats", "modes", "groups", "response", "game", "rest")
 
 def render_html(record: Record) -> str:
     """The whole page: about 60 kB plus twice the images (shown and embedded). Loads jinja2 and matplotlib."""
-    digest = base64.b64encode(hashlib.sha256(DOWNLOAD_SCRIPT.encode()).digest()).decode()
+    script = load_script()
     exhibits = [
         exhibit_view.build_exhibit(entry, record)
         for entry in (*record.exhibits, *_draw_missing_response(record))
@@ -54,8 +47,8 @@ def render_html(record: Record) -> str:
         "page.html.jinja",
         **_build_sections(record),
         exhibits=_group_by_section(exhibits),
-        script=mark_safe(DOWNLOAD_SCRIPT),
-        digest=digest,
+        script=mark_safe(script),
+        digest=hash_script(script),
         record=_embed(record),
     )
 

@@ -107,7 +107,7 @@ _EXHIBIT = table(
         "data": table(
             {
                 "png": text(),
-                **dict.fromkeys(("columns", "rows", "tile"), integer(0, 1 << 20)),
+                **dict.fromkeys(("columns", "rows", "tile", "group"), integer(0, 1 << 20)),
                 "x": _POINTS,
                 "lines": mapping_of(_POINTS),
                 "edges": _LINE,
