@@ -15,7 +15,11 @@ import torch
 
 from gandiag.exhibits.images import image_grid
 from gandiag.record import Exhibit
+from gandiag.report.comparison import ComparisonReport
+from gandiag.report.comparison_html import render_comparison_page
 from gandiag.report.html_page import render_html
+from gandiag.verdict.compare import check_regression, compare
+from gandiag.verdict.limits import Limit
 
 pytestmark = pytest.mark.browser
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -185,3 +189,23 @@ def test_tables_are_sorted_and_filtered_and_figures_copied(browser: Any, tmp_pat
     numbers = [value for value in values if value is not None]
     assert numbers == sorted(numbers, reverse=True) and 0 < shown < total
     assert svg.startswith("<svg") and "var(--" not in svg
+
+
+def test_a_slider_uncovers_the_sheet_before(browser: Any, tmp_path: Path) -> None:
+    old, new = (
+        dataclasses.replace(records.collapsed(), exhibits=(sheet("samples", 4, 2, caption=name),))
+        for name in ("old samples", "new samples")
+    )
+    comparison = compare(old, new)
+    report = ComparisonReport("a.json", "b.json", comparison, check_regression(Limit("score"), None, 0.05))
+    path = tmp_path / "compare.html"
+    path.write_text(render_comparison_page(report, old, new), encoding="utf-8")
+    browser.get_log("browser")  # of the pages before
+    browser.get(path.as_uri())
+    script = """
+    const range = document.querySelector('.versus input'), after = document.querySelectorAll('.versus img')[1];
+    range.value = 80; range.dispatchEvent(new Event('input'));
+    const boxes = [...document.querySelectorAll('.versus img')].map(image => image.getBoundingClientRect().left);
+    return [after.style.clipPath, boxes[0] === boxes[1], document.images.length]"""
+    assert browser.execute_script(script) == ["inset(0px 0px 0px 80%)", True, 2]
+    assert browser.get_log("browser") == []
