@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gandiag.exhibits.images import image_grid
+from gandiag.exhibits.images import image_grid, scatter_plot
 from gandiag.exhibits.samples import (
     MAX_CLUSTERS,
     MAX_MISSING_MODES,
@@ -83,3 +83,23 @@ def uncovered_grid(examples: ClusterExamples, fake: Tensor) -> list[Exhibit]:
         "relative to the distances between real samples there; farthest first"
     )
     return [image_grid("uncovered", caption, examples.real.samples[chosen], examples.shown_range)]
+
+
+def embedding_map(examples: ClusterExamples, is_missed: Tensor) -> Exhibit:
+    """Real and generated samples on the two main components of the real features; `is_missed` (k,) bool, of the real.
+
+    Distances on the map are only those that two of many components show.
+    """
+    real, fake = examples.real.features.double(), examples.fake.features.double()
+    center = real.mean(0)
+    rows = real - center  # (k, D)
+    values, vectors = torch.linalg.eigh(rows @ rows.T)  # of k x k: k is at most 512
+    axes = rows.T @ vectors[:, -2:].flip(1) / values[-2:].flip(0).clamp(min=1e-12).sqrt()  # (D, 2)
+    axes *= torch.where(axes.sum(0) < 0, -1.0, 1.0)  # a sign that does not depend on the machine
+    points = {"real": rows[~is_missed] @ axes, "generated": (fake - center) @ axes}
+    if bool(is_missed.any()):
+        points["missed"] = rows[is_missed] @ axes
+    share = float(values[-2:].sum() / values.sum().clamp(min=1e-12))
+    missed = "; missed: real samples of what is missing" if "missed" in points else ""
+    caption = f"Samples on the two main components of the real data, {share:.0%} of its variance{missed}"
+    return scatter_plot("map", caption, points)

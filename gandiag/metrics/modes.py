@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gandiag.exhibits.named_groups import group_exhibits, uncovered_grid
+from gandiag.exhibits.named_groups import embedding_map, group_exhibits, uncovered_grid
 from gandiag.exhibits.samples import ClusterExamples, cluster_exhibits
 from gandiag.interfaces import Metric, MetricResult, Needs
 from gandiag.metrics.group_shares import Grouping, group_by_class, group_by_region
@@ -108,6 +108,8 @@ class ModeCoverage:
             if grouping is not None:
                 exhibits += group_exhibits(examples, grouping.assign, section["groups"])
             exhibits += uncovered_grid(examples, split.fake[:MAX_ROWS])
+            if len(examples.real.features) > 2:
+                exhibits.append(embedding_map(examples, _find_missed_samples(examples, grouping, section)))
         return MetricResult(result.measurements, {"modes": section}, tuple(exhibits))
 
     def _find_groups(self, results: Any, split: RealFakeSplit, *, is_counted: bool) -> tuple[Grouping | None, str]:
@@ -119,6 +121,14 @@ class ModeCoverage:
         ):  # columns of a table have names: see its section
             grouping = group_by_region(split, seed=self.seed)
         return grouping, reason
+
+
+def _find_missed_samples(examples: ClusterExamples, grouping: Grouping | None, section: Mapping[str, Any]) -> Tensor:
+    """Which of the real examples belong to a class or region that is missing, (k,) bool."""
+    if grouping is None:
+        return torch.zeros(len(examples.real.features), dtype=torch.bool)
+    missing = [row["group"] for row in section["groups"]["rows"] if row["state"] == "missing"]
+    return torch.isin(grouping.assign(examples.real.features), torch.tensor(missing, dtype=torch.int64))
 
 
 def create_mode_metrics(context: MetricContext) -> Sequence[Metric]:

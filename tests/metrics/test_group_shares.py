@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from gandiag.exhibits.named_groups import group_exhibits, uncovered_grid
+from gandiag.exhibits.named_groups import embedding_map, group_exhibits, uncovered_grid
 from gandiag.exhibits.samples import ClusterExamples, SamplesWithFeatures
 from gandiag.metrics.group_shares import group_by_class, group_by_region
 from gandiag.metrics.modes import ModeCoverage
@@ -150,3 +150,17 @@ def test_pictures_show_what_is_missing() -> None:
     assert shown[1].caption.endswith("one row each: dark   old ")  # no mark that captions use is left in a name
     farthest = uncovered_grid(examples, features[bright] + 0.1)[0]
     assert farthest.data["rows"] == 4 and "of 80 real samples" in farthest.caption
+
+
+def test_the_map_keeps_distances_of_flat_data_and_marks_what_is_missed() -> None:
+    """Two-dimensional data in 5-D: the map is a rotation, so distances between its points are the true ones."""
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(60, 2, generator=generator) * torch.tensor([3.0, 1.0])
+    basis = torch.linalg.qr(torch.randn(5, 2, generator=generator)).Q  # (5, 2)
+    features, images = flat @ basis.T, torch.zeros(60, 1, 4, 4)
+    examples = ClusterExamples(SamplesWithFeatures(images, features), SamplesWithFeatures(images, features))
+    missed = flat[:, 0] > 3
+    lines = embedding_map(examples, missed).data["lines"]
+    assert len(lines["missed"]["x"]) == int(missed.sum()) and len(lines["real"]["x"]) == int((~missed).sum())
+    points = torch.tensor([lines["generated"]["x"], lines["generated"]["y"]]).T
+    assert torch.allclose(torch.pdist(points.double()), torch.pdist(features.double()), atol=1e-4)

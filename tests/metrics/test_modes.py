@@ -256,4 +256,4 @@ def test_missed_modes_show_real_examples() -> None:
     data["fake"][SubsetSpec("samples", 512)] = make_subset(real[1::2], 512)
     outcome = ModeCoverage("v", N).measure(data)
     assert [entry["exhibit"] for entry in outcome.sections["modes"]["missed"]] == ["missed"]
-    assert [exhibit.id for exhibit in outcome.exhibits] == ["clusters", "missed", "uncovered"]
+    assert [exhibit.id for exhibit in outcome.exhibits] == ["clusters", "missed", "uncovered", "map"]
