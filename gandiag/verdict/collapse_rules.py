@@ -132,6 +132,19 @@ def find_mode_dropping(record: Record, policy: Policy) -> Diagnosis | None:
     return Diagnosis("error", f"{text}.", evidence)
 
 
+@rule("GD115")
+def find_missing_classes(record: Record, policy: Policy) -> Diagnosis | None:
+    """Classes of the real data that are never made, where the verdict is no collapse; GD103 names them otherwise."""
+    groups = record.modes.get("groups") or {}
+    missing = [row for row in groups.get("rows") or () if row.get("state") == "missing"]
+    if is_partial_collapse(record) or groups.get("kind") != "classes" or not missing:
+        return None
+    share = sum(float(row["real"]["value"]) for row in missing)
+    names = describe_missing_groups(record).removeprefix("; missing: ")
+    text = f"Missing {names}. Together they are {format_percent(share)} of the real data."
+    return Diagnosis("warning", text, {"classes_missing": len(missing), "share_real": share})
+
+
 def describe_missing_groups(record: Record) -> str:
     """Names of the classes that are missing or too rare, or the number of such regions; empty where there are none."""
     groups = record.modes.get("groups") or {}
@@ -256,6 +269,7 @@ COLLAPSE_RULES: tuple[Rule, ...] = (
     find_complete_collapse,
     find_aspect_collapse,
     find_mode_dropping,
+    find_missing_classes,
     find_intra_mode_collapse,
     find_repeated_outputs,
     find_mode_imbalance,

@@ -20,7 +20,8 @@ from gandiag.report.mode_view import build_group_shares, has_no_clusters
 from gandiag.report.terminal import render_text
 from gandiag.stats.splits import make_split
 from gandiag.stats.subset import SampleSubset, SubsetSpec
-from gandiag.verdict.collapse_rules import describe_missing_groups
+from gandiag.verdict.collapse_rules import describe_missing_groups, find_missing_classes
+from gandiag.verdict.policy import Policy
 
 N = 500
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -164,3 +165,14 @@ def test_the_map_keeps_distances_of_flat_data_and_marks_what_is_missed() -> None
     assert len(lines["missed"]["x"]) == int(missed.sum()) and len(lines["real"]["x"]) == int((~missed).sum())
     points = torch.tensor([lines["generated"]["x"], lines["generated"]["y"]]).T
     assert torch.allclose(torch.pdist(points.double()), torch.pdist(features.double()), atol=1e-4)
+
+
+def test_missing_classes_are_named_where_the_score_shows_no_collapse() -> None:
+    section = measure(lambda label: label < 6, labeled=True)
+    diagnosis = find_missing_classes(as_record(section, records.healthy()), Policy())
+    assert diagnosis is not None and diagnosis.level == "warning"
+    assert diagnosis.text.startswith("Missing classes ") and "of the real data" in diagnosis.text
+    assert find_missing_classes(as_record(section, records.collapsed()), Policy()) is None  # GD103 says so
+    assert (
+        find_missing_classes(as_record(measure(lambda label: True, labeled=True), records.healthy()), Policy()) is None
+    )
