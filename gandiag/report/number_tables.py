@@ -41,8 +41,8 @@ def _iter_rows(record: Record) -> Iterator[tuple[object, ...]]:
     for section, entries in (("profile", record.profile), ("aspects", record.aspects)):
         for name, entry in entries.items():
             entry = entry or {}
-            numbers = (entry.get("value"), entry.get("low"), entry.get("high"))
-            yield f"{section}.{name}", *numbers, None, "share", score.n_fake, "lower", "ok", ""
+            bounds = (entry.get("value"), entry.get("low"), entry.get("high"))
+            yield f"{section}.{name}", *bounds, None, "share", score.n_fake, "lower", "ok", ""
     groups = record.modes.get("groups") or {}
     for row in groups.get("rows") or ():
         fake, real = row["fake"], row["real"]
@@ -51,8 +51,18 @@ def _iter_rows(record: Record) -> Iterator[tuple[object, ...]]:
     for key, entry in record.measurements.items():
         if key == "score":
             continue
-        numbers = (entry.value, entry.low, entry.high, entry.floor)
-        yield key, *numbers, entry.unit, entry.n, entry.better, entry.status, entry.reason or ""
+        yield (
+            key,
+            entry.value,
+            entry.low,
+            entry.high,
+            entry.floor,
+            entry.unit,
+            entry.n,
+            entry.better,
+            entry.status,
+            entry.reason or "",
+        )
 
 
 def _make_cell(value: object) -> object:
