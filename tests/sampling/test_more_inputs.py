@@ -55,7 +55,7 @@ class Foreign:
     ],
 )
 def test_a_function_is_sampled_in_blocks_with_their_own_seeds(function: Callable[[int, int], Any]) -> None:
-    samples = next(draw_samples(function, 150, seed=3).iter_batches(200)).samples
+    samples = next(draw_samples(function, 150, seed=3).read_rows(torch.arange(150), 200)).samples
     assert torch.equal(samples, torch.cat([draw(50, 3), draw(50, 4), draw(50, 5)]))
 
 
@@ -171,7 +171,7 @@ def test_a_webdataset_shard_has_images_and_classes(tmp_path: Path) -> None:
     assert contains_samples(path) and is_sample_path(path)
     samples = open_samples(path)
     assert samples.n == 12 and samples.class_names == ("0", "1", "2")
-    batch = next(samples.iter_batches(12))
+    batch = next(samples.read_rows(torch.arange(12), 12))
     assert batch.labels is not None and batch.labels.tolist() == [i % 3 for i in range(12)]
     assert batch.samples[2].mean().item() == pytest.approx(40 / 127.5 - 1, abs=1e-6)
 
@@ -235,7 +235,7 @@ def test_sounds_are_series_of_one_rate_and_length(tmp_path: Path) -> None:
     assert contains_samples(tmp_path)
     samples = open_samples(tmp_path)
     assert samples.output == OutputSpec("series", (1, 4000)) and samples.class_names == ("a", "b")
-    rows = next(samples.iter_batches(4)).samples[:, 0]  # (4, 4000)
+    rows = next(samples.read_rows(torch.arange(4), 4)).samples[:, 0]  # (4, 4000)
     truth = torch.from_numpy(tone(440)).float()
     assert (rows[:3] - truth).abs().max() < 0.016 and (rows[3, 50:-50] - truth[50:-50]).abs().max() < 0.02
     assert any("cut or padded to 0.50 s" in text for text in samples.remarks)
@@ -261,7 +261,7 @@ def test_flac_is_read_like_wav(tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     for index, hertz in enumerate((440, 880)):
         soundfile.write(tmp_path / f"{index}.flac", tone(hertz), RATE)
-    rows = next(open_samples(tmp_path).iter_batches(2)).samples[:, 0]
+    rows = next(open_samples(tmp_path).read_rows(torch.arange(2), 2)).samples[:, 0]
     assert (rows[0] - torch.from_numpy(tone(440)).float()).abs().max() < 0.001
 
 
