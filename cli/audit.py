@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from gandiag.checkpoints.file_type import detect_file_type, unsupported_file_error
-from gandiag.config import ResolvedConfig, resolve_config
+from gandiag.config import AuditConfig, ResolvedConfig, resolve_config
 from gandiag.errors import ExitCode, LoadError, RecordError, SourceError
 from gandiag.record import Record, write_atomically
 from gandiag.report import formatting
@@ -85,7 +85,7 @@ def audit_command(
     debug: bool,
     **flags: Any,
 ) -> int:
-    """Audit a generator checkpoint, or a folder, zip, .npy, .npz or table (CSV, Parquet) of samples.
+    """Audit a generator checkpoint, or samples: a folder, .zip or .tar of images, sounds, .npy, .npz, CSV, Parquet.
 
     With --real, the score is the share of the data's variety that is missing. Without it, only repeated samples and
     samples that ignore the latent can be detected. Everything runs offline, and no code in a checkpoint is executed
@@ -109,10 +109,14 @@ def audit_command(
             raise click.UsageError(f"--run audits the checkpoints of a folder: drop {subject}")
         check_reference(resolved.config.against)
         return _audit_series(run_path, resolved, options, dry_run)
-    if subject is None:
-        raise click.UsageError("nothing to audit: give a checkpoint, samples, or --run DIR")
+    if subject is None and resolved.config.model is None:
+        raise click.UsageError("nothing to audit: give a checkpoint, samples, --model pkg.mod:fn, or --run DIR")
     check_readable(subject, resolved.config.real, resolved.config.holdout)
     check_reference(resolved.config.against)
+    if subject is None:
+        if shard is not None:
+            raise click.UsageError("a function draws its samples in one process: drop --shard")
+        return _audit_subject(_import_function(resolved.config), resolved, options, dry_run)
     if shard is not None and not dry_run:
         return _audit_shard(subject, resolved, options, shard)
     return _audit_subject(subject, resolved, options, dry_run)
@@ -128,7 +132,15 @@ def _check_shard_usage(options: OutputOptions, run_path: str | None) -> None:
         raise click.UsageError("a shard is a file: say where with -o, such as -o s1.gandiag")
 
 
-def _audit_subject(subject: str, resolved: ResolvedConfig, options: OutputOptions, dry_run: bool) -> int:
+def _import_function(config: AuditConfig) -> Any:
+    """The function fn(n, seed) that --model names, with the arguments of --init."""
+    from gandiag.checkpoints.model_factory import import_function
+
+    assert config.model is not None
+    return import_function(config.model, config.init)
+
+
+def _audit_subject(subject: Any, resolved: ResolvedConfig, options: OutputOptions, dry_run: bool) -> int:
     """Audit one checkpoint or set of samples."""
     from gandiag.pipeline.run_audit import audit_with_config, describe_audit
 
@@ -191,11 +203,13 @@ def _audit_series(folder: str, resolved: ResolvedConfig, options: OutputOptions,
     return ExitCode.OK if options.exit_zero else ExitCode.worst(series.exit_codes)
 
 
-def check_readable(subject: str, *real_data: str | None) -> None:
+def check_readable(subject: str | None, *real_data: str | None) -> None:
     """Fail at once on a missing path or a failed download, before torch is imported, which takes seconds."""
-    if not os.path.lexists(subject) and not subject.startswith("hf:"):
+    if subject is None:
+        pass
+    elif not os.path.lexists(subject) and not subject.startswith("hf:"):
         raise LoadError(f"{subject} does not exist", "check the path")
-    if Path(subject).is_file():
+    elif Path(subject).is_file():
         file_info = detect_file_type(subject)
         if file_info.kind in _UNUSABLE_KINDS:
             raise unsupported_file_error(file_info)

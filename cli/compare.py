@@ -33,12 +33,22 @@ from .options import output_option, verbose_option
     "--allow", multiple=True, type=click.Choice(["inconclusive"]), help="exit 0 if the evidence is insufficient"
 )
 @click.option(
-    "-f", "--format", "format_name", metavar="FORMAT", default="text", show_default=True, help="text, json or markdown"
+    "-f",
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    help="text, json, markdown or html  [default: html for -o FILE.html, else text]",
 )
 @output_option("write to this file instead of standard output")
 @verbose_option("also show what stayed the same")
 def compare_command(
-    old: str, new: str, max_regress: float, allow: tuple[str, ...], format_name: str, output: str | None, verbose: int
+    old: str,
+    new: str,
+    max_regress: float,
+    allow: tuple[str, ...],
+    format_name: str | None,
+    output: str | None,
+    verbose: int,
 ) -> int:
     """Show what changed from OLD to NEW, two records of `gandiag audit -o`, with the interval of each difference.
 
@@ -58,5 +68,12 @@ def compare_command(
         raise RecordError(message, "write both again with `gandiag audit -o`") from error
     check = check_regression(Limit("score"), comparison.change("score"), max_regress)
     report = ComparisonReport(old, new, comparison, replace(check, allowed=check.state in allow))
+    if format_name is None:
+        format_name = "html" if output is not None and output.lower().endswith((".html", ".htm")) else "text"
+    if format_name == "html":
+        from gandiag.report.comparison_html import render_comparison_page
+
+        console.write_or_print(render_comparison_page(report, old_record, new_record, verbose=verbose > 0), output)
+        return report.exit_code
     console.write_or_print(render_comparison(report, format_name, verbose=verbose > 0), output)
     return report.exit_code

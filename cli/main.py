@@ -42,6 +42,7 @@ COMMANDS = {
 TORCH_COMMANDS = ("audit", "merge", "inspect", "train", "bank", "selftest")
 _TORCH_ADDRESS_SPACE = 4 * 2**30
 _MEMORY_WORDS = re.compile("map segment|allocate memory|DefaultCPUAllocator|bad_alloc|out of memory", re.IGNORECASE)
+SAMPLING_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors")  # of no use to gate, compare and report
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -148,6 +149,8 @@ def _run_guarded(arguments: list[str]) -> ExitCode:
     except Exception as error:
         if isinstance(error, (ImportError, RuntimeError)) and _MEMORY_WORDS.search(str(error)):
             console.print_error(_memory_error())
+        elif isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in SAMPLING_PACKAGES:
+            console.print_error(_missing_package_error(str(error.name)))
         else:
             console.print_bug_report(error)
     return ExitCode.CANNOT_RUN
@@ -160,6 +163,14 @@ def _explain_system_error(error: OSError) -> GandiagError:
         return GandiagError("the working folder does not exist any more", "change to one that does: cd ~")
     where = f"{error.filename} cannot be used" if error.filename else "the system refused"
     return GandiagError(f"{where}: {error.strerror or error}", "check the path and your rights")
+
+
+def _missing_package_error(name: str) -> GandiagError:
+    """Records can be judged and shown without torch; sampling cannot do without it."""
+    return GandiagError(
+        f"{name.split('.')[0]} is not installed, and this command draws or reads samples",
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu (or with CUDA), then pip install gandiag",
+    )
 
 
 def _memory_error() -> GandiagError:

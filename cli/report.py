@@ -19,7 +19,8 @@ from .options import output_option, verbose_option
     "--format",
     "format_name",
     metavar="FORMAT",
-    help="text, html, json, markdown, or a plug-in's  [default: from the suffix of -o, else text]",
+    help="text, html, json, markdown, csv, tex (a table), svg (a figure), or a plug-in's  [default: from the suffix of "
+    "-o, else text]",
 )
 @output_option("write to this file instead of standard output")
 @verbose_option("show the whole report (-v), with all measurements and remedies (-vv)")

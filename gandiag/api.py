@@ -11,6 +11,7 @@ from gandiag.keywords.errors import naming_keywords
 from gandiag.keywords.settings import AuditSettings, LoadSettings, document_settings
 from gandiag.pipeline.engine import ProgressCallback, no_progress
 from gandiag.pipeline.group_inputs import GroupInputs
+from gandiag.pipeline.notebook_progress import show_notebook_progress
 from gandiag.pipeline.run_audit import MessageCallback, audit_with_config
 from gandiag.pipeline.subject import make_sampler
 from gandiag.record import Record
@@ -52,7 +53,8 @@ def audit(
 
     `print(record)` shows the verdict and all evidence, `record.summary()` the short form; a notebook shows the page.
 
-    x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor, Dataset or DataFrame. `holdout`: of tables,
+    x, real: path, Sampler, nn.Module (with latent_dim=…), array, tensor, Dataset or DataFrame; x may be a function
+    fn(n, seed) that returns n samples. A notebook shows a bar unless `progress` is given. `holdout`: of tables,
     real rows that were kept out of training. A setting that is not given comes from the environment or a TOML file,
     else it is the default below; None is inferred, and reported as an assumption.
     `groups`: one group per sample of x (a prompt, a class), and the audit is of the variety within groups, relative to
@@ -71,13 +73,13 @@ def audit(
     real, holdout, against = (
         None if isinstance(given, (str, os.PathLike)) else given for given in (real, holdout, against)
     )
-    with naming_keywords():
+    with naming_keywords(), show_notebook_progress(progress) as on_progress:
         return audit_with_config(
             x,
             resolve_config(values),
             real=real,
             holdout=holdout,
-            progress=progress,
+            progress=on_progress,
             on_message=on_message,
             grouping=GroupInputs(groups, against, against_groups),
         )

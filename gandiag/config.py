@@ -81,7 +81,8 @@ class AuditConfig:
     # what to measure
     real: str | None = setting_field(
         None,
-        "real data: image folder (class subfolders are compared class by class), zip, .npy, .npz, CSV or Parquet",
+        "real data: folder (class subfolders are compared class by class), .zip or .tar of images or sounds, .npy, "
+        ".npz, CSV or Parquet",
         unset="no real data",
     )
     holdout: str | None = setting_field(
@@ -131,8 +132,8 @@ class AuditConfig:
     seed: int = setting_field(0, "seed of all random numbers", low=0, high=2**63 - 1)
     features: str | None = setting_field(
         None,
-        "imagenet (images), identity (vectors), table (columns), series, pixels, imagenet@224, or a torch-fidelity "
-        "extractor",
+        "imagenet (images), identity (vectors), table (columns), series, logmel@RATE (sounds), pixels, imagenet@224, "
+        "or a torch-fidelity extractor",
         unset="by kind of sample",
     )
     metrics: tuple[str, ...] = setting_field(
@@ -163,7 +164,8 @@ class AuditConfig:
     )
     model: str | None = setting_field(
         None,
-        "pkg.mod:factory that builds the network for these weights",
+        "pkg.mod:factory that builds the network for these weights; without a file, pkg.mod:fn with fn(n, seed) that "
+        "returns n samples",
         group="load",
         unset="rebuilt from the weights",
     )
@@ -178,6 +180,9 @@ class AuditConfig:
     )
     npz_key: str | None = setting_field(
         None, "name of the array in an .npz file of samples", group="load", unset="the only array"
+    )
+    skip_broken: bool = setting_field(
+        False, "leave out images that cannot be read, and name them, instead of stopping", group="load"
     )
     columns: tuple[str, ...] | None = setting_field(
         None,
@@ -220,7 +225,11 @@ class AuditConfig:
         None, "sample this class only", group="latent", low=0, high=1 << 20, unset="all classes"
     )
     image_size: int | None = setting_field(
-        None, "image height and width in pixels", group="output", low=1, high=1 << 15
+        None,
+        "image height and width in pixels; images of other sizes are resized to it",
+        group="output",
+        low=1,
+        high=1 << 15,
     )
     channels: int | None = setting_field(None, "image channels", group="output", low=1, high=1 << 12)
     strides: tuple[str, ...] | None = setting_field(

@@ -24,8 +24,8 @@ IMPORT_NAMES = {
     "scikit-learn": "sklearn",
 }
 # Used where they are installed, and never required.
-USED_IF_INSTALLED = {"charset_normalizer", "pytorch_lightning"}
-TESTED_IF_INSTALLED = {"accelerate", "mlflow", "polars", "setuptools", "tensorboard"}
+USED_IF_INSTALLED = {"charset_normalizer", "pytorch_lightning", "IPython"}
+TESTED_IF_INSTALLED = {"accelerate", "mkdocs", "mlflow", "polars", "setuptools", "tensorboard"}
 # Extras for people who work on gandiag.
 DEVELOPMENT_EXTRAS = ("test", "dev")
 RUN_AS_COMMANDS = {"ruff", "mypy", "xdist"}

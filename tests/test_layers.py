@@ -212,7 +212,9 @@ _OWN_CALLS = {
     "gandiag.checkpoints.safe_pickle.opcodes": ("machine.read_bytes(",),
     "gandiag.sampling.arrays": ("stored.open(",),  # members of archives
     "gandiag.sampling.npy_files": ("archive.open(",),
-    "gandiag.sampling.image_folders": ("self._zip.open(", "files.open(", "self.files.open("),
+    "gandiag.sampling.image_folders": ("self._zip.open(", "files.open(", "self.files.open(", "self._files.open("),
+    "gandiag.sampling.audio_files": ("files.open(", "self.files.open("),
+    "gandiag.sampling.tar_files": ("tarfile.open(fileobj=_BoundedReader(",),  # a stream of the one opener
     "gandiag.trainer.train": ("self.folder.open(",),
     "gandiag.training_logs.text_encoding": ("copy.open(",),  # a copy in a temporary folder
 }

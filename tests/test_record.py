@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+import records
 from records import ALL
 
 from gandiag.errors import RecordError
 from gandiag.record import Exhibit, Finding, Measurement, Record, Score, to_json_value, write_atomically
+from gandiag.report.formatting import VERDICT_LABELS
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
@@ -103,3 +106,9 @@ def test_required_samples() -> None:
     # On the limit: no number of samples is enough.
     assert Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None
     assert Score(None, None, None, n_fake=50).required_samples() is None
+
+
+@pytest.mark.parametrize("verdict", list(VERDICT_LABELS))
+def test_every_verdict_can_be_read_back(verdict: str) -> None:
+    record = dataclasses.replace(records.healthy(), verdict=verdict)
+    assert Record.from_json(record.to_json()).verdict == verdict

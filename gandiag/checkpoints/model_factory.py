@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,26 @@ def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
             "name the network's class, or a function that returns it",
         )
     return module
+
+
+def import_function(model: str, init_args: tuple[str, ...]) -> Callable[[int, int], Any]:
+    """Import `pkg.mod:fn` (or `file.py:fn`), a function fn(n, seed) that returns n samples.
+
+    `init_args` become its other arguments. ConfigError for a network, which needs the weights of a file.
+    """
+    function = _import_factory(model)
+    if isinstance(function, nn.Module) or (isinstance(function, type) and issubclass(function, nn.Module)):
+        raise ConfigError(
+            f"{model} is a network, and there are no weights for it",
+            "give its checkpoint too: gandiag audit ckpt.pt --model …",
+        )
+    if isinstance(function, type) or not callable(function):
+        raise ConfigError(
+            f"{model} is a {type(function).__name__}", "name a function fn(n, seed) that returns n samples"
+        )
+    arguments = parse_init_args(init_args)
+    bound: Callable[[int, int], Any] = functools.partial(function, **arguments) if arguments else function
+    return bound
 
 
 def parse_init_args(init_args: tuple[str, ...]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def image_grid(
     `images` (N, C, H, W): C of 1, 3 or more (the first three are shown). Pixels that are not finite get the background
     color, so an image of NaN is an empty tile. `value_range`: the declared range; without one, the range of the images.
     Values outside are clipped. Grayscale images stay grayscale. Returns an Exhibit of kind image: {"png": base64,
-    "columns", "rows", "tile": pixels}.
+    "columns", "rows", "tile": pixels, "group": group_size}.
     """
     images = images[:MAX_IMAGES].detach().float().cpu()
     columns = max(1, min(columns, len(images)))
@@ -54,7 +54,7 @@ def image_grid(
     for i, tile in enumerate(tiles):
         top, left = TILE_GAP + i // columns * (height + TILE_GAP), lefts[i % columns]
         page[top : top + height, left : left + width] = tile
-    data = {"png": _encode_png(page), "columns": columns, "rows": rows, "tile": max(height, width)}
+    data = {"png": _encode_png(page), "columns": columns, "rows": rows, "tile": max(height, width), "group": group_size}
     return Exhibit(name, "image", caption, data)
 
 

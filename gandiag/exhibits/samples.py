@@ -49,6 +49,15 @@ class ClusterExamples:
     fake: SamplesWithFeatures
     value_range: ValueRange = None
 
+    @property
+    def has_images(self) -> bool:
+        return self.real.samples.ndim == 4
+
+    @property
+    def shown_range(self) -> tuple[float, float]:
+        """The declared range of images, or that of the real ones."""
+        return self.value_range or _finite_range(self.real.samples)
+
     @classmethod
     def from_results(
         cls, results: Any, view: str, n: int, n_samples: int, value_range: ValueRange = None
@@ -124,7 +133,7 @@ def cluster_exhibits(
     if examples.real.samples.ndim != 4:
         points = {"real": examples.real.samples, "fake": examples.fake.samples}
         return (scatter_plot("scatter", "Real and generated points", points),)
-    value_range = examples.value_range or _finite_range(examples.real.samples)
+    value_range = examples.shown_range
     real_examples, fake_examples = (_examples_per_cluster(part, clustering) for part in (examples.real, examples.fake))
     exhibits = []
     if clustering.n_clusters > 1:
@@ -153,7 +162,7 @@ def _examples_per_cluster(part: SamplesWithFeatures, clustering: Clustering) -> 
     return examples
 
 
-def _pad_row(images: Tensor, count: int) -> Tensor:
+def pad_row(images: Tensor, count: int) -> Tensor:
     """`count` tiles; NaN, drawn as background, where there are too few."""
     padded = torch.full((count, *images.shape[1:]), float("nan"))
     padded[: min(count, len(images))] = images[:count]
@@ -165,7 +174,7 @@ def _cluster_grid(real: list[Tensor], fake: list[Tensor], clustering: Clustering
     rows = min(MAX_CLUSTERS, n_clusters)
     sizes = torch.bincount(clustering.labels, minlength=n_clusters).double()
     shares = sizes / max(1, len(clustering.labels))
-    tiles = torch.cat([_pad_row(part[row], N_EXAMPLES) for row in range(rows) for part in (real, fake)])
+    tiles = torch.cat([pad_row(part[row], N_EXAMPLES) for row in range(rows) for part in (real, fake)])
     listed = ", ".join(f"{float(shares[row]):.0%}" for row in range(rows))
     omitted = "" if rows == n_clusters else f" (the largest {rows} of {n_clusters})"
     caption = (
@@ -175,7 +184,7 @@ def _cluster_grid(real: list[Tensor], fake: list[Tensor], clustering: Clustering
 
 
 def _missed_grid(examples: Mapping[int, Tensor], value_range: ValueRange) -> Exhibit:
-    tiles = torch.cat([_pad_row(images, N_COLUMNS) for images in examples.values()])
+    tiles = torch.cat([pad_row(images, N_COLUMNS) for images in examples.values()])
     modes = ", ".join(str(mode) for mode in examples)
     caption = f"Real samples of modes that the generator misses; one row each: {modes}"
     return image_grid("missed", caption, tiles, value_range)

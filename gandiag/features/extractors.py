@@ -82,6 +82,7 @@ EXTRACTORS = Registry(
         "identity": "gandiag.features.raw:create_identity",
         "pixels": "gandiag.features.raw:create_pixels",
         "series": "gandiag.features.time_series:create_series",
+        "logmel": "gandiag.features.log_mel:create_log_mel",
         "table": "gandiag.features.table:create_table",
         "imagenet": "gandiag.features.imagenet:create_imagenet",
         **{name: "gandiag.features.image_statistics:create_aspect" for name in IMAGE_STATISTICS_NAMES},

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from gandiag.errors import FeatureError
 
-DEFAULT_RESOLUTIONS = {"imagenet": 128, "pixels": 8}
+DEFAULT_RESOLUTIONS = {"imagenet": 128, "pixels": 8, "logmel": 16_000}  # of logmel: the sampling rate in Hz
 DEGRADATION_LEVELS = (0, 1, 2)
-_RESOLUTION_RANGES = {"imagenet": (32, 1024), "pixels": (1, 64)}
+_RESOLUTION_RANGES = {"imagenet": (32, 1024), "pixels": (1, 64), "logmel": (100, 384_000)}
 _PATTERN = re.compile(r"(?P<base>[^@+]+)(@(?P<resolution>\d+))?(\+(?P<level>\d+))?")
 
 

@@ -29,6 +29,7 @@ class LoadSettings(TypedDict, total=False):
     strict: bool
     spec: str | None
     npz_key: str | None
+    skip_broken: bool
     columns: tuple[str, ...] | None
     latent_dim: int | None
     prior: str | None

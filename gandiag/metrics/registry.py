@@ -73,7 +73,7 @@ _ENTRIES = {
     "duplicates": _Entry("duplicates", "Duplicates", ("duplicate_threshold", "near_duplicates", "support_size")),
     "memorisation": _Entry("memorization", "Memorization", ("authenticity", "copies", "memorised")),
     "structure": _Entry("structure_gap", "create_structure_metrics"),
-    "modes": _Entry("modes", "ModeCoverage"),
+    "modes": _Entry("modes", "create_mode_metrics"),
     "fid": _Entry("inception", "create_fid", ("fid",), is_default=False),
     "is": _Entry("inception", "create_inception_score", ("inception_score",), is_default=False),
 }

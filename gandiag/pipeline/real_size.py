@@ -10,6 +10,7 @@ from gandiag.config import AuditConfig
 from gandiag.errors import GandiagError, LoadError, SourceError
 from gandiag.interfaces import UNDECIDED, Assumption, OutputSpec
 from gandiag.pipeline.subject import AuditSubject, open_real_data, open_subject
+from gandiag.sampling.sample_function import is_sample_function
 
 _SIZE_SETTINGS = ("strides", "upsampling", "image_shape", "structure")
 
@@ -21,7 +22,8 @@ def open_subject_of_size(x: Any, config: AuditConfig, real: Any) -> AuditSubject
     """
     size = None if real is None or not _may_be_open(x, config) else _real_size(real, config)
     if size is None:
-        return open_subject(x, config)
+        n_real = open_real_data(real, config).n if real is not None and is_sample_function(x) else None
+        return open_subject(x, config, n_real=n_real)
     try:
         subject = open_subject(x, config)
     except LoadError as error:

@@ -48,7 +48,7 @@ def run_probes(
     sampler = session.subject.sampler
     tables = session.tables
     if sampler is None:
-        jobs["scale sweep"] = _describe_missing_sweep
+        jobs["scale sweep"] = lambda: _describe_missing_sweep(session)
     else:
         jobs |= _generator_jobs(session, sampler, progress)
     if tables is not None and tables.encoder is not None and tables.real is not None:
@@ -85,8 +85,9 @@ def _generator_jobs(
     return jobs
 
 
-def _describe_missing_sweep() -> MetricResult:
-    reason = "the subject is a set of samples, not a generator"
+def _describe_missing_sweep(session: AuditSession) -> MetricResult:
+    is_function = session.subject.facts.get("loader") == "function"
+    reason = f"the subject is a {'function' if is_function else 'set of samples'}, whose latents are unknown"
     return MetricResult(sections={"response": {"axis": None, "reason": reason, "points": []}})
 
 

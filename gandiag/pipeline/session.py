@@ -116,17 +116,17 @@ class AuditSession:
     def describe_unused_samples(self) -> list[str]:
         """A sentence for each set of samples of which only a part is compared."""
         used = self.plan.sources["fake"].n
-        notes = []
+        notes = list(() if self.real is None else self.real.remarks)
         samples = self.subject.samples
         if samples is not None and used < samples.n:
-            why = "set by -n or the budget"
+            why = "as set by -n or the budget"
             if self.config.n is None and self.real is not None and used == max(2, self.real.n // 2):
-                why = f"as many as half of the {self.real.n:,} real ones"
-            notes.append(f"{samples.n:,} generated samples were given and {used:,} compared: {why}")
+                why = f"half as many as the {self.real.n:,} real ones"
+            notes.append(f"{used:,} of the {samples.n:,} generated samples were used: {why}")
         if self.real is not None and self.n_samples("real") < self.real.n:
             notes.append(
-                f"{self.real.n:,} real samples were given and {self.n_samples('real'):,} compared: "
-                f"twice the {used:,} generated ones"
+                f"{self.n_samples('real'):,} of the {self.real.n:,} real samples were used: "
+                f"twice as many as the {used:,} generated ones"
             )
         return notes
 
@@ -186,7 +186,7 @@ def open_session(
         subject, real_set, encoder = tables.subject, tables.real, tables.encoder
     with timer.stage("features"):
         column_encoder = encoder or fit_vectors(real_set, subject.output, config)
-        main_view = config.features or ("table" if column_encoder else default_features(subject.output))
+        main_view = config.features or choose_features(subject, real_set, has_columns=column_encoder is not None)
         views, not_measured = _open_views(
             main_view, config, subject, column_encoder, has_real_data=real_set is not None
         )
@@ -209,6 +209,24 @@ def open_session(
     with timer.stage("discriminator"):
         session.duality_gap_plan = plan_duality_gap(subject.sampler, config, has_real_data=real_set is not None)
     return session
+
+
+def choose_features(subject: AuditSubject, real: SampleSet | None, *, has_columns: bool) -> str:
+    """The features by kind of sample; log-mel spectra where the samples or the real data are sounds.
+
+    SourceError for sounds of two rates.
+    """
+    if has_columns:
+        return "table"
+    sets = [part for part in (subject.samples, real) if part is not None]
+    rates = {rate for part in sets if (rate := part.sample_rate) is not None}
+    if len(rates) > 1:
+        first, second = sorted(rates)
+        raise SourceError(
+            f"the samples and the real data have different rates: {first:,} and {second:,} Hz",
+            "resample one of them to the rate of the other",
+        )
+    return f"logmel@{rates.pop()}" if rates else default_features(subject.output)
 
 
 def _check_class(subject: AuditSubject, config: AuditConfig) -> None:

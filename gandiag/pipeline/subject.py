@@ -17,6 +17,8 @@ from gandiag.checkpoints.generator import LoadedGenerator
 from gandiag.checkpoints.loader import load_generator, wrap_module
 from gandiag.config import AuditConfig
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleSource
+from gandiag.sampling.preprocessing import DEFAULT_RANGE
+from gandiag.sampling.sample_function import SampleFunction, draw_samples, is_sample_function, name_function
 from gandiag.sampling.sampler import Sampler
 from gandiag.sampling.shards import WHOLE, Shard
 from gandiag.sampling.sources import (
@@ -71,11 +73,13 @@ class AuditSubject:
             return generate_parts(self.sampler, source, parts, seed=seed, only_class=only_class)
         assert self.samples is not None
         chosen = self.samples.choose(source.n)
-        return self.samples.read_rows(shard.choose_rows(chosen, batch_size), batch_size)
+        return self.samples.read_rows(shard.choose_rows(chosen, batch_size), batch_size, self.output)
 
 
-def open_subject(x: Any, config: AuditConfig) -> AuditSubject:
-    """Open a path, Sampler, LoadedGenerator, nn.Module, array, tensor or Dataset.
+def open_subject(x: Any, config: AuditConfig, *, n_real: int | None = None) -> AuditSubject:
+    """Open a path, Sampler, LoadedGenerator, nn.Module, function fn(n, seed), array, tensor or Dataset.
+
+    `n_real`: the number of real samples where it is known; a function is asked for no more than half as many.
 
     LoadError or SourceError where that fails.
     """
@@ -90,6 +94,8 @@ def open_subject(x: Any, config: AuditConfig) -> AuditSubject:
         return _open_generator(x, config)
     if isinstance(x, nn.Module):
         return _open_generator(wrap_module(x, config), config)
+    if is_sample_function(x):
+        return _open_function(x, config, n_real)
     return _open_sample_set(x, config)
 
 
@@ -100,7 +106,9 @@ def is_sample_path(path: Path) -> bool:
 
 def open_real_data(x: Any, config: AuditConfig, target: OutputSpec | None = None) -> SampleSet:
     """Open samples from a path, array, tensor or Dataset. SourceError where they cannot be converted to `target`."""
-    return x if isinstance(x, SampleSet) else open_samples(x, npz_key=config.npz_key, output=target)
+    if isinstance(x, SampleSet):
+        return x
+    return open_samples(x, npz_key=config.npz_key, output=target, skip_broken=config.skip_broken)
 
 
 def make_sampler(generator: LoadedGenerator, config: AuditConfig) -> Sampler:
@@ -153,6 +161,31 @@ def _describe_sampler(sampler: Sampler, trained_scale: TrainedScale | None) -> A
     )
 
 
+def _open_function(function: SampleFunction, config: AuditConfig, n_real: int | None) -> AuditSubject:
+    """The samples of a function, drawn at once. Nothing but samples is known of it: no latent, no weights."""
+    n = config.n_samples("cpu")
+    if config.n is None and n_real is not None:
+        n = min(n, max(2, n_real // 2))
+    drawn = draw_samples(function, n, seed=config.seed, block=config.batch_size)
+    samples = replace(drawn, stream=GENERATED_ORDER, _keys=[])
+    facts = {
+        "path": None,
+        "loader": "function",
+        "family": name_function(function),
+        "sha256": samples.fingerprint(),
+        "weights": None,
+    }
+    return AuditSubject(_choose_output(samples, config), samples=samples, facts=facts)
+
+
+def _choose_output(samples: SampleSet, config: AuditConfig) -> OutputSpec:
+    """The samples' own output; images at --image-size where it is given, which mixed sizes need."""
+    if config.image_size is None or samples.kind != "image":
+        return samples.output
+    channels = samples.channels
+    return OutputSpec("image", (channels, config.image_size, config.image_size), DEFAULT_RANGE)
+
+
 def _open_sample_set(x: Any, config: AuditConfig) -> AuditSubject:
     samples = replace(open_real_data(x, config), stream=GENERATED_ORDER, _keys=[])
     path = str(x) if isinstance(x, (str, os.PathLike)) else None
@@ -163,4 +196,4 @@ def _open_sample_set(x: Any, config: AuditConfig) -> AuditSubject:
         "sha256": samples.fingerprint(),
         "weights": None,
     }
-    return AuditSubject(samples.output, samples=samples, facts=facts)
+    return AuditSubject(_choose_output(samples, config), samples=samples, facts=facts, notes=samples.remarks)

@@ -30,7 +30,7 @@ CSS_COLORS = {
     TEXT_COLOR: "var(--muted)",
     GRID_COLOR: "var(--rule)",
     "#010205": "var(--real)",
-    "#010206": "var(--accent)",
+    "#010206": "var(--fake)",
     "#010207": "var(--line-1)",
     "#010208": "var(--line-2)",
     "#010209": "var(--line-3)",

@@ -63,11 +63,11 @@ def render_comparison(report: ComparisonReport, format_name: str, *, verbose: bo
 def _render_text(report: ComparisonReport, verbose: bool) -> str:
     visible, n_hidden = report.visible_changes(verbose)
     old, new = (formatting.escape_unprintable(name) for name in (report.old, report.new))
-    rows = [("", "old", "new", "change", ""), *(_build_cells(change) for change in visible)]
+    rows = [("", "old", "new", "change", ""), *(build_cells(change) for change in visible)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
         f"{RESULT_LABELS[report.check.state]}  {old} → {new}",
-        *textwrap.wrap(_summarize(report), WIDTH),
+        *textwrap.wrap(summarize(report), WIDTH),
         "",
         *(
             "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -83,11 +83,11 @@ def _render_text(report: ComparisonReport, verbose: bool) -> str:
 
 def _render_markdown(report: ComparisonReport, verbose: bool) -> str:
     visible, n_hidden = report.visible_changes(verbose)
-    rows = [tuple(code_span(cell) if cell else "" for cell in _build_cells(change)) for change in visible]
+    rows = [tuple(code_span(cell) if cell else "" for cell in build_cells(change)) for change in visible]
     lines = [
         f"## {RESULT_LABELS[report.check.state]}: {code_span(report.old)} → {code_span(report.new)}",
         "",
-        escape_markdown(_summarize(report)),
+        escape_markdown(summarize(report)),
         "",
         *format_table(("number", "old", "new", "change", ""), rows),
     ]
@@ -118,21 +118,26 @@ def _build_document(change: Change) -> Mapping[str, Any]:
     return {**values, **difference}
 
 
-def _summarize(report: ComparisonReport) -> str:
+def summarize(report: ComparisonReport) -> str:
+    """How the score changed, and by how much it may."""
     change = report.comparison.change("score")
     if change is None:
         return "At least one record has no score, so a regression cannot be checked."
     allowed = report.check.must.split(",")[0]
     text = (
         f"The collapse score went from {_format_value(change.old)} to {_format_value(change.new)}:"
-        f" {_format_change(change)}. It may get worse by {allowed}."
+        f" {_format_change(change)}."
+        if change.delta or change.low != change.high
+        else f"The collapse score did not change: {_format_value(change.new)}."
     )
+    text += f" It may get worse by {allowed}."
     is_grouped = report.comparison.change("group_within") is not None
     paired = "pairs the groups" if is_grouped else "uses the paired replicates"
     return text + (f" The interval of the difference {paired} of both records." * change.paired)
 
 
-def _build_cells(change: Change) -> tuple[str, ...]:
+def build_cells(change: Change) -> tuple[str, ...]:
+    """Key, old and new value, difference and direction of one number."""
     key = formatting.escape_unprintable(change.key)
     return key, _format_value(change.old), _format_value(change.new), _format_change(change), change.direction
 
@@ -151,7 +156,8 @@ def _format_change(change: Change) -> str:
 
 
 def _format_signed(value: float) -> str:
-    return ("+" if value > 0 else "") + formatting.format_number(value).replace("-", "−")
+    number = int(value) if float(value).is_integer() and abs(value) < 1e9 else value
+    return ("+" if value > 0 else "") + formatting.format_number(number).replace("-", "−")
 
 
 COMPARISON_FORMATS: Mapping[str, Callable[[ComparisonReport, bool], str]] = {

@@ -24,6 +24,10 @@ EXHIBIT_SECTIONS = {
     "pairwise": "repeats",
     "clusters": "modes",
     "missed": "modes",
+    "named_groups": "modes",
+    "missing_groups": "modes",
+    "uncovered": "modes",
+    "map": "modes",
     "group_map": "groups",
     "response": "response",
     "scatter": "samples",
@@ -36,6 +40,10 @@ EXHIBIT_TITLES = {
     "pairs": "The most similar pairs",
     "clusters": "Clusters and their shares",
     "missed": "Real samples without a generated counterpart",
+    "named_groups": "Classes or regions, largest deficit first",
+    "missing_groups": "Real samples of what is missing",
+    "map": "Map of the samples",
+    "uncovered": "Real samples farthest from any generated one",
     "group_map": "Within against between",
     "response": "Response to the latent scale",
     "distances": "Distances between samples",
@@ -51,7 +59,10 @@ CRISP_TILE = 48  # pixels below which tiles are enlarged without smoothing
 
 @dataclass(frozen=True, slots=True)
 class ImageView:
-    """An image exhibit. `png`: base64, None if the data is not a PNG; `width`: pixels on the page."""
+    """An image exhibit. `png`: base64, None if the data is not a PNG; `width`: pixels on the page.
+
+    `grid`: columns, rows and columns between wider gaps of a sheet of tiles; zeros where they are unknown.
+    """
 
     id: str
     title: str
@@ -60,6 +71,7 @@ class ImageView:
     labels: tuple[str, ...]
     width: int
     crisp: bool
+    grid: tuple[int, int, int] = (0, 0, 0)
     kind: str = "image"
 
 
@@ -92,9 +104,11 @@ def build_image(exhibit: Exhibit) -> ImageView:
     png = exhibit.data.get("png")
     is_png = isinstance(png, str) and PNG_BASE64.match(png) is not None
     columns, rows, tile = (exhibit.data.get(key) for key in ("columns", "rows", "tile"))
-    width, height = DEFAULT_SIZE, DEFAULT_SIZE
+    width, height, grid = DEFAULT_SIZE, DEFAULT_SIZE, (0, 0, 0)
+    group = exhibit.data.get("group")  # not in records of version 0.1
     if isinstance(columns, int) and isinstance(rows, int) and isinstance(tile, int) and min(columns, rows, tile) > 0:
         width, height = columns * tile, rows * tile
+        grid = (columns, rows, group) if isinstance(group, int) else grid
     labels = tuple(
         formatting.format_value(label) for label in exhibit.data.get("row_labels") or read_row_labels(exhibit)
     )
@@ -106,6 +120,7 @@ def build_image(exhibit: Exhibit) -> ImageView:
         labels=labels if len(labels) == rows else (),
         width=round(width * max(min(3.0, MAX_WIDTH / width, MAX_HEIGHT / height), 0.5)),
         crisp=isinstance(tile, int) and tile < CRISP_TILE,
+        grid=grid,
     )
 
 

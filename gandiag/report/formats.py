@@ -19,6 +19,9 @@ FORMATS = Registry(
         "html": "gandiag.report.html_page:render_html",
         "json": "gandiag.report.formats:render_json",
         "markdown": "gandiag.report.markdown:render_markdown",
+        "csv": "gandiag.report.number_tables:render_csv",
+        "tex": "gandiag.report.number_tables:render_latex",
+        "svg": "gandiag.report.number_tables:render_svg",
     },
 )
 
@@ -34,7 +37,17 @@ GATE_FORMATS = Registry(
     },
 )
 
-FORMAT_BY_SUFFIX = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "text", ".log": "text"}
+FORMAT_BY_SUFFIX = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".json": "json",
+    ".txt": "text",
+    ".log": "text",
+    ".csv": "csv",
+    ".tex": "tex",
+    ".svg": "svg",
+}
 
 
 def render_json(record: Record) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gandiag.record import Record, Score
-from gandiag.verdict.evidence_rules import KIND_OF_LOSS
-from gandiag.verdict.record_queries import is_memorised, is_sample_set
+from gandiag.verdict.evidence_rules import KIND_OF_LOSS, describe_needed_samples
+from gandiag.verdict.record_queries import is_memorised
 
 NO_REAL_DATA = "missing modes cannot be detected without --real"
 NO_REFERENCE = "no reference: a fact and no verdict"
@@ -125,6 +125,11 @@ def format_number(value: Any) -> str:
     if size >= 10:
         return f"{value:.1f}"
     return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+
+
+def format_count(count: Any, noun: str) -> str:
+    """ "1 mode", "10 modes"."""
+    return f"{format_number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def format_percent(value: Any) -> str:
@@ -297,8 +302,9 @@ def _describe_degeneracy(record: Record) -> str:
     if value < NEGLIGIBLE_FRACTION:
         follow = " and depend on the latent" if _follows_latent(record) else ""
         return f"samples do not repeat{follow}. Whether modes are missing is unknown."
-    fraction = describe_fraction(value).removeprefix("about ")
-    return f"at least {fraction} of the variety is lost to repeats, measured on the samples alone."
+    fraction = describe_fraction(value)
+    at_least = f"at least {fraction.removeprefix('about ')}" if fraction.startswith("about ") else fraction
+    return f"{at_least} of the variety is lost to repeats, judged by the samples alone."
 
 
 def _follows_latent(record: Record) -> bool:
@@ -309,13 +315,9 @@ def _follows_latent(record: Record) -> bool:
 def _describe_doubt(record: Record) -> str:
     score = record.score
     if score.low is not None and score.high is not None and score.low < score.limit <= score.high:
-        n_required = score.required_samples()
-        advice = f"About {n_required:,} samples would decide" if n_required else "More samples may decide"
-        if is_sample_set(record):
-            advice = f"These {score.n_fake:,} samples do not decide" + (
-                f"; about {n_required:,} would" if n_required else ""
-            )
-        return f", but the interval contains the limit of {format_score(score.limit)}. {advice}."
+        has_advice = any(finding.rule == "GD502" for finding in record.findings)
+        advice = "" if has_advice else f" {describe_needed_samples(record)}."
+        return f", but the interval contains the limit of {format_score(score.limit)}.{advice}"
     if score.list_blind_spots():
         return ", as far as this many samples can show: a loss of half could have been missed."
     return ", but the evidence is insufficient for a verdict."
@@ -339,7 +341,7 @@ def describe_sample_size(record: Record) -> str:
         return f"{counts} samples; {seen}"
     if score.power is None:
         return f"{counts} samples"
-    return f"{counts} samples; its interval shows a change of {format_score(score.power)} with probability 0.95"
+    return f"{counts} samples: enough to notice a change of {format_score(score.power)} in the score"
 
 
 def _describe_injections(score: Score) -> str:

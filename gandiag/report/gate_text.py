@@ -75,7 +75,10 @@ def _format_block(result: GateResult) -> str:
         lines += _wrap("  hint:  ", result.error.hint) if result.error.hint else []
     lines += _format_checks(result)
     if not result.passed:
+        explained = {check.reason for check in result.checks if check.state != "passed"}
         for finding in result.findings():
+            if finding.text in explained:  # printed below its check
+                continue
             lines += _wrap(f"  {finding.rule}  ", finding.text)
     for remark in result.remarks:
         lines += _wrap("  note: ", remark)
@@ -96,11 +99,12 @@ def _format_checks(result: GateResult) -> list[str]:
 
 
 def _build_cells(check: Check) -> tuple[str, ...]:
+    is_finding = check.must == "absent"
     return (
         format_check_state(check),
         formatting.escape_unprintable(check.key),
-        format_check_value(check),
-        check.must if check.must == "absent" else f"must be {check.must}",
+        ("not found" if check.state == "passed" else "found") if is_finding else format_check_value(check),
+        f"must be {check.must}",
         formatting.escape_unprintable(check.where),
     )
 

@@ -6,8 +6,6 @@ forbids the rest. Strings of a checkpoint are untrusted: the template escapes ev
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,20 +18,16 @@ from gandiag.report import (
     formatting,
     group_view,
     measurement_view,
+    mode_view,
     provenance,
     record_view,
 )
 from gandiag.report.exhibit_view import ChartView, ImageView
-from gandiag.report.html_templates import mark_safe, render_template
+from gandiag.report.html_templates import hash_script, load_script, mark_safe, render_template
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-DOWNLOAD_SCRIPT = (
-    "const a=document.getElementById('download');"
-    "a.href=URL.createObjectURL(new Blob([document.getElementById('record').textContent],{type:'application/json'}));"
-    "a.hidden=false;"
-)
 # What could end the script element, control and direction characters, lone surrogates: all inside JSON strings only.
 UNSAFE_CHARACTERS = re.compile("[<>&\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 MAX_EVENTS = 50
@@ -43,7 +37,7 @@ SECTIONS = ("samples", "repeats", "modes", "groups", "response", "game", "rest")
 
 def render_html(record: Record) -> str:
     """The whole page: about 60 kB plus twice the images (shown and embedded). Loads jinja2 and matplotlib."""
-    digest = base64.b64encode(hashlib.sha256(DOWNLOAD_SCRIPT.encode()).digest()).decode()
+    script = load_script()
     exhibits = [
         exhibit_view.build_exhibit(entry, record)
         for entry in (*record.exhibits, *_draw_missing_response(record))
@@ -53,8 +47,8 @@ def render_html(record: Record) -> str:
         "page.html.jinja",
         **_build_sections(record),
         exhibits=_group_by_section(exhibits),
-        script=mark_safe(DOWNLOAD_SCRIPT),
-        digest=digest,
+        script=mark_safe(script),
+        digest=hash_script(script),
         record=_embed(record),
     )
 
@@ -72,8 +66,10 @@ def _build_sections(record: Record) -> dict[str, Any]:
         "findings": finding_view.build_findings(finding_view.sort_findings(record)),
         "profile": record_view.build_share_rows(record.profile, formatting.PROFILE_TEXT),
         "aspects": record_view.build_share_rows(record.aspects, formatting.ASPECT_TEXT),
-        "mode_facts": record_view.build_mode_facts(record),
-        "missed_modes": record_view.build_missed_modes(record),
+        "mode_facts": mode_view.build_mode_facts(record),
+        "missed_modes": mode_view.build_missed_modes(record),
+        "no_clusters": mode_view.NO_CLUSTERS if mode_view.has_no_clusters(record) else "",
+        "group_shares": mode_view.build_group_shares(record),
         "classes": record_view.build_class_rows(record),
         "groups": group_view.build_group_rows(record),
         "group_facts": group_view.build_group_facts(record),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,16 @@ def mark_safe(text: str) -> Markup:
 
 def _load_css() -> Markup:
     return mark_safe(files("gandiag.data").joinpath("page.css").read_text(encoding="utf-8"))
+
+
+def load_script() -> str:
+    """The script of the pages, which adds sliders, large views, sorting and copying to what is there without it."""
+    return files("gandiag.data").joinpath("page.js").read_text(encoding="utf-8")
+
+
+def hash_script(script: str) -> str:
+    """The hash by which the content security policy of a page admits one inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 @cache

@@ -176,7 +176,7 @@ def name_curve(role: str, document: Mapping[str, Any]) -> str:
 def describe_source(document: Mapping[str, Any]) -> str:
     """The format of the log and how many lines were read."""
     read = document["read"]
-    skipped = f", {read['skipped']:,} lines without losses skipped" if read["skipped"] else ""
+    skipped = f", {formatting.format_count(read['skipped'], 'line')} without losses skipped" if read["skipped"] else ""
     return f"{formatting.escape_unprintable(read['format'])}, {read['rows']:,} rows read{skipped}"
 
 

@@ -10,6 +10,8 @@ from gandiag import catalogue
 from gandiag.record import Measurement, Record
 from gandiag.report import formatting
 
+COUNTED_UNITS = ("modes", "samples", "outputs", "groups")
+
 
 @dataclass(frozen=True, slots=True)
 class MeasurementRow:
@@ -66,7 +68,7 @@ def _build_measurement(key: str, entry: Measurement) -> MeasurementRow:
         key=formatting.escape_unprintable(key),
         title=known.title if known else "",
         value=formatting.format_number(entry.value),
-        unit="" if entry.unit in ("1", "share", "ratio") else formatting.escape_unprintable(entry.unit),
+        unit=_format_unit(entry),
         interval=formatting.format_interval(entry.low, entry.high),
         floor=formatting.format_number(entry.floor),
         n=f"{entry.n:,}" if entry.n else formatting.NOT_AVAILABLE,
@@ -75,6 +77,14 @@ def _build_measurement(key: str, entry: Measurement) -> MeasurementRow:
         direction_text=formatting.DIRECTION_TEXT[entry.better],
         published=known.published if known else "",
     )
+
+
+def _format_unit(entry: Measurement) -> str:
+    """The unit, in the singular after exactly 1; empty where there is none."""
+    if entry.unit in ("1", "share", "ratio"):
+        return ""
+    unit = formatting.escape_unprintable(entry.unit)
+    return unit.removesuffix("s") if entry.value == 1 and unit in COUNTED_UNITS else unit
 
 
 def group_missing_measurements(record: Record) -> list[tuple[str, str]]:

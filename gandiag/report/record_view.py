@@ -12,7 +12,6 @@ from typing import Any
 from gandiag.record import Record
 from gandiag.report import formatting, provenance
 
-NO_CLUSTERS = "not counted: the real data have no separated clusters; see what is missing in the profile"
 ACCENT_CLASSES = {
     "healthy": "good",
     "collapsed": "bad",
@@ -177,37 +176,6 @@ def build_class_rows(record: Record) -> list[ClassRow]:
         text = "" if spread is None else f"spread {formatting.format_estimate(interval)}"
         rows.append(ClassRow(formatting.format_value(entry.get("label")), estimate, text))
     return rows
-
-
-def build_missed_modes(record: Record) -> list[tuple[str, str, str]]:
-    """(mode, share of the real data, share of the samples) of every missed mode."""
-    return [
-        (
-            formatting.format_value(entry.get("mode")),
-            formatting.format_percent(entry.get("share_real")),
-            formatting.format_percent(entry.get("share_fake")),
-        )
-        for entry in record.modes.get("missed") or ()
-    ]
-
-
-def has_no_clusters(record: Record) -> bool:
-    """Whether modes cannot be counted, because the real data are one connected cloud."""
-    return record.score.basis == "referenced" and record.modes.get("found") == 1
-
-
-def build_mode_facts(record: Record) -> list[tuple[str, str]]:
-    """(label, value) of the mode counts; none where the real data have no separated clusters."""
-    modes = record.modes
-    if has_no_clusters(record):
-        return [("modes", NO_CLUSTERS)]
-    labels = {
-        "found": "in the real data" if modes.get("covered") is not None else "found",
-        "covered": "covered",
-        "effective": "effective number",
-        "stability": "cluster stability",
-    }
-    return [(label, formatting.format_value(modes[key])) for key, label in labels.items() if modes.get(key) is not None]
 
 
 def build_training(record: Record) -> TrainingView | None:

@@ -8,12 +8,15 @@ from typing import Any
 from gandiag.errors import ExitCode
 from gandiag.record import Record
 from gandiag.report import formatting
+from gandiag.report.exhibit_view import build_image
 from gandiag.report.html_templates import mark_safe, render_template
 from gandiag.report.series_text import describe_score_jumps
 from gandiag.report.timeline import CheckpointRecords, LossDocument, ScoreJumps, draw_timeline, find_profile_keys
 from gandiag.verdict.policy import verdict_exit_code
 
 ACCENT_CLASSES = {"healthy": "good", "not_degenerate": "known", "inconclusive": "doubt", "unrealistic": "doubt"}
+MAX_STRIPS = 12
+MAX_STRIP_CHARS = 2_400_000  # of all pictures of a page
 
 
 def render_run_page(
@@ -45,7 +48,24 @@ def render_run_page(
         events=[_describe_event(event, unit) for event in (log or {}).get("events") or ()],
         failed=failed,
         advice=advice,
+        strips=_build_strips(points),
     )
+
+
+def _build_strips(points: CheckpointRecords) -> list[tuple[str, str, str]]:
+    """(step, verdict, PNG) of at most twelve checkpoints, evenly chosen, first and last among them; fewer if large."""
+    count = min(MAX_STRIPS, len(points))
+    chosen = sorted({round(i * (len(points) - 1) / max(1, count - 1)) for i in range(count)})
+    strips, room = [], MAX_STRIP_CHARS
+    for index in chosen:
+        step, record = points[index]
+        sheet = next((entry for entry in record.exhibits if entry.id == "samples" and entry.kind == "image"), None)
+        png = None if sheet is None else build_image(sheet).png
+        if png is None or len(png) > room:
+            continue
+        room -= len(png)
+        strips.append((f"{step:,.10g}", formatting.format_verdict(record).lower(), png))
+    return strips
 
 
 def _build_row(step: float, record: Record, keys: Sequence[str]) -> dict[str, Any]:

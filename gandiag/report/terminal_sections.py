@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gandiag.record import Record, Score
-from gandiag.report import duality_gap, formatting, group_view, measurement_view, provenance, record_view
+from gandiag.report import duality_gap, formatting, group_view, measurement_view, mode_view, provenance, record_view
 from gandiag.report.measurement_view import MeasurementRow
 from gandiag.report.record_view import EstimateView, ShareRow
 from gandiag.report.sparkline import draw_sparkline
@@ -119,25 +119,48 @@ def _build_modes(record: Record) -> list[RenderableType]:
     modes = record.modes
     if not modes:
         return []
-    if record_view.has_no_clusters(record):
-        return [record_view.NO_CLUSTERS]
-    facts = [_describe_mode_count(modes)] if {"covered", "found"} <= modes.keys() else []
-    labels = (("effective", "effective number"), ("stability", "cluster stability"))
-    facts += [f"{label} {formatting.format_value(modes[key])}" for key, label in labels if modes.get(key) is not None]
-    rows = record_view.build_missed_modes(record)
+    body: list[RenderableType] = [mode_view.NO_CLUSTERS]
+    if not mode_view.has_no_clusters(record):
+        facts = [_describe_mode_count(modes)] if {"covered", "found"} <= modes.keys() else []
+        labels = (("effective", "effective number"), ("stability", "cluster stability"))
+        facts += [
+            f"{label} {formatting.format_value(modes[key])}" for key, label in labels if modes.get(key) is not None
+        ]
+        body = [" · ".join(facts), *_build_missed_modes(record)]
+    return [*body, *_build_group_shares(record)]
+
+
+def _build_missed_modes(record: Record) -> list[RenderableType]:
+    rows = mode_view.build_missed_modes(record)
     if not rows:
-        return [" · ".join(facts)]
+        return []
     table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
     for row in rows[:MAX_ROWS]:
         table.add_row(*row)
-    return [" · ".join(facts), table, *_note_hidden_rows(len(rows), "missed modes")]
+    return [table, *_note_hidden_rows(len(rows), "missed modes")]
+
+
+def _build_group_shares(record: Record) -> list[RenderableType]:
+    shares = mode_view.build_group_shares(record)
+    if shares is None:
+        return []
+    table = make_table(
+        "left", "right", "right", "left", "left", header=(shares.title.lower(), "real", "generated", "", "")
+    )
+    for row in shares.rows[:MAX_ROWS]:
+        table.add_row(row.name, row.real, row.fake, row.interval, row.state)
+    return [
+        shares.note,
+        table,
+        *_note_hidden_rows(len(shares.rows), "classes" if shares.title == "Class" else "regions"),
+    ]
 
 
 def _describe_mode_count(modes: Mapping[str, Any]) -> str:
-    found = formatting.format_value(modes["found"])
+    found = formatting.format_count(modes["found"], "mode")
     if modes["covered"] is None:
-        return f"{found} modes found; unknown how many of the real modes they cover"
-    return f"{formatting.format_value(modes['covered'])} of {found} modes of the real data are covered"
+        return f"{found} found; unknown how many of the real modes they cover"
+    return f"{formatting.format_value(modes['covered'])} of {found} of the real data are covered"
 
 
 def _note_hidden_rows(n_rows: int, name: str) -> list[RenderableType]:

@@ -47,7 +47,7 @@ def sample_conditions(
             progress(number, len(conditions))
         parts.append(_call_function(function, condition, seeds, names[number]))
     groups: list[str | None] = [name for name in names for _ in seeds]
-    return open_samples(_join_parts(parts)), groups
+    return open_samples(join_parts(parts)), groups
 
 
 def name_conditions(conditions: Sequence[Any]) -> list[str]:
@@ -94,7 +94,7 @@ def _call_function(function: ConditionFunction, condition: Any, seeds: list[int]
     return samples.detach().cpu() if isinstance(samples, Tensor) else list(samples)
 
 
-def _join_parts(parts: list[list[Any] | Tensor]) -> Any:
+def join_parts(parts: list[list[Any] | Tensor]) -> Any:
     """One tensor or array where all samples have one shape, else a list."""
     if all(isinstance(part, Tensor) for part in parts) and len({part.shape for part in parts}) == 1:  # type: ignore[union-attr]
         return torch.cat([part for part in parts if isinstance(part, Tensor)])

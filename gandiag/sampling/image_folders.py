@@ -7,7 +7,7 @@ import os
 import weakref
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
@@ -26,6 +26,7 @@ from gandiag.untrusted.files import open_regular
 _MAX_HEADERS = 5000  # headers checked before the run; the other files are checked as they are read
 _MAX_MEMBER_BYTES = 1 << 28  # unpacked size of one zip member
 _MAX_PIECE_BYTES = 1 << 28  # decoded images that are held at a time, before they are resized
+_MAX_NAMED = 5  # broken images that are named in one sentence
 _GRAYSCALE_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
@@ -47,13 +48,14 @@ def read_tail(files: ImageFiles, name: str, count: int) -> tuple[int, bytes]:
 
 
 class FolderFiles:
-    """The images under a folder, by sorted relative name.
+    """The images under a folder, or other files that `accept` names, by sorted relative name.
 
     Hidden files are skipped; linked folders are followed once.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, accept: Callable[[str], bool] | None = None) -> None:
         self.root = root
+        self._accept = accept or is_image_name
         self.names = tuple(sorted(self._walk()))
 
     def open(self, name: str) -> IO[bytes]:
@@ -72,9 +74,7 @@ class FolderFiles:
                 continue
             visited.add(real_path)
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            yield from (
-                (Path(folder) / name).relative_to(self.root).as_posix() for name in names if is_image_name(name)
-            )
+            yield from ((Path(folder) / name).relative_to(self.root).as_posix() for name in names if self._accept(name))
 
 
 def _contains(folder: str, other: str) -> bool:
@@ -83,16 +83,16 @@ def _contains(folder: str, other: str) -> bool:
 
 
 class ZipFiles:
-    """The images inside a zip file, read without unpacking it."""
+    """The images inside a zip file, or other members that `accept` names, read without unpacking it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, accept: Callable[[str], bool] | None = None) -> None:
         try:
             stream = open_regular(path)
             weakref.finalize(self, stream.close)
             self._zip = zipfile.ZipFile(stream)
         except Exception as broken:  # BadZipFile, OSError, UnicodeDecodeError, struct.error …
             raise SourceError(f"{path} cannot be read as a zip file: {broken}", "create it again") from None
-        self.names = tuple(sorted(name for name in self._zip.namelist() if is_image_name(name)))
+        self.names = tuple(sorted(filter(accept or is_image_name, self._zip.namelist())))
 
     def open(self, name: str) -> IO[bytes]:
         if self.file_size(name) > _MAX_MEMBER_BYTES:
@@ -124,6 +124,7 @@ class ImageReader:
     examples: dict[tuple[int, int], str] = field(default_factory=dict)
     channels: int = 3
     kind: SampleKind = "image"
+    remarks: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -164,15 +165,66 @@ class ImageReader:
         return digest.hexdigest()
 
 
-def open_image_files(files: ImageFiles, name: str) -> ImageReader:
-    """Read up to 5,000 headers for sizes, channels and unreadable files, and the folder names for classes."""
+class _ReadableFiles:
+    """The files of a folder or an archive that can be decoded; `broken`: names and reasons of the others."""
+
+    def __init__(self, files: ImageFiles) -> None:
+        self._files = files
+        self.broken: dict[str, str] = {}
+        self.names = tuple(name for name in files.names if self._is_readable(name))
+        self.labels = getattr(files, "labels", None)
+        if self.labels is not None:
+            self.labels = [
+                label for name, label in zip(files.names, self.labels, strict=True) if name not in self.broken
+            ]
+
+    def _is_readable(self, name: str) -> bool:
+        try:
+            decode_image(self._files, name, 3)
+        except SourceError as problem:
+            self.broken[name] = problem.message
+            return False
+        return True
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._files.open(name)
+
+    def file_size(self, name: str) -> int:
+        return self._files.file_size(name)
+
+    def describe(self) -> tuple[str, ...]:
+        """One sentence; none where nothing is broken."""
+        if not self.broken:
+            return ()
+        names = list(self.broken)
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        count = f"{len(names):,} image{'' if len(names) == 1 else 's'}"
+        return (f"{count} could not be read and were left out: {', '.join(names[:_MAX_NAMED])}{more}",)
+
+
+def open_image_files(files: ImageFiles, name: str, *, skip_broken: bool = False) -> ImageReader:
+    """Read up to 5,000 headers for sizes, channels and unreadable files, and the folder names for classes.
+
+    `skip_broken`: decode every image first, and leave out those that cannot be.
+    """
+    remarks: tuple[str, ...] = ()
+    if skip_broken and files.names:
+        readable = _ReadableFiles(files)
+        remarks = readable.describe()
+        if not readable.names:
+            raise SourceError(f"{name}: none of {len(files.names):,} images can be read", "check the files")
+        files = readable
     if not files.names:
         raise SourceError(
             f"{name} contains no images",
             f"put images in it ({', '.join(sorted(IMAGE_SUFFIXES))}), or pass a checkpoint",
         )
     labels, class_names = labels_from_folders(files.names)
-    reader = ImageReader(files, name, labels, class_names)
+    own_labels = getattr(files, "labels", None)  # of an archive that holds them beside the images
+    if own_labels is not None:
+        class_names = tuple(sorted(set(own_labels), key=lambda label: (len(label), label)))
+        labels = torch.tensor([class_names.index(label) for label in own_labels])
+    reader = ImageReader(files, name, labels, class_names, remarks=remarks)
     step = max(1, -(-len(files.names) // _MAX_HEADERS))
     has_color = False
     for file_name in files.names[::step]:

@@ -72,5 +72,6 @@ def report_unreadable(name: str) -> Iterator[None]:
         if "cannot identify" in reason:
             reason = f"it is none of {', '.join(IMAGE_FORMATS)}"
         raise SourceError(
-            f"{name} cannot be read as an image: {reason or type(problem).__name__}", "remove it or save it again"
+            f"{name} cannot be read as an image: {reason or type(problem).__name__}",
+            "remove it, or leave out what cannot be read with --skip-broken",
         ) from problem

@@ -23,6 +23,7 @@ from gandiag.checkpoints.file_type import are_weight_names, list_zip_entries
 from gandiag.errors import SourceError
 from gandiag.interfaces import Assumption, Batch, OutputSpec, SampleKind, SampleSource
 from gandiag.sampling.arrays import open_array, read_npy, read_npz
+from gandiag.sampling.audio_files import is_audio_name, open_audio_files
 from gandiag.sampling.content_keys import content_keys
 from gandiag.sampling.image_folders import FolderFiles, ImageReader, ZipFiles, is_image_name, open_image_files
 from gandiag.sampling.latents import chunk_slices, hash_indices, make_labels
@@ -32,12 +33,13 @@ from gandiag.sampling.saved_tensors import is_saved_tensor, read_saved_tensor
 from gandiag.sampling.stream_names import REAL_ORDER
 from gandiag.sampling.tables.files import is_frame, is_table_file, read_frame, read_table
 from gandiag.sampling.tables.reader import TableReader
+from gandiag.sampling.tar_files import TarFiles, is_tar_file, is_tar_name, is_tar_of_images
 from gandiag.sampling.torch_datasets import open_dataset
 from gandiag.untrusted.files import open_regular
 
 SUPPORTED_SOURCES = (
-    "an image folder, a .zip of images, .npy, .npz, a saved tensor, a CSV, TSV or Parquet table, a DataFrame, "
-    "a Dataset, an array or a tensor"
+    "a folder, .zip or .tar of images, a folder of .wav or .flac, .npy, .npz, a saved tensor, a CSV, TSV or Parquet "
+    "table, a DataFrame, a Dataset, an array or a tensor"
 )
 
 
@@ -100,9 +102,25 @@ class SampleSet:
         if self.reader.shape is None:
             raise SourceError(
                 f"{self.name} contains images of several sizes: {_example_sizes(self.reader)}",
-                "resize them to one size, or audit a generator against them, which sets the size",
+                "pass --image-size N: they are then resized to N x N pixels",
             )
         return OutputSpec(self.kind, self.reader.shape, DEFAULT_RANGE if self.kind == "image" else None)
+
+    @property
+    def channels(self) -> int:
+        """Channels of images."""
+        shape = self.reader.shape
+        return shape[0] if shape is not None else int(getattr(self.reader, "channels", 3))
+
+    @property
+    def sample_rate(self) -> int | None:
+        """The rate of sounds in Hz; None for other samples."""
+        return getattr(self.reader, "sample_rate", None)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out when the samples were opened, in words."""
+        return tuple(getattr(self.reader, "remarks", ()))
 
     def assumptions(self, output: OutputSpec | None = None) -> tuple[Assumption, ...]:
         """What is assumed when these samples are read for a generator with this output."""
@@ -165,16 +183,22 @@ class SampleSet:
 
 
 def open_samples(
-    source: Any, *, npz_key: str | None = None, kind: SampleKind | None = None, output: OutputSpec | None = None
+    source: Any,
+    *,
+    npz_key: str | None = None,
+    kind: SampleKind | None = None,
+    output: OutputSpec | None = None,
+    skip_broken: bool = False,
 ) -> SampleSet:
-    """Open samples from a path or an object: image folder, .zip of images, .npy, .npz, torch Dataset, ndarray, Tensor.
+    """Open samples: a folder, .zip or .tar of images or sounds, .npy, .npz, a table, Dataset, ndarray or Tensor.
 
+    `skip_broken`: images that cannot be decoded are left out and named; this decodes each of them once.
     `kind`: "series" for (N, T) or (N, T, C) arrays; otherwise 2-D arrays are vectors and larger ones images. `output`:
     raise now if the samples cannot be converted to it. SourceError for anything unreadable, empty, or of fewer than 2
     samples. File types are detected by content, never by suffix.
     """
     is_path = isinstance(source, (str, os.PathLike))
-    reader = _open_path(Path(source), npz_key, kind) if is_path else _open_object(source, kind)
+    reader = _open_path(Path(source), npz_key, kind, skip_broken) if is_path else _open_object(source, kind)
     if reader.n < 2:
         raise SourceError(
             f"{reader.name} contains {reader.n} sample{'s' * (reader.n != 1)}",
@@ -245,10 +269,10 @@ def _convert_samples(reader: SampleReader, values: Tensor | list[Tensor], target
     return match_image_format(images, OutputSpec("image", tuple(images.shape[1:]), target.range)).flatten(1)
 
 
-def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> SampleReader:
+def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None, skip_broken: bool) -> SampleReader:
     name = str(path)
     if path.is_dir():
-        return open_image_files(FolderFiles(path), name)
+        return _open_folder(path, skip_broken)
     try:
         with open_regular(path) as file:
             start = file.read(8)
@@ -258,7 +282,9 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
     if start.startswith(b"\x93NUMPY"):
         return open_array(read_npy(path), name, kind=kind)
     if is_zip:
-        return _open_zip(path, npz_key, kind)
+        return _open_zip(path, npz_key, kind, skip_broken)
+    if is_tar_file(path):
+        return open_image_files(TarFiles([path]), name, skip_broken=skip_broken)
     if is_table_file(path):
         return TableReader(read_table(path))
     if is_image_name(name):
@@ -266,7 +292,20 @@ def _open_path(path: Path, npz_key: str | None, kind: SampleKind | None) -> Samp
     raise SourceError(f"{name} contains no readable samples", f"pass {SUPPORTED_SOURCES}")
 
 
-def _open_zip(path: Path, npz_key: str | None, kind: SampleKind | None) -> SampleReader:
+def _open_folder(path: Path, skip_broken: bool) -> SampleReader:
+    """A folder of images, of audio, or of .tar shards with images."""
+    files = FolderFiles(path)
+    if not files.names:
+        sounds = FolderFiles(path, is_audio_name)
+        if sounds.names:
+            return open_audio_files(sounds, str(path))
+        shards = FolderFiles(path, is_tar_name)
+        if shards.names:
+            files = TarFiles([path / name for name in shards.names])  # type: ignore[assignment]
+    return open_image_files(files, str(path), skip_broken=skip_broken)
+
+
+def _open_zip(path: Path, npz_key: str | None, kind: SampleKind | None, skip_broken: bool) -> SampleReader:
     try:
         names = [entry.filename for entry in list_zip_entries(path)]
     except zipfile.BadZipFile as broken:
@@ -277,7 +316,9 @@ def _open_zip(path: Path, npz_key: str | None, kind: SampleKind | None) -> Sampl
     if any(name.endswith("/data.pkl") for name in names):
         samples, labels = read_saved_tensor(path)
         return open_array(samples, str(path), labels=labels, kind=kind)
-    return open_image_files(ZipFiles(path), str(path))
+    if any(map(is_audio_name, names)) and not any(map(is_image_name, names)):
+        return open_audio_files(ZipFiles(path, is_audio_name), str(path))
+    return open_image_files(ZipFiles(path), str(path), skip_broken=skip_broken)
 
 
 def _open_object(source: Any, kind: SampleKind | None) -> SampleReader:
@@ -306,15 +347,18 @@ def contains_samples(path: str | os.PathLike[str]) -> bool:
     """
     path = Path(path)
     if path.is_dir():
-        return any(is_image_name(name) for _, _, names in os.walk(path) for name in names)
+        tests = (is_image_name, is_audio_name, is_tar_name)
+        return any(test(name) for _, _, names in os.walk(path) for name in names for test in tests)
     try:
         with open_regular(path) as file:
             start = file.read(8)
         if not start.startswith(b"PK"):
-            return start.startswith(b"\x93NUMPY") or is_table_file(path)
+            return start.startswith(b"\x93NUMPY") or is_tar_of_images(path) or is_table_file(path)
         names = [entry.filename for entry in list_zip_entries(path)]
     except (OSError, zipfile.BadZipFile):
         return False
     if any(name.endswith("/data.pkl") for name in names):
         return is_saved_tensor(path, names)
-    return not are_weight_names(names) and any(name.endswith(".npy") or is_image_name(name) for name in names)
+    return not are_weight_names(names) and any(
+        name.endswith(".npy") or is_image_name(name) or is_audio_name(name) for name in names
+    )

@@ -27,6 +27,7 @@ _OPTIONAL = optional(_NUMBER)
 _TEXT = optional(text())
 _SCALAR = optional(either(text(), boolean, _NUMBER, due="a text or a number"))
 _SHARE = optional(table({"value": _OPTIONAL, "low": _OPTIONAL, "high": _OPTIONAL}))
+_COUNTED_SHARE = table({"value": number(0, 1), "low": number(0, 1), "high": number(0, 1)}, required=("value",))
 _LINE = list_of(_OPTIONAL)
 _POINTS = either(_LINE, mapping_of(_LINE), due="a list of numbers")
 
@@ -64,6 +65,30 @@ _MODES = table(
         "missed": optional(
             list_of(table({"mode": _SCALAR, "share_real": _OPTIONAL, "share_fake": _OPTIONAL, "exhibit": _TEXT}))
         ),
+        "reason": _TEXT,
+        "groups": optional(
+            table(
+                {
+                    "kind": text("classes", "regions"),
+                    "accuracy": _SHARE,
+                    "left_out": _OPTIONAL,
+                    "reason": _TEXT,
+                    "rows": list_of(
+                        table(
+                            {
+                                "name": _SCALAR,
+                                "real": _COUNTED_SHARE,
+                                "fake": _COUNTED_SHARE,
+                                "p_value": _OPTIONAL,
+                                "state": text("missing", "rare", "frequent", "even"),
+                            },
+                            required=("name", "real", "fake", "state"),
+                        ),
+                    ),
+                },
+                required=("kind", "rows"),
+            )
+        ),
     }
 )
 _CLASS = table(
@@ -82,7 +107,7 @@ _EXHIBIT = table(
         "data": table(
             {
                 "png": text(),
-                **dict.fromkeys(("columns", "rows", "tile"), integer(0, 1 << 20)),
+                **dict.fromkeys(("columns", "rows", "tile", "group"), integer(0, 1 << 20)),
                 "x": _POINTS,
                 "lines": mapping_of(_POINTS),
                 "edges": _LINE,
@@ -144,7 +169,7 @@ _PROVENANCE = table(
 RECORD = table(
     {
         "schema": text(),
-        "verdict": text("healthy", "collapsed", "inconclusive", "not_degenerate"),
+        "verdict": text("healthy", "collapsed", "inconclusive", "not_degenerate", "unrealistic", "memorised"),
         "kinds": list_of(text()),
         "score": _SCORE,
         "subject": _SUBJECT,

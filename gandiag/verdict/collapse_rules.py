@@ -25,6 +25,8 @@ MAX_DISTANCE_RATIO = 0.1
 MIN_REPEATED_FRACTION = 0.95
 # Lower bound of the share of repeats from which they are a finding without real data.
 MIN_DEGENERACY = 0.02
+# Names of missing classes in a sentence.
+MAX_NAMES = 5
 # Share of the samples from which the most frequent output is mentioned.
 MIN_LARGEST_SHARE = 0.05
 # Upper bound below which an input of the generator counts as ignored.
@@ -121,12 +123,44 @@ def find_mode_dropping(record: Record, policy: Policy) -> Diagnosis | None:
     text = f"Mode dropping: {format_percent(share)} {interval} of the real data has no counterpart among the samples"
     if missed:
         text += f"; {len(missed)} of {record.modes.get('found')} clusters are missing or underrepresented"
-    elif record.modes.get("found"):
+    elif record.modes.get("covered") is not None:
         text += "; no cluster is missing as a whole"
+    text += describe_missing_groups(record)
     evidence: dict[str, float] = {"missing": share}
     if record.modes.get("covered") is not None:  # None: too few samples lie near real ones to count modes
         evidence["modes_missed"] = len(missed)
     return Diagnosis("error", f"{text}.", evidence)
+
+
+@rule("GD115")
+def find_missing_classes(record: Record, policy: Policy) -> Diagnosis | None:
+    """Classes of the real data that are never made, where the verdict is no collapse; GD103 names them otherwise."""
+    groups = record.modes.get("groups") or {}
+    missing = [row for row in groups.get("rows") or () if row.get("state") == "missing"]
+    if is_partial_collapse(record) or groups.get("kind") != "classes" or not missing:
+        return None
+    share = sum(float(row["real"]["value"]) for row in missing)
+    names = describe_missing_groups(record).removeprefix("; missing: ")
+    text = f"Missing {names}. Together they are {format_percent(share)} of the real data."
+    return Diagnosis("warning", text, {"classes_missing": len(missing), "share_real": share})
+
+
+def describe_missing_groups(record: Record) -> str:
+    """Names of the classes that are missing or too rare, or the number of such regions; empty where there are none."""
+    groups = record.modes.get("groups") or {}
+    rows = groups.get("rows") or ()
+    parts = []
+    for state, words in (("missing", "missing"), ("rare", "too rare")):
+        names = [str(row["name"]) for row in rows if row.get("state") == state]
+        if not names:
+            continue
+        if groups.get("kind") == "classes":
+            shown = names if len(names) <= MAX_NAMES else [*names[:MAX_NAMES], f"{len(names) - MAX_NAMES} more"]
+            parts.append(f"{words}: {'class' if len(names) == 1 else 'classes'} {format_list(shown)}")
+        else:
+            of_all = "" if parts else f" of {len(rows)} regions (k-means)"
+            parts.append(f"{len(names)}{of_all} {'is' if len(names) == 1 else 'are'} {words}")
+    return "".join(f"; {part}" for part in parts)
 
 
 @rule("GD104", kind="thin_modes")
@@ -235,6 +269,7 @@ COLLAPSE_RULES: tuple[Rule, ...] = (
     find_complete_collapse,
     find_aspect_collapse,
     find_mode_dropping,
+    find_missing_classes,
     find_intra_mode_collapse,
     find_repeated_outputs,
     find_mode_imbalance,

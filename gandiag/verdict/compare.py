@@ -59,6 +59,9 @@ class Change:
         return abs(self.delta), smallest, max(abs(self.low), abs(self.high))
 
 
+COUNTS_OF_OUTPUTS = {"distinct_outputs"}  # they grow with the number of samples
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Every number that both records hold, the score first. `remarks`: differences in how the audits were made."""
@@ -82,7 +85,8 @@ def compare(old: Record, new: Record) -> Comparison:
     paired = _has_paired_replicates(old, new)
     before, after = get_record_values(old), get_record_values(new)
     # `modes` repeats, without intervals, what measurements hold with intervals.
-    common = [key for key in after if key in before and key != "classes.*" and not key.startswith("modes.")]
+    left_out = {"classes.*"} | (COUNTS_OF_OUTPUTS if old.score.n_fake != new.score.n_fake else set())
+    common = [key for key in after if key in before and key not in left_out and not key.startswith("modes.")]
     correlation = estimate_correlation(old.score.replicates, new.score.replicates) if paired else 0.0
     changes = tuple(
         _make_change(key, before[key], after[key], correlation if key == "score" else 0.0, paired and key == "score")

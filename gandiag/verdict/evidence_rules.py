@@ -7,6 +7,8 @@ from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import format_interval, is_sample_set
 from gandiag.verdict.rule_base import Diagnosis, rule
 
+MAX_ADVISED_FACTOR = 20  # times as many samples that one might still generate
+
 
 @rule("GD501")
 def find_insufficient_evidence(record: Record, policy: Policy) -> Diagnosis | None:
@@ -29,17 +31,25 @@ def find_limit_in_interval(record: Record, policy: Policy) -> Diagnosis | None:
         entry = record.measurements.get("score")
         reason = (entry.reason if entry is not None else None) or "cannot be known without --real"
         return Diagnosis("warning", f"Undecided: {reason}.", {"low": score.low, "high": score.high, "n": score.n_fake})
-    needed = score.required_samples()
-    action = f"Generate about {needed:,} samples (-n {needed})" if needed else "Generate more samples (-n)"
-    if is_sample_set(record):
-        action = f"These {score.n_fake:,} samples do not decide" + (f"; generate about {needed:,}" if needed else "")
     interval = format_interval(score.low, score.high)
     if score.basis == "groups":
         text = f"The score's interval {interval} contains the limit {policy.limit:g}. More groups would decide."
         return Diagnosis("warning", text, {"low": score.low, "high": score.high, "groups": record.groups.get("count")})
-    text = f"The score's interval {interval} contains the limit {policy.limit:g}. "
-    text += f"{action} and give twice as many real ones."
+    text = f"The score's interval {interval} contains the limit {policy.limit:g}. {describe_needed_samples(record)}."
     return Diagnosis("warning", text, {"low": score.low, "high": score.high, "n": score.n_fake})
+
+
+def describe_needed_samples(record: Record) -> str:
+    """How many samples would decide, in proportion to those there are; without a full stop."""
+    score = record.score
+    needed = score.required_samples()
+    if needed is None:
+        source = "More samples" if is_sample_set(record) else "More samples (-n)"
+        return f"{source} and twice as many real ones may decide"
+    if needed > MAX_ADVISED_FACTOR * score.n_fake:
+        return f"It is so close to the limit that it would take about {needed:,} samples and twice as many real ones"
+    option = "" if is_sample_set(record) else f" (-n {needed})"
+    return f"About {needed:,} samples{option} and twice as many real ones would decide"
 
 
 KIND_OF_LOSS = {

@@ -27,11 +27,14 @@ def find_off_distribution_samples(record: Record, policy: Policy) -> Diagnosis |
     if low < MIN_OFF_MANIFOLD:
         return None
     text = (
-        f"Low fidelity: {format_percent(share)} {format_interval(low, high)} of the samples are off the data manifold, "
-        "and can be told from real ones. This is not collapse and does not raise the score."
+        f"Low fidelity: {format_percent(share)} {format_interval(low, high)} of the samples can be told from real "
+        "ones. This is not collapse and does not raise the score."
     )
+    precision = get_value(record, "precision")
+    if precision is not None and precision > 1 - low:
+        text += f" (Precision is {precision:.2f}: it asks only whether a sample lies near some real one.)"
     if record.verdict == "unrealistic":
-        text += " So few lie on the data that their variety says little about the data's modes: improve fidelity first."
+        text += " Too few resemble the data for their variety to say much about it: improve fidelity first."
     return Diagnosis("note" if is_collapsed(record) else "warning", text, {"off_manifold": share})
 
 

@@ -12,7 +12,8 @@ import torch
 from scipy.stats import false_discovery_control, fisher_exact
 from torch import Tensor
 
-from gandiag.metrics.modes import KEYS, ModeCounts, ModeCoverage, effective_count, fisher_p_values, holm_correction
+from gandiag.metrics.mode_counts import ModeCounts, fisher_p_values, holm_correction
+from gandiag.metrics.modes import KEYS, ModeCoverage, effective_count
 from gandiag.record import to_json_value
 from gandiag.stats.cluster_separation import nearest_rows
 from gandiag.stats.clustering import Clustering, find_clusters, principal_components
@@ -207,9 +208,9 @@ def test_samples_off_the_data_are_not_counted() -> None:
 def test_one_cloud_has_a_reason() -> None:
     outcome = ModeCoverage("v", 400).measure(results(normal(800, 8, 1), normal(400, 8, 2), 400))
     section = outcome.sections["modes"]
-    assert (section["found"], section["covered"], section["effective"]) == (1, 1, 1.0) and "no gaps" in section[
-        "reason"
-    ]
+    assert (section["found"], section["covered"], section["effective"]) == (1, None, None)
+    assert "no separated clusters" in section["reason"] and section["groups"]["kind"] == "regions"
+    assert {row["state"] for row in section["groups"]["rows"]} == {"even"}  # the generator is perfect
 
 
 def test_without_real_data() -> None:
@@ -255,4 +256,4 @@ def test_missed_modes_show_real_examples() -> None:
     data["fake"][SubsetSpec("samples", 512)] = make_subset(real[1::2], 512)
     outcome = ModeCoverage("v", N).measure(data)
     assert [entry["exhibit"] for entry in outcome.sections["modes"]["missed"]] == ["missed"]
-    assert [exhibit.id for exhibit in outcome.exhibits] == ["clusters", "missed"]
+    assert [exhibit.id for exhibit in outcome.exhibits] == ["clusters", "missed", "uncovered", "map"]

@@ -22,6 +22,7 @@ from gandiag.record import Exhibit
 from gandiag.report.charts import Chart, ChartError, draw_chart
 from gandiag.report.exhibit_view import build_image
 from gandiag.report.html_page import render_fragment, render_html
+from gandiag.report.series_html import render_run_page
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "rect", "line"}
 
@@ -189,7 +190,7 @@ def test_a_chart_is_painted_by_the_page_and_the_same_every_time() -> None:
     exhibit = series(x=[1, 2, 3], lines={"$x_": [1, 1, 1], "fake": [3, None, 1], "real": [1, 2, 3]})
     chart: Chart = draw_chart(exhibit)
     assert draw_chart(exhibit) == chart
-    assert chart.legend == (("real", "var(--real)"), ("generated", "var(--accent)"), ("$x ", "var(--line-2)"))
+    assert chart.legend == (("real", "var(--real)"), ("generated", "var(--fake)"), ("$x ", "var(--line-2)"))
     assert "var(--real)" in chart.svg and "#0102" not in chart.svg
     assert chart.svg.startswith("<svg") and "xmlns" not in chart.svg and "metadata" not in chart.svg
 
@@ -232,3 +233,10 @@ def test_data_that_does_not_match_its_kind_is_reported(data: dict[str, object]) 
 def test_rows_are_labeled_from_the_caption(caption: str, labels: list[str]) -> None:
     exhibit = Exhibit("any", "image", caption, {"png": "", "columns": 2, "rows": 2, "tile": 8})
     assert list(build_image(exhibit).labels) == labels
+
+
+def test_a_page_of_a_run_shows_samples_of_every_checkpoint() -> None:
+    points = [(100.0, records.healthy()), (200.0, records.collapsed())]
+    page = render_run_page("runs/a", points, None, [], advice=("Keep 100.",))
+    assert page.index("Keep 100.") < page.index("Samples of each checkpoint") < page.index("Checkpoints and losses")
+    assert page.count('alt="samples at step') == 2

@@ -260,4 +260,6 @@ def test_one_connected_cloud_is_not_counted_as_a_mode() -> None:
         records.collapsed(), modes={"found": 1, "covered": 1, "effective": 1.0, "stability": 1.0, "missed": []}
     )
     text = " ".join(render_text(cloud).split())
-    assert "not counted: the real data have no separated clusters" in text and "1 of 1 modes" not in text
+    assert (
+        "no separated clusters at this sample size, so modes cannot be counted" in text and "1 of 1 modes" not in text
+    )

@@ -178,7 +178,7 @@ def test_the_command_writes_text_json_and_markdown(
     ("line", "message"),
     [
         ("old.json absent.json", "absent.json cannot be read"),
-        ("old.json old.json -f html", "choose from"),
+        ("old.json old.json -f xml", "choose from"),
         ("old.json", "NEW"),
         ("old.json broken.json", "damaged"),
         ("old.json old.json --max-regress nan", "max-regress"),

@@ -164,5 +164,6 @@ def _measure_residual(residual: Tensor, grid: Grid) -> tuple[float, float]:
 def _describe_noise(noise: float, grid: Grid) -> str:
     if noise == 0:
         return ""
-    unit = f"{noise / grid.range:.1%} of the range" if grid.range else f"{noise:.2g}"
-    return f"differences of standard deviation {unit}"
+    if grid.range:
+        return f"differences of {100 * noise / grid.range:.1f} % of the range (standard deviation)"
+    return f"differences of standard deviation {noise:.2g}"
