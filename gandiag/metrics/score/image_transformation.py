@@ -34,8 +34,8 @@ LOW_FREQUENCIES = 0.125  # of the rings, below which nothing is blurred or sharp
 POWER_FLOOR = 3e-7  # of the ring powers of images in [0, 1]: the noise of eight bits
 PADDING = 8  # reflected pixels, so that a filter does not wrap around
 
-CurveLaw = Literal["gain", "gamma", "white balance", "tone curve"]
-CURVE_LAWS: tuple[CurveLaw, ...] = ("gain", "gamma", "white balance", "tone curve")
+CurveLaw = Literal["gain", "gamma", "contrast or offset", "white balance", "tone curve"]
+CURVE_LAWS: tuple[CurveLaw, ...] = ("gain", "gamma", "contrast or offset", "white balance", "tone curve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,10 @@ def fit_curves(real: ImageSummary, fake: ImageSummary, law: CurveLaw = "tone cur
     if law == "white balance":
         return _make_curves([_fit_slope(*pair) for pair in levels], law)
     source, target = (np.concatenate(part) for part in zip(*levels, strict=True))
+    if law == "contrast or offset":
+        gain, offset = np.polyfit(source, target, 1)
+        line = torch.tensor([[offset, gain, 1.0]]).float()
+        return line.clamp(*torch.tensor(CURVE_BOUNDS).float()).repeat(len(levels), 1)
     slope = _fit_slope(source, target) if law == "gain" else _fit_slope(np.log(source), np.log(target))
     return _make_curves([slope] * len(levels), law)
 
@@ -169,7 +173,8 @@ def fit_frequency_gain(real: ImageSummary, fake: ImageSummary) -> Tensor:
 
 def _upper_mean(values: Tensor) -> Tensor:
     """Mean of the upper half of each column of (N, R), without the top twentieth, (R,)."""
-    return values.quantile(UPPER_LEVELS, dim=0).mean(0)
+    mean: Tensor = values.quantile(UPPER_LEVELS, dim=0).mean(0)
+    return mean
 
 
 def filter_images(images: Tensor, frequency_gain: Tensor) -> Tensor:

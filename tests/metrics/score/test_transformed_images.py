@@ -37,6 +37,7 @@ def blur(images: Tensor) -> Tensor:
 TRANSFORMED: dict[str, tuple[Callable[[Tensor], Tensor], str, bool]] = {
     "brighter": (lambda x: (1.2 * x).clamp(0, 1), "brightness", True),
     "gamma": (lambda x: x**1.5, "brightness", False),
+    "an offset": (lambda x: (x + 0.1).clamp(0, 1), "brightness", True),
     "white balance": (lambda x: (x * torch.tensor([1.25, 1, 0.9])[:, None, None]).clamp(0, 1), "color_cast", True),
     "blurred": (blur, "fine_detail", False),
     "sharpened": (lambda x: (x + 0.8 * (x - blur(x))).clamp(0, 1), "fine_detail", True),
