@@ -189,7 +189,7 @@ def filter_images(images: Tensor, frequency_gain: Tensor) -> Tensor:
     gain = torch.lerp(frequency_gain[lower], frequency_gain[upper], position - lower)
     gain[0, 0] = 1.0
     spectrum = torch.fft.rfft2(padded) * gain
-    filtered = torch.fft.irfft2(spectrum, s=padded.shape[2:])
+    filtered: Tensor = torch.fft.irfft2(spectrum, s=padded.shape[2:])
     return filtered[:, :, pad : pad + height, pad : pad + width].clamp(0, 1)
 
 
