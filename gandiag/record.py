@@ -95,7 +95,8 @@ class Score:
     def required_samples(self) -> int | None:
         """Generated samples (and twice as many real ones) needed for a verdict; None where n was enough or no n is.
 
-        Where the interval contains the limit: enough for its near end to reach the limit, if the value stays the same.
+        Where the interval contains the limit: enough for its near end to reach the limit, if the value stays the same;
+        a value that happens to lie at the limit will move, so the distance counts as a third of the limit at least.
         Else where `power` is above the limit: enough to detect a loss as large as the limit. Standard errors shrink
         with 1/√n.
         """
@@ -103,7 +104,7 @@ class Score:
             return None
         if self.low < self.limit <= self.high:
             half_width = self.value - self.low if self.value >= self.limit else self.high - self.value
-            ratio = half_width / max(abs(self.value - self.limit), 1e-9)
+            ratio = half_width / max(abs(self.value - self.limit), self.limit / 3, 1e-9)
         else:
             ratio = (self.power or 0.0) / self.limit
         count = round(self.n_fake * ratio**2, 1 - len(str(self.n_fake))) if ratio < 1e3 else math.inf

@@ -105,6 +105,8 @@ def test_required_samples() -> None:
     assert Score(0.0, 0.0, 0.10, power=0.1, n_fake=500).required_samples() is None
     # On the limit: no number of samples is enough.
     assert Score(0.15, 0.10, 0.20, n_fake=500).required_samples() is None
+    # A value next to the limit does not ask for a hundred times the samples: it moves itself.
+    assert Score(0.14, 0.00, 0.28, n_fake=300).required_samples() == 2400
     assert Score(None, None, None, n_fake=50).required_samples() is None
 
 

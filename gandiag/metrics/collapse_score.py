@@ -14,14 +14,17 @@ from torch import Tensor
 
 from gandiag.features.image_statistics import ASPECTS
 from gandiag.features.view_names import DEGRADATION_LEVELS
-from gandiag.interfaces import Estimate, Metric, MetricResult, Needs
+from gandiag.interfaces import Estimate, Metric, MetricResult, Needs, OutputSpec
 from gandiag.metrics.degeneracy import Degeneracy
 from gandiag.metrics.distinct_rows import estimate_repeated_rows, has_repeated_rows
 from gandiag.metrics.registry import MetricContext
 from gandiag.metrics.score.estimator import MIN_SAMPLES, DiversityEstimate, estimate_diversity_loss
 from gandiag.metrics.score.multi_view import estimate_multi_view_loss, has_low_fidelity
+from gandiag.metrics.score.transformed_images import FoundTransformation, find_transformation
+from gandiag.metrics.structure_gap import count_images
 from gandiag.metrics.table_score import build_table_section, estimate_table_losses, include_table_losses
 from gandiag.record import Measurement, Score
+from gandiag.sampling.preprocessing import to_unit_range
 from gandiag.sampling.tables.encoder import TableEncoder
 from gandiag.stats.subset import SampleSubset, SubsetSpec
 
@@ -35,7 +38,8 @@ class CollapseScore:
     `aspects`: cheap views beside the main one; none for vectors and series. Degraded versions of the main view
     ("imagenet+1") are used where the results hold them. `role` "fake" writes the record's score; any other role, a
     measurement. `encoder`: of tables, whose columns and pairs are scored too; the worst speaks. `n_drawn`: samples of
-    which the n are a subset, where there are more.
+    which the n are a subset, where there are more. `output`: of images, some of which are kept to tell a transformation
+    of all of them from lost variety.
     """
 
     view: str
@@ -45,6 +49,7 @@ class CollapseScore:
     aspects: tuple[str, ...] = ()
     encoder: TableEncoder | None = None
     n_drawn: int = 0
+    output: OutputSpec | None = None
 
     @property
     def key(self) -> str:
@@ -52,10 +57,13 @@ class CollapseScore:
 
     def needs(self) -> Needs:
         views = (self.view, *self.aspects)
-        return {
-            "real": frozenset(SubsetSpec(view, 2 * self.n) for view in views),
-            self.role: frozenset(SubsetSpec(view, self.n) for view in views),
-        }
+        real = {SubsetSpec(view, 2 * self.n) for view in views}
+        fake = {SubsetSpec(view, self.n) for view in views}
+        if self.output is not None:
+            n_images = count_images(self.output, self.n)
+            real.add(SubsetSpec("samples", 2 * n_images))
+            fake.add(SubsetSpec("samples", n_images))
+        return {"real": frozenset(real), self.role: frozenset(fake)}
 
     def measure(self, results: Any) -> MetricResult:
         real, fake = self._subsets(results, self.view)
@@ -63,12 +71,14 @@ class CollapseScore:
             return _too_few_samples(self.key, real, fake)
         names = self._available_views(results) if self.aspects else [self.view]
         subsets = {name: self._subsets(results, name) for name in names}
+        found = self._find_transformation(results)
         estimate, aspects = estimate_loss(
             {name: pair[0].values for name, pair in subsets.items()},
             {name: pair[1].values for name, pair in subsets.items()},
             seed=self.seed,
             has_aspects=bool(self.aspects),
             inject=self.role == "fake",
+            transformed=None if found is None else {name: (found.real[name], found.fake[name]) for name in found.real},
         )
         table: dict[str, Any] = {}
         if self.encoder is not None:
@@ -91,7 +101,19 @@ class CollapseScore:
             )
         sections["aspects"] = {name: asdict(loss) for name, loss in aspects.items()}
         sections["table"] = table
-        return MetricResult({self.key: measurement}, sections)
+        measurements = {self.key: measurement}
+        if self.output is not None:
+            measurements |= measure_transformation(found)
+        return MetricResult(measurements, sections)
+
+    def _find_transformation(self, results: Any) -> FoundTransformation | None:
+        """The transformation that explains how the generated images differ, if one does."""
+        if self.output is None:
+            return None
+        n_images = count_images(self.output, self.n)
+        real = results["real"][SubsetSpec("samples", 2 * n_images)].values
+        fake = results[self.role][SubsetSpec("samples", n_images)].values
+        return find_transformation(to_unit_range(real, self.output), to_unit_range(fake, self.output), seed=self.seed)
 
     def next_view(self, results: Any) -> str | None:
         """The next degradation level that this score needs.
@@ -141,14 +163,43 @@ def estimate_loss(
     has_aspects: bool,
     inject: bool,
     replicates: int = 20,
+    transformed: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[DiversityEstimate, dict[str, Estimate]]:
     """The loss over views of real (N, D) and generated (M, D) samples, and of each aspect where there are aspects."""
     if has_aspects:
-        return estimate_multi_view_loss(real, fake, seed=seed, replicates=replicates, inject=inject)
+        return estimate_multi_view_loss(
+            real, fake, seed=seed, replicates=replicates, inject=inject, transformed=transformed
+        )
     (view,) = real
     if has_repeated_rows(real[view], fake[view]):
         return estimate_repeated_rows(real[view], fake[view], seed=seed, replicates=replicates), {}
     return estimate_diversity_loss(real[view], fake[view], seed=seed, replicates=replicates, inject=inject), {}
+
+
+RATIO_KEYS = {
+    "brightness": "brightness_ratio",
+    "contrast": "contrast_ratio",
+    "color_cast": "color_cast",
+    "fine_detail": "detail_ratio",
+}
+
+
+def measure_transformation(found: FoundTransformation | None) -> dict[str, Measurement]:
+    """What a transformation of all images changes; and the share of their difference that it explains."""
+    if found is None:
+        reason = "no smooth transformation of all images explains how generated and real ones differ"
+        return {key: Measurement.missing(reason) for key in (*RATIO_KEYS.values(), "transformation")}
+    measurements = {
+        RATIO_KEYS[name]: Measurement(
+            ratio.value, ratio.low, ratio.high, found.floor[name], "generated over real", "neither", found.n
+        )
+        for name, ratio in found.ratios.items()
+    }
+    share = found.explained
+    explained = Measurement(
+        share.value, share.low, share.high, 0.0, "total variation", "lower", found.n, reason=found.kind or None
+    )
+    return {**measurements, "transformation": explained}
 
 
 def score_sections(estimate: DiversityEstimate, *, n_real: int, n_fake: int, has_aspects: bool) -> dict[str, Any]:
@@ -194,7 +245,14 @@ def create_score_metrics(context: MetricContext) -> Sequence[Metric]:
     aspects = tuple(ASPECTS) if context.output.kind == "image" else ()
     scores = [
         CollapseScore(
-            context.view, context.n_neighbors, context.seed, role, aspects, context.encoder, n_drawn=context.n
+            context.view,
+            context.n_neighbors,
+            context.seed,
+            role,
+            aspects,
+            context.encoder,
+            context.n,
+            context.output if aspects and role == "fake" else None,
         )
         for role in context.roles
     ]

@@ -9,6 +9,7 @@ modes leave no whole unlike the data, so that neither opens the gap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +55,7 @@ class Structure:
     @property
     def n_images(self) -> int:
         """Images per set."""
-        size = 1
-        for side in self.output.shape:
-            size *= side
-        return int(min(self.n, MAX_IMAGES, MAX_VALUES / size))
+        return count_images(self.output, self.n)
 
     def needs(self) -> Needs:
         return {
@@ -87,6 +85,11 @@ class Structure:
             return MetricResult(measurements)
         worst = wholes.odds.fake.argsort()[:N_SHOWN]
         return MetricResult(measurements, {}, _show_worst(sets[2][worst]))
+
+
+def count_images(output: OutputSpec, n: int) -> int:
+    """Generated images, of n, that are kept as they are; twice as many real ones. Bounded in memory."""
+    return int(min(n, MAX_IMAGES, MAX_VALUES / math.prod(output.shape)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
-"""GD301 to GD303 and GD902: samples unlike the data, copies, wrong wholes, broken output channels. Not collapse."""
+"""GD301 to GD304 and GD902: unlike the data, copies, wrong wholes, transformed, broken channels. Not collapse."""
 
 from __future__ import annotations
 
-from gandiag.record import MIN_STRUCTURE_GAP, Record
+from gandiag.record import MIN_STRUCTURE_GAP, Measurement, Record
 from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import (
     format_interval,
+    format_list,
     format_percent,
     get_copies,
     get_estimate,
@@ -17,6 +18,8 @@ from gandiag.verdict.record_queries import (
 from gandiag.verdict.rule_base import Diagnosis, rule
 
 MIN_OFF_MANIFOLD = 0.1  # lower bound of the share of samples off the manifold
+MIN_TRANSFORMED = 0.03  # lower bound of the total variation that a transformation explains
+MIN_RATIO_CHANGE = 0.03  # smaller changes of brightness, contrast, color or detail are not mentioned
 MIN_MEMORIZED = 0.05  # lower bound of the share of copies, above the floor
 
 
@@ -71,6 +74,41 @@ def find_structure_gap(record: Record, policy: Policy) -> Diagnosis | None:
         "parts. This is not collapse and does not raise the score."
     )
     return Diagnosis("warning", text, {"structure_gap": gap.value, "unreal_wholes": wholes, "patch_distance": patches})
+
+
+@rule("GD304")
+def find_transformation(record: Record, policy: Policy) -> Diagnosis | None:
+    """All generated images are the real ones through one smooth transformation: a tone curve, a blur, a resampling."""
+    explained = get_measurement(record, "transformation")
+    if explained is None or not (explained.low or 0.0) >= MIN_TRANSFORMED:
+        return None
+    entries = {key: entry for key in RATIO_WORDS if (entry := get_measurement(record, key)) is not None}
+    parts = [text for key, entry in entries.items() if (text := _describe_ratio(key, entry))]
+    changes = format_list(parts) if parts else "what differs is small"
+    text = (
+        f"Transformed: against real images, {changes}. One transformation of all images ({explained.reason}) explains "
+        "it: fidelity, not lost variety. The score is measured without it. Check preprocessing, output range and "
+        "resolution."
+    )
+    return Diagnosis("warning", text, {key: entry.value for key, entry in entries.items()})
+
+
+# Measurement -> what a ratio above and below 1 means.
+RATIO_WORDS = {
+    "brightness_ratio": ("images are {} brighter", "images are {} darker"),
+    "contrast_ratio": ("contrast is {} higher", "contrast is {} lower"),
+    "color_cast": ("one channel is {} stronger than the others", "one channel is {} weaker than the others"),
+    "detail_ratio": ("fine detail is {} stronger", "fine detail is {} weaker"),
+}
+
+
+def _describe_ratio(key: str, entry: Measurement) -> str:
+    """A change that is both shown and visible, with its interval; empty for others."""
+    value, low, high = (1.0 if part is None else part for part in (entry.value, entry.low, entry.high))
+    if abs(value - 1) < MIN_RATIO_CHANGE or low <= 1 <= high:
+        return ""
+    words = RATIO_WORDS[key][0 if value > 1 else 1].format(f"about {format_percent(abs(value - 1))}")
+    return f"{words} (ratio {value:.2f} {format_interval(low, high)})"
 
 
 @rule("GD902")

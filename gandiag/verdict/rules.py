@@ -26,6 +26,7 @@ from gandiag.verdict.fidelity_rules import (
     find_memorization,
     find_off_distribution_samples,
     find_structure_gap,
+    find_transformation,
 )
 from gandiag.verdict.group_rules import GROUP_RULES
 from gandiag.verdict.latent_rules import find_missing_scale_response, find_wrong_latent_scale
@@ -49,6 +50,7 @@ RULES: tuple[Rule, ...] = (
     find_blind_spots,
     find_off_distribution_samples,
     *TABLE_FIDELITY_RULES,
+    find_transformation,
     find_structure_gap,
     find_constant_channels,
     find_failed_metrics,

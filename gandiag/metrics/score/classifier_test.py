@@ -17,6 +17,7 @@ N_FOLDS = 5
 RIDGE_PENALTY = 1.0  # prior precision of a coefficient, in units of one row
 NEWTON_STEPS = 8  # at most
 CONVERGED_STEP = 1e-7  # the next one is its square
+MAX_NORM_RATIO = 1.25  # rows farther out than this many times the 95 % quantile are moved in for the classifier
 CLEAR_DENSITY_RATIO = 3.0  # rows are clearly of one set where it is more than this many times as dense as the other
 
 DENSITY_RATIOS = (1.5, 2.0, CLEAR_DENSITY_RATIO)  # at which real-only and fake-only rows are weighed
@@ -123,7 +124,9 @@ def _component_inputs(rows: Tensor) -> Tensor:
     axes = vectors.flip(1)[:, :N_COMPONENTS][:, keep]
     scores = axes if use_rows else centered @ axes / values.flip(0)[:N_COMPONENTS][keep].sqrt()
     scores = scores * math.sqrt(len(rows))  # (N, C), unit variance
-    scores = scores.double().clamp(-6, 6)  # the square of an outlier would dominate the fit
+    norm = scores.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    scores = scores * (MAX_NORM_RATIO * norm.quantile(0.95) / norm).clamp(max=1)  # an outlier would dominate the fit
+    scores = scores.double().clamp(-6, 6)
     squares = (scores[:, :N_SQUARES].square() - 1) / math.sqrt(2)
     return torch.cat([scores, squares, torch.ones(len(rows), 1).double()], 1)
 

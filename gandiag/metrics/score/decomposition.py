@@ -18,6 +18,7 @@ from torch import Tensor
 from gandiag.metrics.score.bias_correction import bias_corrected_positive_part, unique_fraction
 from gandiag.metrics.score.mode_width import MIN_RATIO_ROWS, weight_per_mode
 from gandiag.metrics.score.neighborhoods import expected_coverage
+from gandiag.metrics.score.radius_cap import find_manifold_edge
 from gandiag.metrics.score.split_distances import (
     MANIFOLD_QUANTILE,
     MAX_WIDTH_RATIO,
@@ -72,7 +73,7 @@ def compute_factors(split: SplitDistances, number: int = 0) -> ScoreFactors:
     heldout_reach = neighbors.heldout_reach[number, indices[1]]
     fake_reach = neighbors.fake_reach[number, indices[2]]
     weight = neighbors.weight[number, indices[2]]
-    edge = heldout_reach.quantile(MANIFOLD_QUANTILE)
+    edge = find_manifold_edge(heldout_reach, MANIFOLD_QUANTILE)
     real_modes = torch.cat([reference_modes, heldout_modes])
     real_weight = weight_per_mode(real_modes, torch.ones_like(real_modes, dtype=torch.float32), split.n_modes)
     fake_weight = weight_per_mode(fake_modes, weight, split.n_modes)

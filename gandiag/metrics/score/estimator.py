@@ -14,7 +14,7 @@ from gandiag.config import DEFAULT_LIMIT
 from gandiag.interfaces import Estimate
 from gandiag.metrics.score.classifier_test import N_FOLDS, LogOdds, cross_fit_log_odds
 from gandiag.metrics.score.decomposition import ScoreFactors, compute_factors
-from gandiag.metrics.score.injected_losses import InjectedLoss, measure_injected_losses
+from gandiag.metrics.score.injected_losses import InjectedLoss, bound_power, measure_injected_losses
 from gandiag.metrics.score.mode_partition import ModePartition, find_modes
 from gandiag.metrics.score.row_preparation import content_keys, standardize_rows
 from gandiag.metrics.score.scale_matching import estimate_missing_by_scale
@@ -45,9 +45,10 @@ class DiversityEstimate:
     """The estimated loss of diversity; every fraction in [0, 1].
 
     `profile`: missing, skewed, narrowed, duplicated, off_manifold; 1 − score = (1 − missing)(1 − skewed)(1 − narrowed)
-    (1 − duplicated) in value. `power`: the smallest loss that would be distinguished from none in 95 of 100 cases, None
-    without replicates. `n`: reference, held-out and generated rows used, each. `fake_only_fraction`: samples that the
-    classifier finds to be clearly generated. `injected`: the scores of known losses in these data.
+    (1 − duplicated) in value. `power`: the smallest loss that would be distinguished from none in 95 of 100 cases, of
+    the kind that is seen worst where losses were injected; None without replicates. `n`: reference, held-out and
+    generated rows used, each. `fake_only_fraction`: samples that the classifier finds to be clearly generated.
+    `injected`: the scores of known losses in these data.
     """
 
     score: Estimate
@@ -112,7 +113,8 @@ def estimate_diversity_loss(
 
         return measure
 
-    return replace(estimate, injected=measure_injected_losses(real_rows.values, n, prepare_measure, seed=seed))
+    injected = measure_injected_losses(real_rows.values, n, prepare_measure, seed=seed)
+    return replace(estimate, injected=injected, power=bound_power(estimate.power, injected))
 
 
 def _find_partition(real_rows: Tensor, seed: int) -> ModePartition:

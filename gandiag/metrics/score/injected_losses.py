@@ -6,7 +6,7 @@ is asked at half the number of samples that the audit has; the answer errs on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from gandiag.config import DEFAULT_LIMIT
 from gandiag.metrics.score.mode_partition import find_modes
 
 LOSSES = (0.25, 0.5)
@@ -57,6 +58,23 @@ def measure_injected_losses(
     return tuple(
         InjectedLoss(kind, loss, measure(rows)) for kind, loss, rows in _make_generators(source, modes, size, generator)
     )
+
+
+def bound_power(power: float | None, injected: Sequence[InjectedLoss], limit: float = DEFAULT_LIMIT) -> float | None:
+    """The power of the interval, no smaller than the injections allow, in [0, 1].
+
+    The interval's power is that against losses the estimate can see. Where a loss of .25 of a kind was injected and
+    scored below half of the limit (the injections have half the samples), the smallest larger one that was seen counts,
+    or 1 where none was.
+    """
+    if power is None:
+        return None
+    for kind in {entry.kind for entry in injected}:
+        scores = {entry.loss: entry.score for entry in injected if entry.kind == kind}
+        missed = max((loss for loss, score in scores.items() if not score >= limit / 2), default=0.0)
+        if missed:
+            power = max(power, min((loss for loss in scores if loss > missed), default=1.0))
+    return power
 
 
 def _make_generators(

@@ -31,7 +31,7 @@ class ViewResult:
     """The losses in one view, by nearest neighbors and by a classifier, and its fidelity.
 
     `fake_only_fraction` is that of the view that was scored; `off_manifold` the fraction of samples without a real
-    counterpart in the undegraded view.
+    counterpart in the undegraded view. `is_transformed`: a transformation of all images is all that was found.
     """
 
     name: str
@@ -39,6 +39,7 @@ class ViewResult:
     classifier_estimate: Estimate
     fake_only_fraction: float
     off_manifold: Estimate
+    is_transformed: bool = False
 
     @property
     def has_low_fidelity(self) -> bool:
@@ -52,7 +53,7 @@ class ViewResult:
         """
         neighbor, classifier = self.neighbor_estimate.score, self.classifier_estimate
         value, low = neighbor.value, neighbor.low
-        if self.has_low_fidelity:
+        if self.has_low_fidelity or self.is_transformed:
             value, low = self._beyond_fidelity_effect(value), self._beyond_fidelity_effect(low)
         value = max(value, classifier.value)
         return Estimate(value, min(value, max(low, classifier.low)), max(value, neighbor.high, classifier.high))
@@ -70,6 +71,7 @@ def estimate_multi_view_loss(
     seed: int = 0,
     replicates: int = 20,
     inject: bool = False,
+    transformed: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[DiversityEstimate, dict[str, Estimate]]:
     """The score over several views of the same images, and the loss of each aspect.
 
@@ -78,17 +80,21 @@ def estimate_multi_view_loss(
     degradation level 1 and is used where the undegraded one shows low fidelity. Every view is scored twice, by nearest
     neighbors and by a cross-fitted classifier, and the larger loss counts: the first detects narrowing and copies, the
     second a missing half of a continuum. The headline is the worst aspect; its lower bound is at 1 − 0.025 / (number of
-    aspects), for the null of a maximum. `inject`: injects known losses into the first view. Costs, per view, one
-    `estimate_diversity_loss` and a fit of five small logistic
-    regressions.
+    aspects), for the null of a maximum. `inject`: injects known losses into the first view. `transformed`: aspects of
+    real images, transformed so that they pass for the generated ones, and of those (`score.transformed_images`); they
+    are scored in place of the views, and the others count only beyond what fidelity can cost. Costs, per view, one
+    `estimate_diversity_loss` and a fit of five small logistic regressions.
     """
     results: dict[str, ViewResult] = {}
     for base in dict.fromkeys(name.partition("+")[0] for name in real):
         levels = sorted(name for name in real if name.partition("+")[0] == base and name in fake)
         aspect = ASPECT_BY_VIEW.get(base.partition("@")[0], base)
-        results[aspect] = _score_view(
-            levels, real, fake, seed=seed, replicates=replicates, inject=inject and not results
-        )
+        is_first = not results
+        if transformed and aspect in transformed:
+            results[aspect] = _score_transformed(aspect, real, fake, transformed[aspect], seed, replicates)
+            continue
+        result = _score_view(levels, real, fake, seed=seed, replicates=replicates, inject=inject and is_first)
+        results[aspect] = replace(result, is_transformed=bool(transformed))
     if not results:
         raise ValueError("no view is given for both real and generated images")
     aspects = {name: result.loss for name, result in results.items()}
@@ -116,6 +122,22 @@ def _score_view(
     fake_only = half_sample_estimate(LogOdds.fake_only_fraction, undegraded, seed=seed, replicates=replicates)
     off_manifold = max(fake_only, neighbor_estimate.profile["off_manifold"], key=lambda estimate: estimate.low)
     return ViewResult(name, neighbor_estimate, missing, log_odds.fake_only_fraction(), off_manifold)
+
+
+def _score_transformed(
+    name: str,
+    real: Mapping[str, Tensor],
+    fake: Mapping[str, Tensor],
+    transformed: tuple[Tensor, Tensor],
+    seed: int,
+    replicates: int,
+) -> ViewResult:
+    """Score transformed real images against the generated ones; fidelity is that of the real images as they are."""
+    pair = {name: transformed[0]}, {name: transformed[1]}
+    result = _score_view([name], *pair, seed=seed, replicates=replicates, inject=False)
+    plain = _fit_log_odds(real[name], fake[name], seed)
+    fake_only = half_sample_estimate(LogOdds.fake_only_fraction, plain, seed=seed, replicates=replicates)
+    return replace(result, off_manifold=fake_only)
 
 
 def _fit_log_odds(real: Tensor, fake: Tensor, seed: int) -> LogOdds:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gandiag.metrics.score.radius_cap import cap_radii
+
 TILE_SIZE = 1024
 MAX_TILE_ELEMENTS = 1 << 23  # fewer rows a tile where there are many columns
 MAX_KEPT_ELEMENTS = 1 << 25  # matrices up to this size (5,792 rows) are kept for a second pass; larger ones are not
@@ -78,14 +80,14 @@ def nearest_in_tiles(tiles: DistanceTiles) -> tuple[Tensor, Tensor]:
 
 
 def neighbor_radius(neighbors: tuple[Tensor, Tensor], subset: Tensor) -> Tensor:
-    """Distance of each subset row to its k-th neighbor within the subset, (n,). `subset` (n,) indices."""
+    """Distance of each subset row to its k-th neighbor within the subset, capped, (n,). `subset` (n,) indices."""
     distances, indices = neighbors
     present = torch.zeros(len(distances), dtype=torch.bool, device=distances.device)
     present[subset] = True
     rank = present[indices[subset]].cumsum(1)  # (n, N_CANDIDATES): neighbors in the subset so far
     column = (rank >= N_NEIGHBORS).int().argmax(1)
     column[rank[:, -1] < N_NEIGHBORS] = distances.shape[1] - 1
-    return distances[subset].gather(1, column[:, None]).squeeze(1)
+    return cap_radii(distances[subset].gather(1, column[:, None]).squeeze(1), indices, subset)
 
 
 def expected_coverage(hits: Tensor, n_rows: Tensor, n_target: Tensor) -> Tensor:

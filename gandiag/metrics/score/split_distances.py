@@ -18,6 +18,7 @@ from gandiag.metrics.score.mode_width import (
     rescale_to_reference,
 )
 from gandiag.metrics.score.neighborhoods import DistanceTiles, nearest_in_tiles, neighbor_radius
+from gandiag.metrics.score.radius_cap import find_manifold_edge
 from gandiag.metrics.score.row_preparation import find_far_rows
 from gandiag.metrics.score.subset_reach import (
     KEPT_FACTOR,
@@ -209,7 +210,7 @@ def _find_passing(
     passes = torch.zeros_like(fake_reach, dtype=torch.bool)
     for number, (_, heldout, fake) in enumerate(subsets):
         own, real = fake_reach[number, fake], heldout_reach[number, heldout]
-        limit = real.quantile(MANIFOLD_QUANTILE) * distance_ratio(own, real)
+        limit = find_manifold_edge(real, MANIFOLD_QUANTILE) * distance_ratio(own, real)
         passes[number, fake] = (own <= limit) | beside_mode[fake]
     return passes
 

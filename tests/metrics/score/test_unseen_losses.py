@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from gandiag.metrics.score.estimator import DiversityEstimate, estimate_diversity_loss
+from gandiag.metrics.score.injected_losses import InjectedLoss, bound_power
+from gandiag.metrics.score.radius_cap import cap_radii, find_manifold_edge
 from gandiag.metrics.score.row_preparation import order_by_content, standardize_rows
 from gandiag.record import Score
 
@@ -171,6 +173,49 @@ def test_blind_spots_are_kinds_of_which_even_half_is_missed() -> None:
     )
     assert Score(0.0, 0.0, 0.02, injected=injected).list_blind_spots() == ["continuum"]
     assert Score(0.0, 0.0, 0.02, limit=0.05, injected=injected).list_blind_spots() == []
+
+
+def test_the_power_is_that_against_the_kind_seen_worst() -> None:
+    seen = [InjectedLoss("modes", 0.25, 0.2), InjectedLoss("modes", 0.5, 0.5)]
+    weak = [InjectedLoss("continuum", 0.25, 0.02), InjectedLoss("continuum", 0.5, 0.2)]
+    blind = [InjectedLoss("narrowing", 0.5, 0.01)]
+    assert bound_power(0.05, seen) == 0.05 and bound_power(None, weak) is None
+    assert bound_power(0.05, [*seen, *weak]) == 0.5 and bound_power(0.6, weak) == 0.6
+    assert bound_power(0.05, [*seen, *weak, *blind]) == 1.0
+
+
+def test_the_ball_of_an_outlier_lets_nothing_pass() -> None:
+    """Before its ball was capped, one row at three times the shift moved off_manifold by .13."""
+    draw = np.random.default_rng(0)
+    real, fake = draw.normal(size=(2 * N, 64)), 0.667 + draw.normal(size=(N, 64))
+    plain, outlier = (
+        measure((fake, rows)).profile["off_manifold"].value for rows in (real, np.r_[real, 3 * np.ones((1, 64))])
+    )
+    assert abs(outlier - plain) < 0.03
+
+
+def test_radii_are_capped_by_those_around_them() -> None:
+    draw = np.random.default_rng(1)
+    dense, sparse = draw.normal(size=(300, 3)), 50 + 20 * draw.normal(size=(60, 3))
+    rows = torch.tensor(np.r_[dense, sparse, [[30, -30, 30]]]).float()
+    neighbors = torch.cdist(rows, rows).fill_diagonal_(torch.inf).topk(20, largest=False)
+    every = torch.arange(len(rows))
+    radius = neighbors.values[:, 4]
+    capped = cap_radii(radius, neighbors.indices, every)
+    assert float(capped[-1]) < 0.6 * float(radius[-1])  # the outlier
+    assert float((capped[300:360] / radius[300:360]).mean()) > 0.9  # a sparse mode keeps its balls
+    ties = torch.zeros(50)
+    ties[0] = 1.0
+    assert torch.equal(cap_radii(ties, torch.zeros(50, 20, dtype=torch.int64), torch.arange(50))[1:], ties[1:])
+
+
+def test_the_edge_is_near_the_quantile_and_rests_on_many_rows() -> None:
+    rows = torch.randn(500, generator=torch.Generator().manual_seed(0)).abs() + 1
+    edge = float(find_manifold_edge(rows, 0.99))
+    assert float(rows.quantile(0.98)) <= edge <= float(rows.max())
+    moved = float(find_manifold_edge(torch.cat([rows, torch.tensor([1e3])]), 0.99))
+    assert abs(moved - edge) < 0.05
+    assert float(find_manifold_edge(torch.ones(100), 0.99)) == 1.0
 
 
 def test_replicates_are_those_of_the_estimate_that_speaks() -> None:
