@@ -20,8 +20,8 @@ from gandiag.verdict.policy import Policy
 
 def test_needed_samples_are_in_proportion() -> None:
     """ "About 34,600 samples would decide" is no advice to somebody with 300."""
-    near = dataclasses.replace(records.inconclusive().score, value=0.149, low=0.10, high=0.19, limit=0.15, n_fake=300)
-    far = dataclasses.replace(near, value=0.13, low=0.11, high=0.16)
+    near = dataclasses.replace(records.inconclusive().score, value=0.149, low=0.0, high=0.4, limit=0.15, n_fake=300)
+    far = dataclasses.replace(near, value=0.08, high=0.19)
     texts = [describe_needed_samples(dataclasses.replace(records.inconclusive(), score=score)) for score in (near, far)]
     assert texts[0].startswith("It is so close to the limit") and texts[1].startswith("About ")
     assert all("twice as many real ones" in text for text in texts)
