@@ -34,7 +34,7 @@ from gandiag.checkpoints.tensor_checks import check_tensors, iter_tensors
 from gandiag.checkpoints.torch_export import ExportedModule
 from gandiag.errors import LoadError
 from gandiag.registry import Registry
-from gandiag.untrusted.files import hash_file, open_regular
+from gandiag.untrusted.files import MAX_COPIED_BYTES, hash_file, open_regular, read_bytes
 
 if TYPE_CHECKING:
     from gandiag.checkpoints.architectures.base import RebuiltGenerator
@@ -168,11 +168,14 @@ def _unpickle(file_info: FileInfo) -> Any:
 
 def read_safetensors(file_info: FileInfo, *, trust: bool, sha256: str) -> FileContents:
     """safetensors, whatever the file's suffix. The format sorts its keys."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     read_header(file_info.path)
     try:
-        tree = load_file(file_info.path, device="cpu")
+        if file_info.size <= MAX_COPIED_BYTES:  # as for pickles: a map of a file that is cut short ends the process
+            tree = load(read_bytes(file_info.path, MAX_COPIED_BYTES))
+        else:
+            tree = load_file(file_info.path, device="cpu")
     except Exception as error:
         # SafetensorError, and ValueError or KeyError if the header is JSON but not a table of tensors.
         raise LoadError(

@@ -26,6 +26,7 @@ StrPath = str | os.PathLike[str]
 
 MAX_DOCUMENT_BYTES = 64 * 2**20  # of a record or notebook
 _MAX_CONTAINERS, _MAX_ENTRIES = 2_000_000, 8_000_000  # of one document: it then fits into half a gigabyte
+MAX_COPIED_BYTES = 256 * 2**20  # of a checkpoint; a larger one is mapped
 MAX_TOML_BYTES = 2**20  # of a policy or configuration
 _MAX_DEPTH = 100  # of nested lists and tables in JSON and TOML
 _MAX_KEY_PARTS = 50
@@ -92,9 +93,19 @@ def open_text(path: StrPath, *, encoding: str = "utf-8") -> TextIO:
 
 
 def map_regular(path: StrPath) -> mmap.mmap:
-    """A read-only memory map of a regular file. ValueError for an empty one."""
+    """The content of a regular file: a copy in memory, or beyond MAX_COPIED_BYTES a read-only map.
+
+    A training may save over the file while it is read: a map of a file that is cut short ends the process (SIGBUS),
+    a copy does not. ValueError for an empty file, OSError for one that became shorter while it was copied.
+    """
     with open_regular(path) as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        size = os.fstat(stream.fileno()).st_size
+        if not 0 < size <= MAX_COPIED_BYTES:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        copy = mmap.mmap(-1, size)
+        if stream.readinto(copy) < size:  # type: ignore[attr-defined]  # a buffered reader
+            raise OSError(errno.EIO, "it has become shorter while it was read", os.fspath(path))
+        return copy
 
 
 def hash_file(path: StrPath) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from toy_generators import DCGAN, critic, mlp, save, shuffled
 
@@ -390,3 +391,25 @@ def test_terminal_codes_in_a_file_are_not_printed(tmp_path: Path) -> None:
     assert "\x1b" not in str(error)
     keys = {"\x1b[2Jfirst": DCGAN().state_dict(), "second": DCGAN().state_dict()}
     assert "\x1b" not in str(load_error(save(keys, tmp_path)))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "legacy.pt"])
+def test_a_file_that_is_saved_over_while_it_is_in_use_ends_nothing(tmp_path: Path, suffix: str) -> None:
+    """A training saves over its checkpoint in place; a memory map of it ended the process with SIGBUS."""
+    path = tmp_path / f"G.{suffix}"
+    weights = {name: value.clone() for name, value in mlp().state_dict().items()}
+    if suffix == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=suffix == "pt")
+    code = """
+import os, sys, torch
+from gandiag.checkpoints.readers import read_checkpoint
+from gandiag.checkpoints.tensor_checks import iter_tensors
+contents = read_checkpoint(sys.argv[1])
+before = [tensor.double().sum().item() for _, tensor in iter_tensors(contents.tree)]
+os.truncate(sys.argv[1], 1)
+assert before and before == [tensor.double().sum().item() for _, tensor in iter_tensors(contents.tree)]
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
