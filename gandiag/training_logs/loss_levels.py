@@ -74,6 +74,8 @@ def infer_family(curves: Mapping[str, Curve]) -> LossFamily:
     if "hinge" in names:
         return HINGE
     smooth = _finite(running_median(loss.value))
+    if len(smooth) == 0:  # between infinite values nothing is left of a running median
+        return UNKNOWN
     high = float(np.quantile(smooth, 0.9))
     if opposing is None:
         return UNKNOWN

@@ -63,7 +63,7 @@ def _describe_unjudged(pair: PairMeasurements, document: Mapping[str, Any]) -> l
 
 def _end(text: str) -> str:
     """The text as a sentence: a column name keeps its first letter."""
-    starts = ("over ", "the ", "all ", "only ", "no ", "this ", "too ", "every ")
+    starts = ("over ", "for a ", "the ", "all ", "only ", "no ", "this ", "too ", "every ")
     return "" if not text else (text[:1].upper() + text[1:] if text.startswith(starts) else text) + "."
 
 

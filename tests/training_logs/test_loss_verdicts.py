@@ -362,3 +362,10 @@ def test_an_accuracy_of_one_is_a_win(tmp_path: Path) -> None:
     rows = [f"{i} [D loss: {d[i]:.4f}, acc.: 100.00%] [G loss: {g[i]:.4f}]" for i in range(200)]
     result = gandiag.losses(write(tmp_path / "log.txt", "\n".join(rows)))
     assert result.verdict == "discriminator_wins"
+
+
+def test_a_few_finite_losses_between_infinite_ones_are_no_bug() -> None:
+    """The running median had no finite value left, and its quantile raised an IndexError."""
+    for level in ([0.5, np.inf], [np.inf, np.inf, 0.5, np.inf, np.inf], [0.5, np.inf, 0.4] * 20):
+        result = judge(np.ones(len(level)), np.array(level))
+        assert result.verdict in ("inconclusive", "failed")
