@@ -240,7 +240,7 @@ def check_writable(path: str | None) -> None:
 def _describe_more(options: OutputOptions) -> str:
     """Where the rest of the report is: in what was written, else in what can be."""
     whole = f"gandiag report {options.path} -v" if options.path else "-v (-o RECORD keeps it)"
-    return f"The whole report: {whole}." + ("" if options.html_path else " As a page with pictures: --html FILE.")
+    return f"The whole report: {whole}" + ("" if options.html_path else "; as a page with pictures: --html FILE")
 
 
 def _write_record(record: Record, options: OutputOptions) -> list[str]:

@@ -30,7 +30,7 @@ COMMANDS = {
         "Diagnose a training log: oscillation, divergence, drift, or a dominating player.",
     ),
     "list": ("gandiag.cli.list:list_command", "List metrics, rules, formats and other names, with their plug-ins."),
-    "report": ("gandiag.cli.report:report_command", "Show a saved record as text, HTML, Markdown or JSON."),
+    "report": ("gandiag.cli.report:report_command", "Show a saved record as text, page, Markdown, table or figure."),
     "train": (
         "gandiag.cli.train:train_command",
         "Train a small GAN with or without a remedy and audit its snapshots.",

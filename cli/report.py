@@ -36,7 +36,7 @@ def report_command(record: str, format_name: str | None, output: str | None, ver
     render = FORMATS.get(format_name)
     try:
         if format_name == "text" and output is None:
-            more = "The whole report: -v. As a page with pictures: -o FILE.html."
+            more = "The whole report: -v; as a page with pictures: -o FILE.html"
             console.print_record(loaded, paths=(f"record {record}",), verbose=verbose, more=more)
             return
         text = render(loaded)

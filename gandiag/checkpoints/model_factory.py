@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gandiag.checkpoints.state_dict import Weights
-from gandiag.errors import ConfigError, LoadError
+from gandiag.errors import ConfigError, GandiagError, LoadError
 
 _MAX_LISTED = 5
 
@@ -34,7 +34,7 @@ def build_model(model: str, init_args: tuple[str, ...]) -> nn.Module:
             f"{model} cannot be called with {', '.join(init_args) or 'no arguments'}: {error}",
             "pass its arguments as --init name=value, one option each",
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # its exit code would pass for a verdict
         raise LoadError(
             f"{model} failed: {type(error).__name__}: {error}", "check the factory and its --init arguments"
         ) from error
@@ -59,7 +59,7 @@ def import_function(model: str, init_args: tuple[str, ...]) -> Callable[[int, in
         )
     if isinstance(function, type) or not callable(function):
         raise ConfigError(
-            f"{model} is a {type(function).__name__}", "name a function fn(n, seed) that returns n samples"
+            f"{model} is of type {type(function).__name__}", "name a function fn(n, seed) that returns n samples"
         )
     arguments = parse_init_args(init_args)
     bound: Callable[[int, int], Any] = functools.partial(function, **arguments) if arguments else function
@@ -139,6 +139,13 @@ def _import_factory(model: str) -> Any:
             f"{model} cannot be imported: {error}",
             "check the spelling, and run gandiag where the module is importable",
         ) from None
+    except GandiagError:
+        raise
+    except (Exception, SystemExit) as error:  # a script that ends itself: its exit code would pass for a verdict
+        raise LoadError(
+            f"{model} cannot be imported: {type(error).__name__}: {error}",
+            'put what runs at import under `if __name__ == "__main__"`',
+        ) from error
     return target
 
 

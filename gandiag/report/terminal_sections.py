@@ -134,10 +134,10 @@ def _build_missed_modes(record: Record) -> list[RenderableType]:
     rows = mode_view.build_missed_modes(record)
     if not rows:
         return []
-    table = make_table("right", "right", "right", header=("missed mode", "share of real", "share of generated"))
+    table = make_table("right", "right", "right", header=("missed cluster", "share of real", "share of generated"))
     for row in rows[:MAX_ROWS]:
         table.add_row(*row)
-    return [table, *_note_hidden_rows(len(rows), "missed modes")]
+    return [table, *_note_hidden_rows(len(rows), "missed clusters")]
 
 
 def _build_group_shares(record: Record) -> list[RenderableType]:

@@ -139,7 +139,10 @@ def read_sound(files: ImageFiles, name: str) -> tuple[int, Array]:
 def _decode_wav(content: bytes) -> tuple[int, Array]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # chunks that scipy does not know
-        rate, values = wavfile.read(io.BytesIO(content))
+        try:
+            rate, values = wavfile.read(io.BytesIO(content))
+        except ZeroDivisionError:
+            raise ValueError("its header states no channels, or samples of 0 bits") from None
     if values.dtype == np.uint8:
         return int(rate), (values.astype(np.float32) - 128) / 128
     if np.issubdtype(values.dtype, np.integer):

@@ -75,7 +75,7 @@ def _call_function(function: ConditionFunction, condition: Any, seeds: list[int]
             samples = function(condition, list(seeds))
     except GandiagError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # its exit code would pass for a verdict
         raise OutputError(
             f"the function failed on {name!r}: {type(problem).__name__}: {problem}",
             "it is called as fn(condition, seeds) and returns one sample per seed",
@@ -95,7 +95,8 @@ def _call_function(function: ConditionFunction, condition: Any, seeds: list[int]
 
 
 def join_parts(parts: list[list[Any] | Tensor]) -> Any:
-    """One tensor or array where all samples have one shape, else a list."""
+    """One tensor or array where all samples have one shape, else a list. OutputError for arrays of several shapes."""
+    _require_one_shape(parts)
     if all(isinstance(part, Tensor) for part in parts) and len({part.shape for part in parts}) == 1:  # type: ignore[union-attr]
         return torch.cat([part for part in parts if isinstance(part, Tensor)])
     items = [item for part in parts for item in part]
@@ -105,3 +106,13 @@ def join_parts(parts: list[list[Any] | Tensor]) -> Any:
     if any(item is None for item in items):
         raise SourceError("the function returned None in place of a sample", "return a tensor, an array or an image")
     return items
+
+
+def _require_one_shape(parts: list[list[Any] | Tensor]) -> None:
+    shapes = {tuple(item.shape): None for part in parts for item in part if isinstance(item, (Tensor, np.ndarray))}
+    if len(shapes) > 1:
+        first, second = list(shapes)[:2]
+        raise OutputError(
+            f"the function returned samples of several shapes, such as {first} and {second}",
+            "return samples of one shape",
+        )

@@ -85,7 +85,7 @@ def _call_function(function: SampleFunction, n: int, seed: int) -> list[Any] | T
             samples = function(n, seed)
     except GandiagError:
         raise
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:  # its exit code would pass for a verdict
         raise OutputError(
             f"{name}({n}, {seed}) failed: {type(problem).__name__}: {problem}",
             "it is called as fn(n, seed) and returns n samples",

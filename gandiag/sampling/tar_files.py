@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import tarfile
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ class TarFiles:
         except SourceError:
             raise
         except OSError as problem:
-            raise SourceError(f"{path} cannot be read: {problem.strerror or problem}", "check the path") from None
+            action = "create it again" if problem.errno == errno.EINVAL else "check the path"  # a size no seek allows
+            raise SourceError(f"{path} cannot be read: {problem.strerror or problem}", action) from None
         except Exception as broken:  # tarfile raises many kinds for damaged files
             raise SourceError(f"{path} cannot be read as a tar file: {broken}", "create it again") from None
 

@@ -119,7 +119,8 @@ def find_constant_channels(record: Record, policy: Policy) -> Diagnosis | None:
         return None
     if (record.subject.get("output") or {}).get("kind") != "image":
         text = (
-            f"{count:.0f} output columns have the same value in every sample. Check whether the real data vary there."
+            f"{count:.0f} output column{'s have' if count > 1 else ' has'} the same value in every sample. "
+            "Check whether the real data vary there."
         )
         return Diagnosis("note", text, {"constant_channels": count})
     text = (

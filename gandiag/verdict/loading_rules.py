@@ -45,7 +45,7 @@ def _find_open_readings(record: Record, policy: Policy) -> Diagnosis | None:
             "warning", f"{opened}: {readings['distinct']} other readings make other samples. {action}", evidence
         )
     if state == "agree":
-        text = f"{opened}; all {readings['distinct']} readings that make other samples are {_VERDICT_TEXT[own]} too."
+        text = f"{opened}; all {readings['distinct']} readings that make other samples give {_VERDICT_TEXT[own]} too."
         return Diagnosis("note", text, evidence)
     if state == "not_sampled":
         text = f"{opened}; {readings['left']} of {readings['distinct']} readings were not sampled. {action}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toy_generators import DCGAN, calibrated, mlp, normal, save, shuffled
 
 from gandiag.checkpoints.loader import load_generator, wrap_module
+from gandiag.checkpoints.model_factory import import_function
 from gandiag.config import AuditConfig
 from gandiag.errors import ConfigError, LoadError
 
@@ -203,3 +204,11 @@ def test_strict_applies_to_models_too() -> None:
         wrap_module(shuffled(mlp()), AuditConfig(strict=True))
     assert caught.value.hint == "give --prior"
     assert wrap_module(shuffled(mlp()), AuditConfig(strict=True, prior="normal")).latent.dim == 2
+
+
+@pytest.mark.parametrize(("line", "name"), [("import sys; sys.exit(0)", "SystemExit"), ("1 / 0", "ZeroDivisionError")])
+def test_a_file_that_ends_at_import_is_an_error_not_a_verdict(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "script.py").write_text(line)
+    with pytest.raises(LoadError, match=f"cannot be imported: {name}") as caught:
+        import_function(f"{tmp_path / 'script.py'}:fn", ())
+    assert "__main__" in caught.value.hint

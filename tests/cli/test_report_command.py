@@ -92,7 +92,7 @@ def test_text_goes_to_stdout_and_loads_nothing_heavy(audit: str) -> None:
 
 def test_brief_by_default_and_whole_on_request(audit: str) -> None:
     brief, whole, everything = (run(audit, *flags).stdout for flags in ((), ("-v",), ("-vv",)))
-    assert len(brief.splitlines()) <= 25 and "The whole report: -v." in brief and "Measurements" not in brief
+    assert len(brief.splitlines()) <= 25 and "The whole report: -v; as a page" in brief and "Measurements" not in brief
     assert "Measurements" in whole and "Seconds per stage" not in whole and "Seconds per stage" in everything
 
 

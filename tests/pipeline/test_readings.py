@@ -79,7 +79,7 @@ def collapsed_record(tmp_path_factory: pytest.TempPathFactory) -> gandiag.Record
 def test_readings_that_agree_let_the_verdict_stand(collapsed_record: gandiag.Record) -> None:
     assert collapsed_record.verdict == "collapsed"
     finding = find_loading(collapsed_record)
-    assert finding.level == "note" and "are collapsed too" in finding.text
+    assert finding.level == "note" and "give collapsed too" in finding.text
     assert collapsed_record.subject["readings"]["left"] == 0
 
 

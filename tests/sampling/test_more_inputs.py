@@ -80,6 +80,8 @@ def test_images_of_a_function_may_be_pil() -> None:
         (lambda n, seed: 1 / 0, OutputError, "ZeroDivisionError"),
         (lambda n, seed: None, OutputError, "returned a NoneType"),
         (lambda n, seed: {"a": 1}, OutputError, "returned a dict"),
+        (lambda n, seed: sys.exit(0), OutputError, "failed: SystemExit: 0"),
+        (lambda n, seed: draw(n, seed)[:, : 2 - seed % 2], OutputError, "several shapes, such as (2,) and (1,)"),
     ],
 )
 def test_a_function_that_does_not_fit_gets_one_sentence(function: Any, problem: type[Exception], message: str) -> None:
@@ -247,6 +249,27 @@ def test_broken_sounds_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(SourceError, match=r"a\.wav cannot be read as a sound"):
         open_samples(tmp_path)
+
+
+@pytest.mark.parametrize(("at", "width"), [(22, 2), (34, 2), (22, 0)])
+def test_a_sound_without_channels_or_bits_says_so(tmp_path: Path, at: int, width: int) -> None:
+    write_wav(tmp_path / "a.wav", tone(440))
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[at : at + width] = bytes(width)
+    content[28:34] = bytes(6)  # bytes a second and bytes a frame
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(SourceError, match="cannot be read as a sound") as caught:
+        open_samples(tmp_path)
+    assert "modulo" not in str(caught.value) and "division" not in str(caught.value)
+
+
+def test_a_tar_member_larger_than_any_file_is_damage(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("x.png")
+    member.size = 1 << 60
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        open_samples(tmp_path / "x.tar")
+    assert caught.value.hint == "create it again"
 
 
 def test_flac_needs_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
