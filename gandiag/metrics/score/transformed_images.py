@@ -28,6 +28,7 @@ from gandiag.metrics.score.image_transformation import (
 )
 from gandiag.stats.resampling import draw_halves, replicate_half_width
 
+MIN_SIDE = 4  # pixels: smaller images have no frequencies to compare
 MIN_IMAGES = 100  # generated ones, and twice as many real ones
 MIN_EXPLAINED = 0.05  # of the total variation, that a transformation must explain to be one
 # Total variation up to which images pass for real: that of equal distributions is about 1.5 / √n.
@@ -62,7 +63,7 @@ def find_transformation(real: Tensor, fake: Tensor, *, seed: int = 0) -> FoundTr
 
     None where there is none: the images differ in other ways. Costs one to seven classifiers of about 200 inputs.
     """
-    if len(fake) < MIN_IMAGES or len(real) < 2 * MIN_IMAGES:
+    if len(fake) < MIN_IMAGES or len(real) < 2 * MIN_IMAGES or min(*real.shape[-2:], *fake.shape[-2:]) < MIN_SIDE:
         return None
     features, fake_features = describe_aspects(real), describe_aspects(fake)
     before = after = fit_aspects(features, fake_features, seed)

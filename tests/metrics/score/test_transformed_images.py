@@ -137,3 +137,11 @@ def test_the_finding_names_the_change_with_its_interval() -> None:
     (finding,) = (entry for entry in judged.findings if entry.rule == "GD304")
     assert finding.level == "warning" and "brighter (ratio 1." in finding.text and "(gain) explains it" in finding.text
     assert judged.verdict == "healthy"
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_tiny_images_have_no_transformation_and_no_error(side: int) -> None:
+    images = torch.rand(600, 3, side, side, generator=torch.Generator().manual_seed(9))
+    find_transformation(images[:400], images[400:])  # raises nothing at any size
+    if side < 4:
+        assert find_transformation(images[:400], 0.6 * images[400:]) is None
