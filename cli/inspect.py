@@ -182,9 +182,9 @@ def _describe_reading(network: LoadedGenerator) -> str:
     family = _GENERATOR_NAMES.get(str(network.subject.get("family")))
     name = family or f"{formatting.describe_family(network.subject.get('family'))} generator"
     classes = f", {network.classes} classes" if network.classes else ""
-    sure = {"exact": "read exactly", "settled": f"settled: {confidence.grounds}"}.get(
-        confidence.word, confidence.grounds
-    )
+    grounds = confidence.grounds
+    settled = f"settled {grounds}" if grounds.startswith("by ") else f"settled: {grounds}"
+    sure = {"exact": "read exactly", "settled": settled}.get(confidence.word, grounds)
     return f"{name}, {_describe_samples(network)}, z = {network.latent.dim}{classes}, {sure}"
 
 
