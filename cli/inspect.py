@@ -35,6 +35,13 @@ from .options import GroupedCommand, load_options
 SCHEMA = "gandiag.inspect/1"
 _MAX_ROWS, _MAX_CODE_LINES = 40, 20
 _MAX_LABEL_WIDTH, _LINE_WIDTH = 54, 118
+# Of families that are recognized by their shapes, as the first line names them
+_GENERATOR_NAMES = {
+    "transposed": "DCGAN generator",
+    "projected": "convolutional generator",
+    "mlp": "MLP generator",
+    "pickled": "pickled generator",
+}
 _ENCODING_TEXT = {"index": "as an index", "onehot": "as one-hot vectors", "concat": "one-hot, joined to the latents"}
 
 
@@ -172,11 +179,22 @@ def _describe_reading(network: LoadedGenerator) -> str:
     from gandiag.checkpoints.confidence import assess_confidence
 
     confidence = assess_confidence(network)
-    family = formatting.describe_family(network.subject.get("family"))
-    size = " x ".join(map(str, network.output.shape))
+    family = _GENERATOR_NAMES.get(str(network.subject.get("family")))
+    name = family or f"{formatting.describe_family(network.subject.get('family'))} generator"
     classes = f", {network.classes} classes" if network.classes else ""
-    found = f"{family}: {network.output.kind} {size}, z = {network.latent.dim}{classes}"
-    return f"{found}, read {confidence.word}: {confidence.grounds}"
+    grounds = confidence.grounds
+    settled = f"settled {grounds}" if grounds.startswith("by ") else f"settled: {grounds}"
+    sure = {"exact": "read exactly", "settled": settled}.get(confidence.word, grounds)
+    return f"{name}, {_describe_samples(network)}, z = {network.latent.dim}{classes}, {sure}"
+
+
+def _describe_samples(network: LoadedGenerator) -> str:
+    """ "64 × 64 RGB", "28 × 28 gray", or the kind with its sizes."""
+    kind, shape = network.output.kind, network.output.shape
+    if kind != "image" or len(shape) != 3:
+        return f"{kind} of {' × '.join(map(str, shape))}"
+    colors = {1: "gray", 3: "RGB"}.get(shape[0], f"with {shape[0]} channels")
+    return f"{shape[1]} × {shape[2]} {colors}"
 
 
 def _count_hidden(count: int, limit: int) -> list[str]:

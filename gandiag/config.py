@@ -390,6 +390,7 @@ _ANSWERED_BY = {
     "sampler": ("init",),
     "forward": ("model",),
     "structure": ("model",),
+    "before_last_layer": ("image_size", "hidden_norm"),
 }
 
 

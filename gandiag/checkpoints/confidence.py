@@ -19,6 +19,7 @@ SAME_OUTPUTS = 0.02  # in standard deviations of the samples: below, two reading
 _COMPARED = 8  # latents
 _BUDGET = 1e10  # multiplications of all readings that are compared: about half a second
 _MAX_COMPARED = 200  # readings
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _MAX_PARAMETERS = 2e7  # of a network that is run here
 
 
@@ -39,10 +40,10 @@ def assess_confidence(generator: LoadedGenerator) -> Confidence:
         names = ", ".join(name.replace("_", " ") for name in {**readings.settings, **dict.fromkeys(undecided)})
         count, difference = _compare_readings(generator)
         is_small = difference is not None and difference <= SAME_OUTPUTS and not undecided
-        return Confidence("settled" if is_small else "open", f"{names}; {_describe_difference(count, difference)}")
+        return Confidence("settled" if is_small else "open", f"{_describe_difference(count, difference)}: {names}")
     if undecided:
         listed = ", ".join(dict.fromkeys(name.replace("_", " ") for name in undecided))
-        return Confidence("open", f"{listed}; the statistics do not tell")
+        return Confidence("open", f"neither file nor statistics tell: {listed}")
     fits = [entry.fit for entry in generator.assumptions if entry.source == "batch-norm" and entry.fit is not None]
     if fits:
         ratios = [fit.ratio for fit in fits if fit.ratio is not None]
@@ -89,11 +90,13 @@ def _difference(own: Tensor, other: Tensor | None) -> float:
 
 
 def _describe_difference(count: int, difference: float | None) -> str:
+    readings = f"{_NUMBERS[count] if count < len(_NUMBERS) else count} readings fit"
     if difference is None:
-        return f"{count} readings fit"
+        return readings
     if difference == float("inf"):
-        return f"{count} readings fit and make samples of other shapes"
-    return f"{count} readings fit; on the same latents samples differ by up to {difference:.2g} standard deviations"
+        return f"{readings}; they make samples of other shapes"
+    nearly = " and are nearly the same; " if difference <= SAME_OUTPUTS else "; "
+    return f"{readings}{nearly}they differ by up to {difference:.2g} standard deviations"
 
 
 def _run(generator: LoadedGenerator, z: Tensor, labels: Tensor | None) -> Tensor | None:

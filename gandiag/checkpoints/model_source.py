@@ -12,7 +12,7 @@ from torch import nn
 
 from gandiag.checkpoints.generator import LoadedGenerator
 from gandiag.checkpoints.inference.class_embedding import ClassConditionalGenerator
-from gandiag.checkpoints.inference.gap_norms import FixedInstanceNorm, FixedLayerNorm, PixelNorm
+from gandiag.checkpoints.inference.gap_norms import FixedInstanceNorm, FixedLayerNorm, PixelNorm, Resize
 from gandiag.checkpoints.inference.layer_specs import DepthToSpace
 from gandiag.checkpoints.inference.sequential import SequentialGenerator
 from gandiag.errors import LoadError
@@ -23,7 +23,7 @@ _TORCH_LAYERS = (
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid),
     *(nn.PixelShuffle, nn.Upsample, nn.GroupNorm, nn.LayerNorm, nn.PReLU),
 )
-_OWN_LAYERS = (PixelNorm, FixedLayerNorm, FixedInstanceNorm, DepthToSpace)
+_OWN_LAYERS = (PixelNorm, FixedLayerNorm, FixedInstanceNorm, Resize, DepthToSpace)
 _SKIPPED_LAYERS = (nn.Identity, nn.Dropout, nn.Dropout2d)  # they do nothing at inference
 
 _TEMPLATE = '''"""{title}
@@ -125,6 +125,8 @@ def _require_every_weight(
 
 
 def _layer_source(layer: nn.Module) -> str:
+    if isinstance(layer, Resize):
+        return f"Resize({layer.mode!r})"
     if isinstance(layer, _OWN_LAYERS):
         return f"{type(layer).__name__}()"
     is_plain = type(layer) in _TORCH_LAYERS and getattr(layer, "padding_mode", "zeros") == "zeros"

@@ -22,6 +22,7 @@ _LABELS = {
     "bn_eps": "BatchNorm eps",
     "hidden_norm": "norm, or layer without weights",
     "structure": "structure of the network",
+    "before_last_layer": "before the last layer",
     "dropout": "dropout in training (none at inference)",
     "layer_settings": "activations and BatchNorm eps",
     "forward": "forward()",

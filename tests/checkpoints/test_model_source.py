@@ -1,5 +1,6 @@
 """`inspect --emit-model` writes the reading as source, and `--model net.py:G` makes the same samples of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from gandiag.cli.inspect import inspect_command
 from torch import Tensor, nn
 
+from gandiag.checkpoints.generator import LoadedGenerator
 from gandiag.checkpoints.loader import load_generator
 from gandiag.checkpoints.model_source import write_model_source
 from gandiag.config import AuditConfig
@@ -134,3 +136,66 @@ def test_other_networks_are_refused() -> None:
     fixture = Path(__file__).parents[2] / "fixtures" / "families" / "ctgan.pt"
     with pytest.raises(LoadError, match="not written as source"):
         write_model_source(load_generator(fixture))
+
+
+def make_stack(norm: Callable[[int], nn.Module], act: Callable[[], nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        *(nn.Unflatten(1, (Z, 1, 1)), nn.ConvTranspose2d(Z, 16, 4, 1, 0), norm(16), act()),
+        *(nn.ConvTranspose2d(16, 8, 4, 2, 1), norm(8), act(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hidden", "written"),
+    [
+        *(("avg-pool", "Resize('avg-pool')"), ("max-pool", "Resize('max-pool')"), ("upsample", "Resize('upsample')")),
+        *(("instance", "FixedInstanceNorm()"), ("pixel", "PixelNorm()"), ("layer-after", "FixedLayerNorm()")),
+    ],
+)
+def test_layers_without_weights_are_written(hidden: str, written: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stack = make_stack(lambda channels: nn.Identity(), nn.ReLU)
+    torch.save(stack.state_dict(), tmp_path / "net.pt")
+    require_round_trip(tmp_path, AuditConfig(hidden_norm=hidden, prior="normal", activation="relu"))
+    assert (tmp_path / "net.py").read_text().count(f"(None, {written})") == 2
+
+
+@pytest.mark.parametrize(
+    ("norm", "act"),
+    [
+        (lambda channels: nn.GroupNorm(4, channels), nn.ReLU),
+        (lambda channels: nn.InstanceNorm2d(channels, affine=True), nn.ReLU),
+        (lambda channels: nn.GroupNorm(1, channels), nn.ReLU),
+        (nn.BatchNorm2d, nn.PReLU),
+    ],
+)
+def test_affine_norms_and_prelu_are_written(
+    norm: Callable[[int], nn.Module], act: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    torch.save(make_stack(norm, act).state_dict(), tmp_path / "net.pt")
+    require_round_trip(tmp_path, AuditConfig(prior="normal"))
+
+
+def test_every_open_reading_is_written(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(Z, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 24), nn.LayerNorm(24), nn.GELU())
+    torch.save(nn.Sequential(*mlp, nn.Linear(24, 6)).state_dict(), tmp_path / "net.pt")
+    readings = load_generator(tmp_path / "net.pt", AuditConfig(prior="normal")).open_readings
+    assert readings is not None
+    for index, reading in enumerate(readings.make()):
+        check_source(reading.generator, tmp_path, f"net{index}.py")
+
+
+def require_round_trip(folder: Path, config: AuditConfig) -> None:
+    check_source(load_generator(folder / "net.pt", config), folder, "net.py")
+
+
+def check_source(reading: LoadedGenerator, folder: Path, name: str) -> None:
+    """The module written for a reading makes the reading's samples of the same file."""
+    (folder / name).write_text(write_model_source(reading))
+    written = load_generator(folder / "net.pt", AuditConfig(model=f"{folder / name}:G", prior="normal"))
+    z = torch.randn(4, Z)
+    want = reading.forward(z.reshape(4, *reading.latent.shape))
+    got = written.forward(z.reshape(4, *written.latent.shape))
+    assert torch.equal(got.flatten(1), want.flatten(1))

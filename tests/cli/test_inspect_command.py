@@ -133,3 +133,17 @@ def test_torch_is_not_imported_for_refused_files(tmp_path: Path) -> None:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
         assert done.stdout.rstrip().endswith("2 False"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "start"),
+    [
+        ("healthy.pt", "DCGAN generator, 32 × 32 RGB, z = 32, settled by BatchNorm statistics; the next best fits"),
+        ("ring_healthy.pt", "MLP generator, vector of 2, z = 4, read exactly"),
+        ("classes_healthy.pt", "MLP generator, vector of 4, z = 14, 33 readings fit; they differ by up to "),
+        ("families/mimicry_sngan.pth", "mimicry ResNet generator, 32 × 32 RGB, z = 16, read exactly"),
+    ],
+)
+def test_the_first_line_says_what_it_is_and_how_sure(file: str, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run_inspect(capsys, str(Path(__file__).parents[2] / "fixtures" / file))
+    assert out.splitlines()[0].startswith(start)

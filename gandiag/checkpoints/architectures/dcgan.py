@@ -92,7 +92,9 @@ def _build(
     file_activation = progressive_gan_activation(weights.extra_settings.get("config"))
 
     def build_spec(stride_specs: list[StrideSpec], image_size: int) -> SequentialSpec:
-        layer_specs, channels = stack_conv_layers(layers, modules_between, is_transposed, [(1, 0, 0), *stride_specs])
+        layer_specs, channels = stack_conv_layers(
+            layers, modules_between, is_transposed, [(1, 0, 0), *stride_specs], config
+        )
         output, activation, assumptions = resolve_image_output(
             (channels, image_size, image_size), modules_between[-1], config, file_activation
         )
@@ -343,12 +345,16 @@ def stack_conv_layers(
     modules_between: list[int | None],
     is_transposed: list[bool],
     stride_specs: list[StrideSpec],
+    config: AuditConfig,
 ) -> tuple[list[LayerSpec], int]:
     """Specs of convolutions and BatchNorm with activations between them, and the channels at the end.
 
-    `stride_specs`: one per transposed convolution.
+    `stride_specs`: one per transposed convolution. Where the file does not tell what lies between two kernels, and no
+    BatchNorm comes after them, pooling or upsampling by a function is possible there.
     """
     layer_specs: list[LayerSpec] = []
+    is_open = config.hidden_norm is not None or (config.image_size is None and not config.strides)
+    last_norm = max((index for index, layer in enumerate(layers) if layer.kind == "norm"), default=len(layers))
     open_norms = not any(layer.kind in ("norm", "affine") for layer in layers)
     channels, remaining = layers[0].shape[0], iter(stride_specs)
     for index, layer in enumerate(layers):
@@ -364,4 +370,6 @@ def stack_conv_layers(
             layer_specs += activation_layer_specs(
                 layer, layers[index + 1], modules_between[index], open_norms=open_norms
             )
+            is_unseen = index >= last_norm and modules_between[index] is None
+            layer_specs += [LayerSpec("resize_after")] if is_open and is_unseen else []
     return layer_specs, channels

@@ -123,7 +123,9 @@ def _build_transposed(
     stack: ConvStack, map_size: int, is_transposed: list[bool], config: AuditConfig
 ) -> SequentialSpec:
     def build_spec(stride_specs: list[StrideSpec], image_size: int) -> SequentialSpec:
-        layer_specs, channels = stack_conv_layers(stack.layers, stack.modules_between, is_transposed, stride_specs)
+        layer_specs, channels = stack_conv_layers(
+            stack.layers, stack.modules_between, is_transposed, stride_specs, config
+        )
         return stack.build_spec(layer_specs, (channels, image_size, image_size), config)
 
     transposed = TransposedStack(map_size, 0, build_spec, stack.previous_batchnorms)

@@ -14,7 +14,7 @@ from gandiag.checkpoints.inference.layer_specs import (
     norm_layer_spec,
     upsample_layer_spec,
 )
-from gandiag.checkpoints.inference.output_activation import assume_no_resize, resolve_image_output
+from gandiag.checkpoints.inference.output_activation import assume_last_gap, assume_no_resize, resolve_image_output
 from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
 from gandiag.config import AuditConfig
 from gandiag.errors import LoadError
@@ -191,9 +191,21 @@ def _build_spec(
         if not open_choices:
             choice = options[index]
             assumptions = (Assumption(setting, choice.value, source, note=choice.note), *assumptions)
+        if layout.mode not in PIXEL_SHUFFLE_MODES:
+            assumptions = (*assumptions, *_assume_last_upsampling(stack, layout, config))
         return replace(spec, assumptions=assumptions, open_choices=open_choices, rebuild_with=rebuild_with)
 
     return rebuild_with((0,) * len(open_choices))
+
+
+def _assume_last_upsampling(stack: ConvStack, layout: UpsampleLayout, config: AuditConfig) -> tuple[Assumption, ...]:
+    """What the last of two modules or more before the last convolution does, where no BatchNorm comes after them."""
+    last = stack.conv_indices[-1]
+    n_modules = stack.modules_before if last == 0 else stack.modules_between[last - 1]
+    is_seen = any(layer.kind == "norm" for layer in stack.layers[last:])
+    if is_seen or n_modules is None or n_modules < 2:
+        return ()
+    return assume_last_gap(n_modules, config, upsampled=last in layout.upsample_before)
 
 
 def _describe_layout(stack: ConvStack, start_size: int, layout: UpsampleLayout) -> str:

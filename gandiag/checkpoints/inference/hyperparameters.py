@@ -9,6 +9,7 @@ from typing import Any
 from gandiag.checkpoints.batchnorm.moments import prior_std
 from gandiag.checkpoints.inference.candidate_networks import Assignment
 from gandiag.checkpoints.inference.conditioning import InputLayout
+from gandiag.checkpoints.inference.gap_norms import RESIZING_LAYERS
 from gandiag.checkpoints.inference.sequential import Choice, OpenChoice, SequentialSpec
 from gandiag.config import AuditConfig
 
@@ -121,10 +122,10 @@ def open_hyperparameters(
         if spec.has_batchnorm and config.bn_eps is None:
             result.append(Hyperparameter("bn_eps", EPS_CANDIDATES, "eps", 1, shown))
     if spec.has_open_norms and not spec.affine_norms and config.hidden_norm is None:
+        # The layers that the file shows lead to --image-size: pooling or upsampling beside them would not.
+        layers = tuple(name for name in spec.gap_layers if config.image_size is None or name not in RESIZING_LAYERS)
         result.append(
-            Hyperparameter(
-                "hidden_norm", spec.gap_layers, "norm", *spec.gap_batchnorms, _describe_gap, prefer_default=True
-            )
+            Hyperparameter("hidden_norm", layers, "norm", *spec.gap_batchnorms, _describe_gap, prefer_default=True)
         )
     result += [_choice_hyperparameter(choice, index) for index, choice in enumerate(spec.open_choices)]
     if spec.n_dropouts:

@@ -18,7 +18,8 @@ class LayerSpec:
 
     `kind`: "layer" (with or without weights), "upsample" (both by `build`), "activation", "dropout", "flatten",
     "unflatten" (to `size`), "affine_norm" (gain and bias of a norm over maps, whose groups are open), or "norm_before"
-    and "norm_after": a gap around an activation that may hold a norm without weights. `build`: BatchNorm eps -> module.
+    and "norm_after": a gap around an activation that may hold a norm without weights, or "resize_after": one that may
+    hold pooling or upsampling. `build`: BatchNorm eps -> module.
     A dropout with a non-empty `size` drops whole channels (Dropout2d).
     """
 

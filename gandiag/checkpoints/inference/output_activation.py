@@ -79,6 +79,23 @@ def assume_no_resize(modules_after: int | None, config: AuditConfig) -> tuple[As
     return (Assumption("structure", "nothing but the output activation after the last layer", UNDECIDED, note=note),)
 
 
+def assume_last_gap(
+    modules_before_last: int, config: AuditConfig, *, upsampled: bool = False
+) -> tuple[Assumption, ...]:
+    """That several modules before the last layer are what they are in the blocks before: no BatchNorm comes after them.
+
+    `upsampled`: one of them is taken to upsample, which --image-size confirms. Nothing where --hidden-norm is given.
+    """
+    if config.hidden_norm is not None or (upsampled and config.image_size is not None):
+        return ()
+    value = "upsampling before the last layer too" if upsampled else "no resize and no norm before the last layer"
+    note = (
+        f"{modules_before_last} modules without weights precede it, and no BatchNorm follows them; one may pool "
+        "or normalize"
+    )
+    return (Assumption("before_last_layer", value, UNDECIDED, note=note),)
+
+
 def _describe_modules_after(modules_after: int | None) -> str:
     if modules_after is None:
         return "the file does not tell what follows the last layer"

@@ -40,6 +40,7 @@ from gandiag.checkpoints.inference.open_settings import (
     list_affine_settings,
     list_open_settings,
 )
+from gandiag.checkpoints.inference.output_activation import assume_last_gap
 from gandiag.checkpoints.inference.search import search_with_defaults, sweep_mismatch
 from gandiag.checkpoints.inference.search_state import OutOfBudget, SearchState
 from gandiag.checkpoints.inference.sequential import (
@@ -49,6 +50,7 @@ from gandiag.checkpoints.inference.sequential import (
     make_hidden_activation,
 )
 from gandiag.config import AuditConfig
+from gandiag.errors import LoadError
 from gandiag.interfaces import Assumption, BatchNormFit, OutputSpec, Prior
 
 
@@ -154,6 +156,7 @@ def infer_hyperparameters(
     assumptions = [_credit_flags(entry, config) for entry in (*decided, *evidence)]
     known = _known_settings(spec, config, scorer)
     model = _build_model(scorer, assignment, (*assumptions, *known))
+    _require_image_size(model.output, config)
     return replace(model, open_settings=open_settings, scorer=scorer, assignment=assignment)
 
 
@@ -342,6 +345,18 @@ def _build_model(scorer: CandidateScorer, assignment: Assignment, assumptions: t
     return InferredModel(generator, layout, output, prior, (*assumptions, *spec.assumptions))
 
 
+def _require_image_size(output: OutputSpec, config: AuditConfig) -> None:
+    """LoadError where --hidden-norm leads to another size than --image-size."""
+    if config.image_size is None or config.hidden_norm is None or output.kind != "image":
+        return
+    if output.shape[-1] != config.image_size:
+        raise LoadError(
+            f"--hidden-norm {config.hidden_norm} leads to image size {output.shape[-1]}, and --image-size is "
+            f"{config.image_size}",
+            "give one of them",
+        )
+
+
 def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: CandidateScorer) -> tuple[Assumption, ...]:
     """What flags or the file settle, and statistics that cannot settle anything."""
     result = []
@@ -354,6 +369,9 @@ def _known_settings(spec: SequentialSpec, config: AuditConfig, scorer: Candidate
         result.append(Assumption("prior", config.prior, "flag"))
     if spec.has_open_norms and not spec.affine_norms and config.hidden_norm is not None:
         result.append(Assumption("hidden_norm", config.hidden_norm, "flag"))
+    is_stated = any(entry.setting == "before_last_layer" for entry in spec.assumptions)
+    if spec.n_unseen_modules and not is_stated and config.image_size is None:
+        result += assume_last_gap(spec.n_unseen_modules, config)
     if spec.affine_assumption is not None:
         result.append(spec.affine_assumption)
     if config.activation is not None and spec.n_activations and not spec.settings_from_file:

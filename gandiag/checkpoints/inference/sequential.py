@@ -22,8 +22,8 @@ from gandiag.checkpoints.inference.layer_specs import LayerSpec
 from gandiag.errors import ConfigError, LoadError
 from gandiag.interfaces import Assumption, OutputSpec
 
-# Kinds of layer specs that stand for a norm without weights, by where it is relative to the activation
-GAP_POSITIONS = {"norm_before": "before", "norm_after": "after"}
+# Kinds of layer specs that stand for a layer without weights, by where it is relative to the activation
+GAP_POSITIONS = {"norm_before": "before", "norm_after": "after", "resize_after": "after"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ class SequentialSpec:
     @property
     def gap_layers(self) -> tuple[str, ...]:
         """What such a gap may hold, "none" first."""
+        if all(layer.kind == "resize_after" for layer in self.layer_specs if layer.kind in GAP_POSITIONS):
+            return ("none", *RESIZING_LAYERS)
         has_maps = any(layer.kind == "kernel" for layer in self.weighted_layers)
         return IMAGE_GAP_LAYERS if has_maps else VECTOR_GAP_LAYERS
 
@@ -117,6 +119,19 @@ class SequentialSpec:
         n_batchnorms = before
         visible = [index for index in seen if index < n_batchnorms] or [n_batchnorms]
         return visible[0], visible[-1]
+
+    @property
+    def n_unseen_modules(self) -> int:
+        """Modules of a convolutional network's gap after the last BatchNorm, where gaps before it are seen; else 0."""
+        n_batchnorms = sum(layer.kind == "norm" for layer in self.weighted_layers)
+        first, _ = self.gap_batchnorms
+        norms_before, n_modules = 0, 0
+        for layer in self.layer_specs:
+            norms_before += layer.weights is not None and layer.weights.kind == "norm"
+            is_module = layer.kind in ("activation", "dropout") and norms_before == n_batchnorms
+            n_modules = n_modules + is_module if layer.weights is None else n_modules
+        is_open = any(kind == "kernel" for kind in (layer.kind for layer in self.weighted_layers))
+        return n_modules if is_open and first < n_batchnorms and n_modules > 1 else 0
 
     @property
     def n_activations(self) -> int:
