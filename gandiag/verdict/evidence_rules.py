@@ -84,9 +84,7 @@ def find_blind_spots(record: Record, policy: Policy) -> Diagnosis | None:
         entry["kind"]: entry["score"] for entry in record.score.injected if entry["kind"] in blind
     }  # of the largest loss, which comes last
     missed = "; ".join(f"{KIND_OF_LOSS.get(kind, kind)} scored {scores[kind]:.2f}" for kind in blind)
-    text = (
-        f"Injected into half of the real data, a loss was missed: {missed}. {_advise_twice_as_many(record.score)}."
-    )
+    text = f"Injected into half of the real data, a loss was missed: {missed}. {_advise_twice_as_many(record.score)}."
     return Diagnosis("warning" if record.verdict == "inconclusive" else "note", text, scores)
 
 

@@ -28,7 +28,6 @@ SELECTION_FACTOR = 1.35  # on the half-width, for the choice among the distances
 MAX_HALF_WIDTH = 0.35  # distances at which the fraction is less certain than this are left out
 MIN_REPLICATES = 8  # of an interval
 CHOICE_REPLICATES = 20  # half-samples that choose the distance, however many the interval has
-N_HUBS = 2  # so many rows may not match more rows than the next one does
 MAX_ROWS = 2000  # per set
 
 Split = tuple[Tensor, Tensor, Tensor]  # of reference, held-out and generated rows
@@ -132,15 +131,14 @@ def _choose_distance(fractions: Tensor, half_widths: Tensor) -> int:
 def _find_matches(distances: Tensor, threshold: Tensor) -> Tensor:
     """Which rows match which columns, (N, M) float32, where no single column decides for many rows.
 
-    In many dimensions one row amid a set is near all of it. So the N_HUBS columns that match most rows keep no more of
-    them, the nearest, than the column after them.
+    In many dimensions one row amid a set is near all of it. So the column that matches most rows keeps no more of them,
+    the nearest, than the column after it.
     """
     near = (distances <= threshold).float()
-    largest = near.sum(0).topk(min(N_HUBS + 1, near.shape[1]))
-    limit = int(largest.values[-1])
-    for column, count in zip(largest.indices[:-1].tolist(), largest.values[:-1].tolist(), strict=True):
-        if count > limit:
-            near[distances[:, column].argsort(stable=True)[limit:], column] = 0
+    most = near.sum(0).topk(min(2, near.shape[1]))
+    limit, widest = int(most.values[-1]), int(most.indices[0])
+    if most.values[0] > limit:
+        near[distances[:, widest].argsort(stable=True)[limit:], widest] = 0
     return near
 
 
