@@ -67,7 +67,8 @@ class Score:
     n, so that records with equal seed, n and data can be paired.
     `injected`: what known losses score in these data, {kind, loss, score} each; empty where the score is high.
     `off_manifold`: share of the samples that are unlike real ones at the resolution that was scored; null for images,
-    which are scored at a resolution where they pass for real, or not at all.
+    which are scored at a resolution where they pass for real, or not at all. `n_drawn`: generated samples of which
+    `n_fake` are a subset, where there are more; else 0.
     """
 
     value: float | None
@@ -81,6 +82,7 @@ class Score:
     replicates: tuple[float, ...] = ()
     injected: tuple[Mapping[str, Any], ...] = ()
     off_manifold: float | None = None
+    n_drawn: int = 0
 
     def list_blind_spots(self) -> list[str]:
         """Kinds of loss of which even half would have been missed: an injected one scored below half the limit.

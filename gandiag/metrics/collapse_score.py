@@ -7,7 +7,7 @@ since no function of the generator alone can show that modes of the data are mis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -95,6 +95,7 @@ class CollapseScore:
             estimate, n_real=len(real.indices), n_fake=len(fake.indices), has_aspects=bool(self.aspects)
         )
         if self.n_drawn > self.n:
+            sections["score"] = replace(sections["score"], n_drawn=self.n_drawn)
             sections["remarks"].append(
                 f"the score and all comparisons of pairs are of {self.n:,} of the {self.n_drawn:,} samples, "
                 "a subset by seed (--neighbours-max)"

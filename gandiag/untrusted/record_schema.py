@@ -41,6 +41,7 @@ _SCORE = table(
         "power": _OPTIONAL,
         "n_fake": integer(0),
         "n_real": integer(0),
+        "n_drawn": integer(0),
         "replicates": list_of(_NUMBER, longest=100_000),
     },
     required=("value", "low", "high"),

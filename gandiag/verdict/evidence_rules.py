@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gandiag.record import Record
+from gandiag.record import Record, Score
 from gandiag.verdict.policy import Policy
 from gandiag.verdict.record_queries import format_interval, is_sample_set
 from gandiag.verdict.rule_base import Diagnosis, rule
@@ -43,13 +43,26 @@ def describe_needed_samples(record: Record) -> str:
     """How many samples would decide, in proportion to those there are; without a full stop."""
     score = record.score
     needed = score.required_samples()
+    is_subset = score.n_drawn > score.n_fake
+    if needed is None and is_subset:
+        return f"{_describe_subset(score)}; more (--neighbours-max) and twice as many real ones may decide"
     if needed is None:
         source = "More samples" if is_sample_set(record) else "More samples (-n)"
         return f"{source} and twice as many real ones may decide"
     if needed > MAX_ADVISED_FACTOR * score.n_fake:
         return f"It is so close to the limit that it would take about {needed:,} samples and twice as many real ones"
+    if is_subset:
+        more = "" if needed <= score.n_drawn else f", and generate about {needed:,}"
+        return (
+            f"{_describe_subset(score)}: raise --neighbours-max to {needed}{more}. "
+            f"About {needed:,} and twice as many real ones would decide"
+        )
     option = "" if is_sample_set(record) else f" (-n {needed})"
     return f"About {needed:,} samples{option} and twice as many real ones would decide"
+
+
+def _describe_subset(score: Score) -> str:
+    return f"Only {score.n_fake:,} of the {score.n_drawn:,} samples were compared"
 
 
 KIND_OF_LOSS = {
@@ -71,11 +84,15 @@ def find_blind_spots(record: Record, policy: Policy) -> Diagnosis | None:
         entry["kind"]: entry["score"] for entry in record.score.injected if entry["kind"] in blind
     }  # of the largest loss, which comes last
     missed = "; ".join(f"{KIND_OF_LOSS.get(kind, kind)} scored {scores[kind]:.2f}" for kind in blind)
-    text = (
-        f"Injected into half of the real data, a loss was missed: {missed}. "
-        f"Pass at least {2 * record.score.n_fake:,} samples and twice as many real ones."
-    )
+    text = f"Injected into half of the real data, a loss was missed: {missed}. {_advise_twice_as_many(record.score)}."
     return Diagnosis("warning" if record.verdict == "inconclusive" else "note", text, scores)
+
+
+def _advise_twice_as_many(score: Score) -> str:
+    n = 2 * score.n_fake
+    if score.n_drawn > score.n_fake:
+        return f"{_describe_subset(score)}: raise --neighbours-max to {n}, with twice as many real ones"
+    return f"Pass at least {n:,} samples and twice as many real ones"
 
 
 @rule("GD503")

@@ -11,7 +11,7 @@ from gandiag.record import Measurement
 from gandiag.report.formatting import describe_score
 from gandiag.report.gate_text import render_gate_text
 from gandiag.report.measurement_view import split_measurements
-from gandiag.verdict.evidence_rules import describe_needed_samples
+from gandiag.verdict.evidence_rules import describe_needed_samples, find_blind_spots
 from gandiag.verdict.fidelity_rules import find_off_distribution_samples
 from gandiag.verdict.gate import gate
 from gandiag.verdict.judge import apply_policy
@@ -25,6 +25,27 @@ def test_needed_samples_are_in_proportion() -> None:
     texts = [describe_needed_samples(dataclasses.replace(records.inconclusive(), score=score)) for score in (near, far)]
     assert texts[0].startswith("It is so close to the limit") and texts[1].startswith("About ")
     assert all("twice as many real ones" in text for text in texts)
+
+
+@pytest.mark.parametrize("value", [0.13, 0.12, 0.15])
+def test_a_compared_subset_grows_before_more_is_generated(value: float) -> None:
+    """With 500 of 50,000 samples compared, the next step is to compare more of them."""
+    score = dataclasses.replace(
+        records.inconclusive().score, value=value, low=0.05, high=0.21, limit=0.15, n_fake=500, n_drawn=50_000
+    )
+    text = describe_needed_samples(dataclasses.replace(records.inconclusive(), score=score))
+    assert "500 of the 50,000" in text and "--neighbours-max" in text and "(-n" not in text and "generate" not in text
+    more = describe_needed_samples(
+        dataclasses.replace(records.inconclusive(), score=dataclasses.replace(score, n_drawn=600))
+    )
+    assert "--neighbours-max" in more and "generate about" in more
+
+
+def test_a_missed_loss_in_a_subset_asks_for_a_larger_one() -> None:
+    injected = ({"kind": "continuum", "loss": 0.5, "score": 0.0},)
+    score = dataclasses.replace(records.healthy().score, injected=injected, n_fake=500, n_drawn=2_000)
+    diagnosis = find_blind_spots(dataclasses.replace(records.healthy(), score=score), Policy())
+    assert diagnosis is not None and "--neighbours-max to 1000" in diagnosis.text
 
 
 @pytest.mark.parametrize(("precision", "says"), [(0.62, True), (0.1, False)])

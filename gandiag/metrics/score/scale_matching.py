@@ -26,7 +26,8 @@ BISECTION_STEPS = 24
 FIDELITY_WEIGHT = 2.0  # unmatched generated rows count this many times against unmatched real ones
 SELECTION_FACTOR = 1.35  # on the half-width, for the choice among the distances (Bonferroni)
 MAX_HALF_WIDTH = 0.35  # distances at which the fraction is less certain than this are left out
-MIN_REPLICATES = 8
+MIN_REPLICATES = 8  # of an interval
+CHOICE_REPLICATES = 20  # half-samples that choose the distance, however many the interval has
 MAX_ROWS = 2000  # per set
 
 Split = tuple[Tensor, Tensor, Tensor]  # of reference, held-out and generated rows
@@ -98,28 +99,47 @@ def estimate_missing_by_scale(
 ) -> tuple[Estimate, Tensor]:
     """The missing fraction at the distance whose lower bound is largest, with a 95 % interval over all distances.
 
-    Also the replicates (R,) at that distance. They are half-samples of all three sets. At least MIN_REPLICATES choose
-    the distance; without `replicates` the interval has no width.
+    Also the replicates (R,) at that distance. They are half-samples of all three sets. The first CHOICE_REPLICATES of
+    them choose the distance, so that the value does not depend on `replicates`; with fewer than two, the interval has
+    no width.
     """
     rows = reference[:MAX_ROWS], heldout[:MAX_ROWS], fake[:MAX_ROWS]
     sizes = len(rows[0]), len(rows[1]), len(rows[2])
     every = tuple(torch.arange(size) for size in sizes)
     generator = torch.Generator().manual_seed(seed)
-    halves = [draw_halves(sizes, generator) for _ in range(max(replicates, MIN_REPLICATES))]
+    halves = [draw_halves(sizes, generator) for _ in range(max(replicates, CHOICE_REPLICATES))]
     subsets = [(a.to(reference.device), b.to(reference.device), c.to(reference.device)) for a, b, c in [every, *halves]]
     all_fractions = match_scales(rows, subsets).missing_fractions(is_even=is_even).cpu()
     fractions, by_scale = all_fractions[0], all_fractions[1:]  # (S,), (R, S)
-    half_widths = replicate_half_width(by_scale)  # (S,)
-    lower_bounds = fractions - SELECTION_FACTOR * half_widths
-    lower_bounds[half_widths > max(MAX_HALF_WIDTH, float(half_widths.min()))] = -torch.inf
-    best = int(lower_bounds.argmax())
-    value, half_width = float(fractions[best]), float(half_widths[best])
-    if replicates < 2:
-        half_width = 0.0
+    best = _choose_distance(fractions, replicate_half_width(by_scale[:CHOICE_REPLICATES]))
+    value, half_width = float(fractions[best]), 0.0
+    if replicates > 1:
+        half_width = float(replicate_half_width(by_scale[: max(replicates, MIN_REPLICATES), best]))
     low, value, high = (
         min(1.0, max(0.0, bound)) for bound in (value - SELECTION_FACTOR * half_width, value, value + half_width)
     )
     return Estimate(value, low, high), by_scale[:replicates, best].clamp(0, 1)
+
+
+def _choose_distance(fractions: Tensor, half_widths: Tensor) -> int:
+    """The distance whose lower bound is largest, of those that are certain enough. Both (S,)."""
+    lower_bounds = fractions - SELECTION_FACTOR * half_widths
+    lower_bounds[half_widths > max(MAX_HALF_WIDTH, float(half_widths.min()))] = -torch.inf
+    return int(lower_bounds.argmax())
+
+
+def _find_matches(distances: Tensor, threshold: Tensor) -> Tensor:
+    """Which rows match which columns, (N, M) float32, where no single column decides for many rows.
+
+    In many dimensions one row amid a set is near all of it. So the column that matches most rows keeps no more of them,
+    the nearest, than the column after it.
+    """
+    near = (distances <= threshold).float()
+    most = near.sum(0).topk(min(2, near.shape[1]))
+    limit, widest = int(most.values[-1]), int(most.indices[0])
+    if most.values[0] > limit:
+        near[distances[:, widest].argsort(stable=True)[limit:], widest] = 0
+    return near
 
 
 def _hit_shares(distances: Tensor, thresholds: Tensor, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
@@ -127,7 +147,7 @@ def _hit_shares(distances: Tensor, thresholds: Tensor, rows: Sequence[Tensor], c
     members = mark_members(columns, distances.shape[1]).float().T  # (M, R)
     shares = []
     for threshold in thresholds:
-        hits = ((distances <= threshold).float() @ members).clamp_(max=MAX_HITS).long().T  # (R, N)
+        hits = (_find_matches(distances, threshold) @ members).clamp_(max=MAX_HITS).long().T  # (R, N)
         counts = [own[subset].bincount(minlength=MAX_HITS + 1) for own, subset in zip(hits, rows, strict=True)]
         shares.append(torch.stack(counts).double())
     sizes = torch.tensor([len(subset) for subset in rows], device=distances.device)

@@ -27,6 +27,7 @@ from gandiag.metrics.score.subset_reach import (
     count_hits,
     hits_in_tile,
     hits_of_pairs,
+    limit_widest_ball,
     make_balls,
     mark_members,
     measure_reach,
@@ -182,9 +183,11 @@ def _prepare_reference(rows: Tensor, subsets: Sequence[Tensor]) -> _Reference:
 def _reach_fake(known: _Reference, fake: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How much balls must grow to reach each sample, (n,) in the split and (R, n); and its copies in the reference."""
     # Balls without a radius do not count at first: growth has no meaning for them.
-    balls = SubsetBalls(torch.cat([known.radius[None], known.balls.radius]))
+    tiles = known.tiles(fake, keep=True)
+    factor = limit_widest_ball(tiles, known.radius, float(known.edge))
+    balls = SubsetBalls(torch.cat([known.radius[None], known.balls.radius]) * factor)
     reach, copies = [], []
-    for rows, tile in known.tiles(fake):
+    for rows, tile in tiles:
         reach.append(reach_in_tile(tile, balls, torch.cat([members[:1, rows], members[:, rows]])))
         has_copy = tile.amin(1) <= known.copy_distance
         copies.append(has_copy.long())

@@ -56,6 +56,24 @@ def make_balls(neighbors: tuple[Tensor, Tensor], subsets: Sequence[Tensor]) -> S
     return SubsetBalls(radius)
 
 
+def limit_widest_ball(tiles: DistanceTiles, radius: Tensor, growth: float) -> Tensor:
+    """Factors (N,) on the balls, 1 but for the one that holds most rows: it keeps as many as the next one holds.
+
+    `tiles`: distances to the balls' centers; `radius` (N,); `growth` of the balls. In many dimensions one real row amid
+    generated ones is near them all, and would let them pass together with any second ball.
+    """
+    held = torch.zeros_like(radius)
+    for _, tile in tiles:
+        held += (tile <= radius * growth).sum(0)
+    most = held.topk(min(2, len(held)))
+    factor, limit, widest = torch.ones_like(radius), int(most.values[-1]), int(most.indices[0])
+    if most.values[0] > limit:
+        distances = (tiles.rows - tiles.others[widest]).norm(dim=1).sort().values
+        kept = distances[limit - 1] if limit else distances[0] / 2
+        factor[widest] = (kept / (radius[widest] * growth)).clamp(min=1e-6, max=1)
+    return factor
+
+
 def mark_members(subsets: Sequence[Tensor], n: int) -> Tensor:
     """Which of n rows are in each subset, (R, n) bool."""
     members = torch.zeros(len(subsets), n, dtype=torch.bool, device=subsets[0].device)
