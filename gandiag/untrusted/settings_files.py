@@ -131,10 +131,11 @@ def _describe_dangerous_path(folder: Path, path: str) -> str:
         return "waits for standard input"
     if path.startswith("hf:"):
         return "reaches the network"
-    return "" if _is_within(folder, path) else "reads files outside this folder"
+    return "" if is_within_folder(folder, path) else "reads files outside this folder"
 
 
-def _is_within(folder: Path, path: str) -> bool:
+def is_within_folder(folder: Path, path: str) -> bool:
+    """Whether a path, links followed, stays in a folder; False for one that cannot be followed."""
     try:
         return (folder / path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):

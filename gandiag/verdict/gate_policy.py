@@ -28,7 +28,7 @@ from typing import Any
 
 from gandiag.errors import ConfigError, close_match_hint
 from gandiag.untrusted.files import is_plain_file
-from gandiag.untrusted.settings_files import find_toml_lines, get_table, read_toml_file
+from gandiag.untrusted.settings_files import find_toml_lines, get_table, is_within_folder, read_toml_file
 from gandiag.verdict.limits import Limit
 
 ALLOWED_STATES = ("inconclusive", "degeneracy", "unmeasured")
@@ -96,7 +96,7 @@ def find_policy(folder: Path) -> GatePolicy:
 
 def _require_own_baseline(policy: GatePolicy, folder: Path) -> None:
     """ConfigError where a policy that nobody asked for reads a file outside its folder."""
-    if policy.baseline is not None and not (folder / policy.baseline).resolve().is_relative_to(folder.resolve()):
+    if policy.baseline is not None and not is_within_folder(folder, policy.baseline):
         where = policy.lines.get("baseline", policy.source)
         raise ConfigError(
             f"{where} sets a baseline outside this folder: a project's file may not",

@@ -219,6 +219,15 @@ def test_a_policy_is_found_in_gandiag_toml_or_pyproject(tmp_path: Path) -> None:
     assert find_policy(tmp_path).max_score == 0.1
 
 
+@pytest.mark.parametrize("path", ["\\u0000", "loop", "../old.json"])
+def test_a_baseline_that_cannot_be_followed_is_refused(tmp_path: Path, path: str) -> None:
+    """A zero byte in a project's baseline was called a bug in gandiag."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gandiag.toml").write_text(f'[gate]\nbaseline = "{path}"\n')
+    with pytest.raises(ConfigError, match="outside this folder"):
+        find_policy(tmp_path)
+
+
 BAD = [
     ("[gate]\nmax_score = 0.2", "max-score"),
     ("[gate]\nmax-score = '0.2'", "number"),
