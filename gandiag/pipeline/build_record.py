@@ -94,11 +94,21 @@ def build_provenance(
 
 
 def build_record(
-    result: MetricResult, subject: Mapping[str, Any], provenance: Mapping[str, Any], *, limit: float, exhibits: bool
+    result: MetricResult,
+    subject: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    limit: float,
+    exhibits: bool,
+    has_real: bool = False,
 ) -> Record:
-    """A Record without a judgment: verdict "inconclusive", no kinds and no findings."""
+    """A Record without a judgment: verdict "inconclusive", no kinds and no findings.
+
+    `has_real`: real data were given, also where no score could be measured against them.
+    """
     sections = dict(result.sections)
-    score = dataclasses.replace(sections.get("score") or Score(None, None, None, basis="degeneracy"), limit=limit)
+    unmeasured = Score(None, None, None, basis="referenced" if has_real else "degeneracy")
+    score = dataclasses.replace(sections.get("score") or unmeasured, limit=limit)
     return Record(
         verdict="inconclusive",
         kinds=(),

@@ -88,7 +88,8 @@ def audit_session(
     )
     facts = {"readings": readings, "variation": measure_variation(session)}
     subject = {**session.subject_section(), **{name: fact for name, fact in facts.items() if fact is not None}}
-    return build_record(outcome, subject, provenance, limit=config.limit, exhibits=config.exhibits)
+    has_real = session.real is not None
+    return build_record(outcome, subject, provenance, limit=config.limit, exhibits=config.exhibits, has_real=has_real)
 
 
 def describe_audit(x: Any, resolved: ResolvedConfig) -> str:

@@ -10,10 +10,12 @@ import pytest
 
 from gandiag.catalogue import load_entries
 from gandiag.errors import ExitCode, VerdictError
-from gandiag.interfaces import UNDECIDED, Assumption, BatchNormFit
+from gandiag.interfaces import UNDECIDED, Assumption, BatchNormFit, MetricResult
+from gandiag.pipeline.build_record import build_record
 from gandiag.record import Measurement, Record, Score
 from gandiag.report.assumptions import assumption_document
 from gandiag.trainer.remedies.registry import REMEDIES
+from gandiag.verdict.evidence_rules import find_missing_real_data
 from gandiag.verdict.judge import apply_policy
 from gandiag.verdict.policy import Policy, compute_score_verdict, verdict_exit_code
 from gandiag.verdict.remedies import get_remedies, load_remedies
@@ -263,3 +265,10 @@ def test_a_structure_gap_is_a_finding_of_fidelity() -> None:
     assert judged.verdict == "healthy" and [entry.rule for entry in judged.findings] == ["GD303"]
     unclear = {"structure_gap": Measurement(0.3, 0.1, 0.5, 0.0)}
     assert not apply_policy(make_record(0.0, 0.0, 0.05, measurements=unclear)).findings
+
+
+@pytest.mark.parametrize("has_real", [True, False])
+def test_a_score_that_failed_does_not_deny_the_real_data(has_real: bool) -> None:
+    """GD503 said "No real data" where --real was given and the score could not be computed."""
+    record = build_record(MetricResult({}), {}, {}, limit=0.15, exhibits=False, has_real=has_real)
+    assert (find_missing_real_data(record, Policy()) is None) is has_real
